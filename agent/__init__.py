@@ -1,0 +1,1 @@
+"""Learning and acting: recipes, the loop, evaluation, reports and the command line."""

@@ -1,0 +1,1 @@
+"""The worlds: simulated tables, cameras and tasks that an instruction decides."""

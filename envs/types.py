@@ -1,0 +1,143 @@
+"""The language of the worlds: everything that crosses the door of this room, with shape, dtype and unit.
+
+Nothing here imports a simulator, so a policy, a dataset reader or a robot can speak it without one.
+
+Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSpec:
+    """One camera: its name and the size of the frames it gives."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSpec:
+    """Name, unit and range of every element of a float32 vector.
+
+    Example:
+        >>> gripper = VectorSpec(names=("gripper",), units=("1",), low=(-1.0,), high=(1.0,))
+        >>> gripper.size
+        1
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
+        if len(sizes) != 1:
+            raise ValueError(f"names, units, low and high must have one length, got {sorted(sizes)} for {self.names}")
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSpec:
+    """What a policy or a dataset must match to be used with a world."""
+
+    cameras: tuple[CameraSpec, ...]
+    state: VectorSpec
+    """Proprioception."""
+    action: VectorSpec
+    """Every action is float32 in [-1, 1]; units name what 1 means."""
+    localization: VectorSpec
+    """Positions of what the instruction names, in metres: a training label only, never an input of a policy."""
+    control_dt_s: float
+    """Time between two actions."""
+
+    def camera(self, name: str) -> CameraSpec:
+        """The camera of that name.
+
+        Raises:
+            ValueError: no such camera; the message lists those that exist.
+        """
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise ValueError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class EpisodeSpec:
+    """Everything that decides an episode before its first action.
+
+    The same spec gives the same instruction and the same first observation, bit for bit, in any process, so results
+    keyed by `id` can be compared in pairs and an episode lost with its worker can be made again.
+
+    Example:
+        >>> EpisodeSpec(suite="tabletop", task="pick_place", seed=7).id
+        'tabletop/pick_place/train/7'
+    """
+
+    suite: str
+    task: str
+    seed: int
+    variation: str = "train"
+
+    @property
+    def id(self) -> str:
+        return f"{self.suite}/{self.task}/{self.variation}/{self.seed}"
+
+
+class Observation(TypedDict):
+    """What a policy sees of N worlds: a plain dict, and an element of the world's gymnasium observation space."""
+
+    frames: dict[str, NDArray[np.uint8]]  # {camera: [N, H, W, 3]}, RGB
+    state: NDArray[np.float32]  # [N, S], units of WorldSpec.state
+    instruction: tuple[str, ...]  # N sentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkResult:
+    """What came of executing k actions in each of N worlds.
+
+    A world whose episode ended within the chunk (or before it) ignores the rest: its later rewards are 0 and
+    `num_steps` says how many actions it did execute.
+    """
+
+    observation: Observation
+    """After the last executed action of each world."""
+    reward_terms: dict[str, NDArray[np.float32]]
+    """Unweighted reward terms by name, each [N, k]."""
+    reward: NDArray[np.float32]
+    """Weighted sum of the terms, [N, k]."""
+    states: NDArray[np.float32]
+    """Proprioception after each action, [N, k, S]."""
+    localization: NDArray[np.float32]
+    """Privileged label after each action, [N, k, L]."""
+    num_steps: NDArray[np.int64]
+    """Actions executed in this chunk, [N]."""
+    terminated: NDArray[np.bool_]
+    """The task ended the episode (success, or a failure that cannot be undone), [N]."""
+    truncated: NDArray[np.bool_]
+    """The step limit ended the episode, [N]."""
+    success: NDArray[np.bool_]
+    """The world's own verdict, [N]."""
+    failure: tuple[str | None, ...]
+    """Why a world's episode failed before its step limit, e.g. "wrong object" or "non-finite physics"."""
+    all_frames: dict[str, NDArray[np.uint8]] | None = None
+    """{camera: [N, k, H, W, 3]}: the frame after every action, where the caller asked for all."""
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        return self.terminated | self.truncated
+
+
+Info = dict[str, Any]

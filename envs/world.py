@@ -1,0 +1,134 @@
+"""World: N episodes side by side behind gymnasium's VectorEnv, plus `step_chunk`.
+
+Autoreset rule, in one sentence: a world never resets itself; a finished episode holds still and ignores actions until
+`reset` is called with its index in the mask.
+
+Shape letters: N worlds, k actions executed of a chunk, A action dims, L localization dims.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.types import ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
+
+MAX_INSTRUCTION_CHARS = 256
+
+
+class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+    """N worlds of one suite.
+
+    Subclasses implement `reset_to`, `step_chunk`, `expert_action`, `example_spec` and `close_extras`; this class translates gymnasium's calls to them.
+    """
+
+    def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
+        if num_worlds < 1:
+            raise ValueError(f"num_worlds must be at least 1, got {num_worlds}")
+        self.num_envs = num_worlds
+        self.world_spec = world_spec
+        self.suite = suite
+        self.tasks = tasks
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        self.single_observation_space = observation_space(world_spec)
+        self.observation_space = batch_space(self.single_observation_space, num_worlds)
+        self.single_action_space = action_space(world_spec)
+        self.action_space = batch_space(self.single_action_space, num_worlds)
+
+    @abstractmethod
+    def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
+        """Begin the episode specs[j] in world worlds[j]; the others are left as they are.
+
+        Returns:
+            The observation of all N worlds, and info with "localization" float32 [N, L].
+        """
+
+    @abstractmethod
+    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+        """Execute k actions in every world that runs an episode, and render once, at the end.
+
+        Args:
+            actions: [N, k, A] in [-1, 1]; values outside are clipped.
+            all_frames: render after every action, for recorders and films.
+
+        Raises:
+            ValueError: wrong shape, or a non-finite action in a running world (the message names it; nothing is stepped).
+        """
+
+    @abstractmethod
+    def expert_action(self) -> NDArray[np.float32]:
+        """The scripted expert's action for the present state of every world, [N, A]; zeros where no episode runs.
+
+        Raises:
+            NotImplementedError: this suite has no expert.
+        """
+
+    @abstractmethod
+    def example_spec(self, seed: int) -> EpisodeSpec:
+        """Some episode of this world, for gymnasium's `reset(seed=...)`."""
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """gymnasium's reset.
+
+        options: {"specs": [EpisodeSpec, ...]} begins exactly those; {"reset_mask": bool [N]} limits the reset to the
+        worlds it marks (specs then has one entry per marked world). Without specs, episodes are drawn from the seed.
+        """
+        options = options or {}
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)), bool)
+        if mask.shape != (self.num_envs,):
+            raise ValueError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
+        worlds = np.flatnonzero(mask).tolist()
+        specs = options.get("specs")
+        if specs is None:
+            super().reset(seed=seed if not isinstance(seed, list) else None)
+            specs = [self.example_spec(s) for s in self._seeds(seed, worlds)]
+        if len(specs) != len(worlds):
+            raise ValueError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
+        return self.reset_to(specs, worlds)
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Info]:
+        """gymnasium's step: a chunk of one action."""
+        result = self.step_chunk(np.asarray(actions, np.float32)[:, None])
+        info: Info = {
+            "is_success": result.success,
+            "failure": np.array([f or "" for f in result.failure], dtype=object),
+            "localization": result.localization[:, -1],
+            "reward_terms": {name: term[:, 0] for name, term in result.reward_terms.items()},
+        }
+        return result.observation, result.reward[:, 0], result.terminated, result.truncated, info
+
+    def _seeds(self, seed: int | list[int | None] | None, worlds: list[int]) -> list[int]:
+        if isinstance(seed, list):
+            return [int(s) if s is not None else int(self.np_random.integers(2**31)) for s in seed]
+        if seed is not None:
+            return [seed + i for i in worlds]
+        return self.np_random.integers(2**31, size=len(worlds)).tolist()
+
+
+def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
+    """gymnasium's name for one world's Observation."""
+    frames = {c.name: gymnasium.spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
+    state = gymnasium.spaces.Box(
+        np.array(spec.state.low, np.float32), np.array(spec.state.high, np.float32), dtype=np.float32
+    )
+    instruction = gymnasium.spaces.Text(MAX_INSTRUCTION_CHARS, charset=_PRINTABLE)
+    return gymnasium.spaces.Dict({"frames": gymnasium.spaces.Dict(frames), "state": state, "instruction": instruction})
+
+
+def action_space(spec: WorldSpec) -> gymnasium.spaces.Box:
+    """gymnasium's name for one world's action: every dimension in [-1, 1]."""
+    return gymnasium.spaces.Box(-1.0, 1.0, (spec.action.size,), np.float32)
+
+
+_PRINTABLE = frozenset(chr(c) for c in range(32, 127))

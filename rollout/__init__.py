@@ -1,0 +1,1 @@
+"""Rollouts: a policy acts in worlds, and what happened is kept."""

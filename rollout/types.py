@@ -1,0 +1,56 @@
+"""Trajectory: one episode as columns over time, as `collect` makes it and the dataset stores it.
+
+Shape letters: T control steps, F recorded frames, A action dims, S state dims, L localization dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import EpisodeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """One finished episode. Row t is the observation at control step t and what was done there.
+
+    Example (an episode of three steps, its policy acting in chunks of two):
+        frame_step = [0, 2] where only decision times were rendered, [0, 1, 2] where all were recorded;
+        decision_step = [0, 2].
+    """
+
+    spec: EpisodeSpec
+    instruction: str
+    frames: dict[str, NDArray[np.uint8]]
+    """{camera: [F, H, W, 3]}"""
+    frame_step: NDArray[np.int64]
+    """The control step at which each frame was seen, [F]."""
+    decision_step: NDArray[np.int64]
+    """The control steps at which the policy was asked."""
+    state: NDArray[np.float32]
+    """Proprioception before each action, [T, S]."""
+    action: NDArray[np.float32]
+    """Executed, [T, A] in [-1, 1]."""
+    label: NDArray[np.float32]
+    """What a learner should imitate, [T, A]: an expert's clean action where one labelled, else the executed action."""
+    localization: NDArray[np.float32]
+    """Privileged positions before each action, [T, L], metres."""
+    reward_terms: dict[str, NDArray[np.float32]]
+    """Unweighted terms, each [T]."""
+    reward: NDArray[np.float32]
+    """[T]"""
+    success: bool
+    terminated: bool
+    truncated: bool
+    failure: str | None
+    policy_version: int
+    """Version of the weights that acted; -1 for a scripted expert."""
+    duration_s: float
+    """Wall-clock of the episode's share of its batch: a report of speed, never of content."""
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.action)

@@ -1,0 +1,1 @@
+"""The model: camera frames and an instruction in, action chunks out."""
