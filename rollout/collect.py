@@ -1,0 +1,197 @@
+"""Policy x World -> trajectories: the plain loop that workers, evaluation and tests all run.
+
+All worlds decide together: the policy is asked for a chunk, the world executes its first k actions, and worlds whose
+episode ended begin the next spec before the policy is asked again. No world waits for another's episode.
+
+An episode is decided by its spec, the policy and the world: neither the world index it ran in nor its batch-mates enter
+here. (A policy whose numbers depend on the rest of its batch breaks that; so would a world.)
+
+Shape letters: N worlds, k actions executed of a chunk, T control steps, F recorded frames, A action dims, S state dims,
+L localization dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import ChunkResult, EpisodeSpec, Observation
+from envs.world import World
+from rollout.types import Trajectory
+from vla_model.types import ActionChunk, Policy
+
+
+def collect(
+    policy: Policy,
+    world: World,
+    specs: Iterable[EpisodeSpec],
+    *,
+    execute_steps: int | None = None,
+    all_frames: bool = False,
+) -> Iterator[Trajectory]:
+    """Run every spec once and yield its trajectory as soon as its episode ends (so not in the order of the specs).
+
+    Args:
+        policy: asked once per chunk for all N worlds; `begin` is called with the seed of each spec that starts.
+        world: its N worlds are reset here; what ran in them before is forgotten.
+        specs: read lazily, one for each world that falls free.
+        execute_steps: how many actions of each chunk to execute; the policy's chunk length where None.
+        all_frames: record the frame before every action (F = T), not only those at which the policy was asked.
+
+    Raises:
+        ValueError: execute_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
+    """
+    remaining = iter(specs)
+    episodes: dict[int, _Episode] = {}
+    observation: Observation | None = None
+    localization = np.zeros((world.num_envs, 0), np.float32)  # [N, L]
+    while True:
+        began_s = time.perf_counter()
+        idle = [n for n in range(world.num_envs) if n not in episodes]
+        fresh = list(islice(remaining, len(idle)))
+        if fresh:
+            worlds = idle[: len(fresh)]
+            observation, info = world.reset_to(fresh, worlds)
+            localization = info["localization"]
+            instructions = tuple(observation["instruction"][n] for n in worlds)
+            policy.begin(
+                np.array(worlds, np.int64),
+                instructions,
+                tuple(spec.seed for spec in fresh),
+            )
+            for n, spec, instruction in zip(worlds, fresh, instructions, strict=True):
+                episodes[n] = _Episode(spec, instruction, policy.version)
+        if not episodes:
+            return
+        assert observation is not None
+        chunk = policy.act(observation)
+        actions, labels = _executed_part(chunk, world, execute_steps)
+        # The observation may live in buffers that the step overwrites, so it is recorded before.
+        for n, episode in episodes.items():
+            episode.decide(n, observation, localization)
+        result = world.step_chunk(actions, all_frames=all_frames)
+        share_s = (time.perf_counter() - began_s) / len(episodes)
+        for n, episode in episodes.items():
+            episode.advance(n, actions, labels, result, share_s)
+        observation, localization = result.observation, result.localization[:, -1]
+        for n in [n for n in episodes if result.done[n]]:
+            yield episodes.pop(n).finish(n, result)
+
+
+def _executed_part(
+    chunk: ActionChunk, world: World, execute_steps: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The actions to execute and their labels, both [N, k, A], clipped as the world clips them."""
+    expected = (world.num_envs, world.world_spec.action.size)
+    shape = chunk.actions.shape
+    if len(shape) != 3 or (shape[0], shape[2]) != expected:
+        raise ValueError(
+            f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})"
+        )
+    k = shape[1] if execute_steps is None else execute_steps
+    if not 1 <= k <= shape[1]:
+        raise ValueError(
+            f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}"
+        )
+    actions = np.clip(chunk.actions[:, :k], -1.0, 1.0, dtype=np.float32)
+    if chunk.labels is None:
+        return actions, actions
+    if chunk.labels.shape != shape:
+        raise ValueError(
+            f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}"
+        )
+    return actions, np.clip(chunk.labels[:, :k], -1.0, 1.0, dtype=np.float32)
+
+
+@dataclass
+class _Episode:
+    """An episode that still runs: blocks of rows, joined once at its end."""
+
+    spec: EpisodeSpec
+    instruction: str
+    policy_version: int
+    num_steps: int = 0
+    duration_s: float = 0.0
+    frames: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
+    frame_step: list[int] = field(default_factory=list)
+    decision_step: list[int] = field(default_factory=list)
+    columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+
+    def decide(
+        self, n: int, observation: Observation, localization: NDArray[np.float32]
+    ) -> None:
+        """Record what world n shows at a decision."""
+        self.decision_step.append(self.num_steps)
+        self.frame_step.append(self.num_steps)
+        for camera, frames in observation["frames"].items():
+            self.frames.setdefault(camera, []).append(
+                frames[n : n + 1].copy()
+            )  # [1, H, W, 3]
+        self._add("state", observation["state"][n : n + 1])  # [1, S]
+        self._add("localization", localization[n : n + 1])  # [1, L]
+
+    def advance(
+        self,
+        n: int,
+        actions: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        result: ChunkResult,
+        duration_s: float,
+    ) -> None:
+        """Record what world n did of a chunk; what it shows after its last action belongs to the next decision."""
+        m = int(result.num_steps[n])
+        assert 1 <= m <= actions.shape[1], (
+            f"world {n} ran, yet executed {m} of {actions.shape[1]} actions"
+        )
+        self._add("action", actions[n, :m])
+        self._add("label", labels[n, :m])
+        self._add("reward", result.reward[n, :m])
+        for name, term in result.reward_terms.items():
+            self._add(f"term/{name}", term[n, :m])
+        self._add("state", result.states[n, : m - 1])
+        self._add("localization", result.localization[n, : m - 1])
+        if result.all_frames is not None:
+            self.frame_step.extend(range(self.num_steps + 1, self.num_steps + m))
+            for camera, frames in result.all_frames.items():
+                self.frames[camera].append(frames[n, : m - 1].copy())  # [m-1, H, W, 3]
+        self.num_steps += m
+        self.duration_s += duration_s
+
+    def finish(self, n: int, result: ChunkResult) -> Trajectory:
+        columns = {
+            name: np.concatenate(blocks) for name, blocks in self.columns.items()
+        }
+        terms = {
+            name.removeprefix("term/"): columns[name]
+            for name in columns
+            if name.startswith("term/")
+        }
+        return Trajectory(
+            spec=self.spec,
+            instruction=self.instruction,
+            frames={
+                camera: np.concatenate(blocks) for camera, blocks in self.frames.items()
+            },
+            frame_step=np.array(self.frame_step, np.int64),
+            decision_step=np.array(self.decision_step, np.int64),
+            state=columns["state"],
+            action=columns["action"],
+            label=columns["label"],
+            localization=columns["localization"],
+            reward_terms=terms,
+            reward=columns["reward"],
+            success=bool(result.success[n]),
+            terminated=bool(result.terminated[n]),
+            truncated=bool(result.truncated[n]),
+            failure=result.failure[n],
+            policy_version=self.policy_version,
+            duration_s=self.duration_s,
+        )
+
+    def _add(self, name: str, block: NDArray[np.float32]) -> None:
+        self.columns.setdefault(name, []).append(block.copy())

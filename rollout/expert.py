@@ -1,0 +1,95 @@
+"""The scripted expert as a policy, with noise injected into what it executes and never into what it teaches.
+
+In a share of the episodes the executed action is the expert's action plus noise that is correlated over time,
+
+    e_0 = s w_0,   e_t = c e_{t-1} + sqrt(1 - c^2) s w_t,   w_t ~ Normal(0, 1)   (AR(1): standard deviation s throughout)
+
+so the arm drifts off the expert's path and the labels show the way back (Laskey et al. 2017, "DART: Noise Injection for
+Robust Imitation Learning", arXiv 1703.09327, with noise of a fixed size instead of a fitted one). Grippers get none: a
+grasp opened at random teaches nothing.
+
+Shape letters: N worlds, A action dims.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import Observation
+from envs.world import World
+from vla_model.types import ActionChunk
+
+_NOISE_STREAM = 0x6E6F6973
+"""Keeps this generator apart from whatever else is drawn from an episode's seed."""
+
+
+class ExpertPolicy:
+    """Policy of chunk length 1 over `world.expert_action()`; it must act in that same world.
+
+    Whether an episode is noisy, and its noise, are decided by the episode's seed alone.
+    """
+
+    version = -1
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        noise_std: float = 0.0,
+        noise_share: float = 0.5,
+        noise_correlation: float = 0.8,
+    ) -> None:
+        """
+        Args:
+            world: whose expert acts.
+            noise_std: standard deviation of the noise, in units of the action's range [-1, 1]; 0 for none.
+            noise_share: probability that an episode is noisy.
+            noise_correlation: correlation of the noise of two successive steps, in [0, 1).
+
+        Raises:
+            ValueError: a value outside its range.
+        """
+        if noise_std < 0 or not 0 <= noise_share <= 1 or not 0 <= noise_correlation < 1:
+            raise ValueError(
+                "expected noise_std >= 0, noise_share in [0, 1] and noise_correlation in [0, 1), "
+                f"got {noise_std}, {noise_share} and {noise_correlation}"
+            )
+        names = world.world_spec.action.names
+        self._world = world
+        self._std = noise_std
+        self._share = noise_share
+        self._correlation = noise_correlation
+        self._takes_noise = np.array(["gripper" not in name for name in names])  # [A]
+        self._noise = np.zeros(
+            (world.num_envs, len(names))
+        )  # [N, A], e_t in units of std
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def begin(
+        self,
+        worlds: NDArray[np.int64],
+        instructions: tuple[str, ...],
+        seeds: tuple[int, ...],
+    ) -> None:
+        for n, seed in zip(worlds.tolist(), seeds, strict=True):
+            generator = np.random.default_rng([_NOISE_STREAM, seed])
+            noisy = generator.random() < self._share and self._std > 0
+            self._generators.pop(n, None)
+            self._noise[n] = 0.0
+            if noisy:
+                self._generators[n] = generator
+                self._noise[n] = generator.standard_normal(self._noise.shape[1])
+
+    def act(self, observation: Observation) -> ActionChunk:
+        clean = self._world.expert_action()  # [N, A]
+        executed = clean + (self._std * self._noise * self._takes_noise).astype(
+            np.float32
+        )
+        innovation = np.sqrt(1.0 - self._correlation**2)
+        for n, generator in self._generators.items():
+            drawn = generator.standard_normal(self._noise.shape[1])
+            self._noise[n] = self._correlation * self._noise[n] + innovation * drawn
+        return ActionChunk(
+            actions=np.clip(executed, -1.0, 1.0)[:, None], labels=clean[:, None]
+        )

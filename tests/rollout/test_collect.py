@@ -1,0 +1,182 @@
+"""The loop of collection, against a world whose numbers are known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fake_world import CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
+
+from rollout.collect import collect
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+
+
+def gather(
+    num_worlds: int, seeds: range, chunk_length: int = 2, **options: object
+) -> dict[int, Trajectory]:
+    specs = [fake_spec(s) for s in seeds]
+    found = collect(
+        CountingPolicy(chunk_length), FakeWorld(num_worlds), specs, **options
+    )  # type: ignore[arg-type]
+    return {t.spec.seed: t for t in found}
+
+
+def assert_same(a: Trajectory, b: Trajectory) -> None:
+    for name in (
+        "state",
+        "action",
+        "label",
+        "localization",
+        "reward",
+        "frame_step",
+        "decision_step",
+    ):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    assert a.frames.keys() == b.frames.keys()
+    for camera in a.frames:
+        np.testing.assert_array_equal(a.frames[camera], b.frames[camera])
+    assert (a.spec, a.instruction, a.success, a.failure) == (
+        b.spec,
+        b.instruction,
+        b.success,
+        b.failure,
+    )
+
+
+def test_every_spec_yields_one_trajectory_with_rows_counted_by_hand() -> None:
+    found = gather(3, range(11))
+    assert sorted(found) == list(range(11))
+    for seed, t in found.items():
+        length = episode_length(seed)
+        assert t.num_steps == length
+        np.testing.assert_array_equal(t.state[:, 0], np.arange(length))
+        np.testing.assert_array_equal(t.reward, np.arange(1, length + 1))
+        np.testing.assert_allclose(
+            t.localization[:, 1], 0.01 * np.arange(length), rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            t.reward_terms["steps"] + t.reward_terms["alive"], t.reward
+        )
+        assert t.success == t.terminated == succeeds(seed)
+        assert t.truncated == (not succeeds(seed))
+        assert t.failure == (None if succeeds(seed) else "wrong colour")
+        assert t.instruction == f"count to {length}"
+
+
+@pytest.mark.parametrize("all_frames", [False, True])
+def test_a_trajectory_depends_on_its_spec_alone(all_frames: bool) -> None:
+    alone = {s: gather(1, range(s, s + 1), all_frames=all_frames)[s] for s in range(9)}
+    for num_worlds, order in ((2, range(9)), (4, range(8, -1, -1)), (20, range(9))):
+        together = gather(num_worlds, order, all_frames=all_frames)
+        assert len(together) == 9
+        for seed, t in alone.items():
+            assert_same(t, together[seed])
+
+
+def test_only_decision_frames_are_kept_unless_all_are_asked_for() -> None:
+    few, every = gather(2, range(5), 3)[4], gather(2, range(5), 3, all_frames=True)[4]
+    assert episode_length(4) == 7
+    np.testing.assert_array_equal(few.frame_step, [0, 3, 6])
+    np.testing.assert_array_equal(few.decision_step, [0, 3, 6])
+    np.testing.assert_array_equal(every.frame_step, np.arange(7))
+    np.testing.assert_array_equal(every.decision_step, [0, 3, 6])
+    np.testing.assert_array_equal(every.frames["front"][:, -1, -1, 1], np.arange(7))
+    np.testing.assert_array_equal(few.frames["front"], every.frames["front"][[0, 3, 6]])
+    np.testing.assert_array_equal(few.action, every.action)
+
+
+def test_execute_steps_shortens_the_executed_part_of_a_chunk() -> None:
+    t = gather(2, range(3), 4, execute_steps=1)[2]
+    np.testing.assert_array_equal(t.decision_step, np.arange(episode_length(2)))
+    np.testing.assert_allclose(
+        t.action[:, 1], 0.1 * np.arange(episode_length(2)), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"within 1\.\.4.*got 5"):
+        gather(2, range(3), 4, execute_steps=5)
+
+
+def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
+    world = FakeWorld(2)
+    lengths = [episode_length(s) for s in (0, 4, 5, 6)]
+    assert lengths == [3, 7, 3, 4]
+    order = [
+        t.spec.seed
+        for t in collect(CountingPolicy(1), world, [fake_spec(s) for s in (0, 4, 5, 6)])
+    ]
+    assert world.begun == [(0, 0), (1, 4), (0, 5), (0, 6)]
+    assert order == [0, 5, 4, 6]
+
+
+def test_specs_are_read_only_when_a_world_is_free() -> None:
+    read: list[int] = []
+
+    def specs():  # type: ignore[no-untyped-def]
+        for seed in range(10):
+            read.append(seed)
+            yield fake_spec(seed)
+
+    next(iter(collect(CountingPolicy(1), FakeWorld(2), specs())))
+    assert read == [0, 1]
+
+
+def test_actions_outside_the_range_are_recorded_as_executed() -> None:
+    class Wild(CountingPolicy):
+        def act(self, observation):  # type: ignore[no-untyped-def]
+            chunk = super().act(observation)
+            chunk.actions[:] = 3.0
+            return chunk
+
+    (t,) = collect(Wild(2), FakeWorld(1), [fake_spec(1)])
+    assert np.all(t.action == 1.0)
+    assert np.all(t.label == 1.0)
+
+
+def test_expert_noise_is_executed_never_taught_and_spares_the_gripper() -> None:
+    world = FakeWorld(4)
+    specs = [fake_spec(s) for s in range(400)]
+    found = list(
+        collect(ExpertPolicy(world, noise_std=0.2, noise_share=0.5), world, specs)
+    )
+    noisy = [t for t in found if np.any(t.action != t.label)]
+    assert 160 <= len(noisy) <= 240
+    for t in found:
+        np.testing.assert_allclose(t.label[:, 0], 0.1, rtol=1e-6)
+        np.testing.assert_array_equal(t.action[:, -1], t.label[:, -1])
+        np.testing.assert_array_equal(t.frame_step, np.arange(t.num_steps))
+        assert t.policy_version == -1
+    noise = np.concatenate([(t.action - t.label)[:, :2] for t in noisy])
+    assert abs(noise.std() - 0.2) < 0.02
+    assert abs(noise.mean()) < 0.03
+    pairs = np.concatenate(
+        [
+            np.stack([(t.action - t.label)[:-1, 0], (t.action - t.label)[1:, 0]])
+            for t in noisy
+        ],
+        1,
+    )
+    assert 0.65 < np.corrcoef(pairs)[0, 1] < 0.9
+
+
+def test_expert_noise_depends_on_the_seed_alone() -> None:
+    def run(num_worlds: int) -> dict[int, Trajectory]:
+        world = FakeWorld(num_worlds)
+        policy = ExpertPolicy(world, noise_std=0.3, noise_share=0.5)
+        return {
+            t.spec.seed: t
+            for t in collect(policy, world, [fake_spec(s) for s in range(12)])
+        }
+
+    one, many = run(1), run(5)
+    for seed in range(12):
+        assert_same(one[seed], many[seed])
+
+
+def test_collecting_does_not_import_ray_or_a_simulator() -> None:
+    code = "import sys, rollout.collect, rollout.expert; print([m for m in ('ray', 'mujoco', 'torch') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
