@@ -1,0 +1,144 @@
+"""eval_info.json: an evaluation in the shape that LeRobot writes, with what a reader needs to judge it beside.
+
+LeRobot's part (lerobot_eval.py): per_task [{task_group, task_id, metrics}], per_group and overall, success in percent.
+Here a group is a variation of a suite ("tabletop/train"). Added: 95 % intervals in percent, the mean over tasks, the
+protocol, failures by name, blind controls, expert usage, and every episode by its id, so two files can be paired.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.evaluate import EpisodeResult, Evaluation, Proportion
+
+
+def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
+    """The dict to write.
+
+    Args:
+        evaluation: the policy itself.
+        controls: blind controls over the same specs, by name; empty if none were run.
+        films_dir: the films' folder, relative to the file.
+    """
+    groups = evaluation.by(_group)
+    episodes = len(evaluation.results)
+    timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
+    speed = {
+        "steps_per_s": evaluation.steps_per_s,
+        "frames_per_s": evaluation.frames_per_s,
+    }
+    mean = {"pc_success_mean_over_tasks": 100 * evaluation.mean_over_tasks}
+    return {
+        "per_task": _per_task(evaluation, films_dir),
+        "per_group": {group: _aggregate(rows, films_dir) for group, rows in groups.items()},
+        "overall": _aggregate(evaluation.results, films_dir) | mean | timing | speed,
+        "protocol": _protocol(evaluation),
+        "failures": evaluation.failures,
+        "controls": {name: _control(control) for name, control in controls.items()},
+        "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
+        "per_episode": [_episode(r) for r in evaluation.results],
+    }
+
+
+def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+
+
+def read_eval_info(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
+    """One entry per group and task, task_id counting a group's tasks by name, as LeRobot's flat list has it."""
+    entries = []
+    for group, rows in evaluation.by(_group).items():
+        tasks = sorted({r.spec.task for r in rows})
+        for task_id, task in enumerate(tasks):
+            of_task = [r for r in rows if r.spec.task == task]
+            metrics = {
+                "sum_rewards": [r.sum_reward for r in of_task],
+                "max_rewards": [r.max_reward for r in of_task],
+                "successes": [r.success for r in of_task],
+                "video_paths": _films(of_task, films_dir),
+            }
+            steps = {
+                "median_steps": float(np.median([r.num_steps for r in of_task])),
+                "median_steps_to_success": _median([r.num_steps for r in of_task if r.success]),
+            }
+            named = {
+                "task_group": group,
+                "task_id": task_id,
+                "task": task,
+                "metrics": metrics,
+            }
+            entries.append(named | _success(of_task) | steps)
+    return entries
+
+
+def _aggregate(rows: Sequence[EpisodeResult], films_dir: str) -> dict[str, Any]:
+    return {
+        "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
+        "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
+        **_success(rows),
+        "video_paths": _films(rows, films_dir),
+    }
+
+
+def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
+    proportion = Proportion(successes=sum(r.success for r in rows), episodes=len(rows))
+    return {
+        "pc_success": 100 * proportion.rate,
+        "pc_success_interval": [100 * bound for bound in proportion.interval],
+        "n_episodes": proportion.episodes,
+    }
+
+
+def _control(control: Evaluation) -> dict[str, Any]:
+    per_task = {task: _success(rows) for task, rows in control.by(lambda r: r.spec.task).items()}
+    return _success(control.results) | {
+        "per_task": per_task,
+        "failures": control.failures,
+    }
+
+
+def _protocol(evaluation: Evaluation) -> dict[str, Any]:
+    specs = [r.spec for r in evaluation.results]
+    return {
+        "suites": sorted({spec.suite for spec in specs}),
+        "tasks": sorted({spec.task for spec in specs}),
+        "variations": sorted({spec.variation for spec in specs}),
+        "seeds": [min(spec.seed for spec in specs), max(spec.seed for spec in specs)],
+        "execute_steps": evaluation.execute_steps,
+        "policy_versions": sorted({r.policy_version for r in evaluation.results}),
+        "interval": "95 % Wilson score interval over episodes",
+        "success": "decided by the world",
+    }
+
+
+def _episode(result: EpisodeResult) -> dict[str, Any]:
+    return {
+        "id": result.spec.id,
+        "instruction": result.instruction,
+        "success": result.success,
+        "failure": result.failure,
+        "num_steps": result.num_steps,
+        "num_decisions": result.num_decisions,
+    }
+
+
+def _group(result: EpisodeResult) -> str:
+    return f"{result.spec.suite}/{result.spec.variation}"
+
+
+def _films(rows: Sequence[EpisodeResult], films_dir: str) -> list[str]:
+    return [f"{films_dir}/{r.film}" for r in rows if r.film is not None]
+
+
+def _median(values: Sequence[int]) -> float | None:
+    return float(np.median(values)) if values else None

@@ -1,0 +1,330 @@
+"""Evaluation: the same episodes for every policy, success with its uncertainty, results that can be paired.
+
+An evaluation is a fixed list of EpisodeSpecs. Each result is keyed by its spec's id, so two policies that ran the same
+list can be compared episode by episode. Seeds are split by one rule: training draws below `FIRST_EVALUATION_SEED`,
+evaluation at or above it, so no evaluated episode was ever seen in training.
+
+Intervals are 95 % Wilson score intervals of a binomial proportion (Wilson 1927): they describe the drawn episodes of
+these tasks and these weights, not other training seeds. Two averages are kept apart because published tables differ:
+`success` pools all episodes, `mean_over_tasks` weighs every task alike.
+
+Shape letters: N worlds, E experts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from agent.films import write_film
+from envs.types import EpisodeSpec, Observation
+from envs.world import World
+from rollout.collect import collect
+from rollout.types import Trajectory
+from vla_model.types import ActionChunk, Policy
+
+FIRST_EVALUATION_SEED = 1_000_000
+"""Training seeds lie below, evaluation seeds at or above."""
+
+
+def evaluation_specs(
+    suite: str,
+    tasks: Sequence[str],
+    episodes_per_task: int,
+    variation: str = "train",
+    first_seed: int = FIRST_EVALUATION_SEED,
+) -> tuple[EpisodeSpec, ...]:
+    """The first `episodes_per_task` held-out episodes of each task, tasks taking turns.
+
+    A task's episodes do not depend on which other tasks are asked for, nor on how many episodes, so a short evaluation
+    is a part of a long one.
+
+    Raises:
+        ValueError: a seed that training may draw, no task, a task named twice, or fewer than one episode.
+    """
+    if first_seed < FIRST_EVALUATION_SEED:
+        raise ValueError(
+            f"evaluation seeds begin at {FIRST_EVALUATION_SEED}, training has those below; got {first_seed}"
+        )
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"expected at least one task and none twice, got {list(tasks)}")
+    if episodes_per_task < 1:
+        raise ValueError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
+    return tuple(
+        EpisodeSpec(suite=suite, task=task, seed=first_seed + i, variation=variation)
+        for i in range(episodes_per_task)
+        for task in tasks
+    )
+
+
+def check_training_seed(seed: int) -> int:
+    """The seed itself, if training may draw it.
+
+    Raises:
+        ValueError: it belongs to evaluation.
+    """
+    if not 0 <= seed < FIRST_EVALUATION_SEED:
+        raise ValueError(
+            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
+        )
+    return seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportion:
+    """Successes of a number of episodes.
+
+    Example:
+        >>> Proportion(successes=8, episodes=10).interval
+        (0.4901624715366449, 0.9433178485456247)
+    """
+
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson score interval."""
+        low, high = binomtest(self.successes, self.episodes).proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """What one episode came to."""
+
+    spec: EpisodeSpec
+    instruction: str
+    """What the world asked for, whatever a control told the policy."""
+    success: bool
+    failure: str | None
+    """Why it failed: the world's own words, or "step limit"; None where it succeeded."""
+    num_steps: int
+    """Control steps."""
+    num_decisions: int
+    """How often the policy was asked."""
+    sum_reward: float
+    max_reward: float
+    policy_version: int
+    film: str | None = None
+    """File name of its film."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Results of a list of specs, in its order."""
+
+    results: tuple[EpisodeResult, ...]
+    execute_steps: int | None
+    """Actions executed of each chunk; None for the whole chunk."""
+    eval_s: float
+    """Wall-clock of everything, filming included."""
+    steps_per_s: float
+    """Control steps per second of all worlds together, over the episodes that were not filmed (over all if all were)."""
+    frames_per_s: float
+    """Camera frames per second, over the same episodes."""
+    expert_usage: dict[str, NDArray[np.float64]]
+    """{task: [layers, E]}: the mean over all decisions of what the policy reported; empty if it has no experts."""
+
+    @property
+    def success(self) -> Proportion:
+        return _proportion(self.results)
+
+    @property
+    def per_task(self) -> dict[str, Proportion]:
+        return {task: _proportion(rows) for task, rows in self.by(lambda r: r.spec.task).items()}
+
+    @property
+    def per_variation(self) -> dict[str, Proportion]:
+        return {name: _proportion(rows) for name, rows in self.by(lambda r: r.spec.variation).items()}
+
+    @property
+    def mean_over_tasks(self) -> float:
+        """Unweighted mean of the tasks' success rates."""
+        return float(np.mean([p.rate for p in self.per_task.values()]))
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often each reason ended an episode without success, most frequent first."""
+        return dict(Counter(r.failure for r in self.results if r.failure is not None).most_common())
+
+    @property
+    def instructions(self) -> dict[EpisodeSpec, str]:
+        return {r.spec: r.instruction for r in self.results}
+
+    def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
+        """Results grouped by a name, names sorted."""
+        return {name: list(rows) for name, rows in groupby(sorted(self.results, key=key), key)}
+
+
+def evaluate(
+    policy: Policy,
+    world: World,
+    specs: Sequence[EpisodeSpec],
+    *,
+    execute_steps: int | None = None,
+    films_per_task: int = 0,
+    films_dir: Path | None = None,
+    on_result: Callable[[EpisodeResult], None] | None = None,
+) -> Evaluation:
+    """Run every spec once and sum up.
+
+    Args:
+        policy: a VLAPolicy, an expert, a control; one that has `expert_usage` ([N, layers, E] of its latest act) gets
+            it summed up per task.
+        world: of the specs' suite.
+        specs: fixed episodes, e.g. from `evaluation_specs`.
+        execute_steps: actions executed of each chunk; the whole chunk where None.
+        films_per_task: film the first so many episodes of each task and variation, whatever comes of them. They run
+            apart from the others because only they are rendered at every step.
+        films_dir: where films go; needed with films_per_task.
+        on_result: called after each episode, e.g. by a progress bar.
+
+    Raises:
+        ValueError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
+    """
+    _check_specs(specs, world)
+    if films_per_task > 0 and films_dir is None:
+        raise ValueError("films_per_task needs films_dir, the folder the films are written to")
+    filmed = _first_of_each_task(specs, films_per_task)
+    results: dict[str, EpisodeResult] = {}
+    usage = _ExpertUsage(policy)
+    speeds = []
+    began_s = time.perf_counter()
+    for batch, films in (
+        ([s for s in specs if s.id in filmed], films_dir),
+        ([s for s in specs if s.id not in filmed], None),
+    ):
+        batch_began_s, steps, frames = time.perf_counter(), 0, 0
+        for trajectory in collect(
+            usage,
+            world,
+            usage.watch(batch),
+            execute_steps=execute_steps,
+            all_frames=films is not None,
+        ):
+            usage.finish(trajectory)
+            result = _result(trajectory, films, world.world_spec.control_dt_s)
+            results[trajectory.spec.id] = result
+            steps += trajectory.num_steps
+            frames += len(trajectory.frame_step) * len(trajectory.frames)
+            if on_result is not None:
+                on_result(result)
+        if batch:
+            batch_s = time.perf_counter() - batch_began_s
+            speeds.append((steps / batch_s, frames / batch_s))
+    return Evaluation(
+        results=tuple(results[spec.id] for spec in specs),
+        execute_steps=execute_steps,
+        eval_s=time.perf_counter() - began_s,
+        steps_per_s=speeds[-1][0],
+        frames_per_s=speeds[-1][1],
+        expert_usage=usage.mean_per_task(),
+    )
+
+
+def _proportion(results: Iterable[EpisodeResult]) -> Proportion:
+    successes = [r.success for r in results]
+    return Proportion(successes=sum(successes), episodes=len(successes))
+
+
+def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:
+    if not specs:
+        raise ValueError("no episode to evaluate: specs is empty")
+    doubled = [id_ for id_, count in Counter(spec.id for spec in specs).items() if count > 1]
+    if doubled:
+        raise ValueError(f"{len(doubled)} specs come twice, the first is {doubled[0]}; results are keyed by id")
+    for spec in specs:
+        if spec.suite != world.suite or spec.task not in world.tasks:
+            raise ValueError(f"{spec.id} is not of this world; suite {world.suite}, tasks: {', '.join(world.tasks)}")
+
+
+def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
+    seen: Counter[tuple[str, str]] = Counter()
+    chosen = set()
+    for spec in specs:
+        if seen[spec.task, spec.variation] < count:
+            seen[spec.task, spec.variation] += 1
+            chosen.add(spec.id)
+    return chosen
+
+
+def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float) -> EpisodeResult:
+    failure = None
+    if not trajectory.success:
+        failure = trajectory.failure or ("step limit" if trajectory.truncated else "ended by the task")
+    film = None
+    if films_dir is not None:
+        film = write_film(films_dir, trajectory, failure=failure, control_dt_s=control_dt_s).name
+    return EpisodeResult(
+        spec=trajectory.spec,
+        instruction=trajectory.instruction,
+        success=trajectory.success,
+        failure=failure,
+        num_steps=trajectory.num_steps,
+        num_decisions=len(trajectory.decision_step),
+        sum_reward=float(trajectory.reward.sum()),
+        max_reward=float(trajectory.reward.max()),
+        policy_version=trajectory.policy_version,
+        film=film,
+    )
+
+
+class _ExpertUsage:
+    """A policy that also notes, for each episode, which experts the policy used.
+
+    `collect` draws a spec right before the `begin` of its episode, in the same order: `watch` listens there, which tells
+    this class what `begin` does not say.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.version = policy.version
+        self._policy = policy
+        self._drawn: list[EpisodeSpec] = []
+        self._running: dict[int, EpisodeSpec] = {}
+        self._total: dict[str, NDArray[np.float64]] = {}  # {task: [layers, E]}
+        self._decisions: Counter[str] = Counter()
+
+    def watch(self, specs: Iterable[EpisodeSpec]) -> Iterator[EpisodeSpec]:
+        for spec in specs:
+            self._drawn.append(spec)
+            yield spec
+
+    def begin(
+        self,
+        worlds: NDArray[np.int64],
+        instructions: tuple[str, ...],
+        seeds: tuple[int, ...],
+    ) -> None:
+        assert tuple(spec.seed for spec in self._drawn) == seeds, f"episodes {self._drawn} begin with seeds {seeds}"
+        self._running.update(zip(worlds.tolist(), self._drawn, strict=True))
+        self._drawn.clear()
+        self._policy.begin(worlds, instructions, seeds)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        chunk = self._policy.act(observation)
+        usage = getattr(self._policy, "expert_usage", None)  # [N, layers, E]
+        if usage is not None:
+            for n, spec in self._running.items():
+                self._total[spec.task] = self._total.get(spec.task, 0.0) + np.asarray(usage[n], np.float64)
+                self._decisions[spec.task] += 1
+        return chunk
+
+    def finish(self, trajectory: Trajectory) -> None:
+        """Its world is idle from now on, and what the policy does there counts no more."""
+        self._running = {n: spec for n, spec in self._running.items() if spec != trajectory.spec}
+
+    def mean_per_task(self) -> dict[str, NDArray[np.float64]]:
+        return {task: self._total[task] / self._decisions[task] for task in sorted(self._total)}

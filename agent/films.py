@@ -1,0 +1,167 @@
+"""Films of episodes: every camera side by side, the instruction and the outcome written on them, playable in a browser.
+
+H.264 in yuv420p with the index at the front, which browsers play without a plug-in and start before all has arrived.
+
+Shape letters: F frames, H x W pixels of a camera, h x w pixels of the film.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.types import Trajectory
+
+_VIEW_HEIGHT = 320
+_MARGIN = 14
+_LINE_HEIGHT = 26
+_TEXT_SIZE = 18
+_HOLD_S = 1.5
+"""How long the last frame stays, with the outcome."""
+_BACKGROUND = (24, 24, 27)
+_WHITE, _GREY, _GREEN, _RED = (
+    (250, 250, 250),
+    (161, 161, 170),
+    (74, 222, 128),
+    (248, 113, 113),
+)
+
+
+def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, control_dt_s: float) -> Path:
+    """Film one episode into `folder`, at the speed at which it happened if every step was recorded.
+
+    Args:
+        trajectory: with at least one camera and one frame.
+        failure: why it failed; None where it succeeded.
+        control_dt_s: time between two control steps.
+
+    Returns:
+        The file, named after task, variation, seed and outcome: pick_place-train-1000003-success.mp4.
+    """
+    spec = trajectory.spec
+    outcome = "success" if failure is None else f"failed-{failure}"
+    name = re.sub(
+        r"[^a-z0-9._]+",
+        "-",
+        f"{spec.task}-{spec.variation}-{spec.seed}-{outcome}".lower(),
+    ).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.mp4"
+    frames_per_s = Fraction(len(trajectory.frame_step), trajectory.num_steps) / Fraction(
+        control_dt_s
+    ).limit_denominator(1000)
+    _encode(
+        path,
+        _pages(trajectory, failure, control_dt_s, float(frames_per_s)),
+        frames_per_s,
+    )
+    return path
+
+
+def film_poster(path: Path) -> bytes:
+    """The first frame of a film as a JPEG."""
+    with av.open(path) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="bgr24")
+    return cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def _pages(
+    trajectory: Trajectory,
+    failure: str | None,
+    control_dt_s: float,
+    frames_per_s: float,
+) -> Iterator[NDArray[np.uint8]]:
+    """The film's pictures, [h, w, 3]."""
+    for i, step in enumerate(trajectory.frame_step.tolist()):
+        views = {camera: frames[i] for camera, frames in trajectory.frames.items()}
+        clock = f"step {step} of {trajectory.num_steps}    {step * control_dt_s:.1f} s"
+        yield _page(views, trajectory.instruction, clock, None)
+    verdict = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
+    clock = f"step {trajectory.num_steps} of {trajectory.num_steps}    {trajectory.num_steps * control_dt_s:.1f} s"
+    last = _page(views, trajectory.instruction, clock, verdict)
+    for _ in range(max(1, round(_HOLD_S * frames_per_s))):
+        yield last
+
+
+def _page(
+    views: dict[str, NDArray[np.uint8]],
+    instruction: str,
+    clock: str,
+    verdict: tuple[str, tuple[int, int, int]] | None,
+) -> NDArray[np.uint8]:
+    picture = np.concatenate([_view(camera, frame) for camera, frame in views.items()], axis=1)  # [h, w, 3]
+    lines = textwrap.wrap(instruction, width=max(16, (picture.shape[1] - 2 * _MARGIN) // 10))
+    caption = np.full(
+        (2 * _MARGIN + _LINE_HEIGHT * (len(lines) + 1), picture.shape[1], 3),
+        _BACKGROUND,
+        np.uint8,
+    )
+    for i, line in enumerate(lines):
+        _write(caption, line, _MARGIN, i, _WHITE, 500)
+    end = _write(caption, clock, _MARGIN, len(lines), _GREY, 400)
+    if verdict is not None:
+        _write(caption, verdict[0], end + 24, len(lines), verdict[1], 700)
+    page = np.concatenate([picture, caption])
+    return page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2]  # yuv420p wants even sides
+
+
+def _view(camera: str, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One camera's frame [H, W, 3], scaled to the film's height, with its name."""
+    width = round(frame.shape[1] * _VIEW_HEIGHT / frame.shape[0])
+    view = np.asarray(
+        cv2.resize(frame, (width, _VIEW_HEIGHT), interpolation=cv2.INTER_CUBIC),
+        np.uint8,
+    )
+    for shift, colour in (
+        (1, _BACKGROUND),
+        (0, _WHITE),
+    ):  # a shadow, so that it reads on bright frames too
+        cv2.putText(
+            view,
+            camera,
+            (10 + shift, 22 + shift),
+            colour,
+            cv2.FontFace("sans"),
+            14,
+            600,
+        )
+    return view
+
+
+def _write(
+    picture: NDArray[np.uint8],
+    text: str,
+    x: int,
+    line: int,
+    colour: tuple[int, int, int],
+    weight: int,
+) -> int:
+    """Draw a line of text in place; returns where it ends, in pixels."""
+    baseline = _MARGIN + line * _LINE_HEIGHT + _TEXT_SIZE
+    end, _ = cv2.putText(picture, text, (x, baseline), colour, cv2.FontFace("sans"), _TEXT_SIZE, weight)
+    return int(end[0])
+
+
+def _encode(path: Path, pages: Iterator[NDArray[np.uint8]], frames_per_s: Fraction) -> None:
+    with av.open(path, "w", options={"movflags": "+faststart"}) as container:
+        stream = None
+        for page in pages:
+            if stream is None:
+                stream = container.add_stream(
+                    "libx264",
+                    rate=frames_per_s,
+                    options={"crf": "23", "preset": "veryfast"},
+                )
+                stream.height, stream.width = page.shape[:2]
+                stream.pix_fmt = "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(page, format="rgb24")))
+        assert stream is not None, f"no frame to film in {path}"
+        container.mux(stream.encode())
