@@ -25,22 +25,13 @@ class BlackFrames:
         self.version = policy.version
         self._policy = policy
 
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._policy.begin(worlds, instructions, seeds)
 
     def act(self, observation: Observation) -> ActionChunk:
         black = {camera: frames * 0 for camera, frames in observation["frames"].items()}
         return self._policy.act(
-            Observation(
-                frames=black,
-                state=observation["state"],
-                instruction=observation["instruction"],
-            )
+            Observation(frames=black, state=observation["state"], instruction=observation["instruction"])
         )
 
 
@@ -65,12 +56,7 @@ class ShuffledInstructions:
         }
         self._told: dict[int, str] = {}
 
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         for n, key in zip(worlds.tolist(), zip(instructions, seeds, strict=True), strict=True):
             if key not in self._shuffled:
                 raise ValueError(f"no instruction was given to swap for {key[0]!r} of the episode with seed {key[1]}")
@@ -79,13 +65,7 @@ class ShuffledInstructions:
 
     def act(self, observation: Observation) -> ActionChunk:
         told = tuple(self._told.get(n, text) for n, text in enumerate(observation["instruction"]))
-        return self._policy.act(
-            Observation(
-                frames=observation["frames"],
-                state=observation["state"],
-                instruction=told,
-            )
-        )
+        return self._policy.act(Observation(frames=observation["frames"], state=observation["state"], instruction=told))
 
 
 def _derangement(specs: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, EpisodeSpec]:

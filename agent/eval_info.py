@@ -28,10 +28,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
     groups = evaluation.by(_group)
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
-    speed = {
-        "steps_per_s": evaluation.steps_per_s,
-        "frames_per_s": evaluation.frames_per_s,
-    }
+    speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
     mean = {"pc_success_mean_over_tasks": 100 * evaluation.mean_over_tasks}
     return {
         "per_task": _per_task(evaluation, films_dir),
@@ -71,12 +68,7 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
                 "median_steps": float(np.median([r.num_steps for r in of_task])),
                 "median_steps_to_success": _median([r.num_steps for r in of_task if r.success]),
             }
-            named = {
-                "task_group": group,
-                "task_id": task_id,
-                "task": task,
-                "metrics": metrics,
-            }
+            named = {"task_group": group, "task_id": task_id, "task": task, "metrics": metrics}
             entries.append(named | _success(of_task) | steps)
     return entries
 
@@ -101,10 +93,7 @@ def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
 
 def _control(control: Evaluation) -> dict[str, Any]:
     per_task = {task: _success(rows) for task, rows in control.by(lambda r: r.spec.task).items()}
-    return _success(control.results) | {
-        "per_task": per_task,
-        "failures": control.failures,
-    }
+    return _success(control.results) | {"per_task": per_task, "failures": control.failures}
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:

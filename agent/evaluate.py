@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from agent.expert_usage import ExpertUsage
 from agent.films import write_film
-from envs.types import EpisodeSpec, Observation
+from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.collect import collect
 from rollout.types import Trajectory
-from vla_model.types import ActionChunk, Policy
+from vla_model.types import Policy
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Training seeds lie below, evaluation seeds at or above."""
@@ -200,7 +201,7 @@ def evaluate(
         raise ValueError("films_per_task needs films_dir, the folder the films are written to")
     filmed = _first_of_each_task(specs, films_per_task)
     results: dict[str, EpisodeResult] = {}
-    usage = _ExpertUsage(policy)
+    usage = ExpertUsage(policy)
     speeds = []
     began_s = time.perf_counter()
     for batch, films in (
@@ -209,11 +210,7 @@ def evaluate(
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
         for trajectory in collect(
-            usage,
-            world,
-            usage.watch(batch),
-            execute_steps=execute_steps,
-            all_frames=films is not None,
+            usage, world, usage.watch(batch), execute_steps=execute_steps, all_frames=films is not None
         ):
             usage.finish(trajectory)
             result = _result(trajectory, films, world.world_spec.control_dt_s)
@@ -280,51 +277,3 @@ def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float)
         policy_version=trajectory.policy_version,
         film=film,
     )
-
-
-class _ExpertUsage:
-    """A policy that also notes, for each episode, which experts the policy used.
-
-    `collect` draws a spec right before the `begin` of its episode, in the same order: `watch` listens there, which tells
-    this class what `begin` does not say.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.version = policy.version
-        self._policy = policy
-        self._drawn: list[EpisodeSpec] = []
-        self._running: dict[int, EpisodeSpec] = {}
-        self._total: dict[str, NDArray[np.float64]] = {}  # {task: [layers, E]}
-        self._decisions: Counter[str] = Counter()
-
-    def watch(self, specs: Iterable[EpisodeSpec]) -> Iterator[EpisodeSpec]:
-        for spec in specs:
-            self._drawn.append(spec)
-            yield spec
-
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
-        assert tuple(spec.seed for spec in self._drawn) == seeds, f"episodes {self._drawn} begin with seeds {seeds}"
-        self._running.update(zip(worlds.tolist(), self._drawn, strict=True))
-        self._drawn.clear()
-        self._policy.begin(worlds, instructions, seeds)
-
-    def act(self, observation: Observation) -> ActionChunk:
-        chunk = self._policy.act(observation)
-        usage = getattr(self._policy, "expert_usage", None)  # [N, layers, E]
-        if usage is not None:
-            for n, spec in self._running.items():
-                self._total[spec.task] = self._total.get(spec.task, 0.0) + np.asarray(usage[n], np.float64)
-                self._decisions[spec.task] += 1
-        return chunk
-
-    def finish(self, trajectory: Trajectory) -> None:
-        """Its world is idle from now on, and what the policy does there counts no more."""
-        self._running = {n: spec for n, spec in self._running.items() if spec != trajectory.spec}
-
-    def mean_per_task(self) -> dict[str, NDArray[np.float64]]:
-        return {task: self._total[task] / self._decisions[task] for task in sorted(self._total)}

@@ -27,12 +27,7 @@ _TEXT_SIZE = 18
 _HOLD_S = 1.5
 """How long the last frame stays, with the outcome."""
 _BACKGROUND = (24, 24, 27)
-_WHITE, _GREY, _GREEN, _RED = (
-    (250, 250, 250),
-    (161, 161, 170),
-    (74, 222, 128),
-    (248, 113, 113),
-)
+_WHITE, _GREY, _GREEN, _RED = ((250, 250, 250), (161, 161, 170), (74, 222, 128), (248, 113, 113))
 
 
 def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, control_dt_s: float) -> Path:
@@ -48,21 +43,13 @@ def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, con
     """
     spec = trajectory.spec
     outcome = "success" if failure is None else f"failed-{failure}"
-    name = re.sub(
-        r"[^a-z0-9._]+",
-        "-",
-        f"{spec.task}-{spec.variation}-{spec.seed}-{outcome}".lower(),
-    ).strip("-")
+    name = re.sub(r"[^a-z0-9._]+", "-", f"{spec.task}-{spec.variation}-{spec.seed}-{outcome}".lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.mp4"
     frames_per_s = Fraction(len(trajectory.frame_step), trajectory.num_steps) / Fraction(
         control_dt_s
     ).limit_denominator(1000)
-    _encode(
-        path,
-        _pages(trajectory, failure, control_dt_s, float(frames_per_s)),
-        frames_per_s,
-    )
+    _encode(path, _pages(trajectory, failure, control_dt_s, float(frames_per_s)), frames_per_s)
     return path
 
 
@@ -74,10 +61,7 @@ def film_poster(path: Path) -> bytes:
 
 
 def _pages(
-    trajectory: Trajectory,
-    failure: str | None,
-    control_dt_s: float,
-    frames_per_s: float,
+    trajectory: Trajectory, failure: str | None, control_dt_s: float, frames_per_s: float
 ) -> Iterator[NDArray[np.uint8]]:
     """The film's pictures, [h, w, 3]."""
     for i, step in enumerate(trajectory.frame_step.tolist()):
@@ -92,18 +76,11 @@ def _pages(
 
 
 def _page(
-    views: dict[str, NDArray[np.uint8]],
-    instruction: str,
-    clock: str,
-    verdict: tuple[str, tuple[int, int, int]] | None,
+    views: dict[str, NDArray[np.uint8]], instruction: str, clock: str, verdict: tuple[str, tuple[int, int, int]] | None
 ) -> NDArray[np.uint8]:
     picture = np.concatenate([_view(camera, frame) for camera, frame in views.items()], axis=1)  # [h, w, 3]
     lines = textwrap.wrap(instruction, width=max(16, (picture.shape[1] - 2 * _MARGIN) // 10))
-    caption = np.full(
-        (2 * _MARGIN + _LINE_HEIGHT * (len(lines) + 1), picture.shape[1], 3),
-        _BACKGROUND,
-        np.uint8,
-    )
+    caption = np.full((2 * _MARGIN + _LINE_HEIGHT * (len(lines) + 1), picture.shape[1], 3), _BACKGROUND, np.uint8)
     for i, line in enumerate(lines):
         _write(caption, line, _MARGIN, i, _WHITE, 500)
     end = _write(caption, clock, _MARGIN, len(lines), _GREY, 400)
@@ -116,34 +93,13 @@ def _page(
 def _view(camera: str, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One camera's frame [H, W, 3], scaled to the film's height, with its name."""
     width = round(frame.shape[1] * _VIEW_HEIGHT / frame.shape[0])
-    view = np.asarray(
-        cv2.resize(frame, (width, _VIEW_HEIGHT), interpolation=cv2.INTER_CUBIC),
-        np.uint8,
-    )
-    for shift, colour in (
-        (1, _BACKGROUND),
-        (0, _WHITE),
-    ):  # a shadow, so that it reads on bright frames too
-        cv2.putText(
-            view,
-            camera,
-            (10 + shift, 22 + shift),
-            colour,
-            cv2.FontFace("sans"),
-            14,
-            600,
-        )
+    view = np.asarray(cv2.resize(frame, (width, _VIEW_HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
+    for shift, colour in ((1, _BACKGROUND), (0, _WHITE)):  # a shadow, so that it reads on bright frames too
+        cv2.putText(view, camera, (10 + shift, 22 + shift), colour, cv2.FontFace("sans"), 14, 600)
     return view
 
 
-def _write(
-    picture: NDArray[np.uint8],
-    text: str,
-    x: int,
-    line: int,
-    colour: tuple[int, int, int],
-    weight: int,
-) -> int:
+def _write(picture: NDArray[np.uint8], text: str, x: int, line: int, colour: tuple[int, int, int], weight: int) -> int:
     """Draw a line of text in place; returns where it ends, in pixels."""
     baseline = _MARGIN + line * _LINE_HEIGHT + _TEXT_SIZE
     end, _ = cv2.putText(picture, text, (x, baseline), colour, cv2.FontFace("sans"), _TEXT_SIZE, weight)
@@ -155,11 +111,7 @@ def _encode(path: Path, pages: Iterator[NDArray[np.uint8]], frames_per_s: Fracti
         stream = None
         for page in pages:
             if stream is None:
-                stream = container.add_stream(
-                    "libx264",
-                    rate=frames_per_s,
-                    options={"crf": "23", "preset": "veryfast"},
-                )
+                stream = container.add_stream("libx264", rate=frames_per_s, options={"crf": "23", "preset": "veryfast"})
                 stream.height, stream.width = page.shape[:2]
                 stream.pix_fmt = "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(page, format="rgb24")))

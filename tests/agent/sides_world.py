@@ -12,15 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.types import (
-    CameraSpec,
-    ChunkResult,
-    EpisodeSpec,
-    Info,
-    Observation,
-    VectorSpec,
-    WorldSpec,
-)
+from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
 from vla_model.types import ActionChunk
 
@@ -28,10 +20,7 @@ STEP_LIMIT = 8
 DISTANCE = 3
 _X = VectorSpec(names=("x",), units=("step",), low=(-8.0,), high=(8.0,))
 SPEC = WorldSpec(
-    cameras=(
-        CameraSpec(name="front", height=16, width=16),
-        CameraSpec(name="wrist", height=16, width=16),
-    ),
+    cameras=(CameraSpec(name="front", height=16, width=16), CameraSpec(name="wrist", height=16, width=16)),
     state=_X,
     action=VectorSpec(names=("dx",), units=("step",), low=(-1.0,), high=(1.0,)),
     localization=_X,
@@ -101,9 +90,7 @@ class SidesWorld(World):
     def _observe(self) -> Observation:
         told = tuple(f"go {s.task}, number {s.seed}" if s is not None else "" for s in self.specs)
         return Observation(
-            frames={c.name: self._frame() for c in SPEC.cameras},
-            state=self.x[:, None].copy(),
-            instruction=told,
+            frames={c.name: self._frame() for c in SPEC.cameras}, state=self.x[:, None].copy(), instruction=told
         )
 
 
@@ -116,19 +103,11 @@ class Reader:
         self.expert_usage: NDArray[np.float32] | None = None
         self.begun: list[tuple[str, int]] = []
 
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.begun.extend(zip(instructions, seeds, strict=True))
 
     def act(self, observation: Observation) -> ActionChunk:
-        side = np.array(
-            [1.0 if "right" in text else -1.0 for text in observation["instruction"]],
-            np.float32,
-        )
+        side = np.array([1.0 if "right" in text else -1.0 for text in observation["instruction"]], np.float32)
         sees = observation["frames"]["front"].max(axis=(1, 2, 3)) > 0
         self.expert_usage = np.zeros((len(side), 1, 3), np.float32)
         self.expert_usage[np.arange(len(side)), 0, np.where(side > 0, 1, 0)] = 1.0

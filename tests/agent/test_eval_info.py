@@ -13,31 +13,16 @@ from agent.evaluate import evaluate, evaluation_specs
 
 
 def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
-    specs = (
-        *evaluation_specs("sides", ["left", "right"], 2),
-        *evaluation_specs("sides", ["left"], 1, "dim"),
-    )
+    specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left"], 1, "dim"))
     evaluation = evaluate(
-        BlackFrames(Reader()),
-        SidesWorld(2),
-        specs[:1],
-        films_per_task=1,
-        films_dir=tmp_path / "films",
+        BlackFrames(Reader()), SidesWorld(2), specs[:1], films_per_task=1, films_dir=tmp_path / "films"
     )
     info = eval_info(evaluation, {})
     assert info["overall"]["video_paths"] == ["films/left-train-1000000-failed-step-limit.mp4"]
     assert (tmp_path / info["overall"]["video_paths"][0]).exists()
 
     info = eval_info(evaluate(Reader(), SidesWorld(2), specs), {})
-    lerobot = {
-        "avg_sum_reward",
-        "avg_max_reward",
-        "pc_success",
-        "n_episodes",
-        "eval_s",
-        "eval_ep_s",
-        "video_paths",
-    }
+    lerobot = {"avg_sum_reward", "avg_max_reward", "pc_success", "n_episodes", "eval_s", "eval_ep_s", "video_paths"}
     assert lerobot <= set(info["overall"])
     assert info["overall"]["pc_success"] == 100.0 and info["overall"]["n_episodes"] == 5
     assert info["overall"]["eval_ep_s"] == pytest.approx(info["overall"]["eval_s"] / 5)
@@ -50,9 +35,7 @@ def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
     assert info["per_group"]["sides/dim"]["n_episodes"] == 1
 
 
-def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(
-    tmp_path: Path,
-) -> None:
+def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ["left", "right"], 2)
     evaluation = evaluate(Reader(), SidesWorld(2), specs)
     shuffled = evaluate(ShuffledInstructions(Reader(), evaluation.instructions), SidesWorld(2), specs)
@@ -65,7 +48,4 @@ def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(
     assert control["pc_success"] == 0.0 and control["per_task"]["left"]["n_episodes"] == 2
     low, high = control["pc_success_interval"]
     assert low == pytest.approx(0.0, abs=1e-9) and 45 < high < 55
-    assert read["expert_usage"] == {
-        "left": [[1.0, 0.0, 0.0]],
-        "right": [[0.0, 1.0, 0.0]],
-    }
+    assert read["expert_usage"] == {"left": [[1.0, 0.0, 0.0]], "right": [[0.0, 1.0, 0.0]]}

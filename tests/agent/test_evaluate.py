@@ -29,10 +29,7 @@ def run(policy: object, tasks: tuple[str, ...] = ("left", "right"), episodes: in
 def test_wilson_interval_agrees_with_the_formula_worked_by_hand() -> None:
     """For 8 of 10 and z = 1.959964: centre (8 + z^2/2) / (10 + z^2), half width z sqrt(8*2/10 + z^2/4) / (10 + z^2)."""
     z = 1.959963984540054
-    centre, half = (
-        (8 + z * z / 2) / (10 + z * z),
-        z * np.sqrt(8 * 2 / 10 + z * z / 4) / (10 + z * z),
-    )
+    centre, half = ((8 + z * z / 2) / (10 + z * z), z * np.sqrt(8 * 2 / 10 + z * z / 4) / (10 + z * z))
     assert Proportion(successes=8, episodes=10).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
@@ -74,17 +71,9 @@ def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() ->
 def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() -> None:
     class AlwaysLeft(Reader):
         def act(self, observation):  # type: ignore[no-untyped-def]
-            return super().act(
-                {
-                    **observation,
-                    "instruction": ("left",) * len(observation["instruction"]),
-                }
-            )
+            return super().act({**observation, "instruction": ("left",) * len(observation["instruction"])})
 
-    specs = (
-        *evaluation_specs("sides", ["left"], 6),
-        *evaluation_specs("sides", ["right"], 2),
-    )
+    specs = (*evaluation_specs("sides", ["left"], 6), *evaluation_specs("sides", ["right"], 2))
     evaluation = evaluate(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
     assert evaluation.success == Proportion(successes=6, episodes=8)
     assert evaluation.mean_over_tasks == 0.5
@@ -94,10 +83,7 @@ def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() 
 
 def test_expert_usage_is_averaged_over_the_decisions_of_each_task_and_not_over_idle_worlds() -> None:
     """With 3 worlds and 7 episodes some worlds fall idle; their last instruction must not count."""
-    specs = (
-        *evaluation_specs("sides", ["right"], 1),
-        *evaluation_specs("sides", ["left"], 6),
-    )
+    specs = (*evaluation_specs("sides", ["right"], 1), *evaluation_specs("sides", ["left"], 6))
     usage = evaluate(Reader(), SidesWorld(num_worlds=3), specs).expert_usage
     assert usage["left"].tolist() == [[1.0, 0.0, 0.0]]
     assert usage["right"].tolist() == [[0.0, 1.0, 0.0]]
@@ -128,10 +114,7 @@ def test_shuffling_needs_another_task_for_every_episode() -> None:
             Reader(),
             {
                 spec: "go"
-                for spec in (
-                    *evaluation_specs("sides", ["left"], 4),
-                    *evaluation_specs("sides", ["right"], 2),
-                )
+                for spec in (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 2))
             },
         )
 
@@ -142,18 +125,10 @@ def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
         run(control, episodes=2)
 
 
-def test_films_show_the_first_episodes_of_each_task_failed_ones_too(
-    tmp_path: Path,
-) -> None:
+def test_films_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ("left", "right"), 3)
     reference = evaluate(Reader(), SidesWorld(num_worlds=2), specs)
-    blind = evaluate(
-        BlackFrames(Reader()),
-        SidesWorld(num_worlds=2),
-        specs,
-        films_per_task=1,
-        films_dir=tmp_path,
-    )
+    blind = evaluate(BlackFrames(Reader()), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
     filmed = evaluate(Reader(), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
@@ -162,35 +137,19 @@ def test_films_show_the_first_episodes_of_each_task_failed_ones_too(
         "right-train-1000000-failed-step-limit.mp4",
         "right-train-1000000-success.mp4",
     ]
-    assert [r.film for r in filmed.results] == [
-        names[1],
-        names[3],
-        None,
-        None,
-        None,
-        None,
-    ]
+    assert [r.film for r in filmed.results] == [names[1], names[3], None, None, None, None]
     assert [r.success for r in filmed.results] == [r.success for r in reference.results]
     assert blind.success.successes == 0
 
 
-def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(
-    tmp_path: Path,
-) -> None:
+def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Path) -> None:
     evaluate(
-        Reader(),
-        SidesWorld(num_worlds=1),
-        evaluation_specs("sides", ["left"], 1),
-        films_per_task=1,
-        films_dir=tmp_path,
+        Reader(), SidesWorld(num_worlds=1), evaluation_specs("sides", ["left"], 1), films_per_task=1, films_dir=tmp_path
     )
     path = tmp_path / "left-train-1000000-success.mp4"
     with av.open(path) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == (
-            "h264",
-            "yuv420p",
-        )
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
         seconds = float(stream.duration * stream.time_base)
     assert len(frames) == 3 + 15, "three steps of 0.1 s, then the last frame for 1.5 s"
@@ -208,10 +167,6 @@ def test_evaluate_refuses_what_it_cannot_key_run_or_write() -> None:
     with pytest.raises(ValueError, match="sides/left/train/1000000"):
         evaluate(Reader(), SidesWorld(1), [*specs, *specs])
     with pytest.raises(ValueError, match="tasks: left, right, either"):
-        evaluate(
-            Reader(),
-            SidesWorld(1),
-            [EpisodeSpec(suite="sides", task="up", seed=FIRST_EVALUATION_SEED)],
-        )
+        evaluate(Reader(), SidesWorld(1), [EpisodeSpec(suite="sides", task="up", seed=FIRST_EVALUATION_SEED)])
     with pytest.raises(ValueError, match="films_dir"):
         evaluate(Reader(), SidesWorld(1), specs, films_per_task=1)
