@@ -42,8 +42,10 @@ class ShuffledInstructions:
     """
 
     def __init__(self, policy: Policy, instructions: Mapping[EpisodeSpec, str]) -> None:
-        """
+        """Permute the instructions of the episodes that will run.
+
         Args:
+            policy: whom to tell the wrong thing.
             instructions: of every episode that will run, e.g. `evaluation.instructions` of the same specs.
 
         Raises:

@@ -43,11 +43,13 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
 
 
 def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
+    """Write what `eval_info` made; infinities and NaN are refused, for JSON has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
 
 
 def read_eval_info(path: Path) -> dict[str, Any]:
+    """What `write_eval_info` wrote."""
     return json.loads(path.read_text())
 
 

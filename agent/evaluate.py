@@ -133,7 +133,7 @@ class Evaluation:
     eval_s: float
     """Wall-clock of everything, filming included."""
     steps_per_s: float
-    """Control steps per second of all worlds together, over the episodes that were not filmed (over all if all were)."""
+    """Control steps per second of all worlds together, over the episodes that were not filmed (all, if all were)."""
     frames_per_s: float
     """Camera frames per second, over the same episodes."""
     expert_usage: dict[str, NDArray[np.float64]]

@@ -19,8 +19,8 @@ from vla_model.types import ActionChunk, Policy
 class ExpertUsage:
     """A policy that also sums up its `expert_usage` ([N, layers, E] of its latest act), where it has one.
 
-    `collect` draws a spec right before the `begin` of its episode, in the same order: `watch` listens there, which tells
-    this class what `begin` does not say.
+    `collect` draws a spec right before the `begin` of its episode, in the same order: `watch` listens there, which
+    tells this class what `begin` does not say.
     """
 
     def __init__(self, policy: Policy) -> None:

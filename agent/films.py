@@ -65,14 +65,17 @@ def _pages(
 ) -> Iterator[NDArray[np.uint8]]:
     """The film's pictures, [h, w, 3]."""
     for i, step in enumerate(trajectory.frame_step.tolist()):
-        views = {camera: frames[i] for camera, frames in trajectory.frames.items()}
         clock = f"step {step} of {trajectory.num_steps}    {step * control_dt_s:.1f} s"
-        yield _page(views, trajectory.instruction, clock, None)
+        yield _page(_views(trajectory, i), trajectory.instruction, clock, None)
     verdict = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
     clock = f"step {trajectory.num_steps} of {trajectory.num_steps}    {trajectory.num_steps * control_dt_s:.1f} s"
-    last = _page(views, trajectory.instruction, clock, verdict)
+    last = _page(_views(trajectory, -1), trajectory.instruction, clock, verdict)
     for _ in range(max(1, round(_HOLD_S * frames_per_s))):
         yield last
+
+
+def _views(trajectory: Trajectory, i: int) -> dict[str, NDArray[np.uint8]]:
+    return {camera: frames[i] for camera, frames in trajectory.frames.items()}
 
 
 def _page(

@@ -19,10 +19,11 @@ from agent.evaluate import (
     evaluation_specs,
 )
 from agent.films import film_poster
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, Observation
+from vla_model.types import ActionChunk, Policy
 
 
-def run(policy: object, tasks: tuple[str, ...] = ("left", "right"), episodes: int = 5) -> Evaluation:
+def run(policy: Policy, tasks: tuple[str, ...] = ("left", "right"), episodes: int = 5) -> Evaluation:
     return evaluate(policy, SidesWorld(num_worlds=3), evaluation_specs("sides", tasks, episodes))
 
 
@@ -70,8 +71,9 @@ def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() ->
 
 def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() -> None:
     class AlwaysLeft(Reader):
-        def act(self, observation):  # type: ignore[no-untyped-def]
-            return super().act({**observation, "instruction": ("left",) * len(observation["instruction"])})
+        def act(self, observation: Observation) -> ActionChunk:
+            told = ("left",) * len(observation["instruction"])
+            return super().act(Observation(**(observation | {"instruction": told})))
 
     specs = (*evaluation_specs("sides", ["left"], 6), *evaluation_specs("sides", ["right"], 2))
     evaluation = evaluate(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
@@ -109,14 +111,9 @@ def test_shuffled_instructions_send_a_reading_policy_to_the_wrong_side_in_every_
 
 
 def test_shuffling_needs_another_task_for_every_episode() -> None:
+    specs = (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 2))
     with pytest.raises(ValueError, match="one task has 4 of 6 episodes"):
-        ShuffledInstructions(
-            Reader(),
-            {
-                spec: "go"
-                for spec in (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 2))
-            },
-        )
+        ShuffledInstructions(Reader(), dict.fromkeys(specs, "go"))
 
 
 def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
@@ -151,7 +148,8 @@ def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Pat
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        seconds = float(stream.duration * stream.time_base)
+        assert container.duration is not None
+        seconds = container.duration / 1e6
     assert len(frames) == 3 + 15, "three steps of 0.1 s, then the last frame for 1.5 s"
     assert seconds == pytest.approx(1.8, abs=0.01)
     assert frames[0].shape[1] == 640, "two cameras side by side"

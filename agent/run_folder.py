@@ -1,0 +1,266 @@
+"""A run's folder: what was asked, on what, with what, and where everything it makes lies.
+
+    run.json        config, seed, versions, git commit, machine, and every session with its command, time and memory
+    checkpoints/    000120/pretrained_model and what resuming needs, numbered by update
+    dataset/        demonstrations and rollouts, one LeRobotDataset
+    tensorboard/    event files
+    films/          MP4 of evaluated episodes
+    eval_info.json  the latest evaluation
+    report.html     the report
+
+A folder holds one run. A run has one config: resuming with another is refused, with the differences named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+PACKAGES = (
+    "llamarm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "mujoco",
+    "mujoco-warp",
+    "gymnasium",
+    "ray",
+    "numpy",
+    "pyarrow",
+    "av",
+    "opencv-python-headless",
+)
+"""Those whose version can change a number."""
+PRETRAINED = "pretrained_model"
+"""LeRobot's name of the policy's folder within a checkpoint."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and its record."""
+
+    root: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def films(self) -> Path:
+        return self.root / "films"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def eval_info(self) -> Path:
+        return self.root / "eval_info.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.record_file.read_text())
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after that many updates."""
+        return self.checkpoints / f"{step:06d}"
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint of the most updates; None if there is none yet."""
+        folders = [p for p in self.checkpoints.glob("*") if p.name.isdecimal() and p.is_dir()]
+        return max(folders, key=lambda p: int(p.name), default=None)
+
+    @contextmanager
+    def session(self, command: Sequence[str]) -> Generator[None]:
+        """Record a process that works on the run: command, machine, versions, time, peak memory and how it ended."""
+        began_s = time.perf_counter()
+        session: dict[str, Any] = {
+            "command": list(command),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "versions": versions(),
+            "git": git_state(),
+            "outcome": "running",
+        }
+        self._put_session(session, new=True)
+        try:
+            yield
+            session["outcome"] = "finished"
+        except BaseException as error:
+            session["outcome"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error!r}"
+            raise
+        finally:
+            session["wall_s"] = time.perf_counter() - began_s
+            session["peak_memory_gb"] = _peak_memory_gb()
+            self._put_session(session, new=False)
+
+    def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
+        record = self.record
+        record["sessions"] = [*(record["sessions"] if new else record["sessions"][:-1]), session]
+        _write_json(self.record_file, record)
+
+
+def start_run(root: Path, config: DataclassInstance, *, seed: int, resume: bool = False) -> RunFolder:
+    """Begin a run in `root`, or with `resume` go on with the one that is there.
+
+    Args:
+        config: resolved; every field must be a plain value, a path or another dataclass.
+
+    Raises:
+        ValueError: the folder holds another run or other files; there is no run to resume; or the run there has another
+            config or seed.
+    """
+    folder = RunFolder(root)
+    asked = json.loads(_to_json({"config": asdict(config), "seed": seed}))
+    if resume:
+        if not folder.record_file.exists():
+            raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
+        there = folder.record
+        changes = [
+            f"{key} was {old!r}, now {new!r}"
+            for key, old, new in _differences({k: there[k] for k in asked}, asked, prefix="")
+        ]
+        if changes:
+            raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
+        return folder
+    if folder.record_file.exists():
+        raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
+    if root.exists() and any(root.iterdir()):
+        raise ValueError(f"{root} is not empty and holds no run; choose another --out")
+    root.mkdir(parents=True, exist_ok=True)
+    _write_json(folder.record_file, asked | {"sessions": []})
+    return folder
+
+
+def open_run(root: Path) -> RunFolder:
+    """The run in `root`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = RunFolder(root)
+    if not folder.record_file.exists():
+        raise ValueError(f"{root} holds no run: {folder.record_file.name} is missing")
+    return folder
+
+
+def policy_folder(path: Path) -> Path:
+    """The folder to load a policy from, given that folder, a checkpoint, or a run (whose last checkpoint is meant).
+
+    Raises:
+        ValueError: `path` is none of these.
+    """
+    last = RunFolder(path).last_checkpoint()
+    for folder in (path, path / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
+        if (folder / "config.json").exists():
+            return folder
+    raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of `PACKAGES`; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout this code runs from and whether it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside an unrelated checkout, e.g. a virtual environment in someone's project.
+        if not git("ls-files", Path(__file__).name):
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, cores this process may use, memory and GPUs."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": _cpu_model(), "cores": cores, "memory_gb": round(memory_gb, 1), "gpus": gpus}
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _peak_memory_gb() -> float:
+    """Largest resident memory of this process, plus the largest of its finished children."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(sum(peaks) * unit / 1e9, 3)
+
+
+def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str, object, object]]:
+    """Leaves of two JSON trees that differ, with dotted names."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), prefix=f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield prefix, old, new
+
+
+def _to_json(value: object) -> str:
+    def plain(leaf: object) -> str:
+        if isinstance(leaf, Path):
+            return str(leaf)
+        raise ValueError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
+
+    return json.dumps(value, indent=1, default=plain)
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Written aside, then moved into place: a crash leaves the old file or the new one."""
+    part = path.with_suffix(".part")
+    part.write_text(_to_json(value) + "\n")
+    part.replace(path)

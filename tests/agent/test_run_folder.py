@@ -1,0 +1,106 @@
+"""Run folders: one run each, one config each, and a record of every session."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from agent.run_folder import git_state, open_run, policy_folder, start_run, versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    tasks: tuple[str, ...] = ("lift", "stack")
+    weights: Path = Path("weights")
+    optimiser: Optimiser = field(default_factory=Optimiser)
+
+
+def test_the_resolved_config_and_seed_are_on_disk_from_the_start(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config(), seed=3)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["seed"] == 3
+    assert record["config"] == {
+        "tasks": ["lift", "stack"],
+        "weights": "weights",
+        "optimiser": {"learning_rate": 1e-3, "betas": [0.9, 0.95]},
+    }
+    assert open_run(tmp_path / "run") == run
+
+
+def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", Config(), seed=0)
+    with pytest.raises(ValueError, match="already holds a run; --resume"):
+        start_run(tmp_path / "run", Config(), seed=0)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("cat")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        start_run(tmp_path / "photos", Config(), seed=0)
+
+
+def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run in"):
+        start_run(tmp_path / "run", Config(), seed=0, resume=True)
+    start_run(tmp_path / "run", Config(), seed=0)
+    assert start_run(tmp_path / "run", Config(), seed=0, resume=True).root == tmp_path / "run"
+    other = replace(Config(), optimiser=Optimiser(learning_rate=0.1))
+    with pytest.raises(ValueError, match=r"config\.optimiser\.learning_rate was 0\.001, now 0\.1; seed was 0, now 1"):
+        start_run(tmp_path / "run", other, seed=1, resume=True)
+
+
+def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="plain values"):
+        start_run(tmp_path / "run", replace(Config(), tasks={"lift"}), seed=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_session_says_how_it_was_called_how_long_it_ran_and_how_it_ended(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config(), seed=0)
+
+    def stopped_by_the_user() -> None:
+        with run.session(["llamarm", "train", "tiny"]):
+            assert run.record["sessions"][0]["outcome"] == "running", "a killed process leaves this"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_by_the_user()
+    with run.session(["llamarm", "train", "tiny", "--resume"]):
+        pass
+    first, second = run.record["sessions"]
+    assert (first["outcome"], second["outcome"]) == ("interrupted", "finished")
+    assert second["command"][-1] == "--resume"
+    assert 0 <= first["wall_s"] < 60
+    assert first["peak_memory_gb"] > 0.01
+    assert first["machine"]["cores"] >= 1
+    assert first["machine"]["cpu"]
+    assert first["versions"]["torch"] == versions()["torch"]
+
+
+def test_the_commit_is_known_in_a_checkout() -> None:
+    state = git_state()
+    if state is None:
+        pytest.skip("not run from a checkout")
+    assert len(state["commit"]) == 40
+
+
+def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config(), seed=0)
+    assert run.last_checkpoint() is None
+    with pytest.raises(ValueError, match="neither a policy"):
+        policy_folder(run.root)
+    for step in (90, 1000200, 120):
+        folder = run.checkpoint(step) / "pretrained_model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    assert run.checkpoint(90).name == "000090"
+    assert run.last_checkpoint() == run.checkpoint(1000200)
+    newest = run.checkpoint(1000200) / "pretrained_model"
+    assert policy_folder(run.root) == policy_folder(run.checkpoint(1000200)) == policy_folder(newest) == newest
