@@ -90,21 +90,15 @@ def _executed_part(
     expected = (world.num_envs, world.world_spec.action.size)
     shape = chunk.actions.shape
     if len(shape) != 3 or (shape[0], shape[2]) != expected:
-        raise ValueError(
-            f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})"
-        )
+        raise ValueError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
     k = shape[1] if execute_steps is None else execute_steps
     if not 1 <= k <= shape[1]:
-        raise ValueError(
-            f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}"
-        )
+        raise ValueError(f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}")
     actions = np.clip(chunk.actions[:, :k], -1.0, 1.0, dtype=np.float32)
     if chunk.labels is None:
         return actions, actions
     if chunk.labels.shape != shape:
-        raise ValueError(
-            f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}"
-        )
+        raise ValueError(f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}")
     return actions, np.clip(chunk.labels[:, :k], -1.0, 1.0, dtype=np.float32)
 
 
@@ -122,16 +116,12 @@ class _Episode:
     decision_step: list[int] = field(default_factory=list)
     columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
 
-    def decide(
-        self, n: int, observation: Observation, localization: NDArray[np.float32]
-    ) -> None:
+    def decide(self, n: int, observation: Observation, localization: NDArray[np.float32]) -> None:
         """Record what world n shows at a decision."""
         self.decision_step.append(self.num_steps)
         self.frame_step.append(self.num_steps)
         for camera, frames in observation["frames"].items():
-            self.frames.setdefault(camera, []).append(
-                frames[n : n + 1].copy()
-            )  # [1, H, W, 3]
+            self.frames.setdefault(camera, []).append(frames[n : n + 1].copy())  # [1, H, W, 3]
         self._add("state", observation["state"][n : n + 1])  # [1, S]
         self._add("localization", localization[n : n + 1])  # [1, L]
 
@@ -145,9 +135,7 @@ class _Episode:
     ) -> None:
         """Record what world n did of a chunk; what it shows after its last action belongs to the next decision."""
         m = int(result.num_steps[n])
-        assert 1 <= m <= actions.shape[1], (
-            f"world {n} ran, yet executed {m} of {actions.shape[1]} actions"
-        )
+        assert 1 <= m <= actions.shape[1], f"world {n} ran, yet executed {m} of {actions.shape[1]} actions"
         self._add("action", actions[n, :m])
         self._add("label", labels[n, :m])
         self._add("reward", result.reward[n, :m])
@@ -163,20 +151,12 @@ class _Episode:
         self.duration_s += duration_s
 
     def finish(self, n: int, result: ChunkResult) -> Trajectory:
-        columns = {
-            name: np.concatenate(blocks) for name, blocks in self.columns.items()
-        }
-        terms = {
-            name.removeprefix("term/"): columns[name]
-            for name in columns
-            if name.startswith("term/")
-        }
+        columns = {name: np.concatenate(blocks) for name, blocks in self.columns.items()}
+        terms = {name.removeprefix("term/"): columns[name] for name in columns if name.startswith("term/")}
         return Trajectory(
             spec=self.spec,
             instruction=self.instruction,
-            frames={
-                camera: np.concatenate(blocks) for camera, blocks in self.frames.items()
-            },
+            frames={camera: np.concatenate(blocks) for camera, blocks in self.frames.items()},
             frame_step=np.array(self.frame_step, np.int64),
             decision_step=np.array(self.decision_step, np.int64),
             state=columns["state"],

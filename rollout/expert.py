@@ -2,7 +2,7 @@
 
 In a share of the episodes the executed action is the expert's action plus noise that is correlated over time,
 
-    e_0 = s w_0,   e_t = c e_{t-1} + sqrt(1 - c^2) s w_t,   w_t ~ Normal(0, 1)   (AR(1): standard deviation s throughout)
+    e_0 = s w_0,   e_t = c e_{t-1} + sqrt(1 - c^2) s w_t,   w_t ~ Normal(0, 1)   (AR(1) of standard deviation s)
 
 so the arm drifts off the expert's path and the labels show the way back (Laskey et al. 2017, "DART: Noise Injection for
 Robust Imitation Learning", arXiv 1703.09327, with noise of a fixed size instead of a fitted one). Grippers get none: a
@@ -40,7 +40,8 @@ class ExpertPolicy:
         noise_share: float = 0.5,
         noise_correlation: float = 0.8,
     ) -> None:
-        """
+        """Prepare for every world of `world`.
+
         Args:
             world: whose expert acts.
             noise_std: standard deviation of the noise, in units of the action's range [-1, 1]; 0 for none.
@@ -61,9 +62,7 @@ class ExpertPolicy:
         self._share = noise_share
         self._correlation = noise_correlation
         self._takes_noise = np.array(["gripper" not in name for name in names])  # [A]
-        self._noise = np.zeros(
-            (world.num_envs, len(names))
-        )  # [N, A], e_t in units of std
+        self._noise = np.zeros((world.num_envs, len(names)))  # [N, A], e_t in units of std
         self._generators: dict[int, np.random.Generator] = {}
 
     def begin(
@@ -83,13 +82,9 @@ class ExpertPolicy:
 
     def act(self, observation: Observation) -> ActionChunk:
         clean = self._world.expert_action()  # [N, A]
-        executed = clean + (self._std * self._noise * self._takes_noise).astype(
-            np.float32
-        )
+        executed = clean + (self._std * self._noise * self._takes_noise).astype(np.float32)
         innovation = np.sqrt(1.0 - self._correlation**2)
         for n, generator in self._generators.items():
             drawn = generator.standard_normal(self._noise.shape[1])
             self._noise[n] = self._correlation * self._noise[n] + innovation * drawn
-        return ActionChunk(
-            actions=np.clip(executed, -1.0, 1.0)[:, None], labels=clean[:, None]
-        )
+        return ActionChunk(actions=np.clip(executed, -1.0, 1.0)[:, None], labels=clean[:, None])

@@ -32,9 +32,7 @@ ACTION = VectorSpec(
     low=(-1.0, -1.0, -1.0),
     high=(1.0, 1.0, 1.0),
 )
-STATE = VectorSpec(
-    names=("step", "pushed"), units=("1", "1"), low=(0.0, -99.0), high=(99.0, 99.0)
-)
+STATE = VectorSpec(names=("step", "pushed"), units=("1", "1"), low=(0.0, -99.0), high=(99.0, 99.0))
 LOCALIZATION = VectorSpec(
     names=("object_x", "object_y", "object_z"),
     units=("m",) * 3,
@@ -67,7 +65,7 @@ def succeeds(seed: int) -> bool:
 
 
 class FakeWorld(World):
-    """N counters; `deadly` maps a seed to a file: on reaching that episode while the file is absent, create it and die."""
+    """N counters; `deadly` maps a seed to a file: on reaching that seed while the file is absent, create it and die."""
 
     def __init__(
         self,
@@ -75,9 +73,7 @@ class FakeWorld(World):
         world_spec: WorldSpec = WORLD_SPEC,
         deadly: dict[int, Path] | None = None,
     ) -> None:
-        super().__init__(
-            num_worlds=num_worlds, world_spec=world_spec, suite="fake", tasks=("count",)
-        )
+        super().__init__(num_worlds=num_worlds, world_spec=world_spec, suite="fake", tasks=("count",))
         self.specs: list[EpisodeSpec | None] = [None] * num_worlds
         self.steps = np.zeros(num_worlds, np.int64)
         self.pushed = np.zeros(num_worlds, np.float32)
@@ -85,9 +81,7 @@ class FakeWorld(World):
         self.deadly = deadly or {}
         self.begun: list[tuple[int, int]] = []
 
-    def reset_to(
-        self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]
-    ) -> tuple[Observation, Info]:
+    def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         for spec, n in zip(specs, worlds, strict=True):
             self._die_if_deadly(spec.seed)
             self.specs[n], self.steps[n], self.pushed[n], self.running[n] = (
@@ -99,37 +93,27 @@ class FakeWorld(World):
             self.begun.append((n, spec.seed))
         return self._observe(), {"localization": self._localize()}
 
-    def step_chunk(
-        self, actions: NDArray[np.float32], *, all_frames: bool = False
-    ) -> ChunkResult:
+    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
         n_worlds, k = self.num_envs, actions.shape[1]
         actions = np.clip(actions, -1.0, 1.0)
         reward = np.zeros((n_worlds, k), np.float32)
         states = np.zeros((n_worlds, k, self.world_spec.state.size), np.float32)
-        localization = np.zeros(
-            (n_worlds, k, self.world_spec.localization.size), np.float32
-        )
+        localization = np.zeros((n_worlds, k, self.world_spec.localization.size), np.float32)
         num_steps = np.zeros(n_worlds, np.int64)
         shown: list[dict[str, NDArray[np.uint8]]] = []
         for i in range(k):
             self.steps += self.running
-            self.pushed += np.where(self.running, actions[:, i, 0], 0.0).astype(
-                np.float32
-            )
+            self.pushed += np.where(self.running, actions[:, i, 0], 0.0).astype(np.float32)
             reward[:, i] = np.where(self.running, self.steps, 0)
             num_steps += self.running
-            self.running &= np.array(
-                [self.steps[n] < self._length(n) for n in range(n_worlds)]
-            )
+            self.running &= np.array([self.steps[n] < self._length(n) for n in range(n_worlds)])
             states[:, i], localization[:, i] = self._state(), self._localize()
             shown.append(self._render())
         ended = np.array([spec is not None for spec in self.specs]) & ~self.running
-        won = np.array(
-            [spec is not None and succeeds(spec.seed) for spec in self.specs]
-        )
+        won = np.array([spec is not None and succeeds(spec.seed) for spec in self.specs])
         return ChunkResult(
             observation=self._observe(),
-            reward_terms={"steps": reward / 2, "alive": reward / 2},
+            reward_terms={"steps": reward * np.float32(0.75), "alive": reward * np.float32(0.25)},
             reward=reward,
             states=states,
             localization=localization,
@@ -137,14 +121,8 @@ class FakeWorld(World):
             terminated=ended & won,
             truncated=ended & ~won,
             success=ended & won,
-            failure=tuple(
-                "wrong colour" if e and not w else None
-                for e, w in zip(ended, won, strict=True)
-            ),
-            all_frames={
-                c.name: np.stack([s[c.name] for s in shown], axis=1)
-                for c in self.world_spec.cameras
-            }
+            failure=tuple("wrong colour" if e and not w else None for e, w in zip(ended, won, strict=True)),
+            all_frames={c.name: np.stack([s[c.name] for s in shown], axis=1) for c in self.world_spec.cameras}
             if all_frames
             else None,
         )
@@ -152,9 +130,7 @@ class FakeWorld(World):
     def expert_action(self) -> NDArray[np.float32]:
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
         actions[:, 0] = np.where(self.running, 0.1, 0.0)
-        actions[:, -1] = np.where(
-            self.running, np.where(self.steps % 2 == 0, 1.0, -1.0), 0.0
-        )
+        actions[:, -1] = np.where(self.running, np.where(self.steps % 2 == 0, 1.0, -1.0), 0.0)
         return actions
 
     def example_spec(self, seed: int) -> EpisodeSpec:
@@ -175,17 +151,13 @@ class FakeWorld(World):
 
     def _localize(self) -> NDArray[np.float32]:
         seeds = np.array([spec.seed if spec else 0 for spec in self.specs])
-        where = np.stack(
-            [seeds * 0.01, self.steps * 0.01, np.zeros(self.num_envs)], axis=-1
-        )
+        where = np.stack([seeds * 0.01, self.steps * 0.01, np.zeros(self.num_envs)], axis=-1)
         return where[:, : self.world_spec.localization.size].astype(np.float32)
 
     def _render(self) -> dict[str, NDArray[np.uint8]]:
         seeds = np.array([spec.seed if spec else 0 for spec in self.specs])
         blue = np.clip(128 + 50 * self.pushed, 0, 255)
-        colour = np.stack([seeds % 256, self.steps, blue], axis=-1).astype(
-            np.uint8
-        )  # [N, 3]
+        colour = np.stack([seeds % 256, self.steps, blue], axis=-1).astype(np.uint8)  # [N, 3]
         frames = {}
         for camera in self.world_spec.cameras:
             shape = (self.num_envs, camera.height, camera.width, 3)
@@ -194,9 +166,7 @@ class FakeWorld(World):
         return frames
 
     def _observe(self) -> Observation:
-        sentences = tuple(
-            f"count to {episode_length(s.seed)}" if s else "" for s in self.specs
-        )
+        sentences = tuple(f"count to {episode_length(s.seed)}" if s else "" for s in self.specs)
         return {
             "frames": self._render(),
             "state": self._state(),
@@ -223,11 +193,6 @@ class CountingPolicy:
     def act(self, observation: Observation) -> ActionChunk:
         n_worlds = len(observation["state"])
         actions = np.zeros((n_worlds, self.chunk_length, ACTION.size), np.float32)
-        actions[:, :, 0] = (
-            0.01
-            * np.array([self.seeds.get(n, 0) % 50 for n in range(n_worlds)])[:, None]
-        )
-        actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(
-            self.chunk_length
-        )
+        actions[:, :, 0] = 0.01 * np.array([self.seeds.get(n, 0) % 50 for n in range(n_worlds)])[:, None]
+        actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_length)
         return ActionChunk(actions=actions)

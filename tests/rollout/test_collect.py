@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 from fake_world import CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
 
+from envs.types import EpisodeSpec, Observation
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
+from vla_model.types import ActionChunk
 
 
 def gather(
-    num_worlds: int, seeds: range, chunk_length: int = 2, **options: object
+    num_worlds: int,
+    seeds: Iterable[int],
+    chunk_length: int = 2,
+    *,
+    execute_steps: int | None = None,
+    all_frames: bool = False,
 ) -> dict[int, Trajectory]:
-    specs = [fake_spec(s) for s in seeds]
-    found = collect(
-        CountingPolicy(chunk_length), FakeWorld(num_worlds), specs, **options
-    )  # type: ignore[arg-type]
+    policy, specs = CountingPolicy(chunk_length), [fake_spec(s) for s in seeds]
+    found = collect(policy, FakeWorld(num_worlds), specs, execute_steps=execute_steps, all_frames=all_frames)
     return {t.spec.seed: t for t in found}
 
 
@@ -54,12 +60,8 @@ def test_every_spec_yields_one_trajectory_with_rows_counted_by_hand() -> None:
         assert t.num_steps == length
         np.testing.assert_array_equal(t.state[:, 0], np.arange(length))
         np.testing.assert_array_equal(t.reward, np.arange(1, length + 1))
-        np.testing.assert_allclose(
-            t.localization[:, 1], 0.01 * np.arange(length), rtol=1e-6
-        )
-        np.testing.assert_allclose(
-            t.reward_terms["steps"] + t.reward_terms["alive"], t.reward
-        )
+        np.testing.assert_allclose(t.localization[:, 1], 0.01 * np.arange(length), rtol=1e-6)
+        np.testing.assert_allclose(t.reward_terms["steps"] + t.reward_terms["alive"], t.reward)
         assert t.success == t.terminated == succeeds(seed)
         assert t.truncated == (not succeeds(seed))
         assert t.failure == (None if succeeds(seed) else "wrong colour")
@@ -91,9 +93,7 @@ def test_only_decision_frames_are_kept_unless_all_are_asked_for() -> None:
 def test_execute_steps_shortens_the_executed_part_of_a_chunk() -> None:
     t = gather(2, range(3), 4, execute_steps=1)[2]
     np.testing.assert_array_equal(t.decision_step, np.arange(episode_length(2)))
-    np.testing.assert_allclose(
-        t.action[:, 1], 0.1 * np.arange(episode_length(2)), rtol=1e-6
-    )
+    np.testing.assert_allclose(t.action[:, 1], 0.1 * np.arange(episode_length(2)), rtol=1e-6)
     with pytest.raises(ValueError, match=r"within 1\.\.4.*got 5"):
         gather(2, range(3), 4, execute_steps=5)
 
@@ -102,10 +102,7 @@ def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
     world = FakeWorld(2)
     lengths = [episode_length(s) for s in (0, 4, 5, 6)]
     assert lengths == [3, 7, 3, 4]
-    order = [
-        t.spec.seed
-        for t in collect(CountingPolicy(1), world, [fake_spec(s) for s in (0, 4, 5, 6)])
-    ]
+    order = [t.spec.seed for t in collect(CountingPolicy(1), world, [fake_spec(s) for s in (0, 4, 5, 6)])]
     assert world.begun == [(0, 0), (1, 4), (0, 5), (0, 6)]
     assert order == [0, 5, 4, 6]
 
@@ -113,7 +110,7 @@ def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
 def test_specs_are_read_only_when_a_world_is_free() -> None:
     read: list[int] = []
 
-    def specs():  # type: ignore[no-untyped-def]
+    def specs() -> Iterator[EpisodeSpec]:
         for seed in range(10):
             read.append(seed)
             yield fake_spec(seed)
@@ -124,7 +121,7 @@ def test_specs_are_read_only_when_a_world_is_free() -> None:
 
 def test_actions_outside_the_range_are_recorded_as_executed() -> None:
     class Wild(CountingPolicy):
-        def act(self, observation):  # type: ignore[no-untyped-def]
+        def act(self, observation: Observation) -> ActionChunk:
             chunk = super().act(observation)
             chunk.actions[:] = 3.0
             return chunk
@@ -137,9 +134,7 @@ def test_actions_outside_the_range_are_recorded_as_executed() -> None:
 def test_expert_noise_is_executed_never_taught_and_spares_the_gripper() -> None:
     world = FakeWorld(4)
     specs = [fake_spec(s) for s in range(400)]
-    found = list(
-        collect(ExpertPolicy(world, noise_std=0.2, noise_share=0.5), world, specs)
-    )
+    found = list(collect(ExpertPolicy(world, noise_std=0.2, noise_share=0.5), world, specs))
     noisy = [t for t in found if np.any(t.action != t.label)]
     assert 160 <= len(noisy) <= 240
     for t in found:
@@ -151,10 +146,7 @@ def test_expert_noise_is_executed_never_taught_and_spares_the_gripper() -> None:
     assert abs(noise.std() - 0.2) < 0.02
     assert abs(noise.mean()) < 0.03
     pairs = np.concatenate(
-        [
-            np.stack([(t.action - t.label)[:-1, 0], (t.action - t.label)[1:, 0]])
-            for t in noisy
-        ],
+        [np.stack([(t.action - t.label)[:-1, 0], (t.action - t.label)[1:, 0]]) for t in noisy],
         1,
     )
     assert 0.65 < np.corrcoef(pairs)[0, 1] < 0.9
@@ -164,10 +156,7 @@ def test_expert_noise_depends_on_the_seed_alone() -> None:
     def run(num_worlds: int) -> dict[int, Trajectory]:
         world = FakeWorld(num_worlds)
         policy = ExpertPolicy(world, noise_std=0.3, noise_share=0.5)
-        return {
-            t.spec.seed: t
-            for t in collect(policy, world, [fake_spec(s) for s in range(12)])
-        }
+        return {t.spec.seed: t for t in collect(policy, world, [fake_spec(s) for s in range(12)])}
 
     one, many = run(1), run(5)
     for seed in range(12):
@@ -175,8 +164,7 @@ def test_expert_noise_depends_on_the_seed_alone() -> None:
 
 
 def test_collecting_does_not_import_ray_or_a_simulator() -> None:
-    code = "import sys, rollout.collect, rollout.expert; print([m for m in ('ray', 'mujoco', 'torch') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    heavy = "[m for m in ('ray', 'mujoco', 'torch') if m in sys.modules]"
+    code = f"import sys, rollout.collect, rollout.expert; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

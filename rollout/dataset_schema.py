@@ -1,0 +1,188 @@
+"""What a dataset is made of: LeRobotDataset v3.0 names, features and `info.json`, and the WorldSpec kept in it.
+
+The format is LeRobot's (`codebase_version` "v3.0"), so its tools, viewers and trainers read our files. What LeRobot has
+no place for stands in one extra top-level key of info.json, "llamarm", which its reader ignores: the WorldSpec with
+units and ranges.
+
+    observation.state, observation.images.<camera>     what a policy may see
+    observation.environment_state                      where things are: a privileged label, never an input
+    action                                             what to imitate (an expert's clean action where one labelled)
+    action.executed                                    what the world did execute
+    next.reward, next.done, next.success               what came of it
+
+Shape letters: T frames of one episode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from envs.types import CameraSpec, VectorSpec, WorldSpec
+
+ImageMode = Literal["image", "video"]
+VideoCodec = Literal["libsvtav1", "h264"]
+
+CODEBASE_VERSION = "v3.0"
+FILES_PER_CHUNK = 1000
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+INFO_PATH = "meta/info.json"
+STATS_PATH = "meta/stats.json"
+TASKS_PATH = "meta/tasks.parquet"
+
+STATE = "observation.state"
+LOCALIZATION = "observation.environment_state"
+ACTION = "action"
+EXECUTED = "action.executed"
+REWARD = "next.reward"
+DONE = "next.done"
+SUCCESS = "next.success"
+IMAGE_PREFIX = "observation.images."
+
+_VECTORS = {
+    STATE: "state",
+    LOCALIZATION: "localization",
+    ACTION: "action",
+    EXECUTED: "action",
+}
+_CODEC_NAMES = {"libsvtav1": "av1", "h264": "h264"}
+
+
+def frames_per_second(world_spec: WorldSpec) -> int:
+    """LeRobot's integer fps.
+
+    Raises:
+        ValueError: the control period is not one over a whole number of hertz.
+    """
+    fps = round(1.0 / world_spec.control_dt_s)
+    if abs(fps * world_spec.control_dt_s - 1.0) > 1e-6:
+        raise ValueError(
+            f"control_dt_s is {world_spec.control_dt_s}, but LeRobot datasets need a whole number of frames per second"
+        )
+    return fps
+
+
+def make_features(world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCodec) -> dict[str, dict[str, Any]]:
+    """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature."""
+    features: dict[str, dict[str, Any]] = {}
+    for key, attribute in _VECTORS.items():
+        vector: VectorSpec = getattr(world_spec, attribute)
+        if vector.size:
+            features[key] = {
+                "dtype": "float32",
+                "shape": [vector.size],
+                "names": list(vector.names),
+            }
+    for camera in world_spec.cameras:
+        feature = {
+            "dtype": image_mode,
+            "shape": [camera.height, camera.width, 3],
+            "names": ["height", "width", "channels"],
+        }
+        if image_mode == "video":
+            feature["info"] = _video_info(camera, frames_per_second(world_spec), codec)
+        features[IMAGE_PREFIX + camera.name] = feature
+    scalars = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", "timestamp": "float32"}
+    scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
+    features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in scalars.items()}
+    bad = [key for key in features if "/" in key]
+    if bad:
+        raise ValueError(f"LeRobot feature names may not contain '/', got {', '.join(bad)}")
+    return features
+
+
+def _video_info(camera: CameraSpec, fps: int, codec: VideoCodec) -> dict[str, Any]:
+    return {
+        "video.height": camera.height,
+        "video.width": camera.width,
+        "video.codec": _CODEC_NAMES[codec],
+        "video.pix_fmt": "yuv420p",
+        "video.is_depth_map": False,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+    }
+
+
+def make_info(world_spec: WorldSpec, robot_type: str, image_mode: ImageMode, codec: VideoCodec) -> dict[str, Any]:
+    """info.json of an empty dataset."""
+    return {
+        "codebase_version": CODEBASE_VERSION,
+        "robot_type": robot_type,
+        "total_episodes": 0,
+        "total_frames": 0,
+        "total_tasks": 0,
+        "chunks_size": FILES_PER_CHUNK,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 200,
+        "fps": frames_per_second(world_spec),
+        "splits": {},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH if image_mode == "video" else None,
+        "features": make_features(world_spec, image_mode, codec),
+        # Through JSON, so that what is compared with a file's content has a file's types (lists, not tuples).
+        "llamarm": {"world_spec": json.loads(json.dumps(dataclasses.asdict(world_spec)))},
+    }
+
+
+def read_world_spec(info: dict[str, Any]) -> WorldSpec:
+    """The WorldSpec that a dataset was recorded with.
+
+    Raises:
+        ValueError: the dataset was not written by this writer, so units and ranges are unknown.
+    """
+    if "llamarm" not in info:
+        raise ValueError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
+    stored = info["llamarm"]["world_spec"]
+    vectors = {
+        name: VectorSpec(**{key: tuple(values) for key, values in stored[name].items()})
+        for name in ("state", "action", "localization")
+    }
+    cameras = tuple(CameraSpec(**camera) for camera in stored["cameras"])
+    return WorldSpec(cameras=cameras, control_dt_s=stored["control_dt_s"], **vectors)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Every place where two JSON values differ, as `path: old, not new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}/{key}".strip("/"))]
+    return [] if old == new else [f"{path}: {json.dumps(old)}, not {json.dumps(new)}"]
+
+
+def chunk_and_file(number: int) -> tuple[int, int]:
+    """chunk_index and file_index of an episode's files: one each, FILES_PER_CHUNK in a folder."""
+    return divmod(number, FILES_PER_CHUNK)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens meanwhile."""
+    part = part_path(path)
+    part.write_bytes(content)
+    publish_file(part, path)
+
+
+def part_path(path: Path) -> Path:
+    """Where a file is written before it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".part")
+
+
+def publish_file(part: Path, path: Path) -> None:
+    """Give a written file its name, once its bytes are on the disk."""
+    _sync(part)
+    part.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,333 @@
+"""Trajectories -> LeRobotDataset v3.0 on disk, safe against a kill at any moment.
+
+Every episode is files of its own, each written under another name, synced and then renamed, in this order:
+
+    videos/<key>/chunk-XXX/file-XXX.mp4 (video mode), data/chunk-XXX/file-XXX.parquet, meta/tasks.parquet (a new task)
+    meta/episodes/chunk-XXX/file-XXX.parquet     <- from here on the episode exists
+    meta/info.json, meta/stats.json              <- totals, which can be made again from the above
+
+So a reader never sees half an episode, `append` returning means the episode is on the disk, and opening a dataset
+after a kill drops what came before the episodes file and makes the totals again.
+
+Shape letters: T frames of one episode, D vector elements, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from envs.types import WorldSpec
+from rollout import dataset_schema as schema
+from rollout.dataset_frames import encode_png, encode_video
+from rollout.dataset_read import (
+    episode_files,
+    read_episode_stats,
+    read_info,
+    read_rows,
+    read_stats,
+)
+from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
+from rollout.types import Trajectory
+
+_LOCK_PATH = "meta/.writer.lock"
+
+
+class DatasetWriter:
+    """Appends episodes to the dataset in a folder, which it creates or continues. One writer at a time."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        world_spec: WorldSpec,
+        *,
+        robot_type: str,
+        image_mode: schema.ImageMode = "image",
+        codec: schema.VideoCodec = "libsvtav1",
+    ) -> None:
+        """Open, repair or create the dataset.
+
+        Args:
+            root: the dataset's folder.
+            world_spec: of the world that trajectories come from.
+            robot_type: LeRobot's name of the robot.
+            image_mode: "image" keeps exact PNGs in the parquet files; "video" keeps one mp4 per camera and episode.
+            codec: of videos.
+
+        Raises:
+            ValueError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
+                differences), another writer has it open, it is damaged, or it holds something else.
+        """
+        self.root = Path(root)
+        self.info = schema.make_info(world_spec, robot_type, image_mode, codec)
+        self._codec: schema.VideoCodec = codec
+        (self.root / "meta").mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.root / _LOCK_PATH)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{self.root} is open in another writer") from None
+        self._tasks: dict[str, int] = {}
+        self._ids: set[str] = set()
+        self._stats: dict[str, FeatureStats] = {}
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Add one episode; on return it is on the disk.
+
+        Raises:
+            ValueError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
+                another than the dataset's, or a number is not finite. Nothing is written then.
+        """
+        if trajectory.spec.id in self._ids:
+            raise ValueError(f"episode {trajectory.spec.id} is already in {self.root}")
+        columns, frames = self._columns(trajectory)
+        stats = {key: vector_stats(values) for key, values in columns.items()}
+        stats |= {key: image_stats(pictures) for key, pictures in frames.items()}
+        self._write_frames(columns, frames)
+        if trajectory.instruction not in self._tasks:
+            self._tasks[trajectory.instruction] = len(self._tasks)
+            self._write_tasks()
+        row = self._episode_row(trajectory)
+        row |= {f"stats/{key}/{name}": v.tolist() for key, entry in stats.items() for name, v in entry.items()}
+        # One row of some 200 columns: statistics and a copy of the schema would be more than half of the file.
+        lean = {"write_statistics": False, "store_schema": False}
+        self._write_table(schema.EPISODES_PATH, pa.table({key: [value] for key, value in row.items()}), **lean)
+        self._ids.add(trajectory.spec.id)
+        self._stats = {k: aggregate([self._stats[k], s]) for k, s in stats.items()} if self._stats else stats
+        self.info["total_episodes"] += 1
+        self.info["total_frames"] += trajectory.num_steps
+        self._write_totals()
+
+    def finished_ids(self) -> set[str]:
+        """The spec ids of the episodes that are on the disk."""
+        return set(self._ids)
+
+    def close(self) -> None:
+        """Let another writer open the dataset. Nothing is pending: `append` writes everything."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        e: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Rows of one episode ---------------------------------------------------------------------------------------------
+
+    def _columns(self, trajectory: Trajectory) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.uint8]]]:
+        """Every column of numbers, [T] or [T, D], and every camera's frames, [T, H, W, 3], checked against info."""
+        steps = trajectory.num_steps
+        if not np.array_equal(trajectory.frame_step, np.arange(steps)):
+            raise ValueError(
+                f"episode {trajectory.spec.id} has {len(trajectory.frame_step)} frames for {steps} steps; "
+                "a dataset needs the frame of every step: collect(..., all_frames=True)"
+            )
+        last = np.arange(steps) == steps - 1
+        columns: dict[str, NDArray[Any]] = {
+            schema.STATE: trajectory.state,
+            schema.LOCALIZATION: trajectory.localization,
+            schema.ACTION: trajectory.label,
+            schema.EXECUTED: trajectory.action,
+            schema.REWARD: trajectory.reward,
+            schema.DONE: last,
+            schema.SUCCESS: last & trajectory.success,
+            "timestamp": (np.arange(steps) / self.info["fps"]).astype(np.float32),
+            "frame_index": np.arange(steps),
+            "episode_index": np.full(steps, self.info["total_episodes"]),
+            "index": np.arange(steps) + self.info["total_frames"],
+            "task_index": np.full(steps, self._tasks.get(trajectory.instruction, len(self._tasks))),
+        }
+        frames = {schema.IMAGE_PREFIX + camera: pictures for camera, pictures in trajectory.frames.items()}
+        features = self.info["features"]
+        columns = {key: values for key, values in columns.items() if key in features}
+        for key, values in (columns | frames).items():
+            expected = features.get(key, {"shape": None})["shape"]
+            found = list(values.shape[1:]) or [1]
+            if len(values) != steps or found != expected:
+                raise ValueError(f"{key} has shape {values.shape}, expected {steps} rows of {expected}")
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"{key} of episode {trajectory.spec.id} has numbers that are not finite")
+        missing = [key for key in features if key not in columns and key not in frames]
+        if missing:
+            raise ValueError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")
+        return columns, frames
+
+    def _episode_row(self, trajectory: Trajectory) -> dict[str, Any]:
+        number, start = self.info["total_episodes"], self.info["total_frames"]
+        chunk, file = schema.chunk_and_file(number)
+        row = {
+            "episode_index": number,
+            "tasks": [trajectory.instruction],
+            "length": trajectory.num_steps,
+            "dataset_from_index": start,
+            "dataset_to_index": start + trajectory.num_steps,
+        }
+        for holder in (
+            "data",
+            "meta/episodes",
+            *(f"videos/{key}" for key in self._video_keys()),
+        ):
+            row |= {f"{holder}/chunk_index": chunk, f"{holder}/file_index": file}
+        for key in self._video_keys():
+            row[f"videos/{key}/from_timestamp"] = 0.0
+            row[f"videos/{key}/to_timestamp"] = trajectory.num_steps / self.info["fps"]
+        return row | {
+            "spec_id": trajectory.spec.id,
+            "suite": trajectory.spec.suite,
+            "task_name": trajectory.spec.task,
+            "seed": trajectory.spec.seed,
+            "variation": trajectory.spec.variation,
+            "success": trajectory.success,
+            "terminated": trajectory.terminated,
+            "truncated": trajectory.truncated,
+            "failure": trajectory.failure or "",
+            "policy_version": trajectory.policy_version,
+        }
+
+    # Files -----------------------------------------------------------------------------------------------------------
+
+    def _path(self, template: str, number: int, **names: str) -> Path:
+        chunk, file = schema.chunk_and_file(number)
+        return self.root / template.format(chunk_index=chunk, file_index=file, **names)
+
+    def _video_keys(self) -> list[str]:
+        return [key for key, feature in self.info["features"].items() if feature["dtype"] == "video"]
+
+    def _write_frames(self, columns: dict[str, NDArray[Any]], frames: dict[str, NDArray[np.uint8]]) -> None:
+        """One episode's data file, and its videos before it."""
+        arrays = {}
+        for key, feature in self.info["features"].items():
+            if feature["dtype"] == "video":
+                path = self._path(schema.VIDEO_PATH, self.info["total_episodes"], video_key=key)
+                encode_video(schema.part_path(path), frames[key], self.info["fps"], self._codec)
+                schema.publish_file(schema.part_path(path), path)
+            elif feature["dtype"] == "image":
+                names = [f"frame-{i:06d}.png" for i in range(len(frames[key]))]
+                pictures = pa.array([encode_png(frame) for frame in frames[key]], pa.binary())
+                arrays[key] = pa.StructArray.from_arrays([pictures, pa.array(names)], ["bytes", "path"])
+            else:
+                arrays[key] = _arrow_column(columns[key], feature)
+        self._write_table(schema.DATA_PATH, pa.table(arrays))
+
+    def _write_table(self, template: str, table: pa.Table, **options: Any) -> None:
+        path = self._path(template, self.info["total_episodes"])
+        pq.write_table(table, schema.part_path(path), compression="snappy", use_dictionary=False, **options)
+        schema.publish_file(schema.part_path(path), path)
+
+    def _write_tasks(self) -> None:
+        table = pa.table({"task_index": list(self._tasks.values()), "task": list(self._tasks)})
+        # LeRobot reads this file with pandas and looks tasks up by its index, which pandas finds through this metadata.
+        column = {
+            "name": "task",
+            "field_name": "task",
+            "pandas_type": "unicode",
+            "numpy_type": "object",
+        }
+        number = {
+            "name": "task_index",
+            "field_name": "task_index",
+            "pandas_type": "int64",
+            "numpy_type": "int64",
+        }
+        columns = [entry | {"metadata": None} for entry in (number, column)]
+        pandas = {
+            "index_columns": ["task"],
+            "column_indexes": [],
+            "columns": columns,
+            "pandas_version": "2.0.0",
+        }
+        table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        schema.replace_file(self.root / schema.TASKS_PATH, buffer.getvalue())
+
+    def _write_totals(self) -> None:
+        self.info["total_tasks"] = len(self._tasks)
+        self.info["splits"] = {"train": f"0:{self.info['total_episodes']}"}
+        stats = {key: {name: value.tolist() for name, value in entry.items()} for key, entry in self._stats.items()}
+        schema.replace_file(self.root / schema.STATS_PATH, json.dumps(stats).encode())
+        schema.replace_file(self.root / schema.INFO_PATH, json.dumps(self.info, indent=1).encode())
+
+    # Opening ---------------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Continue what the folder holds: refuse another's dataset, drop half-written episodes, count whole ones."""
+        if not (self.root / schema.INFO_PATH).exists():
+            strangers = [p.name for p in self.root.iterdir() if p.name != "meta"]
+            if strangers or (self.root / "meta/episodes").exists():
+                raise ValueError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(strangers)}")
+            self._write_totals()
+            return
+        self._refuse_another(read_info(self.root))
+        files = episode_files(self.root)
+        if files != [self._path(schema.EPISODES_PATH, number) for number in range(len(files))]:
+            raise ValueError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
+        self._drop_orphans(len(files))
+        for number, path in enumerate(files):
+            (row,) = read_rows(path)
+            if not self._path(schema.DATA_PATH, number).exists():
+                raise ValueError(f"{self.root} is damaged: the data file of episode {number} is missing")
+            self._ids.add(row["spec_id"])
+            self._tasks.setdefault(row["tasks"][0], len(self._tasks))
+            self.info["total_episodes"] += 1
+            self.info["total_frames"] = row["dataset_to_index"]
+        self._load_stats(files)
+        self._write_tasks()
+        self._write_totals()
+
+    def _refuse_another(self, found: dict[str, Any]) -> None:
+        kept = ("robot_type", "fps", "video_path", "features", "llamarm")
+        lines = [line for key in kept for line in schema.differences(found.get(key), self.info[key], key)]
+        if lines:
+            raise ValueError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
+
+    def _drop_orphans(self, num_episodes: int) -> None:
+        """Files of an episode that never came to be are gone when the writer has opened the dataset."""
+        whole = {self._path(schema.DATA_PATH, number) for number in range(num_episodes)}
+        for key in self._video_keys():
+            whole |= {self._path(schema.VIDEO_PATH, number, video_key=key) for number in range(num_episodes)}
+        written = [
+            *self.root.glob("data/*/*.parquet"),
+            *self.root.glob("videos/*/*/*.mp4"),
+        ]
+        for path in [
+            *self.root.rglob("*.part"),
+            *(path for path in written if path not in whole),
+        ]:
+            path.unlink()
+
+    def _load_stats(self, files: list[Path]) -> None:
+        """stats.json where it covers every frame, else its content made again from the episodes' own."""
+        if not files:
+            return
+        if (self.root / schema.STATS_PATH).exists():
+            self._stats = read_stats(self.root)
+        if not self._stats or self._stats["index"]["count"] != [self.info["total_frames"]]:
+            parts = [read_episode_stats(path) for path in files]
+            self._stats = {key: aggregate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _arrow_column(values: NDArray[Any], feature: dict[str, Any]) -> pa.Array:
+    """A column [T] or [T, D] with LeRobot's type: a list of fixed size, or a scalar where D = 1."""
+    flat = pa.array(values.ravel(), pa.type_for_alias(feature["dtype"]))
+    (size,) = feature["shape"]
+    return flat if size == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
