@@ -1,0 +1,83 @@
+"""N simulations of one model on mujoco.batch.Batch: threads for physics, one renderer for frames.
+
+What a suite needs of a simulator is here and nothing of what it means: state arrays, steps, Jacobians, frames, and the
+news that a simulation's numbers went bad.
+
+Shape letters: N simulations, n of them in a call, V degrees of freedom, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch, SimulationError
+from numpy.typing import NDArray
+
+from envs.render import BatchRenderer
+from envs.types import CameraSpec
+
+_BAD_NUMBERS = [
+    int(w)
+    for w in (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+]
+
+
+class CpuSim:
+    """N simulations on the CPU. Fields are live arrays, as Batch.bind and Batch.expand give them."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        *,
+        num_sims: int,
+        cameras: Sequence[CameraSpec],
+        fields: Sequence[str],
+        per_sim_model_fields: Sequence[str],
+        num_threads: int = 1,
+    ) -> None:
+        self.batch = Batch(model, num_sims, num_threads)
+        self.field = {name: self.batch.bind(name) for name in fields}
+        self.model_field = {name: self.batch.expand(name) for name in per_sim_model_fields}
+        self._cameras = tuple(cameras)
+        self._renderer = BatchRenderer(self.batch, cameras)
+        self._seen_warnings = np.zeros((num_sims, len(_BAD_NUMBERS)), np.int64)
+
+    def clear(self, sims: Sequence[int]) -> None:
+        """Put simulations back to the model's default state; the caller writes what differs and calls `refresh`."""
+        self.batch.reset(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        self._seen_warnings[sims] = self._warning_counts()[sims]
+
+    def refresh(self, sims: Sequence[int]) -> None:
+        """Compute positions of everything from the state, so that fields and frames are never stale."""
+        self.batch.forward(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_POS.value)
+
+    def step(self, sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
+        """Advance simulations; returns which of all N have gone bad (non-finite or exploding numbers) since `clear`, [N]."""
+        broken = np.zeros(self.batch.nsim, bool)
+        try:
+            self.batch.step(sims, nstep=num_steps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        except SimulationError as error:
+            broken[error.ids] = True
+        finite = np.isfinite(self.field["qpos"]).all(axis=1) & np.isfinite(self.field["qvel"]).all(axis=1)
+        return broken | ~finite | (self._warning_counts() > self._seen_warnings).any(axis=1)
+
+    def jacobian(self, sims: NDArray[np.int64], body: int, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of a world point on a body: translation over rotation, [n, 6, V]."""
+        return np.concatenate(self.batch.jac(body, point, sims), axis=1)
+
+    def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
+        """Frames of these simulations as they are now, {camera: [n, H, W, 3]}."""
+        frames = {c.name: np.empty((len(sims), c.height, c.width, 3), np.uint8) for c in self._cameras}
+        for row, sim in enumerate(sims):
+            self._renderer.frames(sim, {name: images[row] for name, images in frames.items()})
+        return frames
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._renderer.close()
+
+    def _warning_counts(self) -> NDArray[np.int64]:
+        # MuJoCo keeps (last info, count) per kind of warning.
+        return self.batch.warning[:, _BAD_NUMBERS, 1].astype(np.int64)

@@ -1,0 +1,22 @@
+"""Words for things, so that every task names them alike."""
+
+from __future__ import annotations
+
+from envs.tabletop.layout import Episode
+
+DIRECTION_WORDS = {
+    "left": "to the left",
+    "right": "to the right",
+    "away": "away from the robot",
+    "closer": "closer to the robot",
+}
+
+
+def name_object(episode: Episode, index: int) -> str:
+    """"red cube"."""
+    return f"{episode.colours[index]} {episode.shapes[index]}"
+
+
+def name_receptacle(episode: Episode, index: int) -> str:
+    """"blue bowl" or "blue zone"."""
+    return f"{episode.receptacle_colours[index]} {episode.receptacle}"

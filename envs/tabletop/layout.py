@@ -1,0 +1,208 @@
+"""From an EpisodeSpec to everything the episode begins with: what lies where, in which colour, and what is asked.
+
+Two kinds of table exist, each with more on it than the instruction needs: one with loose objects and two bowls or two
+marked zones, one with a cabinet of two drawers, three buttons and a dial. The kind does not give away the task.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop.arm import NUM_JOINTS
+from envs.tabletop.scene import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES
+from envs.tabletop.variations import HELD_OUT_PAIRS, Look, Pose, draw_look, draw_pose
+from envs.types import EpisodeSpec
+
+if TYPE_CHECKING:
+    from envs.tabletop.task import Task
+
+COLOURS = {
+    "red": (0.80, 0.09, 0.08),
+    "green": (0.10, 0.58, 0.16),
+    "blue": (0.10, 0.22, 0.80),
+    "yellow": (0.92, 0.80, 0.10),
+    "purple": (0.52, 0.14, 0.66),
+}
+SHAPES = ("cube", "cylinder")
+RECEPTACLES = ("bowl", "zone")
+DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
+"""Unit vectors on the table, seen from the arm."""
+
+OBJECT_REGION_M = ((0.37, 0.60), (-0.18, 0.18))
+RECEPTACLE_REGION_M = ((0.40, 0.59), (-0.165, 0.165))
+OBJECT_SPACING_M = 0.10
+RECEPTACLE_SPACING_M = 0.15
+OBJECT_TO_RECEPTACLE_M = 0.125
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """Everything drawn for one episode. Indices count objects, receptacles, drawers or buttons, as the task means."""
+
+    spec: EpisodeSpec
+    instruction: str
+    kind: Literal["objects", "fixtures"]
+    target: int
+    """The thing to act on."""
+    goal: int
+    """The thing to bring it to (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
+    direction: str
+    """A key of DIRECTIONS for tasks that name one."""
+    colours: tuple[str, ...]
+    """Of the objects, or of the buttons."""
+    shapes: tuple[str, ...]
+    object_xy_m: NDArray[np.float64]  # [O, 2]
+    receptacle: str
+    receptacle_colours: tuple[str, ...]
+    receptacle_xy_m: NDArray[np.float64]  # [R, 2]
+    drawer_colours: tuple[str, ...]
+    drawer_open_m: tuple[float, ...]
+    cabinet_xy_m: tuple[float, float]
+    panel_xy_m: tuple[float, float]
+    dial_xy_m: tuple[float, float]
+    look: Look
+    pose: Pose
+
+
+def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
+    """The episode of that spec, the same in every process.
+
+    Raises:
+        ValueError: the task cannot be laid out (a mistake in the task, not in the seed).
+    """
+    streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(4)
+    layout, vision, language, execution = (np.random.default_rng(s) for s in streams)
+    draw = _draw_objects if task.kind == "objects" else _draw_fixtures
+    episode = draw(
+        layout,
+        spec,
+        task,
+        look=draw_look(vision, spec.variation == "vision"),
+        pose=draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, NUM_JOINTS),
+    )
+    bank = task.held_out_paraphrases if spec.variation == "paraphrase" else task.paraphrases
+    sentence = bank[int(language.integers(len(bank)))]
+    return replace(episode, instruction=sentence.format(**task.words(episode)))
+
+
+def _draw_objects(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look: Look, pose: Pose) -> Episode:
+    receptacle = str(rng.choice(task.receptacles))
+    receptacle_colours = tuple(rng.permutation(list(COLOURS))[:NUM_RECEPTACLES].tolist())
+    target, goal = int(rng.integers(NUM_OBJECTS)), int(rng.integers(NUM_RECEPTACLES))
+    if task.goal_is_object:
+        goal = int(rng.choice([i for i in range(NUM_OBJECTS) if i != target]))
+    pairs = _draw_pairs(rng, spec, target, receptacle_colours[goal % NUM_RECEPTACLES] if task.goal_by_colour else None)
+    direction = str(rng.choice(list(DIRECTIONS)))
+    for _ in range(1000):
+        receptacle_xy = _scatter(rng, NUM_RECEPTACLES, RECEPTACLE_REGION_M, RECEPTACLE_SPACING_M, np.empty((0, 2)), 0.0)
+        object_xy = (
+            _scatter(rng, NUM_OBJECTS, OBJECT_REGION_M, OBJECT_SPACING_M, receptacle_xy, OBJECT_TO_RECEPTACLE_M)
+            if receptacle_xy is not None
+            else None
+        )
+        if receptacle_xy is None or object_xy is None:
+            continue
+        episode = Episode(
+            spec=spec,
+            instruction="",
+            kind="objects",
+            target=target,
+            goal=goal,
+            direction=direction,
+            colours=tuple(c for c, _ in pairs),
+            shapes=tuple(s for _, s in pairs),
+            object_xy_m=object_xy,
+            receptacle=receptacle,
+            receptacle_colours=receptacle_colours,
+            receptacle_xy_m=receptacle_xy,
+            drawer_colours=(),
+            drawer_open_m=(),
+            cabinet_xy_m=(0.0, 0.0),
+            panel_xy_m=(0.0, 0.0),
+            dial_xy_m=(0.0, 0.0),
+            look=look,
+            pose=pose,
+        )
+        if task.can_begin(episode):
+            return episode
+    raise ValueError(f"no layout for {spec.id} in 1000 tries: task {task.name!r} asks for more room than the table has")
+
+
+def _draw_pairs(
+    rng: np.random.Generator, spec: EpisodeSpec, target: int, goal_colour: str | None
+) -> list[tuple[str, str]]:
+    """Colour and shape of each object: all different, and the target's not held out unless the episode is about that."""
+    every = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    unseen = spec.variation == "combination"
+    allowed = [p for p in every if (p in HELD_OUT_PAIRS) == unseen and goal_colour in (None, p[0])]
+    if not allowed:  # no pair of that colour is held out: such a goal leaves only the seen ones
+        allowed = [p for p in every if p not in HELD_OUT_PAIRS and p[0] == goal_colour]
+    chosen = allowed[int(rng.integers(len(allowed)))]
+    # Half of the time another object shares the colour, so that the shape must be read too.
+    others = [p for p in every if p != chosen]
+    rng.shuffle(others)
+    if rng.random() < 0.5:
+        others.sort(key=lambda p: p[0] != chosen[0])
+    pairs = others[: NUM_OBJECTS - 1]
+    pairs.insert(target, chosen)
+    return pairs
+
+
+def _draw_fixtures(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look: Look, pose: Pose) -> Episode:
+    drawer_colours = tuple(rng.permutation(list(COLOURS))[:NUM_DRAWERS].tolist())
+    button_colours = tuple(rng.permutation(list(COLOURS))[:NUM_BUTTONS].tolist())
+    target, goal = int(rng.integers(task.num_targets)), int(rng.integers(2))
+    opened = [float(rng.uniform(0.9, 1.0) * DRAWER_TRAVEL_M) if rng.random() < 0.5 else 0.0 for _ in range(NUM_DRAWERS)]
+    if task.target_drawer_open is not None:
+        opened[target] = float(rng.uniform(0.9, 1.0) * DRAWER_TRAVEL_M) if task.target_drawer_open else 0.0
+    side = float(rng.choice((-1.0, 1.0)))
+    return Episode(
+        spec=spec,
+        instruction="",
+        kind="fixtures",
+        target=target,
+        goal=goal,
+        direction="left",
+        colours=button_colours,
+        shapes=(),
+        object_xy_m=np.empty((0, 2)),
+        receptacle="",
+        receptacle_colours=(),
+        receptacle_xy_m=np.empty((0, 2)),
+        drawer_colours=drawer_colours,
+        drawer_open_m=tuple(opened),
+        cabinet_xy_m=(float(rng.uniform(0.61, 0.64)), float(-0.06 * side + rng.uniform(-0.015, 0.015))),
+        panel_xy_m=(float(rng.uniform(0.355, 0.375)), float(rng.uniform(-0.05, 0.05))),
+        dial_xy_m=(float(rng.uniform(0.48, 0.56)), float(side * rng.uniform(0.15, 0.17))),
+        look=look,
+        pose=pose,
+    )
+
+
+def _scatter(
+    rng: np.random.Generator,
+    count: int,
+    region_m: Sequence[tuple[float, float]],
+    spacing_m: float,
+    obstacles_m: NDArray[np.float64],  # [B, 2]
+    clearance_m: float,
+) -> NDArray[np.float64] | None:
+    """`count` points of the region, apart from each other and from obstacles; None if the dice did not allow it."""
+    low, high = np.array(region_m).T
+    placed: list[NDArray[np.float64]] = []
+    for _ in range(count):
+        candidates = rng.uniform(low, high, (64, 2))
+        clear = np.ones(64, bool)
+        for points, distance in ((np.array(placed).reshape(-1, 2), spacing_m), (obstacles_m, clearance_m)):
+            gaps = np.linalg.norm(candidates[:, None] - points[None], axis=-1)  # [64, B]
+            clear &= (gaps >= distance).all(axis=1)
+        if not clear.any():
+            return None
+        placed.append(candidates[np.argmax(clear)])
+    return np.array(placed)

@@ -1,0 +1,108 @@
+"""What a task of the suite is: its words, its success, its reward terms and its expert.
+
+One file of `tasks/` holds one task. Everything is batched over the worlds that run the task.
+
+Shape letters: n worlds of one task, O objects, R receptacles, A action dims.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop.layout import Episode
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The privileged state of n worlds that run one task: metres and radians, table frame (z = 0 on the table)."""
+
+    episodes: tuple[Episode, ...]
+    tcp_pos: Array  # [n, 3] point between the fingertips
+    tcp_yaw: Array  # [n] rotation of the gripper about the vertical, 0 at home
+    tcp_tilt: Array  # [n, 2] rotation vector (x, y) that would bring the gripper back to vertical
+    opening_m: Array  # [n] distance between the fingers' pads
+    object_pos: Array  # [n, O, 3]
+    object_yaw: Array  # [n, O]
+    object_speed: Array  # [n, O] m/s
+    receptacle_pos: Array  # [n, R, 3]
+    drawer_m: Array  # [n, 2] how far each drawer is pulled out
+    handle_pos: Array  # [n, 2, 3] centre of each handle
+    button_m: Array  # [n, 3] how far each button is pressed
+    button_pos: Array  # [n, 3, 3] centre of each button's top
+    dial_rad: Array  # [n] positive to the left (counter-clockwise from above)
+    dial_pos: Array  # [n, 3] centre of the bar's top
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        return np.array([e.target for e in self.episodes])  # [n]
+
+    @property
+    def goal(self) -> NDArray[np.int64]:
+        return np.array([e.goal for e in self.episodes])  # [n]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return np.arange(len(self.episodes))  # [n]
+
+    def of_target(self, per_thing: Array) -> Array:
+        """Each world's entry for its target: [n, things, ...] -> [n, ...]."""
+        return per_thing[self.rows, self.target]
+
+    def of_goal(self, per_thing: Array) -> Array:
+        """Each world's entry for its goal: [n, things, ...] -> [n, ...]."""
+        return per_thing[self.rows, self.goal]
+
+
+class Task(ABC):
+    """One task. Instances hold no state."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["objects", "fixtures"]]
+    max_steps: ClassVar[int]
+    paraphrases: ClassVar[tuple[str, ...]]
+    """Templates of training; {words} are filled by `words`."""
+    held_out_paraphrases: ClassVar[tuple[str, ...]]
+    """Templates never used in training."""
+    receptacles: ClassVar[tuple[str, ...]] = ("bowl", "zone")
+    """What may lie beside the objects."""
+    goal_is_object: ClassVar[bool] = False
+    goal_by_colour: ClassVar[bool] = False
+    """The goal is the receptacle of the target's colour."""
+    num_targets: ClassVar[int] = 1
+    """How many things of a fixtures table the instruction chooses among."""
+    target_drawer_open: ClassVar[bool | None] = None
+    """How the target drawer begins, where the task needs one of the two."""
+
+    def can_begin(self, episode: Episode) -> bool:
+        """Whether the task can be done in this layout."""
+        del episode
+        return True
+
+    @abstractmethod
+    def words(self, episode: Episode) -> dict[str, str]:
+        """What fills the templates."""
+
+    @abstractmethod
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """Whether the task is done, [n]."""
+
+    def wrong(self, view: View) -> NDArray[np.bool_]:
+        """Whether the instruction was broken in a way that cannot be undone, [n]."""
+        return np.zeros(len(view.episodes), bool)
+
+    wrong_name: ClassVar[str] = "wrong object"
+
+    @abstractmethod
+    def places(self, view: View) -> tuple[Array, Array]:
+        """Where the target is and where it is to be brought, [n, 3] each: reward terms and localization labels."""
+
+    @abstractmethod
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """A good action in any state, [n, A]."""

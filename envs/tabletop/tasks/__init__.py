@@ -1,0 +1,36 @@
+"""One file per task, and the list of them."""
+
+from __future__ import annotations
+
+from envs.tabletop.task import Task
+from envs.tabletop.tasks.close_drawer import CloseDrawer
+from envs.tabletop.tasks.lift import Lift
+from envs.tabletop.tasks.open_drawer import OpenDrawer
+from envs.tabletop.tasks.pick_place import PickPlace
+from envs.tabletop.tasks.place import Place
+from envs.tabletop.tasks.press_button import PressButton
+from envs.tabletop.tasks.push import Push
+from envs.tabletop.tasks.reach import Reach
+from envs.tabletop.tasks.slide import Slide
+from envs.tabletop.tasks.sort import Sort
+from envs.tabletop.tasks.stack import Stack
+from envs.tabletop.tasks.turn_dial import TurnDial
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Reach(),
+        Lift(),
+        PickPlace(),
+        Place(),
+        Stack(),
+        Sort(),
+        Push(),
+        Slide(),
+        OpenDrawer(),
+        CloseDrawer(),
+        PressButton(),
+        TurnDial(),
+    )
+}
+"""Every task of the suite by name."""

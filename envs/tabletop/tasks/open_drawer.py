@@ -1,0 +1,71 @@
+"""Open the named drawer by its handle."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts
+from envs.tabletop.layout import Episode
+from envs.tabletop.scene import DRAWER_TRAVEL_M, HANDLE_HALF_M, NUM_DRAWERS
+from envs.tabletop.task import Array, Task, View
+
+OPEN_M = 0.085
+
+
+class OpenDrawer(Task):
+    """Succeeds when the named drawer is pulled out; moving the other one by 4 cm ends the episode."""
+
+    name = "open_drawer"
+    kind = "fixtures"
+    max_steps = 70
+    num_targets = NUM_DRAWERS
+    target_drawer_open = False
+    wrong_name = "wrong drawer"
+    paraphrases = (
+        "open the {colour} drawer",
+        "pull the {colour} drawer open",
+        "pull out the {colour} drawer",
+        "slide the {colour} drawer open",
+        "open the drawer with the {colour} handle",
+        "grab the {colour} handle and pull",
+        "pull the {colour} handle towards you",
+        "get the {colour} drawer open",
+    )
+    held_out_paraphrases = (
+        "pull open the drawer with the {colour} handle",
+        "grab the {colour} handle and open the drawer",
+        "slide out the {colour} drawer",
+    )
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The drawer's colour."""
+        return {"colour": episode.drawer_colours[episode.target]}
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target drawer is open."""
+        return view.of_target(view.drawer_m) > OPEN_M
+
+    def wrong(self, view: View) -> NDArray[np.bool_]:
+        """The other drawer was moved."""
+        return other_drawer_moved(view)
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The handle, and where it is when the drawer is open."""
+        handle = view.of_target(view.handle_pos)
+        missing = DRAWER_TRAVEL_M - view.of_target(view.drawer_m)
+        return handle, handle - missing[:, None] * np.array((1.0, 0, 0))
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Grasp the handle and pull."""
+        handle = view.of_target(view.handle_pos)
+        held = experts.holding(view, handle, 2 * HANDLE_HALF_M[1])
+        pull = experts.act(view, handle - np.array((0.08, 0, 0)), -view.tcp_yaw, experts.CLOSE)
+        return experts.choose(held, pull, experts.grasp(view, handle, -view.tcp_yaw))
+
+
+def other_drawer_moved(view: View, by_m: float = 0.04) -> NDArray[np.bool_]:
+    """The drawer that the instruction does not name is elsewhere than where it began, [n]."""
+    other = 1 - view.target
+    began = np.array([e.drawer_open_m for e in view.episodes])
+    return np.abs(view.drawer_m - began)[view.rows, other] > by_m

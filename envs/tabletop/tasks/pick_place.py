@@ -1,0 +1,56 @@
+"""Put the named object into the named bowl."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts, terms
+from envs.tabletop.instructions import name_object, name_receptacle
+from envs.tabletop.layout import Episode
+from envs.tabletop.task import Array, Task, View
+
+
+class PickPlace(Task):
+    """Succeeds when the named object lies in the named bowl and the gripper has let go."""
+
+    name = "pick_place"
+    kind = "objects"
+    max_steps = 90
+    receptacles = ("bowl",)
+    paraphrases = (
+        "put the {object} in the {bowl}",
+        "place the {object} in the {bowl}",
+        "pick up the {object} and put it in the {bowl}",
+        "drop the {object} into the {bowl}",
+        "move the {object} into the {bowl}",
+        "take the {object} and place it inside the {bowl}",
+        "the {object} belongs in the {bowl}",
+        "set the {object} down in the {bowl}",
+    )
+    held_out_paraphrases = (
+        "pick up the {object} and drop it in the {bowl}",
+        "the {bowl} is where the {object} should go",
+        "grab the {object} and place it into the {bowl}",
+    )
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The object and the bowl."""
+        return {
+            "object": name_object(episode, episode.target),
+            "bowl": name_receptacle(episode, episode.goal),
+        }
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target rests in the goal bowl."""
+        return terms.inside_bowl(view, view.of_target(view.object_pos))
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The object, and the bowl."""
+        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Grasp, carry over the bowl, let go."""
+        return experts.grasp_and_carry(
+            view, view.of_goal(view.receptacle_pos) + np.array((0, 0, 0.045)), tolerance_m=0.02
+        )

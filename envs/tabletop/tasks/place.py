@@ -1,0 +1,55 @@
+"""Pick the named object up and place it on the named zone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts, terms
+from envs.tabletop.instructions import name_object, name_receptacle
+from envs.tabletop.layout import Episode
+from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M, ZONE_RADIUS_M
+from envs.tabletop.task import Array, Task, View
+
+
+class Place(Task):
+    """Succeeds when the named object stands on the named zone and the gripper has let go."""
+
+    name = "place"
+    kind = "objects"
+    max_steps = 90
+    receptacles = ("zone",)
+    paraphrases = (
+        "place the {object} on the {zone}",
+        "put the {object} on the {zone}",
+        "pick up the {object} and put it on the {zone}",
+        "set the {object} down on the {zone}",
+        "carry the {object} to the {zone}",
+        "lift the {object} and place it on the {zone}",
+        "pick the {object} up and set it on the {zone}",
+        "grasp the {object} and lay it on the {zone}",
+    )
+    held_out_paraphrases = (
+        "carry the {object} over and set it on the {zone}",
+        "pick up the {object} and lay it on the {zone}",
+        "the {zone} is where the {object} should be placed",
+    )
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The object and the zone."""
+        return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target stands on the goal zone."""
+        return terms.resting_on(
+            view, view.of_target(view.object_pos), view.of_goal(view.receptacle_pos), ZONE_RADIUS_M - 0.01
+        )
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The object, and the zone."""
+        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Grasp, carry over the zone, put down."""
+        rest = view.of_goal(view.receptacle_pos) + np.array((0, 0, OBJECT_HALF_HEIGHT_M))
+        return experts.grasp_and_carry(view, rest, tolerance_m=0.015)

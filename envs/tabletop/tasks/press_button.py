@@ -1,0 +1,63 @@
+"""Press the named button."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts
+from envs.tabletop.layout import Episode
+from envs.tabletop.scene import NUM_BUTTONS
+from envs.tabletop.task import Array, Task, View
+
+PRESSED_M = 0.008
+
+
+class PressButton(Task):
+    """Succeeds when the named button is down; pressing another one ends the episode."""
+
+    name = "press_button"
+    kind = "fixtures"
+    max_steps = 40
+    num_targets = NUM_BUTTONS
+    wrong_name = "wrong button"
+    paraphrases = (
+        "press the {colour} button",
+        "push the {colour} button",
+        "push the {colour} button down",
+        "hit the {colour} button",
+        "press down on the {colour} button",
+        "activate the {colour} button",
+        "click the {colour} button",
+        "put your finger on the {colour} button and press",
+    )
+    held_out_paraphrases = (
+        "push down on the {colour} button",
+        "press and activate the {colour} button",
+        "give the {colour} button a press",
+    )
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The button's colour."""
+        return {"colour": episode.colours[episode.target]}
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target is down."""
+        return view.of_target(view.button_m) > PRESSED_M
+
+    def wrong(self, view: View) -> NDArray[np.bool_]:
+        """Another button is down."""
+        down = view.button_m > PRESSED_M
+        down[view.rows, view.target] = False
+        return down.any(axis=1)
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The button, and its top when pressed."""
+        top = view.of_target(view.button_pos)
+        return top, top - np.array((0, 0, PRESSED_M)) + np.column_stack(
+            (np.zeros((len(top), 2)), view.of_target(view.button_m))
+        )
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Come down through the button."""
+        return experts.press(view, view.of_target(view.button_pos) - np.array((0, 0, 0.02)))

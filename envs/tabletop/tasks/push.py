@@ -1,0 +1,72 @@
+"""Push the named object to the named zone, without lifting it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts
+from envs.tabletop.instructions import name_object, name_receptacle
+from envs.tabletop.layout import Episode
+from envs.tabletop.task import Array, Task, View
+
+IN_ZONE_M = 0.032
+CORRIDOR_M = 0.085
+
+
+class Push(Task):
+    """Succeeds when the named object's centre is well inside the named zone."""
+
+    name = "push"
+    kind = "objects"
+    max_steps = 80
+    receptacles = ("zone",)
+    paraphrases = (
+        "push the {object} to the {zone}",
+        "push the {object} onto the {zone}",
+        "shove the {object} to the {zone}",
+        "slide the {object} to the {zone}",
+        "push the {object} until it is on the {zone}",
+        "move the {object} to the {zone} by pushing it",
+        "nudge the {object} onto the {zone}",
+        "push the {object} across the table to the {zone}",
+    )
+    held_out_paraphrases = (
+        "shove the {object} until it is on the {zone}",
+        "slide the {object} across the table onto the {zone}",
+        "get the {object} to the {zone} by pushing it",
+    )
+
+    def can_begin(self, episode: Episode) -> bool:
+        """The way from behind the object to the zone is free."""
+        start, end = episode.object_xy_m[episode.target], episode.receptacle_xy_m[episode.goal]
+        return corridor_is_free(episode, start, end)
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The object and the zone."""
+        return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target is in the zone."""
+        gap = view.of_target(view.object_pos) - view.of_goal(view.receptacle_pos)
+        return np.linalg.norm(gap[:, :2], axis=1) < IN_ZONE_M
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The object, and the zone."""
+        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Push straight at the zone from behind."""
+        pos = view.of_target(view.object_pos)
+        way = (view.of_goal(view.receptacle_pos) - pos)[:, :2]
+        return experts.push(view, pos, way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6))
+
+
+def corridor_is_free(episode: Episode, start: NDArray[np.float64], end: NDArray[np.float64]) -> bool:
+    """No other object stands within reach of a push from `start` to `end`, run-up included."""
+    way = (end - start) / np.linalg.norm(end - start)
+    begin = start - 0.08 * way
+    others = np.delete(episode.object_xy_m, episode.target, axis=0)
+    along = np.clip((others - begin) @ way, 0, np.linalg.norm(end - begin))
+    nearest = begin + along[:, None] * way
+    return bool((np.linalg.norm(others - nearest, axis=1) > CORRIDOR_M).all())

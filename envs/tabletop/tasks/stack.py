@@ -1,0 +1,56 @@
+"""Stack the named object on another one."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop import experts, terms
+from envs.tabletop.instructions import name_object
+from envs.tabletop.layout import Episode
+from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M
+from envs.tabletop.task import Array, Task, View
+
+_TOP = np.array((0.0, 0.0, OBJECT_HALF_HEIGHT_M))
+
+
+class Stack(Task):
+    """Succeeds when the first object rests on the second and the gripper has let go."""
+
+    name = "stack"
+    kind = "objects"
+    max_steps = 90
+    goal_is_object = True
+    paraphrases = (
+        "stack the {object} on the {base}",
+        "put the {object} on top of the {base}",
+        "place the {object} on top of the {base}",
+        "pick up the {object} and stack it on the {base}",
+        "set the {object} on top of the {base}",
+        "build a tower with the {object} on the {base}",
+        "lift the {object} onto the {base}",
+        "stack the {object} onto the {base}",
+    )
+    held_out_paraphrases = (
+        "pick up the {object} and set it on top of the {base}",
+        "build a stack with the {object} on top of the {base}",
+        "the {object} goes on top of the {base}",
+    )
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """The object to move and the one below."""
+        return {"object": name_object(episode, episode.target), "base": name_object(episode, episode.goal)}
+
+    def success(self, view: View) -> NDArray[np.bool_]:
+        """The target rests on the base."""
+        return terms.resting_on(
+            view, view.of_target(view.object_pos), view.of_goal(view.object_pos) + _TOP, radius_m=0.025
+        )
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The object, and the top of the base."""
+        return view.of_target(view.object_pos), view.of_goal(view.object_pos) + _TOP
+
+    def expert(self, view: View) -> NDArray[np.float32]:
+        """Grasp, carry over the base, put down."""
+        return experts.grasp_and_carry(view, view.of_goal(view.object_pos) + 2 * _TOP, tolerance_m=0.008)
