@@ -1,0 +1,204 @@
+"""Demonstrations of a world's scripted expert, as a LeRobotDataset.
+
+For each task the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which the expert
+succeeds; seeds in which it fails are passed over, noted in meta/failed_episodes.jsonl and counted. So the episodes
+depend neither on the number of workers nor on how often collecting was stopped and resumed; only their order does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agent.evaluate import check_training_seed
+from envs.make import make_world
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.collect import collect
+from rollout.dataset import DatasetWriter
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+
+FAILED_PATH = "meta/failed_episodes.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationsConfig:
+    """What to demonstrate, and how."""
+
+    world: str = "tabletop"
+    """Name for `make_world`."""
+    tasks: tuple[str, ...] = ()
+    """Empty for all tasks of the world."""
+    episodes_per_task: int = 50
+    """Successful ones."""
+    variation: str = "train"
+    first_seed: int = 0
+    """Seeds count up from here and stay below evaluation's."""
+    attempts_per_episode: float = 2.0
+    """The cap on redrawing: a task gets at most this many attempts per wanted episode, rounded up."""
+    num_worlds: int = 8
+    """Worlds side by side in each process."""
+    noise_std: float = 0.0
+    """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
+    noise_share: float = 0.5
+    """Probability that an episode is noisy."""
+    noise_correlation: float = 0.8
+    image_mode: Literal["image", "video"] = "image"
+    """Exact PNGs, or one video per camera and episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """What collecting came to."""
+
+    episodes: dict[str, int]
+    """{task: successful episodes in the dataset}"""
+    failed: dict[str, dict[str, int]]
+    """{task: {reason: episodes in which the expert failed}}, over all sessions."""
+
+
+class DemonstrationsLedger:
+    """Which episodes are done, which failed, and which to run next."""
+
+    def __init__(self, config: DemonstrationsConfig, suite: str, tasks: Sequence[str]) -> None:
+        """Begin with nothing done.
+
+        Raises:
+            ValueError: a task that does not exist, or a cap that allows fewer attempts than episodes.
+        """
+        unknown = [task for task in config.tasks if task not in tasks]
+        if unknown:
+            raise ValueError(f"tasks {', '.join(unknown)} do not exist in {suite}; tasks: {', '.join(tasks)}")
+        if config.episodes_per_task < 1 or config.attempts_per_episode < 1:
+            raise ValueError(
+                "expected at least 1 episode per task and 1 attempt per episode, "
+                f"got {config.episodes_per_task} and {config.attempts_per_episode}"
+            )
+        self.tasks = config.tasks or tuple(tasks)
+        self.succeeded: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self._config = config
+        self._suite = suite
+
+    def missing(self) -> list[EpisodeSpec]:
+        """Untried episodes that would complete every task if all succeeded, tasks taking turns.
+
+        Raises:
+            ValueError: a task has used up its attempts; the message says how they failed.
+        """
+        per_task = [self._missing_of(task) for task in self.tasks]
+        longest = max(len(specs) for specs in per_task)
+        return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
+
+    def summary(self) -> Demonstrations:
+        attempts = {task: self._attempts(task) for task in self.tasks}
+        episodes = {task: sum(s.id in self.succeeded for s in specs) for task, specs in attempts.items()}
+        reasons = {
+            task: Counter(self.failed[s.id] for s in specs if s.id in self.failed) for task, specs in attempts.items()
+        }
+        return Demonstrations(episodes=episodes, failed={task: dict(counts) for task, counts in reasons.items()})
+
+    def _attempts(self, task: str) -> list[EpisodeSpec]:
+        """Every episode that may be tried, in order."""
+        config = self._config
+        count = math.ceil(config.attempts_per_episode * config.episodes_per_task)
+        last = check_training_seed(check_training_seed(config.first_seed) + count - 1)
+        return [
+            EpisodeSpec(suite=self._suite, task=task, seed=seed, variation=config.variation)
+            for seed in range(config.first_seed, last + 1)
+        ]
+
+    def _missing_of(self, task: str) -> list[EpisodeSpec]:
+        attempts = self._attempts(task)
+        hopeful = [spec for spec in attempts if spec.id not in self.failed][: self._config.episodes_per_task]
+        if len(hopeful) < self._config.episodes_per_task:
+            reasons = Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed).most_common()
+            counts = ", ".join(f"{reason} {count} times" for reason, count in reasons)
+            raise ValueError(
+                f"the expert of {task} cannot succeed in {self._config.episodes_per_task} of {len(attempts)} episodes: "
+                f"{counts}; raise attempts_per_episode, or leave the task out"
+            )
+        return [spec for spec in hopeful if spec.id not in self.succeeded]
+
+
+def collect_demonstrations(config: DemonstrationsConfig, root: Path) -> Demonstrations:
+    """Fill the dataset in `root` until every task has its episodes; what is there already is kept.
+
+    It may be stopped at any moment: an episode is on the disk as soon as it is counted.
+
+    Args:
+        config: what to demonstrate.
+        root: the dataset's folder, new or of an earlier call with the same config.
+
+    Raises:
+        ValueError: unknown tasks, evaluation seeds, a dataset of another kind in `root`, or an expert that fails too
+            often.
+    """
+    world = make_world(config.world, config.num_worlds)
+    try:
+        return fill_dataset(config, world, root, lambda specs: collect(_expert(config, world), world, specs))
+    finally:
+        world.close()
+
+
+def fill_dataset(
+    config: DemonstrationsConfig,
+    world: World,
+    root: Path,
+    run: Callable[[Sequence[EpisodeSpec]], Iterator[Trajectory]],
+) -> Demonstrations:
+    """Run missing episodes and store the successful ones, round by round, until none is missing.
+
+    Args:
+        world: whose suite, tasks and specs these are.
+        run: runs every spec once and records every frame.
+    """
+    ledger = DemonstrationsLedger(config, world.suite, world.tasks)
+    with (
+        DatasetWriter(root, world.world_spec, robot_type=world.suite, image_mode=config.image_mode) as writer,
+        (root / FAILED_PATH).open("a+") as failures,
+        Progress(*_COLUMNS) as progress,
+    ):
+        failures.seek(0)
+        ledger.failed = {row["id"]: row["failure"] for row in map(json.loads, failures)}
+        ledger.succeeded = writer.finished_ids()
+        done = sum(ledger.summary().episodes.values())
+        bar = progress.add_task("demonstrations", completed=done, total=len(ledger.tasks) * config.episodes_per_task)
+        while specs := ledger.missing():
+            for trajectory in run(specs):
+                if trajectory.success:
+                    writer.append(trajectory)
+                    ledger.succeeded.add(trajectory.spec.id)
+                    progress.advance(bar)
+                else:
+                    ledger.failed[trajectory.spec.id] = trajectory.failure or "step limit"
+                    row = {"id": trajectory.spec.id, "failure": ledger.failed[trajectory.spec.id]}
+                    print(json.dumps(row), file=failures, flush=True)
+                    progress.update(bar, description=f"demonstrations, {len(ledger.failed)} redrawn")
+    return ledger.summary()
+
+
+def _expert(config: DemonstrationsConfig, world: World) -> ExpertPolicy:
+    return ExpertPolicy(
+        world,
+        noise_std=config.noise_std,
+        noise_share=config.noise_share,
+        noise_correlation=config.noise_correlation,
+    )
+
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)

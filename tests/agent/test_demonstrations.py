@@ -1,0 +1,96 @@
+"""Demonstrations: which episodes end up in the dataset, whatever happened on the way.
+
+The expert of the sides world stands still in every episode whose seed is a multiple of 5, and always in task "either".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sides_world import SidesWorld
+
+from agent.demonstrations import (
+    FAILED_PATH,
+    Demonstrations,
+    DemonstrationsConfig,
+    DemonstrationsLedger,
+    fill_dataset,
+)
+from envs.types import EpisodeSpec
+from rollout.collect import collect
+from rollout.dataset import DatasetReader
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+
+CONFIG = DemonstrationsConfig(world="sides", tasks=("left", "right"), episodes_per_task=9, num_worlds=4)
+
+
+def fill(root: Path, config: DemonstrationsConfig = CONFIG, stop_after: int | None = None) -> Demonstrations:
+    world = SidesWorld(config.num_worlds)
+
+    def run(specs: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
+        for count, trajectory in enumerate(collect(ExpertPolicy(world), world, specs)):
+            if count == stop_after:
+                raise KeyboardInterrupt
+            yield trajectory
+
+    return fill_dataset(config, world, root, run)
+
+
+def stored(root: Path) -> set[str]:
+    return {row["spec_id"] for row in DatasetReader(root).episodes}
+
+
+def test_each_task_gets_its_first_seeds_in_which_the_expert_succeeds(tmp_path: Path) -> None:
+    outcome = fill(tmp_path)
+    seeds = [1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert stored(tmp_path) == {f"sides/{task}/train/{seed}" for task in ("left", "right") for seed in seeds}
+    assert outcome.episodes == {"left": 9, "right": 9}
+    assert outcome.failed == {"left": {"step limit": 3}, "right": {"step limit": 3}}, "seeds 0, 5 and 10"
+    episode = DatasetReader(tmp_path).episode(0)
+    assert episode.row["success"]
+    assert episode.columns["action"].ravel().tolist() == ([-1.0] * 3 if "left" in episode.row["spec_id"] else [1.0] * 3)
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 7, 17])
+def test_stopped_and_resumed_it_holds_the_same_episodes_and_repeats_none(tmp_path: Path, stop_after: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "stopped", stop_after=stop_after)
+    resumed = fill(tmp_path / "stopped")
+    whole = fill(tmp_path / "whole")
+    assert resumed == whole
+    assert stored(tmp_path / "stopped") == stored(tmp_path / "whole")
+    failed = [json.loads(line)["id"] for line in (tmp_path / "stopped" / FAILED_PATH).read_text().splitlines()]
+    assert len(failed) == len(set(failed)) == 6
+
+
+def test_the_number_of_worlds_does_not_change_which_episodes_are_stored(tmp_path: Path) -> None:
+    fill(tmp_path / "one", replace(CONFIG, num_worlds=1))
+    fill(tmp_path / "many", replace(CONFIG, num_worlds=16))
+    assert stored(tmp_path / "one") == stored(tmp_path / "many")
+
+
+def test_asking_for_more_episodes_adds_to_what_is_there(tmp_path: Path) -> None:
+    fill(tmp_path, replace(CONFIG, episodes_per_task=2))
+    few = stored(tmp_path)
+    fill(tmp_path, replace(CONFIG, episodes_per_task=4))
+    assert few < stored(tmp_path)
+    assert len(stored(tmp_path)) == 8
+
+
+def test_an_expert_that_cannot_do_the_task_ends_collecting_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expert of either cannot succeed in 3 of 6 episodes: step limit 6 times"):
+        fill(tmp_path, replace(CONFIG, tasks=("left", "either"), episodes_per_task=3))
+    assert len(stored(tmp_path)) == 3, "the other task's episodes are kept"
+
+
+def test_unknown_tasks_and_evaluation_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match="tasks up do not exist in sides; tasks: left, right"):
+        DemonstrationsLedger(replace(CONFIG, tasks=("left", "up")), "sides", ("left", "right"))
+    ledger = DemonstrationsLedger(replace(CONFIG, first_seed=999_999), "sides", ("left", "right"))
+    with pytest.raises(ValueError, match="evaluation's"):
+        ledger.missing()
