@@ -1,0 +1,102 @@
+"""The decoder: a LLaMA-family model of transformers, fed with embeddings, in two parts.
+
+    [instruction tokens] | [image tokens, camera by camera][state token][action queries]
+         the prefix      |                        the rest
+
+Attention is causal, so nothing in the prefix depends on the rest: an instruction's keys and values are computed once per
+episode (`InstructionPrefix`) and every decision runs only the rest. Training takes the same two steps, with gradients
+through both, so what is cached at rollout and what is trained are one computation.
+
+Padded instruction tokens are masked, and the rest always begins at position I, whatever the length of an instruction.
+
+Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, DynamicCache
+
+from vla_model.config import VLAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionPrefix:
+    """What the decoder keeps of B instructions."""
+
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+    """Per layer, keys and values [B, h, I, c] each."""
+    mask: Tensor
+    """bool [B, I], False where padded."""
+    summary: Tensor
+    """[B, d], mean of the last hidden states of the real tokens: what the vision towers are told."""
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def rows(self, indices: Tensor | slice) -> InstructionPrefix:
+        """The prefixes of some rows."""
+        return InstructionPrefix(
+            keys_values=tuple((keys[indices], values[indices]) for keys, values in self.keys_values),
+            mask=self.mask[indices],
+            summary=self.summary[indices],
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[InstructionPrefix]) -> InstructionPrefix:
+        """All rows of several prefixes of the same padded length."""
+        layers = zip(*(part.keys_values for part in parts), strict=True)
+        return InstructionPrefix(
+            keys_values=tuple(
+                (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer])) for layer in layers
+            ),
+            mask=torch.cat([part.mask for part in parts]),
+            summary=torch.cat([part.summary for part in parts]),
+        )
+
+
+class Backbone(nn.Module):
+    """A transformers decoder as prefix and rest."""
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        self.rest_position = config.instruction_length
+        self.decoder = AutoModel.from_config(config.backbone, attn_implementation=config.attention)
+
+    def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
+        """The prefix of instructions.
+
+        Args:
+            ids: int64 [B, I].
+            mask: bool [B, I], False where padded.
+        """
+        cache = DynamicCache(config=self.decoder.config)
+        hidden = self.decoder(
+            inputs_embeds=self.decoder.get_input_embeddings()(ids),
+            attention_mask=mask,
+            position_ids=torch.arange(ids.shape[1], device=ids.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state  # [B, I, d]
+        weights = mask / mask.sum(1, keepdim=True)  # [B, I]
+        return InstructionPrefix(
+            keys_values=tuple((layer.keys, layer.values) for layer in cache.layers),
+            mask=mask,
+            summary=(weights[:, :, None] * hidden).sum(1),
+        )
+
+    def forward(self, prefix: InstructionPrefix, rest: Tensor) -> Tensor:
+        """Last hidden states of the rest, [B, R, d]. The prefix is left as it is."""
+        batch, num_tokens, _ = rest.shape
+        seen = torch.ones(batch, num_tokens, dtype=torch.bool, device=rest.device)
+        return self.decoder(
+            inputs_embeds=rest,
+            attention_mask=torch.cat([prefix.mask, seen], dim=1),
+            position_ids=torch.arange(num_tokens, device=rest.device)[None] + self.rest_position,
+            past_key_values=DynamicCache(prefix.keys_values, config=self.decoder.config),
+            use_cache=True,
+        ).last_hidden_state

@@ -1,0 +1,99 @@
+"""VLAConfig: everything that decides the shape of a model, and the named sizes.
+
+A size is a function from a WorldSpec to a VLAConfig, so a new size or family is a new function (or a new file with one),
+and a config.json alone rebuilds the network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig
+
+from envs.types import WorldSpec
+
+
+@strict
+class VLAConfig(PretrainedConfig):
+    """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` refuses an empty one."""
+
+    model_type = "llamarm_vla"
+
+    backbone: dict[str, Any] | PretrainedConfig | None = None
+    """The decoder: any transformers decoder config; its model_type names the family."""
+    attention: str = "eager"
+    """How transformers computes attention. Plain softmax by default: the fused one's bf16 backward is slow on CPUs."""
+    cameras: list[Any] | None = None
+    """[name, height, width] of every camera, in the order of their tokens."""
+    state_size: int = 0
+    """S, numbers of proprioception."""
+    action_size: int = 0
+    """A, numbers of one action."""
+    localization_size: int = 0
+    """L, numbers of the auxiliary label; 0 builds no auxiliary heads."""
+    chunk_length: int = 8
+    """K, actions per decision."""
+    instruction_length: int = 24
+    """I, tokens to which instructions are padded."""
+
+    vision_channels: int = 96
+    """Channels of each camera's last feature map."""
+    vision_blocks: int = 2
+    """Residual blocks, modulated by the instruction, on the last feature map."""
+    keypoint_grid: int = 16
+    """The last feature map is at most this many cells wide."""
+    num_keypoints: int = 48
+    """Soft-argmax heatmaps per camera."""
+    image_token_grid: int = 4
+    """The image tokens of a camera form a square of this side."""
+    random_shift_px: int = 4
+    """While training each frame is shifted by up to this many pixels each way; 0 for none."""
+
+    moe_layers: int = 2
+    """Layers of the action head."""
+    num_experts: int = 4
+    """E"""
+    top_k_experts: int = 2
+    """k"""
+    expert_size: int = 128
+    """Hidden size of an expert."""
+    shared_expert: bool = False
+    """Whether every token also passes one expert without a router."""
+    action_distribution: str = "laplace"
+    """A name of `action_head.DISTRIBUTIONS`."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # A config.json holds the backbone as a dict, and the parent reads it.
+        if isinstance(self.backbone, dict):
+            self.backbone = AutoConfig.for_model(**self.backbone)
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """d, width of the decoder."""
+        assert isinstance(self.backbone, PretrainedConfig)
+        return self.backbone.hidden_size
+
+
+def nano(world_spec: WorldSpec) -> VLAConfig:
+    """A model small enough to train from nothing on two CPU cores: about 2.5 M parameters."""
+    backbone = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=192,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        max_position_embeddings=512,
+    )
+    return VLAConfig(backbone=backbone, **sizes_of(world_spec))
+
+
+def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
+    """The fields of a VLAConfig that the world decides."""
+    return {
+        "cameras": [[camera.name, camera.height, camera.width] for camera in world_spec.cameras],
+        "state_size": world_spec.state.size,
+        "action_size": world_spec.action.size,
+        "localization_size": world_spec.localization.size,
+    }

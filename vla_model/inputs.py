@@ -1,0 +1,61 @@
+"""ModelInputs: what a VLA reads, as tensors.
+
+Shape letters: B batch, I instruction tokens, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vla_model.config import VLAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs:
+    """A batch. Made by `Processor.encode`, or by `fake_inputs` for tests and timings."""
+
+    frames: dict[str, Tensor]
+    """{camera: uint8 [B, H, W, 3]}, RGB."""
+    state: Tensor
+    """float32 [B, S], normalised."""
+    instruction_ids: Tensor
+    """int64 [B, I]"""
+    instruction_mask: Tensor
+    """bool [B, I], False where padded; a row's real tokens come first and are at least one."""
+
+    def rows(self, indices: Tensor) -> ModelInputs:
+        """Some rows of the batch."""
+        return ModelInputs(
+            frames={name: frames[indices] for name, frames in self.frames.items()},
+            state=self.state[indices],
+            instruction_ids=self.instruction_ids[indices],
+            instruction_mask=self.instruction_mask[indices],
+        )
+
+    def to(self, device: torch.device | str) -> ModelInputs:
+        return ModelInputs(
+            frames={name: frames.to(device) for name, frames in self.frames.items()},
+            state=self.state.to(device),
+            instruction_ids=self.instruction_ids.to(device),
+            instruction_mask=self.instruction_mask.to(device),
+        )
+
+
+def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInputs:
+    """Random inputs of the right shapes, the same for the same seed; instructions of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, config.instruction_length + 1, (batch_size, 1), generator=generator)
+    return ModelInputs(
+        frames={
+            name: torch.randint(0, 256, (batch_size, height, width, 3), generator=generator, dtype=torch.uint8)
+            for name, height, width in config.cameras
+        },
+        state=torch.randn(batch_size, config.state_size, generator=generator),
+        instruction_ids=torch.randint(
+            0, config.backbone.vocab_size, (batch_size, config.instruction_length), generator=generator
+        ),
+        instruction_mask=torch.arange(config.instruction_length) < lengths,
+    )

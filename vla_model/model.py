@@ -1,0 +1,120 @@
+"""VLA: frames + instruction + proprioception -> a distribution over the next K actions.
+
+    sequence: [instruction][image tokens, camera by camera][state][K action queries] -> causal LLaMA-family decoder
+    the queries' hidden states -> Mixture-of-Experts action head -> actions
+    auxiliary heads, training only: where the things are that the instruction names
+
+Shape letters, here and in the files it joins:
+    B batch   I instruction tokens   R other tokens   K chunk length   A action dims   S state dims
+    L localization dims   H x W pixels   M keypoints per camera   d decoder width   E experts   k experts per token
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vla_model.action_head import ActionHead, LaplaceActions
+from vla_model.backbones import Backbone, InstructionPrefix
+from vla_model.config import VLAConfig
+from vla_model.inputs import ModelInputs
+from vla_model.moe import Routing
+from vla_model.vision import CameraTower
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLAOutput:
+    """What a VLA answers."""
+
+    actions: LaplaceActions
+    """Distribution of normalised actions, [B, K, A]."""
+    routing: tuple[Routing, ...]
+    """Per layer of the action head; leading dimensions [B, K]."""
+    localization_from_vision: Tensor
+    """float32 [B, L], normalised: read from the keypoints and the state."""
+    localization_from_queries: Tensor
+    """float32 [B, L], normalised: read from the action queries."""
+
+    def localization_loss(self, target: Tensor) -> Tensor:
+        """Smooth L1 of both readings, summed; target is normalised, [B, L].
+
+        The first reading is deep supervision: its gradient reaches the convolutions without passing the decoder. The
+        second asks that the queries know too.
+        """
+        return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
+            self.localization_from_queries, target
+        )
+
+    def load_balancing_loss(self) -> Tensor:
+        """Mean over the layers; 1 where perfectly balanced."""
+        return torch.stack([routing.load_balancing_loss() for routing in self.routing]).mean()
+
+    def router_z_loss(self) -> Tensor:
+        """Mean over the layers."""
+        return torch.stack([routing.router_z_loss() for routing in self.routing]).mean()
+
+    def expert_usage(self) -> Tensor:
+        """float32 [B, layers, E]: fraction of the top-k choices of the K queries that went to each expert."""
+        return torch.stack([routing.usage() for routing in self.routing], dim=1)
+
+
+class VLA(nn.Module):
+    """The model. Without gradients in mind: `read` once per episode, then `forward` with its prefix."""
+
+    def __init__(self, config: VLAConfig) -> None:
+        """
+        Raises:
+            ValueError: the config has no camera, or no state or action.
+        """
+        super().__init__()
+        if not config.cameras or config.state_size < 1 or config.action_size < 1:
+            raise ValueError(
+                "a VLA needs at least one camera, one state and one action dimension; "
+                f"the config has cameras {config.cameras}, state_size {config.state_size}, "
+                f"action_size {config.action_size}"
+            )
+        self.config = config
+        size = config.hidden_size
+        self.backbone = Backbone(config)
+        self.cameras = nn.ModuleDict(
+            {name: CameraTower(config, height, width) for name, height, width in config.cameras}
+        )
+        self.to_state_token = nn.Linear(config.state_size, size)
+        self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
+        self.action_head = ActionHead(config)
+        seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
+        self.localize_from_vision = _two_layers(seen, size, config.localization_size)
+        self.localize_from_queries = _two_layers(size, size, config.localization_size)
+
+    def read(self, inputs: ModelInputs) -> InstructionPrefix:
+        """The prefix of the inputs' instructions."""
+        return self.backbone.read(inputs.instruction_ids, inputs.instruction_mask)
+
+    def forward(self, inputs: ModelInputs, prefix: InstructionPrefix | None = None) -> VLAOutput:
+        """
+        Args:
+            inputs: of B worlds or samples.
+            prefix: of the same B instructions, if it was read before; then the inputs' instruction is not looked at.
+        """
+        if prefix is None:
+            prefix = self.read(inputs)
+        views = [tower(inputs.frames[name], prefix.summary) for name, tower in self.cameras.items()]
+        state = self.to_state_token(inputs.state)[:, None]  # [B, 1, d]
+        queries = self.queries.expand(len(state), -1, -1)  # [B, K, d]
+        rest = torch.cat([*(view.tokens for view in views), state, queries], dim=1)  # [B, R, d]
+        hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
+        actions, routing = self.action_head(hidden)
+        seen = torch.cat([*(view.keypoints for view in views), inputs.state], dim=1)
+        return VLAOutput(
+            actions=actions,
+            routing=routing,
+            localization_from_vision=self.localize_from_vision(seen).float(),
+            localization_from_queries=self.localize_from_queries(hidden.mean(1)).float(),
+        )
+
+
+def _two_layers(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, num_outputs))

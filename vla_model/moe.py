@@ -1,0 +1,147 @@
+"""Mixture of Experts: a router sends each token to k of E gated MLPs. The one place that knows how experts are executed.
+
+For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
+
+    p = softmax(R x)                          float32, over the E experts
+    S = the k experts of largest p
+    y = sum_{e in S} p_e / (sum_{s in S} p_s) * down_e (silu(gate_e x) * up_e x)   [+ shared expert]
+
+No noise anywhere: what a trainer computes is what a worker did.
+
+Shape letters: T tokens, D token size, E experts, k experts per token, H hidden size of an expert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """Who went where: [...] stands for the leading dimensions of the routed tensor."""
+
+    logits: Tensor
+    """float32 [..., E]"""
+    experts: Tensor
+    """int64 [..., k], each token's experts, the most wanted first."""
+    weights: Tensor
+    """float32 [..., k], sums to 1 over k."""
+
+    def usage(self) -> Tensor:
+        """Fraction of the k choices that went to each expert, averaged over all but the first dimension, [B, E]."""
+        num_experts = self.logits.shape[-1]
+        chosen = F.one_hot(self.experts.flatten(1), num_experts)  # [B, T * k, E]
+        return chosen.float().mean(1)
+
+    def load_balancing_loss(self) -> Tensor:
+        """E * sum_e f_e P_e: f_e the fraction of choices, P_e the mean probability of expert e.
+
+        Fedus et al. 2021 (Switch Transformer), equation 4; with k > 1 as in Mixtral, but f sums to 1 and not to k, so
+        perfect balance gives 1 for any k, and everything in one expert gives E.
+        """
+        num_experts = self.logits.shape[-1]
+        fractions = F.one_hot(self.experts.flatten(), num_experts).float().mean(0)  # [E]
+        probabilities = self.logits.flatten(0, -2).softmax(-1).mean(0)  # [E]
+        return num_experts * (fractions * probabilities).sum()
+
+    def router_z_loss(self) -> Tensor:
+        """Mean squared log-sum-exp of the logits (Zoph et al. 2022, ST-MoE, equation 5)."""
+        return self.logits.logsumexp(-1).square().mean()
+
+
+class Router(nn.Module):
+    """Token-choice top-k router, in float32 whatever the rest computes in."""
+
+    def __init__(self, size: int, num_experts: int, top_k_experts: int) -> None:
+        super().__init__()
+        self.top_k_experts = top_k_experts
+        self.weight = nn.Parameter(torch.randn(num_experts, size) * size**-0.5)
+
+    def forward(self, x: Tensor) -> Routing:
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float())  # [..., E]
+            top, experts = logits.softmax(-1).topk(self.top_k_experts, dim=-1)
+            return Routing(logits=logits, experts=experts, weights=top / top.sum(-1, keepdim=True))
+
+
+class MixtureOfExperts(nn.Module):
+    """A layer of experts, on any [..., size] tensor.
+
+    Example:
+        >>> MixtureOfExperts(256, num_experts=5, top_k_experts=2)(torch.randn(32, 256)).shape
+        torch.Size([32, 256])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        num_experts: int,
+        top_k_experts: int,
+        hidden_size: int | None = None,
+        shared_expert: bool = False,
+    ) -> None:
+        """
+        Args:
+            size: last dimension of input and output.
+            hidden_size: of each expert; 2 * size where None.
+            shared_expert: add one more expert that every token passes with weight 1 (DeepSeekMoE, Dai et al. 2024).
+
+        Raises:
+            ValueError: top_k_experts is not within 1..num_experts.
+        """
+        super().__init__()
+        if not 1 <= top_k_experts <= num_experts:
+            raise ValueError(f"top_k_experts must be within 1..num_experts = 1..{num_experts}, got {top_k_experts}")
+        hidden_size = 2 * size if hidden_size is None else hidden_size
+        self.router = Router(size, num_experts, top_k_experts)
+        self.gate_up = nn.Parameter(_uniform(num_experts, 2 * hidden_size, size))
+        self.down = nn.Parameter(_uniform(num_experts, size, hidden_size))
+        self.shared_gate_up = nn.Parameter(_uniform(2 * hidden_size, size)) if shared_expert else None
+        self.shared_down = nn.Parameter(_uniform(size, hidden_size)) if shared_expert else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_with_routing(x)[0]
+
+    def forward_with_routing(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """The output, of the shape and dtype of x, and where every token went."""
+        routing = self.router(x)
+        tokens = x.flatten(0, -2)  # [T, D]
+        k = self.router.top_k_experts
+        by_expert = self._run_experts(tokens, routing.experts.reshape(-1, k))  # [T, k, D]
+        y = (by_expert * routing.weights.reshape(-1, k, 1)).sum(1)  # [T, D]
+        if self.shared_gate_up is not None and self.shared_down is not None:
+            y = y + _gated_mlp(tokens, self.shared_gate_up, self.shared_down)
+        return y.to(x.dtype).view_as(x), routing
+
+    def _run_experts(self, tokens: Tensor, experts: Tensor) -> Tensor:
+        """Every token through each of its experts: [T, D], [T, k] -> [T, k, D].
+
+        Sorted once and split, so that each expert is one dense product over its own tokens. `unbind`, because indexing
+        `W[e]` would make autograd fill a gradient of all E experts for each of them.
+        """
+        num_tokens, k = experts.shape
+        choices = experts.flatten()  # [T * k]
+        order = choices.argsort(stable=True)
+        counts = choices.bincount(minlength=self.gate_up.shape[0]).tolist()
+        parts = tokens[order // k].split(counts)
+        outputs = [
+            _gated_mlp(part, gate_up, down)
+            for part, gate_up, down in zip(parts, self.gate_up.unbind(0), self.down.unbind(0), strict=True)
+        ]
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        return torch.cat(outputs)[back].view(num_tokens, k, -1)
+
+
+def _gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, down)
+
+
+def _uniform(*shape: int) -> Tensor:
+    """torch's default for a linear layer whose input size is the last dimension."""
+    return (torch.rand(shape) * 2.0 - 1.0) * shape[-1] ** -0.5

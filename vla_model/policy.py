@@ -1,0 +1,167 @@
+"""VLAPolicy: a model that acts. numpy in, numpy out; the one way a VLA acts, in rollouts, evaluation and on a robot.
+
+Shape letters: N worlds, K chunk length, A action dims, E experts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.types import Observation
+from vla_model.action_head import LaplaceActions
+from vla_model.backbones import InstructionPrefix
+from vla_model.checkpoint import load_policy
+from vla_model.model import VLA
+from vla_model.processor import Processor
+from vla_model.types import ActionChunk
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+class VLAPolicy:
+    """Policy of vla_model/types.py.
+
+    Which worlds: `begin` makes a world known, `act` is asked for the N worlds of its observation. A world that never
+    began gets zeros. N may change between two acts only if worlds began in between: they are kept, all others forgotten.
+    """
+
+    def __init__(
+        self,
+        model: VLA,
+        processor: Processor,
+        version: int = 0,
+        sample: bool = False,
+        seed: int = 0,
+        dtype: DtypeName = "auto",
+    ) -> None:
+        """
+        Args:
+            sample: draw actions from the distribution; otherwise take its mode.
+            seed: of the draws. An episode's draws depend on this and the episode's seed alone, not on its world.
+            dtype: of the computation; "auto" is bfloat16 where the device has it natively.
+        """
+        self.model = model
+        self.processor = processor
+        self.version = version
+        self.expert_usage: NDArray[np.float32] | None = None
+        """float32 [N, layers, E]: fraction of the top-k choices of the latest act; zeros for worlds that never began."""
+        self._sample = sample
+        self._seed = seed
+        self._device = next(model.parameters()).device
+        self._dtype = _resolve_dtype(dtype, self._device)
+        self._prefixes: dict[int, InstructionPrefix] = {}
+        self._batch: InstructionPrefix | None = None
+        self._generators: dict[int, torch.Generator] = {}
+        self._fresh: set[int] = set()
+        self._num_worlds: int | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, version: int = 0, sample: bool = False, seed: int = 0, dtype: DtypeName = "auto"
+    ) -> VLAPolicy:
+        """A saved policy.
+
+        Raises:
+            ValueError: a part of the folder is missing or broken.
+        """
+        model, processor = load_policy(folder)
+        return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype)
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """Read the instructions of these worlds only; the others keep theirs.
+
+        Raises:
+            ValueError: not one instruction and one seed per world.
+        """
+        if not len(worlds) == len(instructions) == len(seeds):
+            raise ValueError(
+                f"{len(worlds)} worlds begin, with {len(instructions)} instructions and {len(seeds)} seeds"
+            )
+        if not len(worlds):
+            return
+        self.model.eval()
+        ids, mask = self.processor.encode_instructions(instructions)
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
+            prefix = self.model.backbone.read(ids.to(self._device), mask.to(self._device))
+        for row, (world, seed) in enumerate(zip(worlds.tolist(), seeds, strict=True)):
+            self._prefixes[world] = prefix.rows(slice(row, row + 1))
+            self._generators[world] = _generator(self._seed, seed)
+        self._fresh.update(worlds.tolist())
+        self._batch = None
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """Actions of all N worlds, [N, K, A]; the instructions are those given to `begin`.
+
+        Raises:
+            ValueError: no world began, or N changed though no world began since the last act.
+        """
+        num_worlds = len(observation["state"])
+        acting = self._acting_worlds(num_worlds)
+        if self._batch is None:
+            self._batch = InstructionPrefix.concatenate([self._prefixes[world] for world in acting])
+        inputs = self.processor.encode(observation).to(self._device)
+        if len(acting) < num_worlds:
+            inputs = inputs.rows(torch.tensor(acting, device=self._device))
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
+            output = self.model(inputs, self._batch)
+            normalised = self._choose(output.actions, acting)
+            usage = output.expert_usage()
+        chunk, layers = self.processor.decode(normalised), usage.cpu().numpy()
+        actions = np.zeros((num_worlds, *chunk.shape[1:]), np.float32)
+        actions[acting] = chunk
+        self.expert_usage = np.zeros((num_worlds, *layers.shape[1:]), np.float32)
+        self.expert_usage[acting] = layers
+        return ActionChunk(actions=actions)
+
+    @property
+    def _autocast(self) -> bool:
+        return self._dtype != torch.float32
+
+    def _acting_worlds(self, num_worlds: int) -> list[int]:
+        """The worlds below N that began, after forgetting those of another N."""
+        if num_worlds != self._num_worlds:
+            if not self._fresh:
+                raise ValueError(
+                    f"the observation has {num_worlds} worlds, and no episode began in them; call begin first"
+                    + (f" (the last act had {self._num_worlds} worlds)" if self._num_worlds else "")
+                )
+            self._prefixes = {world: self._prefixes[world] for world in self._fresh}
+            self._batch = None
+            self._num_worlds = num_worlds
+        beyond = [world for world in self._prefixes if world >= num_worlds]
+        if beyond:
+            raise ValueError(f"episodes began in worlds {beyond}, but the observation has only {num_worlds} worlds")
+        self._fresh.clear()
+        return sorted(self._prefixes)
+
+    def _choose(self, actions: LaplaceActions, acting: list[int]) -> Tensor:
+        """[N, K, A], normalised. Draws are made world by world, each from its episode's own generator."""
+        if not self._sample:
+            return actions.mode()
+        return torch.cat(
+            [actions.rows(row, row + 1).sample(self._generators[world]) for row, world in enumerate(acting)]
+        )
+
+
+def _resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return torch.bfloat16 if has_native_bf16(device) else torch.float32
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _generator(policy_seed: int, episode_seed: int) -> torch.Generator:
+    state = np.random.SeedSequence([policy_seed, episode_seed]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -1,0 +1,252 @@
+"""Processor: observations -> model inputs, model outputs -> actions, and the statistics that both need.
+
+The two directions are one object, saved with the weights, so a policy cannot be used with another normalisation than it
+was trained with. It belongs to one WorldSpec and `check` says how another differs.
+
+Shape letters: B batch, I instruction tokens, K chunk length, A action dims, S state dims, L localization dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
+from vla_model.inputs import ModelInputs
+
+PROCESSOR_FILE = "processor.json"
+TOKENIZER_FILE = "tokenizer.json"
+_DEFAULT_TOKENIZER = Path(__file__).parent / "assets" / TOKENIZER_FILE
+
+_STATE_LIMIT = 10.0
+"""Standard deviations beyond which a state counts as broken and is clipped."""
+_MIN_STD = 1e-3
+"""A number that hardly moved in training is divided by this: a millimetre, a milliradian, a thousandth of an action."""
+_FEATURES = {"state": "observation.state", "action": "action", "localization": "observation.environment_state"}
+"""LeRobot's names, under which a dataset's statistics come."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """(x - mean) / std of one vector."""
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    """At least _MIN_STD."""
+
+    def __call__(self, values: ArrayLike | Tensor) -> Tensor:
+        return (torch.as_tensor(values, dtype=torch.float32) - torch.from_numpy(self.mean)) / torch.from_numpy(self.std)
+
+
+class Processor:
+    """Between a world and a model."""
+
+    def __init__(
+        self,
+        *,
+        world_spec: WorldSpec,
+        normalisations: Mapping[str, Normalisation],
+        tokenizer: Tokenizer,
+        instruction_length: int,
+    ) -> None:
+        """Use `from_statistics` or `load`.
+
+        Args:
+            normalisations: of "state", "action" and "localization".
+            instruction_length: I, tokens to which instructions are padded or cut.
+        """
+        self.world_spec = world_spec
+        self.normalisations = dict(normalisations)
+        self.instruction_length = instruction_length
+        self.tokenizer = tokenizer
+        self.tokenizer.enable_padding(length=instruction_length, pad_id=0, pad_token="<pad>")
+        self.tokenizer.enable_truncation(instruction_length)
+        # The same few sentences come at every decision of an episode and every epoch of a training.
+        self._tokens_of = functools.lru_cache(maxsize=4096)(self._tokenise)
+
+    @classmethod
+    def from_statistics(
+        cls, world_spec: WorldSpec, statistics: Mapping[str, Mapping[str, ArrayLike]], instruction_length: int = 24
+    ) -> Processor:
+        """A processor with the tokenizer of the small models.
+
+        Args:
+            statistics: {"observation.state" | "action" | "observation.environment_state": {"mean": ..., "std": ...}},
+                as a LeRobot dataset's stats.json has them; the last may be absent where the world has no localization.
+
+        Raises:
+            ValueError: one is missing, has another length than the world's vector, or is not finite.
+        """
+        vectors = {name: getattr(world_spec, name) for name in _FEATURES}
+        normalisations = {name: _normalisation(_FEATURES[name], vector, statistics) for name, vector in vectors.items()}
+        tokenizer = Tokenizer.from_file(str(_DEFAULT_TOKENIZER))
+        return cls(
+            world_spec=world_spec,
+            normalisations=normalisations,
+            tokenizer=tokenizer,
+            instruction_length=instruction_length,
+        )
+
+    def encode(self, observation: Observation) -> ModelInputs:
+        """Model inputs of B worlds or samples.
+
+        Raises:
+            ValueError: a camera is missing or its frames have another shape or dtype, or the state another size.
+        """
+        ids, mask = self.encode_instructions(observation["instruction"])
+        return ModelInputs(
+            frames=self._encode_frames(observation["frames"]),
+            state=self._encode_state(observation["state"]),
+            instruction_ids=ids,
+            instruction_mask=mask,
+        )
+
+    def encode_instructions(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids int64 [B, I] and mask bool [B, I], False where padded. What does not fit is cut off."""
+        rows = [self._tokens_of(instruction) for instruction in instructions]
+        return torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows])
+
+    def normalise_actions(self, actions: ArrayLike | Tensor) -> Tensor:
+        """Actions in [-1, 1] as the model learns them, float32 [..., A]."""
+        return self.normalisations["action"](actions)
+
+    def normalise_localization(self, localization: ArrayLike | Tensor) -> Tensor:
+        """Metres to standard deviations, float32 [..., L]."""
+        return self.normalisations["localization"](localization)
+
+    def decode(self, actions: Tensor) -> NDArray[np.float32]:
+        """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1]."""
+        normalisation = self.normalisations["action"]
+        values = actions.detach().float().cpu().numpy() * normalisation.std + normalisation.mean
+        return np.clip(values, -1.0, 1.0)
+
+    def check(self, world_spec: WorldSpec) -> None:
+        """
+        Raises:
+            ValueError: the world differs from the one this was made for in anything that a policy meets; the message
+                lists every difference.
+        """
+        differences = _differences(self.world_spec, world_spec)
+        if differences:
+            raise ValueError("the policy was made for another world:\n  " + "\n  ".join(differences))
+
+    def save(self, folder: Path) -> None:
+        """Write processor.json and tokenizer.json."""
+        content = {
+            "instruction_length": self.instruction_length,
+            "world_spec": dataclasses.asdict(self.world_spec),
+            "statistics": {
+                name: {"mean": normalisation.mean.tolist(), "std": normalisation.std.tolist()}
+                for name, normalisation in self.normalisations.items()
+            },
+        }
+        (folder / PROCESSOR_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        self.tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Processor:
+        """What `save` wrote.
+
+        Raises:
+            ValueError: processor.json does not hold what it should.
+        """
+        content = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
+        try:
+            world_spec = _world_spec_of(content["world_spec"])
+            statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
+            instruction_length = int(content["instruction_length"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{PROCESSOR_FILE} lacks or misuses {error}") from error
+        return cls(
+            world_spec=world_spec,
+            normalisations={
+                name: _normalisation(feature, getattr(world_spec, name), statistics)
+                for name, feature in _FEATURES.items()
+            },
+            tokenizer=Tokenizer.from_file(str(folder / TOKENIZER_FILE)),
+            instruction_length=instruction_length,
+        )
+
+    def _tokenise(self, instruction: str) -> tuple[Tensor, Tensor]:
+        encoding = self.tokenizer.encode(instruction)
+        return torch.tensor(encoding.ids), torch.tensor(encoding.attention_mask, dtype=torch.bool)  # [I] each
+
+    def _encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
+        encoded = {}
+        for camera in self.world_spec.cameras:
+            if camera.name not in frames:
+                raise ValueError(f"camera {camera.name!r} is not observed; cameras: {', '.join(frames)}")
+            tensor = torch.as_tensor(frames[camera.name])
+            if tensor.dtype != torch.uint8 or tensor.shape[1:] != (camera.height, camera.width, 3):
+                raise ValueError(
+                    f"camera {camera.name!r} gives {tensor.dtype} {tuple(tensor.shape)}, "
+                    f"expected torch.uint8 (B, {camera.height}, {camera.width}, 3)"
+                )
+            encoded[camera.name] = tensor
+        return encoded
+
+    def _encode_state(self, state: ArrayLike | Tensor) -> Tensor:
+        tensor = torch.as_tensor(state, dtype=torch.float32)
+        size = self.world_spec.state.size
+        if tensor.ndim != 2 or tensor.shape[1] != size:
+            raise ValueError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
+        return self.normalisations["state"](tensor).clamp(-_STATE_LIMIT, _STATE_LIMIT)
+
+
+def _normalisation(
+    feature: str, vector: VectorSpec, statistics: Mapping[str, Mapping[str, ArrayLike]]
+) -> Normalisation:
+    """Checked mean and std of one vector."""
+    if not vector.size:
+        return Normalisation(mean=np.zeros(0, np.float32), std=np.ones(0, np.float32))
+    if feature not in statistics:
+        raise ValueError(f"statistics of {feature!r} are missing; there are: {', '.join(statistics) or 'none'}")
+    values = {}
+    for key in ("mean", "std"):
+        if key not in statistics[feature]:
+            raise ValueError(f"statistics of {feature!r} have no {key!r}; there are: {', '.join(statistics[feature])}")
+        value = np.asarray(statistics[feature][key], np.float32)
+        if value.shape != (vector.size,) or not np.isfinite(value).all():
+            raise ValueError(f"{key} of {feature!r} must be {vector.size} finite numbers, got {value.tolist()}")
+        values[key] = value
+    return Normalisation(mean=values["mean"], std=np.maximum(values["std"], np.float32(_MIN_STD)))
+
+
+def _differences(expected: WorldSpec, given: WorldSpec) -> list[str]:
+    """What a policy for the one would stumble over in the other."""
+    found = []
+    sizes = {camera.name: (camera.height, camera.width) for camera in given.cameras}
+    for camera in expected.cameras:
+        if camera.name not in sizes:
+            found.append(f"camera {camera.name!r} is missing; cameras: {', '.join(sizes)}")
+        elif sizes[camera.name] != (camera.height, camera.width):
+            height, width = sizes[camera.name]
+            found.append(f"camera {camera.name!r} is {height}x{width}, expected {camera.height}x{camera.width}")
+    for name in ("state", "action"):
+        ours, theirs = getattr(expected, name), getattr(given, name)
+        for key in ("names", "units"):
+            if getattr(ours, key) != getattr(theirs, key):
+                found.append(f"{name} {key} are {getattr(theirs, key)}, expected {getattr(ours, key)}")
+    if abs(expected.control_dt_s - given.control_dt_s) > 1e-9:
+        found.append(f"control_dt_s is {given.control_dt_s}, expected {expected.control_dt_s}")
+    return found
+
+
+def _world_spec_of(content: Mapping[str, Any]) -> WorldSpec:
+    """The inverse of dataclasses.asdict, after JSON."""
+    vectors = {
+        name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
+        for name in ("state", "action", "localization")
+    }
+    cameras = tuple(CameraSpec(**camera) for camera in content["cameras"])
+    return WorldSpec(cameras=cameras, control_dt_s=content["control_dt_s"], **vectors)
