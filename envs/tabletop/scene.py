@@ -29,6 +29,8 @@ CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M = 0.0235, 0.0225
 OBJECT_HALF_HEIGHT_M = 0.0225
 """Cubes and cylinders are equally high, so that either can be stacked on the other."""
 OBJECT_MASS_KG = 0.08
+SLIDING_FRICTION = 0.4
+"""Between things and the table. Fingers have 1.5; were the product of the two above 1, a pushed thing would jam."""
 BOWL_RADIUS_M, BOWL_HEIGHT_M, BOWL_WALLS = 0.058, 0.03, 8
 ZONE_RADIUS_M = 0.055
 DRAWER_TRAVEL_M = 0.11
@@ -158,6 +160,7 @@ def _add_room(spec: mujoco.MjSpec) -> None:
         pos=(0.4, 0, -0.02),
         rgba=(0.8, 0.8, 0.8, 1),
         material="plain",
+        friction=(SLIDING_FRICTION, 0.005, 0.0001),
     )
 
 
@@ -197,7 +200,7 @@ def _add_object(spec: mujoco.MjSpec, name: str) -> None:
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=(CUBE_HALF_M, CUBE_HALF_M, CUBE_HALF_M),
         mass=OBJECT_MASS_KG,
-        friction=(0.8, 0.01, 0.0005),
+        friction=(SLIDING_FRICTION, 0.01, 0.0005),
         condim=4,
         rgba=(1, 0, 0, 1),
     )

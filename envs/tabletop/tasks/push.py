@@ -12,6 +12,7 @@ from envs.tabletop.task import Array, Task, View
 
 IN_ZONE_M = 0.032
 CORRIDOR_M = 0.085
+BOWL_CORRIDOR_M = 0.105
 
 
 class Push(Task):
@@ -63,10 +64,13 @@ class Push(Task):
 
 
 def corridor_is_free(episode: Episode, start: NDArray[np.float64], end: NDArray[np.float64]) -> bool:
-    """No other object stands within reach of a push from `start` to `end`, run-up included."""
+    """No other object and no bowl stands within reach of a push from `start` to `end`, run-up included."""
     way = (end - start) / np.linalg.norm(end - start)
     begin = start - 0.08 * way
     others = np.delete(episode.object_xy_m, episode.target, axis=0)
-    along = np.clip((others - begin) @ way, 0, np.linalg.norm(end - begin))
+    bowls = episode.receptacle_xy_m if episode.receptacle == "bowl" else np.empty((0, 2))
+    obstacles = np.concatenate((others, bowls))
+    clearance_m = np.concatenate((np.full(len(others), CORRIDOR_M), np.full(len(bowls), BOWL_CORRIDOR_M)))
+    along = np.clip((obstacles - begin) @ way, 0, np.linalg.norm(end - begin))
     nearest = begin + along[:, None] * way
-    return bool((np.linalg.norm(others - nearest, axis=1) > CORRIDOR_M).all())
+    return bool((np.linalg.norm(obstacles - nearest, axis=1) > clearance_m).all())
