@@ -1,6 +1,6 @@
 """A run's folder: what was asked, on what, with what, and where everything it makes lies.
 
-    run.json        config, seed, versions, git commit, machine, and every session with its command, time and memory
+    run.json        config, and every session: command, versions, git commit, machine, time, memory, outcome
     checkpoints/    000120/pretrained_model and what resuming needs, numbered by update
     dataset/        demonstrations and rollouts, one LeRobotDataset
     tensorboard/    event files
@@ -128,26 +128,25 @@ class RunFolder:
         _write_json(self.record_file, record)
 
 
-def start_run(root: Path, config: DataclassInstance, *, seed: int, resume: bool = False) -> RunFolder:
+def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
     """Begin a run in `root`, or with `resume` go on with the one that is there.
 
     Args:
-        config: resolved; every field must be a plain value, a path or another dataclass.
+        root: the run's folder; it must be new or empty, unless resuming.
+        config: resolved, seeds included; every field is a plain value, a path or another dataclass.
+        resume: go on with the run in `root`.
 
     Raises:
-        ValueError: the folder holds another run or other files; there is no run to resume; or the run there has another
-            config or seed.
+        ValueError: the folder holds another run or other files, there is no run to resume, or the run there has another
+            config.
     """
     folder = RunFolder(root)
-    asked = json.loads(_to_json({"config": asdict(config), "seed": seed}))
+    asked = json.loads(_to_json(asdict(config)))
     if resume:
         if not folder.record_file.exists():
             raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
-        there = folder.record
-        changes = [
-            f"{key} was {old!r}, now {new!r}"
-            for key, old, new in _differences({k: there[k] for k in asked}, asked, prefix="")
-        ]
+        there = folder.record["config"]
+        changes = [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(there, asked, prefix="")]
         if changes:
             raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
         return folder
@@ -156,7 +155,7 @@ def start_run(root: Path, config: DataclassInstance, *, seed: int, resume: bool 
     if root.exists() and any(root.iterdir()):
         raise ValueError(f"{root} is not empty and holds no run; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(folder.record_file, asked | {"sessions": []})
+    _write_json(folder.record_file, {"config": asked, "sessions": []})
     return folder
 
 

@@ -21,49 +21,50 @@ class Optimiser:
 class Config:
     tasks: tuple[str, ...] = ("lift", "stack")
     weights: Path = Path("weights")
+    seed: int = 0
     optimiser: Optimiser = field(default_factory=Optimiser)
 
 
-def test_the_resolved_config_and_seed_are_on_disk_from_the_start(tmp_path: Path) -> None:
-    run = start_run(tmp_path / "run", Config(), seed=3)
+def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["seed"] == 3
     assert record["config"] == {
         "tasks": ["lift", "stack"],
         "weights": "weights",
+        "seed": 0,
         "optimiser": {"learning_rate": 1e-3, "betas": [0.9, 0.95]},
     }
     assert open_run(tmp_path / "run") == run
 
 
 def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path: Path) -> None:
-    start_run(tmp_path / "run", Config(), seed=0)
+    start_run(tmp_path / "run", Config())
     with pytest.raises(ValueError, match="already holds a run; --resume"):
-        start_run(tmp_path / "run", Config(), seed=0)
+        start_run(tmp_path / "run", Config())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
     with pytest.raises(ValueError, match="not empty and holds no run"):
-        start_run(tmp_path / "photos", Config(), seed=0)
+        start_run(tmp_path / "photos", Config())
 
 
 def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run in"):
-        start_run(tmp_path / "run", Config(), seed=0, resume=True)
-    start_run(tmp_path / "run", Config(), seed=0)
-    assert start_run(tmp_path / "run", Config(), seed=0, resume=True).root == tmp_path / "run"
-    other = replace(Config(), optimiser=Optimiser(learning_rate=0.1))
-    with pytest.raises(ValueError, match=r"config\.optimiser\.learning_rate was 0\.001, now 0\.1; seed was 0, now 1"):
-        start_run(tmp_path / "run", other, seed=1, resume=True)
+        start_run(tmp_path / "run", Config(), resume=True)
+    start_run(tmp_path / "run", Config())
+    assert start_run(tmp_path / "run", Config(), resume=True).root == tmp_path / "run"
+    other = replace(Config(), optimiser=Optimiser(learning_rate=0.1), seed=1)
+    with pytest.raises(ValueError, match=r"optimiser\.learning_rate was 0\.001, now 0\.1; seed was 0, now 1"):
+        start_run(tmp_path / "run", other, resume=True)
 
 
 def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="plain values"):
-        start_run(tmp_path / "run", replace(Config(), tasks={"lift"}), seed=0)
+        start_run(tmp_path / "run", replace(Config(), tasks={"lift"}))
     assert not (tmp_path / "run").exists()
 
 
 def test_every_session_says_how_it_was_called_how_long_it_ran_and_how_it_ended(tmp_path: Path) -> None:
-    run = start_run(tmp_path / "run", Config(), seed=0)
+    run = start_run(tmp_path / "run", Config())
 
     def stopped_by_the_user() -> None:
         with run.session(["llamarm", "train", "tiny"]):
@@ -92,7 +93,7 @@ def test_the_commit_is_known_in_a_checkout() -> None:
 
 
 def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Path) -> None:
-    run = start_run(tmp_path / "run", Config(), seed=0)
+    run = start_run(tmp_path / "run", Config())
     assert run.last_checkpoint() is None
     with pytest.raises(ValueError, match="neither a policy"):
         policy_folder(run.root)
