@@ -1,0 +1,253 @@
+"""Datasets -> random training batches, fast enough that the learner doesn't wait.
+
+Step s of seed r is a pure function of (r, s): rows s*B .. s*B+B-1 of an endless sequence that goes through every row
+once per epoch, each epoch in an order of its own. So a run resumed at step s sees the batches it would have seen.
+
+Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
+imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
+(Teaching the repeated action would teach a policy of relative motions to push on after it is done.)
+
+Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import WorldSpec
+from rollout.dataset_read import read_stats
+from rollout.dataset_schema import differences, read_world_spec
+from rollout.dataset_stats import FeatureStats, aggregate
+from rollout.frame_cache import open_cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows to learn from: arrays of their own, which torch.from_numpy shares without a copy."""
+
+    frames: dict[str, NDArray[np.uint8]]
+    """{camera: [B, H, W, 3]}, RGB."""
+    state: NDArray[np.float32]
+    """[B, S], units of WorldSpec.state."""
+    instruction_id: NDArray[np.int64]
+    """Into TrainingData.instructions, [B]."""
+    action: NDArray[np.float32]
+    """What to imitate, [B, K, A] in [-1, 1]."""
+    mask: NDArray[np.bool_]
+    """False where the episode had ended, [B, K]; always True in the first column."""
+    localization: NDArray[np.float32]
+    """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
+    episode: NDArray[np.int64]
+    """Into TrainingData.episodes, [B]."""
+
+
+class TrainingData:
+    """The rows of one or more datasets of one kind of world that were selected to train (or to validate) on."""
+
+    def __init__(
+        self,
+        roots: Sequence[str | Path],
+        *,
+        only_successful: bool = False,
+        held_out_share: float = 0.0,
+        split: Literal["train", "held_out"] = "train",
+    ) -> None:
+        """Open the datasets, decoding into their caches what is not there yet.
+
+        Args:
+            roots: folders of datasets.
+            only_successful: leave out episodes that failed.
+            held_out_share: the share of episodes, decided by their spec's id, that split "train" leaves out.
+            split: "held_out" selects just those episodes.
+
+        Raises:
+            ValueError: no roots, datasets that differ in cameras, dimensions or rate, or no row left.
+        """
+        if not roots:
+            raise ValueError("expected at least one dataset, got none")
+        self._datasets = [open_cache(root) for root in roots]
+        first = self._datasets[0]
+        for other in self._datasets[1:]:
+            lines = [d for key in ("fps", "features") for d in differences(first.info[key], other.info[key], key)]
+            if lines:
+                raise ValueError(f"{other.root} is of another kind than {first.root}:\n  " + "\n  ".join(lines))
+        self.instructions: list[str] = []
+        """Every instruction of the datasets; batches name them by position."""
+        self.episodes: list[dict[str, Any]] = []
+        """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in."""
+        spans: list[tuple[int, int, int, int]] = []
+        ids: dict[str, int] = {}
+        for number, dataset in enumerate(self._datasets):
+            start = 0
+            for row in dataset.episodes:
+                span = (number, start, start + row["length"], ids.setdefault(row["tasks"][0], len(ids)))
+                start += row["length"]
+                held_out = _share_of(row.get("spec_id", f"{dataset.root.name}/{row['episode_index']}")) < held_out_share
+                if held_out == (split == "held_out") and (not only_successful or _succeeded(row, dataset.root)):
+                    self.episodes.append(row | {"dataset": str(dataset.root)})
+                    spans.append(span)
+        self.instructions = list(ids)
+        if not spans:
+            raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
+        self._dataset, self._start, self._end, self._instruction = np.array(spans, np.int64).T
+        lengths = self._end - self._start
+        self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]
+        before = np.cumsum(lengths) - lengths
+        self._row = np.arange(len(self._episode)) + np.repeat(self._start - before, lengths)  # [R], within its dataset
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._row)
+
+    @cached_property
+    def world_spec(self) -> WorldSpec:
+        """Of the recorded world.
+
+        Raises:
+            ValueError: another writer made the dataset.
+        """
+        return read_world_spec(self._datasets[0].info)
+
+    @cached_property
+    def stats(self) -> dict[str, FeatureStats]:
+        """Statistics of all episodes of the datasets, selected or not, from their stats.json.
+
+        Raises:
+            ValueError: a dataset has none.
+        """
+        parts = [read_stats(dataset.root) for dataset in self._datasets]
+        return {key: aggregate([part[key] for part in parts]) for key in parts[0]}
+
+    def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+        """The rows of one training step, [B]."""
+        epoch, position = np.divmod(step * batch_size + np.arange(batch_size), self.num_rows)
+        rows = np.empty(batch_size, np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            rows[here] = _order(self.num_rows, seed, int(e))[position[here]]
+        return rows
+
+    def gather(self, rows: NDArray[np.int64], chunk_length: int) -> Batch:
+        """These rows as a batch; rows of one dataset stand together, otherwise in the given order."""
+        rows = rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]
+        episode, row = self._episode[rows], self._row[rows]
+        bounds = np.searchsorted(self._dataset[episode], np.arange(len(self._datasets) + 1)).tolist()
+        parts = [slice(a, b) for a, b in pairwise(bounds)]
+        steps = row[:, None] + np.arange(chunk_length)  # [B, K]
+        end = self._end[episode][:, None]
+        ahead = np.minimum(steps, end - 1)
+
+        def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
+            return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
+
+        return Batch(
+            frames={c: _take([d.frames[c] for d in self._datasets], row, parts) for c in self._datasets[0].frames},
+            state=take("state", row),
+            instruction_id=self._instruction[episode],
+            action=take("action", ahead),
+            mask=steps < end,
+            localization=take("localization", row),
+            episode=episode,
+        )
+
+    def batches(
+        self, batch_size: int, chunk_length: int, *, seed: int, start_step: int = 0, prefetch: int = 4
+    ) -> BatchStream:
+        """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread."""
+        return BatchStream(
+            lambda step: self.gather(self.rows_at(step, batch_size, seed), chunk_length), start_step, prefetch
+        )
+
+
+class BatchStream(Iterator[Batch]):
+    """An iterator that prepares `prefetch` batches ahead, and knows how long it was waited for."""
+
+    def __init__(self, make: Callable[[int], Batch], start_step: int, prefetch: int) -> None:
+        self.wait_s = 0.0
+        """Time that the consumer has spent waiting for data."""
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(prefetch)
+        self._stop = threading.Event()
+        # The thread must not hold the stream: dropping the stream is what ends the thread.
+        arguments = (make, start_step, self._ready, self._stop)
+        self._thread = threading.Thread(target=_prepare, args=arguments, name="batches", daemon=True)
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, self._stop.set)
+
+    def __next__(self) -> Batch:
+        if self._stop.is_set():
+            raise StopIteration
+        began_s = time.perf_counter()
+        batch = self._ready.get()
+        self.wait_s += time.perf_counter() - began_s
+        if isinstance(batch, BaseException):
+            self.close()
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _prepare(
+    make: Callable[[int], Batch], step: int, ready: queue.Queue[Batch | BaseException], stop: threading.Event
+) -> None:
+    while not stop.is_set():
+        try:
+            made: Batch | BaseException = make(step)
+        except BaseException as error:  # It belongs to the consumer, whatever it is.
+            made = error
+        step += 1
+        while not stop.is_set():
+            try:
+                ready.put(made, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        if isinstance(made, BaseException):
+            return
+
+
+def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[Any]:
+    """arrays[i][index[parts[i]]] for every i, joined."""
+    taken = np.empty((*index.shape, *arrays[0].shape[1:]), arrays[0].dtype)
+    for array, part in zip(arrays, parts, strict=True):
+        # mode="clip" lets numpy write to `out` directly; the index is within bounds by construction.
+        np.take(array, index[part], axis=0, out=taken[part], mode="clip")
+    return taken
+
+
+@lru_cache(maxsize=4)
+def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+
+
+def _share_of(spec_id: str) -> float:
+    """A number in [0, 1) that belongs to this id for ever."""
+    return int.from_bytes(hashlib.sha256(spec_id.encode()).digest()[:8], "big") / 2**64
+
+
+def _succeeded(row: dict[str, Any], root: Path) -> bool:
+    if "success" not in row:
+        raise ValueError(f"{root} doesn't say which of its episodes succeeded; only_successful needs that")
+    return row["success"]

@@ -1,0 +1,196 @@
+"""Training batches: what is in them, that they come again after a resume, and the cache that they are read from."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
+
+from envs.types import CameraSpec
+from rollout import frame_cache
+from rollout.batches import Batch, BatchStream, TrainingData
+from rollout.collect import collect
+from rollout.dataset import DatasetWriter
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+
+
+def write(root: Path, seeds: range) -> dict[int, Trajectory]:
+    world = FakeWorld(2)
+    found = collect(CountingPolicy(3), world, [fake_spec(s) for s in seeds], all_frames=True)
+    recorded = {t.spec.seed: t for t in found}
+    with DatasetWriter(root, WORLD_SPEC, robot_type="fake") as writer:
+        for seed in seeds:
+            writer.append(recorded[seed])
+    return recorded
+
+
+def assert_same(a: Batch, b: Batch) -> None:
+    for field in dataclasses.fields(Batch):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        for key in x if isinstance(x, dict) else [...]:
+            np.testing.assert_array_equal(x[key], y[key], err_msg=field.name)
+
+
+def test_a_batch_holds_the_recorded_rows_and_masks_what_lies_beyond_the_end(tmp_path: Path) -> None:
+    recorded = write(tmp_path / "a", range(4)) | write(tmp_path / "b", range(4, 7))
+    data = TrainingData([tmp_path / "a", tmp_path / "b"])
+    assert data.num_rows == sum(episode_length(s) for s in range(7))
+    batch = data.gather(np.random.default_rng(0).permutation(data.num_rows), 4)
+    seen = set()
+    for i in range(data.num_rows):
+        row = data.episodes[batch.episode[i]]
+        t, step = recorded[row["seed"]], int(batch.state[i, 0])
+        seen.add((row["seed"], step))
+        for camera in t.frames:
+            np.testing.assert_array_equal(batch.frames[camera][i], t.frames[camera][step])
+        np.testing.assert_array_equal(batch.localization[i], t.localization[step])
+        assert data.instructions[batch.instruction_id[i]] == t.instruction
+        left = t.num_steps - step
+        np.testing.assert_array_equal(batch.mask[i], np.arange(4) < left)
+        expected = [t.label[min(step + k, t.num_steps - 1)] for k in range(4)]
+        np.testing.assert_array_equal(batch.action[i], expected)
+    assert len(seen) == data.num_rows
+
+
+def test_labels_are_taught_and_not_what_was_executed(tmp_path: Path) -> None:
+    world = FakeWorld(1)
+    policy = ExpertPolicy(world, noise_std=0.5, noise_share=1.0)
+    with DatasetWriter(tmp_path / "a", WORLD_SPEC, robot_type="fake") as writer:
+        for t in collect(policy, world, [fake_spec(1)]):
+            writer.append(t)
+    batch = TrainingData([tmp_path / "a"]).gather(np.arange(4), 1)
+    np.testing.assert_allclose(batch.action[:, 0, 0], 0.1, rtol=1e-6)
+
+
+def test_a_run_resumed_at_a_step_sees_the_same_batches(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(5))
+    with TrainingData([tmp_path / "a"]).batches(8, 3, seed=1) as stream:
+        first = list(islice(stream, 9))
+    with TrainingData([tmp_path / "a"]).batches(8, 3, seed=1, start_step=5, prefetch=1) as stream:
+        for batch in first[5:]:
+            assert_same(batch, next(stream))
+    with TrainingData([tmp_path / "a"]).batches(8, 3, seed=2) as stream:
+        assert not np.array_equal(next(stream).state, first[0].state)
+
+
+def test_every_row_comes_once_per_epoch_in_a_new_order(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(5))
+    data = TrainingData([tmp_path / "a"])
+    rows = np.concatenate([data.rows_at(step, 7, seed=0) for step in range(2 * data.num_rows)])
+    epochs = rows.reshape(14, data.num_rows)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(data.num_rows))
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_only_successful_and_held_out_select_whole_episodes(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(60))
+    successes = TrainingData([tmp_path / "a"], only_successful=True)
+    assert {row["seed"] for row in successes.episodes} == {s for s in range(60) if succeeds(s)}
+    train = TrainingData([tmp_path / "a"], held_out_share=0.25)
+    held = TrainingData([tmp_path / "a"], held_out_share=0.25, split="held_out")
+    ids = [{row["spec_id"] for row in split.episodes} for split in (train, held)]
+    assert not ids[0] & ids[1]
+    assert len(ids[0] | ids[1]) == 60
+    assert 7 <= len(ids[1]) <= 23
+    write(tmp_path / "b", range(40, 80))
+    later = TrainingData([tmp_path / "a", tmp_path / "b"], held_out_share=0.25, split="held_out")
+    assert ids[1] <= {row["spec_id"] for row in later.episodes}
+
+
+def test_the_cache_is_extended_when_the_dataset_grew_and_rebuilt_when_it_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    monkeypatch.setattr(
+        frame_cache,
+        "read_episode",
+        lambda root, info, row: decoded.append(row["seed"]) or original(root, info, row),
+    )
+    from rollout.dataset_read import read_episode as original
+
+    write(tmp_path / "a", range(3))
+    early = TrainingData([tmp_path / "a"])
+    kept = early.gather(np.arange(early.num_rows), 2)
+    TrainingData([tmp_path / "a"])
+    assert decoded == [0, 1, 2]
+    write(tmp_path / "a", range(3, 5))
+    grown = TrainingData([tmp_path / "a"])
+    assert decoded == [0, 1, 2, 3, 4]
+    assert grown.num_rows == sum(episode_length(s) for s in range(5))
+    shutil.rmtree(tmp_path / "a")
+    write(tmp_path / "a", range(10, 15))
+    replaced = TrainingData([tmp_path / "a"])
+    assert decoded[5:] == [10, 11, 12, 13, 14]
+    assert replaced.gather(np.arange(1), 2).frames["front"][0, -1, -1, 0] == 10
+    assert_same(kept, early.gather(np.arange(early.num_rows), 2))
+
+
+def test_what_a_killed_process_left_in_the_cache_is_made_good(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(3))
+    data = TrainingData([tmp_path / "a"])
+    expected = data.gather(np.arange(data.num_rows), 2)
+    cache = tmp_path / "a.cache"
+    with (cache / "frames.front.bin").open("ab") as file:
+        file.write(b"half a frame")
+    write(tmp_path / "a", range(3, 4))
+    extended = TrainingData([tmp_path / "a"])
+    assert_same(expected, extended.gather(np.arange(data.num_rows), 2))
+    assert extended.gather(np.array([data.num_rows]), 2).frames["front"][0, -1, -1, 0] == 3
+    (cache / "frames.wrist.bin").unlink()
+    assert_same(expected, TrainingData([tmp_path / "a"]).gather(np.arange(data.num_rows), 2))
+    (cache / "manifest.json").unlink()
+    assert_same(expected, TrainingData([tmp_path / "a"]).gather(np.arange(data.num_rows), 2))
+
+
+def test_statistics_cover_all_datasets_and_their_absence_is_an_error(tmp_path: Path) -> None:
+    recorded = [*write(tmp_path / "a", range(3)).values(), *write(tmp_path / "b", range(3, 8)).values()]
+    stats = TrainingData([tmp_path / "a", tmp_path / "b"]).stats
+    rows = np.concatenate([t.label for t in recorded])
+    np.testing.assert_allclose(stats["action"]["mean"], rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stats["action"]["std"], rows.std(0), rtol=1e-5)
+    (tmp_path / "b/meta/stats.json").unlink()
+    with pytest.raises(ValueError, match=r"stats\.json is missing"):
+        _ = TrainingData([tmp_path / "a", tmp_path / "b"]).stats
+
+
+def test_datasets_of_different_kinds_or_without_rows_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(2))
+    other = dataclasses.replace(WORLD_SPEC, cameras=(CameraSpec(name="front", height=32, width=24),))
+    with DatasetWriter(tmp_path / "b", other, robot_type="fake") as writer:
+        with pytest.raises(ValueError, match="has no episodes yet"):
+            TrainingData([tmp_path / "b"])
+        for t in collect(CountingPolicy(1), FakeWorld(1, other), [fake_spec(0)]):
+            writer.append(t)
+    with pytest.raises(ValueError, match=r"another kind.*\n.*shape: \[16, 24, 3\], not \[32, 24, 3\]"):
+        TrainingData([tmp_path / "a", tmp_path / "b"])
+    write(tmp_path / "c", range(0, 3, 3))
+    with pytest.raises(ValueError, match=r"no episode of .* was selected"):
+        TrainingData([tmp_path / "c"], only_successful=True)
+
+
+def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on() -> None:
+    def make(step: int) -> Batch:
+        if step == 2:
+            raise RuntimeError("the disk is gone")
+        time.sleep(0.05)
+        empty: dict[str, Any] = {field.name: np.zeros(0) for field in dataclasses.fields(Batch)}
+        return Batch(**empty)
+
+    stream = BatchStream(make, 0, 2)
+    next(stream)
+    assert 0.03 < stream.wait_s < 0.5
+    time.sleep(0.15)
+    before = stream.wait_s
+    next(stream)
+    assert stream.wait_s - before < 0.03
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        next(stream)
