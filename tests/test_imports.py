@@ -1,0 +1,158 @@
+"""The house has one arrow: envs -> vla_model -> rollout -> agent, and a heavy library lives in one room.
+
+Read from the sources, so that imports inside functions and under TYPE_CHECKING count like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "envs": (),
+    "vla_model": ("envs.types",),
+    "rollout": ("envs", "vla_model"),
+    "agent": ("envs", "vla_model", "rollout"),
+}
+"""Room: what it may import of the other rooms, each entry with all that lies below it."""
+
+OWNER = {
+    "gymnasium": "envs",
+    "mujoco": "envs",
+    "mujoco_warp": "envs",
+    "warp": "envs",
+    "peft": "vla_model",
+    "transformers": "vla_model",
+    "av": "rollout",
+    "pyarrow": "rollout",
+    "ray": "rollout",
+}
+"""Library: the only room that may import it."""
+
+EXCEPTIONS = {
+    ("agent/films.py", "av"): "films are for people: other codec settings and other frames than a dataset's videos",
+}
+"""(file, library): why it may import a library that another room owns."""
+
+TOO_HEAVY = {
+    "envs.types": {"mujoco", "mujoco_warp", "gymnasium", "torch"},
+    "vla_model": {"ray", "mujoco", "transformers", "torch"},
+    "rollout.collect": {"ray", "mujoco", "torch"},
+}
+"""Module: libraries that importing it must not load."""
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything a file imports; `from a import b` imports a.b."""
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def violations(root: Path) -> list[str]:
+    """Every import below root that the tables forbid, with what they allow."""
+    found = []
+    for room, allowed in MAY_IMPORT.items():
+        for path in sorted((root / room).rglob("*.py")):
+            where = path.relative_to(root).as_posix()
+            for line, name in imports(path):
+                top = name.partition(".")[0]
+                if top in MAY_IMPORT and top != room and not any(f"{name}.".startswith(f"{a}.") for a in allowed):
+                    may = ", ".join(allowed) or "nothing"
+                    found.append(f"{where}:{line} imports {name}; of the other rooms, {room} may import: {may}")
+                owner = OWNER.get(top, room)
+                if owner != room and (where, top) not in EXCEPTIONS:
+                    found.append(f"{where}:{line} imports {name}; only {owner} may import {top}")
+    return found
+
+
+def test_every_import_follows_the_arrow() -> None:
+    assert not (found := violations(ROOT)), "\n" + "\n".join(found)
+
+
+def test_every_exception_is_still_used() -> None:
+    for file, library in EXCEPTIONS:
+        names = {name.partition(".")[0] for _, name in imports(ROOT / file)}
+        assert library in names, f"{file} no longer imports {library}: drop its exception"
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_opens_with_its_docstring_and_nothing_else(room: str) -> None:
+    (only,) = ast.parse((ROOT / room / "__init__.py").read_text()).body
+    assert isinstance(only, ast.Expr)
+    assert isinstance(only.value, ast.Constant)
+    assert isinstance(only.value.value, str)
+
+
+@pytest.mark.parametrize("module", TOO_HEAVY)
+def test_importing_a_light_module_loads_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({TOO_HEAVY[module]!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.split(), f"import {module} loads {done.stdout}"
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "message"),
+    [
+        (
+            "envs/world.py",
+            "import vla_model.types",
+            "envs/world.py:1 imports vla_model.types; of the other rooms, envs",
+        ),
+        (
+            "vla_model/model.py",
+            "from envs import make",
+            "imports envs.make; of the other rooms, vla_model may import: envs",
+        ),
+        (
+            "vla_model/model.py",
+            "def f():\n    from rollout.types import Trajectory",
+            "vla_model/model.py:2 imports rollout",
+        ),
+        ("rollout/collect.py", "if TYPE_CHECKING:\n    import agent.loop", "rollout/collect.py:2 imports agent.loop"),
+        (
+            "agent/deep/er/loop.py",
+            "import mujoco.batch as b",
+            "agent/deep/er/loop.py:1 imports mujoco.batch; only envs may",
+        ),
+        (
+            "agent/serve.py",
+            "from ray import remote",
+            "agent/serve.py:1 imports ray.remote; only rollout may import ray",
+        ),
+        (
+            "rollout/weights.py",
+            "import os, transformers",
+            "imports transformers; only vla_model may import transformers",
+        ),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path: Path, file: str, source: str, message: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    (found,) = violations(tmp_path)
+    assert message in found
+
+
+def test_what_the_tables_allow_is_not_reported(tmp_path: Path) -> None:
+    allowed = {
+        "envs/sim.py": "import mujoco\nimport envs.types\nfrom . import gl",
+        "vla_model/policy.py": "from envs.types import Observation\nfrom envs import types\nimport transformers, torch",
+        "rollout/workers.py": "import ray\nimport envs.make, vla_model.policy\nimport rollout.collect",
+        "agent/loop.py": "import envs, vla_model, rollout.workers, agent.learner, numpy",
+        "agent/films.py": "import av",
+    }
+    for file, source in allowed.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(source)
+    assert violations(tmp_path) == []
