@@ -2,8 +2,8 @@
 
     x <- x + MoE_l(norm(x))   for each layer l;   parameters = W norm(x)
 
-A distribution is a class with `loss`, `sample`, `mode`, `log_prob` (where `has_log_prob`) and `num_parameters`; a new one
-is a new class with its name in DISTRIBUTIONS.
+A distribution is a class with `loss`, `sample`, `mode`, `log_prob` (where `has_log_prob`) and `num_parameters`; a new
+one is a new class with its name in DISTRIBUTIONS.
 
 Shape letters: B batch, K chunk length, A action dims, d decoder width, P parameters per action dim.
 """

@@ -3,13 +3,14 @@
     [instruction tokens] | [image tokens, camera by camera][state token][action queries]
          the prefix      |                        the rest
 
-Attention is causal, so nothing in the prefix depends on the rest: an instruction's keys and values are computed once per
-episode (`InstructionPrefix`) and every decision runs only the rest. Training takes the same two steps, with gradients
-through both, so what is cached at rollout and what is trained are one computation.
+Attention is causal, so nothing in the prefix depends on the rest: an instruction's keys and values are computed once
+per episode (`InstructionPrefix`) and every decision runs only the rest. Training takes the same two steps, with
+gradients through both, so what is cached at rollout and what is trained are one computation.
 
 Padded instruction tokens are masked, and the rest always begins at position I, whatever the length of an instruction.
 
-Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head size.
+Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head
+size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VLAConfig: everything that decides the shape of a model, and the named sizes.
 
-A size is a function from a WorldSpec to a VLAConfig, so a new size or family is a new function (or a new file with one),
-and a config.json alone rebuilds the network.
+A size is a function from a WorldSpec to a VLAConfig, so a new size or family is a new function (or a new file with
+one), and a config.json alone rebuilds the network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from envs.types import WorldSpec
 
 @strict
 class VLAConfig(PretrainedConfig):
-    """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` refuses an empty one."""
+    """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` refuses such."""
 
     model_type = "llamarm_vla"
 

@@ -1,4 +1,4 @@
-"""Mixture of Experts: a router sends each token to k of E gated MLPs. The one place that knows how experts are executed.
+"""Mixture of Experts: a router sends each token to k of E gated MLPs. The only place that knows how they are run.
 
 For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
 

@@ -28,7 +28,8 @@ class VLAPolicy:
     """Policy of vla_model/types.py.
 
     Which worlds: `begin` makes a world known, `act` is asked for the N worlds of its observation. A world that never
-    began gets zeros. N may change between two acts only if worlds began in between: they are kept, all others forgotten.
+    began gets zeros. N may change between two acts only if worlds began in between: they are kept, all others
+    are forgotten.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class VLAPolicy:
         self.processor = processor
         self.version = version
         self.expert_usage: NDArray[np.float32] | None = None
-        """float32 [N, layers, E]: fraction of the top-k choices of the latest act; zeros for worlds that never began."""
+        """float32 [N, layers, E]: share of the top-k choices of the latest act; zeros for worlds that never began."""
         self._sample = sample
         self._seed = seed
         self._device = next(model.parameters()).device

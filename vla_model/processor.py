@@ -3,7 +3,8 @@
 The two directions are one object, saved with the weights, so a policy cannot be used with another normalisation than it
 was trained with. It belongs to one WorldSpec and `check` says how another differs.
 
-Shape letters: B batch, I instruction tokens, K chunk length, A action dims, S state dims, L localization dims, H x W pixels.
+Shape letters: B batch, I instruction tokens, K chunk length, A action dims, S state dims, L localization dims, H x W
+pixels.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     features -> M heatmaps -> the expected x, y of each (spatial softmax, Levine et al. 2016) -> one keypoint token
 
 A small policy fails by not seeing where things are, so the keypoints keep sub-cell positions that pooled tokens lose.
-Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm and BatchNorm were not chosen because the
-first is slow in bf16 on CPUs and the second sees other numbers in training than at rollout.
+Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm and BatchNorm were not chosen because
+the first is slow in bf16 on CPUs and the second sees other numbers in training than at rollout.
 
 Shape letters: B batch, H x W pixels, C channels, h x w cells, g side of the token grid, M keypoints, d decoder width.
 """
@@ -15,6 +15,7 @@ Shape letters: B batch, H x W pixels, C channels, h x w cells, g side of the tok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class CameraTower(nn.Module):
         self.halvings = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(before, after, 3, 2, padding=1), ChannelNorm(after), nn.SiLU())
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         self.blocks = nn.ModuleList(FilmBlock(channels, config.hidden_size) for _ in range(config.vision_blocks))
@@ -110,7 +111,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def spatial_softmax(heatmaps: Tensor) -> Tensor:
-    """Expected position under each map's softmax: [B, M, h, w] -> float32 [B, M, 2], x to the right, y down, in [-1, 1].
+    """Expected position under each map's softmax: [B, M, h, w] -> float32 [B, M, 2], x right, y down, in [-1, 1].
 
     A position is the centre of a cell, so cell i of w lies at (2 i + 1) / w - 1.
     """
