@@ -123,10 +123,15 @@ HOME_QPOS_RAD = (0.0, -0.18483, 0.0, -2.49674, 0.0, 2.31191, 0.7854)
 
 
 def add_arm(spec: mujoco.MjSpec) -> None:
-    """Add the arm at the origin: joints joint1..7 and finger1..2, actuators of the same names, site "tcp", camera "wrist"."""
+    """Add the arm at the origin: joints joint1..7 and finger1..2, actuators named alike, site "tcp", camera "wrist"."""
     base = spec.worldbody.add_body(name="link0", gravcomp=1)
     base.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=(0.085, 0.07, 0), pos=(0, 0, 0.07), rgba=SHELL, contype=0, conaffinity=0
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=(0.085, 0.07, 0),
+        pos=(0, 0, 0.07),
+        rgba=SHELL,
+        contype=0,
+        conaffinity=0,
     )
     parent = base
     for i, link in enumerate(LINKS, start=1):
@@ -192,9 +197,7 @@ def _add_gripper(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
         explicitinertial=True,
         gravcomp=1,
     )
-    hand.add_geom(
-        name="palm", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.022, 0.1, 0.03), pos=(0, 0, 0.03), rgba=SHELL
-    )
+    hand.add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.022, 0.1, 0.03), pos=(0, 0, 0.03), rgba=SHELL)
     hand.add_site(name="tcp", pos=(0, 0, 0.1034), size=(0.005, 0, 0), rgba=(0, 0, 0, 0))
     # Ahead of the palm and tilted back so that the fingertips are in the lower middle of the frame.
     hand.add_camera(name="wrist", pos=(0.07, 0, 0.035), quat=_wrist_camera_quat(tilt_rad=0.42), fovy=82)
@@ -240,23 +243,32 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
     finger.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.01, 0.006, 0.0155), pos=(0, side * 0.012, 0.0155), rgba=DARK
     )
-    # Ribs across the fingertip: a round rib meets a flat or a round thing in few, steady contact points, where a flat pad
-    # against a cylinder has one that wanders and lets the cylinder creep out.
+    # Ribs across the fingertip: a round rib meets a flat or a round thing in few, steady contact points, where a flat
+    # pad against a cylinder has one that wanders and lets the cylinder creep out.
     for z in (0.035, 0.0425, 0.05):
         finger.add_geom(
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
             fromto=(-0.009, side * 0.0055, z, 0.009, side * 0.0055, z),
             size=(0.0055, 0, 0),
-            rgba=DARK,
+            rgba=(0, 0, 0, 0),
             friction=(1.5, 0.02, 0.001),
             condim=4,
             priority=1,
             solref=(0.01, 1),
         )
+    # What is seen of the ribs: capsules are the dearest shapes to draw, and six of them were a fifth of a frame.
+    finger.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=(0.0125, 0.0055, 0.013),
+        pos=(0, side * 0.0055, 0.0425),
+        rgba=DARK,
+        contype=0,
+        conaffinity=0,
+    )
 
 
 def _wrist_camera_quat(tilt_rad: float) -> tuple[float, float, float, float]:
-    """Camera looking along the hand's +z (MuJoCo cameras look along their -z), up towards hand +x, tilted to the tool."""
+    """Camera looking along the hand's +z (MuJoCo cameras look along their -z), up is hand +x, tilted to the tool."""
     z_cam = np.array((np.sin(tilt_rad), 0.0, -np.cos(tilt_rad)))  # opposite of the viewing direction
     x_cam = np.array((0.0, 1.0, 0.0))
     y_cam = np.cross(z_cam, x_cam)

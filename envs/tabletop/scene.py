@@ -132,6 +132,9 @@ def _add_room(spec: mujoco.MjSpec) -> None:
     visual.headlight.specular = np.zeros(3)
     visual.global_.offwidth = visual.global_.offheight = 1024
     visual.map.znear, visual.map.zfar = 0.01, 20.0
+    # A software renderer's frame costs what its vertices cost. Against MuJoCo's 28, 16 and 4 this changes a handful of
+    # pixels of a frame of 128 x 128 and halves its time.
+    visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 16, 8, 1
     spec.stat.extent, spec.stat.center = 1.0, np.array((0.5, 0.0, 0.0))
     world = spec.worldbody
     world.add_light(
@@ -403,5 +406,3 @@ def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     quat = np.empty(4)
     mujoco.mju_mat2Quat(quat, np.stack((right, np.cross(backward, right), backward), axis=1).ravel())
     return quat
-
-
