@@ -54,7 +54,7 @@ class CpuSim:
         self.batch.forward(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_POS.value)
 
     def step(self, sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
-        """Advance simulations; returns which of all N have gone bad (non-finite or exploding numbers) since `clear`, [N]."""
+        """Advance simulations; returns which of all N went bad (numbers non-finite or exploding) since `clear`, [N]."""
         broken = np.zeros(self.batch.nsim, bool)
         try:
             self.batch.step(sims, nstep=num_steps, stage=mujoco.mjtStage.mjSTAGE_POS.value)

@@ -26,7 +26,8 @@ MAX_INSTRUCTION_CHARS = 256
 class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
     """N worlds of one suite.
 
-    Subclasses implement `reset_to`, `step_chunk`, `expert_action`, `example_spec` and `close_extras`; this class translates gymnasium's calls to them.
+    Subclasses implement `reset_to`, `step_chunk`, `expert_action`, `example_spec` and `close_extras`; this class
+    translates gymnasium's calls to them.
     """
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
@@ -59,7 +60,7 @@ class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
             all_frames: render after every action, for recorders and films.
 
         Raises:
-            ValueError: wrong shape, or a non-finite action in a running world (the message names it; nothing is stepped).
+            ValueError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).
         """
 
     @abstractmethod
@@ -118,7 +119,9 @@ class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
 
 def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
     """gymnasium's name for one world's Observation."""
-    frames = {c.name: gymnasium.spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
+    frames: dict[str, gymnasium.Space[Any]] = {
+        c.name: gymnasium.spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras
+    }
     state = gymnasium.spaces.Box(
         np.array(spec.state.low, np.float32), np.array(spec.state.high, np.float32), dtype=np.float32
     )

@@ -108,6 +108,7 @@ class ActionHead(nn.Module):
         """[B, K, d] -> the distribution of [B, K, A], and the routing of every layer."""
         routings = []
         for norm, layer in zip(self.norms, self.layers, strict=True):
+            assert isinstance(layer, MixtureOfExperts)
             update, routing = layer.forward_with_routing(norm(hidden))
             hidden = hidden + update
             routings.append(routing)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from vla_model.config import VLAConfig
 
@@ -85,7 +86,7 @@ class Backbone(nn.Module):
         ).last_hidden_state  # [B, I, d]
         weights = mask / mask.sum(1, keepdim=True)  # [B, I]
         return InstructionPrefix(
-            keys_values=tuple((layer.keys, layer.values) for layer in cache.layers),
+            keys_values=tuple(_keys_values(layer) for layer in cache.layers),
             mask=mask,
             summary=(weights[:, :, None] * hidden).sum(1),
         )
@@ -101,3 +102,8 @@ class Backbone(nn.Module):
             past_key_values=DynamicCache(prefix.keys_values, config=self.decoder.config),
             use_cache=True,
         ).last_hidden_state
+
+
+def _keys_values(layer: object) -> tuple[Tensor, Tensor]:
+    assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+    return layer.keys, layer.values

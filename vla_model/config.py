@@ -75,6 +75,12 @@ class VLAConfig(PretrainedConfig):
         assert isinstance(self.backbone, PretrainedConfig)
         return self.backbone.hidden_size
 
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the decoder knows."""
+        assert isinstance(self.backbone, PretrainedConfig)
+        return self.backbone.vocab_size
+
 
 def nano(world_spec: WorldSpec) -> VLAConfig:
     """A model small enough to train from nothing on two CPU cores: about 2.5 M parameters."""

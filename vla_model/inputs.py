@@ -51,11 +51,11 @@ def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInput
     return ModelInputs(
         frames={
             name: torch.randint(0, 256, (batch_size, height, width, 3), generator=generator, dtype=torch.uint8)
-            for name, height, width in config.cameras
+            for name, height, width in config.cameras or ()
         },
         state=torch.randn(batch_size, config.state_size, generator=generator),
         instruction_ids=torch.randint(
-            0, config.backbone.vocab_size, (batch_size, config.instruction_length), generator=generator
+            0, config.vocab_size, (batch_size, config.instruction_length), generator=generator
         ),
         instruction_mask=torch.arange(config.instruction_length) < lengths,
     )

@@ -106,8 +106,8 @@ class FilmBlock(nn.Module):
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of every cell."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  LayerNorm names it so
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def spatial_softmax(heatmaps: Tensor) -> Tensor:

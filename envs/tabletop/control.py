@@ -43,11 +43,14 @@ def finger_target_m(gripper_action: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rotation_vector(to_mat: NDArray[np.float64], from_mat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """World-frame rotation vector that turns `from_mat` into `to_mat`, [n, 3, 3] x [n, 3, 3] -> [n, 3], small angles exact
-    to third order and large ones in the right direction.
+    """World-frame rotation vector that turns `from_mat` into `to_mat`, [n, 3, 3] x [n, 3, 3] -> [n, 3].
+
+    Small angles are exact to third order, large ones have the right direction.
     """
     turn = to_mat @ from_mat.transpose(0, 2, 1)
-    axis = np.stack((turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), -1) / 2
+    axis = (
+        np.stack((turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), -1) / 2
+    )
     sine = np.linalg.norm(axis, axis=1, keepdims=True)
     cosine = (np.trace(turn, axis1=1, axis2=2)[:, None] - 1) / 2
     angle = np.arctan2(sine, cosine)

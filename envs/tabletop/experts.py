@@ -1,8 +1,8 @@
 """Motions from which the tasks' experts are made: rules of the present state, without memory.
 
 Having no memory, they can take over anywhere, so they label the states that a learner visits (DAgger), and what they do
-is a function of what can be seen, which a policy can copy. Heights follow funnels: the farther the hand is sideways from
-where it must go down, the higher it flies, and it waits sideways until it is high enough.
+is a function of what can be seen, which a policy can copy. Heights follow funnels: the farther the hand is sideways
+from where it must go down, the higher it flies, and it waits sideways until it is high enough.
 
 Shape letters: n worlds, A action dims.
 """

@@ -13,10 +13,10 @@ DIRECTION_WORDS = {
 
 
 def name_object(episode: Episode, index: int) -> str:
-    """"red cube"."""
+    """A name such as "red cube"."""
     return f"{episode.colours[index]} {episode.shapes[index]}"
 
 
 def name_receptacle(episode: Episode, index: int) -> str:
-    """"blue bowl" or "blue zone"."""
+    """A name such as "blue bowl" or "blue zone"."""
     return f"{episode.receptacle_colours[index]} {episode.receptacle}"

@@ -137,7 +137,7 @@ def _draw_objects(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look:
 def _draw_pairs(
     rng: np.random.Generator, spec: EpisodeSpec, target: int, goal_colour: str | None
 ) -> list[tuple[str, str]]:
-    """Colour and shape of each object: all different, and the target's not held out unless the episode is about that."""
+    """Colour and shape of each object: all different, the target's not held out unless the episode is about that."""
     every = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     unseen = spec.variation == "combination"
     allowed = [p for p in every if (p in HELD_OUT_PAIRS) == unseen and goal_colour in (None, p[0])]

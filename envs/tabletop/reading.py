@@ -73,5 +73,3 @@ def _dials(episodes: tuple[Episode, ...], scene: Scene) -> NDArray[np.float64]:
     """Top centre of each dial's bar, [n, 3]."""
     height = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
     return np.array([(*e.dial_xy_m, height) for e in episodes])
-
-

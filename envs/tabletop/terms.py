@@ -30,9 +30,7 @@ def inside_bowl(view: View, object_pos: Array) -> NDArray[np.bool_]:
 def resting_on(view: View, object_pos: Array, support_pos: Array, radius_m: float) -> NDArray[np.bool_]:
     """The object, let go and still, lies on a thing whose top centre is `support_pos`."""
     offset = object_pos - support_pos
-    placed = (np.linalg.norm(offset[:, :2], axis=1) < radius_m) & (
-        np.abs(offset[:, 2] - OBJECT_HALF_HEIGHT_M) < 0.008
-    )
+    placed = (np.linalg.norm(offset[:, :2], axis=1) < radius_m) & (np.abs(offset[:, 2] - OBJECT_HALF_HEIGHT_M) < 0.008)
     still = view.of_target(view.object_speed) < RESTING_SPEED_M_S
     return placed & still & (view.opening_m > RELEASED_OPENING_M)
 

@@ -63,7 +63,9 @@ HELD_OUT_VISION = VisionRange(
     num_distractors=(2, 2),
 )
 TRAIN_EXECUTION = ExecutionRange(object_yaw_rad=(0.0, 0.35), base_height_m=(0.0, 0.01), start_joint_noise_rad=0.02)
-HELD_OUT_EXECUTION = ExecutionRange(object_yaw_rad=(0.4, 0.75), base_height_m=(0.012, 0.025), start_joint_noise_rad=0.06)
+HELD_OUT_EXECUTION = ExecutionRange(
+    object_yaw_rad=(0.4, 0.75), base_height_m=(0.012, 0.025), start_joint_noise_rad=0.06
+)
 
 HELD_OUT_PAIRS = frozenset({("purple", "cube"), ("yellow", "cylinder"), ("red", "cylinder")})
 """Colour-shape pairs that no training instruction names (they do lie on the table as other objects)."""

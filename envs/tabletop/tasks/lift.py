@@ -48,7 +48,7 @@ class Lift(Task):
         """Another object is up."""
         up = np.stack([terms.lifted(view.object_pos[:, i], LIFT_M) for i in range(view.object_pos.shape[1])], axis=1)
         up[view.rows, view.target] = False
-        return up.any(axis=1)
+        return np.any(up, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and the height to reach above it."""

@@ -49,7 +49,7 @@ class PressButton(Task):
         """Another button is down."""
         down = view.button_m > PRESSED_M
         down[view.rows, view.target] = False
-        return down.any(axis=1)
+        return np.any(down, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The button, and its top when pressed."""

@@ -49,7 +49,7 @@ class Reach(Task):
         """The fingertips are at the top of another object."""
         touched = self._touched(view)
         touched[view.rows, view.target] = False
-        return touched.any(axis=1)
+        return np.any(touched, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and its top."""

@@ -63,4 +63,4 @@ class TurnDial(Task):
         return experts.choose(held, twist, experts.grasp(view, point, view.dial_rad - view.tcp_yaw))
 
     def _sense(self, view: View) -> Array:
-        return 1.0 - 2.0 * view.goal  # [n]: 1 left, -1 right
+        return 1.0 - 2.0 * view.goal.astype(np.float64)  # [n]: 1 left, -1 right
