@@ -59,11 +59,7 @@ def collect(
             observation, info = world.reset_to(fresh, worlds)
             localization = info["localization"]
             instructions = tuple(observation["instruction"][n] for n in worlds)
-            policy.begin(
-                np.array(worlds, np.int64),
-                instructions,
-                tuple(spec.seed for spec in fresh),
-            )
+            policy.begin(np.array(worlds, np.int64), instructions, tuple(spec.seed for spec in fresh))
             for n, spec, instruction in zip(worlds, fresh, instructions, strict=True):
                 episodes[n] = _Episode(spec, instruction, policy.version)
         if not episodes:
@@ -126,12 +122,7 @@ class _Episode:
         self._add("localization", localization[n : n + 1])  # [1, L]
 
     def advance(
-        self,
-        n: int,
-        actions: NDArray[np.float32],
-        labels: NDArray[np.float32],
-        result: ChunkResult,
-        duration_s: float,
+        self, n: int, actions: NDArray[np.float32], labels: NDArray[np.float32], result: ChunkResult, duration_s: float
     ) -> None:
         """Record what world n did of a chunk; what it shows after its last action belongs to the next decision."""
         m = int(result.num_steps[n])

@@ -99,12 +99,7 @@ class DatasetReader:
         """
         if camera not in self.cameras:
             raise ValueError(f"camera {camera!r} is not in {self.root}; cameras: {', '.join(self.cameras)}")
-        return _read_frames(
-            self.root,
-            self.info,
-            self.episodes[number],
-            _camera_key(self.features, camera),
-        )
+        return _read_frames(self.root, self.info, self.episodes[number], _camera_key(self.features, camera))
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -181,10 +176,7 @@ def _camera_key(features: dict[str, dict[str, Any]], camera: str) -> str:
 
 
 def _read_data(root: Path, info: dict[str, Any], row: dict[str, Any], keys: list[str]) -> pa.Table:
-    place = {
-        "chunk_index": row["data/chunk_index"],
-        "file_index": row["data/file_index"],
-    }
+    place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
     is_own = [("episode_index", "=", row["episode_index"])]
     table = pq.read_table(root / info["data_path"].format(**place), columns=keys, filters=is_own)
     if len(table) != row["length"]:

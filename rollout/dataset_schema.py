@@ -44,12 +44,7 @@ DONE = "next.done"
 SUCCESS = "next.success"
 IMAGE_PREFIX = "observation.images."
 
-_VECTORS = {
-    STATE: "state",
-    LOCALIZATION: "localization",
-    ACTION: "action",
-    EXECUTED: "action",
-}
+_VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
 _CODEC_NAMES = {"libsvtav1": "av1", "h264": "h264"}
 
 
@@ -73,11 +68,7 @@ def make_features(world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCode
     for key, attribute in _VECTORS.items():
         vector: VectorSpec = getattr(world_spec, attribute)
         if vector.size:
-            features[key] = {
-                "dtype": "float32",
-                "shape": [vector.size],
-                "names": list(vector.names),
-            }
+            features[key] = {"dtype": "float32", "shape": [vector.size], "names": list(vector.names)}
     for camera in world_spec.cameras:
         feature = {
             "dtype": image_mode,
@@ -161,10 +152,10 @@ def chunk_and_file(number: int) -> tuple[int, int]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, whatever happens meanwhile."""
+    """Replace a file whole or not at all, for files that can be made again: nothing waits for the disk."""
     part = part_path(path)
     part.write_bytes(content)
-    publish_file(part, path)
+    part.replace(path)
 
 
 def part_path(path: Path) -> Path:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,13 +30,7 @@ from numpy.typing import NDArray
 from envs.types import WorldSpec
 from rollout import dataset_schema as schema
 from rollout.dataset_frames import encode_png, encode_video
-from rollout.dataset_read import (
-    episode_files,
-    read_episode_stats,
-    read_info,
-    read_rows,
-    read_stats,
-)
+from rollout.dataset_read import episode_files, read_episode_stats, read_info, read_rows, read_stats
 from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
 from rollout.types import Trajectory
 
@@ -123,12 +118,7 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        e: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # Rows of one episode ---------------------------------------------------------------------------------------------
@@ -181,11 +171,7 @@ class DatasetWriter:
             "dataset_from_index": start,
             "dataset_to_index": start + trajectory.num_steps,
         }
-        for holder in (
-            "data",
-            "meta/episodes",
-            *(f"videos/{key}" for key in self._video_keys()),
-        ):
+        for holder in ("data", "meta/episodes", *(f"videos/{key}" for key in self._video_keys())):
             row |= {f"{holder}/chunk_index": chunk, f"{holder}/file_index": file}
         for key in self._video_keys():
             row[f"videos/{key}/from_timestamp"] = 0.0
@@ -236,25 +222,10 @@ class DatasetWriter:
     def _write_tasks(self) -> None:
         table = pa.table({"task_index": list(self._tasks.values()), "task": list(self._tasks)})
         # LeRobot reads this file with pandas and looks tasks up by its index, which pandas finds through this metadata.
-        column = {
-            "name": "task",
-            "field_name": "task",
-            "pandas_type": "unicode",
-            "numpy_type": "object",
-        }
-        number = {
-            "name": "task_index",
-            "field_name": "task_index",
-            "pandas_type": "int64",
-            "numpy_type": "int64",
-        }
+        column = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object"}
+        number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
         columns = [entry | {"metadata": None} for entry in (number, column)]
-        pandas = {
-            "index_columns": ["task"],
-            "column_indexes": [],
-            "columns": columns,
-            "pandas_version": "2.0.0",
-        }
+        pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
         table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
@@ -305,21 +276,15 @@ class DatasetWriter:
         whole = {self._path(schema.DATA_PATH, number) for number in range(num_episodes)}
         for key in self._video_keys():
             whole |= {self._path(schema.VIDEO_PATH, number, video_key=key) for number in range(num_episodes)}
-        written = [
-            *self.root.glob("data/*/*.parquet"),
-            *self.root.glob("videos/*/*/*.mp4"),
-        ]
-        for path in [
-            *self.root.rglob("*.part"),
-            *(path for path in written if path not in whole),
-        ]:
+        written = [*self.root.glob("data/*/*.parquet"), *self.root.glob("videos/*/*/*.mp4")]
+        for path in [*self.root.rglob("*.part"), *(path for path in written if path not in whole)]:
             path.unlink()
 
     def _load_stats(self, files: list[Path]) -> None:
         """stats.json where it covers every frame, else its content made again from the episodes' own."""
         if not files:
             return
-        if (self.root / schema.STATS_PATH).exists():
+        with suppress(ValueError):
             self._stats = read_stats(self.root)
         if not self._stats or self._stats["index"]["count"] != [self.info["total_frames"]]:
             parts = [read_episode_stats(path) for path in files]

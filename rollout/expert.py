@@ -33,12 +33,7 @@ class ExpertPolicy:
     version = -1
 
     def __init__(
-        self,
-        world: World,
-        *,
-        noise_std: float = 0.0,
-        noise_share: float = 0.5,
-        noise_correlation: float = 0.8,
+        self, world: World, *, noise_std: float = 0.0, noise_share: float = 0.5, noise_correlation: float = 0.8
     ) -> None:
         """Prepare for every world of `world`.
 
@@ -65,12 +60,7 @@ class ExpertPolicy:
         self._noise = np.zeros((world.num_envs, len(names)))  # [N, A], e_t in units of std
         self._generators: dict[int, np.random.Generator] = {}
 
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         for n, seed in zip(worlds.tolist(), seeds, strict=True):
             generator = np.random.default_rng([_NOISE_STREAM, seed])
             noisy = generator.random() < self._share and self._std > 0

@@ -14,42 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.types import (
-    CameraSpec,
-    ChunkResult,
-    EpisodeSpec,
-    Info,
-    Observation,
-    VectorSpec,
-    WorldSpec,
-)
+from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
 from vla_model.types import ActionChunk
 
 ACTION = VectorSpec(
-    names=("dx", "dy", "gripper"),
-    units=("0.05 m", "0.05 m", "1"),
-    low=(-1.0, -1.0, -1.0),
-    high=(1.0, 1.0, 1.0),
+    names=("dx", "dy", "gripper"), units=("0.05 m", "0.05 m", "1"), low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0)
 )
 STATE = VectorSpec(names=("step", "pushed"), units=("1", "1"), low=(0.0, -99.0), high=(99.0, 99.0))
 LOCALIZATION = VectorSpec(
-    names=("object_x", "object_y", "object_z"),
-    units=("m",) * 3,
-    low=(-1.0,) * 3,
-    high=(1.0,) * 3,
+    names=("object_x", "object_y", "object_z"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3
 )
-CAMERAS = (
-    CameraSpec(name="front", height=16, width=24),
-    CameraSpec(name="wrist", height=8, width=8),
-)
-WORLD_SPEC = WorldSpec(
-    cameras=CAMERAS,
-    state=STATE,
-    action=ACTION,
-    localization=LOCALIZATION,
-    control_dt_s=0.05,
-)
+CAMERAS = (CameraSpec(name="front", height=16, width=24), CameraSpec(name="wrist", height=8, width=8))
+WORLD_SPEC = WorldSpec(cameras=CAMERAS, state=STATE, action=ACTION, localization=LOCALIZATION, control_dt_s=0.05)
 
 
 def fake_spec(seed: int, task: str = "count") -> EpisodeSpec:
@@ -68,10 +45,7 @@ class FakeWorld(World):
     """N counters; `deadly` maps a seed to a file: on reaching that seed while the file is absent, create it and die."""
 
     def __init__(
-        self,
-        num_worlds: int,
-        world_spec: WorldSpec = WORLD_SPEC,
-        deadly: dict[int, Path] | None = None,
+        self, num_worlds: int, world_spec: WorldSpec = WORLD_SPEC, deadly: dict[int, Path] | None = None
     ) -> None:
         super().__init__(num_worlds=num_worlds, world_spec=world_spec, suite="fake", tasks=("count",))
         self.specs: list[EpisodeSpec | None] = [None] * num_worlds
@@ -84,12 +58,7 @@ class FakeWorld(World):
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         for spec, n in zip(specs, worlds, strict=True):
             self._die_if_deadly(spec.seed)
-            self.specs[n], self.steps[n], self.pushed[n], self.running[n] = (
-                spec,
-                0,
-                0.0,
-                True,
-            )
+            self.specs[n], self.steps[n], self.pushed[n], self.running[n] = (spec, 0, 0.0, True)
             self.begun.append((n, spec.seed))
         return self._observe(), {"localization": self._localize()}
 
@@ -167,11 +136,7 @@ class FakeWorld(World):
 
     def _observe(self) -> Observation:
         sentences = tuple(f"count to {episode_length(s.seed)}" if s else "" for s in self.specs)
-        return {
-            "frames": self._render(),
-            "state": self._state(),
-            "instruction": sentences,
-        }
+        return {"frames": self._render(), "state": self._state(), "instruction": sentences}
 
 
 class CountingPolicy:
@@ -182,12 +147,7 @@ class CountingPolicy:
         self.chunk_length = chunk_length
         self.seeds: dict[int, int] = {}
 
-    def begin(
-        self,
-        worlds: NDArray[np.int64],
-        instructions: tuple[str, ...],
-        seeds: tuple[int, ...],
-    ) -> None:
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.seeds.update(zip(worlds.tolist(), seeds, strict=True))
 
     def act(self, observation: Observation) -> ActionChunk:

@@ -92,16 +92,16 @@ def test_every_row_comes_once_per_epoch_in_a_new_order(tmp_path: Path) -> None:
 
 
 def test_only_successful_and_held_out_select_whole_episodes(tmp_path: Path) -> None:
-    write(tmp_path / "a", range(60))
+    write(tmp_path / "a", range(30))
     successes = TrainingData([tmp_path / "a"], only_successful=True)
-    assert {row["seed"] for row in successes.episodes} == {s for s in range(60) if succeeds(s)}
+    assert {row["seed"] for row in successes.episodes} == {s for s in range(30) if succeeds(s)}
     train = TrainingData([tmp_path / "a"], held_out_share=0.25)
     held = TrainingData([tmp_path / "a"], held_out_share=0.25, split="held_out")
     ids = [{row["spec_id"] for row in split.episodes} for split in (train, held)]
     assert not ids[0] & ids[1]
-    assert len(ids[0] | ids[1]) == 60
-    assert 7 <= len(ids[1]) <= 23
-    write(tmp_path / "b", range(40, 80))
+    assert len(ids[0] | ids[1]) == 30
+    assert 3 <= len(ids[1]) <= 13
+    write(tmp_path / "b", range(30, 40))
     later = TrainingData([tmp_path / "a", tmp_path / "b"], held_out_share=0.25, split="held_out")
     assert ids[1] <= {row["spec_id"] for row in later.episodes}
 
@@ -111,9 +111,7 @@ def test_the_cache_is_extended_when_the_dataset_grew_and_rebuilt_when_it_was_rep
 ) -> None:
     decoded: list[int] = []
     monkeypatch.setattr(
-        frame_cache,
-        "read_episode",
-        lambda root, info, row: decoded.append(row["seed"]) or original(root, info, row),
+        frame_cache, "read_episode", lambda root, info, row: decoded.append(row["seed"]) or original(root, info, row)
     )
     from rollout.dataset_read import read_episode as original
 

@@ -31,25 +31,12 @@ def gather(
 
 
 def assert_same(a: Trajectory, b: Trajectory) -> None:
-    for name in (
-        "state",
-        "action",
-        "label",
-        "localization",
-        "reward",
-        "frame_step",
-        "decision_step",
-    ):
+    for name in ("state", "action", "label", "localization", "reward", "frame_step", "decision_step"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert a.frames.keys() == b.frames.keys()
     for camera in a.frames:
         np.testing.assert_array_equal(a.frames[camera], b.frames[camera])
-    assert (a.spec, a.instruction, a.success, a.failure) == (
-        b.spec,
-        b.instruction,
-        b.success,
-        b.failure,
-    )
+    assert (a.spec, a.instruction, a.success, a.failure) == (b.spec, b.instruction, b.success, b.failure)
 
 
 def test_every_spec_yields_one_trajectory_with_rows_counted_by_hand() -> None:
@@ -145,10 +132,7 @@ def test_expert_noise_is_executed_never_taught_and_spares_the_gripper() -> None:
     noise = np.concatenate([(t.action - t.label)[:, :2] for t in noisy])
     assert abs(noise.std() - 0.2) < 0.02
     assert abs(noise.mean()) < 0.03
-    pairs = np.concatenate(
-        [np.stack([(t.action - t.label)[:-1, 0], (t.action - t.label)[1:, 0]]) for t in noisy],
-        1,
-    )
+    pairs = np.concatenate([np.stack([(t.action - t.label)[:-1, 0], (t.action - t.label)[1:, 0]]) for t in noisy], 1)
     assert 0.65 < np.corrcoef(pairs)[0, 1] < 0.9
 
 

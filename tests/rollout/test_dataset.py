@@ -23,8 +23,7 @@ from rollout.dataset_stats import image_stats, vector_stats
 from rollout.types import Trajectory
 
 VIDEO_SPEC = dataclasses.replace(
-    WORLD_SPEC,
-    cameras=(CameraSpec(name="front", height=64, width=96), CameraSpec(name="wrist", height=64, width=64)),
+    WORLD_SPEC, cameras=(CameraSpec(name="front", height=64, width=96), CameraSpec(name="wrist", height=64, width=64))
 )
 MODES: list[tuple[ImageMode, VideoCodec]] = [("image", "libsvtav1"), ("video", "libsvtav1"), ("video", "h264")]
 
