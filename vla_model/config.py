@@ -6,6 +6,7 @@ one), and a config.json alone rebuilds the network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -103,3 +104,7 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
         "action_size": world_spec.action.size,
         "localization_size": world_spec.localization.size,
     }
+
+
+SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano}
+"""Named sizes."""

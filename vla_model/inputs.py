@@ -5,6 +5,7 @@ Shape letters: B batch, I instruction tokens, S state dims, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ class ModelInputs:
     """int64 [B, I]"""
     instruction_mask: Tensor
     """bool [B, I], False where padded; a row's real tokens come first and are at least one."""
+    shift_px: dict[str, Tensor] | None = None
+    """Augmentation while training: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
 
     def rows(self, indices: Tensor) -> ModelInputs:
         """Some rows of the batch."""
@@ -33,6 +36,7 @@ class ModelInputs:
             state=self.state[indices],
             instruction_ids=self.instruction_ids[indices],
             instruction_mask=self.instruction_mask[indices],
+            shift_px=_each(self.shift_px, lambda shift: shift[indices]),
         )
 
     def to(self, device: torch.device | str) -> ModelInputs:
@@ -41,7 +45,23 @@ class ModelInputs:
             state=self.state.to(device),
             instruction_ids=self.instruction_ids.to(device),
             instruction_mask=self.instruction_mask.to(device),
+            shift_px=_each(self.shift_px, lambda shift: shift.to(device)),
         )
+
+
+def _each(tensors: dict[str, Tensor] | None, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
+    return None if tensors is None else {name: function(tensor) for name, tensor in tensors.items()}
+
+
+def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:
+    """Random `ModelInputs.shift_px` of up to config.random_shift_px pixels each way; None where that is 0."""
+    most = config.random_shift_px
+    if not most:
+        return None
+    assert config.cameras
+    return {
+        name: torch.randint(-most, most + 1, (batch_size, 2), generator=generator) for name, _, _ in config.cameras
+    }
 
 
 def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInputs:

@@ -153,6 +153,11 @@ class VLAPolicy:
 def _resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return native_dtype(device)
+
+
+def native_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has it in hardware, else float32."""
     return torch.bfloat16 if has_native_bf16(device) else torch.float32
 
 

@@ -106,8 +106,8 @@ class Processor:
         """
         ids, mask = self.encode_instructions(observation["instruction"])
         return ModelInputs(
-            frames=self._encode_frames(observation["frames"]),
-            state=self._encode_state(observation["state"]),
+            frames=self.encode_frames(observation["frames"]),
+            state=self.encode_state(observation["state"]),
             instruction_ids=ids,
             instruction_mask=mask,
         )
@@ -182,7 +182,8 @@ class Processor:
         encoding = self.tokenizer.encode(instruction)
         return torch.tensor(encoding.ids), torch.tensor(encoding.attention_mask, dtype=torch.bool)  # [I] each
 
-    def _encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
+    def encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
+        """{camera: uint8 [B, H, W, 3]} as tensors, checked against the cameras' specs."""
         encoded = {}
         for camera in self.world_spec.cameras:
             if camera.name not in frames:
@@ -196,7 +197,8 @@ class Processor:
             encoded[camera.name] = tensor
         return encoded
 
-    def _encode_state(self, state: ArrayLike | Tensor) -> Tensor:
+    def encode_state(self, state: ArrayLike | Tensor) -> Tensor:
+        """[B, S] in the world's units -> float32 [B, S], normalised."""
         tensor = torch.as_tensor(state, dtype=torch.float32)
         size = self.world_spec.state.size
         if tensor.ndim != 2 or tensor.shape[1] != size:

@@ -44,7 +44,6 @@ class CameraTower(nn.Module):
         channels = config.vision_channels
         num_halvings = _num_halvings(max(height, width) // _STEM_STRIDE, config.keypoint_grid)
         widths = [max(channels >> (num_halvings - i), 32) for i in range(num_halvings)] + [channels]
-        self.random_shift_px = config.random_shift_px
         self.stem = nn.Sequential(
             nn.Conv2d(3, widths[0], 8, _STEM_STRIDE, padding=2), ChannelNorm(widths[0]), nn.SiLU()
         )
@@ -64,23 +63,25 @@ class CameraTower(nn.Module):
         num_tokens = config.image_token_grid**2 + 1
         self.positions = nn.Parameter(torch.randn(num_tokens, config.hidden_size) * 0.02)
 
-    def forward(self, frames: Tensor, film: Tensor) -> CameraFeatures:
+    def forward(self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None) -> CameraFeatures:
         """
         Args:
             frames: uint8 [B, H, W, 3].
             film: [B, d], the instruction.
+            shift_px: int64 [B, 2], by how many columns and rows to shift each frame first (see `shift_frames`).
         """
         height, width = frames.shape[1:3]
-        shift_px = torch.zeros(len(frames), 2, device=frames.device)
-        if self.training and self.random_shift_px:
-            frames, shift_px = random_shift(frames, self.random_shift_px)
+        if shift_px is None:
+            shift_px = torch.zeros(len(frames), 2, dtype=torch.int64, device=frames.device)
+        else:
+            frames = shift_frames(frames, shift_px)
         # NHWC bytes seen as NCHW are channels-last memory already, which is what the convolutions like best.
         x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0  # [B, 3, H, W]
         x = self.halvings(self.stem(x))  # [B, C, h, w]
         for block in self.blocks:
             x = block(x, film)
         extent_px = torch.tensor([width, height], device=frames.device)
-        moved = 2.0 * shift_px / extent_px  # [B, 2]
+        moved = 2.0 * shift_px.float() / extent_px  # [B, 2]
         keypoints = (spatial_softmax(self.heatmaps(x)) + moved[:, None]).flatten(1)  # [B, 2 M]
         tokens = self.to_tokens(self.pool(x).flatten(2).transpose(1, 2))  # [B, g * g, d]
         tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
@@ -124,27 +125,18 @@ def spatial_softmax(heatmaps: Tensor) -> Tensor:
         return probabilities @ grid
 
 
-def random_shift(frames: Tensor, max_px: int) -> tuple[Tensor, Tensor]:
+def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
     """Shift each frame by its own whole number of pixels, repeating the edge (DrQ, Kostrikov et al. 2021).
 
     Args:
         frames: uint8 [B, H, W, 3].
-
-    Returns:
-        Shifted frames, and float32 [B, 2]: what to add to an x, y in pixels of the shifted frame to get it in the old.
+        shift_px: int64 [B, 2], columns and rows: what is at x, y comes from x + columns, y + rows.
     """
     batch, height, width, _ = frames.shape
-    shift = torch.randint(-max_px, max_px + 1, (batch, 2))  # [B, 2] columns, rows
-    rows = torch.arange(-max_px, height + max_px, device=frames.device).clamp(0, height - 1)
-    columns = torch.arange(-max_px, width + max_px, device=frames.device).clamp(0, width - 1)
-    padded = frames[:, rows][:, :, columns]
-    shifted = torch.stack(
-        [
-            padded[b, max_px + dy : max_px + dy + height, max_px + dx : max_px + dx + width]
-            for b, (dx, dy) in enumerate(shift.tolist())
-        ]
-    )
-    return shifted, shift.to(frames.device, torch.float32)
+    columns = (torch.arange(width, device=frames.device) + shift_px[:, :1]).clamp(0, width - 1)  # [B, W]
+    rows = (torch.arange(height, device=frames.device) + shift_px[:, 1:]).clamp(0, height - 1)  # [B, H]
+    index = torch.arange(batch, device=frames.device)
+    return frames[index[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _num_halvings(side: int, largest: int) -> int:
