@@ -1,10 +1,13 @@
 """Camera frames of many simulations through one OpenGL context.
 
 The context is created by the first frame, in the process and thread that draws it. Shadows, reflections and
-multisampling are off: on a software renderer they cost six to ten times the frame. A frame costs what the drawing
-costs: kinematics are recomputed from the simulation's state, nothing else is.
+multisampling are off: on a software renderer they cost six to ten times the frame. Kinematics are recomputed from the
+simulation's state, so a frame is never stale. A software renderer also pays for the vertices of what it does not show,
+so geoms outside a camera's view are left out.
 
-Shape letters: H x W pixels.
+The headlight stays with the first camera: a light that moved with the gripper would change what a colour looks like.
+
+Shape letters: n simulations of a call, G geoms, H x W pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from envs.types import CameraSpec
 if TYPE_CHECKING:
     from mujoco.batch import Batch
 
+_SHOWN, _UNSEEN = 0, mujoco.mjNGROUP - 1
+"""Geom groups: which geoms the scene takes up."""
+
 
 class BatchRenderer:
     """Draws any simulation of a batch, with its per-simulation model fields, from named cameras."""
@@ -35,35 +41,65 @@ class BatchRenderer:
         self._model.vis.global_.offheight = max(c.height for c in cameras)
         self._data = mujoco.MjData(self._model)
         self._state_spec = int(mujoco.mjtState.mjSTATE_INTEGRATION)
-        self._views = {c.name: _view(self._model, c) for c in cameras}
+        self._views = {c.name: _View(self._model, c) for c in cameras}
         self._option = mujoco.MjvOption()
-        self._perturb = mujoco.MjvPerturb()
+        self._option.geomgroup[:] = np.arange(mujoco.mjNGROUP) == _SHOWN
         self._context: _Context | None = None
 
-    def frames(self, sim: int, out: dict[str, NDArray[np.uint8]]) -> None:
-        """Draw simulation `sim` as it is now into out[camera], each uint8 [H, W, 3] RGB."""
+    def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
+        """Simulations as they are now, {camera: uint8 [n, H, W, 3] RGB}."""
+        frames = {c.name: np.empty((len(sims), c.height, c.width, 3), np.uint8) for c in self._cameras}
         if self._context is None:
             self._context = _Context(self._model)
-        model, data, scene = self._model, self._data, self._context.scene
-        self._batch.get_model(sim, model)
-        mujoco.mj_setState(model, data, self._batch.state[sim], self._state_spec)
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_camlight(model, data)
         self._context.gl.make_current()
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        first_camera = next(iter(self._views.values()))[0]
-        mujoco.mjv_updateScene(model, data, self._option, self._perturb, first_camera, everything, scene)
-        for name, (camera, rect) in self._views.items():
-            mujoco.mjv_updateCamera(model, data, camera, scene)
-            mujoco.mjr_render(rect, scene, self._context.mjr)
-            mujoco.mjr_readPixels(self._context.upside_down(rect), None, rect, self._context.mjr)
-            np.copyto(out[name], self._context.upside_down(rect)[::-1])
+        for row, sim in enumerate(sims):
+            self._batch.get_model(sim, self._model)
+            mujoco.mj_setState(self._model, self._data, self._batch.state[sim], self._state_spec)
+            mujoco.mj_kinematics(self._model, self._data)
+            mujoco.mj_camlight(self._model, self._data)
+            for name, view in self._views.items():
+                self._draw(view, self._context, frames[name][row])
+        return frames
 
     def close(self) -> None:
         """Free the context; a later frame makes a new one."""
         if self._context is not None:
             self._context.free()
             self._context = None
+
+    def _draw(self, view: _View, context: _Context, out: NDArray[np.uint8]) -> None:
+        first = next(iter(self._views.values()))
+        self._model.geom_group[:] = np.where(view.sees(self._model, self._data), _SHOWN, _UNSEEN)
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self._model, self._data, self._option, None, first.camera, everything, context.scene)
+        mujoco.mjv_updateCamera(self._model, self._data, view.camera, context.scene)
+        mujoco.mjr_render(view.rect, context.scene, context.mjr)
+        mujoco.mjr_readPixels(view.upside_down, None, view.rect, context.mjr)
+        out[:] = view.upside_down[::-1]
+
+
+class _View:
+    """One camera, given by its vertical field of view."""
+
+    def __init__(self, model: mujoco.MjModel, spec: CameraSpec) -> None:
+        self.camera = mujoco.MjvCamera()
+        self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self.camera.fixedcamid = self._id = model.camera(spec.name).id
+        self.rect = mujoco.MjrRect(0, 0, spec.width, spec.height)
+        self.upside_down = np.empty((spec.height, spec.width, 3), np.uint8)  # OpenGL's origin is at the bottom
+        up = np.deg2rad(model.cam_fovy[self._id]) / 2
+        side = np.arctan(np.tan(up) * spec.width / spec.height)
+        # Outward normals of the pyramid's sides: a camera looks along its -z, x is right and y up.
+        self._sides = np.array(
+            [(sign * np.cos(side), 0, np.sin(side)) for sign in (-1, 1)]
+            + [(0, sign * np.cos(up), np.sin(up)) for sign in (-1, 1)]
+        )
+
+    def sees(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.bool_]:
+        """Whether each geom's bounding sphere reaches into the view; planes, which have none, always do, [G]."""
+        in_camera = (data.geom_xpos - data.cam_xpos[self._id]) @ data.cam_xmat[self._id].reshape(3, 3)  # [G, 3]
+        outside_m = (in_camera @ self._sides.T).max(axis=1)
+        return (outside_m <= model.geom_rbound) | (model.geom_rbound == 0)
 
 
 class _Context:
@@ -75,23 +111,8 @@ class _Context:
         self.scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 32)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self.scene.flags[flag] = 0
-        self._buffers: dict[tuple[int, int], NDArray[np.uint8]] = {}
-
-    def upside_down(self, rect: mujoco.MjrRect) -> NDArray[np.uint8]:
-        """The buffer that OpenGL, whose origin is at the bottom, writes a frame of that size into."""
-        size = (rect.height, rect.width)
-        if size not in self._buffers:
-            self._buffers[size] = np.empty((*size, 3), np.uint8)
-        return self._buffers[size]
 
     def free(self) -> None:
         self.gl.make_current()
         self.mjr.free()
         self.gl.free()
-
-
-def _view(model: mujoco.MjModel, spec: CameraSpec) -> tuple[mujoco.MjvCamera, mujoco.MjrRect]:
-    camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-    camera.fixedcamid = model.camera(spec.name).id
-    return camera, mujoco.MjrRect(0, 0, spec.width, spec.height)

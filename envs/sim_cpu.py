@@ -40,7 +40,6 @@ class CpuSim:
         self.batch = Batch(model, num_sims, num_threads)
         self.field = {name: self.batch.bind(name) for name in fields}
         self.model_field = {name: self.batch.expand(name) for name in per_sim_model_fields}
-        self._cameras = tuple(cameras)
         self._renderer = BatchRenderer(self.batch, cameras)
         self._seen_warnings = np.zeros((num_sims, len(_BAD_NUMBERS)), np.int64)
 
@@ -69,10 +68,7 @@ class CpuSim:
 
     def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
         """Frames of these simulations as they are now, {camera: [n, H, W, 3]}."""
-        frames = {c.name: np.empty((len(sims), c.height, c.width, 3), np.uint8) for c in self._cameras}
-        for row, sim in enumerate(sims):
-            self._renderer.frames(sim, {name: images[row] for name, images in frames.items()})
-        return frames
+        return self._renderer.render(sims)
 
     def close(self) -> None:
         """Free the renderer."""
