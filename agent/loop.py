@@ -1,0 +1,173 @@
+"""The loop: collect -> update -> save -> evaluate, in one screen.
+
+    collect     the scripted expert's demonstrations into the run's dataset, unless they are there already
+    update      the learner, batch by batch; a checkpoint every `save_every` updates, and the last one
+    evaluate    the saved policy on held-out episodes, and blind
+
+Every step can be interrupted and goes on where it stopped: episodes count once, and update s sees the same batch and
+the same random numbers whether or not a process died before it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from agent.controls import BlackFrames, ShuffledInstructions
+from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.eval_info import eval_info, write_eval_info
+from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from agent.learner import Learner, LearnerConfig
+from agent.run_folder import PRETRAINED, RunFolder
+from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from envs.make import make_world
+from envs.world import World
+from rollout.batches import TrainingData
+from vla_model.checkpoint import save_policy
+from vla_model.config import SIZES
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
+from vla_model.types import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the result is measured."""
+
+    episodes_per_task: int = 20
+    variations: tuple[str, ...] = ("train",)
+    controls: bool = True
+    """Also run blind: shuffled instructions and black frames."""
+    films_per_task: int = 1
+    """Per task and variation."""
+    execute_steps: int = 4
+    """Actions executed of each chunk."""
+    num_worlds: int = 8
+    """Worlds side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    seed: int = 0
+    """Of the model's first weights, the batches and the augmentation."""
+    model: str = "nano"
+    """A name of vla_model.config.SIZES."""
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    collect_workers: int = 2
+    """Ray workers that collect; 0 collects in this process."""
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    save_every: int = 1000
+    """Updates between checkpoints."""
+
+
+def train(config: RunConfig, run: RunFolder) -> None:
+    """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
+
+    Raises:
+        ValueError: the config names something that does not exist; nothing was started.
+    """
+    if config.model not in SIZES:
+        raise ValueError(f"model {config.model!r} does not exist; models: {', '.join(SIZES)}")
+    collect_demonstrations(config.demonstrations, run.dataset, config.collect_workers)
+    with SummaryWriter(run.tensorboard) as log:
+        update(config, run, log)
+        evaluate_run(config, run, log)
+
+
+def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
+    """Train on the run's dataset from its last checkpoint, or from the beginning, to the last update."""
+    data = TrainingData([run.dataset])
+    torch.manual_seed(config.seed)
+    model = VLA(SIZES[config.model](data.world_spec))
+    processor = Processor.from_statistics(data.world_spec, data.stats, model.config.instruction_length)
+    learner = Learner(model, config.learner)
+    if (last := run.last_checkpoint()) is not None:
+        learner.load(last)
+    encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed)
+    batches = data.batches(
+        config.learner.batch_size,
+        model.config.chunk_length,
+        seed=config.seed,
+        start_step=learner.num_updates_done,
+    )
+    began_s = time.perf_counter()
+    with batches, Progress(*_COLUMNS) as progress:
+        bar = progress.add_task("updates", total=config.learner.num_updates, completed=learner.num_updates_done)
+        while learner.num_updates_done < config.learner.num_updates:
+            batch = encode(next(batches), learner.num_updates_done)
+            metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
+            done = learner.num_updates_done
+            if done % 20 == 0:
+                metrics["learner/data_wait_share"] = batches.wait_s / (time.perf_counter() - began_s)
+                for name, value in metrics.items():
+                    log.add_scalar(name, value, done)
+                progress.update(bar, completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
+            if done % config.save_every == 0 or done == config.learner.num_updates:
+                save_policy(run.checkpoint(done) / PRETRAINED, learner.average, processor)
+                learner.save(run.checkpoint(done))
+    learner.close()
+
+
+def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
+    """Measure the last checkpoint and write eval_info.json and films."""
+    last = run.last_checkpoint()
+    assert last is not None, "update leaves a checkpoint"
+    asked = config.evaluation
+    world = make_world(config.demonstrations.world, asked.num_worlds)
+    policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
+    policy.processor.check(world.world_spec)
+    try:
+        evaluation = _measure("evaluation", policy, world, config, run, asked.films_per_task)
+        controls = {}
+        if asked.controls:
+            blind = {
+                "shuffled instructions": ShuffledInstructions(policy, evaluation.instructions),
+                "black frames": BlackFrames(policy),
+            }
+            controls = {name: _measure(name, control, world, config, run, 0) for name, control in blind.items()}
+    finally:
+        world.close()
+    write_eval_info(run.eval_info, eval_info(evaluation, controls))
+    for name, value in (("success", evaluation), *controls.items()):
+        log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
+
+
+def _measure(
+    name: str, policy: Policy, world: World, config: RunConfig, run: RunFolder, films_per_task: int
+) -> Evaluation:
+    asked = config.evaluation
+    tasks = config.demonstrations.tasks or world.tasks
+    specs = [
+        spec
+        for variation in asked.variations
+        for spec in evaluation_specs(world.suite, tasks, asked.episodes_per_task, variation)
+    ]
+    with Progress(*_COLUMNS) as progress:
+        bar = progress.add_task(name, total=len(specs))
+        return evaluate(
+            policy,
+            world,
+            specs,
+            execute_steps=asked.execute_steps,
+            films_per_task=films_per_task,
+            films_dir=run.films,
+            on_result=lambda _: progress.advance(bar),
+        )
+
+
+_COLUMNS: tuple[TextColumn | BarColumn | MofNCompleteColumn | TimeElapsedColumn | TimeRemainingColumn, ...] = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)

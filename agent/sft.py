@@ -1,0 +1,110 @@
+"""Behaviour cloning: supervised fine-tuning on demonstrated action chunks.
+
+    L = L_action(a | o, l) + w_loc * L_loc + w_bal * L_balance + w_z * L_z
+
+    L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
+    L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are:
+               a training label from privileged state, never an input; 0 weight trains without it
+    L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
+
+Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
+
+Shape letters: B batch, K chunk length, A action dims, L localization dims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rollout.batches import Batch
+from vla_model.config import VLAConfig
+from vla_model.inputs import ModelInputs, draw_shifts
+from vla_model.model import VLA
+from vla_model.processor import Processor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Weights of the loss."""
+
+    localization_weight: float = 3.0
+    """w_loc; disclosed in every report."""
+    load_balancing_weight: float = 0.01
+    """w_bal"""
+    router_z_weight: float = 0.001
+    """w_z"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTBatch:
+    """A batch of demonstrations as the model takes it."""
+
+    inputs: ModelInputs
+    actions: Tensor
+    """Normalised, float32 [B, K, A]."""
+    mask: Tensor
+    """bool [B, K], False after the episode's end."""
+    localization: Tensor
+    """Normalised, float32 [B, L]."""
+
+    def part(self, index: int, count: int) -> SFTBatch:
+        """The index-th of `count` interleaved parts of the batch."""
+        rows = torch.arange(index, len(self.actions), count)
+        return SFTBatch(
+            inputs=self.inputs.rows(rows),
+            actions=self.actions[rows],
+            mask=self.mask[rows],
+            localization=self.localization[rows],
+        )
+
+
+class SFTEncoder:
+    """Turns rows of a dataset into augmented batches for the model; each sentence is tokenised once."""
+
+    def __init__(self, processor: Processor, instructions: list[str], config: VLAConfig, *, seed: int) -> None:
+        self._processor = processor
+        self._ids, self._mask = processor.encode_instructions(instructions)
+        self._config = config
+        self._seed = seed
+
+    def __call__(self, batch: Batch, update: int) -> SFTBatch:
+        """The batch of that update; its augmentation is drawn from (seed, update) alone."""
+        processor = self._processor
+        rows = torch.from_numpy(batch.instruction_id)
+        state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        return SFTBatch(
+            inputs=ModelInputs(
+                frames=processor.encode_frames(batch.frames),
+                state=processor.encode_state(batch.state),
+                instruction_ids=self._ids[rows],
+                instruction_mask=self._mask[rows],
+                shift_px=draw_shifts(self._config, len(rows), generator),
+            ),
+            actions=processor.normalise_actions(batch.action),
+            mask=torch.from_numpy(batch.mask),
+            localization=processor.normalise_localization(batch.localization),
+        )
+
+
+def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss above, and its terms for the log."""
+    output = model(batch.inputs)
+    terms = {
+        "action": output.actions.loss(batch.actions, batch.mask),
+        "localization": output.localization_loss(batch.localization),
+        "load_balancing": output.load_balancing_loss(),
+        "router_z": output.router_z_loss(),
+    }
+    loss = (
+        terms["action"]
+        + config.localization_weight * terms["localization"]
+        + config.load_balancing_weight * terms["load_balancing"]
+        + config.router_z_weight * terms["router_z"]
+    )
+    metrics = {f"loss/{name}": value.detach() for name, value in terms.items()}
+    return loss, metrics | {"loss/total": loss.detach()}

@@ -1,0 +1,123 @@
+"""The learner against torch's own optimiser, and against itself after an interruption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from agent.learner import Learner, LearnerConfig, learning_rate_share
+
+
+class Line(torch.nn.Module):
+    """y = w x + b: the learner asks nothing more of a model than weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@dataclass(frozen=True)
+class Points:
+    x: Tensor
+    y: Tensor
+
+    def part(self, index: int, count: int) -> Points:
+        return Points(self.x[index::count], self.y[index::count])
+
+
+def points(update: int, rows: int = 8) -> Points:
+    generator = torch.Generator().manual_seed(update)
+    x = torch.randn(rows, 3, generator=generator)
+    return Points(x, x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3)
+
+
+def squared_error(model: Line, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
+    with torch.autocast("cpu", enabled=False):
+        loss = (model(batch.x) - batch.y).square().mean()
+    return loss, {"loss/total": loss.detach()}
+
+
+CONFIG = LearnerConfig(batch_size=8, num_updates=50, learning_rate=0.05, warmup_updates=5, weight_decay=0.0)
+
+
+def weights(learner: Learner) -> list[Tensor]:
+    return [p.detach().clone() for p in learner.model.parameters()]
+
+
+def test_two_threads_take_the_same_step_as_one_pass_over_the_whole_batch() -> None:
+    learners = [Learner(Line(), LearnerConfig(**{**CONFIG.__dict__, "num_threads": n})) for n in (1, 2)]
+    for learner in learners:
+        for update in range(3):
+            learner.update(points(update), squared_error)
+    for one, two in zip(weights(learners[0]), weights(learners[1]), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_an_update_is_adamw_with_the_scheduled_rate() -> None:
+    learner, reference = Learner(Line(), CONFIG), Line()
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.0)
+    for update in range(4):
+        learner.update(points(update), squared_error)
+        optimizer.param_groups[0]["lr"] = CONFIG.learning_rate * learning_rate_share(update, CONFIG)
+        optimizer.zero_grad()
+        squared_error(reference, points(update))[0].backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), CONFIG.max_grad_norm)
+        optimizer.step()
+    for ours, theirs in zip(weights(learner), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_a_resumed_learner_continues_to_identical_numbers(tmp_path: Path) -> None:
+    straight, first, second = (Learner(Line(), CONFIG) for _ in range(3))
+    for update in range(10):
+        straight.update(points(update), squared_error)
+    for update in range(6):
+        first.update(points(update), squared_error)
+    first.save(tmp_path)
+    second.load(tmp_path)
+    for update in range(second.num_updates_done, 10):
+        second.update(points(update), squared_error)
+    assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(second), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.average.parameters(), second.average.parameters(), strict=True)
+    )
+
+
+def test_the_moving_average_lags_behind_and_follows() -> None:
+    learner = Learner(Line(), CONFIG)
+    start = weights(learner)
+    for update in range(40):
+        learner.update(points(update), squared_error)
+    for first, average, now in zip(start, learner.average.parameters(), weights(learner), strict=True):
+        assert (average - now).norm() < (first - now).norm()
+        assert not torch.equal(average, now)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_and_changes_nothing() -> None:
+    learner = Learner(Line(), CONFIG)
+    before = weights(learner)
+    broken = Points(torch.full((8, 3), torch.nan), torch.zeros(8, 1))
+    with pytest.raises(FloatingPointError, match="update 0"):
+        learner.update(broken, squared_error)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
+
+
+def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
+    config = LearnerConfig(num_updates=110, warmup_updates=10, final_lr_share=0.1)
+    assert learning_rate_share(0, config) == pytest.approx(0.1)
+    assert learning_rate_share(9, config) == pytest.approx(1.0)
+    assert learning_rate_share(60, config) == pytest.approx(0.55)
+    assert learning_rate_share(110, config) == pytest.approx(0.1)
+
+
+def test_a_folder_without_the_learners_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"learner\.safetensors"):
+        Learner(Line(), CONFIG).load(tmp_path)
