@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,10 @@ def succeeds(seed: int) -> bool:
 
 
 class FakeWorld(World):
-    """N counters; `deadly` maps a seed to a file: on reaching that seed while the file is absent, create it and die."""
+    """N counters. The process dies on reaching a seed of `deadly`: once where a file is given, which then notes it."""
 
     def __init__(
-        self, num_worlds: int, world_spec: WorldSpec = WORLD_SPEC, deadly: dict[int, Path] | None = None
+        self, num_worlds: int, world_spec: WorldSpec = WORLD_SPEC, deadly: dict[int, Path | None] | None = None
     ) -> None:
         super().__init__(num_worlds=num_worlds, world_spec=world_spec, suite="fake", tasks=("count",))
         self.specs: list[EpisodeSpec | None] = [None] * num_worlds
@@ -111,8 +111,9 @@ class FakeWorld(World):
 
     def _die_if_deadly(self, seed: int) -> None:
         mark = self.deadly.get(seed)
-        if mark is not None and not mark.exists():
-            mark.touch()
+        if seed in self.deadly and (mark is None or not mark.exists()):
+            if mark is not None:
+                mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _state(self) -> NDArray[np.float32]:
@@ -146,6 +147,10 @@ class CountingPolicy:
         self.version = version
         self.chunk_length = chunk_length
         self.seeds: dict[int, int] = {}
+        self.push = 0.0
+
+    def load_weights(self, version: int, state_dict: Mapping[str, float]) -> None:
+        self.version, self.push = version, state_dict["push"]
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.seeds.update(zip(worlds.tolist(), seeds, strict=True))
@@ -154,5 +159,6 @@ class CountingPolicy:
         n_worlds = len(observation["state"])
         actions = np.zeros((n_worlds, self.chunk_length, ACTION.size), np.float32)
         actions[:, :, 0] = 0.01 * np.array([self.seeds.get(n, 0) % 50 for n in range(n_worlds)])[:, None]
+        actions[:, :, 2] = self.push
         actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_length)
         return ActionChunk(actions=actions)
