@@ -37,8 +37,8 @@ class BatchRenderer:
         self._cameras = tuple(cameras)
         self._model = batch.get_model(0)
         self._model.vis.quality.offsamples = 0
-        self._model.vis.global_.offwidth = max(c.width for c in cameras)
-        self._model.vis.global_.offheight = max(c.height for c in cameras)
+        self._model.vis.global_.offwidth = max((c.width for c in cameras), default=1)
+        self._model.vis.global_.offheight = max((c.height for c in cameras), default=1)
         self._data = mujoco.MjData(self._model)
         self._state_spec = int(mujoco.mjtState.mjSTATE_INTEGRATION)
         self._views = {c.name: _View(self._model, c) for c in cameras}
@@ -49,6 +49,8 @@ class BatchRenderer:
     def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
         """Simulations as they are now, {camera: uint8 [n, H, W, 3] RGB}."""
         frames = {c.name: np.empty((len(sims), c.height, c.width, 3), np.uint8) for c in self._cameras}
+        if not frames:
+            return frames
         if self._context is None:
             self._context = _Context(self._model)
         self._context.gl.make_current()

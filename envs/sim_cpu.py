@@ -42,6 +42,7 @@ class CpuSim:
         self.model_field = {name: self.batch.expand(name) for name in per_sim_model_fields}
         self._renderer = BatchRenderer(self.batch, cameras)
         self._seen_warnings = np.zeros((num_sims, len(_BAD_NUMBERS)), np.int64)
+        self._sound_state = self.batch.state.copy()
 
     def clear(self, sims: Sequence[int]) -> None:
         """Put simulations back to the model's default state; the caller writes what differs and calls `refresh`."""
@@ -51,16 +52,27 @@ class CpuSim:
     def refresh(self, sims: Sequence[int]) -> None:
         """Compute positions of everything from the state, so that fields and frames are never stale."""
         self.batch.forward(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        self._sound_state[sims] = self.batch.state[sims]
 
     def step(self, sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
-        """Advance simulations; returns which of all N went bad (numbers non-finite or exploding) since `clear`, [N]."""
-        broken = np.zeros(self.batch.nsim, bool)
+        """Advance n simulations; returns which of them went bad (numbers non-finite or exploding), [n].
+
+        Those are put back to where they last were sound, so that nobody reads or draws bad numbers.
+        """
+        if not len(sims):
+            return np.zeros(0, bool)
+        bad = np.zeros(self.batch.nsim, bool)
         try:
             self.batch.step(sims, nstep=num_steps, stage=mujoco.mjtStage.mjSTAGE_POS.value)
         except SimulationError as error:
-            broken[error.ids] = True
-        finite = np.isfinite(self.field["qpos"]).all(axis=1) & np.isfinite(self.field["qvel"]).all(axis=1)
-        return broken | ~finite | (self._warning_counts() > self._seen_warnings).any(axis=1)
+            bad[error.ids] = True
+        # MuJoCo resets a simulation whose numbers explode to the model's defaults and leaves nothing but a warning.
+        bad |= (self._warning_counts() > self._seen_warnings).any(axis=1)
+        bad = bad[sims] | ~np.isfinite(self.batch.state[sims]).all(axis=1)
+        self._sound_state[sims[~bad]] = self.batch.state[sims[~bad]]
+        if bad.any():
+            self._put_back(sims[bad])
+        return bad
 
     def jacobian(self, sims: NDArray[np.int64], body: int, point: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of a world point on a body: translation over rotation, [n, 6, V]."""
@@ -73,6 +85,11 @@ class CpuSim:
     def close(self) -> None:
         """Free the renderer."""
         self._renderer.close()
+
+    def _put_back(self, sims: NDArray[np.int64]) -> None:
+        self.batch.state[sims] = self._sound_state[sims]
+        self.batch.forward(sims, stage=mujoco.mjtStage.mjSTAGE_POS.value)
+        self._seen_warnings[sims] = self._warning_counts()[sims]
 
     def _warning_counts(self) -> NDArray[np.int64]:
         # MuJoCo keeps (last info, count) per kind of warning.

@@ -19,6 +19,7 @@ from envs.tabletop.layout import Episode, draw_episode
 from envs.tabletop.placing import PER_EPISODE_MODEL_FIELDS, place
 from envs.tabletop.reading import read_state, read_view
 from envs.tabletop.scene import CAMERAS, PHYSICS_DT_S, build_scene
+from envs.tabletop.task import Task, View
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.variations import VARIATIONS
 from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
@@ -115,6 +116,7 @@ class TabletopWorld(World):
             num_threads=self.config.num_threads,
         )
         self._running = [_Running() for _ in range(num_worlds)]
+        self._base_height_m = np.zeros(num_worlds)
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in self.config.cameras}
         self._state = np.zeros((num_worlds, STATE.size), np.float32)
         self._localization = np.zeros((num_worlds, LOCALIZATION.size), np.float32)
@@ -145,9 +147,10 @@ class TabletopWorld(World):
             self.sim.clear(list(worlds))
             for world, episode in zip(worlds, episodes, strict=True):
                 self._running[world] = _Running(episode=episode)
+                self._base_height_m[world] = episode.pose.base_height_m
                 place(self.sim, self.scene, world, episode)
             self.sim.refresh(list(worlds))
-            self._read(np.array(sorted(worlds)))
+            self._look(np.array(sorted(worlds)))
             self._draw(sorted(worlds))
         return self._observation(), {"localization": self._localization.copy()}
 
@@ -181,7 +184,7 @@ class TabletopWorld(World):
         del kwargs
         self.sim.close()
 
-    def _task_of(self, spec: EpisodeSpec):  # noqa: ANN202
+    def _task_of(self, spec: EpisodeSpec) -> Task:
         if spec.suite != self.suite:
             raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
         if spec.task not in TASKS:
@@ -211,25 +214,25 @@ class TabletopWorld(World):
     def _step(self, worlds: NDArray[np.int64], action: NDArray[np.float64], record: _Record, i: int) -> None:
         """One control step of these worlds: move, look, judge."""
         broken = self._move(worlds, action[worlds])
-        sound = worlds[~broken[worlds]]
-        self._read(sound)
-        for world in worlds[broken[worlds]]:
-            self._running[world].terminated, self._running[world].failure = True, "non-finite physics"
-        for world in worlds:
-            self._running[world].steps += 1
         record.num_steps[worlds] += 1
-        for name, members in self._by_task(sound).items():
-            self._judge(name, members, record, i)
+        for world in worlds.tolist():
+            self._running[world].steps += 1
+        self._look(worlds[broken])
+        for world in worlds[broken].tolist():
+            self._running[world].terminated, self._running[world].failure = True, "non-finite physics"
+        for name, members, view in self._look(worlds[~broken]):
+            self._judge(TASKS[name], members, view, record, i)
 
     def _move(self, worlds: NDArray[np.int64], action: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
         field, scene = self.sim.field, self.scene
-        start_pos = field["site_xpos"][worlds, scene.tcp_site].copy()  # [n, 3]
-        start_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3).copy()
+        start_pos = field["site_xpos"][worlds, scene.tcp_site]  # [n, 3]
+        start_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
         goal_pos = start_pos + control.POSITION_SCALE_M * action[:, :3]
         goal_pos = np.clip(goal_pos, control.WORKSPACE_LOW_M, control.WORKSPACE_HIGH_M)
         turn = control.ROTATION_SCALE_RAD * action[:, 3:6]
         fingers = control.finger_target_m(action[:, 6])[:, None]
-        broken = np.zeros(self.num_envs, bool)
+        broken = np.zeros(len(worlds), bool)
         for tick in range(1, control.TICKS + 1):
             share = tick / control.TICKS
             pos = field["site_xpos"][worlds, scene.tcp_site]
@@ -240,14 +243,10 @@ class TabletopWorld(World):
             joints = field["qpos"][worlds, :NUM_JOINTS]
             targets = control.joint_targets(joints, jacobian, np.concatenate((pos_error, rot_error), axis=1))
             field["ctrl"][worlds] = np.concatenate((targets, fingers, fingers), axis=1)
-            broken |= self.sim.step(worlds, SUBSTEPS)
-            worlds_ok = ~broken[worlds]
-            if not worlds_ok.all():
-                break
+            broken[~broken] = self.sim.step(worlds[~broken], SUBSTEPS)
         return broken
 
-    def _judge(self, name: str, worlds: NDArray[np.int64], record: _Record, i: int) -> None:
-        task, view = TASKS[name], self._view(worlds)
+    def _judge(self, task: Task, worlds: NDArray[np.int64], view: View, record: _Record, i: int) -> None:
         success = task.success(view)
         wrong = task.wrong(view) & ~success
         target, goal = task.places(view)
@@ -259,7 +258,7 @@ class TabletopWorld(World):
         for term, weight in self._weights().items():
             record.reward_terms[term][worlds, i] = values[term]
             record.reward[worlds, i] += weight * values[term]
-        for row, world in enumerate(worlds):
+        for row, world in enumerate(worlds.tolist()):
             running = self._running[world]
             running.success = bool(success[row])
             running.terminated = bool(success[row] or wrong[row])
@@ -279,17 +278,19 @@ class TabletopWorld(World):
             groups.setdefault(self.episode(world).spec.task, []).append(world)
         return {name: np.array(members) for name, members in groups.items()}
 
-    def _view(self, worlds: NDArray[np.int64]):  # noqa: ANN202
+    def _view(self, worlds: NDArray[np.int64]) -> View:
         return read_view(self.sim.field, self.scene, worlds, tuple(self.episode(w) for w in worlds.tolist()))
 
-    def _read(self, worlds: NDArray[np.int64]) -> None:
-        """Bring the observed state and the labels of these worlds up to date."""
-        base_m = np.array([self.episode(w).pose.base_height_m for w in worlds.tolist()])
-        self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m)
-        for name, members in self._by_task(worlds).items():
-            places = np.stack(TASKS[name].places(self._view(members)), axis=1)  # [n, 2, 3]
-            places[:, :, 2] -= np.array([self.episode(w).pose.base_height_m for w in members.tolist()])[:, None]
+    def _look(self, worlds: NDArray[np.int64]) -> list[tuple[str, NDArray[np.int64], View]]:
+        """Bring the observed state and the labels of these worlds up to date; their views, by task."""
+        base_m = self._base_height_m
+        self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m[worlds])
+        views = [(name, members, self._view(members)) for name, members in self._by_task(worlds).items()]
+        for name, members, view in views:
+            places = np.stack(TASKS[name].places(view), axis=1)  # [n, 2, 3]
+            places[:, :, 2] -= base_m[members, None]
             self._localization[members] = places.reshape(len(members), -1)
+        return views
 
     def _draw(self, worlds: Sequence[int]) -> None:
         for name, frames in self.sim.render(worlds).items():
