@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModel, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -48,9 +49,23 @@ class InstructionPrefix:
             summary=self.summary[indices],
         )
 
+    def padded(self, length: int) -> InstructionPrefix:
+        """The same with `length` masked or real tokens each."""
+        missing = length - self.mask.shape[1]
+        return InstructionPrefix(
+            keys_values=tuple(
+                (F.pad(keys, (0, 0, 0, missing)), F.pad(values, (0, 0, 0, missing)))
+                for keys, values in self.keys_values
+            ),
+            mask=F.pad(self.mask, (0, missing)),
+            summary=self.summary,
+        )
+
     @staticmethod
     def concatenate(parts: Sequence[InstructionPrefix]) -> InstructionPrefix:
-        """All rows of several prefixes of the same padded length."""
+        """All rows of several prefixes, padded to the longest."""
+        longest = max(part.mask.shape[1] for part in parts)
+        parts = [part.padded(longest) for part in parts]
         layers = zip(*(part.keys_values for part in parts), strict=True)
         return InstructionPrefix(
             keys_values=tuple(
@@ -70,12 +85,14 @@ class Backbone(nn.Module):
         self.decoder = AutoModel.from_config(config.backbone, attn_implementation=config.attention)
 
     def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
-        """The prefix of instructions.
+        """The prefix of instructions, as long as the longest of them.
 
         Args:
             ids: int64 [B, I].
             mask: bool [B, I], False where padded.
         """
+        longest = int(mask.sum(1).max())  # What is padding in every row would be computed and never looked at.
+        ids, mask = ids[:, :longest], mask[:, :longest]
         cache = DynamicCache(config=self.decoder.config)
         hidden = self.decoder(
             inputs_embeds=self.decoder.get_input_embeddings()(ids),

@@ -42,8 +42,6 @@ class VLAConfig(PretrainedConfig):
     """Channels of each camera's last feature map."""
     vision_blocks: int = 2
     """Residual blocks, modulated by the instruction, on the last feature map."""
-    keypoint_grid: int = 16
-    """The last feature map is at most this many cells wide."""
     num_keypoints: int = 48
     """Soft-argmax heatmaps per camera."""
     image_token_grid: int = 4
@@ -90,7 +88,7 @@ def nano(world_spec: WorldSpec) -> VLAConfig:
         hidden_size=192,
         intermediate_size=384,
         num_hidden_layers=4,
-        num_attention_heads=6,
+        num_attention_heads=4,
         max_position_embeddings=512,
     )
     return VLAConfig(backbone=backbone, **sizes_of(world_spec))

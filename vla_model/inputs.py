@@ -59,9 +59,7 @@ def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) 
     if not most:
         return None
     assert config.cameras
-    return {
-        name: torch.randint(-most, most + 1, (batch_size, 2), generator=generator) for name, _, _ in config.cameras
-    }
+    return {name: torch.randint(-most, most + 1, (batch_size, 2), generator=generator) for name, _, _ in config.cameras}
 
 
 def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInputs:

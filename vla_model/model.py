@@ -79,9 +79,7 @@ class VLA(nn.Module):
         self.config = config
         size = config.hidden_size
         self.backbone = Backbone(config)
-        self.cameras = nn.ModuleDict(
-            {name: CameraTower(config, height, width) for name, height, width in config.cameras}
-        )
+        self.cameras = nn.ModuleDict({name: CameraTower(config) for name, _, _ in config.cameras})
         self.to_state_token = nn.Linear(config.state_size, size)
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
         self.action_head = ActionHead(config)
@@ -102,9 +100,7 @@ class VLA(nn.Module):
         if prefix is None:
             prefix = self.read(inputs)
         shifts = inputs.shift_px or {}
-        views = [
-            tower(inputs.frames[name], prefix.summary, shifts.get(name)) for name, tower in self.cameras.items()
-        ]
+        views = [tower(inputs.frames[name], prefix.summary, shifts.get(name)) for name, tower in self.cameras.items()]
         state = self.to_state_token(inputs.state)[:, None]  # [B, 1, d]
         queries = self.queries.expand(len(state), -1, -1)  # [B, K, d]
         rest = torch.cat([*(view.tokens for view in views), state, queries], dim=1)  # [B, R, d]

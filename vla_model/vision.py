@@ -1,7 +1,7 @@
 """Frames -> image tokens: one small convolutional tower per camera, told what to look for by the instruction.
 
-    uint8 frame -> patch convolution of stride 4 -> stride-2 stages until the map is at most G cells wide
-                -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018) -> features
+    uint8 frame -> patch convolution of stride 4 -> convolution of stride 2
+                -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018) -> features, H/8 x W/8
     features -> g x g pooled image tokens
     features -> M heatmaps -> the expected x, y of each (spatial softmax, Levine et al. 2016) -> one keypoint token
 
@@ -15,15 +15,12 @@ Shape letters: B batch, H x W pixels, C channels, h x w cells, g side of the tok
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vla_model.config import VLAConfig
-
-_STEM_STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,53 +36,60 @@ class CameraFeatures:
 class CameraTower(nn.Module):
     """Tower of one camera."""
 
-    def __init__(self, config: VLAConfig, height: int, width: int) -> None:
+    def __init__(self, config: VLAConfig) -> None:
         super().__init__()
         channels = config.vision_channels
-        num_halvings = _num_halvings(max(height, width) // _STEM_STRIDE, config.keypoint_grid)
-        widths = [max(channels >> (num_halvings - i), 32) for i in range(num_halvings)] + [channels]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 8, _STEM_STRIDE, padding=2), ChannelNorm(widths[0]), nn.SiLU()
-        )
-        self.halvings = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(before, after, 3, 2, padding=1), ChannelNorm(after), nn.SiLU())
-                for before, after in pairwise(widths)
-            )
-        )
+        self.stem = Stem(channels // 2)
+        self.halving = nn.Conv2d(channels // 2, channels, 3, 2, padding=1)
+        self.norm = ChannelNorm(channels)
         self.blocks = nn.ModuleList(FilmBlock(channels, config.hidden_size) for _ in range(config.vision_blocks))
         self.heatmaps = nn.Conv2d(channels, config.num_keypoints, 1)
         self.to_keypoint_token = nn.Linear(2 * config.num_keypoints, config.hidden_size)
-        self.pool = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 2, padding=1), nn.SiLU(), nn.AdaptiveAvgPool2d(config.image_token_grid)
-        )
+        self.pool = nn.AdaptiveAvgPool2d(config.image_token_grid)
         self.to_tokens = nn.Linear(channels, config.hidden_size)
         num_tokens = config.image_token_grid**2 + 1
         self.positions = nn.Parameter(torch.randn(num_tokens, config.hidden_size) * 0.02)
 
     def forward(self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None) -> CameraFeatures:
-        """
+        """What the camera sees, asked what the instruction asks.
+
         Args:
             frames: uint8 [B, H, W, 3].
             film: [B, d], the instruction.
             shift_px: int64 [B, 2], by how many columns and rows to shift each frame first (see `shift_frames`).
         """
-        height, width = frames.shape[1:3]
-        if shift_px is None:
-            shift_px = torch.zeros(len(frames), 2, dtype=torch.int64, device=frames.device)
-        else:
+        if shift_px is not None:
             frames = shift_frames(frames, shift_px)
-        # NHWC bytes seen as NCHW are channels-last memory already, which is what the convolutions like best.
-        x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1.0  # [B, 3, H, W]
-        x = self.halvings(self.stem(x))  # [B, C, h, w]
+        x = F.silu(self.norm(self.halving(F.silu(self.stem(frames)))))  # [B, C, h, w]
         for block in self.blocks:
             x = block(x, film)
-        extent_px = torch.tensor([width, height], device=frames.device)
-        moved = 2.0 * shift_px.float() / extent_px  # [B, 2]
-        keypoints = (spatial_softmax(self.heatmaps(x)) + moved[:, None]).flatten(1)  # [B, 2 M]
+        keypoints = spatial_softmax(self.heatmaps(x))  # [B, M, 2]
+        if shift_px is not None:
+            height, width = frames.shape[1:3]
+            keypoints = keypoints + (2.0 * shift_px / torch.tensor([width, height], device=frames.device))[:, None]
+        keypoints = keypoints.flatten(1)  # [B, 2 M]
         tokens = self.to_tokens(self.pool(x).flatten(2).transpose(1, 2))  # [B, g * g, d]
         tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
         return CameraFeatures(tokens=tokens + self.positions, keypoints=keypoints)
+
+
+class Stem(nn.Module):
+    """Bytes -> features, a fourth as wide: a convolution over overlapping patches.
+
+    Whole numbers below 256 are exact in bfloat16, so bytes go in unscaled and the weights are scaled instead.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 8, 4, padding=2)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] -> [B, C, H / 4, W / 4]."""
+        device = frames.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.conv.weight.dtype
+        # Bytes of NHWC seen as NCHW are channels-last memory already, which is what convolutions like best.
+        x = frames.permute(0, 3, 1, 2).to(dtype) - 128.0
+        return F.conv2d(x, self.conv.weight / 128.0, self.conv.bias, self.conv.stride, self.conv.padding)
 
 
 class FilmBlock(nn.Module):
@@ -132,15 +136,12 @@ def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
         frames: uint8 [B, H, W, 3].
         shift_px: int64 [B, 2], columns and rows: what is at x, y comes from x + columns, y + rows.
     """
-    batch, height, width, _ = frames.shape
-    columns = (torch.arange(width, device=frames.device) + shift_px[:, :1]).clamp(0, width - 1)  # [B, W]
-    rows = (torch.arange(height, device=frames.device) + shift_px[:, 1:]).clamp(0, height - 1)  # [B, H]
-    index = torch.arange(batch, device=frames.device)
-    return frames[index[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def _num_halvings(side: int, largest: int) -> int:
-    count = 0
-    while side > largest:
-        side, count = side // 2, count + 1
-    return count
+    height, width = frames.shape[1:3]
+    margin = int(shift_px.abs().max())
+    top, bottom = frames[:, :1].expand(-1, margin, -1, -1), frames[:, -1:].expand(-1, margin, -1, -1)
+    padded = torch.cat([top, frames, bottom], dim=1)
+    left, right = padded[:, :, :1].expand(-1, -1, margin, -1), padded[:, :, -1:].expand(-1, -1, margin, -1)
+    padded = torch.cat([left, padded, right], dim=2)
+    # Slices of whole rows: six times faster than one gather of single pixels.
+    starts = (shift_px + margin).tolist()
+    return torch.stack([frame[y : y + height, x : x + width] for frame, (x, y) in zip(padded, starts, strict=True)])
