@@ -12,8 +12,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -21,10 +22,10 @@ from agent.evaluate import check_training_seed
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
-from rollout.collect import collect
 from rollout.dataset import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
+from rollout.workers import Workers
 
 FAILED_PATH = "meta/failed_episodes.jsonl"
 
@@ -129,7 +130,7 @@ class DemonstrationsLedger:
         return [spec for spec in hopeful if spec.id not in self.succeeded]
 
 
-def collect_demonstrations(config: DemonstrationsConfig, root: Path) -> Demonstrations:
+def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: int = 0) -> Demonstrations:
     """Fill the dataset in `root` until every task has its episodes; what is there already is kept.
 
     It may be stopped at any moment: an episode is on the disk as soon as it is counted.
@@ -137,16 +138,20 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path) -> Demonstr
     Args:
         config: what to demonstrate.
         root: the dataset's folder, new or of an earlier call with the same config.
+        workers: Ray workers of `config.num_worlds` worlds each; 0 collects in this process.
 
     Raises:
         ValueError: unknown tasks, evaluation seeds, a dataset of another kind in `root`, or an expert that fails too
             often.
     """
-    world = make_world(config.world, config.num_worlds)
+    example = make_world(config.world, 1)
     try:
-        return fill_dataset(config, world, root, lambda specs: collect(_expert(config, world), world, specs))
+        with Workers(
+            partial(make_world, config.world, config.num_worlds), partial(_expert, config), num_workers=workers
+        ) as processes:
+            return fill_dataset(config, example, root, processes.collect)
     finally:
-        world.close()
+        example.close()
 
 
 def fill_dataset(
@@ -158,8 +163,10 @@ def fill_dataset(
     """Run missing episodes and store the successful ones, round by round, until none is missing.
 
     Args:
-        world: whose suite, tasks and specs these are.
-        run: runs every spec once and records every frame.
+        config: what to demonstrate.
+        world: whose suite, tasks and spec these are.
+        root: the dataset's folder.
+        run: runs every spec once and records every frame; one that does not come back counts as failed.
     """
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
@@ -179,11 +186,17 @@ def fill_dataset(
                     ledger.succeeded.add(trajectory.spec.id)
                     progress.advance(bar)
                 else:
-                    ledger.failed[trajectory.spec.id] = trajectory.failure or "step limit"
-                    row = {"id": trajectory.spec.id, "failure": ledger.failed[trajectory.spec.id]}
-                    print(json.dumps(row), file=failures, flush=True)
+                    _note_failure(ledger, failures, trajectory.spec, trajectory.failure or "step limit")
                     progress.update(bar, description=f"demonstrations, {len(ledger.failed)} redrawn")
+            for spec in specs:
+                if spec.id not in ledger.succeeded | ledger.failed.keys():
+                    _note_failure(ledger, failures, spec, "its worker died")
     return ledger.summary()
+
+
+def _note_failure(ledger: DemonstrationsLedger, file: TextIO, spec: EpisodeSpec, reason: str) -> None:
+    ledger.failed[spec.id] = reason
+    print(json.dumps({"id": spec.id, "failure": reason}), file=file, flush=True)
 
 
 def _expert(config: DemonstrationsConfig, world: World) -> ExpertPolicy:

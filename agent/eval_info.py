@@ -38,7 +38,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
         "failures": evaluation.failures,
         "controls": {name: _control(control) for name, control in controls.items()},
         "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
-        "per_episode": [_episode(r) for r in evaluation.results],
+        "per_episode": [_episode(r, films_dir) for r in evaluation.results],
     }
 
 
@@ -112,14 +112,16 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _episode(result: EpisodeResult) -> dict[str, Any]:
+def _episode(result: EpisodeResult, films_dir: str) -> dict[str, Any]:
     return {
         "id": result.spec.id,
+        "task": result.spec.task,
         "instruction": result.instruction,
         "success": result.success,
         "failure": result.failure,
         "num_steps": result.num_steps,
         "num_decisions": result.num_decisions,
+        "video_path": None if result.film is None else f"{films_dir}/{result.film}",
     }
 
 

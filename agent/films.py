@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -54,9 +55,10 @@ def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, con
 
 
 def film_poster(path: Path) -> bytes:
-    """The first frame of a film as a JPEG."""
+    """The frame in the middle of a film, as a JPEG."""
     with av.open(path) as container:
-        frame = next(container.decode(video=0)).to_ndarray(format="bgr24")
+        frames = container.decode(video=0)
+        frame = next(islice(frames, container.streams.video[0].frames // 2, None)).to_ndarray(format="bgr24")
     return cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
 
@@ -89,7 +91,7 @@ def _page(
     end = _write(caption, clock, _MARGIN, len(lines), _GREY, 400)
     if verdict is not None:
         _write(caption, verdict[0], end + 24, len(lines), verdict[1], 700)
-    page = np.concatenate([picture, caption])
+    page = np.concatenate([caption, picture])  # on top, where a player's controls do not cover it
     return page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2]  # yuv420p wants even sides
 
 

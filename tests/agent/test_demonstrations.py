@@ -18,6 +18,7 @@ from agent.demonstrations import (
     Demonstrations,
     DemonstrationsConfig,
     DemonstrationsLedger,
+    collect_demonstrations,
     fill_dataset,
 )
 from envs.types import EpisodeSpec
@@ -94,3 +95,20 @@ def test_unknown_tasks_and_evaluation_seeds_are_refused() -> None:
     ledger = DemonstrationsLedger(replace(CONFIG, first_seed=999_999), "sides", ("left", "right"))
     with pytest.raises(ValueError, match="evaluation's"):
         ledger.missing()
+
+
+def test_an_episode_that_no_worker_survives_is_passed_over(tmp_path: Path) -> None:
+    world = SidesWorld(4)
+
+    def run(specs: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
+        return collect(ExpertPolicy(world), world, [s for s in specs if s.id != "sides/left/train/2"])
+
+    outcome = fill_dataset(CONFIG, world, tmp_path, run)
+    assert outcome.episodes == {"left": 9, "right": 9}
+    assert outcome.failed["left"] == {"step limit": 3, "its worker died": 1}
+
+
+def test_the_tabletop_expert_demonstrates_in_this_process(tmp_path: Path) -> None:
+    config = DemonstrationsConfig(tasks=("reach", "press_button"), episodes_per_task=2, num_worlds=2)
+    assert collect_demonstrations(config, tmp_path).episodes == {"reach": 2, "press_button": 2}
+    assert {row["success"] for row in DatasetReader(tmp_path).episodes} == {True}
