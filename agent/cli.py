@@ -1,0 +1,285 @@
+"""The command `llamarm`: collect, train, eval, report.
+
+This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
+simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
+field of its RunConfig is one.
+"""
+
+from __future__ import annotations
+
+import linecache
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from agent.names import check_name
+from agent.run_folder import RunFolder, policy_folder, start_run
+
+if TYPE_CHECKING:
+    from agent.evaluate import Evaluation
+    from agent.recipes import RunConfig
+    from envs.world import World
+    from vla_model.types import Policy
+
+_HELP = """\
+usage: llamarm COMMAND ...
+
+Train, evaluate and drive robot agents that see through cameras and obey written instructions.
+
+  collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset
+  train   RECIPE --out DIR   train a policy, evaluate it and write the report
+  eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  report  RUN                one HTML file that shows a run
+
+llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
+"""
+Options = TypeVar("Options")
+Config = TypeVar("Config")
+_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Record the scripted expert's demonstrations as a LeRobotDataset. Called again, it goes on where it stopped."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The dataset's folder."""
+    workers: int = 0
+    """Ray workers; 0 collects in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a policy, evaluate it and write the report."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The run's folder."""
+    resume: bool = False
+    """Go on with the run in that folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Success on held-out episodes, with intervals, blind controls and films."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's scripted expert."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
+    world: str = "tabletop"
+    """Suite of worlds."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
+    """All tasks of the world if none is named."""
+    variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
+    """Of the world's episodes; each is evaluated on the same seeds."""
+    episodes: int = 20
+    """Per task and variation."""
+    controls: bool = False
+    """Also run the blind controls: shuffled instructions and black frames."""
+    films: int = 1
+    """Episodes to film, per task and variation."""
+    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; the whole chunk if not given."""
+    num_worlds: int = 8
+    """Worlds side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write RUN/report.html, one file that shows the run and needs nothing else."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run or of an evaluation."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(_HELP, end="")
+        return
+    try:
+        command = _COMMANDS[check_name("command", args[0], _COMMANDS)]
+        command(args[1:])
+    except KeyboardInterrupt:
+        sys.exit(_stopped(args))
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        print(f"llamarm: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _collect(args: list[str]) -> None:
+    name, recipe = _recipe("collect", args)
+    options, config = _parse_with(Collect, f"collect {name}", args[1:], recipe().demonstrations)
+
+    from agent.demonstrations import collect_demonstrations
+
+    outcome = collect_demonstrations(config, options.out, options.workers)
+    for task, count in outcome.episodes.items():
+        failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
+        print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
+
+
+def _train(args: list[str]) -> None:
+    name, recipe = _recipe("train", args)
+    options, config = _parse_with(Train, f"train {name}", args[1:], recipe())
+
+    from agent.loop import train
+    from agent.report import write_report
+
+    run = start_run(options.out, config, resume=options.resume)
+    with run.session(["llamarm", "train", *args]):
+        train(config, run)
+    print(write_report(run.root))
+
+
+def _eval(args: list[str]) -> None:
+    options = _parse(Eval, "eval", args)
+
+    from rich.progress import Progress
+
+    from agent.controls import BlackFrames, ShuffledInstructions
+    from agent.eval_info import eval_info, write_eval_info
+    from agent.evaluate import evaluate, evaluation_specs
+    from envs.make import WORLDS, make_world
+
+    world = make_world(check_name("world", options.world, WORLDS), options.num_worlds)
+    tasks = [check_name("task", task, world.tasks) for task in options.tasks] or world.tasks
+    folder = RunFolder(_eval_folder(options))
+    policy = _policy(options.policy, world)
+    specs = [
+        spec
+        for variation in options.variations
+        for spec in evaluation_specs(world.suite, tasks, options.episodes, variation)
+    ]
+
+    def run(name: str, policy: Policy, films: int) -> Evaluation:
+        with Progress() as progress:
+            bar = progress.add_task(name, total=len(specs))
+            return evaluate(
+                policy,
+                world,
+                specs,
+                execute_steps=options.execute_steps,
+                films_per_task=films,
+                films_dir=folder.films,
+                on_result=lambda _: progress.advance(bar),
+            )
+
+    evaluation = run("evaluation", policy, options.films)
+    controls = {}
+    if options.controls:
+        shuffled = ShuffledInstructions(policy, evaluation.instructions)
+        controls["shuffled instructions"] = run("shuffled instructions", shuffled, 0)
+        controls["black frames"] = run("black frames", BlackFrames(policy), 0)
+    world.close()
+    write_eval_info(folder.eval_info, eval_info(evaluation, controls))
+    _print_table(evaluation, controls)
+    print(folder.eval_info)
+
+
+def _report(args: list[str]) -> None:
+    options = _parse(Report, "report", args)
+
+    from agent.report import write_report
+
+    print(write_report(options.run))
+
+
+_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "report": _report}
+
+
+def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig]]:
+    """The recipe that comes right after the command; without one, the recipes there are."""
+    from agent.recipes import RECIPES
+
+    if args and not args[0].startswith("-"):
+        name = check_name("recipe", args[0], RECIPES)
+        return name, RECIPES[name]
+    width = max(map(len, RECIPES))
+    print(f"usage: llamarm {command} RECIPE --out DIR ...\n\nRecipes:")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:{width}}  {(recipe.__doc__ or '').strip().partition(chr(10))[0]}")
+    print(f"\nllamarm {command} RECIPE --help lists its options.")
+    sys.exit(0 if set(args) & {"-h", "--help"} else 2)
+
+
+def _parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
+    return tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
+
+
+def _parse_with(options: type[Options], command: str, args: Sequence[str], config: Config) -> tuple[Options, Config]:
+    """The command's own options, and the config with every field that the command line changes."""
+    unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # ty: ignore[invalid-type-form]
+    joined: Any = make_dataclass(
+        options.__name__, [("config", unnamed, config)], bases=(options,), frozen=True, kw_only=True
+    )
+    joined.__doc__ = options.__doc__
+    parsed = _parse(joined, command, args)
+    return parsed, parsed.config
+
+
+def _eval_folder(options: Eval) -> Path:
+    if options.out is not None:
+        return options.out
+    if RunFolder(Path(options.policy)).record_file.exists():
+        return Path(options.policy)
+    raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
+
+
+def _policy(name: str, world: World) -> Policy:
+    if name == "expert":
+        from rollout.expert import ExpertPolicy
+
+        return ExpertPolicy(world)
+    from vla_model.policy import VLAPolicy
+
+    policy = VLAPolicy.from_pretrained(policy_folder(Path(name)))
+    policy.processor.check(world.world_spec)
+    return policy
+
+
+def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "success", "95 % interval", "episodes", *controls)
+    rows = [*evaluation.per_task.items(), ("all", evaluation.success)]
+    others = [[*control.per_task.values(), control.success] for control in controls.values()]
+    for i, (task, success) in enumerate(rows):
+        low, high = success.interval
+        blind = [f"{100 * other[i].rate:.1f} %" for other in others]
+        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
+        table.add_row(task, f"{100 * success.rate:.1f} %", interval, str(success.episodes), *blind)
+    Console().print(table)
+    for reason, count in evaluation.failures.items():
+        print(f"failed: {reason}, {count} episodes")
+
+
+def _stopped(args: list[str]) -> int:
+    """What to type to go on; 130 is a shell's status for Ctrl-C."""
+    again = ["llamarm", *args]
+    if args[0] == "train" and "--resume" not in args:
+        again.append("--resume")
+    what = "start over" if args[0] == "eval" else "go on"
+    print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
+    return 130
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether a `raise` of ours made it, for a user to read; anything else is a bug and keeps its traceback."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals["__name__"].partition(".")[0] in ("agent", "envs", "rollout", "vla_model")
+    return ours and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
+
+
+if __name__ == "__main__":
+    main()

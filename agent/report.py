@@ -1,0 +1,170 @@
+"""The report: one HTML file that shows a run, its films and pictures inside; it asks no other machine for anything.
+
+It is made from what the run's folder holds (run.json, eval_info.json, films, TensorBoard's events). A section whose
+data do not exist says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from agent.eval_info import read_eval_info
+from agent.films import film_poster
+from agent.report_curves import Curve, by_group, draw_curve, read_curves
+from agent.run_folder import RunFolder
+
+FILM_LIMIT_MB = 16
+"""Films beyond are named, not embedded: mail servers and phones choke on larger pages."""
+
+
+def write_report(root: Path) -> Path:
+    """Write report.html into the folder of a run or of an evaluation; returns its path.
+
+    Raises:
+        ValueError: the folder holds neither.
+    """
+    folder = RunFolder(root)
+    if not folder.record_file.exists() and not folder.eval_info.exists():
+        raise ValueError(
+            f"{root} holds neither a run ({folder.record_file.name}) nor an evaluation ({folder.eval_info.name})"
+        )
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["duration"] = _duration
+    page = environment.get_template("report.html").render(_content(folder))
+    folder.report.write_text(page, encoding="utf-8")
+    return folder.report
+
+
+def _content(folder: RunFolder) -> dict[str, Any]:
+    """What the template shows."""
+    record = folder.record if folder.record_file.exists() else {"config": {}, "sessions": []}
+    info = read_eval_info(folder.eval_info) if folder.eval_info.exists() else {}
+    config = _flat(record["config"])
+    sessions = record["sessions"]
+    curves = by_group(read_curves(folder.tensorboard))
+    return {
+        "title": folder.root.resolve().name,
+        **_success(info),
+        "overall": info.get("overall"),
+        "protocol": info.get("protocol"),
+        "groups": _groups(info),
+        "failures": info.get("failures", {}),
+        "controls": info.get("controls", {}),
+        "control_rows": _control_rows(info),
+        "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
+        **_films(folder.root, info),
+        "usage": _usage(info),
+        "weights": {key: value for key, value in config.items() if key.endswith("_weight")},
+        "sessions": sessions,
+        "config": config,
+        "last": sessions[-1] if sessions else None,
+        "commands": list(dict.fromkeys(shlex.join(session["command"]) for session in sessions)),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _picture(curve: Curve) -> str:
+    return draw_curve(curve) if len(curve.steps) > 1 else ""
+
+
+def _groups(info: dict[str, Any]) -> dict[str, Any]:
+    """Success by variation, the training variation first."""
+    return dict(sorted(info.get("per_group", {}).items(), key=lambda item: (not item[0].endswith("/train"), item[0])))
+
+
+def _success(info: dict[str, Any]) -> dict[str, Any]:
+    """The headline, which is the training variation's where it was evaluated, its tasks, and all tasks by variation."""
+    groups = _groups(info)
+    group = next(iter(groups), None)
+    rows = {(row["task_group"], row["task"]): row for row in info.get("per_task", [])}
+    tasks = [row for (of, _), row in rows.items() if of == group]
+    names = sorted({task for _, task in rows})
+    by_variation = {task: [rows.get((of, task), {}).get("pc_success") for of in groups] for task in names}
+    return {
+        "headline": groups.get(group),
+        "headline_group": group,
+        "headline_mean": sum(row["pc_success"] for row in tasks) / max(len(tasks), 1),
+        "tasks": tasks,
+        "variation_rows": by_variation,
+    }
+
+
+def _control_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per task, the policy's success before its controls'; the last for all episodes."""
+    controls = list(info.get("controls", {}).values())
+    if not controls:
+        return []
+    successes: dict[str, list[bool]] = {}
+    for episode in info["per_episode"]:
+        successes.setdefault(episode["task"], []).append(episode["success"])
+    rows = [
+        {"task": task, "successes": [100 * sum(own) / len(own), *(c["per_task"][task]["pc_success"] for c in controls)]}
+        for task, own in sorted(successes.items())
+    ]
+    return [*rows, {"task": "all", "successes": [row["pc_success"] for row in (info["overall"], *controls)]}]
+
+
+def _films(root: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """Films to embed, the first of every task before the second of any, up to the limit; and those that are not."""
+    filmed = [row for row in info.get("per_episode", []) if row["video_path"] is not None]
+    filmed_before: Counter[str] = Counter()
+    turns = []
+    for row in filmed:
+        turns.append((filmed_before[row["task"]], row))
+        filmed_before[row["task"]] += 1
+    embedded, left_out, missing, used = [], [], [], 0
+    for _, row in sorted(turns, key=lambda turn: turn[0]):
+        path = root / row["video_path"]
+        if not path.exists():
+            missing.append(row["video_path"])
+        elif used + path.stat().st_size > 1e6 * FILM_LIMIT_MB:
+            left_out.append(row["video_path"])
+        else:
+            used += path.stat().st_size
+            embedded.append(_film(path, row))
+    limit = {"film_limit_mb": FILM_LIMIT_MB}
+    return {"films": embedded, "films_left_out": left_out, "films_missing": missing, **limit}
+
+
+def _film(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": row["task"],
+        "outcome": "success" if row["success"] else f"failed: {row['failure']}",
+        "success": row["success"],
+        "id": row["id"],
+        "video": base64.b64encode(path.read_bytes()).decode(),
+        "poster": base64.b64encode(film_poster(path)).decode(),
+    }
+
+
+def _usage(info: dict[str, Any]) -> list[dict[str, list[float]]]:
+    """Per MoE layer: {task: share of each expert}."""
+    usage = info.get("expert_usage", {})
+    layers = len(next(iter(usage.values()))) if usage else 0
+    return [{task: of_layers[layer] for task, of_layers in usage.items()} for layer in range(layers)]
+
+
+def _duration(seconds: float) -> str:
+    """3725.4 -> 1:02:05; below a minute, seconds with a tenth."""
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Leaves of a JSON tree as text, with dotted names."""
+    leaves = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return leaves

@@ -1,0 +1,186 @@
+"""The command line: which options there are, what a misspelt name is answered with, what Ctrl-C leaves to type."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent import cli
+from agent.demonstrations import DemonstrationsConfig
+from agent.run_folder import RunFolder, open_run
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    learning_rate: float = 1e-3
+    """Peak."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    seed: int = 0
+    """Of everything random."""
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+
+
+def tiny() -> RunConfig:
+    """A run for tests."""
+    return RunConfig(optimiser=Optimiser(learning_rate=0.5))
+
+
+class Called:
+    """What the command line asked the training loop for."""
+
+    config: RunConfig
+    run: RunFolder
+    error: BaseException | None = None
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Recipes, loop and report as far as the command line knows them."""
+    called = Called()
+
+    def train(config: RunConfig, run: RunFolder) -> None:
+        called.config, called.run = config, run
+        if called.error is not None:
+            raise called.error
+
+    def stand_in(name: str, **attributes: object) -> None:
+        module = ModuleType(name)
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    stand_in("agent.recipes", RECIPES={"tiny": tiny, "large": tiny}, RunConfig=RunConfig)
+    stand_in("agent.loop", train=train)
+    stand_in("agent.report", write_report=lambda root: root / "report.html")
+    return called
+
+
+def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit status and error text of a command that fails."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(args)
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (cli.Collect, {"out", "workers"}),
+        (cli.Train, {"out", "resume"}),
+        (
+            cli.Eval,
+            {
+                "policy",
+                "out",
+                "world",
+                "tasks",
+                "variations",
+                "episodes",
+                "controls",
+                "films",
+                "execute_steps",
+                "num_worlds",
+            },
+        ),
+        (cli.Report, {"run"}),
+    ],
+)
+def test_no_command_has_other_options_than_these(command: type[DataclassInstance], options: set[str]) -> None:
+    """Whatever else a run needs is a field of its recipe's config."""
+    assert {f.name for f in dataclasses.fields(command)} == options
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from agent.cli import main; main(['--help']); "
+        "print(sorted({'torch', 'mujoco', 'ray', 'scipy', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("usage: llamarm COMMAND")
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([])
+    text = capsys.readouterr().out
+    assert all(f"  {command} " in text for command in ("collect", "train", "eval", "report"))
+
+
+def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(called: Called, tmp_path: Path) -> None:
+    cli.main(
+        ["train", "tiny", "--out", str(tmp_path / "run"), "--seed", "7", "--demonstrations.tasks", "lift", "stack"]
+    )
+    assert called.config.seed == 7
+    assert called.config.optimiser.learning_rate == 0.5
+    assert called.config.demonstrations.tasks == ("lift", "stack")
+    record = open_run(tmp_path / "run").record
+    assert record["config"]["seed"] == 7
+    assert record["sessions"][0]["outcome"] == "finished"
+    assert record["sessions"][0]["command"][:3] == ["llamarm", "train", "tiny"]
+
+
+def test_ctrl_c_says_what_to_type_and_that_command_goes_on(
+    called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called.error = KeyboardInterrupt()
+    status, error = failing(["train", "tiny", "--out", str(tmp_path / "my run"), "--seed", "7"], capsys)
+    assert status == 130
+    assert f"llamarm train tiny --out '{tmp_path}/my run' --seed 7 --resume" in error
+    called.error = None
+    cli.main(["train", "tiny", "--out", str(tmp_path / "my run"), "--seed", "7", "--resume"])
+    assert [s["outcome"] for s in open_run(tmp_path / "my run").record["sessions"]] == ["interrupted", "finished"]
+
+
+@pytest.mark.usefixtures("called")
+def test_a_misspelt_name_is_answered_with_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = {
+        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: collect, train, eval",
+        ("train", "tinny"): "recipe 'tinny' does not exist, did you mean 'tiny'? There are: tiny, large",
+        ("eval", "expert", "--world", "tabeltop", "--out", "x"): "did you mean 'tabletop'?",
+        ("eval", "expert", "--tasks", "lfit", "--out", "x"): "task 'lfit' does not exist, did you mean 'lift'?",
+        ("train", "tiny", "--out", "x", "--optimizer.learning-rate", "1"): "--optimiser.learning-rate",
+        ("eval", "expert", "--epsiodes", "3"): "--episodes",
+    }
+    for args, text in expected.items():
+        status, error = failing(list(args), capsys)
+        assert status == 2
+        assert text in error, args
+        assert "Traceback" not in error
+
+
+@pytest.mark.usefixtures("called")
+def test_train_without_a_recipe_lists_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    for args, status in ((["train"], 2), (["collect", "--help"], 0)):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(args)
+        assert exit_.value.code == status
+        assert "  tiny   A run for tests." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("called")
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
+    status, error = failing(["train", "tiny", "--out", str(tmp_path / "run")], capsys)
+    assert status == 2
+    assert "already holds a run" in error
+
+
+def test_a_value_error_that_we_did_not_raise_is_a_bug_and_keeps_its_traceback(called: Called, tmp_path: Path) -> None:
+    called.error = ValueError("operands could not be broadcast")
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
+    assert "failed: ValueError" in open_run(tmp_path / "run").record["sessions"][0]["outcome"]

@@ -1,0 +1,178 @@
+"""The report: one file that needs nothing else, shows what is there and names what is not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from sides_world import Reader, SidesWorld
+from torch.utils.tensorboard import SummaryWriter
+
+from agent import report
+from agent.controls import BlackFrames, ShuffledInstructions
+from agent.eval_info import eval_info, write_eval_info
+from agent.evaluate import evaluate, evaluation_specs
+from agent.report import write_report
+from agent.report_curves import MAX_POINTS, Curve, draw_curve, read_curves
+from agent.run_folder import RunFolder, start_run
+
+SECTIONS = [
+    "Success by task",
+    "Variations",
+    "Blind controls",
+    "Learning curves",
+    "Films",
+    "Experts by task",
+    "Auxiliary losses",
+    "Time and memory",
+    "Config",
+    "Made with",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    localization_weight: float = 3.0
+    weight_decay: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    note: str = "<script>alert(1)</script>"
+    sft: Losses = field(default_factory=Losses)
+
+
+class Page(HTMLParser):
+    """Text by section, and everything that a browser would fetch."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.text: dict[str, str] = {"": ""}
+        self.tags: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open = [tag]
+        self.fetched += [v for k, v in attrs if k in ("src", "href", "poster", "srcset", "data", "action") and v]
+
+    def handle_data(self, data: str) -> None:
+        if self._open == ["style"]:
+            return
+        if self._open == ["h2"] and data.strip():
+            self.text[data.strip()] = ""
+        last = list(self.text)[-1]
+        self.text[last] += " " + data.strip()
+        self._open = []
+
+
+def evaluated(root: Path, *, controls: bool = True) -> RunFolder:
+    """A run of which everything exists: the policy succeeds in 8 of 8, blind in none."""
+    run = start_run(root, Config())
+    world = SidesWorld(2)
+    specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left", "right"], 2, "dim"))
+    with run.session(["llamarm", "train", "tiny", "--out", "my run"]):
+        evaluation = evaluate(Reader(), world, specs, films_per_task=1, films_dir=run.films)
+        blind = {
+            "shuffled instructions": ShuffledInstructions(Reader(), evaluation.instructions),
+            "black frames": BlackFrames(Reader()),
+        }
+        results = {name: evaluate(policy, world, specs) for name, policy in blind.items()} if controls else {}
+        write_eval_info(run.eval_info, eval_info(evaluation, results))
+        with SummaryWriter(run.tensorboard) as log:
+            for step in range(30):
+                log.add_scalar("loss/total", 1 / (step + 1), step)
+    return run
+
+
+def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "my_run")
+    page = Page(write_report(run.root).read_text())
+    assert list(page.text)[1:] == SECTIONS
+    assert not any("Absent" in text for text in page.text.values())
+    assert "my_run 100.0 % success, 95 % interval 51.0 to 100.0 %" in re.sub(r"\s+", " ", page.text[""])
+    assert "4 held-out episodes of 2 tasks" in re.sub(r"\s+", " ", page.text[""])
+    assert "all 100.0 0.0 0.0" in re.sub(r"\s+", " ", page.text["Blind controls"])
+    assert "sft.localization_weight 3.0" in re.sub(r"\s+", " ", page.text["Auxiliary losses"])
+    assert "weight_decay" not in page.text["Auxiliary losses"]
+    assert "100 0 0" in re.sub(r"\s+", " ", page.text["Experts by task"])
+    assert "llamarm train tiny --out 'my run'" in page.text["Made with"]
+    assert page.tags.count("video") == 4
+    assert page.tags.count("svg") == 1
+
+
+def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:
+    html = write_report(evaluated(tmp_path / "run").root).read_text()
+    page = Page(html)
+    assert len(page.fetched) == 8, "four films and their posters"
+    assert all(value.startswith("data:") for value in page.fetched)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
+
+
+def test_what_a_run_says_is_text_and_never_markup(tmp_path: Path) -> None:
+    html = write_report(evaluated(tmp_path / "run").root).read_text()
+    assert "<script>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_a_run_that_only_began_names_everything_that_is_absent(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    page = Page(write_report(run.root).read_text())
+    assert list(page.text)[1:] == SECTIONS
+    absent = [section for section in SECTIONS if "Absent" in page.text[section]]
+    assert absent == [s for s in SECTIONS if s not in ("Auxiliary losses", "Config")]
+
+
+def test_an_evaluation_without_a_run_or_controls_says_so(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run", controls=False)
+    run.record_file.unlink()
+    page = Page(write_report(run.root).read_text())
+    assert "llamarm eval --controls" in page.text["Blind controls"]
+    assert "run.json does not exist" in page.text["Config"]
+    assert "100.0" in page.text["Success by task"]
+
+
+def test_a_folder_with_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither a run \(run.json\) nor an evaluation \(eval_info.json\)"):
+        write_report(tmp_path)
+
+
+def test_films_over_the_limit_and_films_that_are_gone_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = evaluated(tmp_path / "run")
+    left = run.films / "left-train-1000000-success.mp4"
+    (run.films / "right-dim-1000000-success.mp4").unlink()
+    monkeypatch.setattr(report, "FILM_LIMIT_MB", left.stat().st_size * 1.5 / 1e6)
+    page = Page(write_report(run.root).read_text())
+    assert page.tags.count("video") == 1
+    text = page.text["Films"]
+    assert "films/right-train-1000000-success.mp4, films/left-dim-1000000-success.mp4" in text
+    assert "not on disk: films/right-dim-1000000-success.mp4" in text
+
+
+def test_a_resumed_run_s_later_writing_of_a_step_counts(tmp_path: Path) -> None:
+    for first, value in ((0, 1.0), (2, 2.0)):
+        with SummaryWriter(tmp_path) as log:
+            for step in range(first, first + 4):
+                log.add_scalar("loss/total", value, step)
+    (curve,) = read_curves(tmp_path)
+    assert curve == Curve(tag="loss/total", steps=(0, 1, 2, 3, 4, 5), values=(1.0, 1.0, 2.0, 2.0, 2.0, 2.0))
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+    steps = tuple(range(100_000))
+    svg = draw_curve(Curve(tag="a<b", steps=steps, values=tuple(float(s) for s in steps)))
+    assert svg.count("\nL ") < 2 * MAX_POINTS
+    assert 'aria-label="a&lt;b"' in svg
+    assert "var(--accent)" in svg
+    assert "#0102" not in svg
