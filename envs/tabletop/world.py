@@ -132,6 +132,20 @@ class TabletopWorld(World):
             raise ValueError(f"world {world} has not begun an episode; call reset first")
         return episode
 
+    def task_of(self, spec: EpisodeSpec) -> Task:
+        """The task of a spec.
+
+        Raises:
+            ValueError: another suite, or an unknown task or variation; the message lists what exists.
+        """
+        if spec.suite != self.suite:
+            raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
+        if spec.task not in TASKS:
+            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(TASKS)}")
+        if spec.variation not in VARIATIONS:
+            raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(VARIATIONS)}")
+        return TASKS[spec.task]
+
     def example_spec(self, seed: int) -> EpisodeSpec:
         """Tasks take turns with the seed."""
         return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
@@ -142,7 +156,7 @@ class TabletopWorld(World):
         Raises:
             ValueError: a spec of another suite, or with an unknown task or variation.
         """
-        episodes = [draw_episode(spec, self._task_of(spec)) for spec in specs]
+        episodes = [draw_episode(spec, self.task_of(spec)) for spec in specs]
         if episodes:
             self.sim.clear(list(worlds))
             for world, episode in zip(worlds, episodes, strict=True):
@@ -183,15 +197,6 @@ class TabletopWorld(World):
         """Free the renderer."""
         del kwargs
         self.sim.close()
-
-    def _task_of(self, spec: EpisodeSpec) -> Task:
-        if spec.suite != self.suite:
-            raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
-        if spec.task not in TASKS:
-            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(TASKS)}")
-        if spec.variation not in VARIATIONS:
-            raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(VARIATIONS)}")
-        return TASKS[spec.task]
 
     def _checked(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
         actions = np.asarray(actions, np.float32)
