@@ -1,0 +1,48 @@
+"""Collecting in the real world: the same checks as with the counting one, on a few episodes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from envs.make import make_world
+from envs.types import EpisodeSpec
+from rollout.batches import TrainingData
+from rollout.collect import collect
+from rollout.dataset import DatasetWriter
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+
+SPECS = [EpisodeSpec(suite="tabletop", task=task, seed=seed) for task in ("reach", "push") for seed in (1, 2, 3)]
+
+
+def demonstrate(num_worlds: int, specs: list[EpisodeSpec]) -> dict[str, Trajectory]:
+    with closing(make_world("tabletop", num_worlds)) as world:
+        return {t.spec.id: t for t in collect(ExpertPolicy(world, noise_std=0.2), world, specs)}
+
+
+def test_demonstrations_depend_on_their_spec_alone_and_can_be_trained_on(tmp_path: Path) -> None:
+    few, many = demonstrate(1, SPECS), demonstrate(4, SPECS[::-1])
+    assert few.keys() == many.keys() == {spec.id for spec in SPECS}
+    for spec_id, t in few.items():
+        other = many[spec_id]
+        for name in ("state", "action", "label", "localization", "reward"):
+            np.testing.assert_array_equal(getattr(t, name), getattr(other, name), err_msg=f"{spec_id} {name}")
+        for camera, frames in t.frames.items():
+            np.testing.assert_array_equal(frames, other.frames[camera], err_msg=f"{spec_id} {camera}")
+        assert (t.instruction, t.success, t.failure) == (other.instruction, other.success, other.failure)
+    assert any(not np.array_equal(t.action, t.label) for t in few.values())
+    with closing(make_world("tabletop", 1)) as world:
+        world_spec = world.world_spec
+    with DatasetWriter(tmp_path / "a", world_spec, robot_type="tabletop") as writer:
+        for t in few.values():
+            writer.append(t)
+    data = TrainingData([tmp_path / "a"])
+    assert data.world_spec == world_spec
+    batch = data.gather(data.rows_at(0, 16, seed=0), 8)
+    assert batch.action.shape == (16, 8, world_spec.action.size)
+    t = few[data.episodes[batch.episode[0]]["spec_id"]]
+    (step,) = np.flatnonzero(np.all(t.state == batch.state[0], axis=1))[:1]
+    np.testing.assert_array_equal(batch.frames["wrist"][0], t.frames["wrist"][step])
