@@ -75,7 +75,7 @@ class Eval:
     world: str = "tabletop"
     """Suite of worlds."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
-    """All tasks of the world if none is named."""
+    """If none is named, those that the run was trained on, or all of the world if POLICY is not a run."""
     variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
     """Of the world's episodes; each is evaluated on the same seeds."""
     episodes: int = 20
@@ -85,7 +85,7 @@ class Eval:
     films: int = 1
     """Episodes to film, per task and variation."""
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; the whole chunk if not given."""
+    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
     num_worlds: int = 8
     """Worlds side by side."""
 
@@ -144,44 +144,30 @@ def _train(args: list[str]) -> None:
 def _eval(args: list[str]) -> None:
     options = _parse(Eval, "eval", args)
 
-    from rich.progress import Progress
-
-    from agent.controls import BlackFrames, ShuffledInstructions
-    from agent.eval_info import eval_info, write_eval_info
-    from agent.evaluate import evaluate, evaluation_specs
+    from agent.measure import EvaluationConfig, measure
     from envs.make import WORLDS, make_world
 
+    of_run = RunFolder(Path(options.policy))
+    recorded = of_run.record["config"] if of_run.record_file.exists() else None
+    if options.out is None and recorded is None:
+        raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
+    folder = of_run if options.out is None else RunFolder(options.out)
     world = make_world(check_name("world", options.world, WORLDS), options.num_worlds)
-    tasks = [check_name("task", task, world.tasks) for task in options.tasks] or world.tasks
-    folder = RunFolder(_eval_folder(options))
-    policy = _policy(options.policy, world)
-    specs = [
-        spec
-        for variation in options.variations
-        for spec in evaluation_specs(world.suite, tasks, options.episodes, variation)
-    ]
-
-    def run(name: str, policy: Policy, films: int) -> Evaluation:
-        with Progress() as progress:
-            bar = progress.add_task(name, total=len(specs))
-            return evaluate(
-                policy,
-                world,
-                specs,
-                execute_steps=options.execute_steps,
-                films_per_task=films,
-                films_dir=folder.films,
-                on_result=lambda _: progress.advance(bar),
-            )
-
-    evaluation = run("evaluation", policy, options.films)
-    controls = {}
-    if options.controls:
-        shuffled = ShuffledInstructions(policy, evaluation.instructions)
-        controls["shuffled instructions"] = run("shuffled instructions", shuffled, 0)
-        controls["black frames"] = run("black frames", BlackFrames(policy), 0)
-    world.close()
-    write_eval_info(folder.eval_info, eval_info(evaluation, controls))
+    named = options.tasks or (recorded["demonstrations"]["tasks"] if recorded else ())
+    tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+    steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
+    config = EvaluationConfig(
+        episodes_per_task=options.episodes,
+        variations=options.variations,
+        controls=options.controls,
+        films_per_task=options.films,
+        execute_steps=steps,
+        num_worlds=options.num_worlds,
+    )
+    try:
+        evaluation, controls = measure(_policy(options.policy, world), world, tasks, config, folder)
+    finally:
+        world.close()
     _print_table(evaluation, controls)
     print(folder.eval_info)
 
@@ -227,14 +213,6 @@ def _parse_with(options: type[Options], command: str, args: Sequence[str], confi
     return parsed, parsed.config
 
 
-def _eval_folder(options: Eval) -> Path:
-    if options.out is not None:
-        return options.out
-    if RunFolder(Path(options.policy)).record_file.exists():
-        return Path(options.policy)
-    raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
-
-
 def _policy(name: str, world: World) -> Policy:
     if name == "expert":
         from rollout.expert import ExpertPolicy
@@ -242,16 +220,18 @@ def _policy(name: str, world: World) -> Policy:
         return ExpertPolicy(world)
     from vla_model.policy import VLAPolicy
 
-    policy = VLAPolicy.from_pretrained(policy_folder(Path(name)))
+    folder = policy_folder(Path(name))
+    checkpoint = folder.parent.name
+    policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
     policy.processor.check(world.world_spec)
     return policy
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("task", "success", "95 % interval", "episodes", *controls)
+    table = Table("task", "success", Column("95 % interval", no_wrap=True), "episodes", *controls)
     rows = [*evaluation.per_task.items(), ("all", evaluation.success)]
     others = [[*control.per_task.values(), control.success] for control in controls.values()]
     for i, (task, success) in enumerate(rows):

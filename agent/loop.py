@@ -17,38 +17,18 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.controls import BlackFrames, ShuffledInstructions
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.eval_info import eval_info, write_eval_info
-from agent.evaluate import Evaluation, evaluate, evaluation_specs
 from agent.learner import Learner, LearnerConfig
+from agent.measure import EvaluationConfig, measure
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
-from envs.world import World
 from rollout.batches import TrainingData
 from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.processor import Processor
-from vla_model.types import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How the result is measured."""
-
-    episodes_per_task: int = 20
-    variations: tuple[str, ...] = ("train",)
-    controls: bool = True
-    """Also run blind: shuffled instructions and black frames."""
-    films_per_task: int = 1
-    """Per task and variation."""
-    execute_steps: int = 4
-    """Actions executed of each chunk."""
-    num_worlds: int = 8
-    """Worlds side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,42 +106,11 @@ def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
     policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
     policy.processor.check(world.world_spec)
     try:
-        evaluation = _measure("evaluation", policy, world, config, run, asked.films_per_task)
-        controls = {}
-        if asked.controls:
-            blind = {
-                "shuffled instructions": ShuffledInstructions(policy, evaluation.instructions),
-                "black frames": BlackFrames(policy),
-            }
-            controls = {name: _measure(name, control, world, config, run, 0) for name, control in blind.items()}
+        evaluation, controls = measure(policy, world, config.demonstrations.tasks or world.tasks, asked, run)
     finally:
         world.close()
-    write_eval_info(run.eval_info, eval_info(evaluation, controls))
     for name, value in (("success", evaluation), *controls.items()):
         log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
-
-
-def _measure(
-    name: str, policy: Policy, world: World, config: RunConfig, run: RunFolder, films_per_task: int
-) -> Evaluation:
-    asked = config.evaluation
-    tasks = config.demonstrations.tasks or world.tasks
-    specs = [
-        spec
-        for variation in asked.variations
-        for spec in evaluation_specs(world.suite, tasks, asked.episodes_per_task, variation)
-    ]
-    with Progress(*_COLUMNS) as progress:
-        bar = progress.add_task(name, total=len(specs))
-        return evaluate(
-            policy,
-            world,
-            specs,
-            execute_steps=asked.execute_steps,
-            films_per_task=films_per_task,
-            films_dir=run.films,
-            on_result=lambda _: progress.advance(bar),
-        )
 
 
 _COLUMNS: tuple[TextColumn | BarColumn | MofNCompleteColumn | TimeElapsedColumn | TimeRemainingColumn, ...] = (

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from agent.demonstrations import DemonstrationsConfig
 from agent.learner import LearnerConfig
-from agent.loop import EvaluationConfig, RunConfig
+from agent.loop import RunConfig
+from agent.measure import EvaluationConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "push", "open_drawer", "close_drawer", "press_button")
 
