@@ -93,15 +93,16 @@ class DatasetWriter:
         stats = {key: vector_stats(values) for key, values in columns.items()}
         stats |= {key: image_stats(pictures) for key, pictures in frames.items()}
         self._write_frames(columns, frames)
-        if trajectory.instruction not in self._tasks:
-            self._tasks[trajectory.instruction] = len(self._tasks)
-            self._write_tasks()
+        tasks = self._tasks | {trajectory.instruction: self._task_index(trajectory)}
+        if len(tasks) > len(self._tasks):
+            self._write_tasks(tasks)
         row = self._episode_row(trajectory)
         row |= {f"stats/{key}/{name}": v.tolist() for key, entry in stats.items() for name, v in entry.items()}
         # One row of some 200 columns: statistics and a copy of the schema would be more than half of the file.
         lean = {"write_statistics": False, "store_schema": False}
         self._write_table(schema.EPISODES_PATH, pa.table({key: [value] for key, value in row.items()}), **lean)
         self._ids.add(trajectory.spec.id)
+        self._tasks = tasks
         self._stats = {k: aggregate([self._stats[k], s]) for k, s in stats.items()} if self._stats else stats
         self.info["total_episodes"] += 1
         self.info["total_frames"] += trajectory.num_steps
@@ -144,7 +145,7 @@ class DatasetWriter:
             "frame_index": np.arange(steps),
             "episode_index": np.full(steps, self.info["total_episodes"]),
             "index": np.arange(steps) + self.info["total_frames"],
-            "task_index": np.full(steps, self._tasks.get(trajectory.instruction, len(self._tasks))),
+            "task_index": np.full(steps, self._task_index(trajectory)),
         }
         frames = {schema.IMAGE_PREFIX + camera: pictures for camera, pictures in trajectory.frames.items()}
         features = self.info["features"]
@@ -160,6 +161,9 @@ class DatasetWriter:
         if missing:
             raise ValueError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")
         return columns, frames
+
+    def _task_index(self, trajectory: Trajectory) -> int:
+        return self._tasks.get(trajectory.instruction, len(self._tasks))
 
     def _episode_row(self, trajectory: Trajectory) -> dict[str, Any]:
         number, start = self.info["total_episodes"], self.info["total_frames"]
@@ -219,8 +223,8 @@ class DatasetWriter:
         pq.write_table(table, schema.part_path(path), compression="snappy", use_dictionary=False, **options)
         schema.publish_file(schema.part_path(path), path)
 
-    def _write_tasks(self) -> None:
-        table = pa.table({"task_index": list(self._tasks.values()), "task": list(self._tasks)})
+    def _write_tasks(self, tasks: dict[str, int]) -> None:
+        table = pa.table({"task_index": list(tasks.values()), "task": list(tasks)})
         # LeRobot reads this file with pandas and looks tasks up by its index, which pandas finds through this metadata.
         column = {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object"}
         number = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"}
@@ -262,7 +266,7 @@ class DatasetWriter:
             self.info["total_episodes"] += 1
             self.info["total_frames"] = row["dataset_to_index"]
         self._load_stats(files)
-        self._write_tasks()
+        self._write_tasks(self._tasks)
         self._write_totals()
 
     def _refuse_another(self, found: dict[str, Any]) -> None:

@@ -20,15 +20,14 @@ from vla_model.types import Policy
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def start_ray(num_cpus: int) -> bool:
+def start_ray() -> None:
     """Join the Ray cluster that RAY_ADDRESS names, else start one on this machine that only this user can reach.
+
+    It runs until this process ends, for all that use it; nothing happens where it runs already.
 
     Ray's own switch for staying on the loopback address is called RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER. Ray demands a
     token of whoever connects; ours lives as long as this process. Both are read when Ray is imported: a program that
     imported it before has Ray's defaults, a token in the user's home and all addresses of the machine.
-
-    Returns:
-        Whether Ray was not running before.
     """
     ours = "RAY_ADDRESS" not in os.environ
     if ours and "ray" not in sys.modules:
@@ -38,11 +37,9 @@ def start_ray(num_cpus: int) -> bool:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    if ray.is_initialized():
-        return False
-    local = {"num_cpus": num_cpus, "include_dashboard": False} if ours else {}
-    ray.init(log_to_driver=False, logging_level="ERROR", **local)
-    return True
+    if not ray.is_initialized():
+        local = {"num_cpus": 1, "include_dashboard": False} if ours else {}
+        ray.init(log_to_driver=False, logging_level="ERROR", **local)
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,11 @@ class Remote:
     def _start(self) -> None:
         import ray
 
-        # One Ray CPU each only spreads workers over a cluster's machines; what shares out cores is the threads' number.
         # A worker imports the world's and the policy's modules from where we did.
         env_vars = _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": env_vars}}
-        self._actor: Any = ray.remote(Collector).options(**options).remote(*self._make)
+        # Who asks for workers says how many, so Ray's own count of CPUs must not make them wait for each other.
+        actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": env_vars})(Collector)
+        self._actor: Any = actor.remote(*self._make)
         self.num_worlds_ref = self._actor.num_worlds.remote()
         self.calls: deque[Any] = deque()
         """Generators of object references, in the order in which the worker runs them."""

@@ -56,7 +56,6 @@ class Workers:
         self._num_workers = num_workers
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
-        self._owns_ray = False
         self._latest: Published | None = None
 
     def publish(self, version: int, state_dict: Mapping[str, Any]) -> None:
@@ -99,18 +98,13 @@ class Workers:
                     remote.restart()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; Ray itself goes on until this process ends."""
         if self._local is not None:
             self._local.close()
             self._local = None
         for remote in self._remotes:
             remote.kill()
         self._remotes.clear()
-        if self._owns_ray:
-            import ray
-
-            ray.shutdown()
-            self._owns_ray = False
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +114,7 @@ class Workers:
 
     def _start(self) -> None:
         if not self._remotes:
-            self._owns_ray = start_ray(self._num_workers)
+            start_ray()
             self._remotes = [Remote(*self._make) for _ in range(self._num_workers)]
 
     def _dispatch(self, call: Call) -> Iterator[Trajectory]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
 from numpy.typing import NDArray
 
 from envs.types import CameraSpec, WorldSpec
+from rollout.batches import TrainingData
 from rollout.collect import collect
 from rollout.dataset import DatasetReader, DatasetWriter
+from rollout.dataset_frames import encode_video
+from rollout.dataset_read import episode_files, read_rows
 from rollout.dataset_schema import ImageMode, VideoCodec
 from rollout.dataset_stats import image_stats, vector_stats
 from rollout.types import Trajectory
@@ -248,3 +253,34 @@ def test_files_roll_over_to_the_next_folder(tmp_path: Path, monkeypatch: pytest.
     assert reader.episode(2).row["data/chunk_index"] == 1
     write(tmp_path, episodes(range(3, 5)))
     assert DatasetReader(tmp_path).num_episodes == 5
+
+
+@pytest.mark.parametrize("mode", ["image", "video"])
+def test_datasets_with_several_episodes_to_a_file_are_read(tmp_path: Path, mode: ImageMode) -> None:
+    recorded = episodes(range(4), VIDEO_SPEC)
+    write(tmp_path / "ours", recorded, VIDEO_SPEC, image_mode=mode, codec="h264")
+    theirs = tmp_path / "theirs"
+    (theirs / "data/chunk-000").mkdir(parents=True)
+    (theirs / "meta/episodes/chunk-000").mkdir(parents=True)
+    shutil.copy(tmp_path / "ours/meta/info.json", theirs / "meta/info.json")
+    data = [pq.read_table(file) for file in sorted((tmp_path / "ours/data").rglob("*.parquet"))]
+    pq.write_table(pa.concat_tables(data), theirs / "data/chunk-000/file-000.parquet")
+    rows = [row for file in episode_files(tmp_path / "ours") for row in read_rows(file)]
+    start = 0
+    for row, t in zip(rows, recorded, strict=True):
+        row["data/file_index"] = 0
+        for camera in t.frames if mode == "video" else ():
+            key = f"videos/observation.images.{camera}"
+            row |= {f"{key}/file_index": 0, f"{key}/from_timestamp": start / 20}
+        start += t.num_steps
+    pq.write_table(pa.Table.from_pylist(rows), theirs / "meta/episodes/chunk-000/file-000.parquet")
+    for camera in recorded[0].frames if mode == "video" else ():
+        path = theirs / f"videos/observation.images.{camera}/chunk-000/file-000.mp4"
+        path.parent.mkdir(parents=True)
+        encode_video(path, np.concatenate([t.frames[camera] for t in recorded]), 20, "h264")
+    for episode, t in zip(DatasetReader(theirs), recorded, strict=True):
+        np.testing.assert_array_equal(episode.columns["observation.state"], t.state)
+        for camera, frames in t.frames.items():
+            assert codec_error(episode.frames[camera], frames) <= (0 if mode == "image" else 4)
+    batch = TrainingData([theirs]).gather(np.arange(start), 2)
+    np.testing.assert_array_equal(batch.state, np.concatenate([t.state for t in recorded]))

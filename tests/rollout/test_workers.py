@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,8 @@ from numpy.typing import NDArray
 from envs.types import EpisodeSpec, Info, Observation
 from envs.world import World
 from rollout.types import Trajectory
-from rollout.worker_process import start_ray
 from rollout.workers import Workers
 from vla_model.types import ActionChunk
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
-    assert start_ray(3)
-    yield
-    import ray
-
-    ray.shutdown()
 
 
 def make_policy(_: World) -> CountingPolicy:
@@ -172,6 +162,8 @@ def test_stopping_early_leaves_nothing_for_the_next_collect(num_workers: int) ->
 
 
 def test_ray_is_started_on_the_loopback_address_and_never_without_workers() -> None:
+    with Workers(partial(FakeWorld, 1), make_policy, num_workers=1) as workers:
+        list(workers.collect([fake_spec(0)]))
     import ray
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
