@@ -57,10 +57,13 @@ def train(config: RunConfig, run: RunFolder) -> None:
     """
     if config.model not in SIZES:
         raise ValueError(f"model {config.model!r} does not exist; models: {', '.join(SIZES)}")
-    collect_demonstrations(config.demonstrations, run.dataset, config.collect_workers)
+    with run.phase("collect"):
+        collect_demonstrations(config.demonstrations, run.dataset, config.collect_workers)
     with SummaryWriter(run.tensorboard) as log:
-        update(config, run, log)
-        evaluate_run(config, run, log)
+        with run.phase("update"):
+            update(config, run, log)
+        with run.phase("evaluate"):
+            evaluate_run(config, run, log)
 
 
 def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:

@@ -47,7 +47,7 @@ def write_report(root: Path) -> Path:
 
 def _content(folder: RunFolder) -> dict[str, Any]:
     """What the template shows."""
-    record = folder.record if folder.record_file.exists() else {"config": {}, "sessions": []}
+    record = folder.record if folder.record_file.exists() else {"config": {}, "sessions": [], "phases": []}
     info = read_eval_info(folder.eval_info) if folder.eval_info.exists() else {}
     config = _flat(record["config"])
     sessions = record["sessions"]
@@ -66,6 +66,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "usage": _usage(info),
         "weights": {key: value for key, value in config.items() if key.endswith("_weight")},
         "sessions": sessions,
+        "phases": record["phases"],
         "config": config,
         "last": sessions[-1] if sessions else None,
         "commands": list(dict.fromkeys(shlex.join(session["command"]) for session in sessions)),

@@ -122,6 +122,17 @@ class RunFolder:
             session["peak_memory_gb"] = _peak_memory_gb()
             self._put_session(session, new=False)
 
+    @contextmanager
+    def phase(self, name: str) -> Generator[None]:
+        """Record how long a part of the work took, finished or not."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            record = self.record
+            record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s})
+            _write_json(self.record_file, record)
+
     def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
         record = self.record
         record["sessions"] = [*(record["sessions"] if new else record["sessions"][:-1]), session]
@@ -155,7 +166,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     if root.exists() and any(root.iterdir()):
         raise ValueError(f"{root} is not empty and holds no run; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(folder.record_file, {"config": asked, "sessions": []})
+    _write_json(folder.record_file, {"config": asked, "sessions": [], "phases": []})
     return folder
 
 
@@ -234,10 +245,9 @@ def _cpu_model() -> str:
 
 
 def _peak_memory_gb() -> float:
-    """Largest resident memory of this process, plus the largest of its finished children."""
+    """Largest resident memory of this process so far; Ray workers are other processes."""
     unit = 1 if platform.system() == "Darwin" else 1024
-    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(sum(peaks) * unit / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str, object, object]]:

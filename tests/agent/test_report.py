@@ -77,7 +77,8 @@ def evaluated(root: Path, *, controls: bool = True) -> RunFolder:
     world = SidesWorld(2)
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left", "right"], 2, "dim"))
     with run.session(["llamarm", "train", "tiny", "--out", "my run"]):
-        evaluation = evaluate(Reader(), world, specs, films_per_task=1, films_dir=run.films)
+        with run.phase("evaluate"):
+            evaluation = evaluate(Reader(), world, specs, films_per_task=1, films_dir=run.films)
         blind = {
             "shuffled instructions": ShuffledInstructions(Reader(), evaluation.instructions),
             "black frames": BlackFrames(Reader()),
@@ -100,6 +101,7 @@ def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
     assert "all 100.0 0.0 0.0" in re.sub(r"\s+", " ", page.text["Blind controls"])
     assert "sft.localization_weight 3.0" in re.sub(r"\s+", " ", page.text["Auxiliary losses"])
     assert "weight_decay" not in page.text["Auxiliary losses"]
+    assert re.search(r"evaluate \d+\.\d s", re.sub(r"\s+", " ", page.text["Time and memory"]))
     assert "100 0 0" in re.sub(r"\s+", " ", page.text["Experts by task"])
     assert "llamarm train tiny --out 'my run'" in page.text["Made with"]
     assert page.tags.count("video") == 4

@@ -105,3 +105,18 @@ def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Pa
     assert run.last_checkpoint() == run.checkpoint(1000200)
     newest = run.checkpoint(1000200) / "pretrained_model"
     assert policy_folder(run.root) == policy_folder(run.checkpoint(1000200)) == policy_folder(newest) == newest
+
+
+def test_phases_are_recorded_one_by_one_finished_or_not(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    with run.phase("collect"):
+        pass
+
+    def broken() -> None:
+        with run.phase("update"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
+    assert [phase["name"] for phase in run.record["phases"]] == ["collect", "update"]
+    assert all(0 <= phase["wall_s"] < 60 for phase in run.record["phases"])
