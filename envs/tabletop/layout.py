@@ -76,28 +76,33 @@ def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
     Raises:
         ValueError: the task cannot be laid out (a mistake in the task, not in the seed).
     """
-    streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(4)
-    layout, vision, language, execution = (np.random.default_rng(s) for s in streams)
-    draw = _draw_objects if task.kind == "objects" else _draw_fixtures
-    episode = draw(
-        layout,
-        spec,
-        task,
-        look=draw_look(vision, spec.variation == "vision"),
-        pose=draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, NUM_JOINTS),
-    )
+    streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(5)
+    layout, vision, language, execution, combination = (np.random.default_rng(s) for s in streams)
+    look = draw_look(vision, spec.variation == "vision")
+    pose = draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, NUM_JOINTS)
+    if task.kind == "objects":
+        episode = _draw_objects(layout, combination, spec, task, look, pose)
+    else:
+        episode = _draw_fixtures(layout, spec, task, look, pose)
     bank = task.held_out_paraphrases if spec.variation == "paraphrase" else task.paraphrases
     sentence = bank[int(language.integers(len(bank)))]
     return replace(episode, instruction=sentence.format(**task.words(episode)))
 
 
-def _draw_objects(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look: Look, pose: Pose) -> Episode:
+def _draw_objects(
+    rng: np.random.Generator, pair_rng: np.random.Generator, spec: EpisodeSpec, task: Task, look: Look, pose: Pose
+) -> Episode:
     receptacle = str(rng.choice(task.receptacles))
-    receptacle_colours = tuple(rng.permutation(list(COLOURS))[:NUM_RECEPTACLES].tolist())
+    receptacle_colours = rng.permutation(list(COLOURS))[:NUM_RECEPTACLES].tolist()
     target, goal = int(rng.integers(NUM_OBJECTS)), int(rng.integers(NUM_RECEPTACLES))
     if task.goal_is_object:
         goal = int(rng.choice([i for i in range(NUM_OBJECTS) if i != target]))
-    pairs = _draw_pairs(rng, spec, target, receptacle_colours[goal % NUM_RECEPTACLES] if task.goal_by_colour else None)
+    named = (target, goal) if task.goal_is_object else (target,)
+    goal_colour = receptacle_colours[goal] if task.goal_by_colour else None
+    pairs = _draw_pairs(pair_rng, named, goal_colour, spec.variation == "combination")
+    if goal_colour is not None and (colour := pairs[target][0]) != goal_colour:
+        receptacle_colours = [goal_colour if c == colour else c for c in receptacle_colours]
+        receptacle_colours[goal] = colour
     direction = str(rng.choice(list(DIRECTIONS)))
     for _ in range(1000):
         receptacle_xy = _scatter(rng, NUM_RECEPTACLES, RECEPTACLE_REGION_M, RECEPTACLE_SPACING_M, np.empty((0, 2)), 0.0)
@@ -119,7 +124,7 @@ def _draw_objects(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look:
             shapes=tuple(s for _, s in pairs),
             object_xy_m=object_xy,
             receptacle=receptacle,
-            receptacle_colours=receptacle_colours,
+            receptacle_colours=tuple(receptacle_colours),
             receptacle_xy_m=receptacle_xy,
             drawer_colours=(),
             drawer_open_m=(),
@@ -135,23 +140,33 @@ def _draw_objects(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look:
 
 
 def _draw_pairs(
-    rng: np.random.Generator, spec: EpisodeSpec, target: int, goal_colour: str | None
+    rng: np.random.Generator, named: tuple[int, ...], goal_colour: str | None, unseen: bool
 ) -> list[tuple[str, str]]:
-    """Colour and shape of each object: all different, the target's not held out unless the episode is about that."""
+    """Colour and shape of each object, all different.
+
+    Args:
+        named: the objects that the instruction names, the target first. None of them is a held-out pair, but where
+            `unseen` the target is.
+        goal_colour: the target's, where the colour decides the goal; an unseen target brings its own.
+        unseen: whether the episode is about a held-out pair.
+    """
     every = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    unseen = spec.variation == "combination"
-    allowed = [p for p in every if (p in HELD_OUT_PAIRS) == unseen and goal_colour in (None, p[0])]
-    if not allowed:  # no pair of that colour is held out: such a goal leaves only the seen ones
-        allowed = [p for p in every if p not in HELD_OUT_PAIRS and p[0] == goal_colour]
-    chosen = allowed[int(rng.integers(len(allowed)))]
-    # Half of the time another object shares the colour, so that the shape must be read too.
-    others = [p for p in every if p != chosen]
+    if unseen:
+        allowed = [p for p in every if p in HELD_OUT_PAIRS]
+    else:
+        allowed = [p for p in every if p not in HELD_OUT_PAIRS and goal_colour in (None, p[0])]
+    target = allowed[int(rng.integers(len(allowed)))]
+    others = [p for p in every if p != target]
     rng.shuffle(others)
+    # Half of the time another object shares the colour, so that the shape must be read too.
     if rng.random() < 0.5:
-        others.sort(key=lambda p: p[0] != chosen[0])
-    pairs = others[: NUM_OBJECTS - 1]
-    pairs.insert(target, chosen)
-    return pairs
+        others.sort(key=lambda p: p[0] != target[0])
+    pairs = {named[0]: target}
+    for index in named[1:]:
+        pairs[index] = next(p for p in others if p not in HELD_OUT_PAIRS)
+        others.remove(pairs[index])
+    rest = iter(others)
+    return [pairs[i] if i in pairs else next(rest) for i in range(NUM_OBJECTS)]
 
 
 def _draw_fixtures(rng: np.random.Generator, spec: EpisodeSpec, task: Task, look: Look, pose: Pose) -> Episode:

@@ -1,0 +1,138 @@
+"""The mathematics between an action and joint targets."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from tables import BLIND, begin, spec
+
+from envs.tabletop import control
+from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
+from envs.tabletop.scene import build_scene
+from envs.tabletop.world import TabletopWorld
+
+RANDOM = np.random.default_rng(0)
+VECTORS = RANDOM.normal(size=(200, 3)) * np.geomspace(1e-6, 1.0, 200)[:, None]
+"""Rotation vectors from a millionth of a radian to about two."""
+
+
+class Arm:
+    """The arm of one table, moved by its joint angles alone."""
+
+    def __init__(self) -> None:
+        scene = build_scene()
+        self.model, self.data = scene.model, mujoco.MjData(scene.model)
+        self.site, self.hand = scene.tcp_site, scene.hand_body
+
+    def pose(self, joints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self.data.qpos[:NUM_JOINTS] = joints
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        return self.data.site_xpos[self.site].copy(), self.data.site_xmat[self.site].reshape(3, 3).copy()
+
+    def jacobian(self) -> NDArray[np.float64]:
+        jacobian = np.zeros((6, self.model.nv))
+        mujoco.mj_jac(self.model, self.data, jacobian[:3], jacobian[3:], self.data.site_xpos[self.site], self.hand)
+        return jacobian[None, :, :NUM_JOINTS]
+
+
+def error_to(arm: Arm, joints: NDArray[np.float64], pos: NDArray[np.float64], mat: NDArray[np.float64]) -> np.ndarray:
+    now_pos, now_mat = arm.pose(joints)
+    return np.concatenate((pos - now_pos, control.rotation_vector(mat[None], now_mat[None])[0]))
+
+
+def test_rotation_matrices_agree_with_scipy() -> None:
+    np.testing.assert_allclose(control.matrix_of(VECTORS), Rotation.from_rotvec(VECTORS).as_matrix(), atol=1e-12)
+
+
+def test_rotation_vector_undoes_matrix_of_from_any_start() -> None:
+    start = Rotation.random(200, rng=RANDOM).as_matrix()
+    turned = control.matrix_of(VECTORS) @ start
+    np.testing.assert_allclose(control.rotation_vector(turned, start), VECTORS, atol=1e-9)
+
+
+def test_a_tiny_rotation_keeps_its_relative_accuracy() -> None:
+    tiny = np.array([[1e-8, -2e-8, 3e-8]])
+    back = control.rotation_vector(control.matrix_of(tiny), np.eye(3)[None])
+    np.testing.assert_allclose(back, tiny, rtol=1e-6)
+
+
+def test_no_rotation_has_the_zero_vector_and_the_identity() -> None:
+    np.testing.assert_array_equal(control.matrix_of(np.zeros((2, 3))), np.stack((np.eye(3), np.eye(3))))
+    np.testing.assert_array_equal(control.rotation_vector(np.eye(3)[None], np.eye(3)[None]), np.zeros((1, 3)))
+
+
+def test_a_rotation_beyond_half_a_turn_comes_back_the_short_way() -> None:
+    long_way = np.array([[0.0, 0.0, 1.5 * np.pi]])
+    back = control.rotation_vector(control.matrix_of(long_way), np.eye(3)[None])
+    np.testing.assert_allclose(back, [[0.0, 0.0, -0.5 * np.pi]], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_joint_targets_bring_the_gripper_closer_to_the_pose_asked_for(seed: int) -> None:
+    rng, arm = np.random.default_rng(seed), Arm()
+    joints = np.array(HOME_QPOS_RAD) + rng.normal(size=NUM_JOINTS) * 0.15
+    pos, mat = arm.pose(joints)
+    goal_pos = pos + control.POSITION_SCALE_M * rng.uniform(-1, 1, 3)
+    goal_mat = control.matrix_of(control.ROTATION_SCALE_RAD * rng.uniform(-1, 1, (1, 3)))[0] @ mat
+    errors = [np.linalg.norm(error_to(arm, joints, goal_pos, goal_mat))]
+    for _ in range(3):
+        arm.pose(joints)
+        error = error_to(arm, joints, goal_pos, goal_mat)
+        joints = control.joint_targets(joints[None], arm.jacobian(), error[None])[0]
+        errors.append(np.linalg.norm(error_to(arm, joints, goal_pos, goal_mat)))
+    assert errors[1] < 0.4 * errors[0]
+    assert errors[3] < 0.05 * errors[0]
+
+
+def test_posture_moves_the_elbow_and_not_the_gripper() -> None:
+    arm = Arm()
+    pos, mat = arm.pose(np.array(HOME_QPOS_RAD))
+    _, _, null = np.linalg.svd(arm.jacobian()[0])
+    away = np.array(HOME_QPOS_RAD) + 0.2 * null[-1]  # along the arm's one free motion
+    pos, mat = arm.pose(away)
+    moved = control.joint_targets(away[None], arm.jacobian(), np.zeros((1, 6)))[0]
+    assert np.linalg.norm(moved - HOME_QPOS_RAD) < 0.95 * np.linalg.norm(away - HOME_QPOS_RAD)
+    drift_m = np.linalg.norm(error_to(arm, moved, pos, mat)[:3])
+    assert drift_m < 0.05 * np.linalg.norm(moved - away)
+
+
+def test_joint_targets_stay_within_the_limits_whatever_is_asked() -> None:
+    rng = np.random.default_rng(1)
+    low, high = np.array([link.joint_range_rad for link in LINKS]).T
+    joints = rng.uniform(low, high, (500, NUM_JOINTS))
+    targets = control.joint_targets(joints, rng.normal(size=(500, 6, NUM_JOINTS)), 10 * rng.normal(size=(500, 6)))
+    assert ((targets > low) & (targets < high)).all()
+    assert (np.abs(targets - joints) > 0.5).any(), "large errors were asked for"
+
+
+def test_the_gripper_opens_at_minus_one_and_closes_at_one() -> None:
+    np.testing.assert_allclose(control.finger_target_m(np.array((-1.0, 0.0, 1.0))), (FINGER_OPEN_M, 0.02, 0.0))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_an_action_moves_the_gripper_by_the_units_that_the_spec_names(axis: int) -> None:
+    world = TabletopWorld(1, BLIND)
+    begin(world, [spec("turn_dial")])
+    action = np.zeros((1, 1, 7), np.float32)
+    action[0, 0, axis] = 0.5
+    pos = [world.step_chunk(action).states[0, -1, 7:10] for _ in range(6)]
+    step_m = (pos[5] - pos[1]) / 4
+    expected = np.zeros(3)
+    expected[axis] = 0.5 * control.POSITION_SCALE_M
+    np.testing.assert_allclose(step_m, expected, atol=0.004)
+
+
+def test_the_gripper_stays_within_the_workspace() -> None:
+    world = TabletopWorld(2, BLIND)
+    begin(world, [spec("turn_dial"), spec("turn_dial")])
+    actions = np.zeros((2, 30, 7), np.float32)
+    actions[0, :, :3], actions[1, :, 2] = (1, 1, 1), -1
+    tcp = world.step_chunk(actions).states[:, -1, 7:10]
+    tolerance_m = 0.01
+    assert (tcp >= np.array(control.WORKSPACE_LOW_M) - tolerance_m - 0.01).all()
+    assert (tcp <= np.array(control.WORKSPACE_HIGH_M) + tolerance_m + 0.01).all()
+    np.testing.assert_allclose(tcp[0, 2], control.WORKSPACE_HIGH_M[2], atol=0.03)
