@@ -19,6 +19,7 @@ from typing import Literal, TextIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agent.evaluate import check_training_seed
+from agent.names import check_name
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -75,15 +76,12 @@ class DemonstrationsLedger:
         Raises:
             ValueError: a task that does not exist, or a cap that allows fewer attempts than episodes.
         """
-        unknown = [task for task in config.tasks if task not in tasks]
-        if unknown:
-            raise ValueError(f"tasks {', '.join(unknown)} do not exist in {suite}; tasks: {', '.join(tasks)}")
         if config.episodes_per_task < 1 or config.attempts_per_episode < 1:
             raise ValueError(
                 "expected at least 1 episode per task and 1 attempt per episode, "
                 f"got {config.episodes_per_task} and {config.attempts_per_episode}"
             )
-        self.tasks = config.tasks or tuple(tasks)
+        self.tasks = tuple(check_name("task", task, tasks) for task in config.tasks) or tuple(tasks)
         self.succeeded: set[str] = set()
         self.failed: dict[str, str] = {}
         self._config = config

@@ -90,8 +90,8 @@ def test_an_expert_that_cannot_do_the_task_ends_collecting_with_the_reasons(tmp_
 
 
 def test_unknown_tasks_and_evaluation_seeds_are_refused() -> None:
-    with pytest.raises(ValueError, match="tasks up do not exist in sides; tasks: left, right"):
-        DemonstrationsLedger(replace(CONFIG, tasks=("left", "up")), "sides", ("left", "right"))
+    with pytest.raises(ValueError, match="task 'lfet' does not exist, did you mean 'left'\\? There are: left, right"):
+        DemonstrationsLedger(replace(CONFIG, tasks=("lfet", "right")), "sides", ("left", "right"))
     ledger = DemonstrationsLedger(replace(CONFIG, first_seed=999_999), "sides", ("left", "right"))
     with pytest.raises(ValueError, match="evaluation's"):
         ledger.missing()
