@@ -1,7 +1,7 @@
 """A policy on disk: one folder with config.json, model.safetensors, processor.json and tokenizer.json.
 
-Written beside its place and moved there whole, so a kill leaves the old folder or the new one, never half of one. Read
-only when complete: every part is opened before anything is built. Nothing is ever unpickled.
+Written beside its place and moved there whole, so after a kill the old policy or the new one is read, never half of
+one. Read only when complete: every part is opened before anything is built. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -34,15 +33,13 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
         raise ValueError(f"{folder} exists and is not a saved policy; it is left as it is")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)
-        model.config.save_pretrained(fresh)
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, fresh / WEIGHTS_FILE)
-        processor.save(fresh)
-        _move_into_place(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a save that was killed
+    fresh.mkdir()
+    model.config.save_pretrained(fresh)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, fresh / WEIGHTS_FILE)
+    processor.save(fresh)
+    _move_into_place(fresh, folder)
 
 
 def load_policy(folder: str | Path) -> tuple[VLA, Processor]:
@@ -52,6 +49,8 @@ def load_policy(folder: str | Path) -> tuple[VLA, Processor]:
         ValueError: a part is missing, truncated or does not fit the others; the message names it.
     """
     folder = Path(folder)
+    if not folder.exists() and _previous(folder).exists():
+        folder = _previous(folder)
     _check_parts(folder)
     processor = Processor.load(folder)
     model = VLA(VLAConfig.from_pretrained(folder))
@@ -79,14 +78,16 @@ def _check_parts(folder: Path) -> None:
 
 
 def _move_into_place(fresh: Path, folder: Path) -> None:
-    """Rename; a folder cannot be renamed over a full one, so the old one steps aside for a moment."""
+    """Rename. A folder cannot replace a full one, so an old one steps aside, to where `load_policy` finds it."""
     for path in fresh.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    if not folder.exists():
-        fresh.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(old / folder.name)
+    if folder.exists():
+        shutil.rmtree(_previous(folder), ignore_errors=True)
+        folder.rename(_previous(folder))
     fresh.rename(folder)
-    shutil.rmtree(old)
+    shutil.rmtree(_previous(folder), ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")

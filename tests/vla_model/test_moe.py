@@ -1,0 +1,130 @@
+"""The mixture of experts, against loops written here and transformers' Mixtral."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
+from vla_model.moe import MixtureOfExperts, Routing
+
+
+def seeded(*args: int, **kwargs: object) -> MixtureOfExperts:
+    torch.manual_seed(0)
+    return MixtureOfExperts(*args, **kwargs)
+
+
+def expert(layer: MixtureOfExperts, e: int, x: Tensor) -> Tensor:
+    gate, up = (layer.gate_up[e] @ x).chunk(2)
+    return layer.down[e] @ (F.silu(gate) * up)
+
+
+def test_output_has_the_shape_of_the_input() -> None:
+    assert seeded(256, 5, 2)(torch.randn(32, 256)).shape == (32, 256)
+    assert seeded(8, 5, 2)(torch.randn(2, 3, 4, 8)).shape == (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_each_row_is_the_weighted_sum_of_exactly_its_chosen_experts(top_k: int) -> None:
+    layer = seeded(16, 5, top_k, hidden_size=12)
+    x = torch.randn(30, 16)
+    y = layer(x)
+    probabilities = torch.softmax(x @ layer.router.weight.T, dim=-1)
+    for row in range(30):
+        chosen = probabilities[row].argsort(descending=True)[:top_k]
+        share = probabilities[row, chosen] / probabilities[row, chosen].sum()
+        expected = sum(w * expert(layer, int(e), x[row]) for w, e in zip(share, chosen, strict=True))
+        torch.testing.assert_close(y[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_expert_is_added_to_every_row() -> None:
+    layer = seeded(16, 4, 2, hidden_size=12, shared_expert=True)
+    x = torch.randn(10, 16)
+    y = layer(x)
+    gate, up = (x @ layer.shared_gate_up.T).chunk(2, dim=-1)
+    shared = (F.silu(gate) * up) @ layer.shared_down.T
+    layer.shared_gate_up = layer.shared_down = None
+    torch.testing.assert_close(y, layer(x) + shared, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_reach_only_the_chosen_experts_and_the_router() -> None:
+    layer = seeded(16, 6, 2)
+    y, routing = layer.forward_with_routing(torch.randn(1, 16))
+    y.sum().backward()
+    chosen = set(routing.experts.flatten().tolist())
+    for e in range(6):
+        assert (layer.gate_up.grad[e].abs().sum() > 0) == (e in chosen)
+        assert (layer.down.grad[e].abs().sum() > 0) == (e in chosen)
+        # The weights are renormalised over the chosen, so a logit that was not chosen does not matter.
+        assert (layer.router.weight.grad[e].abs().sum() > 1e-6) == (e in chosen)
+
+
+def test_same_output_and_gradients_as_mixtral_with_the_same_weights() -> None:
+    ours = seeded(32, 6, 2, hidden_size=48)
+    config = MixtralConfig(hidden_size=32, intermediate_size=48, num_local_experts=6, num_experts_per_tok=2)
+    config._experts_implementation = "eager"
+    theirs = MixtralSparseMoeBlock(config)
+    theirs.load_state_dict(
+        {"gate.weight": ours.router.weight, "experts.gate_up_proj": ours.gate_up, "experts.down_proj": ours.down}
+    )
+    x = torch.randn(4, 9, 32)
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outputs = [layer(given) for layer, given in zip((ours, theirs), inputs, strict=True)]
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)
+    for output in outputs:
+        output.square().sum().backward()
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.gate_up.grad, theirs.experts.gate_up_proj.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_router_stays_in_float32_under_autocast() -> None:
+    layer, x = seeded(16, 5, 2), torch.randn(20, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, routing = layer.forward_with_routing(x)
+    assert (routing.logits.dtype, routing.weights.dtype, y.dtype) == (torch.float32, torch.float32, x.dtype)
+    torch.testing.assert_close(routing.logits, x @ layer.router.weight.T)
+
+
+def test_an_expert_that_nobody_chose_is_no_problem() -> None:
+    layer, x = seeded(8, 4, 1), torch.randn(5, 8).abs()
+    with torch.no_grad():
+        layer.router.weight.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0])[:, None].expand(4, 8))
+    y, routing = layer.forward_with_routing(x)
+    assert routing.experts.unique().tolist() == [0]
+    torch.testing.assert_close(y[3], expert(layer, 0, x[3]))
+
+
+def routing_of(logits: Tensor, top_k: int) -> Routing:
+    weights, experts = logits.softmax(-1).topk(top_k, dim=-1)
+    return Routing(logits=logits, experts=experts, weights=weights / weights.sum(-1, keepdim=True))
+
+
+def test_balanced_routing_has_a_load_balancing_loss_of_one() -> None:
+    logits = 5.0 * torch.eye(4).repeat(3, 1)
+    assert routing_of(logits, 1).load_balancing_loss().item() == pytest.approx(1.0)
+    pairs = 5.0 * torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1]])
+    assert routing_of(pairs, 2).load_balancing_loss().item() == pytest.approx(1.0)
+
+
+def test_routing_all_to_one_expert_has_a_load_balancing_loss_of_e() -> None:
+    assert routing_of(torch.tensor([[40.0, 0, 0, 0]]).repeat(7, 1), 1).load_balancing_loss().item() == pytest.approx(4)
+
+
+def test_router_z_loss_is_the_mean_squared_log_sum_exp() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    log4 = torch.log(torch.tensor(4.0)).item()
+    assert routing_of(logits, 2).router_z_loss().item() == pytest.approx((log4**2 + (1 + log4) ** 2) / 2)
+
+
+def test_usage_counts_the_choices_of_each_row() -> None:
+    experts = torch.tensor([[[0, 1], [0, 2]], [[3, 1], [3, 1]]])  # [B, T, k]
+    routing = Routing(logits=torch.zeros(2, 2, 4), experts=experts, weights=torch.full((2, 2, 2), 0.5))
+    assert routing.usage().tolist() == [[0.5, 0.25, 0.25, 0.0], [0.0, 0.5, 0.0, 0.5]]
+
+
+def test_more_experts_per_token_than_experts_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"within 1\.\.num_experts = 1\.\.4, got 5"):
+        MixtureOfExperts(8, 4, 5)
