@@ -153,8 +153,8 @@ class Learner:
     @torch.no_grad()
     def _move_average(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.num_updates_done) / (10 + self.num_updates_done))
-        averages, weights = list(self.average.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
 
 
 STATE_FILE = "learner.safetensors"

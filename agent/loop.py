@@ -10,6 +10,7 @@ the same random numbers whether or not a process died before it.
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, field
 
@@ -23,12 +24,15 @@ from agent.measure import EvaluationConfig, measure
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
-from rollout.batches import TrainingData
+from rollout.batches import BatchStream, TrainingData
 from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.processor import Processor
+
+LOG_EVERY = 20
+"""Updates between two points of a curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +86,52 @@ def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
         seed=config.seed,
         start_step=learner.num_updates_done,
     )
+    try:
+        with batches, Progress(*_COLUMNS) as progress:
+            _run_updates(config, run, log, learner, processor, encode, batches, progress)
+    except KeyboardInterrupt:
+        _save(run, learner, processor)
+        raise
+    finally:
+        learner.close()
+
+
+def _run_updates(
+    config: RunConfig,
+    run: RunFolder,
+    log: SummaryWriter,
+    learner: Learner,
+    processor: Processor,
+    encode: SFTEncoder,
+    batches: BatchStream,
+    progress: Progress,
+) -> None:
+    last = config.learner.num_updates
+    bar = progress.add_task("updates", total=last, completed=learner.num_updates_done)
     began_s = time.perf_counter()
-    with batches, Progress(*_COLUMNS) as progress:
-        bar = progress.add_task("updates", total=config.learner.num_updates, completed=learner.num_updates_done)
-        while learner.num_updates_done < config.learner.num_updates:
-            batch = encode(next(batches), learner.num_updates_done)
-            metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
-            done = learner.num_updates_done
-            if done % 20 == 0:
-                metrics["learner/data_wait_share"] = batches.wait_s / (time.perf_counter() - began_s)
-                for name, value in metrics.items():
-                    log.add_scalar(name, value, done)
-                progress.update(bar, completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
-            if done % config.save_every == 0 or done == config.learner.num_updates:
-                save_policy(run.checkpoint(done) / PRETRAINED, learner.average, processor)
-                learner.save(run.checkpoint(done))
-    learner.close()
+    while learner.num_updates_done < last:
+        batch = encode(next(batches), learner.num_updates_done)
+        metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
+        done = learner.num_updates_done
+        progress.update(bar, completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
+        if done % LOG_EVERY == 0 or done == last:
+            metrics["learner/data_wait_share"] = batches.wait_s / (time.perf_counter() - began_s)
+            for name, value in metrics.items():
+                log.add_scalar(name, value, done)
+        if done % config.save_every == 0 or done == last:
+            _save(run, learner, processor)
+
+
+def _save(run: RunFolder, learner: Learner, processor: Processor) -> None:
+    """A checkpoint appears whole or not at all."""
+    folder = run.checkpoint(learner.num_updates_done)
+    if folder.exists():
+        return
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_policy(part / PRETRAINED, learner.average, processor)
+    learner.save(part)
+    part.rename(folder)
 
 
 def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:

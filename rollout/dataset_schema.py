@@ -5,10 +5,13 @@ no place for stands in one extra top-level key of info.json, "llamarm", which it
 units and ranges.
 
     observation.state, observation.images.<camera>     what a policy may see
-    observation.environment_state                      where things are: a privileged label, never an input
+    label.localization                                 where things are: a privileged label, never an input
     action                                             what to imitate (an expert's clean action where one labelled)
-    action.executed                                    what the world did execute
+    executed_action                                    what the world did execute
     next.reward, next.done, next.success               what came of it
+
+The privileged label and the executed action have names that LeRobot takes for neither an observation nor an action, so
+its policies are not fed with them.
 
 Shape letters: T frames of one episode.
 """
@@ -36,9 +39,9 @@ STATS_PATH = "meta/stats.json"
 TASKS_PATH = "meta/tasks.parquet"
 
 STATE = "observation.state"
-LOCALIZATION = "observation.environment_state"
+LOCALIZATION = "label.localization"
 ACTION = "action"
-EXECUTED = "action.executed"
+EXECUTED = "executed_action"
 REWARD = "next.reward"
 DONE = "next.done"
 SUCCESS = "next.success"

@@ -82,16 +82,16 @@ class VLAConfig(PretrainedConfig):
 
 
 def nano(world_spec: WorldSpec) -> VLAConfig:
-    """A model small enough to train from nothing on two CPU cores: about 2.5 M parameters."""
+    """A model small enough to train from nothing on two CPU cores: about 2 M parameters."""
     backbone = LlamaConfig(
         vocab_size=2048,
-        hidden_size=192,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=512,
     )
-    return VLAConfig(backbone=backbone, **sizes_of(world_spec))
+    return VLAConfig(backbone=backbone, image_token_grid=2, **sizes_of(world_spec))
 
 
 def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:

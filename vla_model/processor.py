@@ -33,7 +33,7 @@ _STATE_LIMIT = 10.0
 """Standard deviations beyond which a state counts as broken and is clipped."""
 _MIN_STD = 1e-3
 """A number that hardly moved in training is divided by this: a millimetre, a milliradian, a thousandth of an action."""
-_FEATURES = {"state": "observation.state", "action": "action", "localization": "observation.environment_state"}
+_FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
 """LeRobot's names, under which a dataset's statistics come."""
 
 
@@ -82,7 +82,7 @@ class Processor:
         """A processor with the tokenizer of the small models.
 
         Args:
-            statistics: {"observation.state" | "action" | "observation.environment_state": {"mean": ..., "std": ...}},
+            statistics: {"observation.state" | "action" | "label.localization": {"mean": ..., "std": ...}},
                 as a LeRobot dataset's stats.json has them; the last may be absent where the world has no localization.
 
         Raises:

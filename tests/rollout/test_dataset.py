@@ -71,9 +71,9 @@ def test_a_reader_of_foreign_libraries_finds_what_was_recorded(
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
         data = pq.read_table(tmp_path / info["data_path"].format(**place)).to_pydict()
         np.testing.assert_array_equal(np.array(data["observation.state"], np.float32), t.state)
-        np.testing.assert_array_equal(np.array(data["observation.environment_state"], np.float32), t.localization)
+        np.testing.assert_array_equal(np.array(data["label.localization"], np.float32), t.localization)
         np.testing.assert_array_equal(np.array(data["action"], np.float32), t.label)
-        np.testing.assert_array_equal(np.array(data["action.executed"], np.float32), t.action)
+        np.testing.assert_array_equal(np.array(data["executed_action"], np.float32), t.action)
         np.testing.assert_array_equal(np.array(data["next.reward"], np.float32), t.reward)
         assert data["next.done"] == [False] * (t.num_steps - 1) + [True]
         assert data["next.success"] == [False] * (t.num_steps - 1) + [t.success]

@@ -30,7 +30,7 @@ WORLD_SPEC = WorldSpec(
 STATISTICS = {
     "observation.state": {"mean": [0.1, 0.2, 0.3, 0.4], "std": [0.5, 0.6, 0.7, 0.8]},
     "action": {"mean": [0.0, 0.1, -0.1], "std": [0.5, 0.25, 1.0]},
-    "observation.environment_state": {"mean": [0.3, 0.0], "std": [0.1, 0.2]},
+    "label.localization": {"mean": [0.3, 0.0], "std": [0.1, 0.2]},
 }
 
 

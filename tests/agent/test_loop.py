@@ -1,0 +1,82 @@
+"""The whole loop on the tabletop, small: it fills the run's folder, and an interruption leaves no trace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from agent.learner import Learner
+from agent.loop import RunConfig, train
+from agent.recipes import RECIPES, sft_tiny
+from agent.run_folder import PRETRAINED, RunFolder, start_run
+
+
+def small() -> RunConfig:
+    config = sft_tiny()
+    return replace(config, evaluation=replace(config.evaluation, controls=False, films_per_task=0))
+
+
+def final_state(run: RunFolder) -> dict[str, Tensor]:
+    last = run.last_checkpoint()
+    assert last is not None
+    return load_file(last / "learner.safetensors")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = start_run(tmp_path_factory.mktemp("straight") / "run", small())
+    train(small(), run)
+    return run
+
+
+def test_a_run_leaves_checkpoints_events_and_an_evaluation(straight: RunFolder) -> None:
+    assert [p.name for p in sorted(straight.checkpoints.iterdir())] == ["000002", "000004"]
+    for part in ("config.json", "model.safetensors", "processor.json", "tokenizer.json"):
+        assert (straight.checkpoint(4) / PRETRAINED / part).exists()
+    assert list(straight.tensorboard.glob("events.*"))
+    info = json.loads(straight.eval_info.read_text())
+    assert info["overall"]["n_episodes"] == 2
+    assert 0.0 <= info["overall"]["pc_success"] <= 100.0
+
+
+def test_an_interrupted_run_resumes_to_identical_numbers(
+    straight: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start_run(tmp_path / "run", small())
+    update = Learner.update
+
+    def interrupted(self: Learner, *args: object) -> dict[str, float]:
+        if self.num_updates_done == 3:
+            raise KeyboardInterrupt
+        return update(self, *args)  # ty: ignore[invalid-argument-type]
+
+    monkeypatch.setattr(Learner, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), run)
+    last = run.last_checkpoint()
+    assert last is not None and last.name == "000003", "what was learned until the interruption is kept"
+    monkeypatch.undo()
+    train(small(), start_run(run.root, small(), resume=True))
+    expected, resumed = final_state(straight), final_state(run)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
+    config = replace(small(), model="nanno")
+    run = start_run(tmp_path / "run", config)
+    with pytest.raises(ValueError, match="models: nano"):
+        train(config, run)
+    assert not run.dataset.exists()
+
+
+def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
+    for recipe in RECIPES.values():
+        assert isinstance(recipe(), RunConfig)
+        assert recipe.__doc__
