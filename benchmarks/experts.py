@@ -1,0 +1,80 @@
+"""How often the tabletop's scripted experts succeed, and how fast: 100 episodes per task and variation, as a table.
+
+    python -m benchmarks.experts --variations train vision combination execution --out docs/results/experts.md
+
+The episodes are evaluation's (seeds of 1 000 000 and above); nothing is rendered, for the experts do not look.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from envs.tabletop.tasks import TASKS
+from envs.tabletop.world import TabletopConfig, TabletopWorld
+from rollout.expert import ExpertPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    variations: tuple[str, ...] = ("train",)
+    """Each has a table of its own: train, vision, paraphrase, combination, execution."""
+    episodes_per_task: int = 100
+    num_worlds: int = 24
+    out: Path | None = None
+    """File that the tables are written to besides the screen."""
+
+
+def measure(options: Options, variation: str) -> Evaluation:
+    """Run the experts over one variation."""
+    world = TabletopWorld(options.num_worlds, TabletopConfig(cameras=()))
+    specs = evaluation_specs(world.suite, world.tasks, options.episodes_per_task, variation)
+    return evaluate(ExpertPolicy(world), world, specs)
+
+
+def table(evaluation: Evaluation) -> Iterator[str]:
+    """Lines of Markdown: one per task, and one for all."""
+    yield "| task | success | 95 % interval | median steps | step limit | failures |"
+    yield "|---|---|---|---|---|---|"
+    for task, results in evaluation.by(lambda r: r.spec.task).items():
+        proportion = evaluation.per_task[task]
+        steps = np.median([r.num_steps for r in results if r.success])
+        names = [r.failure for r in results if r.failure is not None]
+        failures = ", ".join(f"{name} {names.count(name)}" for name in sorted(set(names)))
+        low, high = proportion.interval
+        yield (
+            f"| {task} | {proportion.successes}/{proportion.episodes} | {100 * low:.1f} to {100 * high:.1f} % "
+            f"| {steps:.0f} | {TASKS[task].max_steps} | {failures} |"
+        )
+    total = evaluation.success
+    low, high = total.interval
+    yield f"| all | {total.successes}/{total.episodes} | {100 * low:.1f} to {100 * high:.1f} % | | | |"
+
+
+def main(options: Options) -> None:
+    """Measure, print and write."""
+    lines = [
+        "# Scripted experts of the tabletop suite",
+        "",
+        f"`python -m benchmarks.experts {shlex.join(sys.argv[1:])}`",
+        "",
+        "Success over fixed episodes that training never draws; Wilson intervals; median steps of the successes.",
+    ]
+    for variation in options.variations:
+        lines += ["", f"## Variation: {variation}", "", *table(measure(options, variation))]
+        print("\n".join(lines[-len(TASKS) - 5 :]), flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
