@@ -146,7 +146,9 @@ class Learner:
     def _gradients(
         self, batch: B, loss: Callable[[VLA, B], tuple[Tensor, dict[str, Tensor]]]
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        with torch.autocast("cpu", self._dtype, self._dtype != torch.float32):
+        # Autocast's cache of converted weights is one for all threads: with it, what a thread finds there, and so the
+        # order of its sums, would depend on the other's timing.
+        with torch.autocast("cpu", self._dtype, self._dtype != torch.float32, cache_enabled=False):
             value, metrics = loss(self.model, batch)
         return torch.autograd.grad(value, self._parameters, materialize_grads=True), metrics
 

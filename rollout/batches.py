@@ -88,20 +88,25 @@ class TrainingData:
         """Every instruction of the datasets; batches name them by position."""
         self.episodes: list[dict[str, Any]] = []
         """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in."""
-        spans: list[tuple[int, int, int, int]] = []
-        ids: dict[str, int] = {}
+        chosen: list[tuple[int, str, int, dict[str, Any]]] = []
         for number, dataset in enumerate(self._datasets):
             start = 0
             for row in dataset.episodes:
-                span = (number, start, start + row["length"], ids.setdefault(row["tasks"][0], len(ids)))
-                start += row["length"]
-                held_out = _share_of(row.get("spec_id", f"{dataset.root.name}/{row['episode_index']}")) < held_out_share
+                name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
+                held_out = _share_of(name) < held_out_share
                 if held_out == (split == "held_out") and (not only_successful or _succeeded(row, dataset.root)):
-                    self.episodes.append(row | {"dataset": str(dataset.root)})
-                    spans.append(span)
-        self.instructions = list(ids)
-        if not spans:
+                    chosen.append((number, name, start, row))
+                start += row["length"]
+        if not chosen:
             raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
+        # Workers store episodes as they finish; in the order of their names a batch does not depend on that.
+        chosen.sort(key=lambda c: c[:2])
+        ids: dict[str, int] = {}
+        spans: list[tuple[int, int, int, int]] = []
+        for number, _, start, row in chosen:
+            self.episodes.append(row | {"dataset": str(self._datasets[number].root)})
+            spans.append((number, start, start + row["length"], ids.setdefault(row["tasks"][0], len(ids))))
+        self.instructions = list(ids)
         self._dataset, self._start, self._end, self._instruction = np.array(spans, np.int64).T
         lengths = self._end - self._start
         self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]

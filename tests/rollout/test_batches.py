@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 
 
-def write(root: Path, seeds: range) -> dict[int, Trajectory]:
+def write(root: Path, seeds: Iterable[int]) -> dict[int, Trajectory]:
     world = FakeWorld(2)
     found = collect(CountingPolicy(3), world, [fake_spec(s) for s in seeds], all_frames=True)
     recorded = {t.spec.seed: t for t in found}
@@ -79,6 +80,15 @@ def test_a_run_resumed_at_a_step_sees_the_same_batches(tmp_path: Path) -> None:
             assert_same(batch, next(stream))
     with TrainingData([tmp_path / "a"]).batches(8, 3, seed=2) as stream:
         assert not np.array_equal(next(stream).state, first[0].state)
+
+
+def test_batches_do_not_depend_on_the_order_in_which_episodes_were_stored(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(5))
+    write(tmp_path / "b", range(4, -1, -1))
+    one, other = TrainingData([tmp_path / "a"]), TrainingData([tmp_path / "b"])
+    assert one.instructions == other.instructions
+    rows = one.rows_at(3, 8, seed=1)
+    assert_same(one.gather(rows, 3), other.gather(rows, 3))
 
 
 def test_every_row_comes_once_per_epoch_in_a_new_order(tmp_path: Path) -> None:
