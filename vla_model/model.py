@@ -39,11 +39,13 @@ class VLAOutput:
     """float32 [B, L], normalised: read from the action queries."""
 
     def localization_loss(self, target: Tensor) -> Tensor:
-        """Smooth L1 of both readings, summed; target is normalised, [B, L].
+        """Smooth L1 of both readings, summed; 0 for a world without such labels. The target is normalised, [B, L].
 
         The first reading is deep supervision: its gradient reaches the convolutions without passing the decoder. The
         second asks that the queries know too.
         """
+        if not target.shape[1]:
+            return target.new_zeros(())
         return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
             self.localization_from_queries, target
         )
@@ -84,8 +86,8 @@ class VLA(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
         self.action_head = ActionHead(config)
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
-        self.localize_from_vision = _two_layers(seen, size, config.localization_size)
-        self.localize_from_queries = _two_layers(size, size, config.localization_size)
+        self.localize_from_vision = _localizer(seen, size, config.localization_size)
+        self.localize_from_queries = _localizer(size, size, config.localization_size)
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions."""
@@ -110,10 +112,16 @@ class VLA(nn.Module):
         return VLAOutput(
             actions=actions,
             routing=routing,
-            localization_from_vision=self.localize_from_vision(seen).float(),
-            localization_from_queries=self.localize_from_queries(hidden.mean(1)).float(),
+            localization_from_vision=_localize(self.localize_from_vision, seen),
+            localization_from_queries=_localize(self.localize_from_queries, hidden.mean(1)),
         )
 
 
-def _two_layers(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, num_outputs))
+def _localizer(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
+    """An auxiliary head of two layers; of none for a world without labels."""
+    layers = (nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, num_outputs)) if num_outputs else ()
+    return nn.Sequential(*layers)
+
+
+def _localize(head: nn.Sequential, x: Tensor) -> Tensor:
+    return head(x).float() if len(head) else x.new_zeros(len(x), 0, dtype=torch.float32)  # [B, L]

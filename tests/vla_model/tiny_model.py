@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import LlamaConfig
 
 from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
@@ -34,21 +37,27 @@ STATISTICS = {
 }
 
 
-def tiny_config(**changes: object) -> VLAConfig:
+def tiny_config(**changes: Any) -> VLAConfig:
     backbone = LlamaConfig(
         vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
     )
-    sizes = {"chunk_length": 4, "vision_channels": 16, "num_keypoints": 6, "image_token_grid": 2, "expert_size": 24}
-    return VLAConfig(backbone=backbone, **sizes_of(WORLD_SPEC), **(sizes | changes))
+    sizes: dict[str, Any] = sizes_of(WORLD_SPEC)
+    sizes |= {"chunk_length": 4, "vision_channels": 16, "num_keypoints": 6, "image_token_grid": 2, "expert_size": 24}
+    return VLAConfig(backbone=backbone, **(sizes | changes))
 
 
-def tiny_vla(**changes: object) -> VLA:
+def tiny_vla(**changes: Any) -> VLA:
     torch.manual_seed(0)
     return VLA(tiny_config(**changes)).eval()
 
 
 def tiny_processor() -> Processor:
     return Processor.from_statistics(WORLD_SPEC, STATISTICS)
+
+
+def gradient(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None
+    return tensor.grad
 
 
 def observe(num_worlds: int, seed: int = 0, instructions: tuple[str, ...] = SENTENCES) -> Observation:

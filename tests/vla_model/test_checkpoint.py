@@ -1,0 +1,130 @@
+"""A policy on disk: nothing lost on the way, nothing half-written, nothing broken read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import observe, tiny_processor, tiny_vla
+
+import vla_model.checkpoint
+from vla_model.checkpoint import load_policy, save_policy
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+
+PARTS = ("config.json", "model.safetensors", "processor.json", "tokenizer.json")
+
+
+@pytest.fixture(name="folder")
+def make_folder(tmp_path: Path) -> Path:
+    save_policy(tmp_path / "deep" / "policy", tiny_vla(), tiny_processor())
+    return tmp_path / "deep" / "policy"
+
+
+def test_a_saved_policy_acts_as_it_did(folder: Path) -> None:
+    observation, actions = observe(3), []
+    for policy in (
+        VLAPolicy(tiny_vla(), tiny_processor(), dtype="float32"),
+        VLAPolicy.from_pretrained(folder, version=4, dtype="float32"),
+    ):
+        policy.begin(np.arange(3), observation["instruction"], (0, 1, 2))
+        actions.append(policy.act(observation).actions)
+    np.testing.assert_array_equal(*actions)
+    assert policy.version == 4
+
+
+def test_weights_and_config_come_back_bit_for_bit(folder: Path) -> None:
+    ours, (theirs, _) = tiny_vla(), load_policy(folder)
+    assert theirs.config.to_dict() == ours.config.to_dict()
+    assert theirs.state_dict().keys() == ours.state_dict().keys()
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(theirs.state_dict()[name], tensor), name
+
+
+def test_the_folder_holds_its_parts_and_nothing_is_left_beside_it(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(PARTS)
+    assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named(folder: Path, part: str) -> None:
+    (folder / part).unlink()
+    with pytest.raises(ValueError, match=rf"is not a saved policy: it lacks {part}"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_truncated_part_is_named(folder: Path, part: str, kept: float) -> None:
+    content = (folder / part).read_bytes()
+    (folder / part).write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(ValueError, match=rf"{part} in .* is broken"):
+        load_policy(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["num_experts"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"model.safetensors does not fit config.json"):
+        load_policy(folder)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere is not a saved policy"):
+        load_policy(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="exists and is not a saved policy"):
+        save_policy(tmp_path, tiny_vla(), tiny_processor())
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def shifted_vla() -> tuple[VLA, torch.Tensor]:
+    model = tiny_vla()
+    with torch.no_grad():
+        model.queries.add_(1.0)
+    return model, model.queries.detach()
+
+
+def test_saving_again_replaces_the_policy(folder: Path) -> None:
+    model, queries = shifted_vla()
+    save_policy(folder, model, tiny_processor())
+    assert torch.equal(load_policy(folder)[0].queries, queries)
+    assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("stage", ["save_file", "_move_into_place", "first_rename"])
+def test_a_save_that_is_killed_leaves_the_old_policy(folder: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while writing, between writing and renaming, and between the two renames."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    if stage == "first_rename":
+        monkeypatch.setattr(Path, "rename", lambda self, to: die() if self.name == ".policy.new" else rename(self, to))
+    else:
+        monkeypatch.setattr(vla_model.checkpoint, stage, die)
+    rename = Path.replace
+    model, queries = shifted_vla()
+    with pytest.raises(KeyboardInterrupt):
+        save_policy(folder, model, tiny_processor())
+    monkeypatch.undo()
+    assert torch.equal(load_policy(folder)[0].queries, tiny_vla().queries)
+    save_policy(folder, model, tiny_processor())
+    assert torch.equal(load_policy(folder)[0].queries, queries)
+    assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+
+
+def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("pickle.load", "pickle.loads", "torch.load", "pickle.Unpickler"):
+        monkeypatch.setattr(name, refuse)
+    load_policy(folder)

@@ -1,0 +1,133 @@
+"""The whole model: shapes, losses, and what its outputs depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
+
+from envs.types import CameraSpec
+from vla_model.config import VLAConfig, nano
+from vla_model.inputs import ModelInputs, draw_shifts, fake_inputs
+from vla_model.model import VLA, VLAOutput
+
+
+def losses(output: VLAOutput) -> torch.Tensor:
+    batch = len(output.actions.loc)
+    generator = torch.Generator().manual_seed(5)
+    target = torch.randn(output.actions.loc.shape, generator=generator)
+    place = torch.randn(output.localization_from_vision.shape, generator=generator)
+    return (
+        output.actions.loss(target, torch.ones(batch, target.shape[1], dtype=torch.bool))
+        + output.localization_loss(place)
+        + 0.01 * output.load_balancing_loss()
+        + 0.001 * output.router_z_loss()
+    )
+
+
+def test_outputs_have_the_shapes_of_the_world() -> None:
+    config = tiny_config()
+    output = tiny_vla()(fake_inputs(config, 5))
+    assert output.actions.loc.shape == output.actions.log_scale.shape == (5, 4, 3)
+    assert output.localization_from_vision.shape == output.localization_from_queries.shape == (5, 2)
+    assert output.expert_usage().shape == (5, 2, 4)
+    torch.testing.assert_close(output.expert_usage().sum(-1), torch.ones(5, 2))
+
+
+def test_a_cached_prefix_changes_no_output() -> None:
+    model, inputs = tiny_vla(), fake_inputs(tiny_config(), 5)
+    fresh, cached = model(inputs), model(inputs, model.read(inputs))
+    assert torch.equal(fresh.actions.loc, cached.actions.loc)
+    assert torch.equal(fresh.localization_from_vision, cached.localization_from_vision)
+
+
+def test_every_input_matters() -> None:
+    model, config = tiny_vla(), tiny_config()
+    inputs, other = fake_inputs(config, 4), fake_inputs(config, 4, seed=1)
+    before = model(inputs).actions.loc
+    for changes in (
+        {"state": other.state},
+        {"frames": inputs.frames | {"front": other.frames["front"]}},
+        {"frames": inputs.frames | {"wrist": other.frames["wrist"]}},
+        {"instruction_ids": other.instruction_ids},
+    ):
+        assert (model(replace(inputs, **changes)).actions.loc - before).abs().amax((1, 2)).min() > 1e-6, changes
+
+
+def test_every_parameter_learns() -> None:
+    model = tiny_vla()
+    losses(model(fake_inputs(tiny_config(), 16))).backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+def test_thirty_steps_fit_a_batch() -> None:
+    torch.manual_seed(0)
+    model, inputs = tiny_vla().train(), fake_inputs(tiny_config(), 8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(30):
+        loss = losses(model(inputs))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.6 * history[0]
+
+
+def test_bfloat16_autocast_gives_nearly_the_same() -> None:
+    model, inputs = tiny_vla(), fake_inputs(tiny_config(), 8)
+    exact = model(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(inputs)
+    assert rough.actions.loc.dtype == rough.actions.log_scale.dtype == torch.float32
+    torch.testing.assert_close(rough.actions.loc, exact.actions.loc, atol=0.1, rtol=0.1)
+
+
+def test_localization_loss_is_the_sum_of_both_readings() -> None:
+    output = tiny_vla()(fake_inputs(tiny_config(), 3))
+    exact = replace(output, localization_from_vision=torch.zeros(3, 2), localization_from_queries=torch.ones(3, 2))
+    assert exact.localization_loss(torch.zeros(3, 2)).item() == pytest.approx(0.0 + 0.5)
+
+
+def test_a_model_of_a_world_without_localization_has_no_such_heads_and_no_such_loss() -> None:
+    model = tiny_vla(localization_size=0)
+    output = model(fake_inputs(model.config, 3))
+    assert output.localization_from_queries.shape == (3, 0)
+    assert output.localization_loss(torch.zeros(3, 0)).item() == 0.0
+    assert not [name for name, _ in model.named_parameters() if "localize" in name]
+
+
+def test_fake_inputs_repeat_with_their_seed() -> None:
+    a, b, c = (fake_inputs(tiny_config(), 3, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(a.frames["front"], b.frames["front"])
+    assert not torch.equal(a.frames["front"], c.frames["front"])
+
+
+def test_rows_of_inputs_are_rows_of_every_part() -> None:
+    config = tiny_config()
+    shifts = draw_shifts(config, 4, torch.Generator().manual_seed(0))
+    assert shifts is not None
+    inputs = replace(fake_inputs(config, 4), shift_px=shifts)
+    assert shifts["front"].abs().max() <= config.random_shift_px
+    rows: ModelInputs = inputs.rows(torch.tensor([3, 1]))
+    assert torch.equal(rows.state, inputs.state[[3, 1]])
+    assert torch.equal(rows.frames["wrist"], inputs.frames["wrist"][[3, 1]])
+    assert rows.shift_px is not None
+    assert torch.equal(rows.shift_px["front"], shifts["front"][[3, 1]])
+    assert draw_shifts(tiny_config(random_shift_px=0), 4, torch.Generator()) is None
+
+
+def test_nano_is_small_and_takes_its_sizes_from_the_world() -> None:
+    world = replace(WORLD_SPEC, cameras=(CameraSpec(name="top", height=96, width=96),))
+    config = nano(world)
+    model = VLA(config)
+    assert 1e6 < sum(p.numel() for p in model.parameters()) < 5e6
+    assert model(fake_inputs(config, 1)).actions.loc.shape == (1, config.chunk_length, 3)
+
+
+def test_an_empty_config_builds_no_model() -> None:
+    with pytest.raises(ValueError, match=r"at least one camera, one state and one action dimension"):
+        VLA(VLAConfig())

@@ -1,0 +1,159 @@
+"""The policy: episodes that begin at different times, draws that depend on the episode, and its errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
+
+from envs.types import Observation
+from vla_model.policy import VLAPolicy, has_native_bf16
+
+
+def policy(**kwargs: Any) -> VLAPolicy:
+    defaults: dict[str, Any] = {"dtype": "float32"}
+    return VLAPolicy(tiny_vla(), tiny_processor(), **(defaults | kwargs))
+
+
+def begin(policy: VLAPolicy, worlds: list[int], observation: Observation, seeds: list[int] | None = None) -> None:
+    instructions = tuple(observation["instruction"][n] for n in worlds)
+    policy.begin(np.array(worlds, np.int64), instructions, tuple(seeds or worlds))
+
+
+def fresh_actions(observation: Observation, **kwargs: Any) -> NDArray[np.float32]:
+    other = policy(**kwargs)
+    begin(other, list(range(len(observation["state"]))), observation)
+    return other.act(observation).actions
+
+
+def test_actions_are_a_chunk_of_float32_in_range_for_every_world() -> None:
+    actions = fresh_actions(observe(5))
+    assert actions.shape == (5, 4, 3)
+    assert actions.dtype == np.float32
+    assert np.abs(actions).max() <= 1.0
+
+
+def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
+    kept = policy()
+    begin(kept, [0, 1, 2], observe(3))
+    for seed in range(3):
+        observation = observe(3, seed=seed)
+        np.testing.assert_allclose(kept.act(observation).actions, fresh_actions(observation), atol=1e-5)
+
+
+def test_worlds_that_begin_at_different_times_act_as_if_alone() -> None:
+    kept, observation = policy(), observe(3)
+    begin(kept, [0, 1, 2], observation)
+    kept.act(observation)
+    for world, sentence in ((1, SENTENCES[3]), (0, SENTENCES[1]), (1, SENTENCES[0])):
+        told = list(observation["instruction"])
+        told[world] = sentence
+        observation = Observation(**(observe(3, seed=world) | {"instruction": tuple(told)}))
+        begin(kept, [world], observation)
+        together = kept.act(observation).actions
+        np.testing.assert_allclose(together, fresh_actions(observation), atol=1e-5)
+        for n in range(3):
+            alone = Observation(
+                frames={name: frames[n : n + 1] for name, frames in observation["frames"].items()},
+                state=observation["state"][n : n + 1],
+                instruction=(told[n],),
+            )
+            np.testing.assert_allclose(together[n : n + 1], fresh_actions(alone), atol=1e-5)
+
+
+def test_the_instruction_told_at_the_beginning_decides() -> None:
+    observation = observe(1)
+    lies = Observation(**(observation | {"instruction": ("something else entirely",)}))
+    kept = policy()
+    begin(kept, [0], observation)
+    np.testing.assert_array_equal(kept.act(lies).actions, kept.act(observation).actions)
+    assert np.abs(fresh_actions(lies) - fresh_actions(observation)).max() > 1e-6
+
+
+def test_worlds_that_never_began_get_zeros() -> None:
+    kept, observation = policy(), observe(4)
+    begin(kept, [0, 2], observation)
+    actions = kept.act(observation).actions
+    assert not actions[[1, 3]].any()
+    np.testing.assert_allclose(actions[[0, 2]], fresh_actions(observation)[[0, 2]], atol=1e-5)
+    assert kept.expert_usage is not None
+    assert kept.expert_usage.shape == (4, 2, 4)
+    np.testing.assert_allclose(kept.expert_usage.sum(-1), [[1, 1], [0, 0], [1, 1], [0, 0]], atol=1e-6)
+
+
+def test_another_number_of_worlds_forgets_those_that_did_not_begin_again() -> None:
+    kept, many, few = policy(), observe(4), observe(2, seed=1)
+    begin(kept, [0, 1, 2, 3], many)
+    kept.act(many)
+    begin(kept, [0], few)
+    actions = kept.act(few).actions
+    assert not actions[1].any()
+    np.testing.assert_allclose(actions[:1], fresh_actions(few)[:1], atol=1e-5)
+
+
+def test_another_number_of_worlds_without_a_beginning_is_refused() -> None:
+    kept = policy()
+    with pytest.raises(ValueError, match="observation has 2 worlds, and no episode began"):
+        kept.act(observe(2))
+    begin(kept, [0, 1], observe(2))
+    kept.act(observe(2))
+    with pytest.raises(ValueError, match=r"observation has 3 worlds.*last act had 2 worlds"):
+        kept.act(observe(3))
+
+
+def test_episodes_in_worlds_beyond_the_observation_are_refused() -> None:
+    kept = policy()
+    begin(kept, [0, 3], observe(4))
+    with pytest.raises(ValueError, match=r"began in worlds \[3\], but the observation has only 2 worlds"):
+        kept.act(observe(2))
+
+
+def test_one_instruction_and_one_seed_per_world_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="2 worlds begin, with 1 instructions and 2 seeds"):
+        policy().begin(np.arange(2), ("push",), (1, 2))
+
+
+def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
+    observation = observe(1)
+    twice = Observation(
+        frames={name: np.concatenate([frames, frames]) for name, frames in observation["frames"].items()},
+        state=np.concatenate([observation["state"]] * 2),
+        instruction=observation["instruction"] * 2,
+    )
+    drawing = policy(sample=True)
+    begin(drawing, [0, 1], twice, seeds=[7, 8])
+    first, second = drawing.act(twice).actions, drawing.act(twice).actions
+    assert np.abs(first[0] - first[1]).max() > 1e-3
+    assert np.abs(first - second).max() > 1e-3
+    swapped = policy(sample=True)
+    begin(swapped, [0, 1], twice, seeds=[8, 7])
+    np.testing.assert_allclose(swapped.act(twice).actions, first[::-1], atol=1e-5)
+    other = policy(sample=True, seed=1)
+    begin(other, [0, 1], twice, seeds=[7, 8])
+    assert np.abs(other.act(twice).actions - first).max() > 1e-3
+
+
+def test_expert_usage_is_none_before_the_first_act() -> None:
+    assert policy().expert_usage is None
+
+
+def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
+    acting = policy()
+    acting.model.train()
+    begin(acting, [0], observe(1))
+    acting.act(observe(1))
+    assert not acting.model.training
+    assert all(p.grad is None for p in acting.model.parameters())
+
+
+def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
+    observation = observe(2)
+    automatic, rough = fresh_actions(observation, dtype="auto"), fresh_actions(observation, dtype="bfloat16")
+    np.testing.assert_allclose(rough, fresh_actions(observation), atol=0.1)
+    native = has_native_bf16(torch.device("cpu"))
+    expected = rough if native else fresh_actions(observation)
+    np.testing.assert_array_equal(automatic, expected)

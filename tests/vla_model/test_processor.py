@@ -1,0 +1,171 @@
+"""The processor: both directions, its errors, and the tokenizer that reads instructions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_processor, vector
+
+from envs.types import CameraSpec, Observation
+from vla_model.make_tokenizer import sentences
+from vla_model.processor import Processor
+
+
+def test_states_are_normalised_and_broken_ones_clipped() -> None:
+    state = np.array([[0.1, 0.2, 0.3, 0.4], [0.6, -0.4, 1e6, -1e6]], np.float32)
+    encoded = tiny_processor().encode_state(state)
+    torch.testing.assert_close(encoded, torch.tensor([[0.0, 0, 0, 0], [1.0, -1.0, 10.0, -10.0]]))
+
+
+def test_decoding_undoes_the_normalisation_of_actions() -> None:
+    processor, actions = tiny_processor(), np.random.default_rng(0).uniform(-1, 1, (2, 4, 3)).astype(np.float32)
+    decoded = processor.decode(processor.normalise_actions(actions))
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, actions, atol=1e-6)
+
+
+def test_decoded_actions_are_clipped_to_their_range() -> None:
+    decoded = tiny_processor().decode(torch.tensor([[[9.0, -9.0, 0.0]]], dtype=torch.bfloat16))
+    np.testing.assert_allclose(decoded, [[[1.0, -1.0, -0.1]]], atol=1e-6)
+
+
+def test_localization_is_normalised_by_its_statistics() -> None:
+    normalised = tiny_processor().normalise_localization(np.array([[0.4, -0.4]], np.float32))
+    torch.testing.assert_close(normalised, torch.tensor([[1.0, -2.0]]))
+
+
+def test_frames_stay_the_bytes_they_were() -> None:
+    observation = observe(3)
+    inputs = tiny_processor().encode(observation)
+    for name, frames in observation["frames"].items():
+        assert inputs.frames[name].dtype == torch.uint8
+        np.testing.assert_array_equal(inputs.frames[name].numpy(), frames)
+
+
+def test_a_number_that_never_moved_is_not_divided_by_zero() -> None:
+    statistics = STATISTICS | {"observation.state": {"mean": [0.0] * 4, "std": [0.0] * 4}}
+    encoded = Processor.from_statistics(WORLD_SPEC, statistics).encode_state(np.full((1, 4), 0.002, np.float32))
+    torch.testing.assert_close(encoded, torch.full((1, 4), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"action": None}, "statistics of 'action' are missing"),
+        ({"action": {"mean": [0.0] * 3}}, "statistics of 'action' have no 'std'"),
+        ({"action": {"mean": [0.0] * 2, "std": [1.0] * 3}}, "mean of 'action' must be 3 finite numbers"),
+        ({"action": {"mean": [], "std": []}}, "mean of 'action' must be 3 finite numbers"),
+        ({"observation.state": {"mean": [0.0] * 4, "std": [1.0, np.nan, 1.0, 1.0]}}, "std of 'observation.state'"),
+        ({"label.localization": None}, "'label.localization' are missing"),
+    ],
+)
+def test_statistics_that_are_missing_or_unusable_are_refused(changed: dict[str, Any], message: str) -> None:
+    statistics = {name: given for name, given in (STATISTICS | changed).items() if given is not None}
+    with pytest.raises(ValueError, match=message):
+        Processor.from_statistics(WORLD_SPEC, statistics)
+
+
+def test_a_world_without_localization_needs_no_statistics_of_it() -> None:
+    statistics = {name: STATISTICS[name] for name in ("observation.state", "action")}
+    processor = Processor.from_statistics(replace(WORLD_SPEC, localization=vector()), statistics)
+    assert processor.normalise_localization(np.zeros((5, 0), np.float32)).shape == (5, 0)
+
+
+def test_the_world_it_was_made_for_passes_the_check() -> None:
+    more_cameras = (*WORLD_SPEC.cameras, CameraSpec(name="ceiling", height=9, width=9))
+    tiny_processor().check(replace(WORLD_SPEC, cameras=more_cameras))
+
+
+def test_a_check_lists_every_difference_of_a_world() -> None:
+    other = replace(
+        WORLD_SPEC,
+        cameras=(CameraSpec(name="front", height=64, width=48),),
+        state=vector("x", "y", "z", "angle"),
+        action=replace(WORLD_SPEC.action, units=("m", "rad", "m")),
+        control_dt_s=0.05,
+    )
+    with pytest.raises(ValueError, match="made for another world") as raised:
+        tiny_processor().check(other)
+    message = str(raised.value)
+    for part in (
+        "camera 'front' is 64x48, expected 32x48",
+        "camera 'wrist' is missing; cameras: front",
+        "state names are ('x', 'y', 'z', 'angle')",
+        "action units are ('m', 'rad', 'm')",
+        "control_dt_s is 0.05, expected 0.1",
+    ):
+        assert part in message
+
+
+def test_observations_of_another_shape_are_refused() -> None:
+    processor, good = tiny_processor(), observe(2)
+    frames = good["frames"]
+    no_wrist = Observation(**(good | {"frames": {"front": frames["front"]}}))
+    with pytest.raises(ValueError, match="camera 'wrist' is not observed; cameras: front"):
+        processor.encode(no_wrist)
+    with pytest.raises(ValueError, match=r"camera 'wrist' gives torch.float32 \(2, 16, 16, 3\)"):
+        processor.encode_frames(frames | {"wrist": frames["wrist"].astype(np.float32)})
+    with pytest.raises(ValueError, match=r"state has shape \(2, 3\), expected \(B, 4\)"):
+        processor.encode(Observation(**(good | {"state": good["state"][:, :3]})))
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    ours = tiny_processor()
+    ours.save(tmp_path)
+    theirs = Processor.load(tmp_path)
+    assert theirs.world_spec == WORLD_SPEC
+    for name, normalisation in ours.normalisations.items():
+        np.testing.assert_array_equal(theirs.normalisations[name].mean, normalisation.mean)
+        np.testing.assert_array_equal(theirs.normalisations[name].std, normalisation.std)
+    text = ("Push the crimson cube!",)
+    for a, b in zip(ours.encode_instructions(text), theirs.encode_instructions(text), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_processor_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+    tiny_processor().save(tmp_path)
+    (tmp_path / "processor.json").write_text('{"instruction_length": 24}')
+    with pytest.raises(ValueError, match=r"processor.json lacks or misuses 'world_spec'"):
+        Processor.load(tmp_path)
+
+
+def test_instructions_begin_with_a_token_and_are_padded_and_masked() -> None:
+    ids, mask = tiny_processor().encode_instructions(("lift the red cube", ""))
+    assert ids.shape == mask.shape == (2, 24)
+    assert mask.sum(1).tolist() == [5, 1]
+    assert ids[0, 0] == ids[1, 0] == 1
+    assert ids[~mask].unique().tolist() == [0]
+
+
+def test_words_of_the_trade_are_single_tokens() -> None:
+    words = "red crimson cube drawer bowl push lift stack left clockwise slowly two"
+    _, mask = tiny_processor().encode_instructions((words,))
+    assert mask.sum().item() == len(words.split()) + 1
+
+
+def test_case_and_surrounding_space_do_not_matter() -> None:
+    ids, _ = tiny_processor().encode_instructions(("push the red cube", "  PUSH the Red cube "))
+    assert torch.equal(ids[0], ids[1])
+
+
+def test_any_text_can_be_read_and_told_apart() -> None:
+    texts = ("zażółć gęślą", "推 红色 方块", "\x00\t\n", "🤖🤖", "xqzzy blorp", "push " * 99)
+    ids, mask = tiny_processor().encode_instructions(texts)
+    assert mask.any(1).all()
+    assert len({tuple(row.tolist()) for row in ids}) == len(texts)
+
+
+def test_most_instructions_fit_without_being_cut() -> None:
+    _, mask = tiny_processor().encode_instructions(sentences(500, seed=7))
+    assert (mask.sum(1) < 24).float().mean() > 0.95
+
+
+def test_tokens_survive_a_round_trip_to_text() -> None:
+    tokenizer = tiny_processor().tokenizer
+    text = "put the vermilion dodecahedron beside box-4"
+    assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
