@@ -137,8 +137,14 @@ def _train(args: list[str]) -> None:
 
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
-        train(config, run)
+        evaluation, controls = train(config, run)
+    _print_table(evaluation, controls)
+    for phase in run.record["phases"]:
+        figures = "".join(f", {key} {value:.3g}" for key, value in phase.items() if key not in ("name", "wall_s"))
+        print(f"{phase['name']}: {phase['wall_s']:.0f} s{figures}")
+    print(f"peak memory of this process: {run.record['sessions'][-1]['peak_memory_gb']:.2f} GB")
     print(write_report(run.root))
+    print(run.root)
 
 
 def _eval(args: list[str]) -> None:

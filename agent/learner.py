@@ -18,13 +18,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from vla_model.model import VLA
 from vla_model.policy import native_dtype
 
 
@@ -54,13 +53,14 @@ class Splittable(Protocol):
         ...
 
 
+M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B", bound=Splittable)
 
 
-class Learner:
+class Learner(Generic[M]):
     """Weights, their moving average, and the optimiser's state."""
 
-    def __init__(self, model: VLA, config: LearnerConfig) -> None:
+    def __init__(self, model: M, config: LearnerConfig) -> None:
         self.model = model
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.config = config
@@ -80,7 +80,7 @@ class Learner:
             config.num_threads, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    def update(self, batch: B, loss: Callable[[VLA, B], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    def update(self, batch: B, loss: Callable[[M, B], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
         """One step on the mean loss of the batch's parts.
 
         Returns:
@@ -144,7 +144,7 @@ class Learner:
         self._threads.shutdown()
 
     def _gradients(
-        self, batch: B, loss: Callable[[VLA, B], tuple[Tensor, dict[str, Tensor]]]
+        self, batch: B, loss: Callable[[M, B], tuple[Tensor, dict[str, Tensor]]]
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         # Autocast's cache of converted weights is one for all threads: with it, what a thread finds there, and so the
         # order of its sums, would depend on the other's timing.

@@ -11,7 +11,11 @@ the same random numbers whether or not a process died before it.
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,12 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.evaluate import Evaluation
 from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, measure
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
-from rollout.batches import BatchStream, TrainingData
+from rollout.batches import TrainingData
 from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
 from vla_model.model import VLA
@@ -53,8 +58,11 @@ class RunConfig:
     """Updates between checkpoints."""
 
 
-def train(config: RunConfig, run: RunFolder) -> None:
+def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
     """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
+
+    Returns:
+        The evaluation of the last checkpoint, and the blind controls by name.
 
     Raises:
         ValueError: the config names something that does not exist; nothing was started.
@@ -64,14 +72,20 @@ def train(config: RunConfig, run: RunFolder) -> None:
     with run.phase("collect"):
         collect_demonstrations(config.demonstrations, run.dataset, config.collect_workers)
     with SummaryWriter(run.tensorboard) as log:
-        with run.phase("update"):
-            update(config, run, log)
-        with run.phase("evaluate"):
-            evaluate_run(config, run, log)
+        with run.phase("update") as figures:
+            figures.update(update(config, run, log))
+        with run.phase("evaluate") as figures:
+            evaluation, controls = evaluate_run(config, run, log)
+            figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
+    return evaluation, controls
 
 
-def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
-    """Train on the run's dataset from its last checkpoint, or from the beginning, to the last update."""
+def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> dict[str, float]:
+    """Train on the run's dataset from its last checkpoint, or from the beginning, to the last update.
+
+    Returns:
+        How fast it went.
+    """
     data = TrainingData([run.dataset])
     torch.manual_seed(config.seed)
     model = VLA(SIZES[config.model](data.world_spec))
@@ -80,46 +94,52 @@ def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
     if (last := run.last_checkpoint()) is not None:
         learner.load(last)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed)
-    batches = data.batches(
-        config.learner.batch_size,
-        model.config.chunk_length,
-        seed=config.seed,
-        start_step=learner.num_updates_done,
-    )
+    first, began_s = learner.num_updates_done, time.perf_counter()
+    figures: dict[str, float] = {}
+    batches = data.batches(config.learner.batch_size, model.config.chunk_length, seed=config.seed, start_step=first)
+    with closing(learner), batches, Progress(*_COLUMNS) as progress, _interrupts_wait() as interrupted:
+        bar = progress.add_task("updates", total=config.learner.num_updates, completed=first)
+        while learner.num_updates_done < config.learner.num_updates:
+            batch = encode(next(batches), learner.num_updates_done)
+            metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
+            done = learner.num_updates_done
+            progress.update(bar, completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
+            wall_s = time.perf_counter() - began_s
+            figures = {
+                "samples_per_s": (done - first) * config.learner.batch_size / wall_s,
+                "data_wait_share": batches.wait_s / wall_s,
+            }
+            if done % LOG_EVERY == 0:
+                for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
+                    log.add_scalar(name, value, done)
+            if done % config.save_every == 0 or done == config.learner.num_updates or interrupted():
+                _save(run, learner, processor)
+            if interrupted():
+                raise KeyboardInterrupt
+    return figures
+
+
+@contextmanager
+def _interrupts_wait() -> Generator[Callable[[], bool]]:
+    """Ctrl-C while an update is half done waits for its end; a second one does not.
+
+    Yields a function that says whether there was one.
+    """
+    came: list[int] = []
+
+    def remember(signum: int, frame: object) -> None:
+        del frame
+        came.append(signum)
+        signal.signal(signal.SIGINT, before)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, remember)
     try:
-        with batches, Progress(*_COLUMNS) as progress:
-            _run_updates(config, run, log, learner, processor, encode, batches, progress)
-    except KeyboardInterrupt:
-        _save(run, learner, processor)
-        raise
+        yield lambda: bool(came)
     finally:
-        learner.close()
-
-
-def _run_updates(
-    config: RunConfig,
-    run: RunFolder,
-    log: SummaryWriter,
-    learner: Learner,
-    processor: Processor,
-    encode: SFTEncoder,
-    batches: BatchStream,
-    progress: Progress,
-) -> None:
-    last = config.learner.num_updates
-    bar = progress.add_task("updates", total=last, completed=learner.num_updates_done)
-    began_s = time.perf_counter()
-    while learner.num_updates_done < last:
-        batch = encode(next(batches), learner.num_updates_done)
-        metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
-        done = learner.num_updates_done
-        progress.update(bar, completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
-        if done % LOG_EVERY == 0 or done == last:
-            metrics["learner/data_wait_share"] = batches.wait_s / (time.perf_counter() - began_s)
-            for name, value in metrics.items():
-                log.add_scalar(name, value, done)
-        if done % config.save_every == 0 or done == last:
-            _save(run, learner, processor)
+        signal.signal(signal.SIGINT, before)
 
 
 def _save(run: RunFolder, learner: Learner, processor: Processor) -> None:
@@ -134,7 +154,7 @@ def _save(run: RunFolder, learner: Learner, processor: Processor) -> None:
     part.rename(folder)
 
 
-def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
+def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> tuple[Evaluation, dict[str, Evaluation]]:
     """Measure the last checkpoint and write eval_info.json and films."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
@@ -148,6 +168,7 @@ def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> None:
         world.close()
     for name, value in (("success", evaluation), *controls.items()):
         log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
+    return evaluation, controls
 
 
 _COLUMNS: tuple[TextColumn | BarColumn | MofNCompleteColumn | TimeElapsedColumn | TimeRemainingColumn, ...] = (

@@ -123,14 +123,15 @@ class RunFolder:
             self._put_session(session, new=False)
 
     @contextmanager
-    def phase(self, name: str) -> Generator[None]:
-        """Record how long a part of the work took, finished or not."""
+    def phase(self, name: str) -> Generator[dict[str, float]]:
+        """Record how long a part of the work took, finished or not, and the figures put into what it yields."""
         began_s = time.perf_counter()
+        figures: dict[str, float] = {}
         try:
-            yield
+            yield figures
         finally:
             record = self.record
-            record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s})
+            record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s, **figures})
             _write_json(self.record_file, record)
 
     def _put_session(self, session: dict[str, Any], *, new: bool) -> None:

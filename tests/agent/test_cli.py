@@ -14,7 +14,9 @@ import pytest
 
 from agent import cli
 from agent.demonstrations import DemonstrationsConfig
+from agent.evaluate import EpisodeResult, Evaluation
 from agent.run_folder import RunFolder, open_run
+from envs.types import EpisodeSpec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -39,6 +41,28 @@ def tiny() -> RunConfig:
     return RunConfig(optimiser=Optimiser(learning_rate=0.5))
 
 
+EVALUATION = Evaluation(
+    results=(
+        EpisodeResult(
+            spec=EpisodeSpec(suite="sides", task="lift", seed=1_000_000),
+            instruction="lift it",
+            success=True,
+            failure=None,
+            num_steps=3,
+            num_decisions=1,
+            sum_reward=1.0,
+            max_reward=1.0,
+            policy_version=1,
+        ),
+    ),
+    execute_steps=None,
+    eval_s=1.0,
+    steps_per_s=3.0,
+    frames_per_s=1.0,
+    expert_usage={},
+)
+
+
 class Called:
     """What the command line asked the training loop for."""
 
@@ -52,10 +76,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
     """Recipes, loop and report as far as the command line knows them."""
     called = Called()
 
-    def train(config: RunConfig, run: RunFolder) -> None:
+    def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
         called.config, called.run = config, run
         if called.error is not None:
             raise called.error
+        with run.phase("update") as figures:
+            figures["samples_per_s"] = 250.0
+        return EVALUATION, {}
 
     def stand_in(name: str, **attributes: object) -> None:
         module = ModuleType(name)
@@ -131,6 +158,16 @@ def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(call
     assert record["config"]["seed"] == 7
     assert record["sessions"][0]["outcome"] == "finished"
     assert record["sessions"][0]["command"][:3] == ["llamarm", "train", "tiny"]
+
+
+def test_train_ends_with_the_table_the_figures_and_the_folder(
+    called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("lift" in line and "100.0 %" in line for line in lines)
+    assert any(line.startswith("update: ") and line.endswith("samples_per_s 250") for line in lines)
+    assert lines[-1] == str(called.run.root)
 
 
 def test_ctrl_c_says_what_to_type_and_that_command_goes_on(

@@ -48,7 +48,7 @@ def squared_error(model: Line, batch: Points) -> tuple[Tensor, dict[str, Tensor]
 CONFIG = LearnerConfig(batch_size=8, num_updates=50, learning_rate=0.05, warmup_updates=5, weight_decay=0.0)
 
 
-def weights(learner: Learner) -> list[Tensor]:
+def weights(learner: Learner[Line]) -> list[Tensor]:
     return [p.detach().clone() for p in learner.model.parameters()]
 
 

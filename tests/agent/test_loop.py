@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from agent.learner import Learner
 from agent.loop import RunConfig, train
 from agent.recipes import RECIPES, sft_tiny
 from agent.run_folder import PRETRAINED, RunFolder, start_run
+from vla_model.model import VLA
 
 
 def small() -> RunConfig:
@@ -51,10 +54,10 @@ def test_an_interrupted_run_resumes_to_identical_numbers(
     run = start_run(tmp_path / "run", small())
     update = Learner.update
 
-    def interrupted(self: Learner, *args: object) -> dict[str, float]:
-        if self.num_updates_done == 3:
-            raise KeyboardInterrupt
-        return update(self, *args)  # ty: ignore[invalid-argument-type]
+    def interrupted(self: Learner[VLA], *args: Any) -> dict[str, float]:
+        if self.num_updates_done == 2:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, *args)
 
     monkeypatch.setattr(Learner, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
