@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vla_model.policy import native_dtype
+from vla_model.precision import native_dtype
 
 
 @dataclass(frozen=True, kw_only=True)

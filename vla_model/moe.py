@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vla_model.precision import compute_dtype
+
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
@@ -120,21 +122,20 @@ class MixtureOfExperts(nn.Module):
     def _run_experts(self, tokens: Tensor, experts: Tensor) -> Tensor:
         """Every token through each of its experts: [T, D], [T, k] -> [T, k, D].
 
-        Sorted once and split, so that each expert is one dense product over its own tokens. `unbind`, because indexing
-        `W[e]` would make autograd fill a gradient of all E experts for each of them.
+        Sorted once and split, so that each expert is one dense product over its own tokens. Cast once for all experts.
+        `unbind`, because indexing `W[e]` would make autograd fill a gradient of all E experts for each of them.
         """
         num_tokens, k = experts.shape
         choices = experts.flatten()  # [T * k]
         order = choices.argsort(stable=True)
         counts = choices.bincount(minlength=self.gate_up.shape[0]).tolist()
-        parts = tokens[order // k].split(counts)
-        outputs = [
-            _gated_mlp(part, gate_up, down)
-            for part, gate_up, down in zip(parts, self.gate_up.unbind(0), self.down.unbind(0), strict=True)
-        ]
+        dtype = compute_dtype(self.gate_up)
+        parts = tokens.to(dtype).index_select(0, order // k).split(counts)
+        weights = zip(self.gate_up.to(dtype).unbind(0), self.down.to(dtype).unbind(0), strict=True)
+        outputs = [_gated_mlp(part, gate_up, down) for part, (gate_up, down) in zip(parts, weights, strict=True)]
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        return torch.cat(outputs)[back].view(num_tokens, k, -1)
+        return torch.cat(outputs).index_select(0, back).view(num_tokens, k, -1)
 
 
 def _gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ Shape letters: N worlds, K chunk length, A action dims, E experts.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +17,9 @@ from vla_model.action_head import LaplaceActions
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
 from vla_model.model import VLA
+from vla_model.precision import DtypeName, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
-
-DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
 class VLAPolicy:
@@ -55,7 +53,7 @@ class VLAPolicy:
         self._sample = sample
         self._seed = seed
         self._device = next(model.parameters()).device
-        self._dtype = _resolve_dtype(dtype, self._device)
+        self._dtype = resolve_dtype(dtype, self._device)
         self._prefixes: dict[int, InstructionPrefix] = {}
         self._batch: InstructionPrefix | None = None
         self._generators: dict[int, torch.Generator] = {}
@@ -148,24 +146,6 @@ class VLAPolicy:
         return torch.cat(
             [actions.rows(row, row + 1).sample(self._generators[world]) for row, world in enumerate(acting)]
         )
-
-
-def _resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    return native_dtype(device)
-
-
-def native_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has it in hardware, else float32."""
-    return torch.bfloat16 if has_native_bf16(device) else torch.float32
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _generator(policy_seed: int, episode_seed: int) -> torch.Generator:

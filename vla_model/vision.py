@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vla_model.config import VLAConfig
+from vla_model.precision import compute_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +86,8 @@ class Stem(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] -> [B, C, H / 4, W / 4]."""
-        device = frames.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.conv.weight.dtype
         # Bytes of NHWC seen as NCHW are channels-last memory already, which is what convolutions like best.
-        x = frames.permute(0, 3, 1, 2).to(dtype) - 128.0
+        x = frames.permute(0, 3, 1, 2).to(compute_dtype(self.conv.weight)) - 128.0
         return F.conv2d(x, self.conv.weight / 128.0, self.conv.bias, self.conv.stride, self.conv.padding)
 
 

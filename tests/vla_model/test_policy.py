@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
 
 from envs.types import Observation
-from vla_model.policy import VLAPolicy, has_native_bf16
+from vla_model.policy import VLAPolicy
+from vla_model.precision import has_native_bf16
 
 
 def policy(**kwargs: Any) -> VLAPolicy:

@@ -1,0 +1,210 @@
+"""What the model costs: a decision, a training step, and experts against one dense layer.
+
+    python -m benchmarks.model --out docs/results/model.md
+
+One thread. Times are medians of this process's CPU time, so that other load on the machine counts less; memory
+bandwidth and caches are shared all the same, so compare rows of one table and not tables of different days.
+
+Shape letters: N worlds, B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+from torch.nn import functional as F
+
+from agent.run_folder import machine
+from agent.sft import SFTBatch, SFTConfig, sft_loss
+from envs.make import make_world
+from envs.types import Observation, WorldSpec
+from vla_model.config import SIZES
+from vla_model.inputs import draw_shifts, fake_inputs
+from vla_model.model import VLA
+from vla_model.moe import MixtureOfExperts
+from vla_model.policy import VLAPolicy
+from vla_model.precision import DtypeName
+from vla_model.processor import Processor
+
+DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SENTENCE = "pick up the red cube and put it into the blue bowl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    size: str = "nano"
+    """A name of vla_model.config.SIZES."""
+    world: str = "tabletop"
+    num_worlds: tuple[int, ...] = (1, 16)
+    """N of a decision; each has a row of its own."""
+    batch_size: int = 64
+    """B of a training step."""
+    repeats: int = 20
+    out: Path | None = None
+    """File that the tables are written to besides the screen."""
+
+
+def median_ms(function: Callable[[], object], repeats: int) -> float:
+    """Median CPU milliseconds of a call, after two that do not count."""
+    times = []
+    for _ in range(repeats + 2):
+        began = time.process_time()
+        function()
+        times.append(1000.0 * (time.process_time() - began))
+    return float(np.median(times[2:]))
+
+
+def processor_of(world_spec: WorldSpec) -> Processor:
+    """One whose statistics change nothing."""
+    vectors = {
+        "observation.state": world_spec.state,
+        "action": world_spec.action,
+        "label.localization": world_spec.localization,
+    }
+    unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
+    return Processor.from_statistics(world_spec, unit)
+
+
+def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
+    """What N worlds of coloured noise would show."""
+    rng = np.random.default_rng(0)
+    return Observation(
+        frames={
+            c.name: rng.integers(0, 256, (num_worlds, c.height, c.width, 3), dtype=np.uint8) for c in world_spec.cameras
+        },
+        state=rng.normal(size=(num_worlds, world_spec.state.size)).astype(np.float32),
+        instruction=(SENTENCE,) * num_worlds,
+    )
+
+
+def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
+    """Table of `VLAPolicy.act`, frames in and actions out, with the instruction's prefix cached."""
+    model, processor = VLA(SIZES[options.size](world_spec)), processor_of(world_spec)
+    yield "| worlds | float32 ms | bfloat16 ms |"
+    yield "|---|---|---|"
+    for num_worlds in options.num_worlds:
+        observation = noise(world_spec, num_worlds)
+        cells = []
+        for dtype in DTYPES:
+            policy = VLAPolicy(model, processor, dtype=dtype)
+            policy.begin(np.arange(num_worlds), observation["instruction"], tuple(range(num_worlds)))
+            cells.append(f"{median_ms(lambda: policy.act(observation), options.repeats):.1f}")  # noqa: B023
+        yield f"| {num_worlds} | {' | '.join(cells)} |"
+
+
+def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
+    """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, instructions of 12 tokens."""
+    config = SIZES[options.size](world_spec)
+    model, size = VLA(config).train(), options.batch_size
+    ids, mask = processor_of(world_spec).encode_instructions((SENTENCE,) * size)
+    inputs = fake_inputs(config, size)
+    inputs = type(inputs)(
+        frames=inputs.frames,
+        state=inputs.state,
+        instruction_ids=ids,
+        instruction_mask=mask,
+        shift_px=draw_shifts(config, size, torch.Generator().manual_seed(0)),
+    )
+    batch = SFTBatch(
+        inputs=inputs,
+        actions=torch.randn(size, config.chunk_length, config.action_size),
+        mask=torch.ones(size, config.chunk_length, dtype=torch.bool),
+        localization=torch.randn(size, config.localization_size),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(dtype: torch.dtype) -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss, _ = sft_loss(model, batch, SFTConfig())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    yield "| computed in | step ms | samples/s |"
+    yield "|---|---|---|"
+    for name, dtype in DTYPES.items():
+        milliseconds = median_ms(lambda: step(dtype), options.repeats)  # noqa: B023
+        yield f"| {name} | {milliseconds:.0f} | {1000.0 * size / milliseconds:.0f} |"
+
+
+class DenseLayer(nn.Module):
+    """A gated MLP as wide as the k experts that a token passes, so of the same multiplications, without a router."""
+
+    def __init__(self, size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(size, 2 * hidden_size, bias=False)
+        self.down = nn.Linear(hidden_size, size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, size] -> [T, size]."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def experts(options: Options) -> Iterator[str]:
+    """Table of a forward and backward pass through 8 experts, 2 per token."""
+    yield "| size | tokens | computed in | dense ms | experts ms | ratio |"
+    yield "|---|---|---|---|---|---|"
+    for size, num_tokens in ((128, 512), (256, 512), (256, 4096)):
+        layers = DenseLayer(size, 4 * size), MixtureOfExperts(size, 8, 2, hidden_size=2 * size)
+        x = torch.randn(num_tokens, size, requires_grad=True)
+        for name, dtype in DTYPES.items():
+
+            def both_ways(layer: nn.Module, dtype: torch.dtype = dtype, x: torch.Tensor = x) -> None:
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    y = layer(x)
+                y.float().square().mean().backward()
+
+            dense, sparse = (median_ms(lambda: both_ways(layer), options.repeats) for layer in layers)  # noqa: B023
+            yield f"| {size} | {num_tokens} | {name} | {dense:.1f} | {sparse:.1f} | {sparse / dense:.2f} |"
+
+
+def main(options: Options) -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    world_spec = make_world(options.world).world_spec
+    num_parameters = sum(p.numel() for p in VLA(SIZES[options.size](world_spec)).parameters())
+    cameras = " and ".join(f"{c.height} x {c.width}" for c in world_spec.cameras)
+    conditions = (
+        f"{num_parameters / 1e6:.2f} M parameters, cameras of {cameras} pixels. "
+        f"One thread of {machine()['cpu']}, torch {torch.__version__}. Medians of CPU time."
+    )
+    lines = [
+        f"# What {options.size} costs on a CPU",
+        "",
+        f"`python -m benchmarks.model {shlex.join(sys.argv[1:])}`",
+        "",
+        conditions,
+        "",
+        "A decision, with the instruction's keys and values cached:",
+        "",
+        *decisions(options, world_spec),
+        "",
+        f"A training step of batch {options.batch_size}:",
+        "",
+        *training(options, world_spec),
+        "",
+        "Forward and backward through 8 experts, 2 per token, against a dense layer of the same multiplications:",
+        "",
+        *experts(options),
+    ]
+    print("\n".join(lines))
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
