@@ -67,6 +67,16 @@ def matrix_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
 
 
+def arm_jacobian(
+    joint_axis: NDArray[np.float64],  # [n, 7, 3] in the world
+    joint_anchor_m: NDArray[np.float64],  # [n, 7, 3] in the world
+    point_m: NDArray[np.float64],  # [n, 3] in the world, on the last link
+) -> NDArray[np.float64]:
+    """Translation over rotation of a point per radian of each hinge: [axis x (point - anchor); axis], [n, 6, 7]."""
+    translation = np.cross(joint_axis, point_m[:, None] - joint_anchor_m)
+    return np.concatenate((translation, joint_axis), axis=2).transpose(0, 2, 1)
+
+
 def joint_targets(
     joint_pos_rad: NDArray[np.float64],  # [n, 7]
     jacobian: NDArray[np.float64],  # [n, 6, 7]

@@ -32,7 +32,7 @@ def read_state(
 
 
 def read_view(field: Fields, scene: Scene, worlds: NDArray[np.int64], episodes: tuple[Episode, ...]) -> View:
-    """The privileged view of worlds that run one task."""
+    """The privileged view of these worlds."""
     qpos = field["qpos"][worlds]
     mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
     starts = np.array(scene.object_qpos)

@@ -67,7 +67,6 @@ class Scene:
 
     model: mujoco.MjModel
     tcp_site: int
-    hand_body: int
     table_geom: int
     object_bodies: tuple[int, ...]
     object_geoms: tuple[int, ...]
@@ -361,7 +360,6 @@ def _index(model: mujoco.MjModel) -> Scene:
     return Scene(
         model=model,
         tcp_site=model.site("tcp").id,
-        hand_body=body("hand"),
         table_geom=model.geom("table").id,
         object_bodies=tuple(body(n) for n in objects),
         object_geoms=tuple(model.geom(n).id for n in objects),

@@ -8,7 +8,8 @@ Shape letters: n worlds of one task, O objects, R receptacles, A action dims.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The privileged state of n worlds that run one task: metres and radians, table frame (z = 0 on the table)."""
+    """The privileged state of n worlds: metres and radians, table frame (z = 0 on the table)."""
 
     episodes: tuple[Episode, ...]
     tcp_pos: Array  # [n, 3] point between the fingertips
@@ -39,17 +40,22 @@ class View:
     dial_rad: Array  # [n] positive to the left (counter-clockwise from above)
     dial_pos: Array  # [n, 3] centre of the bar's top
 
-    @property
+    @cached_property
     def target(self) -> NDArray[np.int64]:
         return np.array([e.target for e in self.episodes])  # [n]
 
-    @property
+    @cached_property
     def goal(self) -> NDArray[np.int64]:
         return np.array([e.goal for e in self.episodes])  # [n]
 
-    @property
+    @cached_property
     def rows(self) -> NDArray[np.int64]:
         return np.arange(len(self.episodes))  # [n]
+
+    def part(self, rows: NDArray[np.int64]) -> View:
+        """The view of some of the worlds."""
+        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return View(episodes=tuple(self.episodes[row] for row in rows.tolist()), **arrays)
 
     def of_target(self, per_thing: Array) -> Array:
         """Each world's entry for its target: [n, things, ...] -> [n, ...]."""
@@ -58,6 +64,9 @@ class View:
     def of_goal(self, per_thing: Array) -> Array:
         """Each world's entry for its goal: [n, things, ...] -> [n, ...]."""
         return per_thing[self.rows, self.goal]
+
+
+_ARRAYS = tuple(field.name for field in fields(View) if field.name != "episodes")
 
 
 class Task(ABC):

@@ -15,7 +15,7 @@ RELEASED_OPENING_M = 0.06
 RESTING_SPEED_M_S = 0.08
 
 
-def near(a: Array, b: Array) -> Array:
+def near(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """1 where two points meet, towards 0 with distance (half at 11 cm): [n, 3] x [n, 3] -> [n]."""
     return 1.0 - np.tanh(5.0 * np.linalg.norm(a - b, axis=-1))
 

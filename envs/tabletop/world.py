@@ -6,7 +6,7 @@ L localization dims, O objects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +40,9 @@ STATE = VectorSpec(
     high=(*(link.joint_range_rad[1] + 0.1 for link in LINKS), *(1.2,) * 3, *(1.01,) * 6, 2 * FINGER_OPEN_M + 0.01),
 )
 """tcp in the arm's base frame; tcp_rot: first two columns of its rotation matrix (Zhou et al. 2019)."""
+
+TCP = slice(NUM_JOINTS, NUM_JOINTS + 3)
+"""Where the tcp's position is in the state."""
 
 LOCALIZATION = VectorSpec(
     names=tuple(f"{thing}_{axis}" for thing in ("target", "goal") for axis in "xyz"),
@@ -111,7 +114,7 @@ class TabletopWorld(World):
             self.scene.model,
             num_sims=num_worlds,
             cameras=self.config.cameras,
-            fields=("qpos", "qvel", "ctrl", "site_xpos", "site_xmat", "geom_xpos"),
+            fields=("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat", "geom_xpos"),
             per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
             num_threads=self.config.num_threads,
         )
@@ -189,8 +192,9 @@ class TabletopWorld(World):
     def expert_action(self) -> NDArray[np.float32]:
         """See World.expert_action."""
         actions = np.zeros((self.num_envs, control.ACTION.size), np.float32)
-        for task, worlds in self._by_task(self._alive()).items():
-            actions[worlds] = TASKS[task].expert(self._view(worlds))
+        worlds = self._alive()
+        for task, rows, view in self._views(worlds):
+            actions[worlds[rows]] = task.expert(view)
         return actions
 
     def close_extras(self, **kwargs: object) -> None:
@@ -219,56 +223,54 @@ class TabletopWorld(World):
     def _step(self, worlds: NDArray[np.int64], action: NDArray[np.float64], record: _Record, i: int) -> None:
         """One control step of these worlds: move, look, judge."""
         broken = self._move(worlds, action[worlds])
+        success, wrong = self._look(worlds)
+        self._reward(worlds[~broken], success[~broken], record, i)
         record.num_steps[worlds] += 1
-        for world in worlds.tolist():
-            self._running[world].steps += 1
-        self._look(worlds[broken])
-        for world in worlds[broken].tolist():
-            self._running[world].terminated, self._running[world].failure = True, "non-finite physics"
-        for name, members, view in self._look(worlds[~broken]):
-            self._judge(TASKS[name], members, view, record, i)
+        for row, world in enumerate(worlds.tolist()):
+            running = self._running[world]
+            running.steps += 1
+            task = TASKS[self.episode(world).spec.task]
+            if broken[row]:
+                running.terminated, running.failure = True, "non-finite physics"
+            elif success[row]:
+                running.terminated, running.success = True, True
+            elif wrong[row]:
+                running.terminated, running.failure = True, task.wrong_name
+            else:
+                running.truncated = running.steps >= task.max_steps
 
     def _move(self, worlds: NDArray[np.int64], action: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
         field, scene = self.sim.field, self.scene
         start_pos = field["site_xpos"][worlds, scene.tcp_site]  # [n, 3]
-        start_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
+        goal_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
         goal_pos = start_pos + control.POSITION_SCALE_M * action[:, :3]
         goal_pos = np.clip(goal_pos, control.WORKSPACE_LOW_M, control.WORKSPACE_HIGH_M)
-        turn = control.ROTATION_SCALE_RAD * action[:, 3:6]
+        turn_per_tick = control.matrix_of(control.ROTATION_SCALE_RAD / control.TICKS * action[:, 3:6])
         fingers = control.finger_target_m(action[:, 6])[:, None]
         broken = np.zeros(len(worlds), bool)
         for tick in range(1, control.TICKS + 1):
-            share = tick / control.TICKS
             pos = field["site_xpos"][worlds, scene.tcp_site]
             mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
-            pos_error = start_pos + share * (goal_pos - start_pos) - pos
-            rot_error = control.rotation_vector(control.matrix_of(share * turn) @ start_mat, mat)
-            jacobian = self.sim.jacobian(worlds, scene.hand_body, pos)[:, :, :NUM_JOINTS]
-            joints = field["qpos"][worlds, :NUM_JOINTS]
-            targets = control.joint_targets(joints, jacobian, np.concatenate((pos_error, rot_error), axis=1))
+            goal_mat = turn_per_tick @ goal_mat
+            pos_error = start_pos + tick / control.TICKS * (goal_pos - start_pos) - pos
+            error = np.concatenate((pos_error, control.rotation_vector(goal_mat, mat)), axis=1)
+            joint_pos, axis, anchor = (field[name][worlds, :NUM_JOINTS] for name in ("qpos", "xaxis", "xanchor"))
+            targets = control.joint_targets(joint_pos, control.arm_jacobian(axis, anchor, pos), error)
             field["ctrl"][worlds] = np.concatenate((targets, fingers, fingers), axis=1)
             broken[~broken] = self.sim.step(worlds[~broken], SUBSTEPS)
         return broken
 
-    def _judge(self, task: Task, worlds: NDArray[np.int64], view: View, record: _Record, i: int) -> None:
-        success = task.success(view)
-        wrong = task.wrong(view) & ~success
-        target, goal = task.places(view)
+    def _reward(self, worlds: NDArray[np.int64], success: NDArray[np.bool_], record: _Record, i: int) -> None:
+        tcp, target, goal = self._state[worlds, TCP], *np.split(self._localization[worlds], 2, axis=1)
         values = {
             "success": success.astype(np.float32),
-            "reach": terms.near(view.tcp_pos, target).astype(np.float32),
-            "progress": terms.near(target, goal).astype(np.float32),
+            "reach": terms.near(tcp, target),
+            "progress": terms.near(target, goal),
         }
         for term, weight in self._weights().items():
             record.reward_terms[term][worlds, i] = values[term]
             record.reward[worlds, i] += weight * values[term]
-        for row, world in enumerate(worlds.tolist()):
-            running = self._running[world]
-            running.success = bool(success[row])
-            running.terminated = bool(success[row] or wrong[row])
-            running.failure = task.wrong_name if wrong[row] else None
-            running.truncated = not running.terminated and running.steps >= task.max_steps
 
     def _weights(self) -> dict[str, float]:
         return {
@@ -277,25 +279,29 @@ class TabletopWorld(World):
             "progress": self.config.progress_weight,
         }
 
-    def _by_task(self, worlds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        groups: dict[str, list[int]] = {}
-        for world in worlds.tolist():
-            groups.setdefault(self.episode(world).spec.task, []).append(world)
-        return {name: np.array(members) for name, members in groups.items()}
+    def _views(self, worlds: NDArray[np.int64]) -> Iterator[tuple[Task, NDArray[np.int64], View]]:
+        """Every task that some of these worlds run, its rows in `worlds`, and its view."""
+        if not len(worlds):
+            return
+        episodes = tuple(self.episode(world) for world in worlds.tolist())
+        everything = read_view(self.sim.field, self.scene, worlds, episodes)
+        rows_of: dict[str, list[int]] = {}
+        for row, episode in enumerate(episodes):
+            rows_of.setdefault(episode.spec.task, []).append(row)
+        for name, rows in rows_of.items():
+            yield TASKS[name], np.array(rows), everything.part(np.array(rows))
 
-    def _view(self, worlds: NDArray[np.int64]) -> View:
-        return read_view(self.sim.field, self.scene, worlds, tuple(self.episode(w) for w in worlds.tolist()))
-
-    def _look(self, worlds: NDArray[np.int64]) -> list[tuple[str, NDArray[np.int64], View]]:
-        """Bring the observed state and the labels of these worlds up to date; their views, by task."""
-        base_m = self._base_height_m
-        self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m[worlds])
-        views = [(name, members, self._view(members)) for name, members in self._by_task(worlds).items()]
-        for name, members, view in views:
-            places = np.stack(TASKS[name].places(view), axis=1)  # [n, 2, 3]
-            places[:, :, 2] -= base_m[members, None]
-            self._localization[members] = places.reshape(len(members), -1)
-        return views
+    def _look(self, worlds: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Bring the observed state and the labels up to date; returns who succeeded and who failed for good, [n]."""
+        base_m = self._base_height_m[worlds]
+        self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m)
+        success, wrong = np.zeros((2, len(worlds)), bool)
+        for task, rows, view in self._views(worlds):
+            places = np.stack(task.places(view), axis=1)  # [n, 2, 3]
+            places[:, :, 2] -= base_m[rows, None]
+            self._localization[worlds[rows]] = places.reshape(len(rows), -1)
+            success[rows], wrong[rows] = task.success(view), task.wrong(view)
+        return success, wrong
 
     def _draw(self, worlds: Sequence[int]) -> None:
         for name, frames in self.sim.render(worlds).items():

@@ -25,7 +25,7 @@ class Arm:
     def __init__(self) -> None:
         scene = build_scene()
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
-        self.site, self.hand = scene.tcp_site, scene.hand_body
+        self.site, self.hand = scene.tcp_site, scene.model.body("hand").id
 
     def pose(self, joints: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         self.data.qpos[:NUM_JOINTS] = joints
@@ -86,6 +86,14 @@ def test_joint_targets_bring_the_gripper_closer_to_the_pose_asked_for(seed: int)
         errors.append(np.linalg.norm(error_to(arm, joints, goal_pos, goal_mat)))
     assert errors[1] < 0.4 * errors[0]
     assert errors[3] < 0.05 * errors[0]
+
+
+def test_the_jacobian_is_mujocos() -> None:
+    rng, arm = np.random.default_rng(2), Arm()
+    for _ in range(5):
+        pos, _ = arm.pose(np.array(HOME_QPOS_RAD) + rng.normal(size=NUM_JOINTS) * 0.3)
+        axis, anchor = arm.data.xaxis[None, :NUM_JOINTS], arm.data.xanchor[None, :NUM_JOINTS]
+        np.testing.assert_allclose(control.arm_jacobian(axis, anchor, pos[None]), arm.jacobian(), atol=1e-12)
 
 
 def test_posture_moves_the_elbow_and_not_the_gripper() -> None:

@@ -95,6 +95,7 @@ def test_success_terminates_and_the_step_limit_truncates_without_a_time_limit_ar
         assert reward == 0.0
     env.reset(seed=1)
     terminated = False
+    info: dict[str, Any] = {}
     while not terminated:
         _, reward, terminated, truncated, info = env.step(env.expert_action())
         assert not truncated

@@ -50,12 +50,15 @@ def test_the_same_actions_give_the_same_states_whoever_else_is_in_the_batch(num_
     crowd = TabletopWorld(12, type(BLIND)(cameras=(), num_threads=num_threads))
     begin(crowd, specs)
     together = crowd.step_chunk(actions)
+    experts = crowd.expert_action()
     for row, one in enumerate(specs):
         alone = TabletopWorld(1, BLIND)
         begin(alone, [one])
         lonely = alone.step_chunk(actions[row : row + 1])
         np.testing.assert_array_equal(lonely.states[0], together.states[row], err_msg=one.task)
         np.testing.assert_array_equal(lonely.localization[0], together.localization[row], err_msg=one.task)
+        np.testing.assert_array_equal(lonely.reward_terms["reach"][0], together.reward_terms["reach"][row])
+        np.testing.assert_array_equal(alone.expert_action()[0], experts[row], err_msg=one.task)
         assert lonely.failure[0] == together.failure[row]
         np.testing.assert_array_equal(alone.sim.batch.state[0], crowd.sim.batch.state[row], err_msg=one.task)
 
