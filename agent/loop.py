@@ -142,7 +142,7 @@ def _interrupts_wait() -> Generator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _save(run: RunFolder, learner: Learner, processor: Processor) -> None:
+def _save(run: RunFolder, learner: Learner[VLA], processor: Processor) -> None:
     """A checkpoint appears whole or not at all."""
     folder = run.checkpoint(learner.num_updates_done)
     if folder.exists():

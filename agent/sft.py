@@ -1,10 +1,12 @@
 """Behaviour cloning: supervised fine-tuning on demonstrated action chunks.
 
-    L = L_action(a | o, l) + w_loc * L_loc + w_bal * L_balance + w_z * L_z
+    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_bal * L_balance + w_z * L_z
 
     L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
     L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are:
                a training label from privileged state, never an input; 0 weight trains without it
+    L_point    cross-entropy of heatmaps against where those things appear in each camera's frame
+               (vla_model/pointing.py): a privileged training label too
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
 
 Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
@@ -33,6 +35,8 @@ class SFTConfig:
 
     localization_weight: float = 3.0
     """w_loc; disclosed in every report."""
+    pointing_weight: float = 0.5
+    """w_point; disclosed in every report."""
     load_balancing_weight: float = 0.01
     """w_bal"""
     router_z_weight: float = 0.001
@@ -49,7 +53,9 @@ class SFTBatch:
     mask: Tensor
     """bool [B, K], False after the episode's end."""
     localization: Tensor
-    """Normalised, float32 [B, L]."""
+    """In the world's units, float32 [B, L]."""
+    normalised_localization: Tensor
+    """float32 [B, L]"""
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
@@ -59,6 +65,7 @@ class SFTBatch:
             actions=self.actions[rows],
             mask=self.mask[rows],
             localization=self.localization[rows],
+            normalised_localization=self.normalised_localization[rows],
         )
 
 
@@ -87,7 +94,8 @@ class SFTEncoder:
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),
-            localization=processor.normalise_localization(batch.localization),
+            localization=torch.from_numpy(batch.localization),
+            normalised_localization=processor.normalise_localization(batch.localization),
         )
 
 
@@ -96,13 +104,15 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
     output = model(batch.inputs)
     terms = {
         "action": output.actions.loss(batch.actions, batch.mask),
-        "localization": output.localization_loss(batch.localization),
+        "localization": output.localization_loss(batch.normalised_localization),
+        "pointing": output.pointing_loss(batch.localization),
         "load_balancing": output.load_balancing_loss(),
         "router_z": output.router_z_loss(),
     }
     loss = (
         terms["action"]
         + config.localization_weight * terms["localization"]
+        + config.pointing_weight * terms["pointing"]
         + config.load_balancing_weight * terms["load_balancing"]
         + config.router_z_weight * terms["router_z"]
     )

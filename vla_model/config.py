@@ -33,6 +33,8 @@ class VLAConfig(PretrainedConfig):
     """A, numbers of one action."""
     localization_size: int = 0
     """L, numbers of the auxiliary label; 0 builds no auxiliary heads."""
+    pointing: dict[str, Any] | None = None
+    """{camera: [[u, v], ...]}: columns of the label that say where in that camera's frame a thing is."""
     chunk_length: int = 8
     """K, actions per decision."""
     instruction_length: int = 24
@@ -69,6 +71,12 @@ class VLAConfig(PretrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def position_columns(self) -> list[int]:
+        """Columns of the auxiliary label that are not positions in a frame."""
+        in_frames = {column for pairs in (self.pointing or {}).values() for pair in pairs for column in pair}
+        return [column for column in range(self.localization_size) if column not in in_frames]
+
+    @property
     def hidden_size(self) -> int:
         """d, width of the decoder."""
         assert isinstance(self.backbone, PretrainedConfig)
@@ -100,6 +108,20 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
         "state_size": world_spec.state.size,
         "action_size": world_spec.action.size,
         "localization_size": world_spec.localization.size,
+        "pointing": pointing_columns(world_spec),
+    }
+
+
+def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
+    """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`."""
+    names = list(world_spec.localization.names)
+    return {
+        camera.name: [
+            [column, names.index(f"{name[:-2]}_v")]
+            for column, name in enumerate(names)
+            if name.endswith(f"_{camera.name}_u")
+        ]
+        for camera in world_spec.cameras
     }
 
 

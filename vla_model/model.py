@@ -22,7 +22,8 @@ from vla_model.backbones import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
-from vla_model.vision import CameraTower
+from vla_model.pointing import Pointing
+from vla_model.vision import CameraFeatures, CameraTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +35,38 @@ class VLAOutput:
     routing: tuple[Routing, ...]
     """Per layer of the action head; leading dimensions [B, K]."""
     localization_from_vision: Tensor
-    """float32 [B, L], normalised: read from the keypoints and the state."""
+    """float32 [B, position columns], normalised: read from the keypoints and the state."""
     localization_from_queries: Tensor
-    """float32 [B, L], normalised: read from the action queries."""
+    """float32 [B, position columns], normalised: read from the action queries."""
+    position_columns: list[int]
+    """Which columns of a localization label the two above are."""
+    pointing: tuple[Pointing, ...]
+    """Of every camera whose frame the labels have positions in."""
 
     def localization_loss(self, target: Tensor) -> Tensor:
-        """Smooth L1 of both readings, summed; 0 for a world without such labels. The target is normalised, [B, L].
+        """Smooth L1 of both readings, summed; target is normalised, [B, L].
 
         The first reading is deep supervision: its gradient reaches the convolutions without passing the decoder. The
         second asks that the queries know too.
         """
-        if not target.shape[1]:
+        if not self.position_columns:
             return target.new_zeros(())
+        target = target[:, self.position_columns]
         return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
             self.localization_from_queries, target
         )
+
+    def pointing_loss(self, localization: Tensor) -> Tensor:
+        """Mean over all things visible in any camera, see vla_model/pointing.py.
+
+        Args:
+            localization: in the world's units, float32 [B, L].
+        """
+        parts = [pointing.loss_and_count(localization) for pointing in self.pointing]
+        if not parts:
+            return localization.new_zeros(())
+        losses, counts = zip(*parts, strict=True)
+        return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
 
     def load_balancing_loss(self) -> Tensor:
         """Mean over the layers; 1 where perfectly balanced."""
@@ -86,8 +104,8 @@ class VLA(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
         self.action_head = ActionHead(config)
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
-        self.localize_from_vision = _localizer(seen, size, config.localization_size)
-        self.localize_from_queries = _localizer(size, size, config.localization_size)
+        self.localize_from_vision = _localizer(seen, size, len(config.position_columns))
+        self.localize_from_queries = _localizer(size, size, len(config.position_columns))
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions."""
@@ -114,6 +132,20 @@ class VLA(nn.Module):
             routing=routing,
             localization_from_vision=_localize(self.localize_from_vision, seen),
             localization_from_queries=_localize(self.localize_from_queries, hidden.mean(1)),
+            position_columns=self.config.position_columns,
+            pointing=self._pointing(dict(zip(self.cameras, views, strict=True))),
+        )
+
+    def _pointing(self, views: dict[str, CameraFeatures]) -> tuple[Pointing, ...]:
+        """A camera's first heatmaps are those that point."""
+        return tuple(
+            Pointing(
+                logits=views[name].heatmaps[:, : len(columns)],
+                shift=views[name].shift,
+                columns=torch.tensor(columns, device=self.queries.device),
+            )
+            for name, columns in (self.config.pointing or {}).items()
+            if columns
         )
 
 

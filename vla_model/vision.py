@@ -32,6 +32,10 @@ class CameraFeatures:
     """[B, g * g + 1, d], the keypoint token last."""
     keypoints: Tensor
     """float32 [B, 2 M], x then y of each keypoint in [-1, 1], in the frame as it came (before the random shift)."""
+    heatmaps: Tensor
+    """[B, M, h, w], before the softmax."""
+    shift: Tensor
+    """float32 [B, 2]: what was added to keypoints in [-1, 1] because of the shift."""
 
 
 class CameraTower(nn.Module):
@@ -64,14 +68,15 @@ class CameraTower(nn.Module):
         x = F.silu(self.norm(self.halving(F.silu(self.stem(frames)))))  # [B, C, h, w]
         for block in self.blocks:
             x = block(x, film)
-        keypoints = spatial_softmax(self.heatmaps(x))  # [B, M, 2]
+        heatmaps = self.heatmaps(x)  # [B, M, h, w]
+        shift = torch.zeros(len(frames), 2, device=frames.device)
         if shift_px is not None:
             height, width = frames.shape[1:3]
-            keypoints = keypoints + (2.0 * shift_px / torch.tensor([width, height], device=frames.device))[:, None]
-        keypoints = keypoints.flatten(1)  # [B, 2 M]
+            shift = 2.0 * shift_px / torch.tensor([width, height], device=frames.device)
+        keypoints = (spatial_softmax(heatmaps) + shift[:, None]).flatten(1)  # [B, 2 M]
         tokens = self.to_tokens(self.pool(x).flatten(2).transpose(1, 2))  # [B, g * g, d]
         tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
-        return CameraFeatures(tokens=tokens + self.positions, keypoints=keypoints)
+        return CameraFeatures(tokens=tokens + self.positions, keypoints=keypoints, heatmaps=heatmaps, shift=shift)
 
 
 class Stem(nn.Module):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from envs.sim_cpu import CpuSim
 from envs.tabletop import control, terms
 from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
+from envs.tabletop.labels import LOCALIZATION, read_labels
 from envs.tabletop.layout import Episode, draw_episode
 from envs.tabletop.placing import PER_EPISODE_MODEL_FIELDS, place
 from envs.tabletop.reading import read_state, read_view
@@ -43,14 +44,6 @@ STATE = VectorSpec(
 
 TCP = slice(NUM_JOINTS, NUM_JOINTS + 3)
 """Where the tcp's position is in the state."""
-
-LOCALIZATION = VectorSpec(
-    names=tuple(f"{thing}_{axis}" for thing in ("target", "goal") for axis in "xyz"),
-    units=("m",) * 6,
-    low=(-1.5,) * 6,
-    high=(1.5,) * 6,
-)
-"""Where the thing that the instruction names is, and where it is to be brought, in the arm's base frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +107,18 @@ class TabletopWorld(World):
             self.scene.model,
             num_sims=num_worlds,
             cameras=self.config.cameras,
-            fields=("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat", "geom_xpos"),
+            fields=(
+                "qpos",
+                "qvel",
+                "ctrl",
+                "xaxis",
+                "xanchor",
+                "site_xpos",
+                "site_xmat",
+                "geom_xpos",
+                "cam_xpos",
+                "cam_xmat",
+            ),
             per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
             num_threads=self.config.num_threads,
         )
@@ -262,7 +266,7 @@ class TabletopWorld(World):
         return broken
 
     def _reward(self, worlds: NDArray[np.int64], success: NDArray[np.bool_], record: _Record, i: int) -> None:
-        tcp, target, goal = self._state[worlds, TCP], *np.split(self._localization[worlds], 2, axis=1)
+        tcp, target, goal = self._state[worlds, TCP], *np.split(self._localization[worlds, :6], 2, axis=1)
         values = {
             "success": success.astype(np.float32),
             "reach": terms.near(tcp, target),
@@ -298,8 +302,9 @@ class TabletopWorld(World):
         success, wrong = np.zeros((2, len(worlds)), bool)
         for task, rows, view in self._views(worlds):
             places = np.stack(task.places(view), axis=1)  # [n, 2, 3]
-            places[:, :, 2] -= base_m[rows, None]
-            self._localization[worlds[rows]] = places.reshape(len(rows), -1)
+            self._localization[worlds[rows]] = read_labels(
+                self.sim.field, self.scene, worlds[rows], places, base_m[rows]
+            )
             success[rows], wrong[rows] = task.success(view), task.wrong(view)
         return success, wrong
 
