@@ -183,12 +183,13 @@ def open_run(root: Path) -> RunFolder:
     return folder
 
 
-def policy_folder(path: Path) -> Path:
+def policy_folder(path: str | Path) -> Path:
     """The folder to load a policy from, given that folder, a checkpoint, or a run (whose last checkpoint is meant).
 
     Raises:
         ValueError: `path` is none of these.
     """
+    path = Path(path)
     last = RunFolder(path).last_checkpoint()
     for folder in (path, path / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
         if (folder / "config.json").exists():

@@ -48,6 +48,14 @@ def test_a_run_leaves_checkpoints_events_and_an_evaluation(straight: RunFolder) 
     assert 0.0 <= info["overall"]["pc_success"] <= 100.0
 
 
+def test_the_readmes_first_example_runs(straight: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    assert "runs/demo" in example
+    exec(compile(example.replace("runs/demo", str(straight.root)), "README.md", "exec"), {})
+    assert " -> " in capsys.readouterr().out
+
+
 def test_an_interrupted_run_resumes_to_identical_numbers(
     straight: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
