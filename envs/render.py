@@ -12,7 +12,7 @@ Shape letters: n simulations of a call, G geoms, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import mujoco
@@ -32,8 +32,11 @@ _SHOWN, _UNSEEN = 0, mujoco.mjNGROUP - 1
 class BatchRenderer:
     """Draws any simulation of a batch, with its per-simulation model fields, from named cameras."""
 
-    def __init__(self, batch: Batch, cameras: Sequence[CameraSpec]) -> None:
+    def __init__(
+        self, batch: Batch, model_field: Mapping[str, NDArray[np.generic]], cameras: Sequence[CameraSpec]
+    ) -> None:
         self._batch = batch
+        self._model_field = model_field
         self._cameras = tuple(cameras)
         self._model = batch.get_model(0)
         self._model.vis.quality.offsamples = 0
@@ -55,7 +58,8 @@ class BatchRenderer:
             self._context = _Context(self._model)
         self._context.gl.make_current()
         for row, sim in enumerate(sims):
-            self._batch.get_model(sim, self._model)
+            for name, values in self._model_field.items():
+                getattr(self._model, name)[:] = values[sim]
             mujoco.mj_setState(self._model, self._data, self._batch.state[sim], self._state_spec)
             mujoco.mj_kinematics(self._model, self._data)
             mujoco.mj_camlight(self._model, self._data)
@@ -71,7 +75,7 @@ class BatchRenderer:
 
     def _draw(self, view: _View, context: _Context, out: NDArray[np.uint8]) -> None:
         first = next(iter(self._views.values()))
-        self._model.geom_group[:] = np.where(view.sees(self._model, self._data), _SHOWN, _UNSEEN)
+        self._model.geom_group[:] = np.where(view.sees(self._data), _SHOWN, _UNSEEN)
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, self._data, self._option, None, first.camera, everything, context.scene)
         mujoco.mjv_updateCamera(self._model, self._data, view.camera, context.scene)
@@ -95,13 +99,15 @@ class _View:
         self._sides = np.array(
             [(sign * np.cos(side), 0, np.sin(side)) for sign in (-1, 1)]
             + [(0, sign * np.cos(up), np.sin(up)) for sign in (-1, 1)]
-        )
+        ).T  # [3, 4]
+        # A plane has no bounding sphere.
+        self._radius_m = np.where(model.geom_rbound > 0, model.geom_rbound, np.inf)
 
-    def sees(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.bool_]:
-        """Whether each geom's bounding sphere reaches into the view; planes, which have none, always do, [G]."""
-        in_camera = (data.geom_xpos - data.cam_xpos[self._id]) @ data.cam_xmat[self._id].reshape(3, 3)  # [G, 3]
-        outside_m = (in_camera @ self._sides.T).max(axis=1)
-        return (outside_m <= model.geom_rbound) | (model.geom_rbound == 0)
+    def sees(self, data: mujoco.MjData) -> NDArray[np.bool_]:
+        """Whether each geom's bounding sphere reaches into the view, [G]."""
+        sides = data.cam_xmat[self._id].reshape(3, 3) @ self._sides
+        outside_m = data.geom_xpos @ sides - data.cam_xpos[self._id] @ sides  # [G, 4]
+        return outside_m.max(axis=1) <= self._radius_m
 
 
 class _Context:

@@ -39,7 +39,7 @@ class CpuSim:
         self.batch = Batch(model, num_sims, num_threads, persistent=True)
         self.field = {name: self.batch.bind(name) for name in fields}
         self.model_field = {name: self.batch.expand(name) for name in per_sim_model_fields}
-        self._renderer = BatchRenderer(self.batch, cameras)
+        self._renderer = BatchRenderer(self.batch, self.model_field, cameras)
         self._warnings = self.batch.warning[:, _BAD_NUMBERS, 1]  # live; MuJoCo keeps (last info, count) of each kind
         self._seen_warnings = self._warnings.copy()
         self._sound_state = self.batch.state.copy()
@@ -68,10 +68,11 @@ class CpuSim:
             bad[error.ids] = True
         # MuJoCo resets a simulation whose numbers explode to the model's defaults and leaves nothing but a warning.
         bad |= (self._warnings > self._seen_warnings).any(axis=1)
-        bad = bad[sims] | ~np.isfinite(self.batch.state[sims]).all(axis=1)
-        self._sound_state[sims[~bad]] = self.batch.state[sims[~bad]]
+        state = self.batch.state[sims]
+        bad = bad[sims] | ~np.isfinite(state).all(axis=1)
         if bad.any():
             self._put_back(sims[bad])
+        self._sound_state[sims[~bad]] = state[~bad]
         return bad
 
     def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:

@@ -299,13 +299,12 @@ class TabletopWorld(World):
         """Bring the observed state and the labels up to date; returns who succeeded and who failed for good, [n]."""
         base_m = self._base_height_m[worlds]
         self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m)
+        places = np.empty((len(worlds), 2, 3))
         success, wrong = np.zeros((2, len(worlds)), bool)
         for task, rows, view in self._views(worlds):
-            places = np.stack(task.places(view), axis=1)  # [n, 2, 3]
-            self._localization[worlds[rows]] = read_labels(
-                self.sim.field, self.scene, worlds[rows], places, base_m[rows]
-            )
+            places[rows] = np.stack(task.places(view), axis=1)
             success[rows], wrong[rows] = task.success(view), task.wrong(view)
+        self._localization[worlds] = read_labels(self.sim.field, self.scene, worlds, places, base_m)
         return success, wrong
 
     def _draw(self, worlds: Sequence[int]) -> None:

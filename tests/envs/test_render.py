@@ -76,11 +76,11 @@ def test_geoms_outside_the_view_are_left_out_and_those_inside_are_not() -> None:
         <geom name="behind" size=".1" pos="0 0 4"/>
         </worldbody></mujoco>"""
     )
-    renderer = BatchRenderer(mujoco.batch.Batch(model, 1, 1), (CameraSpec(name="eye", height=32, width=32),))
+    renderer = BatchRenderer(mujoco.batch.Batch(model, 1, 1), {}, (CameraSpec(name="eye", height=32, width=32),))
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     (view,) = renderer._views.values()
-    seen = view.sees(model, data)
+    seen = view.sees(data)
     assert {model.geom(g).name for g in np.flatnonzero(seen)} == {"floor", "centre", "at the edge"}
     assert (renderer.render([0])["eye"] > 0).any()
 
@@ -88,7 +88,7 @@ def test_geoms_outside_the_view_are_left_out_and_those_inside_are_not() -> None:
 def test_two_renderers_of_one_process_do_not_disturb_each_other() -> None:
     world = TabletopWorld(1)
     expected = begin(world, [spec("sort", 1)])["frames"]
-    film = BatchRenderer(world.sim.batch, (CameraSpec(name="front", height=200, width=300),))
+    film = BatchRenderer(world.sim.batch, world.sim.model_field, (CameraSpec(name="front", height=200, width=300),))
     assert film.render([0])["front"].shape == (1, 200, 300, 3)
     again = world.sim.render([0])
     for camera, frames in expected.items():
@@ -100,4 +100,4 @@ def test_two_renderers_of_one_process_do_not_disturb_each_other() -> None:
 def test_an_unknown_camera_is_refused_by_name() -> None:
     world = TabletopWorld(1)
     with pytest.raises(KeyError, match="side"):
-        BatchRenderer(world.sim.batch, (CameraSpec(name="side", height=8, width=8),))
+        BatchRenderer(world.sim.batch, world.sim.model_field, (CameraSpec(name="side", height=8, width=8),))

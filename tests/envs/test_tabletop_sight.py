@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from tables import BLIND, begin, every_task
+from tables import BLIND, begin, busy_actions, every_task
 
 from envs.tabletop.scene import CAMERAS
 from envs.tabletop.world import TabletopWorld
+from envs.types import CameraSpec
 
 MIN_WIDTH_PX = 8.0
 SEEDS = range(20)
@@ -30,13 +31,15 @@ def surface_points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> NDA
     return local @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
 
 
-def projected_px(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> NDArray[np.float64]:
-    """Columns and rows of the front frame between which a thing lies, [[left, top], [right, bottom]]."""
-    camera = model.camera("front").id
+def projected_px(
+    model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int], spec: CameraSpec = CAMERAS[0]
+) -> NDArray[np.float64]:
+    """Columns and rows of a frame between which a thing lies, [[left, top], [right, bottom]]."""
+    camera = model.camera(spec.name).id
     points = np.concatenate([surface_points(model, data, g) for g in geoms]) - data.cam_xpos[camera]
     right, up, backward = (points @ data.cam_xmat[camera].reshape(3, 3)).T
-    focal_px = FRONT.height / 2 / np.tan(np.deg2rad(model.cam_fovy[camera]) / 2)
-    pixels = np.column_stack((right, -up)) / -backward[:, None] * focal_px + FRONT.width / 2
+    focal_px = spec.height / 2 / np.tan(np.deg2rad(model.cam_fovy[camera]) / 2)
+    pixels = np.column_stack((right, -up)) / -backward[:, None] * focal_px + spec.width / 2
     return np.stack((pixels.min(axis=0), pixels.max(axis=0)))
 
 
@@ -82,3 +85,23 @@ def test_the_projection_agrees_with_the_renderer() -> None:
     rows, columns = np.nonzero(np.abs(before - without).sum(axis=-1))
     drawn = np.array(((columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)))
     np.testing.assert_allclose(drawn, (low, high), atol=1.5)
+
+
+def test_labels_point_at_the_target_in_every_camera_that_sees_it() -> None:
+    world = TabletopWorld(12, BLIND)
+    seen = dict.fromkeys((c.name for c in CAMERAS), 0)
+    for seed in range(5):
+        begin(world, every_task(seed))
+        labels = world.step_chunk(busy_actions(12, 3, seed)).localization[:, -1]
+        names = list(world.world_spec.localization.names)
+        for row in (n for n in range(12) if world.episode(n).kind == "objects"):
+            model, data = world.sim.batch.get_model(row), world.sim.batch.get_data(row)
+            mujoco.mj_forward(model, data)
+            for camera in CAMERAS:
+                low, high = projected_px(model, data, (world.scene.object_geoms[world.episode(row).target],), camera)
+                u, v = (labels[row, names.index(f"target_{camera.name}_{axis}")] for axis in "uv")
+                if (low > 0).all() and (high < (camera.width, camera.height)).all():
+                    pixel = (np.array((u, v)) + 1) / 2 * (camera.width, camera.height)
+                    assert (low < pixel).all() and (pixel < high).all(), (seed, row, camera.name)
+                    seen[camera.name] += 1
+    assert min(seen.values()) > 10, seen

@@ -36,7 +36,8 @@ def test_the_world_is_a_vector_env_whose_spaces_contain_what_it_gives() -> None:
         observation, reward, terminated, truncated, info = world.step(action)
         assert world.observation_space.contains(observation)
         assert reward.shape == terminated.shape == truncated.shape == info["is_success"].shape == (12,)
-        assert np.all(np.abs(info["localization"]) < 1.5)
+        labels, label_spec = info["localization"], world.world_spec.localization
+        assert ((labels >= label_spec.low) & (labels <= label_spec.high)).all()
     assert set(world.tasks) == {world.episode(n).spec.task for n in range(12)}
     world.close()
     world.close()
