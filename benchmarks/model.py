@@ -24,11 +24,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from agent.run_folder import machine
-from agent.sft import SFTBatch, SFTConfig, sft_loss
+from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
+from rollout.batches import Batch
 from vla_model.config import SIZES
-from vla_model.inputs import draw_shifts, fake_inputs
 from vla_model.model import VLA
 from vla_model.moe import MixtureOfExperts
 from vla_model.policy import VLAPolicy
@@ -106,22 +106,18 @@ def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, instructions of 12 tokens."""
     config = SIZES[options.size](world_spec)
-    model, size = VLA(config).train(), options.batch_size
-    ids, mask = processor_of(world_spec).encode_instructions((SENTENCE,) * size)
-    inputs = fake_inputs(config, size)
-    inputs = type(inputs)(
-        frames=inputs.frames,
-        state=inputs.state,
-        instruction_ids=ids,
-        instruction_mask=mask,
-        shift_px=draw_shifts(config, size, torch.Generator().manual_seed(0)),
+    model, size, rng = VLA(config).train(), options.batch_size, np.random.default_rng(0)
+    observation = noise(world_spec, size)
+    rows = Batch(
+        frames=observation["frames"],
+        state=observation["state"],
+        instruction_id=np.zeros(size, np.int64),
+        action=rng.uniform(-1, 1, (size, config.chunk_length, config.action_size)).astype(np.float32),
+        mask=np.ones((size, config.chunk_length), bool),
+        localization=rng.uniform(-1, 1, (size, config.localization_size)).astype(np.float32),
+        episode=np.zeros(size, np.int64),
     )
-    batch = SFTBatch(
-        inputs=inputs,
-        actions=torch.randn(size, config.chunk_length, config.action_size),
-        mask=torch.ones(size, config.chunk_length, dtype=torch.bool),
-        localization=torch.randn(size, config.localization_size),
-    )
+    batch = SFTEncoder(processor_of(world_spec), [SENTENCE], config, seed=0)(rows, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(dtype: torch.dtype) -> None:
