@@ -16,8 +16,8 @@ DEMO_TASKS = ("reach", "lift", "pick_place", "push", "open_drawer", "close_drawe
 def sft_demo() -> RunConfig:
     """Seven tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
     return RunConfig(
-        demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=120, noise_std=0.3),
-        learner=LearnerConfig(batch_size=128, num_updates=2000),
+        demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=300, noise_std=0.3),
+        learner=LearnerConfig(batch_size=128, num_updates=3000),
         evaluation=EvaluationConfig(episodes_per_task=20),
         save_every=500,
     )
@@ -28,8 +28,8 @@ def sft_tabletop() -> RunConfig:
     demo = sft_demo()
     return replace(
         demo,
-        demonstrations=replace(demo.demonstrations, tasks=(), episodes_per_task=300),
-        learner=replace(demo.learner, num_updates=12000),
+        demonstrations=replace(demo.demonstrations, tasks=(), episodes_per_task=250),
+        learner=replace(demo.learner, num_updates=16000),
         evaluation=replace(demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution")),
         save_every=2000,
     )
