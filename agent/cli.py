@@ -245,6 +245,10 @@ def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Non
         blind = [f"{100 * other[i].rate:.1f} %" for other in others]
         interval = f"{100 * low:.1f} to {100 * high:.1f} %"
         table.add_row(task, f"{100 * success.rate:.1f} %", interval, str(success.episodes), *blind)
+    for name, success in evaluation.per_variation.items() if len(evaluation.per_variation) > 1 else ():
+        low, high = success.interval
+        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
+        table.add_row(f"variation {name}", f"{100 * success.rate:.1f} %", interval, str(success.episodes))
     Console().print(table)
     for reason, count in evaluation.failures.items():
         print(f"failed: {reason}, {count} episodes")

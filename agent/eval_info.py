@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
 
     Args:
         evaluation: the policy itself.
-        controls: blind controls over the same specs, by name; empty if none were run.
+        controls: blind controls over the same specs or some of them, by name; empty if none were run.
         films_dir: the films' folder, relative to the file.
     """
     groups = evaluation.by(_group)
@@ -36,7 +37,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
         "overall": _aggregate(evaluation.results, films_dir) | mean | timing | speed,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
-        "controls": {name: _control(control) for name, control in controls.items()},
+        "controls": {name: _control(control, evaluation) for name, control in controls.items()},
         "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
         "per_episode": [_episode(r, films_dir) for r in evaluation.results],
     }
@@ -93,9 +94,17 @@ def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
     }
 
 
-def _control(control: Evaluation) -> dict[str, Any]:
-    per_task = {task: _success(rows) for task, rows in control.by(lambda r: r.spec.task).items()}
-    return _success(control.results) | {"per_task": per_task, "failures": control.failures}
+def _control(control: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
+    """A control's success, and under "policy" the policy's own in the same episodes."""
+    ran = {r.spec for r in control.results}
+    own = replace(evaluation, results=tuple(r for r in evaluation.results if r.spec in ran))
+    variations = sorted({spec.variation for spec in ran})
+    return _by_task(control) | {"failures": control.failures, "variations": variations, "policy": _by_task(own)}
+
+
+def _by_task(evaluation: Evaluation) -> dict[str, Any]:
+    per_task = {task: _success(rows) for task, rows in evaluation.by(lambda r: r.spec.task).items()}
+    return _success(evaluation.results) | {"per_task": per_task}
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:

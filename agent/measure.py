@@ -25,7 +25,7 @@ class EvaluationConfig:
     variations: tuple[str, ...] = ("train",)
     """Each is evaluated on the same seeds."""
     controls: bool = True
-    """Also run blind: shuffled instructions (where there are two tasks) and black frames."""
+    """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
     films_per_task: int = 1
     """Per variation too."""
     execute_steps: int | None = 4
@@ -49,11 +49,13 @@ def measure(
     ]
     evaluation = _run("evaluation", policy, world, specs, config, folder, config.films_per_task)
     blind: dict[str, Policy] = {}
+    blind_specs = [spec for spec in specs if spec.variation == config.variations[0]]
     if config.controls and len(tasks) > 1:
-        blind["shuffled instructions"] = ShuffledInstructions(policy, evaluation.instructions)
+        said = {spec: evaluation.instructions[spec] for spec in blind_specs}
+        blind["shuffled instructions"] = ShuffledInstructions(policy, said)
     if config.controls:
         blind["black frames"] = BlackFrames(policy)
-    controls = {name: _run(name, control, world, specs, config, folder, 0) for name, control in blind.items()}
+    controls = {name: _run(name, control, world, blind_specs, config, folder, 0) for name, control in blind.items()}
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))
     return evaluation, controls
 

@@ -105,14 +105,10 @@ def _control_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
     controls = list(info.get("controls", {}).values())
     if not controls:
         return []
-    successes: dict[str, list[bool]] = {}
-    for episode in info["per_episode"]:
-        successes.setdefault(episode["task"], []).append(episode["success"])
-    rows = [
-        {"task": task, "successes": [100 * sum(own) / len(own), *(c["per_task"][task]["pc_success"] for c in controls)]}
-        for task, own in sorted(successes.items())
-    ]
-    return [*rows, {"task": "all", "successes": [row["pc_success"] for row in (info["overall"], *controls)]}]
+    columns = [controls[0]["policy"], *controls]
+    tasks = controls[0]["per_task"]
+    rows = [{"task": task, "successes": [c["per_task"][task]["pc_success"] for c in columns]} for task in tasks]
+    return [*rows, {"task": "all", "successes": [c["pc_success"] for c in columns]}]
 
 
 def _films(root: Path, info: dict[str, Any]) -> dict[str, Any]:
