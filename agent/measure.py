@@ -28,7 +28,7 @@ class EvaluationConfig:
     """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
     films_per_task: int = 1
     """Per variation too."""
-    execute_steps: int | None = 4
+    execute_steps: int | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: int = 8
     """Worlds side by side."""

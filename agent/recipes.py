@@ -10,11 +10,11 @@ from agent.learner import LearnerConfig
 from agent.loop import RunConfig
 from agent.measure import EvaluationConfig
 
-DEMO_TASKS = ("reach", "lift", "pick_place", "push", "open_drawer", "close_drawer", "press_button")
+DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
 
 
 def sft_demo() -> RunConfig:
-    """Seven tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
+    """Six tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=300, noise_std=0.3),
         learner=LearnerConfig(batch_size=128, num_updates=3000),
