@@ -11,7 +11,7 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.batches import TrainingData
 from rollout.collect import collect
-from rollout.dataset import DatasetWriter
+from rollout.dataset import DatasetReader, DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 
@@ -46,3 +46,22 @@ def test_demonstrations_depend_on_their_spec_alone_and_can_be_trained_on(tmp_pat
     t = few[data.episodes[batch.episode[0]]["spec_id"]]
     (step,) = np.flatnonzero(np.all(t.state == batch.state[0], axis=1))[:1]
     np.testing.assert_array_equal(batch.frames["wrist"][0], t.frames["wrist"][step])
+
+
+def test_a_stored_episode_replays_to_the_same_frames_states_and_outcome(tmp_path: Path) -> None:
+    (original,) = demonstrate(1, [EpisodeSpec(suite="tabletop", task="lift", seed=4)]).values()
+    with closing(make_world("tabletop", 1)) as world:
+        with DatasetWriter(tmp_path, world.world_spec, robot_type="tabletop") as writer:
+            writer.append(original)
+        reader = DatasetReader(tmp_path)
+        stored = reader.episode(0)
+        observation, _ = world.reset_to([original.spec], [0])
+        executed = stored.columns["executed_action"]
+        for step, action in enumerate(executed):
+            for camera, frames in stored.frames.items():
+                np.testing.assert_array_equal(frames[step], observation["frames"][camera][0])
+            np.testing.assert_array_equal(stored.columns["observation.state"][step], observation["state"][0])
+            result = world.step_chunk(np.asarray(action, np.float32)[None, None])
+            observation = result.observation
+            assert result.done[0] == (step == len(executed) - 1)
+            assert result.success[0] == (result.done[0] and original.success)
