@@ -89,8 +89,8 @@ def push(view: View, object_pos: Array, direction: Array) -> NDArray[np.float32]
     along, across = (offset * direction).sum(axis=1), (offset * side).sum(axis=1)
     near_table = view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.03
     behind = (along < -PUSH_CONTACT_M + 0.02) & (np.abs(across) < np.where(near_table, 0.022, 0.01))
-    # Forward only at full depth: fingers that come down along a side drag it down with them and jam it on the table.
-    pushing = behind & (view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.008)
+    # Forward only below the top: fingers that come down along a side drag it down with them and jam it on the table.
+    pushing = behind & (view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.02)
     height = np.full(len(along), PUSH_HEIGHT_M)
     start = np.column_stack((object_pos[:, :2] - (PUSH_CONTACT_M + 0.025) * direction, height))
     ahead = object_pos[:, :2] + 0.3 * PUSH_CONTACT_M * direction - 0.9 * across[:, None] * side
