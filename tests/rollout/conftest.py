@@ -1,4 +1,4 @@
-"""For all tests."""
+"""For the tests that start and kill Ray workers."""
 
 from __future__ import annotations
 
