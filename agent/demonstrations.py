@@ -16,10 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from agent.evaluate import check_training_seed
 from agent.names import check_name
+from agent.progress import progress_bars
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -170,7 +169,7 @@ def fill_dataset(
     with (
         DatasetWriter(root, world.world_spec, robot_type=world.suite, image_mode=config.image_mode) as writer,
         (root / FAILED_PATH).open("a+") as failures,
-        Progress(*_COLUMNS) as progress,
+        progress_bars() as progress,
     ):
         failures.seek(0)
         ledger.failed = {row["id"]: row["failure"] for row in map(json.loads, failures)}
@@ -204,12 +203,3 @@ def _expert(config: DemonstrationsConfig, world: World) -> ExpertPolicy:
         noise_share=config.noise_share,
         noise_correlation=config.noise_correlation,
     )
-
-
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)

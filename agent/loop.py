@@ -19,13 +19,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, measure
+from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
@@ -97,7 +97,7 @@ def update(config: RunConfig, run: RunFolder, log: SummaryWriter) -> dict[str, f
     first, began_s = learner.num_updates_done, time.perf_counter()
     figures: dict[str, float] = {}
     batches = data.batches(config.learner.batch_size, model.config.chunk_length, seed=config.seed, start_step=first)
-    with closing(learner), batches, Progress(*_COLUMNS) as progress, _interrupts_wait() as interrupted:
+    with closing(learner), batches, progress_bars() as progress, _interrupts_wait() as interrupted:
         bar = progress.add_task("updates", total=config.learner.num_updates, completed=first)
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done)
@@ -169,12 +169,3 @@ def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> tuple
     for name, value in (("success", evaluation), *controls.items()):
         log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
     return evaluation, controls
-
-
-_COLUMNS: tuple[TextColumn | BarColumn | MofNCompleteColumn | TimeElapsedColumn | TimeRemainingColumn, ...] = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
 from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from agent.progress import progress_bars
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -69,8 +68,7 @@ def _run(
     folder: RunFolder,
     films_per_task: int,
 ) -> Evaluation:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with progress_bars() as progress:
         bar = progress.add_task(name, total=len(specs))
         return evaluate(
             policy,
