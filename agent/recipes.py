@@ -28,8 +28,8 @@ def sft_tabletop() -> RunConfig:
     demo = sft_demo()
     return replace(
         demo,
-        demonstrations=replace(demo.demonstrations, tasks=(), episodes_per_task=250),
-        learner=replace(demo.learner, num_updates=16000),
+        demonstrations=replace(demo.demonstrations, tasks=(), episodes_per_task=400),
+        learner=replace(demo.learner, num_updates=18000),
         evaluation=replace(demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution")),
         save_every=2000,
     )
