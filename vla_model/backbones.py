@@ -98,7 +98,7 @@ class Backbone(nn.Module):
             inputs_embeds=self.decoder.get_input_embeddings()(ids),
             attention_mask=mask,
             position_ids=torch.arange(ids.shape[1], device=ids.device)[None],
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         ).last_hidden_state  # [B, I, d]
         weights = mask / mask.sum(1, keepdim=True)  # [B, I]
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
             inputs_embeds=rest,
             attention_mask=torch.cat([prefix.mask, seen], dim=1),
             position_ids=torch.arange(num_tokens, device=rest.device)[None] + self.rest_position,
-            past_key_values=DynamicCache(prefix.keys_values, config=self.decoder.config),
+            cache=DynamicCache(prefix.keys_values, config=self.decoder.config),
             use_cache=True,
         ).last_hidden_state
 
