@@ -31,7 +31,7 @@ from envs.types import WorldSpec
 from rollout.dataset_read import read_stats
 from rollout.dataset_schema import differences, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
-from rollout.frame_cache import open_cache
+from rollout.frame_cache import FrameFile, open_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class TrainingData:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
 
         return Batch(
-            frames={c: _take([d.frames[c] for d in self._datasets], row, parts) for c in self._datasets[0].frames},
+            frames={c: _read([d.frames[c] for d in self._datasets], row, parts) for c in self._datasets[0].frames},
             state=take("state", row),
             instruction_id=self._instruction[episode],
             action=take("action", ahead),
@@ -240,6 +240,14 @@ def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Seque
         # mode="clip" lets numpy write to `out` directly; the index is within bounds by construction.
         np.take(array, index[part], axis=0, out=taken[part], mode="clip")
     return taken
+
+
+def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.uint8]:
+    """The rows[parts[i]] of files[i] for every i, joined, [B, H, W, 3]."""
+    frames = np.empty((len(rows), *files[0].shape[1:]), np.uint8)
+    for file, part in zip(files, parts, strict=True):
+        file.read(rows[part], frames[part])
+    return frames
 
 
 @lru_cache(maxsize=4)

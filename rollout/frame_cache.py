@@ -38,17 +38,36 @@ _EPISODES_PER_COMMIT = 256
 _MANIFEST = "manifest.json"
 
 
+class FrameFile:
+    """Frames of one camera, read when they are asked for.
+
+    Not a memory map: that would count every frame ever read as memory of this process.
+    """
+
+    def __init__(self, path: Path, num_rows: int, shape: tuple[int, ...]) -> None:
+        self.shape = (num_rows, *shape)
+        """(R, H, W, 3)"""
+        self._file = path.open("rb")
+
+    def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Copy these rows, [B], to `out`, contiguous [B, H, W, 3]."""
+        row_bytes = math.prod(self.shape[1:])
+        for row, frame in zip(rows.tolist(), out, strict=True):
+            count = os.preadv(self._file.fileno(), [frame], row * row_bytes)
+            assert count == row_bytes, f"{self._file.name} ends within row {row}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CachedDataset:
-    """A dataset's rows as memory maps."""
+    """A dataset's rows: frames as open files, vectors as memory maps."""
 
     root: Path
     info: dict[str, Any]
     """info.json."""
     episodes: list[dict[str, Any]]
     """Rows of meta/episodes in order."""
-    frames: dict[str, NDArray[np.uint8]]
-    """{camera: [R, H, W, 3]}"""
+    frames: dict[str, FrameFile]
+    """By camera."""
     vectors: dict[str, NDArray[np.float32]]
     """{"state", "action", "localization": [R, D]}; localization has D = 0 where the dataset has no such labels."""
 
@@ -88,13 +107,18 @@ def open_cache(root: str | Path) -> CachedDataset:
         rows = _num_rows(manifest)
         if not rows:
             raise ValueError(f"{root} has no episodes yet")
-        arrays = {name: column.open(_file(folder, name), rows) for name, column in columns.items()}
+        vectors = {name: columns[name].open(_file(folder, name), rows) for name in _VECTORS}
+        frames = {
+            name.removeprefix("frames."): FrameFile(_file(folder, name), rows, column.shape)
+            for name, column in columns.items()
+            if name not in _VECTORS
+        }
     return CachedDataset(
         root=root,
         info=info,
         episodes=manifest["episodes"],
-        frames={name.removeprefix("frames."): a for name, a in arrays.items() if name not in _VECTORS},
-        vectors={name: arrays[name] for name in _VECTORS},
+        frames=frames,
+        vectors=vectors,
     )
 
 
