@@ -22,7 +22,7 @@ from agent.names import check_name
 from agent.run_folder import RunFolder, policy_folder, start_run
 
 if TYPE_CHECKING:
-    from agent.evaluate import Evaluation
+    from agent.evaluate import Evaluation, Proportion
     from agent.recipes import RunConfig
     from envs.world import World
     from vla_model.types import Policy
@@ -237,21 +237,32 @@ def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Non
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table("task", "success", Column("95 % interval", no_wrap=True), "episodes", *controls)
-    rows = [*evaluation.per_task.items(), ("all", evaluation.success)]
-    others = [[*control.per_task.values(), control.success] for control in controls.values()]
-    for i, (task, success) in enumerate(rows):
-        low, high = success.interval
-        blind = [f"{100 * other[i].rate:.1f} %" for other in others]
-        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
-        table.add_row(task, f"{100 * success.rate:.1f} %", interval, str(success.episodes), *blind)
-    for name, success in evaluation.per_variation.items() if len(evaluation.per_variation) > 1 else ():
-        low, high = success.interval
-        interval = f"{100 * low:.1f} to {100 * high:.1f} %"
-        table.add_row(f"variation {name}", f"{100 * success.rate:.1f} %", interval, str(success.episodes))
-    Console().print(table)
+    console = Console()
+    table = Table(Column("task", no_wrap=True), "success", Column("95 % interval", no_wrap=True), "episodes", *controls)
+    blind = [control.per_task | {"all": control.success} for control in controls.values()]
+    for task, success in (evaluation.per_task | {"all": evaluation.success}).items():
+        others = [_percent(control[task].rate) for control in blind]
+        table.add_row(task, _percent(success.rate), _interval(success), str(success.episodes), *others)
+    console.print(table)
+    if len(evaluation.per_variation) > 1:
+        table = Table(Column("task", no_wrap=True), *evaluation.per_variation)
+        parts = [evaluation.of_variation(name) for name in evaluation.per_variation]
+        for task in evaluation.per_task:
+            table.add_row(task, *(_percent(part[task].rate) if task in part else "" for part in parts))
+        table.add_row("all", *(_percent(success.rate) for success in evaluation.per_variation.values()))
+        table.add_row("95 % interval", *map(_interval, evaluation.per_variation.values()))
+        console.print(table)
     for reason, count in evaluation.failures.items():
         print(f"failed: {reason}, {count} episodes")
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %"
+
+
+def _interval(success: Proportion) -> str:
+    low, high = success.interval
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _stopped(args: list[str]) -> int:

@@ -151,6 +151,12 @@ class Evaluation:
     def per_variation(self) -> dict[str, Proportion]:
         return {name: _proportion(rows) for name, rows in self.by(lambda r: r.spec.variation).items()}
 
+    def of_variation(self, name: str) -> dict[str, Proportion]:
+        """Per task, over the episodes of one variation."""
+        tasks = self.by(lambda r: r.spec.task)
+        rows = {task: [r for r in results if r.spec.variation == name] for task, results in tasks.items()}
+        return {task: _proportion(results) for task, results in rows.items() if results}
+
     @property
     def mean_over_tasks(self) -> float:
         """Unweighted mean of the tasks' success rates."""

@@ -83,6 +83,17 @@ def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() 
     assert evaluation.failures == {"wrong side": 2}
 
 
+def test_the_tasks_of_one_variation_are_those_that_ran_in_it() -> None:
+    specs = (
+        *evaluation_specs("sides", ["left", "right"], 3),
+        *evaluation_specs("sides", ["left"], 2, variation="other"),
+    )
+    evaluation = evaluate(Reader(), SidesWorld(num_worlds=3), specs)
+    three, two = Proportion(successes=3, episodes=3), Proportion(successes=2, episodes=2)
+    assert evaluation.of_variation("train") == {"left": three, "right": three}
+    assert evaluation.of_variation("other") == {"left": two}
+
+
 def test_expert_usage_is_averaged_over_the_decisions_of_each_task_and_not_over_idle_worlds() -> None:
     """With 3 worlds and 7 episodes some worlds fall idle; their last instruction must not count."""
     specs = (*evaluation_specs("sides", ["right"], 1), *evaluation_specs("sides", ["left"], 6))
