@@ -16,7 +16,7 @@ DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "pre
 def sft_demo() -> RunConfig:
     """Six tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
     return RunConfig(
-        demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=300, noise_std=0.3),
+        demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=400, noise_std=0.3),
         learner=LearnerConfig(batch_size=128, num_updates=3000),
         evaluation=EvaluationConfig(episodes_per_task=20),
         save_every=500,
@@ -28,7 +28,7 @@ def sft_tabletop() -> RunConfig:
     demo = sft_demo()
     return replace(
         demo,
-        demonstrations=replace(demo.demonstrations, tasks=(), episodes_per_task=400),
+        demonstrations=replace(demo.demonstrations, tasks=()),
         learner=replace(demo.learner, num_updates=18000),
         evaluation=replace(demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution")),
         save_every=2000,
