@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.tabletop.arm import NUM_JOINTS
-from envs.tabletop.scene import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES
+from envs.tabletop.scene import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES, SHAPES
 from envs.tabletop.variations import HELD_OUT_PAIRS, Look, Pose, draw_look, draw_pose
 from envs.types import EpisodeSpec
 
@@ -29,7 +29,6 @@ COLOURS = {
     "yellow": (0.92, 0.80, 0.10),
     "purple": (0.52, 0.14, 0.66),
 }
-SHAPES = ("cube", "cylinder")
 RECEPTACLES = ("bowl", "zone")
 DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
 """Unit vectors on the table, seen from the arm."""

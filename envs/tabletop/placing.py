@@ -1,36 +1,22 @@
-"""Writes an episode's beginning into one simulation: poses, colours, light, camera, and the arm at rest.
-
-Moved things keep the mass properties of the model: a cylinder turns with the inertia of the cube whose place it takes,
-which differs by less than a tenth.
-"""
+"""Writes an episode's beginning into one simulation: poses, colours, light, camera, and the arm at rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 
 from envs.sim_cpu import CpuSim
 from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, NUM_JOINTS
 from envs.tabletop.layout import COLOURS, Episode
-from envs.tabletop.scene import (
-    CAMERAS,
-    CUBE_HALF_M,
-    CYLINDER_HALF_HEIGHT_M,
-    CYLINDER_RADIUS_M,
-    OBJECT_HALF_HEIGHT_M,
-    TABLE_MATERIALS,
-    Scene,
-    parked_pos_m,
-)
+from envs.tabletop.scene import CAMERAS, OBJECT_HALF_HEIGHT_M, TABLE_MATERIALS, Scene, parked_pos_m
 
 PER_EPISODE_MODEL_FIELDS = (
     "body_pos",
     "body_gravcomp",
     "geom_rgba",
-    "geom_type",
     "geom_size",
+    "geom_rbound",
     "geom_aabb",
     "geom_matid",
     "light_dir",
@@ -38,15 +24,8 @@ PER_EPISODE_MODEL_FIELDS = (
     "cam_pos",
 )
 
-_SIZE = {
-    "cube": (CUBE_HALF_M, CUBE_HALF_M, CUBE_HALF_M),
-    "cylinder": (CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M, 0.0),
-}
-_EXTENT = {
-    "cube": (CUBE_HALF_M, CUBE_HALF_M, CUBE_HALF_M),
-    "cylinder": (CYLINDER_RADIUS_M, CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M),
-}
-_TYPE = {"cube": mujoco.mjtGeom.mjGEOM_BOX, "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER}
+_GRAIN_M = 1e-4
+"""Half size of the shape that an object does not have: in the middle of the other one, where nothing touches it."""
 
 
 def place(sim: CpuSim, scene: Scene, index: int, episode: Episode) -> None:
@@ -90,8 +69,8 @@ def _apply_look(sim: CpuSim, scene: Scene, index: int, episode: Episode) -> None
 
 
 def _place_objects(sim: CpuSim, scene: Scene, index: int, episode: Episode) -> None:
-    for i, (start, geom) in enumerate(zip(scene.object_qpos, scene.object_geoms, strict=True)):
-        yaw, shape = episode.pose.object_yaw_rad[i], episode.shapes[i]
+    for i, (start, geoms) in enumerate(zip(scene.object_qpos, scene.object_geoms, strict=True)):
+        yaw = episode.pose.object_yaw_rad[i]
         sim.field["qpos"][index, start : start + 7] = (
             *episode.object_xy_m[i],
             OBJECT_HALF_HEIGHT_M,
@@ -100,10 +79,14 @@ def _place_objects(sim: CpuSim, scene: Scene, index: int, episode: Episode) -> N
             0,
             np.sin(yaw / 2),
         )
-        sim.model_field["geom_type"][index, geom] = _TYPE[shape].value
-        sim.model_field["geom_size"][index, geom] = _SIZE[shape]
-        sim.model_field["geom_aabb"][index, geom, 3:] = _EXTENT[shape]
-        _paint(sim, index, (geom,), COLOURS[episode.colours[i]])
+        for shape, geom in geoms.items():
+            if shape == episode.shapes[i]:
+                _paint(sim, index, (geom,), COLOURS[episode.colours[i]])
+            else:
+                sim.model_field["geom_size"][index, geom] = _GRAIN_M
+                sim.model_field["geom_rbound"][index, geom] = _GRAIN_M
+                sim.model_field["geom_aabb"][index, geom, 3:] = _GRAIN_M
+                sim.model_field["geom_rgba"][index, geom, 3] = 0.0
     shown, hidden = scene.bowl_bodies, scene.zone_bodies
     if episode.receptacle == "zone":
         shown, hidden = hidden, shown

@@ -28,6 +28,7 @@ CUBE_HALF_M = 0.0225
 CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M = 0.0235, 0.0225
 OBJECT_HALF_HEIGHT_M = 0.0225
 """Cubes and cylinders are equally high, so that either can be stacked on the other."""
+SHAPES = ("cube", "cylinder")
 OBJECT_MASS_KG = 0.08
 SLIDING_FRICTION = 0.4
 """Between things and the table. Fingers have 1.5; were the product of the two above 1, a pushed thing would jam."""
@@ -69,7 +70,8 @@ class Scene:
     tcp_site: int
     table_geom: int
     object_bodies: tuple[int, ...]
-    object_geoms: tuple[int, ...]
+    object_geoms: tuple[dict[str, int], ...]
+    """Of each object, the geom of each of SHAPES."""
     object_qpos: tuple[int, ...]
     """First qpos index of each object's free joint."""
     object_qvel: tuple[int, ...]
@@ -127,8 +129,7 @@ def build_scene() -> Scene:
 
 def _add_room(spec: mujoco.MjSpec) -> None:
     visual = spec.visual
-    visual.headlight.ambient, visual.headlight.diffuse = np.full(3, 0.35), np.full(3, 0.25)
-    visual.headlight.specular = np.zeros(3)
+    visual.headlight.active = 0
     visual.global_.offwidth = visual.global_.offheight = 1024
     visual.map.znear, visual.map.zfar = 0.01, 20.0
     # A software renderer's frame costs what its vertices cost. Against MuJoCo's 28, 16 and 4 this changes a handful of
@@ -136,6 +137,16 @@ def _add_room(spec: mujoco.MjSpec) -> None:
     visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 16, 8, 1
     spec.stat.extent, spec.stat.center = 1.0, np.array((0.5, 0.0, 0.0))
     world = spec.worldbody
+    # As a headlight of the front camera would shine, for every camera: a light that moved with the gripper would change
+    # what a colour looks like.
+    world.add_light(
+        name="front",
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        dir=np.array(FRONT_CAMERA_TARGET_M) - FRONT_CAMERA_POS_M,
+        ambient=np.full(3, 0.35),
+        diffuse=np.full(3, 0.25),
+        specular=np.zeros(3),
+    )
     world.add_light(
         name="key",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -195,16 +206,26 @@ def _add_table_materials(spec: mujoco.MjSpec) -> None:
 
 
 def _add_object(spec: mujoco.MjSpec, name: str) -> None:
+    """A body that holds both shapes; an episode shrinks the one it has not (`placing.py`).
+
+    One inertia serves both, the cube's: that of the cylinder differs by less than a tenth.
+    """
     body = spec.worldbody.add_body(name=name, pos=parked_pos_m(name))
     body.add_freejoint(name=name)
+    surface = {"friction": (SLIDING_FRICTION, 0.01, 0.0005), "condim": 4, "rgba": (1, 0, 0, 1)}
     body.add_geom(
-        name=name,
+        name=f"{name}_cube",
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=(CUBE_HALF_M, CUBE_HALF_M, CUBE_HALF_M),
         mass=OBJECT_MASS_KG,
-        friction=(SLIDING_FRICTION, 0.01, 0.0005),
-        condim=4,
-        rgba=(1, 0, 0, 1),
+        **surface,
+    )
+    body.add_geom(
+        name=f"{name}_cylinder",
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=(CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M, 0),
+        mass=0,
+        **surface,
     )
 
 
@@ -362,7 +383,7 @@ def _index(model: mujoco.MjModel) -> Scene:
         tcp_site=model.site("tcp").id,
         table_geom=model.geom("table").id,
         object_bodies=tuple(body(n) for n in objects),
-        object_geoms=tuple(model.geom(n).id for n in objects),
+        object_geoms=tuple({shape: model.geom(f"{n}_{shape}").id for shape in SHAPES} for n in objects),
         object_qpos=tuple(qpos(n) for n in objects),
         object_qvel=tuple(int(model.jnt_dofadr[model.joint(n).id]) for n in objects),
         bowl_bodies=tuple(body(f"bowl{i}") for i in range(NUM_RECEPTACLES)),

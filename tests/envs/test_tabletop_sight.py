@@ -47,7 +47,7 @@ def nameable(world: TabletopWorld, row: int) -> Iterator[tuple[str, tuple[int, .
     """Every thing on a table that has a name, and its geoms."""
     scene, episode = world.scene, world.episode(row)
     if episode.kind == "objects":
-        yield from ((episode.shapes[i], (geom,)) for i, geom in enumerate(scene.object_geoms))
+        yield from ((shape, (geoms[shape],)) for shape, geoms in zip(episode.shapes, scene.object_geoms, strict=True))
         bodies = scene.bowl_bodies if episode.receptacle == "bowl" else scene.zone_bodies
         yield from ((episode.receptacle, scene.geoms_of[body]) for body in bodies)
     else:
@@ -78,7 +78,7 @@ def test_the_projection_agrees_with_the_renderer() -> None:
     before = begin(world, every_task(3)[:1])["frames"]["front"][0].astype(int)
     model, data = world.sim.batch.get_model(0), world.sim.batch.get_data(0)
     mujoco.mj_forward(model, data)
-    geom = world.scene.object_geoms[0]
+    geom = world.scene.object_geoms[0][world.episode(0).shapes[0]]
     low, high = projected_px(model, data, (geom,))
     world.sim.model_field["geom_rgba"][0, geom, 3] = 0.0
     without = world.sim.render([0])["front"][0].astype(int)
@@ -98,7 +98,9 @@ def test_labels_point_at_the_target_in_every_camera_that_sees_it() -> None:
             model, data = world.sim.batch.get_model(row), world.sim.batch.get_data(row)
             mujoco.mj_forward(model, data)
             for camera in CAMERAS:
-                low, high = projected_px(model, data, (world.scene.object_geoms[world.episode(row).target],), camera)
+                target = world.episode(row).target
+                geom = world.scene.object_geoms[target][world.episode(row).shapes[target]]
+                low, high = projected_px(model, data, (geom,), camera)
                 u, v = (labels[row, names.index(f"target_{camera.name}_{axis}")] for axis in "uv")
                 if (low > 0).all() and (high < (camera.width, camera.height)).all():
                     pixel = (np.array((u, v)) + 1) / 2 * (camera.width, camera.height)
