@@ -40,7 +40,6 @@ Train, evaluate and drive robot agents that see through cameras and obey written
 llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
 """
 Options = TypeVar("Options")
-Config = TypeVar("Config")
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -50,8 +49,6 @@ class Collect:
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The dataset's folder."""
-    workers: int = 0
-    """Ray workers; 0 collects in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +115,25 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _collect(args: list[str]) -> None:
     name, recipe = _recipe("collect", args)
-    options, config = _parse_with(Collect, f"collect {name}", args[1:], recipe().demonstrations)
+    whole = recipe()
+    options = _parse_with(
+        Collect, f"collect {name}", args[1:], demonstrations=whole.demonstrations, rollout=whole.rollout
+    )
 
     from agent.demonstrations import collect_demonstrations
 
-    outcome = collect_demonstrations(config, options.out, options.workers)
+    outcome = collect_demonstrations(options.demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
+    for line in outcome.workers.lines():
+        print(line)
 
 
 def _train(args: list[str]) -> None:
     name, recipe = _recipe("train", args)
-    options, config = _parse_with(Train, f"train {name}", args[1:], recipe())
+    options = _parse_with(Train, f"train {name}", args[1:], config=recipe())
+    config = options.config
 
     from agent.loop import train
     from agent.report import write_report
@@ -208,15 +211,15 @@ def _parse(options: type[Options], command: str, args: Sequence[str]) -> Options
     return tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
 
 
-def _parse_with(options: type[Options], command: str, args: Sequence[str], config: Config) -> tuple[Options, Config]:
-    """The command's own options, and the config with every field that the command line changes."""
-    unnamed = Annotated[type(config), tyro.conf.arg(name="")]  # ty: ignore[invalid-type-form]
-    joined: Any = make_dataclass(
-        options.__name__, [("config", unnamed, config)], bases=(options,), frozen=True, kw_only=True
-    )
+def _parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
+    """The command's own options joined with configs, in which every field is an option too."""
+    fields: list[tuple[str, Any, object]] = [
+        (name, Annotated[type(config), tyro.conf.arg(name="")], config)  # ty: ignore[invalid-type-form]
+        for name, config in configs.items()
+    ]
+    joined = make_dataclass(options.__name__, fields, bases=(options,), frozen=True, kw_only=True)
     joined.__doc__ = options.__doc__
-    parsed = _parse(joined, command, args)
-    return parsed, parsed.config
+    return _parse(joined, command, args)
 
 
 def _policy(name: str, world: World) -> Policy:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
@@ -25,7 +25,7 @@ from envs.world import World
 from rollout.dataset import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
-from rollout.workers import Workers
+from rollout.workers import WorkerReport, Workers, WorkersConfig
 
 FAILED_PATH = "meta/failed_episodes.jsonl"
 
@@ -64,6 +64,8 @@ class Demonstrations:
     """{task: successful episodes in the dataset}"""
     failed: dict[str, dict[str, int]]
     """{task: {reason: episodes in which the expert failed}}, over all sessions."""
+    workers: WorkerReport = field(default_factory=WorkerReport)
+    """What became of workers in this session."""
 
 
 class DemonstrationsLedger:
@@ -127,7 +129,7 @@ class DemonstrationsLedger:
         return [spec for spec in hopeful if spec.id not in self.succeeded]
 
 
-def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: int = 0) -> Demonstrations:
+def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: WorkersConfig) -> Demonstrations:
     """Fill the dataset in `root` until every task has its episodes; what is there already is kept.
 
     It may be stopped at any moment: an episode is on the disk as soon as it is counted.
@@ -135,7 +137,7 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: in
     Args:
         config: what to demonstrate.
         root: the dataset's folder, new or of an earlier call with the same config.
-        workers: Ray workers of `config.num_worlds` worlds each; 0 collects in this process.
+        workers: processes of `config.num_worlds` worlds each.
 
     Raises:
         ValueError: unknown tasks, evaluation seeds, a dataset of another kind in `root`, or an expert that fails too
@@ -144,9 +146,12 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: in
     example = make_world(config.world, 1)
     try:
         with Workers(
-            partial(make_world, config.world, config.num_worlds), partial(_expert, config), num_workers=workers
+            partial(make_world, config.world, config.num_worlds),
+            partial(_expert, config),
+            workers,
         ) as processes:
-            return fill_dataset(config, example, root, processes.collect)
+            outcome = fill_dataset(config, example, root, processes.collect, processes.report.set_aside)
+            return replace(outcome, workers=processes.report)
     finally:
         example.close()
 
@@ -156,6 +161,7 @@ def fill_dataset(
     world: World,
     root: Path,
     run: Callable[[Sequence[EpisodeSpec]], Iterator[Trajectory]],
+    set_aside: Mapping[EpisodeSpec, str],
 ) -> Demonstrations:
     """Run missing episodes and store the successful ones, round by round, until none is missing.
 
@@ -164,6 +170,7 @@ def fill_dataset(
         world: whose suite, tasks and spec these are.
         root: the dataset's folder.
         run: runs every spec once and records every frame; one that does not come back counts as failed.
+        set_aside: filled by `run`: why those did not come back.
     """
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
@@ -186,8 +193,8 @@ def fill_dataset(
                     _note_failure(ledger, failures, trajectory.spec, trajectory.failure or "step limit")
                     progress.update(bar, description=f"demonstrations, {len(ledger.failed)} redrawn")
             for spec in specs:
-                if spec.id not in ledger.succeeded | ledger.failed.keys():
-                    _note_failure(ledger, failures, spec, "its worker died")
+                if spec in set_aside:
+                    _note_failure(ledger, failures, spec, f"its workers died, {set_aside[spec]}")
     return ledger.summary()
 
 

@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+import tyro
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
@@ -30,6 +32,7 @@ from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
 from rollout.batches import TrainingData
+from rollout.workers import WorkersConfig
 from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
 from vla_model.model import VLA
@@ -49,8 +52,8 @@ class RunConfig:
     model: str = "nano"
     """A name of vla_model.config.SIZES."""
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
-    collect_workers: int = 2
-    """Ray workers that collect; 0 collects in this process."""
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect; on the command line without a prefix: --workers, --ray-address."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -69,8 +72,9 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
     """
     if config.model not in SIZES:
         raise ValueError(f"model {config.model!r} does not exist; models: {', '.join(SIZES)}")
-    with run.phase("collect"):
-        collect_demonstrations(config.demonstrations, run.dataset, config.collect_workers)
+    with run.phase("collect") as figures:
+        died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
+        figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
     with SummaryWriter(run.tensorboard) as log:
         with run.phase("update") as figures:
             figures.update(update(config, run, log))

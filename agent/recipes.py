@@ -9,6 +9,7 @@ from agent.demonstrations import DemonstrationsConfig
 from agent.learner import LearnerConfig
 from agent.loop import RunConfig
 from agent.measure import EvaluationConfig
+from rollout.workers import WorkersConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
 
@@ -39,7 +40,7 @@ def sft_tiny() -> RunConfig:
     """A few updates on a few episodes: whether everything runs, not whether it learns."""
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=("reach", "press_button"), episodes_per_task=2, num_worlds=2),
-        collect_workers=0,
+        rollout=WorkersConfig(workers=0),
         learner=LearnerConfig(batch_size=8, num_updates=4, warmup_updates=2),
         evaluation=EvaluationConfig(episodes_per_task=1, num_worlds=2),
         save_every=2,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -26,6 +25,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rollout.memory import peak_memory_gb
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -119,7 +120,7 @@ class RunFolder:
             raise
         finally:
             session["wall_s"] = time.perf_counter() - began_s
-            session["peak_memory_gb"] = _peak_memory_gb()
+            session["peak_memory_gb"] = round(peak_memory_gb(), 3)
             self._put_session(session, new=False)
 
     @contextmanager
@@ -244,12 +245,6 @@ def _cpu_model() -> str:
         else []
     )
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _peak_memory_gb() -> float:
-    """Largest resident memory of this process so far; Ray workers are other processes."""
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
 def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str, object, object]]:

@@ -1,35 +1,73 @@
-"""One worker: what runs in its process, and the driver's handle on it. Ray is imported when the first one starts."""
+"""One worker: what runs in its process, and the driver's handle on it. Ray is imported when the first one starts.
+
+A worker has two threads: one makes the world and runs the episodes, the other answers the driver's `pulse`. Neither
+waits for the other. A world that hangs shows in pulses that stop counting; one that hangs inside C code and holds
+Python's lock shows in pulses that are not answered.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from envs.types import EpisodeSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.collect import collect
+from rollout.memory import peak_memory_gb
 from rollout.types import Trajectory
 from rollout.weights import Published, pull
-from vla_model.types import Policy
+from rollout.worker_report import Cause
+from vla_model.types import ActionChunk, Policy
 
+CHECK_EVERY_S = 1.0
+"""How often the driver looks at every worker."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def start_ray() -> None:
-    """Join the Ray cluster that RAY_ADDRESS names, else start one on this machine that only this user can reach.
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    """Processes that run episodes: how many, where, and when one of them is given up."""
+
+    workers: int = 2
+    """Ray workers; 0 runs the episodes in this process, without Ray."""
+    ray_address: str | None = None
+    """Ray cluster to join, "auto" or HOST:PORT; if not given, RAY_ADDRESS, else a Ray of this machine alone."""
+    cpus_per_worker: float | None = None
+    """CPUs that a worker occupies, as Ray counts them; if not given, 1 in a cluster that was joined, and 0 on this
+    machine alone, where workers never wait for CPUs."""
+    gpus_per_worker: float = 0.0
+    """GPUs that a worker occupies; a fraction shares one."""
+    progress_deadline_s: float = 300.0
+    """A worker that has episodes to run and asks its policy for nothing for so long has hung and is replaced."""
+    start_deadline_s: float = 300.0
+    """The same for a worker that has not yet made its world and its policy."""
+    memory_limit_gb: float | None = None
+    """A worker that holds more resident memory is replaced. In any case Ray ends workers on a machine whose memory is
+    nearly full."""
+
+
+def start_ray(address: str | None = None) -> bool:
+    """Join the Ray cluster of that address or of RAY_ADDRESS, else start one here that only this user can reach.
 
     It runs until this process ends, for all that use it; nothing happens where it runs already.
 
     Ray's own switch for staying on the loopback address is called RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER. Ray demands a
     token of whoever connects; ours lives as long as this process. Both are read when Ray is imported: a program that
     imported it before has Ray's defaults, a token in the user's home and all addresses of the machine.
+
+    Returns:
+        Whether it is one of this machine alone.
     """
-    ours = "RAY_ADDRESS" not in os.environ
+    ours = address is None and "RAY_ADDRESS" not in os.environ
     if ours and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -38,8 +76,9 @@ def start_ray() -> None:
     import ray
 
     if not ray.is_initialized():
-        local = {"num_cpus": 1, "include_dashboard": False} if ours else {}
+        local = {"num_cpus": 1, "include_dashboard": False} if ours else {"address": address}
         ray.init(log_to_driver=False, logging_level="ERROR", **local)
+    return ours
 
 
 @dataclass(frozen=True)
@@ -54,17 +93,46 @@ class Call:
     all_frames: bool
 
 
+@dataclass(frozen=True)
+class Hello:
+    """A worker that has made its world and its policy."""
+
+    num_worlds: int
+    pid: int
+    node: str
+    """Host and Ray's id of the node."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """A sign of life."""
+
+    num_policy_calls: int
+    """Grows with every decision and with every episode that begins."""
+    busy: bool
+    """Whether it has something to do."""
+    peak_memory_gb: float
+
+
 class Collector:
     """What runs in a worker's process, or in ours: a collect that is told its specs block by block."""
 
     def __init__(self, make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> None:
         self._world = make_world()
-        self._policy: Any = make_policy(self._world)
+        self._policy = _CountedPolicy(make_policy(self._world))
         self._inbox = _Inbox()
         self._episodes: Iterator[Trajectory] | None = None
+        self._busy = False
 
-    def num_worlds(self) -> int:
-        return self._world.num_envs
+    def hello(self) -> Hello:
+        import ray
+
+        node_id = ray.get_runtime_context().get_node_id()
+        return Hello(self._world.num_envs, os.getpid(), f"{platform.node()}/{node_id[:8]}")
+
+    def pulse(self) -> Pulse:
+        """Called in the second thread, while `run` runs in the first."""
+        return Pulse(self._policy.num_calls, self._busy, peak_memory_gb())
 
     def collect(self, specs: Iterable[EpisodeSpec], call: Call) -> Iterator[Trajectory]:
         """Begin anew, with the call's weights."""
@@ -73,17 +141,42 @@ class Collector:
 
     def run(self, call: Call) -> Iterator[Trajectory]:
         """Go on with the episodes that run, if any do, and with the call's specs."""
+        self._busy = True
         self._inbox.specs.extend(call.specs)
         if self._episodes is None:
             self._episodes = self.collect(self._inbox, call)
         for trajectory in self._episodes:
             yield trajectory
             if call.more_follow and not self._inbox.specs:
-                return
-        self._episodes = None
+                break
+        else:
+            self._episodes = None
+        self._busy = False
 
     def close(self) -> None:
         self._world.close()
+
+
+class _CountedPolicy:
+    """A policy that counts how often it is asked for anything."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.version = policy.version
+        self.num_calls = 0
+        self._policy: Any = policy
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        self.num_calls += 1
+        self._policy.begin(worlds, instructions, seeds)
+        self.version = self._policy.version
+
+    def act(self, observation: Observation) -> ActionChunk:
+        self.num_calls += 1
+        return self._policy.act(observation)
+
+    def load_weights(self, version: int, state_dict: Mapping[str, Any]) -> None:
+        self._policy.load_weights(version, state_dict)
+        self.version = self._policy.version
 
 
 class _Inbox:
@@ -102,38 +195,158 @@ class _Inbox:
 
 
 class Remote:
-    """The driver's side of one worker."""
+    """The driver's side of one worker, from its process's start to its end."""
 
-    def __init__(self, make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> None:
-        self._make = (make_world, make_policy)
-        self._start()
+    def __init__(
+        self,
+        make_world: Callable[[], World],
+        make_policy: Callable[[World], Policy],
+        config: WorkersConfig,
+        *,
+        num_cpus: float,
+    ) -> None:
+        """Start the process; it is ready when `hello` comes."""
+        import ray
 
-    def restart(self) -> None:
-        """A new process, which has been told nothing."""
-        self.kill()
-        self._start()
+        # A worker imports the world's and the policy's modules from where we did.
+        env_vars = _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        actor = ray.remote(
+            num_cpus=num_cpus,
+            num_gpus=config.gpus_per_worker,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": env_vars},
+            concurrency_groups={"pulse": 1},
+        )(Collector)
+        self._actor: Any = actor.remote(make_world, make_policy)
+        self._config = config
+        self._hello_ref = self._actor.hello.remote()
+        self._pulse_ref: Any = None
+        self._num_policy_calls = -1
+        self._silent_s = 0.0
+        self.hello: Hello | None = None
+        """None until it is ready."""
+        self.calls: deque[Any] = deque()
+        """Generators of object references, in the order in which the worker runs them."""
+        self.told: list[EpisodeSpec] = []
+        """Specs whose trajectory has not come yet."""
+        self.expects_more = False
+
+    @property
+    def num_worlds(self) -> int:
+        assert self.hello is not None, "only workers that are ready are told anything"
+        return self.hello.num_worlds
+
+    @property
+    def running(self) -> list[EpisodeSpec]:
+        """The specs that may have begun: a worker begins them in the order in which it was told."""
+        return self.told[: self.num_worlds] if self.told else []
+
+    @property
+    def awaited(self) -> Any | None:
+        """Reference to what comes from it next: that it is ready, a trajectory or the end of a call."""
+        if self.hello is None:
+            return self._hello_ref
+        return self.calls[0] if self.calls else None
+
+    def receive(self) -> Trajectory | None:
+        """Take what is awaited, once it is there; None where it was no trajectory.
+
+        Raises:
+            RayError: the worker raised or died.
+        """
+        import ray
+
+        self._silent_s = 0.0
+        if self.hello is None:
+            self.hello = ray.get(self._hello_ref)
+            self._pulse_ref = self._pulse()
+            return None
+        try:
+            trajectory = ray.get(next(self.calls[0]))
+        except StopIteration:
+            self.calls.popleft()
+            return None
+        self.told.remove(trajectory.spec)
+        return trajectory
 
     def tell(self, call: Call) -> None:
         self.calls.append(self._actor.run.options(num_returns="streaming").remote(call))
         self.told.extend(call.specs)
         self.expects_more = call.more_follow
 
+    def check(self, elapsed_s: float) -> None:
+        """Whether it is well; asked every CHECK_EVERY_S or so, elapsed_s after the last time.
+
+        Raises:
+            Trouble: it must be replaced.
+            RayError: it died, and nothing was awaited from it.
+        """
+        import ray
+
+        # What came while the driver was busy elsewhere is read late, and that is no silence of the worker.
+        self._silent_s += min(elapsed_s, 2 * CHECK_EVERY_S)
+        config = self._config
+        if self.hello is None:
+            if self._silent_s > config.start_deadline_s:
+                raise Trouble("hung", f"not ready {config.start_deadline_s:g} s after its start")
+            return
+        if ray.wait([self._pulse_ref], timeout=0)[0] and (pulse := self._read_pulse()) is not None:
+            if not pulse.busy or pulse.num_policy_calls != self._num_policy_calls:
+                self._silent_s = 0.0
+            self._num_policy_calls = pulse.num_policy_calls
+            held_gb, limit_gb = pulse.peak_memory_gb, config.memory_limit_gb
+            if limit_gb is not None and held_gb > limit_gb:
+                raise Trouble("memory", f"it held {held_gb:.2f} GB, the limit is {limit_gb:g} GB")
+            self._pulse_ref = self._pulse()
+        if self._silent_s > config.progress_deadline_s:
+            raise Trouble("hung", f"no decision for {config.progress_deadline_s:g} s")
+
     def kill(self) -> None:
         import ray
 
         ray.kill(self._actor, no_restart=True)
 
-    def _start(self) -> None:
+    def _pulse(self) -> Any:
+        return self._actor.pulse.options(concurrency_group="pulse").remote()
+
+    def _read_pulse(self) -> Pulse | None:
+        """None from a dead worker whose last trajectories still wait to be read; they will be followed by its error."""
         import ray
 
-        # A worker imports the world's and the policy's modules from where we did.
-        env_vars = _ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        # Who asks for workers says how many, so Ray's own count of CPUs must not make them wait for each other.
-        actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", runtime_env={"env_vars": env_vars})(Collector)
-        self._actor: Any = actor.remote(*self._make)
-        self.num_worlds_ref = self._actor.num_worlds.remote()
-        self.calls: deque[Any] = deque()
-        """Generators of object references, in the order in which the worker runs them."""
-        self.told: list[EpisodeSpec] = []
-        """Specs whose trajectory has not come yet."""
-        self.expects_more = False
+        try:
+            return ray.get(self._pulse_ref)
+        except ray.exceptions.RayError:
+            if not self.calls:
+                raise
+            return None
+
+
+class Trouble(Exception):  # noqa: N818
+    """A worker that lives and must be replaced."""
+
+    def __init__(self, cause: Cause, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+def explain(error: Exception) -> tuple[Cause, str]:
+    """What a worker ended of, and the reason in one line."""
+    import ray
+
+    if isinstance(error, Trouble):
+        return error.cause, str(error)
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return "raised", " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
+    text = " ".join(str(error).split())
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "NODE_OUT_OF_MEMORY" in text:
+        return "memory", "Ray ended it because its machine's memory was nearly full"
+    if "node has died" in text or not isinstance(error, ray.exceptions.RayActorError):
+        return "node", text[text.find("The actor died because") :]
+    return "killed", "its process was killed or crashed"
+
+
+def made_nothing(error: Exception) -> bool:
+    """Whether a worker ended because making its world or its policy raised."""
+    import ray
+
+    return isinstance(error, ray.exceptions.ActorDiedError) and error.actor_init_failed

@@ -5,19 +5,20 @@
     run(next block), queued behind the first            yields each trajectory as its episode ends
     <------------------------------------ trajectory    returns when it wants the next block
     yields it to the caller                             (its other worlds' episodes go on within the next run)
+    pulse, every second  ------------------------->
+    <------- decisions so far, busy or not, memory      answered in a second thread
 
 Who waits: the driver, for the next trajectory of any worker. Who unblocks it: a worker that yields, returns, raises or
-dies. A worker that raises or dies is replaced, and what it was told and had not returned is told again, so every spec
-comes back exactly once. A spec that was in two workers when they died runs alone from then on; if a third worker dies
-with it alone, the spec is set aside and reported. Ray is imported when the first worker starts.
+dies, and the clock that asks for pulses. A worker that raises, dies, hangs or holds too much memory is replaced, and
+what it was told and had not returned is told again, so every spec comes back exactly once (rollout/worker_queue.py says
+in which company, and when a spec is set aside). Ray is imported when the first worker starts.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -26,34 +27,49 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.weights import Published, check_order
-from rollout.worker_process import Call, Collector, Remote, start_ray
+from rollout.worker_process import (
+    CHECK_EVERY_S,
+    Call,
+    Collector,
+    Remote,
+    Trouble,
+    WorkersConfig,
+    explain,
+    made_nothing,
+    start_ray,
+)
+from rollout.worker_queue import FATAL_DEATHS, WorkerQueue
+from rollout.worker_report import Death, WorkerReport
 from vla_model.types import Policy
 
-_CALLS_AHEAD = 2
-_FATAL_DEATHS = 3
+__all__ = ["WorkerReport", "Workers", "WorkersConfig"]
 
 
 class Workers:
     """Processes that collect. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, make_world: Callable[[], World], make_policy: Callable[[World], Policy], *, num_workers: int
+        self,
+        make_world: Callable[[], World],
+        make_policy: Callable[[World], Policy],
+        config: WorkersConfig = WorkersConfig(),  # noqa: B008
     ) -> None:
         """Nothing starts before the first use.
 
         Args:
             make_world: called in each worker's process.
             make_policy: called there with that world.
-            num_workers: 0 collects in this process, without Ray.
+            config: how many, where, and when one is given up.
+
+        Raises:
+            ValueError: a negative number of workers, or a limit that is not positive.
         """
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
-        self.set_aside: dict[EpisodeSpec, str] = {}
-        """Specs that were given up because three workers died with them, and what the last one died of."""
-        self.num_deaths = 0
-        """Workers that raised or died; all were replaced."""
+        _check(config)
+        self.report = WorkerReport()
+        """Every worker that was replaced, and the specs that were given up."""
         self._make = (make_world, make_policy)
-        self._num_workers = num_workers
+        self._config = config
+        self._num_cpus = 0.0
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
         self._latest: Published | None = None
@@ -65,7 +81,7 @@ class Workers:
             ValueError: the version doesn't rise.
         """
         check_order(self._latest, version)
-        if self._num_workers == 0:
+        if self._config.workers == 0:
             self._latest = Published(version, lambda: state_dict)
             return
         self._start()
@@ -76,26 +92,26 @@ class Workers:
     def collect(
         self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
-        """As rollout.collect.collect; specs that no worker survives are left out and stand in `set_aside`.
+        """As rollout.collect.collect; specs that no worker survives are left out and stand in `report.set_aside`.
 
         Raises:
             ValueError: as collect does, where it runs in this process.
-            RuntimeError: a worker could not make its world or policy, or three specs had to be set aside before any
-                trajectory came; the cause is the worker's own error.
+            RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
+                came; the cause is the worker's own error.
         """
         call = Call(list(specs), False, self._latest, execute_steps, all_frames)
-        if self._num_workers == 0:
+        if self._config.workers == 0:
             self._local = self._local or Collector(*self._make)
             yield from self._local.collect(call.specs, call)
             return
         self._start()
         try:
-            yield from self._dispatch(call)
+            yield from self._dispatch(WorkerQueue(call, len(self._remotes)))
         finally:
             # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
             for remote in self._remotes:
                 if remote.calls:
-                    remote.restart()
+                    self._renew(remote)
 
     def close(self) -> None:
         """End the workers; Ray itself goes on until this process ends."""
@@ -114,88 +130,103 @@ class Workers:
 
     def _start(self) -> None:
         if not self._remotes:
-            start_ray()
-            self._remotes = [Remote(*self._make) for _ in range(self._num_workers)]
+            alone = start_ray(self._config.ray_address)
+            asked = self._config.cpus_per_worker
+            self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
+            self._remotes = [self._fresh() for _ in range(self._config.workers)]
 
-    def _dispatch(self, call: Call) -> Iterator[Trajectory]:
+    def _fresh(self) -> Remote:
+        return Remote(*self._make, self._config, num_cpus=self._num_cpus)
+
+    def _renew(self, remote: Remote) -> None:
+        """A new process in its place, which has been told nothing."""
+        remote.kill()
+        self._remotes[self._remotes.index(remote)] = self._fresh()
+
+    def _dispatch(self, queue: WorkerQueue) -> Iterator[Trajectory]:
         """Tell workers what to do and yield what comes back, until every spec came back or was set aside."""
         import ray
 
-        queue = _Queue(call, self._num_workers)
-        while queue.todo or queue.suspects or any(remote.calls for remote in self._remotes):
+        patience = _Patience(len(self._remotes))
+        checked_s = time.monotonic()
+        while queue or any(remote.calls for remote in self._remotes):
             for remote in self._remotes:
-                queue.tell(remote)
-            (ready,), _ = ray.wait([remote.calls[0] for remote in self._remotes if remote.calls], num_returns=1)
-            remote = next(remote for remote in self._remotes if remote.calls and remote.calls[0] is ready)
-            try:
-                trajectory = ray.get(next(ready))
-            except StopIteration:
-                remote.calls.popleft()
-            except ray.exceptions.RayError as error:
-                self.num_deaths += 1
-                self.set_aside |= queue.take_back(remote, error)
-                remote.restart()
-            else:
-                remote.told.remove(trajectory.spec)
-                queue.num_returned += 1
-                yield trajectory
+                if remote.hello is not None:
+                    queue.tell(remote)
+            awaited = {id(ref): remote for remote in self._remotes if (ref := remote.awaited) is not None}
+            ready, _ = ray.wait([r.awaited for r in awaited.values()], num_returns=1, timeout=CHECK_EVERY_S)
+            for remote in [awaited[id(ref)] for ref in ready]:
+                try:
+                    trajectory = remote.receive()
+                except ray.exceptions.RayError as error:
+                    self._replace(remote, queue, patience, error)
+                    continue
+                patience.renew(trajectory)
+                if trajectory is not None:
+                    yield trajectory
+            if (elapsed_s := time.monotonic() - checked_s) >= CHECK_EVERY_S:
+                checked_s += elapsed_s
+                for remote in list(self._remotes):
+                    try:
+                        remote.check(elapsed_s)
+                    except (ray.exceptions.RayError, Trouble) as error:
+                        self._replace(remote, queue, patience, error)
+
+    def _replace(self, remote: Remote, queue: WorkerQueue, patience: _Patience, error: Exception) -> None:
+        """Note how a worker ended, take back its specs, and put a new one in its place."""
+        cause, reason = explain(error)
+        self.report.deaths.append(
+            Death(
+                time=datetime.now(UTC),
+                worker=self._remotes.index(remote),
+                pid=remote.hello.pid if remote.hello else None,
+                node=remote.hello.node if remote.hello else None,
+                cause=cause,
+                reason=reason,
+                running=tuple(remote.running),
+            )
+        )
+        given_up = queue.take_back(remote.told, remote.running)
+        if given_up is not None:
+            self.report.set_aside[given_up] = f"{cause}: {reason}"
+        patience.lose(remote, error)
+        self._renew(remote)
 
 
-class _Queue:
-    """The specs of one collect that have not been told, and how many workers died with each that has."""
+class _Patience:
+    """When replacing workers is in vain."""
 
-    def __init__(self, call: Call, num_workers: int) -> None:
-        self.todo = deque(call.specs)
-        self.suspects: deque[EpisodeSpec] = deque()
-        """Run alone, after everything else."""
-        self.num_returned = 0
-        self._call = call
-        self._num_workers = num_workers
-        self._deaths: Counter[EpisodeSpec] = Counter()
-        self._num_set_aside = 0
-        self._num_worlds: int | None = None
+    def __init__(self, num_workers: int) -> None:
+        self._deaths_left = FATAL_DEATHS * (num_workers + 1)
+        self._starts_left = FATAL_DEATHS
+        self._any_trajectory = False
 
-    def tell(self, remote: Remote) -> None:
-        """Keep a worker supplied; where nothing is left, tell it to finish what it has."""
-        while self.todo and len(remote.calls) < _CALLS_AHEAD:
-            size = self._block_size(remote)
-            block = [self.todo.popleft() for _ in range(size)]
-            remote.tell(replace(self._call, specs=block, more_follow=bool(self.todo)))
-        if remote.expects_more and not self.todo:
-            remote.tell(replace(self._call, specs=[]))
-        if not remote.calls and self.suspects:
-            remote.tell(replace(self._call, specs=[self.suspects.popleft()]))
+    def renew(self, trajectory: Trajectory | None) -> None:
+        """A worker is alive."""
+        self._starts_left = FATAL_DEATHS
+        self._any_trajectory |= trajectory is not None
 
-    def take_back(self, remote: Remote, error: Exception) -> dict[EpisodeSpec, str]:
-        """Queue again what a dead worker had in hand, and return what is to be set aside.
+    def lose(self, remote: Remote, error: Exception) -> None:
+        """A worker is not.
 
         Raises:
-            RuntimeError: telling it again would be in vain.
+            RuntimeError: that happened too often and nothing else did.
         """
-        import ray
-
-        if isinstance(error, ray.exceptions.ActorDiedError) and error.actor_init_failed:
+        started = remote.hello is not None
+        if not started:
+            self._starts_left -= 1
+        elif not self._any_trajectory:
+            self._deaths_left -= 1
+        if self._starts_left == 0 or made_nothing(error):
             raise RuntimeError("a worker could not make its world or its policy") from error
-        self._deaths.update(set(remote.told))
-        fatal = [spec for spec in remote.told if self._deaths[spec] >= _FATAL_DEATHS]
-        self._num_set_aside += len(fatal)
-        if self._num_set_aside >= _FATAL_DEATHS and not self.num_returned:
+        if self._deaths_left == 0:
             raise RuntimeError("workers fail with every episode") from error
-        for spec in remote.told:
-            if self._deaths[spec] == 1:
-                self.todo.append(spec)
-            elif spec not in fatal:
-                self.suspects.append(spec)
-        return dict.fromkeys(fatal, str(error).strip())
 
-    def _block_size(self, remote: Remote) -> int:
-        """A worker's worlds at first, then less towards the end, so that all finish at about the same time."""
-        import ray
 
-        if self._num_worlds is None:
-            try:
-                self._num_worlds = ray.get(remote.num_worlds_ref)
-            except ray.exceptions.RayError as error:
-                raise RuntimeError("a worker could not make its world or its policy") from error
-        share = self._num_workers if not remote.told else 2 * self._num_workers
-        return max(1, min(self._num_worlds, math.ceil(len(self.todo) / share)))
+def _check(config: WorkersConfig) -> None:
+    limits = (config.progress_deadline_s, config.start_deadline_s, config.memory_limit_gb)
+    if config.workers < 0 or any(limit is not None and limit <= 0 for limit in limits):
+        raise ValueError(
+            "workers must be 0 or more, the deadlines and the memory limit above 0, "
+            f"got {config.workers}, {', '.join(map(str, limits))}"
+        )

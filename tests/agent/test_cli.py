@@ -106,7 +106,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        (cli.Collect, {"out", "workers"}),
+        (cli.Collect, {"out"}),
         (cli.Train, {"out", "resume"}),
         (
             cli.Eval,

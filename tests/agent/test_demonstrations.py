@@ -26,6 +26,7 @@ from rollout.collect import collect
 from rollout.dataset import DatasetReader
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
+from rollout.workers import WorkersConfig
 
 CONFIG = DemonstrationsConfig(world="sides", tasks=("left", "right"), episodes_per_task=9, num_worlds=4)
 
@@ -39,7 +40,7 @@ def fill(root: Path, config: DemonstrationsConfig = CONFIG, stop_after: int | No
                 raise KeyboardInterrupt
             yield trajectory
 
-    return fill_dataset(config, world, root, run)
+    return fill_dataset(config, world, root, run, {})
 
 
 def stored(root: Path) -> set[str]:
@@ -99,16 +100,20 @@ def test_unknown_tasks_and_evaluation_seeds_are_refused() -> None:
 
 def test_an_episode_that_no_worker_survives_is_passed_over(tmp_path: Path) -> None:
     world = SidesWorld(4)
+    lost = EpisodeSpec(suite="sides", task="left", seed=2)
 
     def run(specs: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
-        return collect(ExpertPolicy(world), world, [s for s in specs if s.id != "sides/left/train/2"])
+        return collect(ExpertPolicy(world), world, [spec for spec in specs if spec != lost])
 
-    outcome = fill_dataset(CONFIG, world, tmp_path, run)
+    outcome = fill_dataset(CONFIG, world, tmp_path, run, {lost: "hung: no decision for 9 s"})
     assert outcome.episodes == {"left": 9, "right": 9}
-    assert outcome.failed["left"] == {"step limit": 3, "its worker died": 1}
+    assert outcome.failed["left"] == {"step limit": 3, "its workers died, hung: no decision for 9 s": 1}
 
 
 def test_the_tabletop_expert_demonstrates_in_this_process(tmp_path: Path) -> None:
     config = DemonstrationsConfig(tasks=("reach", "press_button"), episodes_per_task=2, num_worlds=2)
-    assert collect_demonstrations(config, tmp_path).episodes == {"reach": 2, "press_button": 2}
+    assert collect_demonstrations(config, tmp_path, WorkersConfig(workers=0)).episodes == {
+        "reach": 2,
+        "press_button": 2,
+    }
     assert {row["success"] for row in DatasetReader(tmp_path).episodes} == {True}

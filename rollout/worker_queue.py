@@ -1,0 +1,66 @@
+"""Which specs to tell which worker: pure bookkeeping of one collect, which knows no Ray.
+
+A worker begins what it was told in that order, so when it dies, only the first of its unfinished specs, as many as it
+has worlds, can have been running. Those are suspects: each runs alone from then on, where a death can only be its own.
+A spec that three workers died with alone is set aside. What had not begun is told again like new.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from envs.types import EpisodeSpec
+from rollout.worker_process import Call, Remote
+
+FATAL_DEATHS = 3
+"""Workers that must die with a spec alone until it is set aside."""
+_CALLS_AHEAD = 2
+
+
+class WorkerQueue:
+    """The specs of one collect that no worker has in hand."""
+
+    def __init__(self, call: Call, num_workers: int) -> None:
+        self._todo = deque(call.specs)
+        self._suspects: deque[EpisodeSpec] = deque()
+        """Run alone, after everything else."""
+        self._call = call
+        self._num_workers = num_workers
+        self._deaths_alone: Counter[EpisodeSpec] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._todo) + len(self._suspects)
+
+    def tell(self, remote: Remote) -> None:
+        """Keep a worker supplied; where nothing is left, tell it to finish what it has."""
+        while self._todo and len(remote.calls) < _CALLS_AHEAD:
+            block = [self._todo.popleft() for _ in range(self._block_size(remote))]
+            remote.tell(replace(self._call, specs=block, more_follow=bool(self._todo)))
+        if remote.expects_more and not self._todo:
+            remote.tell(replace(self._call, specs=[]))
+        if not remote.calls and self._suspects:
+            remote.tell(replace(self._call, specs=[self._suspects.popleft()]))
+
+    def take_back(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
+        """Queue again what a dead worker had in hand; returns a spec that is to be set aside instead.
+
+        Args:
+            unfinished: all of it, in the order in which it was told.
+            running: the first of it, which may have begun.
+        """
+        self._todo.extendleft(reversed(unfinished[len(running) :]))
+        if len(unfinished) == 1:
+            (alone,) = unfinished
+            self._deaths_alone[alone] += 1
+            if self._deaths_alone[alone] == FATAL_DEATHS:
+                return alone
+        self._suspects.extend(running)
+        return None
+
+    def _block_size(self, remote: Remote) -> int:
+        """A worker's worlds at first, then less towards the end, so that all finish at about the same time."""
+        share = self._num_workers if not remote.told else 2 * self._num_workers
+        return max(1, min(remote.num_worlds, math.ceil(len(self._todo) / share)))
