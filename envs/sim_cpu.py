@@ -1,29 +1,28 @@
 """N simulations of one model on mujoco.batch.Batch: threads for physics, one renderer for frames.
 
-What a suite needs of a simulator is here and nothing of what it means: state arrays, steps, frames, and the news that a
-simulation's numbers went bad.
-
 Shape letters: N simulations, n of them in a call, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
 from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 
+from envs.arrays import to_numpy
 from envs.render import BatchRenderer
-from envs.types import CameraSpec
+from envs.types import Array, CameraSpec
 
 _BAD_NUMBERS = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 """Kinds of MuJoCo's warnings, one after the other: bad qpos, qvel, qacc, ctrl."""
 
 
 class CpuSim:
-    """N simulations on the CPU. Fields are live arrays, as Batch.bind and Batch.expand give them."""
+    """Simulator of envs/sim.py on the CPU. Fields are live arrays, as Batch.bind and Batch.expand give them."""
 
     def __init__(
         self,
@@ -44,21 +43,21 @@ class CpuSim:
         self._seen_warnings = self._warnings.copy()
         self._sound_state = self.batch.state.copy()
 
-    def clear(self, sims: Sequence[int]) -> None:
-        """Put simulations back to the model's default state; the caller writes what differs and calls `refresh`."""
+    def on_device(self, array: Array) -> NDArray[Any]:
+        """See Simulator.on_device."""
+        return to_numpy(array)
+
+    def begin(self, sims: Sequence[int], rows: Mapping[str, NDArray[Any]]) -> None:
+        """See Simulator.begin."""
         self.batch.reset(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._seen_warnings[sims] = self._warnings[sims]
-
-    def refresh(self, sims: Sequence[int]) -> None:
-        """Compute positions of everything from the state, so that fields and frames are never stale."""
+        for name, values in rows.items():
+            (self.field if name in self.field else self.model_field)[name][sims] = values
         self.batch.forward(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_POS.value)
         self._sound_state[sims] = self.batch.state[sims]
 
     def step(self, sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
-        """Advance n simulations; returns which of them went bad (numbers non-finite or exploding), [n].
-
-        Those are put back to where they last were sound, so that nobody reads or draws bad numbers.
-        """
+        """See Simulator.step."""
         if not len(sims):
             return np.zeros(0, bool)
         bad = np.zeros(self.batch.nsim, bool)

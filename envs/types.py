@@ -8,10 +8,16 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+Array: TypeAlias = Any
+"""A numpy.ndarray where worlds run on the CPU, a torch.Tensor on the worlds' device where they run on Warp.
+
+To a type checker it is Any: the array API standard that the two share has no static type.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +105,8 @@ class EpisodeSpec:
 class Observation(TypedDict):
     """What a policy sees of N worlds: a plain dict, and an element of the world's gymnasium observation space."""
 
-    frames: dict[str, NDArray[np.uint8]]  # {camera: [N, H, W, 3]}, RGB
-    state: NDArray[np.float32]  # [N, S], units of WorldSpec.state
+    frames: dict[str, Array]  # {camera: uint8 [N, H, W, 3]}, RGB
+    state: Array  # float32 [N, S], units of WorldSpec.state
     instruction: tuple[str, ...]  # N sentences
 
 
@@ -114,14 +120,14 @@ class ChunkResult:
 
     observation: Observation
     """After the last executed action of each world."""
-    reward_terms: dict[str, NDArray[np.float32]]
-    """Unweighted reward terms by name, each [N, k]."""
-    reward: NDArray[np.float32]
-    """Weighted sum of the terms, [N, k]."""
-    states: NDArray[np.float32]
-    """Proprioception after each action, [N, k, S]."""
-    localization: NDArray[np.float32]
-    """Privileged label after each action, [N, k, L]."""
+    reward_terms: dict[str, Array]
+    """Unweighted reward terms by name, float32, each [N, k]."""
+    reward: Array
+    """Weighted sum of the terms, float32 [N, k]."""
+    states: Array
+    """Proprioception after each action, float32 [N, k, S]."""
+    localization: Array
+    """Privileged label after each action, float32 [N, k, L]."""
     num_steps: NDArray[np.int64]
     """Actions executed in this chunk, [N]."""
     terminated: NDArray[np.bool_]
@@ -132,8 +138,8 @@ class ChunkResult:
     """The world's own verdict, [N]."""
     failure: tuple[str | None, ...]
     """Why a world's episode failed before its step limit, e.g. "wrong object" or "non-finite physics"."""
-    all_frames: dict[str, NDArray[np.uint8]] | None = None
-    """{camera: [N, k, H, W, 3]}: the frame after every action, where the caller asked for all."""
+    all_frames: dict[str, Array] | None = None
+    """{camera: uint8 [N, k, H, W, 3]}: the frame after every action, where the caller asked for all."""
 
     @property
     def done(self) -> NDArray[np.bool_]:

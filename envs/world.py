@@ -1,5 +1,8 @@
 """World: N episodes side by side behind gymnasium's VectorEnv, plus `step_chunk`.
 
+Worlds on Warp speak torch: what gymnasium expects in numpy (frames, state, rewards, labels) are tensors on their
+device. Who is done and why is numpy everywhere, for the loop around a world needs it on the host.
+
 Autoreset rule, in one sentence: a world never resets itself; a finished episode holds still and ignores actions until
 `reset` is called with its index in the mask.
 
@@ -18,12 +21,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.types import ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
+from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 
 MAX_INSTRUCTION_CHARS = 256
 
 
-class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+class World(VectorEnv[Observation, Array, Array]):
     """N worlds of one suite.
 
     Subclasses implement `reset_to`, `step_chunk`, `expert_action`, `example_spec` and `close_extras`; this class
@@ -52,11 +55,11 @@ class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         """
 
     @abstractmethod
-    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(self, actions: Array, *, all_frames: bool = False) -> ChunkResult:
         """Execute k actions in every world that runs an episode, and render once, at the end.
 
         Args:
-            actions: [N, k, A] in [-1, 1]; values outside are clipped.
+            actions: numpy or torch, [N, k, A] in [-1, 1]; values outside are clipped.
             all_frames: render after every action, for recorders and films.
 
         Raises:
@@ -64,7 +67,7 @@ class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         """
 
     @abstractmethod
-    def expert_action(self) -> NDArray[np.float32]:
+    def expert_action(self) -> Array:
         """The scripted expert's action for the present state of every world, [N, A]; zeros where no episode runs.
 
         Raises:
@@ -96,11 +99,9 @@ class World(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
             raise ValueError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
         return self.reset_to(specs, worlds)
 
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Info]:
+    def step(self, actions: Array) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:
         """gymnasium's step: a chunk of one action."""
-        result = self.step_chunk(np.asarray(actions, np.float32)[:, None])
+        result = self.step_chunk(actions[:, None])
         info: Info = {
             "is_success": result.success,
             "failure": np.array([f or "" for f in result.failure], dtype=object),

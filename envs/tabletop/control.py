@@ -10,11 +10,11 @@ Shape letters: n worlds, A action dims.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
-from envs.types import VectorSpec
+from envs.types import Array, VectorSpec
 
 CONTROL_DT_S = 0.1
 TICKS = 2
@@ -32,62 +32,66 @@ ACTION = VectorSpec(
     high=(1.0,) * 7,
 )
 
-_LOWER = np.array([link.joint_range_rad[0] for link in LINKS]) + 0.01
-_UPPER = np.array([link.joint_range_rad[1] for link in LINKS]) - 0.01
-_HOME = np.array(HOME_QPOS_RAD)
+_LOWER = tuple(link.joint_range_rad[0] + 0.01 for link in LINKS)
+_UPPER = tuple(link.joint_range_rad[1] - 0.01 for link in LINKS)
+_IDENTITY_3, _IDENTITY_6 = (tuple(tuple(float(i == j) for j in range(n)) for i in range(n)) for n in (3, 6))
 
 
-def finger_target_m(gripper_action: NDArray[np.float64]) -> NDArray[np.float64]:
+def finger_target_m(gripper_action: Array) -> Array:
     """Position target of each finger for the last action dimension, [n] -> [n]."""
     return FINGER_OPEN_M * (1 - gripper_action) / 2
 
 
-def rotation_vector(to_mat: NDArray[np.float64], from_mat: NDArray[np.float64]) -> NDArray[np.float64]:
+def rotation_vector(to_mat: Array, from_mat: Array) -> Array:
     """World-frame rotation vector that turns `from_mat` into `to_mat`, [n, 3, 3] x [n, 3, 3] -> [n, 3].
 
     Small angles are exact to third order, large ones have the right direction.
     """
-    turn = to_mat @ from_mat.transpose(0, 2, 1)
+    xp = array_namespace(to_mat)
+    turn = to_mat @ from_mat.mT
     axis = (
-        np.stack((turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), -1) / 2
+        xp.stack((turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), axis=-1)
+        / 2
     )
-    sine = np.linalg.norm(axis, axis=1, keepdims=True)
-    cosine = (np.trace(turn, axis1=1, axis2=2)[:, None] - 1) / 2
-    angle = np.arctan2(sine, cosine)
-    return np.where(sine > 1e-9, axis / np.maximum(sine, 1e-9), axis) * angle
+    sine = xp.linalg.vector_norm(axis, axis=1, keepdims=True)
+    cosine = (xp.linalg.trace(turn)[:, None] - 1) / 2
+    angle = xp.atan2(sine, cosine)
+    return xp.where(sine > 1e-9, axis / sine.clip(1e-9), axis) * angle
 
 
-def matrix_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+def matrix_of(rotation: Array) -> Array:
     """Rotation matrices of rotation vectors (Rodrigues), [n, 3] -> [n, 3, 3]."""
-    angle = np.linalg.norm(rotation, axis=1)[:, None, None]
-    unit = rotation / np.maximum(angle[:, :, 0], 1e-12)
-    zero = np.zeros(len(unit))
-    x, y, z = unit.T
-    cross = np.stack((zero, -z, y, z, zero, -x, -y, x, zero), axis=1).reshape(-1, 3, 3)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    xp = array_namespace(rotation)
+    angle = xp.linalg.vector_norm(rotation, axis=1)[:, None, None]
+    x, y, z = (rotation / angle[:, :, 0].clip(1e-12)).T
+    zero = xp.zeros_like(x)
+    cross = xp.stack((zero, -z, y, z, zero, -x, -y, x, zero), axis=1).reshape(-1, 3, 3)
+    return constant(_IDENTITY_3, rotation) + xp.sin(angle) * cross + (1 - xp.cos(angle)) * (cross @ cross)
 
 
 def arm_jacobian(
-    joint_axis: NDArray[np.float64],  # [n, 7, 3] in the world
-    joint_anchor_m: NDArray[np.float64],  # [n, 7, 3] in the world
-    point_m: NDArray[np.float64],  # [n, 3] in the world, on the last link
-) -> NDArray[np.float64]:
+    joint_axis: Array,  # [n, 7, 3] in the world
+    joint_anchor_m: Array,  # [n, 7, 3] in the world
+    point_m: Array,  # [n, 3] in the world, on the last link
+) -> Array:
     """Translation over rotation of a point per radian of each hinge: [axis x (point - anchor); axis], [n, 6, 7]."""
-    translation = np.cross(joint_axis, point_m[:, None] - joint_anchor_m)
-    return np.concatenate((translation, joint_axis), axis=2).transpose(0, 2, 1)
+    xp = array_namespace(joint_axis)
+    translation = xp.linalg.cross(joint_axis, point_m[:, None] - joint_anchor_m)
+    return xp.concat((translation, joint_axis), axis=2).mT
 
 
 def joint_targets(
-    joint_pos_rad: NDArray[np.float64],  # [n, 7]
-    jacobian: NDArray[np.float64],  # [n, 6, 7]
-    error: NDArray[np.float64],  # [n, 6] metres, radians
-) -> NDArray[np.float64]:
+    joint_pos_rad: Array,  # [n, 7]
+    jacobian: Array,  # [n, 6, 7]
+    error: Array,  # [n, 6] metres, radians
+) -> Array:
     """Joint position targets that remove the pose error, within the joint limits, [n, 7]."""
-    transposed = jacobian.transpose(0, 2, 1)
-    gram = jacobian @ transposed + DAMPING**2 * np.eye(6)
-    posture = POSTURE_GAIN * (_HOME - joint_pos_rad)
+    xp = array_namespace(jacobian)
+    transposed = jacobian.mT
+    gram = jacobian @ transposed + DAMPING**2 * constant(_IDENTITY_6, jacobian)
+    posture = POSTURE_GAIN * (constant(HOME_QPOS_RAD, joint_pos_rad) - joint_pos_rad)
     # One solve serves both terms: J^T G^-1 (e - J p) + p is the damped solution plus the posture's null-space part.
     residual = error[:, :, None] - jacobian @ posture[:, :, None]
-    step = posture + (transposed @ np.linalg.solve(gram, residual))[:, :, 0]
+    step = posture + (transposed @ xp.linalg.solve(gram, residual))[:, :, 0]
     assert step.shape[1] == NUM_JOINTS
-    return np.clip(joint_pos_rad + step, _LOWER, _UPPER)
+    return (joint_pos_rad + step).clip(constant(_LOWER, step), constant(_UPPER, step))

@@ -5,13 +5,13 @@ Shape letters: n worlds, L label numbers, C cameras.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
 from envs.tabletop.scene import CAMERAS, Scene
-from envs.types import VectorSpec
+from envs.types import Array, VectorSpec
 
 THINGS = ("target", "goal")
 """The thing to act on, and the place to bring it to."""
@@ -33,24 +33,25 @@ the frame's edges."""
 
 
 def read_labels(
-    field: Mapping[str, NDArray[np.float64]],
+    field: Mapping[str, Array],
     scene: Scene,
-    worlds: NDArray[np.int64],
-    places: NDArray[np.float64],  # [n, 2, 3] THINGS in the table frame, metres
-    base_height_m: NDArray[np.float64],  # [n]
-) -> NDArray[np.float32]:
-    """Labels of n worlds, [n, L]."""
-    in_base_frame = places.copy()
-    in_base_frame[:, :, 2] -= base_height_m[:, None]
-    columns = [in_base_frame.reshape(len(worlds), -1)]
+    worlds: Array,
+    places: Array,  # [n, 2, 3] THINGS in the table frame, metres
+    base_height_m: Array,  # [n]
+) -> Array:
+    """Labels of n worlds, float32 [n, L]."""
+    xp = array_namespace(places)
+    above_base = places[:, :, 2:] - base_height_m[:, None, None]
+    columns = [xp.concat((places[:, :, :2], above_base), axis=-1).reshape(len(worlds), -1)]
     for camera, spec in zip(scene.camera_ids, CAMERAS, strict=True):
         position = field["cam_xpos"][worlds, camera]  # [n, 3]
         axes = field["cam_xmat"][worlds, camera].reshape(-1, 3, 3)  # columns: right, up, backward
-        half_height = np.tan(np.deg2rad(scene.model.cam_fovy[camera]) / 2)
+        half_height = math.tan(math.radians(scene.model.cam_fovy[camera]) / 2)
         half_width = half_height * spec.width / spec.height
-        right, up, backward = np.moveaxis((places - position[:, None]) @ axes, -1, 0)  # [n, 2] each
-        ahead = np.maximum(-backward, 1e-6)
-        frame = np.stack((right / ahead / half_width, -up / ahead / half_height), axis=-1)  # [n, 2, 2]
+        in_camera = (places - position[:, None]) @ axes
+        right, up, backward = (in_camera[:, :, i] for i in range(3))  # [n, 2] each
+        ahead = (-backward).clip(1e-6)
+        frame = xp.stack((right / ahead / half_width, -up / ahead / half_height), axis=-1)  # [n, 2, 2]
         frame[backward > 0] = OUTSIDE
-        columns.append(np.clip(frame, -OUTSIDE, OUTSIDE).reshape(len(worlds), -1))
-    return np.concatenate(columns, axis=1).astype(np.float32)
+        columns.append(frame.clip(-OUTSIDE, OUTSIDE).reshape(len(worlds), -1))
+    return xp.astype(xp.concat(columns, axis=1), xp.float32)

@@ -1,75 +1,131 @@
-"""Reads the batch's arrays into what tasks and policies speak of.
+"""Reads the simulator's arrays into what tasks and policies speak of.
 
-Shape letters: n worlds, S state dims, O objects, R receptacles.
+Shape letters: N worlds, n of them, S state dims, O objects, R receptacles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from envs.arrays import constant
 from envs.tabletop.arm import NUM_JOINTS
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import DIAL_BAR_HALF_M, NUM_RECEPTACLES, Scene
+from envs.tabletop.layout import DIRECTIONS, Episode
+from envs.tabletop.scene import DIAL_BAR_HALF_M, NUM_DRAWERS, NUM_RECEPTACLES, Scene
 from envs.tabletop.task import View
+from envs.types import Array
 
-Fields = Mapping[str, NDArray[np.float64]]
+Fields = Mapping[str, Array]
+
+_NOWHERE_M = -9.0
+"""Coordinate of the receptacles of a table that has none."""
 
 
-def read_state(
-    field: Fields, scene: Scene, worlds: NDArray[np.int64], base_height_m: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Proprioception, [n, S]: joints, tool centre point in the arm's base frame, its rotation, the opening."""
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What an episode's draw fixes and a task asks for, of N worlds on their device: written once per episode."""
+
+    target: Array  # [N] int64
+    goal: Array  # [N] int64
+    start_pos: Array  # [N, 2]
+    direction: Array  # [N, 2]
+    drawer_start_m: Array  # [N, 2]
+    receptacle_pos: Array  # [N, R, 3]
+    dial_pos: Array  # [N, 3]
+    base_height_m: Array  # [N]
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode], scene: Scene, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
+        """That of these episodes, one per world."""
+        dial_top_m = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
+        rows = {
+            "target": np.array([e.target for e in episodes], np.int64),
+            "goal": np.array([e.goal for e in episodes], np.int64),
+            "start_pos": np.array([e.object_xy_m[e.target] if len(e.object_xy_m) else (0.0, 0.0) for e in episodes]),
+            "direction": np.array([DIRECTIONS[e.direction] for e in episodes]),
+            "drawer_start_m": np.array([e.drawer_open_m or (0.0,) * NUM_DRAWERS for e in episodes]),
+            "receptacle_pos": _receptacles(episodes),
+            "dial_pos": np.array([(*e.dial_xy_m, dial_top_m) for e in episodes]),
+            "base_height_m": np.array([e.pose.base_height_m for e in episodes]),
+        }
+        return cls(**{name: on_device(values) for name, values in rows.items()})
+
+    @classmethod
+    def zeros(cls, num_worlds: int, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
+        """Of N worlds without an episode."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "target": (),
+            "goal": (),
+            "start_pos": (2,),
+            "direction": (2,),
+            "drawer_start_m": (NUM_DRAWERS,),
+            "receptacle_pos": (NUM_RECEPTACLES, 3),
+            "dial_pos": (3,),
+            "base_height_m": (),
+        }
+        dtypes = {"target": np.int64, "goal": np.int64}
+        return cls(**{n: on_device(np.zeros((num_worlds, *shapes[n]), dtypes.get(n))) for n in shapes})
+
+    def write(self, worlds: Array, rows: Drawn) -> None:
+        """Take over the n rows of `rows` as those of these worlds."""
+        for name in _DRAWN:
+            getattr(self, name)[worlds] = getattr(rows, name)
+
+
+_DRAWN = tuple(f.name for f in fields(Drawn))
+_SEEN_BY_TASKS = tuple(name for name in _DRAWN if name != "base_height_m")
+
+
+def read_state(field: Fields, scene: Scene, worlds: Array, base_height_m: Array) -> Array:
+    """Proprioception, float32 [n, S]: joints, tool centre point in the arm's base frame, its rotation, the opening."""
     qpos = field["qpos"][worlds]
-    pos = field["site_xpos"][worlds, scene.tcp_site].copy()
-    pos[:, 2] -= base_height_m
+    xp = array_namespace(qpos)
+    pos = field["site_xpos"][worlds, scene.tcp_site]
+    above_base = pos[:, 2] - base_height_m
     mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
-    rotation = mat[:, :, :2].transpose(0, 2, 1).reshape(-1, 6)
-    opening = qpos[:, NUM_JOINTS : NUM_JOINTS + 2].sum(axis=1, keepdims=True)
-    return np.concatenate((qpos[:, :NUM_JOINTS], pos, rotation, opening), axis=1).astype(np.float32)
+    rotation = mat[:, :, :2].mT.reshape(-1, 6)
+    opening = xp.sum(qpos[:, NUM_JOINTS : NUM_JOINTS + 2], axis=1, keepdims=True)
+    columns = (qpos[:, :NUM_JOINTS], pos[:, :2], above_base[:, None], rotation, opening)
+    return xp.astype(xp.concat(columns, axis=1), xp.float32)
 
 
-def read_view(field: Fields, scene: Scene, worlds: NDArray[np.int64], episodes: tuple[Episode, ...]) -> View:
+def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array) -> View:
     """The privileged view of these worlds."""
     qpos = field["qpos"][worlds]
+    xp = array_namespace(qpos)
     mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
-    starts = np.array(scene.object_qpos)
-    quat = qpos[:, starts[:, None] + np.arange(3, 7)]  # [n, O, 4]
-    speed = field["qvel"][worlds][:, np.array(scene.object_qvel)[:, None] + np.arange(3)]  # [n, O, 3]
-    handles = np.array([geoms[0] for geoms in scene.drawer_geoms])
+    poses = xp.stack([qpos[:, start : start + 7] for start in scene.object_qpos], axis=1)  # [n, O, 7]
+    qvel = field["qvel"][worlds]
+    velocity = xp.stack([qvel[:, start : start + 3] for start in scene.object_qvel], axis=1)  # [n, O, 3]
+    geoms = field["geom_xpos"][worlds]
     return View(
-        episodes=episodes,
-        tcp_pos=field["site_xpos"][worlds, scene.tcp_site].copy(),
-        tcp_yaw=np.arctan2(mat[:, 1, 0], mat[:, 0, 0]),
-        tcp_tilt=np.column_stack((-mat[:, 1, 2], mat[:, 0, 2])),
-        opening_m=qpos[:, NUM_JOINTS : NUM_JOINTS + 2].sum(axis=1),
-        object_pos=qpos[:, starts[:, None] + np.arange(3)],
-        object_yaw=2 * np.arctan2(quat[:, :, 3], quat[:, :, 0]),
-        object_speed=np.linalg.norm(speed, axis=-1),
-        receptacle_pos=_receptacles(episodes),
+        **{name: getattr(drawn, name)[worlds] for name in _SEEN_BY_TASKS},
+        tcp_pos=field["site_xpos"][worlds, scene.tcp_site],
+        tcp_yaw=xp.atan2(mat[:, 1, 0], mat[:, 0, 0]),
+        tcp_tilt=xp.stack((-mat[:, 1, 2], mat[:, 0, 2]), axis=1),
+        opening_m=xp.sum(qpos[:, NUM_JOINTS : NUM_JOINTS + 2], axis=1),
+        object_pos=poses[:, :, :3],
+        object_yaw=2 * xp.atan2(poses[:, :, 6], poses[:, :, 3]),
+        object_speed=xp.linalg.vector_norm(velocity, axis=-1),
         drawer_m=qpos[:, list(scene.drawer_qpos)],
-        handle_pos=field["geom_xpos"][worlds][:, handles],
+        handle_pos=geoms[:, [handle for handle, _ in scene.drawer_geoms]],
         button_m=qpos[:, list(scene.button_qpos)],
-        button_pos=_tops(field["geom_xpos"][worlds][:, list(scene.button_geoms)], scene, scene.button_geoms),
+        button_pos=_tops(geoms[:, list(scene.button_geoms)], scene, scene.button_geoms),
         dial_rad=qpos[:, scene.dial_qpos],
-        dial_pos=_dials(episodes, scene),
     )
 
 
-def _receptacles(episodes: tuple[Episode, ...]) -> NDArray[np.float64]:
-    """[n, R, 3]; far away on tables that have none."""
-    xy = [e.receptacle_xy_m if len(e.receptacle_xy_m) else np.full((NUM_RECEPTACLES, 2), -9.0) for e in episodes]
+def _receptacles(episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    """[n, R, 3]."""
+    nowhere = np.full((NUM_RECEPTACLES, 2), _NOWHERE_M)
+    xy = [e.receptacle_xy_m if len(e.receptacle_xy_m) else nowhere for e in episodes]
     return np.concatenate((np.stack(xy), np.zeros((len(episodes), NUM_RECEPTACLES, 1))), axis=-1)
 
 
-def _tops(centres: NDArray[np.float64], scene: Scene, geoms: tuple[int, ...]) -> NDArray[np.float64]:
+def _tops(centres: Array, scene: Scene, geoms: tuple[int, ...]) -> Array:
     """Centres of upright cylinders moved up by their half heights, [n, things, 3]."""
-    return centres + scene.model.geom_size[list(geoms), 1][:, None] * np.array((0.0, 0.0, 1.0))
-
-
-def _dials(episodes: tuple[Episode, ...], scene: Scene) -> NDArray[np.float64]:
-    """Top centre of each dial's bar, [n, 3]."""
-    height = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
-    return np.array([(*e.dial_xy_m, height) for e in episodes])
+    return centres + constant(tuple((0.0, 0.0, float(scene.model.geom_size[g, 1])) for g in geoms), centres)

@@ -1,6 +1,6 @@
 """What a task of the suite is: its words, its success, its reward terms and its expert.
 
-One file of `tasks/` holds one task. Everything is batched over the worlds that run the task.
+One file of `tasks/` holds one task. Everything is batched over the worlds that run it, in arrays of numpy or torch.
 
 Shape letters: n worlds of one task, O objects, R receptacles, A action dims.
 """
@@ -12,19 +12,21 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
 from envs.tabletop.layout import Episode
-
-Array = NDArray[np.float64]
+from envs.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """The privileged state of n worlds: metres and radians, table frame (z = 0 on the table)."""
 
-    episodes: tuple[Episode, ...]
+    target: Array  # [n] int64, Episode.target
+    goal: Array  # [n] int64, Episode.goal
+    start_pos: Array  # [n, 2] where the target object lay at first
+    direction: Array  # [n, 2] unit vector of Episode.direction
+    drawer_start_m: Array  # [n, 2] how far each drawer was pulled out at first
     tcp_pos: Array  # [n, 3] point between the fingertips
     tcp_yaw: Array  # [n] rotation of the gripper about the vertical, 0 at home
     tcp_tilt: Array  # [n, 2] rotation vector (x, y) that would bring the gripper back to vertical
@@ -41,21 +43,12 @@ class View:
     dial_pos: Array  # [n, 3] centre of the bar's top
 
     @cached_property
-    def target(self) -> NDArray[np.int64]:
-        return np.array([e.target for e in self.episodes])  # [n]
+    def rows(self) -> Array:
+        return array_namespace(self.target).arange(len(self.target), device=self.target.device)  # [n]
 
-    @cached_property
-    def goal(self) -> NDArray[np.int64]:
-        return np.array([e.goal for e in self.episodes])  # [n]
-
-    @cached_property
-    def rows(self) -> NDArray[np.int64]:
-        return np.arange(len(self.episodes))  # [n]
-
-    def part(self, rows: NDArray[np.int64]) -> View:
+    def part(self, rows: Array) -> View:
         """The view of some of the worlds."""
-        arrays = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        return View(episodes=tuple(self.episodes[row] for row in rows.tolist()), **arrays)
+        return View(**{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def of_target(self, per_thing: Array) -> Array:
         """Each world's entry for its target: [n, things, ...] -> [n, ...]."""
@@ -66,7 +59,7 @@ class View:
         return per_thing[self.rows, self.goal]
 
 
-_ARRAYS = tuple(field.name for field in fields(View) if field.name != "episodes")
+_ARRAYS = tuple(field.name for field in fields(View))
 
 
 class Task(ABC):
@@ -99,12 +92,12 @@ class Task(ABC):
         """What fills the templates."""
 
     @abstractmethod
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """Whether the task is done, [n]."""
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """Whether the instruction was broken in a way that cannot be undone, [n]."""
-        return np.zeros(len(view.episodes), bool)
+        return view.target < 0
 
     wrong_name: ClassVar[str] = "wrong object"
 
@@ -113,5 +106,5 @@ class Task(ABC):
         """Where the target is and where it is to be brought, [n, 3] each: reward terms and localization labels."""
 
     @abstractmethod
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """A good action in any state, [n, A]."""

@@ -5,36 +5,40 @@ Shape letters: n worlds.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
 from envs.tabletop.scene import BOWL_RADIUS_M, OBJECT_HALF_HEIGHT_M
-from envs.tabletop.task import Array, View
+from envs.tabletop.task import View
+from envs.types import Array
 
 RELEASED_OPENING_M = 0.06
 RESTING_SPEED_M_S = 0.08
 
 
-def near(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+def near(a: Array, b: Array) -> Array:
     """1 where two points meet, towards 0 with distance (half at 11 cm): [n, 3] x [n, 3] -> [n]."""
-    return 1.0 - np.tanh(5.0 * np.linalg.norm(a - b, axis=-1))
+    xp = array_namespace(a)
+    return 1.0 - xp.tanh(5.0 * xp.linalg.vector_norm(a - b, axis=-1))
 
 
-def inside_bowl(view: View, object_pos: Array) -> NDArray[np.bool_]:
+def inside_bowl(view: View, object_pos: Array) -> Array:
     """The object rests within the goal bowl and the gripper has let go."""
+    xp = array_namespace(object_pos)
     offset = object_pos - view.of_goal(view.receptacle_pos)
-    within = (np.linalg.norm(offset[:, :2], axis=1) < BOWL_RADIUS_M - 0.008) & (offset[:, 2] < 0.05)
+    within = (xp.linalg.vector_norm(offset[:, :2], axis=1) < BOWL_RADIUS_M - 0.008) & (offset[:, 2] < 0.05)
     return within & (view.opening_m > RELEASED_OPENING_M)
 
 
-def resting_on(view: View, object_pos: Array, support_pos: Array, radius_m: float) -> NDArray[np.bool_]:
+def resting_on(view: View, object_pos: Array, support_pos: Array, radius_m: float) -> Array:
     """The object, let go and still, lies on a thing whose top centre is `support_pos`."""
+    xp = array_namespace(object_pos)
     offset = object_pos - support_pos
-    placed = (np.linalg.norm(offset[:, :2], axis=1) < radius_m) & (np.abs(offset[:, 2] - OBJECT_HALF_HEIGHT_M) < 0.008)
+    within = xp.linalg.vector_norm(offset[:, :2], axis=1) < radius_m
+    placed = within & (xp.abs(offset[:, 2] - OBJECT_HALF_HEIGHT_M) < 0.008)
     still = view.of_target(view.object_speed) < RESTING_SPEED_M_S
     return placed & still & (view.opening_m > RELEASED_OPENING_M)
 
 
-def lifted(object_pos: Array, height_m: float) -> NDArray[np.bool_]:
+def lifted(object_pos: Array, height_m: float) -> Array:
     """The object's centre is that much higher than where it rested."""
-    return object_pos[:, 2] > OBJECT_HALF_HEIGHT_M + height_m
+    return object_pos[..., 2] > OBJECT_HALF_HEIGHT_M + height_m

@@ -6,24 +6,30 @@ L localization dims, O objects.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from envs.arrays import constant, to_numpy
+from envs.sim import SimulatorMaker
 from envs.sim_cpu import CpuSim
 from envs.tabletop import control, terms
 from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
 from envs.tabletop.labels import LOCALIZATION, read_labels
 from envs.tabletop.layout import Episode, draw_episode
-from envs.tabletop.placing import PER_EPISODE_MODEL_FIELDS, place
-from envs.tabletop.reading import read_state, read_view
+from envs.tabletop.placing import PER_EPISODE_MODEL_FIELDS, beginnings
+from envs.tabletop.reading import Drawn, read_state, read_view
+from envs.tabletop.running import Running
 from envs.tabletop.scene import CAMERAS, PHYSICS_DT_S, build_scene
 from envs.tabletop.task import Task, View
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.variations import VARIATIONS
-from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
+from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
 
 SUBSTEPS = round(control.CONTROL_DT_S / PHYSICS_DT_S / control.TICKS)
@@ -61,38 +67,34 @@ class TabletopConfig:
     """For physics; rendering has one."""
 
 
-@dataclass(kw_only=True)
-class _Running:
-    """What changes within an episode besides the simulation's state."""
-
-    episode: Episode | None = None
-    steps: int = 0
-    terminated: bool = False
-    truncated: bool = False
-    success: bool = False
-    failure: str | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.episode is not None and not (self.terminated or self.truncated)
+_FIELDS = ("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat", "geom_xpos", "cam_xpos", "cam_xmat")
+"""What is read of MjData, and written: ctrl."""
 
 
 @dataclass(kw_only=True)
 class _Record:
     """Rows of a chunk as they are filled."""
 
-    reward_terms: dict[str, NDArray[np.float32]]  # [N, k]
-    reward: NDArray[np.float32]  # [N, k]
-    states: NDArray[np.float32]  # [N, k, S]
-    localization: NDArray[np.float32]  # [N, k, L]
+    reward_terms: dict[str, Array]  # [N, k]
+    reward: Array  # [N, k]
+    states: Array  # [N, k, S]
+    localization: Array  # [N, k, L]
     num_steps: NDArray[np.int64]  # [N]
-    frames: list[dict[str, NDArray[np.uint8]]] = field(default_factory=list)
+    frames: list[dict[str, Array]] = field(default_factory=list)
 
 
 class TabletopWorld(World):
-    """The tabletop suite on CPUs."""
+    """The tabletop suite."""
 
-    def __init__(self, num_worlds: int, config: TabletopConfig | None = None) -> None:
+    def __init__(
+        self, num_worlds: int, config: TabletopConfig | None = None, make_simulator: SimulatorMaker | None = None
+    ) -> None:
+        """N tables without an episode.
+
+        Args:
+            config: how they are simulated and rewarded.
+            make_simulator: what they run on; the CPU where None.
+        """
         self.config = config or TabletopConfig()
         spec = WorldSpec(
             cameras=self.config.cameras,
@@ -103,30 +105,19 @@ class TabletopWorld(World):
         )
         super().__init__(num_worlds=num_worlds, world_spec=spec, suite="tabletop", tasks=tuple(TASKS))
         self.scene = build_scene()
-        self.sim = CpuSim(
+        make_simulator = make_simulator or functools.partial(CpuSim, num_threads=self.config.num_threads)
+        self.sim: Any = make_simulator(  # a Simulator; who knows which one may use what else it has
             self.scene.model,
             num_sims=num_worlds,
             cameras=self.config.cameras,
-            fields=(
-                "qpos",
-                "qvel",
-                "ctrl",
-                "xaxis",
-                "xanchor",
-                "site_xpos",
-                "site_xmat",
-                "geom_xpos",
-                "cam_xpos",
-                "cam_xmat",
-            ),
+            fields=_FIELDS,
             per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
-            num_threads=self.config.num_threads,
         )
-        self._running = [_Running() for _ in range(num_worlds)]
-        self._base_height_m = np.zeros(num_worlds)
-        self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in self.config.cameras}
-        self._state = np.zeros((num_worlds, STATE.size), np.float32)
-        self._localization = np.zeros((num_worlds, LOCALIZATION.size), np.float32)
+        self._running = Running(num_worlds)
+        self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)
+        self._frames = {c.name: self._zeros(c.height, c.width, 3, dtype=np.uint8) for c in self.config.cameras}
+        self._state = self._zeros(STATE.size)
+        self._localization = self._zeros(LOCALIZATION.size)
 
     def episode(self, world: int) -> Episode:
         """What was drawn for the episode that runs (or ran last) in that world.
@@ -134,7 +125,7 @@ class TabletopWorld(World):
         Raises:
             ValueError: no episode has begun there.
         """
-        episode = self._running[world].episode
+        episode = self._running.episodes[world]
         if episode is None:
             raise ValueError(f"world {world} has not begun an episode; call reset first")
         return episode
@@ -165,40 +156,39 @@ class TabletopWorld(World):
         """
         episodes = [draw_episode(spec, self.task_of(spec)) for spec in specs]
         if episodes:
-            self.sim.clear(list(worlds))
-            for world, episode in zip(worlds, episodes, strict=True):
-                self._running[world] = _Running(episode=episode)
-                self._base_height_m[world] = episode.pose.base_height_m
-                place(self.sim, self.scene, world, episode)
-            self.sim.refresh(list(worlds))
+            worlds = list(worlds)
+            self._running.begin(worlds, episodes)
+            drawn = Drawn.of(episodes, self.scene, self.sim.on_device)
+            self.drawn.write(self.sim.on_device(np.array(worlds)), drawn)
+            self.sim.begin(worlds, beginnings(self.scene, episodes))
             self._look(np.array(sorted(worlds)))
             self._draw(sorted(worlds))
-        return self._observation(), {"localization": self._localization.copy()}
+        return self._observation(), {"localization": _copy(self._localization)}
 
-    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(self, actions: Array, *, all_frames: bool = False) -> ChunkResult:
         """See World.step_chunk."""
         actions = self._checked(actions)
         record = self._new_record(actions.shape[1])
         moved: set[int] = set()
         for i in range(actions.shape[1]):
-            worlds = self._alive()
+            worlds = self._running.alive()
             moved.update(worlds.tolist())
             if len(worlds):
-                self._step(worlds, actions[:, i].astype(np.float64), record, i)
+                self._step(worlds, actions[:, i], record, i)
             record.states[:, i], record.localization[:, i] = self._state, self._localization
             if all_frames:
                 self._draw(worlds.tolist())
-                record.frames.append({name: frames.copy() for name, frames in self._frames.items()})
+                record.frames.append({name: _copy(frames) for name, frames in self._frames.items()})
         if not all_frames:
             self._draw(sorted(moved))
         return self._result(record)
 
-    def expert_action(self) -> NDArray[np.float32]:
+    def expert_action(self) -> Array:
         """See World.expert_action."""
-        actions = np.zeros((self.num_envs, control.ACTION.size), np.float32)
-        worlds = self._alive()
+        actions = self._zeros(control.ACTION.size)
+        worlds = self._running.alive()
         for task, rows, view in self._views(worlds):
-            actions[worlds[rows]] = task.expert(view)
+            actions[self.sim.on_device(worlds[rows])] = task.expert(view)
         return actions
 
     def close_extras(self, **kwargs: object) -> None:
@@ -206,12 +196,22 @@ class TabletopWorld(World):
         del kwargs
         self.sim.close()
 
-    def _checked(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        actions = np.asarray(actions, np.float32)
+    def _checked(self, actions: Array) -> Array:
+        """The actions on the worlds' device in the simulator's precision, clipped."""
         expected = (self.num_envs, self.world_spec.action.size)
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
             raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
-        alive = self._alive()
+        qpos = self.sim.field["qpos"]
+        xp = array_namespace(qpos)
+        actions = xp.astype(xp.astype(self.sim.on_device(actions), xp.float32), qpos.dtype)
+        sound = xp.isfinite(actions)
+        if not xp.all(sound):
+            self._refuse_non_finite(to_numpy(actions))
+            actions = xp.where(sound, actions, 0.0)
+        return actions.clip(-1.0, 1.0)
+
+    def _refuse_non_finite(self, actions: NDArray[np.floating]) -> None:
+        alive = self._running.alive()
         bad = np.argwhere(~np.isfinite(actions[alive]))
         if len(bad):
             row, step, dim = bad[0]
@@ -219,56 +219,44 @@ class TabletopWorld(World):
             raise ValueError(
                 f"action {name!r} of world {alive[row]}, step {step} of the chunk, is {actions[alive][row, step, dim]}"
             )
-        return np.clip(np.nan_to_num(actions), -1.0, 1.0)
 
-    def _alive(self) -> NDArray[np.int64]:
-        return np.array([i for i, r in enumerate(self._running) if r.alive], np.int64)
-
-    def _step(self, worlds: NDArray[np.int64], action: NDArray[np.float64], record: _Record, i: int) -> None:
-        """One control step of these worlds: move, look, judge."""
-        broken = self._move(worlds, action[worlds])
+    def _step(self, worlds: NDArray[np.int64], action: Array, record: _Record, i: int) -> None:
+        """One control step of these worlds: move, look, judge. action: [N, A]."""
+        at = self.sim.on_device(worlds)
+        broken = self._move(at, action[at])
         success, wrong = self._look(worlds)
-        self._reward(worlds[~broken], success[~broken], record, i)
+        self._reward(at[~broken], success[~broken], record, i)
         record.num_steps[worlds] += 1
-        for row, world in enumerate(worlds.tolist()):
-            running = self._running[world]
-            running.steps += 1
-            task = TASKS[self.episode(world).spec.task]
-            if broken[row]:
-                running.terminated, running.failure = True, "non-finite physics"
-            elif success[row]:
-                running.terminated, running.success = True, True
-            elif wrong[row]:
-                running.terminated, running.failure = True, task.wrong_name
-            else:
-                running.truncated = running.steps >= task.max_steps
+        self._running.count_step(worlds, to_numpy(broken), to_numpy(success), to_numpy(wrong))
 
-    def _move(self, worlds: NDArray[np.int64], action: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _move(self, worlds: Array, action: Array) -> Array:
         """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
         field, scene = self.sim.field, self.scene
+        xp = array_namespace(action)
         start_pos = field["site_xpos"][worlds, scene.tcp_site]  # [n, 3]
         goal_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
         goal_pos = start_pos + control.POSITION_SCALE_M * action[:, :3]
-        goal_pos = np.clip(goal_pos, control.WORKSPACE_LOW_M, control.WORKSPACE_HIGH_M)
+        goal_pos = goal_pos.clip(*(constant(c, goal_pos) for c in (control.WORKSPACE_LOW_M, control.WORKSPACE_HIGH_M)))
         turn_per_tick = control.matrix_of(control.ROTATION_SCALE_RAD / control.TICKS * action[:, 3:6])
         fingers = control.finger_target_m(action[:, 6])[:, None]
-        broken = np.zeros(len(worlds), bool)
+        broken = xp.zeros_like(action[:, 0], dtype=xp.bool)
         for tick in range(1, control.TICKS + 1):
             pos = field["site_xpos"][worlds, scene.tcp_site]
             mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
             goal_mat = turn_per_tick @ goal_mat
             pos_error = start_pos + tick / control.TICKS * (goal_pos - start_pos) - pos
-            error = np.concatenate((pos_error, control.rotation_vector(goal_mat, mat)), axis=1)
+            error = xp.concat((pos_error, control.rotation_vector(goal_mat, mat)), axis=1)
             joint_pos, axis, anchor = (field[name][worlds, :NUM_JOINTS] for name in ("qpos", "xaxis", "xanchor"))
             targets = control.joint_targets(joint_pos, control.arm_jacobian(axis, anchor, pos), error)
-            field["ctrl"][worlds] = np.concatenate((targets, fingers, fingers), axis=1)
+            field["ctrl"][worlds] = xp.concat((targets, fingers, fingers), axis=1)
             broken[~broken] = self.sim.step(worlds[~broken], SUBSTEPS)
         return broken
 
-    def _reward(self, worlds: NDArray[np.int64], success: NDArray[np.bool_], record: _Record, i: int) -> None:
-        tcp, target, goal = self._state[worlds, TCP], *np.split(self._localization[worlds, :6], 2, axis=1)
+    def _reward(self, worlds: Array, success: Array, record: _Record, i: int) -> None:
+        tcp, labels = self._state[worlds, TCP], self._localization[worlds]
+        target, goal = labels[:, :3], labels[:, 3:6]
         values = {
-            "success": success.astype(np.float32),
+            "success": array_namespace(tcp).astype(success, tcp.dtype),
             "reach": terms.near(tcp, target),
             "progress": terms.near(target, goal),
         }
@@ -287,44 +275,46 @@ class TabletopWorld(World):
         """Every task that some of these worlds run, its rows in `worlds`, and its view."""
         if not len(worlds):
             return
-        episodes = tuple(self.episode(world) for world in worlds.tolist())
-        everything = read_view(self.sim.field, self.scene, worlds, episodes)
-        rows_of: dict[str, list[int]] = {}
-        for row, episode in enumerate(episodes):
-            rows_of.setdefault(episode.spec.task, []).append(row)
-        for name, rows in rows_of.items():
-            yield TASKS[name], np.array(rows), everything.part(np.array(rows))
+        everything = read_view(self.sim.field, self.drawn, self.scene, self.sim.on_device(worlds))
+        for task, rows in self._running.by_task(worlds):
+            yield task, rows, everything.part(self.sim.on_device(rows))
 
-    def _look(self, worlds: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array]:
         """Bring the observed state and the labels up to date; returns who succeeded and who failed for good, [n]."""
-        base_m = self._base_height_m[worlds]
-        self._state[worlds] = read_state(self.sim.field, self.scene, worlds, base_m)
-        places = np.empty((len(worlds), 2, 3))
-        success, wrong = np.zeros((2, len(worlds)), bool)
+        at = self.sim.on_device(worlds)
+        base_m = self.drawn.base_height_m[at]
+        xp = array_namespace(base_m)
+        self._state[at] = read_state(self.sim.field, self.scene, at, base_m)
+        places = xp.empty((len(worlds), 2, 3), dtype=base_m.dtype, device=base_m.device)
+        success, wrong = (xp.zeros_like(base_m, dtype=xp.bool) for _ in range(2))
         for task, rows, view in self._views(worlds):
-            places[rows] = np.stack(task.places(view), axis=1)
-            success[rows], wrong[rows] = task.success(view), task.wrong(view)
-        self._localization[worlds] = read_labels(self.sim.field, self.scene, worlds, places, base_m)
+            row = self.sim.on_device(rows)
+            places[row] = xp.stack(task.places(view), axis=1)
+            success[row], wrong[row] = task.success(view), task.wrong(view)
+        self._localization[at] = read_labels(self.sim.field, self.scene, at, places, base_m)
         return success, wrong
 
     def _draw(self, worlds: Sequence[int]) -> None:
+        at = self.sim.on_device(np.array(worlds, np.int64))
         for name, frames in self.sim.render(worlds).items():
-            self._frames[name][list(worlds)] = frames
+            self._frames[name][at] = frames
+
+    def _zeros(self, *shape: int, dtype: type[np.generic] = np.float32) -> Array:
+        return self.sim.on_device(np.zeros((self.num_envs, *shape), dtype))
 
     def _observation(self) -> Observation:
         return {
-            "frames": {name: frames.copy() for name, frames in self._frames.items()},
-            "state": self._state.copy(),
-            "instruction": tuple(r.episode.instruction if r.episode else "" for r in self._running),
+            "frames": {name: _copy(frames) for name, frames in self._frames.items()},
+            "state": _copy(self._state),
+            "instruction": tuple(episode.instruction if episode else "" for episode in self._running.episodes),
         }
 
     def _new_record(self, num_actions: int) -> _Record:
-        shape = (self.num_envs, num_actions)
         return _Record(
-            reward_terms={name: np.zeros(shape, np.float32) for name in self._weights()},
-            reward=np.zeros(shape, np.float32),
-            states=np.zeros((*shape, STATE.size), np.float32),
-            localization=np.zeros((*shape, LOCALIZATION.size), np.float32),
+            reward_terms={name: self._zeros(num_actions) for name in self._weights()},
+            reward=self._zeros(num_actions),
+            states=self._zeros(num_actions, STATE.size),
+            localization=self._zeros(num_actions, LOCALIZATION.size),
             num_steps=np.zeros(self.num_envs, np.int64),
         )
 
@@ -337,13 +327,20 @@ class TabletopWorld(World):
             states=record.states,
             localization=record.localization,
             num_steps=record.num_steps,
-            terminated=np.array([r.terminated for r in running]),
-            truncated=np.array([r.truncated for r in running]),
-            success=np.array([r.success for r in running]),
-            failure=tuple(r.failure for r in running),
+            terminated=running.terminated.copy(),
+            truncated=running.truncated.copy(),
+            success=running.success.copy(),
+            failure=tuple(running.failure),
             all_frames=(
-                {name: np.stack([f[name] for f in record.frames], axis=1) for name in self._frames}
+                {
+                    name: array_namespace(now).stack([frames[name] for frames in record.frames], axis=1)
+                    for name, now in self._frames.items()
+                }
                 if record.frames
                 else None
             ),
         )
+
+
+def _copy(array: Array) -> Array:
+    return array_namespace(array).asarray(array, copy=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tables import BLIND, begin, spec
 
 from envs.tabletop.layout import Episode
-from envs.tabletop.reading import read_view
+from envs.tabletop.reading import Drawn, read_view
 from envs.tabletop.task import Task
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopWorld
@@ -77,8 +77,9 @@ def test_obeying_another_instruction_never_succeeds_and_ends_early_where_it_cann
 ) -> None:
     task, rows = TASKS[name], np.arange(NUM_SEEDS)
     begin(world, [spec(name, seed) for seed in range(NUM_SEEDS)])
-    misled = tuple(of_another_instruction(world.episode(n), task) for n in rows)
-    result = run(world, lambda: task.expert(read_view(world.sim.field, world.scene, rows, misled)))
+    episodes = [of_another_instruction(world.episode(n), task) for n in rows]
+    misled = Drawn.of(episodes, world.scene, world.sim.on_device)
+    result = run(world, lambda: task.expert(read_view(world.sim.field, misled, world.scene, rows)))
     assert not result.success.any()
     assert set(result.failure) <= {None, task.wrong_name}
     if name in ENDS_EARLY:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import HANDLE_HALF_M, NUM_DRAWERS
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
 from envs.tabletop.tasks.open_drawer import other_drawer_moved
+from envs.types import Array
 
 CLOSED_M = 0.012
 _FINGER_HALF_M = 0.01
@@ -44,26 +45,27 @@ class CloseDrawer(Task):
         """The drawer's colour."""
         return {"colour": episode.drawer_colours[episode.target]}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target drawer is shut."""
         return view.of_target(view.drawer_m) < CLOSED_M
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """The other drawer was moved."""
         return other_drawer_moved(view)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The handle, and where it is when the drawer is shut."""
         handle = view.of_target(view.handle_pos)
-        return handle, handle + view.of_target(view.drawer_m)[:, None] * np.array((1.0, 0, 0))
+        return handle, handle + view.of_target(view.drawer_m)[:, None] * constant((1, 0, 0), handle)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Come down in front of the handle with closed fingers and push."""
+        xp = array_namespace(view.tcp_pos)
         handle = view.of_target(view.handle_pos)
         gap = HANDLE_HALF_M[0] + _FINGER_HALF_M
-        front = handle - np.array((gap + 0.018, 0, 0.002))
+        front = handle - constant((gap + 0.018, 0, 0.002), handle)
         offset = view.tcp_pos - handle
-        ready = (offset[:, 0] < -gap + 0.012) & (np.abs(offset[:, 1]) < 0.018) & (np.abs(offset[:, 2]) < 0.02)
-        ahead = np.column_stack((view.tcp_pos[:, 0] + 0.06, handle[:, 1:]))
+        ready = (offset[:, 0] < -gap + 0.012) & (xp.abs(offset[:, 1]) < 0.018) & (xp.abs(offset[:, 2]) < 0.02)
+        ahead = xp.concat((view.tcp_pos[:, :1] + 0.06, handle[:, 1:]), axis=1)
         push = experts.act(view, ahead, -view.tcp_yaw, experts.CLOSE)
         return experts.choose(ready, push, experts.press(view, front))

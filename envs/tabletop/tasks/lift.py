@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts, terms
 from envs.tabletop.instructions import name_object
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import CUBE_HALF_M
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 LIFT_M = 0.08
 
@@ -40,24 +41,25 @@ class Lift(Task):
         """The object's colour and shape."""
         return {"object": name_object(episode, episode.target)}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target is up."""
         return terms.lifted(view.of_target(view.object_pos), LIFT_M)
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """Another object is up."""
-        up = np.stack([terms.lifted(view.object_pos[:, i], LIFT_M) for i in range(view.object_pos.shape[1])], axis=1)
+        up = terms.lifted(view.object_pos, LIFT_M)
         up[view.rows, view.target] = False
-        return np.any(up, axis=1)
+        return array_namespace(up).any(up, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and the height to reach above it."""
+        xp = array_namespace(view.object_pos)
         pos = view.of_target(view.object_pos)
-        return pos, np.column_stack((pos[:, :2], np.full(len(pos), LIFT_M + CUBE_HALF_M)))
+        return pos, xp.concat((pos[:, :2], xp.full_like(pos[:, 2:], LIFT_M + CUBE_HALF_M)), axis=1)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp, then straight up."""
         pos = view.of_target(view.object_pos)
         held = experts.holding(view, pos, 2 * CUBE_HALF_M)
-        up = experts.act(view, view.tcp_pos + np.array((0, 0, 0.06)), 0.0, experts.CLOSE)
+        up = experts.act(view, view.tcp_pos + constant((0, 0, 0.06), pos), 0.0, experts.CLOSE)
         return experts.choose(held, up, experts.grasp_object(view))

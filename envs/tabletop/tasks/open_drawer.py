@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import DRAWER_TRAVEL_M, HANDLE_HALF_M, NUM_DRAWERS
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 OPEN_M = 0.085
 
@@ -42,11 +43,11 @@ class OpenDrawer(Task):
         """The drawer's colour."""
         return {"colour": episode.drawer_colours[episode.target]}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target drawer is open."""
         return view.of_target(view.drawer_m) > OPEN_M
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """The other drawer was moved."""
         return other_drawer_moved(view)
 
@@ -54,18 +55,17 @@ class OpenDrawer(Task):
         """The handle, and where it is when the drawer is open."""
         handle = view.of_target(view.handle_pos)
         missing = DRAWER_TRAVEL_M - view.of_target(view.drawer_m)
-        return handle, handle - missing[:, None] * np.array((1.0, 0, 0))
+        return handle, handle - missing[:, None] * constant((1, 0, 0), handle)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp the handle and pull."""
         handle = view.of_target(view.handle_pos)
         held = experts.holding(view, handle, 2 * HANDLE_HALF_M[1])
-        pull = experts.act(view, handle - np.array((0.08, 0, 0)), -view.tcp_yaw, experts.CLOSE)
+        pull = experts.act(view, handle - constant((0.08, 0, 0), handle), -view.tcp_yaw, experts.CLOSE)
         return experts.choose(held, pull, experts.grasp(view, handle, -view.tcp_yaw))
 
 
-def other_drawer_moved(view: View, by_m: float = 0.04) -> NDArray[np.bool_]:
+def other_drawer_moved(view: View, by_m: float = 0.04) -> Array:
     """The drawer that the instruction does not name is elsewhere than where it began, [n]."""
-    other = 1 - view.target
-    began = np.array([e.drawer_open_m for e in view.episodes])
-    return np.abs(view.drawer_m - began)[view.rows, other] > by_m
+    moved_m = array_namespace(view.drawer_m).abs(view.drawer_m - view.drawer_start_m)
+    return moved_m[view.rows, 1 - view.target] > by_m

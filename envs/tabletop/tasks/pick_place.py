@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from envs.arrays import constant
 from envs.tabletop import experts, terms
 from envs.tabletop.instructions import name_object, name_receptacle
 from envs.tabletop.layout import Episode
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 
 class PickPlace(Task):
@@ -41,7 +40,7 @@ class PickPlace(Task):
             "bowl": name_receptacle(episode, episode.goal),
         }
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target rests in the goal bowl."""
         return terms.inside_bowl(view, view.of_target(view.object_pos))
 
@@ -49,8 +48,7 @@ class PickPlace(Task):
         """The object, and the bowl."""
         return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp, carry over the bowl, let go."""
-        return experts.grasp_and_carry(
-            view, view.of_goal(view.receptacle_pos) + np.array((0, 0, 0.045)), tolerance_m=0.02
-        )
+        bowl = view.of_goal(view.receptacle_pos)
+        return experts.grasp_and_carry(view, bowl + constant((0, 0, 0.045), bowl), tolerance_m=0.02)

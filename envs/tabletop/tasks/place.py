@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from envs.arrays import constant
 from envs.tabletop import experts, terms
 from envs.tabletop.instructions import name_object, name_receptacle
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M, ZONE_RADIUS_M
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 
 class Place(Task):
@@ -39,7 +38,7 @@ class Place(Task):
         """The object and the zone."""
         return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target stands on the goal zone."""
         return terms.resting_on(
             view, view.of_target(view.object_pos), view.of_goal(view.receptacle_pos), ZONE_RADIUS_M - 0.01
@@ -49,7 +48,7 @@ class Place(Task):
         """The object, and the zone."""
         return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp, carry over the zone, put down."""
-        rest = view.of_goal(view.receptacle_pos) + np.array((0, 0, OBJECT_HALF_HEIGHT_M))
-        return experts.grasp_and_carry(view, rest, tolerance_m=0.015)
+        zone = view.of_goal(view.receptacle_pos)
+        return experts.grasp_and_carry(view, zone + constant((0, 0, OBJECT_HALF_HEIGHT_M), zone), tolerance_m=0.015)

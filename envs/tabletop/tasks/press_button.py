@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import NUM_BUTTONS
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 PRESSED_M = 0.008
 
@@ -41,23 +42,23 @@ class PressButton(Task):
         """The button's colour."""
         return {"colour": episode.colours[episode.target]}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target is down."""
         return view.of_target(view.button_m) > PRESSED_M
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """Another button is down."""
         down = view.button_m > PRESSED_M
         down[view.rows, view.target] = False
-        return np.any(down, axis=1)
+        return array_namespace(down).any(down, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The button, and its top when pressed."""
         top = view.of_target(view.button_pos)
-        return top, top - np.array((0, 0, PRESSED_M)) + np.column_stack(
-            (np.zeros((len(top), 2)), view.of_target(view.button_m))
-        )
+        down_m = view.of_target(view.button_m)[:, None] * constant((0, 0, 1), top)
+        return top, top - constant((0, 0, PRESSED_M), top) + down_m
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Come down through the button."""
-        return experts.press(view, view.of_target(view.button_pos) - np.array((0, 0, 0.02)))
+        top = view.of_target(view.button_pos)
+        return experts.press(view, top - constant((0, 0, 0.02), top))

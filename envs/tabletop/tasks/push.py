@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.tabletop import experts
 from envs.tabletop.instructions import name_object, name_receptacle
 from envs.tabletop.layout import Episode
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 IN_ZONE_M = 0.032
 CORRIDOR_M = 0.085
@@ -47,20 +49,20 @@ class Push(Task):
         """The object and the zone."""
         return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target is in the zone."""
         gap = view.of_target(view.object_pos) - view.of_goal(view.receptacle_pos)
-        return np.linalg.norm(gap[:, :2], axis=1) < IN_ZONE_M
+        return array_namespace(gap).linalg.vector_norm(gap[:, :2], axis=1) < IN_ZONE_M
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and the zone."""
         return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Push straight at the zone from behind."""
         pos = view.of_target(view.object_pos)
         way = (view.of_goal(view.receptacle_pos) - pos)[:, :2]
-        return experts.push(view, pos, way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6))
+        return experts.push(view, pos, experts.unit(way))
 
 
 def corridor_is_free(episode: Episode, start: NDArray[np.float64], end: NDArray[np.float64]) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.instructions import name_object
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 TOUCH_M = 0.02
-_TOP = np.array((0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008))
+_TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008)
 
 
 class Reach(Task):
@@ -41,24 +42,27 @@ class Reach(Task):
         """The object's colour and shape."""
         return {"object": name_object(episode, episode.target)}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The fingertips are at the top of the target."""
         return self._touched(view)[view.rows, view.target]
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """The fingertips are at the top of another object."""
         touched = self._touched(view)
         touched[view.rows, view.target] = False
-        return np.any(touched, axis=1)
+        return array_namespace(touched).any(touched, axis=1)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and its top."""
         pos = view.of_target(view.object_pos)
-        return pos, pos + _TOP
+        return pos, pos + constant(_TOP, pos)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Come down on the top with closed fingers."""
-        return experts.press(view, view.of_target(view.object_pos) + _TOP)
+        pos = view.of_target(view.object_pos)
+        return experts.press(view, pos + constant(_TOP, pos))
 
-    def _touched(self, view: View) -> NDArray[np.bool_]:
-        return np.linalg.norm(view.tcp_pos[:, None] - view.object_pos - _TOP, axis=-1) < TOUCH_M
+    def _touched(self, view: View) -> Array:
+        xp = array_namespace(view.tcp_pos)
+        offset = view.tcp_pos[:, None] - view.object_pos - constant(_TOP, view.tcp_pos)
+        return xp.linalg.vector_norm(offset, axis=-1) < TOUCH_M

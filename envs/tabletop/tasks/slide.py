@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
 from envs.tabletop import experts
 from envs.tabletop.instructions import DIRECTION_WORDS, name_object
 from envs.tabletop.layout import DIRECTIONS, Episode
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
 from envs.tabletop.tasks.push import corridor_is_free
+from envs.types import Array
 
 SLIDE_M = 0.10
 ASTRAY_M = 0.05
@@ -48,36 +49,29 @@ class Slide(Task):
         """The object and the direction."""
         return {"object": name_object(episode, episode.target), "direction": DIRECTION_WORDS[episode.direction]}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target has come far enough, on its way."""
         along, across = self._progress(view)
-        return (along > 0.8 * SLIDE_M) & (np.abs(across) < ASTRAY_M)
+        return (along > 0.8 * SLIDE_M) & (array_namespace(across).abs(across) < ASTRAY_M)
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """The target went back or aside."""
         along, across = self._progress(view)
-        return (along < -ASTRAY_M) | (np.abs(across) >= ASTRAY_M)
+        return (along < -ASTRAY_M) | (array_namespace(across).abs(across) >= ASTRAY_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and where it is to come to rest."""
         pos = view.of_target(view.object_pos)
-        goal = self._start(view) + SLIDE_M * self._direction(view)
-        return pos, np.column_stack((goal, pos[:, 2]))
+        goal = view.start_pos + SLIDE_M * view.direction
+        return pos, array_namespace(pos).concat((goal, pos[:, 2:]), axis=1)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Push along the direction, back onto the line where it strayed."""
         pos = view.of_target(view.object_pos)
-        way = self._start(view) + (SLIDE_M + 0.05) * self._direction(view) - pos[:, :2]
-        return experts.push(view, pos, way / np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-6))
-
-    def _start(self, view: View) -> Array:
-        return np.stack([e.object_xy_m[e.target] for e in view.episodes])  # [n, 2]
-
-    def _direction(self, view: View) -> Array:
-        return np.array([DIRECTIONS[e.direction] for e in view.episodes])  # [n, 2]
+        way = view.start_pos + (SLIDE_M + 0.05) * view.direction - pos[:, :2]
+        return experts.push(view, pos, experts.unit(way))
 
     def _progress(self, view: View) -> tuple[Array, Array]:
-        moved = view.of_target(view.object_pos)[:, :2] - self._start(view)
-        direction = self._direction(view)
-        along = (moved * direction).sum(axis=1)
+        moved, direction = view.of_target(view.object_pos)[:, :2] - view.start_pos, view.direction
+        along = array_namespace(moved).sum(moved * direction, axis=1)
         return along, moved[:, 1] * direction[:, 0] - moved[:, 0] * direction[:, 1]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from envs.arrays import constant
 from envs.tabletop import experts, terms
 from envs.tabletop.instructions import name_object
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
-_TOP = np.array((0.0, 0.0, OBJECT_HALF_HEIGHT_M))
+_TOP, _TWICE_TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M), (0.0, 0.0, 2 * OBJECT_HALF_HEIGHT_M)
 
 
 class Stack(Task):
@@ -41,16 +40,17 @@ class Stack(Task):
         """The object to move and the one below."""
         return {"object": name_object(episode, episode.target), "base": name_object(episode, episode.goal)}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """The target rests on the base."""
-        return terms.resting_on(
-            view, view.of_target(view.object_pos), view.of_goal(view.object_pos) + _TOP, radius_m=0.025
-        )
+        target, top = self.places(view)
+        return terms.resting_on(view, target, top, radius_m=0.025)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and the top of the base."""
-        return view.of_target(view.object_pos), view.of_goal(view.object_pos) + _TOP
+        base = view.of_goal(view.object_pos)
+        return view.of_target(view.object_pos), base + constant(_TOP, base)
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp, carry over the base, put down."""
-        return experts.grasp_and_carry(view, view.of_goal(view.object_pos) + 2 * _TOP, tolerance_m=0.008)
+        base = view.of_goal(view.object_pos)
+        return experts.grasp_and_carry(view, base + constant(_TWICE_TOP, base), tolerance_m=0.008)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
 
+from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.layout import Episode
 from envs.tabletop.scene import DIAL_BAR_HALF_M
-from envs.tabletop.task import Array, Task, View
+from envs.tabletop.task import Task, View
+from envs.types import Array
 
 TURNED_RAD = 0.6
 SIDES = ("left", "right")
@@ -41,26 +42,28 @@ class TurnDial(Task):
         """The side, seen from the arm: left is counter-clockwise from above."""
         return {"side": SIDES[episode.goal]}
 
-    def success(self, view: View) -> NDArray[np.bool_]:
+    def success(self, view: View) -> Array:
         """Turned far enough."""
         return self._sense(view) * view.dial_rad > TURNED_RAD
 
-    def wrong(self, view: View) -> NDArray[np.bool_]:
+    def wrong(self, view: View) -> Array:
         """Turned the other way."""
         return self._sense(view) * view.dial_rad < -TURNED_RAD
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The dial, and where the far end of its bar is to be."""
+        xp = array_namespace(view.dial_rad)
         angle = self._sense(view) * TURNED_RAD
-        end = DIAL_BAR_HALF_M[0] * np.column_stack((np.cos(angle), np.sin(angle), np.zeros(len(angle))))
+        end = DIAL_BAR_HALF_M[0] * xp.stack((xp.cos(angle), xp.sin(angle), xp.zeros_like(angle)), axis=1)
         return view.dial_pos, view.dial_pos + end
 
-    def expert(self, view: View) -> NDArray[np.float32]:
+    def expert(self, view: View) -> Array:
         """Grasp the bar across, and twist."""
-        point = view.dial_pos - np.array((0, 0, DIAL_BAR_HALF_M[2]))
+        point = view.dial_pos - constant((0, 0, DIAL_BAR_HALF_M[2]), view.dial_pos)
         held = experts.holding(view, point, 2 * DIAL_BAR_HALF_M[1])
         twist = experts.act(view, point, self._sense(view), experts.CLOSE)
         return experts.choose(held, twist, experts.grasp(view, point, view.dial_rad - view.tcp_yaw))
 
     def _sense(self, view: View) -> Array:
-        return 1.0 - 2.0 * view.goal.astype(np.float64)  # [n]: 1 left, -1 right
+        xp = array_namespace(view.goal)
+        return 1.0 - 2.0 * xp.astype(view.goal, view.dial_rad.dtype)  # [n]: 1 left, -1 right

@@ -1,0 +1,31 @@
+"""numpy or torch: what the arithmetic of a world needs besides the array API standard.
+
+A suite's mathematics is written once, in the functions that both libraries share: `xp = array_namespace(x)` of
+array-api-compat names them. On the CPU they are numpy's own.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from envs.types import Array
+
+
+def constant(values: Any, like: Array) -> Array:
+    """Numbers (nested tuples) as an array of the dtype and on the device of `like`; made once, so not to be changed."""
+    return _constant(array_namespace(like), values, like.dtype, like.device)
+
+
+@functools.lru_cache
+def _constant(xp: Any, values: Any, dtype: Any, device: Any) -> Array:
+    return xp.asarray(values, dtype=dtype, device=device)
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """The same numbers on the host; a numpy array is returned as it is."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
