@@ -6,11 +6,14 @@
 
 Order rule: versions only rise, and an episode is acted by one version from its first step to its last: workers pull
 only while no episode runs. What is published while a collect runs is for the next collect. Nobody waits for anybody.
+
+Pulling between the chunks of an episode was left out: a trajectory would need a version per decision, a policy would
+have to give up what it keeps of an episode, and nothing here learns from such episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +41,22 @@ def check_order(latest: Published | None, version: int) -> None:
     """Raise ValueError where a version doesn't rise."""
     if latest is not None and version <= latest.version:
         raise ValueError(f"versions of weights only rise: {latest.version} is published, got {version}")
+
+
+def staleness(published: int, acted: Iterable[int]) -> dict[str, float]:
+    """How old the weights were that made some trajectories, in versions, as scalars for a log.
+
+    Args:
+        published: the learner's newest version.
+        acted: `policy_version` of each trajectory, at least one.
+
+    Example:
+        >>> staleness(7, [7, 6, 6, 3])
+        {'weights/age_mean': 1.5, 'weights/age_max': 4.0}
+    """
+    ages = [published - version for version in acted]
+    assert ages and min(ages) >= 0, f"of trajectories made by published weights, got ages {ages}"
+    return {"weights/age_mean": sum(ages) / len(ages), "weights/age_max": float(max(ages))}
 
 
 def pull(policy: UpdatablePolicy, published: Published | None) -> None:

@@ -5,6 +5,7 @@ Shape letters: N worlds, K chunk length, A action dims, E experts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,35 @@ class VLAPolicy:
         """
         model, processor = load_policy(folder)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype)
+
+    def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
+        """Act with these weights from now on, and forget every episode: the order rule of rollout/weights.py.
+
+        Args:
+            version: which weights these are.
+            state_dict: all tensors of the model, from any device.
+
+        Raises:
+            ValueError: tensors that are missing, unexpected or of another shape, by name; the old weights stay.
+        """
+        own = self.model.state_dict()
+        problems = [f"{name} is missing" for name in own.keys() - state_dict.keys()]
+        problems += [f"{name} is not of this model" for name in state_dict.keys() - own.keys()]
+        problems += [
+            f"{name} has shape {tuple(state_dict[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in own.keys() & state_dict.keys()
+            if own[name].shape != state_dict[name].shape
+        ]
+        if problems:
+            raise ValueError(f"weights of version {version} do not fit: {'; '.join(sorted(problems))}")
+        self.model.load_state_dict(state_dict)
+        self.version = version
+        self.expert_usage = None
+        self._prefixes.clear()
+        self._generators.clear()
+        self._fresh.clear()
+        self._batch = None
+        self._num_worlds = None
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Read the instructions of these worlds only; the others keep theirs.

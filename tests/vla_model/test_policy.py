@@ -151,6 +151,40 @@ def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     assert all(p.grad is None for p in acting.model.parameters())
 
 
+def test_loaded_weights_act_like_a_policy_made_with_them_and_bear_their_version() -> None:
+    observation, kept, other = observe(2), policy(), tiny_vla()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.25)
+    begin(kept, [0, 1], observation)
+    before = kept.act(observation).actions
+    kept.load_weights(7, other.state_dict())
+    assert kept.version == 7
+    with pytest.raises(ValueError, match="no episode began"):
+        kept.act(observation)
+    begin(kept, [0, 1], observation)
+    fresh = VLAPolicy(other, tiny_processor(), dtype="float32")
+    begin(fresh, [0, 1], observation)
+    np.testing.assert_array_equal(kept.act(observation).actions, fresh.act(observation).actions)
+    assert np.abs(kept.act(observation).actions - before).max() > 1e-3
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> None:
+    observation, kept = observe(1), policy()
+    weights = {name: tensor * 2 for name, tensor in kept.model.state_dict().items()}
+    lacking, *others, bent = sorted(weights)
+    wrong = {name: weights[name] for name in others} | {bent: weights[bent][None], "head.new": torch.zeros(1)}
+    with pytest.raises(ValueError, match="weights of version 3 do not fit") as caught:
+        kept.load_weights(3, wrong)
+    assert f"{lacking} is missing" in str(caught.value)
+    assert "head.new is not of this model" in str(caught.value)
+    shape = tuple(weights[bent].shape)
+    assert f"{bent} has shape {(1, *shape)}, expected {shape}" in str(caught.value)
+    assert kept.version == 0
+    begin(kept, [0], observation)
+    np.testing.assert_array_equal(kept.act(observation).actions, fresh_actions(observation))
+
+
 def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
     observation = observe(2)
     automatic, rough = fresh_actions(observation, dtype="auto"), fresh_actions(observation, dtype="bfloat16")
