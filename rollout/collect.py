@@ -3,6 +3,9 @@
 All worlds decide together: the policy is asked for a chunk, the world executes its first k actions, and worlds whose
 episode ended begin the next spec before the policy is asked again. No world waits for another's episode.
 
+Observations and actions stay what the world and the policy make of them, numpy or torch on a device; what is recorded
+is copied to the host once per decision, for all worlds together.
+
 An episode is decided by its spec, the policy and the world: neither the world index it ran in nor its batch-mates enter
 here. (A policy whose numbers depend on the rest of its batch breaks that; so would a world.)
 
@@ -12,15 +15,18 @@ L localization dims, H x W pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from envs.types import ChunkResult, EpisodeSpec, Observation
+from envs.arrays import to_numpy
+from envs.types import Array, ChunkResult, EpisodeSpec, Observation
 from envs.world import World
 from rollout.types import Trajectory
 from vla_model.types import ActionChunk, Policy
@@ -68,20 +74,38 @@ def collect(
         chunk = policy.act(observation)
         actions, labels = _executed_part(chunk, world, execute_steps)
         # The observation may live in buffers that the step overwrites, so it is recorded before.
+        seen, known = _seen_on_host(observation), to_numpy(localization)
         for n, episode in episodes.items():
-            episode.decide(n, observation, localization)
-        result = world.step_chunk(actions, all_frames=all_frames)
+            episode.decide(n, seen, known)
+        result = _on_host(world.step_chunk(actions, all_frames=all_frames))
         share_s = (time.perf_counter() - began_s) / len(episodes)
+        done, taught = to_numpy(actions), to_numpy(labels)
         for n, episode in episodes.items():
-            episode.advance(n, actions, labels, result, share_s)
+            episode.advance(n, done, taught, result, share_s)
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
 
 
-def _executed_part(
-    chunk: ActionChunk, world: World, execute_steps: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _seen_on_host(observation: Observation) -> Observation:
+    frames = {camera: to_numpy(frames) for camera, frames in observation["frames"].items()}
+    return {**observation, "frames": frames, "state": to_numpy(observation["state"])}
+
+
+def _on_host(result: ChunkResult) -> ChunkResult:
+    """What is recorded of a result as numpy; the observation, which the policy is asked about next, stays as it is."""
+    all_frames = result.all_frames
+    return dataclasses.replace(
+        result,
+        reward_terms={name: to_numpy(term) for name, term in result.reward_terms.items()},
+        reward=to_numpy(result.reward),
+        states=to_numpy(result.states),
+        localization=to_numpy(result.localization),
+        all_frames=None if all_frames is None else {camera: to_numpy(frames) for camera, frames in all_frames.items()},
+    )
+
+
+def _executed_part(chunk: ActionChunk, world: World, execute_steps: int | None) -> tuple[Array, Array]:
     """The actions to execute and their labels, both [N, k, A], clipped as the world clips them."""
     expected = (world.num_envs, world.world_spec.action.size)
     shape = chunk.actions.shape
@@ -90,12 +114,17 @@ def _executed_part(
     k = shape[1] if execute_steps is None else execute_steps
     if not 1 <= k <= shape[1]:
         raise ValueError(f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}")
-    actions = np.clip(chunk.actions[:, :k], -1.0, 1.0, dtype=np.float32)
+    actions = _clipped(chunk.actions[:, :k])
     if chunk.labels is None:
         return actions, actions
     if chunk.labels.shape != shape:
         raise ValueError(f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}")
-    return actions, np.clip(chunk.labels[:, :k], -1.0, 1.0, dtype=np.float32)
+    return actions, _clipped(chunk.labels[:, :k])
+
+
+def _clipped(actions: Array) -> Array:
+    xp = array_namespace(actions)
+    return xp.astype(actions, xp.float32, copy=False).clip(-1.0, 1.0)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arrays import to_numpy
 from envs.types import Observation
 from envs.world import World
 from vla_model.types import ActionChunk
@@ -71,7 +72,7 @@ class ExpertPolicy:
                 self._noise[n] = generator.standard_normal(self._noise.shape[1])
 
     def act(self, observation: Observation) -> ActionChunk:
-        clean = self._world.expert_action()  # [N, A]
+        clean = to_numpy(self._world.expert_action())  # [N, A]
         executed = clean + (self._std * self._noise * self._takes_noise).astype(np.float32)
         innovation = np.sqrt(1.0 - self._correlation**2)
         for n, generator in self._generators.items():

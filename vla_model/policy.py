@@ -1,4 +1,6 @@
-"""VLAPolicy: a model that acts. numpy in, numpy out; the one way a VLA acts, in rollouts, evaluation and on a robot.
+"""VLAPolicy: a model that acts; the one way a VLA acts, in rollouts, evaluation and on a robot.
+
+numpy in, numpy out; a world whose observations are torch tensors gets its actions as a tensor on their device.
 
 Shape letters: N worlds, K chunk length, A action dims, E experts.
 """
@@ -125,7 +127,7 @@ class VLAPolicy:
         self._batch = None
 
     def act(self, observation: Observation) -> ActionChunk:
-        """Actions of all N worlds, [N, K, A]; the instructions are those given to `begin`.
+        """Actions of all N worlds, float32 [N, K, A]; the instructions are those given to `begin`.
 
         Raises:
             ValueError: no world began, or N changed though no world began since the last act.
@@ -142,11 +144,12 @@ class VLAPolicy:
             normalised = self._choose(output.actions, acting)
             usage = output.expert_usage()
         chunk, layers = self.processor.decode(normalised), usage.cpu().numpy()
-        actions = np.zeros((num_worlds, *chunk.shape[1:]), np.float32)
+        actions = torch.zeros(num_worlds, *chunk.shape[1:], device=chunk.device)
         actions[acting] = chunk
         self.expert_usage = np.zeros((num_worlds, *layers.shape[1:]), np.float32)
         self.expert_usage[acting] = layers
-        return ActionChunk(actions=actions)
+        state = observation["state"]
+        return ActionChunk(actions=actions.to(state.device) if isinstance(state, Tensor) else actions.cpu().numpy())
 
     @property
     def _autocast(self) -> bool:

@@ -46,7 +46,13 @@ class Normalisation:
     """At least _MIN_STD."""
 
     def __call__(self, values: ArrayLike | Tensor) -> Tensor:
-        return (torch.as_tensor(values, dtype=torch.float32) - torch.from_numpy(self.mean)) / torch.from_numpy(self.std)
+        tensor = torch.as_tensor(values, dtype=torch.float32)
+        mean, std = self.on(tensor.device)
+        return (tensor - mean) / std
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation."""
+        return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
 
 
 class Processor:
@@ -125,11 +131,10 @@ class Processor:
         """Metres to standard deviations, float32 [..., L]."""
         return self.normalisations["localization"](localization)
 
-    def decode(self, actions: Tensor) -> NDArray[np.float32]:
-        """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1]."""
-        normalisation = self.normalisations["action"]
-        values = actions.detach().float().cpu().numpy() * normalisation.std + normalisation.mean
-        return np.clip(values, -1.0, 1.0)
+    def decode(self, actions: Tensor) -> Tensor:
+        """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1], on the same device."""
+        mean, std = self.normalisations["action"].on(actions.device)
+        return (actions.detach().float() * std + mean).clamp(-1.0, 1.0)
 
     def check(self, world_spec: WorldSpec) -> None:
         """

@@ -11,17 +11,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.types import Observation
+from envs.types import Array, Observation
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChunk:
     """What a policy wants done next in each of N worlds."""
 
-    actions: NDArray[np.float32]
-    """To execute, [N, K, A] in [-1, 1]."""
-    labels: NDArray[np.float32] | None = None
-    """What a learner should imitate here, [N, K, A], where it differs from what is executed."""
+    actions: Array
+    """To execute, float32 [N, K, A] in [-1, 1]."""
+    labels: Array | None = None
+    """What a learner should imitate here, float32 [N, K, A], where it differs from what is executed."""
 
 
 class Policy(Protocol):

@@ -38,6 +38,15 @@ def test_actions_are_a_chunk_of_float32_in_range_for_every_world() -> None:
     assert np.abs(actions).max() <= 1.0
 
 
+def test_an_observation_of_tensors_gives_the_same_actions_as_a_tensor() -> None:
+    seen = observe(3)
+    frames = {camera: torch.from_numpy(frames) for camera, frames in seen["frames"].items()}
+    actions = fresh_actions(Observation(**(seen | {"frames": frames, "state": torch.from_numpy(seen["state"])})))
+    assert isinstance(actions, torch.Tensor)
+    assert actions.dtype == torch.float32
+    np.testing.assert_array_equal(actions.numpy(), fresh_actions(seen))
+
+
 def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
     kept = policy()
     begin(kept, [0, 1, 2], observe(3))

@@ -25,7 +25,7 @@ def test_states_are_normalised_and_broken_ones_clipped() -> None:
 def test_decoding_undoes_the_normalisation_of_actions() -> None:
     processor, actions = tiny_processor(), np.random.default_rng(0).uniform(-1, 1, (2, 4, 3)).astype(np.float32)
     decoded = processor.decode(processor.normalise_actions(actions))
-    assert decoded.dtype == np.float32
+    assert decoded.dtype == torch.float32
     np.testing.assert_allclose(decoded, actions, atol=1e-6)
 
 
