@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+
+from envs.sim import SimulatorMaker
 from envs.world import World
 
 WORLDS = ("tabletop",)
+DEVICES = ("cpu", "warp", "cuda")
+"""MuJoCo on the CPU; MuJoCo Warp on the CPU, for tests; MuJoCo Warp on an NVIDIA GPU."""
 
 
-def make_world(name: str, num_worlds: int = 1) -> World:
+def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     """N worlds of a suite.
 
-    Raises:
-        ValueError: no suite of that name; the message lists those that exist.
-    """
-    if name == "tabletop":
-        from envs.tabletop.world import TabletopWorld
+    Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
 
-        return TabletopWorld(num_worlds)
-    raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
+    Raises:
+        ValueError: no suite or device of that name (the message lists those that exist), or no GPU for "cuda".
+    """
+    if name not in WORLDS:
+        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
+    from envs.tabletop.world import TabletopWorld
+
+    return TabletopWorld(num_worlds, make_simulator=_simulator_on(device))
+
+
+def _simulator_on(device: str) -> SimulatorMaker | None:
+    """What makes the simulator; None for a world's own choice, the CPU."""
+    if device == "cpu":
+        return None
+    if device not in DEVICES:
+        raise ValueError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
+    import torch
+
+    from envs.sim_warp import WarpSim
+    from envs.tabletop.scene import MAX_CONSTRAINTS, MAX_CONTACTS
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and there is none; use 'cpu'")
+    return functools.partial(
+        WarpSim,
+        max_contacts=MAX_CONTACTS,
+        max_constraints=MAX_CONSTRAINTS,
+        device="cuda" if device == "cuda" else "cpu",
+    )

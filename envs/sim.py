@@ -17,10 +17,15 @@ from envs.types import Array, CameraSpec
 class Simulator(Protocol):
     """N simulations. Arrays are numpy or torch, as the simulator's device has it."""
 
-    field: Mapping[str, Array]
-    """Fields of MjData, each [N, ...]: live, so what is read is the present and what is written counts."""
-    model_field: Mapping[str, Array]
-    """Fields of MjModel that each simulation has for itself, [N, ...]: live."""
+    @property
+    def field(self) -> Mapping[str, Array]:
+        """Fields of MjData, each [N, ...]: live, so what is read is the present and what is written counts."""
+        ...
+
+    @property
+    def model_field(self) -> Mapping[str, Array]:
+        """Fields of MjModel that each simulation has for itself, [N, ...]: live."""
+        ...
 
     def on_device(self, array: Array) -> Array:
         """The same numbers as an array like those of `field`: of the same library, precision and device."""

@@ -41,6 +41,10 @@ DIAL_BAR_HALF_M = (0.038, 0.011, 0.013)
 DIAL_TOP_M = 0.05
 DIAL_LIMIT_RAD = 1.2
 
+MAX_CONTACTS, MAX_CONSTRAINTS = 64, 256
+"""Room for the contacts and constraint rows of one table, where a simulator must know before. Hands that push at random
+into everything made at most 37 and 152."""
+
 CAMERAS = (CameraSpec(name="front", height=128, width=128), CameraSpec(name="wrist", height=64, width=64))
 FRONT_CAMERA_POS_M = (0.98, 0.0, 0.70)
 FRONT_CAMERA_TARGET_M = (0.485, 0.0, 0.02)
