@@ -30,7 +30,7 @@ def sft_tabletop() -> RunConfig:
     return replace(
         demo,
         demonstrations=replace(demo.demonstrations, tasks=()),
-        learner=replace(demo.learner, num_updates=18000),
+        learner=replace(demo.learner, num_updates=10000),
         evaluation=replace(demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution")),
         save_every=2000,
     )

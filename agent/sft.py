@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
-from vla_model.inputs import ModelInputs, draw_shifts
+from vla_model.inputs import ModelInputs, draw_light, draw_shifts
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -91,6 +91,7 @@ class SFTEncoder:
                 instruction_ids=self._ids[rows],
                 instruction_mask=self._mask[rows],
                 shift_px=draw_shifts(self._config, len(rows), generator),
+                light=draw_light(self._config, len(rows), generator),
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),

@@ -7,6 +7,7 @@ one), and a config.json alone rebuilds the network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -50,6 +51,9 @@ class VLAConfig(PretrainedConfig):
     """The image tokens of a camera form a square of this side."""
     random_shift_px: int = 4
     """While training each frame is shifted by up to this many pixels each way; 0 for none."""
+    random_light: list[float] | None = field(default_factory=lambda: [0.5, 1.2])
+    """While training all frames of a sample are darkened or brightened by a factor between these two, and tinted a
+    little; None for neither."""
 
     moe_layers: int = 2
     """Layers of the action head."""

@@ -5,6 +5,7 @@ Shape letters: B batch, I instruction tokens, S state dims, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class ModelInputs:
     """bool [B, I], False where padded; a row's real tokens come first and are at least one."""
     shift_px: dict[str, Tensor] | None = None
     """Augmentation while training: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
+    light: Tensor | None = None
+    """Augmentation while training: float32 [B, 3], factors of red, green and blue in all cameras' frames."""
 
     def rows(self, indices: Tensor) -> ModelInputs:
         """Some rows of the batch."""
@@ -37,6 +40,7 @@ class ModelInputs:
             instruction_ids=self.instruction_ids[indices],
             instruction_mask=self.instruction_mask[indices],
             shift_px=_each(self.shift_px, lambda shift: shift[indices]),
+            light=None if self.light is None else self.light[indices],
         )
 
     def to(self, device: torch.device | str) -> ModelInputs:
@@ -46,6 +50,7 @@ class ModelInputs:
             instruction_ids=self.instruction_ids.to(device),
             instruction_mask=self.instruction_mask.to(device),
             shift_px=_each(self.shift_px, lambda shift: shift.to(device)),
+            light=None if self.light is None else self.light.to(device),
         )
 
 
@@ -60,6 +65,19 @@ def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) 
         return None
     assert config.cameras
     return {name: torch.randint(-most, most + 1, (batch_size, 2), generator=generator) for name, _, _ in config.cameras}
+
+
+def draw_light(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
+    """Random `ModelInputs.light`, or None where the config has none: a brightness, and each colour's part in it."""
+    if config.random_light is None:
+        return None
+    darkest, brightest = map(math.log, config.random_light)
+    brightness = darkest + (brightest - darkest) * torch.rand(batch_size, 1, generator=generator)
+    return (brightness + _TINT_STD * torch.randn(batch_size, 3, generator=generator)).exp()
+
+
+_TINT_STD = 0.08
+"""Of the logarithm of a colour's part."""
 
 
 def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInputs:

@@ -120,7 +120,10 @@ class VLA(nn.Module):
         if prefix is None:
             prefix = self.read(inputs)
         shifts = inputs.shift_px or {}
-        views = [tower(inputs.frames[name], prefix.summary, shifts.get(name)) for name, tower in self.cameras.items()]
+        views = [
+            tower(inputs.frames[name], prefix.summary, shifts.get(name), inputs.light)
+            for name, tower in self.cameras.items()
+        ]
         state = self.to_state_token(inputs.state)[:, None]  # [B, 1, d]
         queries = self.queries.expand(len(state), -1, -1)  # [B, K, d]
         rest = torch.cat([*(view.tokens for view in views), state, queries], dim=1)  # [B, R, d]

@@ -55,17 +55,20 @@ class CameraTower(nn.Module):
         num_tokens = config.image_token_grid**2 + 1
         self.positions = nn.Parameter(torch.randn(num_tokens, config.hidden_size) * 0.02)
 
-    def forward(self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None) -> CameraFeatures:
+    def forward(
+        self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None, light: Tensor | None = None
+    ) -> CameraFeatures:
         """What the camera sees, asked what the instruction asks.
 
         Args:
             frames: uint8 [B, H, W, 3].
             film: [B, d], the instruction.
             shift_px: int64 [B, 2], by how many columns and rows to shift each frame first (see `shift_frames`).
+            light: float32 [B, 3], what to multiply its red, green and blue by.
         """
         if shift_px is not None:
             frames = shift_frames(frames, shift_px)
-        x = F.silu(self.norm(self.halving(F.silu(self.stem(frames)))))  # [B, C, h, w]
+        x = F.silu(self.norm(self.halving(F.silu(self.stem(frames, light)))))  # [B, C, h, w]
         for block in self.blocks:
             x = block(x, film)
         heatmaps = self.heatmaps(x)  # [B, M, h, w]
@@ -89,10 +92,11 @@ class Stem(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, channels, 8, 4, padding=2)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] -> [B, C, H / 4, W / 4]."""
+    def forward(self, frames: Tensor, light: Tensor | None = None) -> Tensor:
+        """uint8 [B, H, W, 3], colours multiplied by light [B, 3] if any -> [B, C, H / 4, W / 4]."""
         # Bytes of NHWC seen as NCHW are channels-last memory already, which is what convolutions like best.
-        x = frames.permute(0, 3, 1, 2).to(compute_dtype(self.conv.weight)) - 128.0
+        x = frames.permute(0, 3, 1, 2).to(compute_dtype(self.conv.weight))
+        x = x - 128.0 if light is None else x * light[:, :, None, None].to(x.dtype) - 128.0
         return F.conv2d(x, self.conv.weight / 128.0, self.conv.bias, self.conv.stride, self.conv.padding)
 
 
