@@ -10,7 +10,7 @@ from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 
 from envs.types import CameraSpec
 from vla_model.config import VLAConfig, nano
-from vla_model.inputs import ModelInputs, draw_shifts, fake_inputs
+from vla_model.inputs import ModelInputs, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA, VLAOutput
 
 
@@ -109,15 +109,29 @@ def test_fake_inputs_repeat_with_their_seed() -> None:
 def test_rows_of_inputs_are_rows_of_every_part() -> None:
     config = tiny_config()
     shifts = draw_shifts(config, 4, torch.Generator().manual_seed(0))
+    light = draw_light(config, 4, torch.Generator().manual_seed(0))
     assert shifts is not None
-    inputs = replace(fake_inputs(config, 4), shift_px=shifts)
+    assert light is not None
+    inputs = replace(fake_inputs(config, 4), shift_px=shifts, light=light)
     assert shifts["front"].abs().max() <= config.random_shift_px
     rows: ModelInputs = inputs.rows(torch.tensor([3, 1]))
     assert torch.equal(rows.state, inputs.state[[3, 1]])
     assert torch.equal(rows.frames["wrist"], inputs.frames["wrist"][[3, 1]])
     assert rows.shift_px is not None
     assert torch.equal(rows.shift_px["front"], shifts["front"][[3, 1]])
+    assert rows.light is not None
+    assert torch.equal(rows.light, light[[3, 1]])
     assert draw_shifts(tiny_config(random_shift_px=0), 4, torch.Generator()) is None
+    assert draw_light(tiny_config(random_light=None), 4, torch.Generator()) is None
+
+
+def test_the_light_of_training_is_as_bright_as_the_config_says_and_hardly_tinted() -> None:
+    light = draw_light(tiny_config(random_light=[0.25, 1.0]), 2000, torch.Generator().manual_seed(0))
+    assert light is not None
+    brightness = light.log().mean(1)
+    low, middle, high = brightness.quantile(torch.tensor([0.02, 0.5, 0.98])).exp().tolist()
+    assert (low, middle, high) == pytest.approx((0.25, 0.5, 1.0), rel=0.1)
+    assert (light.log() - brightness[:, None]).abs().mean() < 0.1
 
 
 def test_nano_is_small_and_takes_its_sizes_from_the_world() -> None:

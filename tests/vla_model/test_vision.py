@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_model import gradient, tiny_config
 
-from vla_model.vision import CameraTower, shift_frames, spatial_softmax
+from vla_model.vision import CameraTower, Stem, shift_frames, spatial_softmax
 
 
 def test_spatial_softmax_of_a_sharp_peak_is_the_centre_of_its_cell() -> None:
@@ -33,6 +33,16 @@ def test_shifted_frames_repeat_their_edges() -> None:
     for y in range(4):
         for x in range(5):
             assert torch.equal(shifted[0, y, x], frames[0, max(y - 1, 0), min(x + 2, 4)])
+
+
+def test_light_multiplies_each_colour_of_each_frame() -> None:
+    torch.manual_seed(0)
+    stem = Stem(4)
+    frames = torch.randint(0, 120, (2, 16, 16, 3), dtype=torch.uint8)
+    lit = frames.clone()
+    lit[0, ..., 1] *= 2
+    factors = torch.tensor([[1.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
+    torch.testing.assert_close(stem(frames, factors), stem(lit))
 
 
 def test_keypoints_are_told_in_the_frame_as_it_was_before_the_shift() -> None:
