@@ -12,7 +12,9 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, make_dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -84,7 +86,7 @@ class Eval:
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
     num_worlds: int = 8
-    """Worlds side by side."""
+    """Worlds side by side in each process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +128,6 @@ def _collect(args: list[str]) -> None:
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
-    for line in outcome.workers.lines():
-        print(line)
 
 
 def _train(args: list[str]) -> None:
@@ -151,19 +151,22 @@ def _train(args: list[str]) -> None:
 
 
 def _eval(args: list[str]) -> None:
-    options = _parse(Eval, "eval", args)
-
-    from agent.measure import EvaluationConfig, measure
+    from agent.measure import EvaluationConfig, Measured, measure
     from envs.make import WORLDS, make_world
+    from rollout.workers import WorkersConfig
+
+    options = _parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
 
     of_run = RunFolder(Path(options.policy))
     recorded = of_run.record["config"] if of_run.record_file.exists() else None
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    world = make_world(check_name("world", options.world, WORLDS), options.num_worlds)
+    worlds = partial(make_world, check_name("world", options.world, WORLDS))
     named = options.tasks or (recorded["demonstrations"]["tasks"] if recorded else ())
-    tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+    with closing(worlds(1)) as world:
+        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+        make_policy = _policy_maker(options.policy, world)
     steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
@@ -173,10 +176,7 @@ def _eval(args: list[str]) -> None:
         execute_steps=steps,
         num_worlds=options.num_worlds,
     )
-    try:
-        evaluation, controls = measure(_policy(options.policy, world), world, tasks, config, folder)
-    finally:
-        world.close()
+    evaluation, controls = measure(Measured(worlds, make_policy, options.rollout), tasks, config, folder)
     _print_table(evaluation, controls)
     print(folder.eval_info)
 
@@ -222,18 +222,19 @@ def _parse_with(options: type[Any], command: str, args: Sequence[str], **configs
     return _parse(joined, command, args)
 
 
-def _policy(name: str, world: World) -> Policy:
+def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
+    """What makes that policy for any world like the given one."""
     if name == "expert":
         from rollout.expert import ExpertPolicy
 
-        return ExpertPolicy(world)
+        return ExpertPolicy
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
     policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
     policy.processor.check(world.world_spec)
-    return policy
+    return lambda _: policy
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:

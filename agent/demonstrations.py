@@ -151,6 +151,8 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
             workers,
         ) as processes:
             outcome = fill_dataset(config, example, root, processes.collect, processes.report.set_aside)
+            for line in processes.report.lines():
+                print(line)
             return replace(outcome, workers=processes.report)
     finally:
         example.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.evaluate import EpisodeResult, Evaluation, Proportion
+from agent.evaluate import LOST, EpisodeResult, Evaluation, Proportion
 
 
 def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
         "variations": sorted({spec.variation for spec in specs}),
         "seeds": [min(spec.seed for spec in specs), max(spec.seed for spec in specs)],
         "execute_steps": evaluation.execute_steps,
-        "policy_versions": sorted({r.policy_version for r in evaluation.results}),
+        "policy_versions": sorted({r.policy_version for r in evaluation.results if r.failure != LOST}),
         "interval": "95 % Wilson score interval over episodes",
         "success": "decided by the world",
     }

@@ -8,32 +8,33 @@ Intervals are 95 % Wilson score intervals of a binomial proportion (Wilson 1927)
 these tasks and these weights, not other training seeds. Two averages are kept apart because published tables differ:
 `success` pools all episodes, `mean_over_tasks` weighs every task alike.
 
-Shape letters: N worlds, E experts.
+Shape letters: E experts.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from agent.expert_usage import ExpertUsage
+from agent.expert_usage import mean_per_task
 from agent.films import write_film
 from envs.types import EpisodeSpec
 from envs.world import World
-from rollout.collect import collect
 from rollout.types import Trajectory
-from vla_model.types import Policy
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Training seeds lie below, evaluation seeds at or above."""
+LOST = "no worker survived it"
+"""Failure of an episode that could not be run to its end."""
 
 
 def evaluation_specs(
@@ -169,15 +170,26 @@ class Evaluation:
 
     @property
     def instructions(self) -> dict[EpisodeSpec, str]:
-        return {r.spec: r.instruction for r in self.results}
+        """Of every episode that began."""
+        return {r.spec: r.instruction for r in self.results if r.failure != LOST}
 
     def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
         """Results grouped by a name, names sorted."""
         return {name: list(rows) for name, rows in groupby(sorted(self.results, key=key), key)}
 
 
+class RunEpisodes(Protocol):
+    """Runs every spec once: `collect` of a policy and a world, or of workers."""
+
+    def __call__(
+        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None, all_frames: bool
+    ) -> Iterator[Trajectory]:
+        """Yield the trajectories in any order."""
+        ...
+
+
 def evaluate(
-    policy: Policy,
+    run: RunEpisodes,
     world: World,
     specs: Sequence[EpisodeSpec],
     *,
@@ -189,9 +201,8 @@ def evaluate(
     """Run every spec once and sum up.
 
     Args:
-        policy: a VLAPolicy, an expert, a control; one that has `expert_usage` ([N, layers, E] of its latest act) gets
-            it summed up per task.
-        world: of the specs' suite.
+        run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it leaves out has failed.
+        world: one like those that `run` uses.
         specs: fixed episodes, e.g. from `evaluation_specs`.
         execute_steps: actions executed of each chunk; the whole chunk where None.
         films_per_task: film the first so many episodes of each task and variation, whatever comes of them. They run
@@ -207,7 +218,7 @@ def evaluate(
         raise ValueError("films_per_task needs films_dir, the folder the films are written to")
     filmed = _first_of_each_task(specs, films_per_task)
     results: dict[str, EpisodeResult] = {}
-    usage = ExpertUsage(policy)
+    usage: dict[str, NDArray[np.float32]] = {}
     speeds = []
     began_s = time.perf_counter()
     for batch, films in (
@@ -215,12 +226,11 @@ def evaluate(
         ([s for s in specs if s.id not in filmed], None),
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
-        for trajectory in collect(
-            usage, world, usage.watch(batch), execute_steps=execute_steps, all_frames=films is not None
-        ):
-            usage.finish(trajectory)
+        for trajectory in run(batch, execute_steps=execute_steps, all_frames=films is not None):
             result = _result(trajectory, films, world.world_spec.control_dt_s)
             results[trajectory.spec.id] = result
+            if trajectory.expert_usage is not None:
+                usage[trajectory.spec.id] = trajectory.expert_usage
             steps += trajectory.num_steps
             frames += len(trajectory.frame_step) * len(trajectory.frames)
             if on_result is not None:
@@ -229,12 +239,29 @@ def evaluate(
             batch_s = time.perf_counter() - batch_began_s
             speeds.append((steps / batch_s, frames / batch_s))
     return Evaluation(
-        results=tuple(results[spec.id] for spec in specs),
+        results=tuple(results.get(spec.id) or _lost(spec) for spec in specs),
         execute_steps=execute_steps,
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
         frames_per_s=speeds[-1][1],
-        expert_usage=usage.mean_per_task(),
+        expert_usage=mean_per_task(
+            (spec.task, results[spec.id].num_decisions, usage[spec.id]) for spec in specs if spec.id in usage
+        ),
+    )
+
+
+def _lost(spec: EpisodeSpec) -> EpisodeResult:
+    """An episode that no worker survived."""
+    return EpisodeResult(
+        spec=spec,
+        instruction="",
+        success=False,
+        failure=LOST,
+        num_steps=0,
+        num_decisions=0,
+        sum_reward=0.0,
+        max_reward=0.0,
+        policy_version=-1,
     )
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -26,7 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.learner import Learner, LearnerConfig
-from agent.measure import EvaluationConfig, measure
+from agent.measure import EvaluationConfig, Measured, measure
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
@@ -53,7 +54,7 @@ class RunConfig:
     """A name of vla_model.config.SIZES."""
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
-    """The processes that collect; on the command line without a prefix: --workers, --ray-address."""
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -162,14 +163,13 @@ def evaluate_run(config: RunConfig, run: RunFolder, log: SummaryWriter) -> tuple
     """Measure the last checkpoint and write eval_info.json and films."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
-    asked = config.evaluation
-    world = make_world(config.demonstrations.world, asked.num_worlds)
-    policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
-    policy.processor.check(world.world_spec)
-    try:
-        evaluation, controls = measure(policy, world, config.demonstrations.tasks or world.tasks, asked, run)
-    finally:
-        world.close()
+    worlds = partial(make_world, config.demonstrations.world)
+    with closing(worlds(1)) as world:
+        tasks = config.demonstrations.tasks or world.tasks
+        policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
+        policy.processor.check(world.world_spec)
+    measured = Measured(worlds, lambda _: policy, config.rollout)
+    evaluation, controls = measure(measured, tasks, config.evaluation, run)
     for name, value in (("success", evaluation), *controls.items()):
         log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
     return evaluation, controls

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
-from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from agent.evaluate import LOST, Evaluation, evaluate, evaluation_specs
 from agent.progress import progress_bars
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
+from rollout.workers import Workers, WorkersConfig
 from vla_model.types import Policy
 
 
@@ -30,48 +32,74 @@ class EvaluationConfig:
     execute_steps: int | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: int = 8
-    """Worlds side by side."""
+    """Worlds side by side in each process."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Whom to measure, and where its episodes run."""
+
+    make_world: Callable[[int], World]
+    """A world of that many, e.g. `partial(make_world, "tabletop")`."""
+    make_policy: Callable[[World], Policy]
+    """Called for every world, in the process that runs it."""
+    workers: WorkersConfig
 
 
 def measure(
-    policy: Policy, world: World, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder
+    measured: Measured, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
     """Evaluate, run the controls, write eval_info.json and films; returns the evaluation and the controls by name.
 
     Raises:
         ValueError: as `evaluate` and `evaluation_specs` do.
     """
-    specs = [
-        spec
-        for variation in config.variations
-        for spec in evaluation_specs(world.suite, tasks, config.episodes_per_task, variation)
-    ]
-    evaluation = _run("evaluation", policy, world, specs, config, folder, config.films_per_task)
-    blind: dict[str, Policy] = {}
-    blind_specs = [spec for spec in specs if spec.variation == config.variations[0]]
-    if config.controls and len(tasks) > 1:
-        said = {spec: evaluation.instructions[spec] for spec in blind_specs}
-        blind["shuffled instructions"] = ShuffledInstructions(policy, said)
-    if config.controls:
-        blind["black frames"] = BlackFrames(policy)
-    controls = {name: _run(name, control, world, blind_specs, config, folder, 0) for name, control in blind.items()}
+    world = measured.make_world(1)
+    try:
+        specs = [
+            spec
+            for variation in config.variations
+            for spec in evaluation_specs(world.suite, tasks, config.episodes_per_task, variation)
+        ]
+        run = partial(_run, measured, world, config, folder)
+        evaluation = run("evaluation", None, specs, config.films_per_task)
+        # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
+        lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
+        said = {
+            spec: text
+            for spec, text in evaluation.instructions.items()
+            if spec.variation == config.variations[0] and spec.seed not in lost
+        }
+        blind: dict[str, Callable[[Policy], Policy]] = {}
+        if config.controls and len(tasks) > 1:
+            blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
+        if config.controls:
+            blind["black frames"] = BlackFrames
+        controls = {name: run(name, control, list(said), 0) for name, control in blind.items()}
+    finally:
+        world.close()
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))
     return evaluation, controls
 
 
 def _run(
-    name: str,
-    policy: Policy,
+    measured: Measured,
     world: World,
-    specs: Sequence[EpisodeSpec],
     config: EvaluationConfig,
     folder: RunFolder,
+    name: str,
+    control: Callable[[Policy], Policy] | None,
+    specs: Sequence[EpisodeSpec],
     films_per_task: int,
 ) -> Evaluation:
-    with progress_bars() as progress:
+    make_worlds = partial(measured.make_world, config.num_worlds)
+    with (
+        Workers(make_worlds, measured.make_policy, measured.workers, wrap=control) as workers,
+        progress_bars() as progress,
+    ):
         bar = progress.add_task(name, total=len(specs))
-        return evaluate(
-            policy,
+        evaluation = evaluate(
+            workers.collect,
             world,
             specs,
             execute_steps=config.execute_steps,
@@ -79,3 +107,6 @@ def _run(
             films_dir=folder.films,
             on_result=lambda _: progress.advance(bar),
         )
+        for line in workers.report.lines():
+            progress.console.print(line, highlight=False, soft_wrap=True)
+    return evaluation

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import tyro
 from agent.evaluate import Evaluation, evaluate, evaluation_specs
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
+from rollout.collect import collect
 from rollout.expert import ExpertPolicy
 
 
@@ -38,7 +40,7 @@ def measure(options: Options, variation: str) -> Evaluation:
     """Run the experts over one variation."""
     world = TabletopWorld(options.num_worlds, TabletopConfig(cameras=()))
     specs = evaluation_specs(world.suite, world.tasks, options.episodes_per_task, variation)
-    return evaluate(ExpertPolicy(world), world, specs)
+    return evaluate(partial(collect, ExpertPolicy(world), world), world, specs)
 
 
 def table(evaluation: Evaluation) -> Iterator[str]:

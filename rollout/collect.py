@@ -77,6 +77,8 @@ def collect(
         seen, known = _seen_on_host(observation), to_numpy(localization)
         for n, episode in episodes.items():
             episode.decide(n, seen, known)
+            if chunk.expert_usage is not None:
+                episode.expert_usage.append(chunk.expert_usage[n].copy())
         result = _on_host(world.step_chunk(actions, all_frames=all_frames))
         share_s = (time.perf_counter() - began_s) / len(episodes)
         done, taught = to_numpy(actions), to_numpy(labels)
@@ -140,6 +142,7 @@ class _Episode:
     frame_step: list[int] = field(default_factory=list)
     decision_step: list[int] = field(default_factory=list)
     columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    expert_usage: list[NDArray[np.float32]] = field(default_factory=list)
 
     def decide(self, n: int, observation: Observation, localization: NDArray[np.float32]) -> None:
         """Record what world n shows at a decision."""
@@ -190,6 +193,7 @@ class _Episode:
             truncated=bool(result.truncated[n]),
             failure=result.failure[n],
             policy_version=self.policy_version,
+            expert_usage=np.mean(self.expert_usage, axis=0) if self.expert_usage else None,
             duration_s=self.duration_s,
         )
 

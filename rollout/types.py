@@ -1,6 +1,7 @@
 """Trajectory: one episode as columns over time, as `collect` makes it and the dataset stores it.
 
-Shape letters: T control steps, F recorded frames, A action dims, S state dims, L localization dims, H x W pixels.
+Shape letters: T control steps, F recorded frames, A action dims, S state dims, L localization dims, E experts,
+H x W pixels.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Trajectory:
     failure: str | None
     policy_version: int
     """Version of the weights that acted; -1 for a scripted expert."""
+    expert_usage: NDArray[np.float32] | None = None
+    """Share of each expert, the mean over the decisions, [layers, E]; None if the policy reports none."""
     duration_s: float
     """Wall-clock of the episode's share of its batch: a report of speed, never of content."""
 

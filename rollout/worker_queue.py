@@ -1,4 +1,4 @@
-"""Which specs to tell which worker: pure bookkeeping of one collect, which knows no Ray.
+"""Which specs to tell which worker, and when to stop replacing workers: the bookkeeping of one collect.
 
 A worker begins what it was told in that order, so when it dies, only the first of its unfinished specs, as many as it
 has worlds, can have been running. Those are suspects: each runs alone from then on, where a death can only be its own.
@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from envs.types import EpisodeSpec
-from rollout.worker_process import Call, Remote
+from rollout.types import Trajectory
+from rollout.worker_handle import Remote, explain, made_nothing
+from rollout.worker_process import Call
 
 FATAL_DEATHS = 3
 """Workers that must die with a spec alone until it is set aside."""
@@ -49,10 +51,10 @@ class WorkerQueue:
 
         Args:
             unfinished: all of it, in the order in which it was told.
-            running: the first of it, which may have begun.
+            running: the first of it, which may have begun and is to blame; nothing where something else is.
         """
         self._todo.extendleft(reversed(unfinished[len(running) :]))
-        if len(unfinished) == 1:
+        if len(unfinished) == len(running) == 1:
             (alone,) = unfinished
             self._deaths_alone[alone] += 1
             if self._deaths_alone[alone] == FATAL_DEATHS:
@@ -64,3 +66,38 @@ class WorkerQueue:
         """A worker's worlds at first, then less towards the end, so that all finish at about the same time."""
         share = self._num_workers if not remote.told else 2 * self._num_workers
         return max(1, min(remote.num_worlds, math.ceil(len(self._todo) / share)))
+
+
+class Patience:
+    """When replacing workers is in vain."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._deaths_left = FATAL_DEATHS * (num_workers + 1)
+        self._starts_left = self._servers_left = FATAL_DEATHS
+        self._any_trajectory = False
+
+    def renew(self, trajectory: Trajectory | None) -> None:
+        """A worker is alive."""
+        self._starts_left = FATAL_DEATHS
+        if trajectory is not None:
+            self._any_trajectory, self._servers_left = True, FATAL_DEATHS
+
+    def lose(self, remote: Remote, error: Exception) -> None:
+        """A worker is not.
+
+        Raises:
+            RuntimeError: that happened too often and nothing else did.
+        """
+        started = remote.hello is not None
+        if not started:
+            self._starts_left -= 1
+        elif explain(error)[0] == "inference":
+            self._servers_left -= 1
+        elif not self._any_trajectory:
+            self._deaths_left -= 1
+        if self._starts_left == 0 or made_nothing(error):
+            raise RuntimeError("a worker could not make its world or its policy") from error
+        if self._servers_left == 0:
+            raise RuntimeError("the inference process dies again and again") from error
+        if self._deaths_left == 0:
+            raise RuntimeError("workers fail with every episode") from error

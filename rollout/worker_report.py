@@ -9,9 +9,9 @@ from typing import Literal
 
 from envs.types import EpisodeSpec
 
-Cause = Literal["raised", "killed", "hung", "memory", "node"]
+Cause = Literal["raised", "killed", "hung", "memory", "node", "inference"]
 """raised: an exception; killed: by a signal, a crash or the system; hung: made no progress; memory: held too much;
-node: its machine died."""
+node: its machine died; inference: the process that decides for all of them died."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@
 Who waits: the driver, for the next trajectory of any worker. Who unblocks it: a worker that yields, returns, raises or
 dies, and the clock that asks for pulses. A worker that raises, dies, hangs or holds too much memory is replaced, and
 what it was told and had not returned is told again, so every spec comes back exactly once (rollout/worker_queue.py says
-in which company, and when a spec is set aside). Ray is imported when the first worker starts.
+in which company, and when a spec is set aside). Where one process decides for all workers (rollout/inference.py), its
+death is the death of all of them. Ray is imported when the first worker starts.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from typing import Any, Self
 
 from envs.types import EpisodeSpec
 from envs.world import World
+from rollout.inference import InferenceConfig, RemotePolicy, start_server
 from rollout.types import Trajectory
 from rollout.weights import Published, check_order
-from rollout.worker_process import (
+from rollout.worker_handle import (
     CHECK_EVERY_S,
-    Call,
-    Collector,
     Remote,
     Trouble,
     WorkersConfig,
+    environment,
     explain,
-    made_nothing,
     start_ray,
 )
-from rollout.worker_queue import FATAL_DEATHS, WorkerQueue
+from rollout.worker_process import Call, Collector
+from rollout.worker_queue import Patience, WorkerQueue
 from rollout.worker_report import Death, WorkerReport
 from vla_model.types import Policy
 
-__all__ = ["WorkerReport", "Workers", "WorkersConfig"]
+__all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
 
 
 class Workers:
@@ -52,14 +53,18 @@ class Workers:
         self,
         make_world: Callable[[], World],
         make_policy: Callable[[World], Policy],
-        config: WorkersConfig = WorkersConfig(),  # noqa: B008
+        config: WorkersConfig,
+        *,
+        wrap: Callable[[Policy], Policy] | None = None,
     ) -> None:
         """Nothing starts before the first use.
 
         Args:
             make_world: called in each worker's process.
-            make_policy: called there with that world.
+            make_policy: called there with that world; with `config.inference` once, in the process that decides, with
+                a world that is not used otherwise.
             config: how many, where, and when one is given up.
+            wrap: called in each worker's process with its policy; what it returns acts, e.g. a blind control.
 
         Raises:
             ValueError: a negative number of workers, or a limit that is not positive.
@@ -67,12 +72,16 @@ class Workers:
         _check(config)
         self.report = WorkerReport()
         """Every worker that was replaced, and the specs that were given up."""
-        self._make = (make_world, make_policy)
+        self._make_world, self._make_policy, self._wrap = make_world, make_policy, wrap
         self._config = config
         self._num_cpus = 0.0
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
+        self._num_made = 0
+        self._server: Any = None
         self._latest: Published | None = None
+        self._in_use: Published | None = None
+        """The latest when the collect began."""
 
     def publish(self, version: int, state_dict: Mapping[str, Any]) -> None:
         """Offer new weights: the next collect acts with them. The policies must be rollout.weights.UpdatablePolicy.
@@ -99,19 +108,23 @@ class Workers:
             RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
                 came; the cause is the worker's own error.
         """
-        call = Call(list(specs), False, self._latest, execute_steps, all_frames)
+        self._in_use = self._latest
+        own_policy = self._config.workers == 0 or self._config.inference is None
+        call = Call(list(specs), False, self._in_use if own_policy else None, execute_steps, all_frames)
         if self._config.workers == 0:
-            self._local = self._local or Collector(*self._make)
+            make_policy = partial(_wrapped, self._wrap, self._make_policy)
+            self._local = self._local or Collector(self._make_world, make_policy)
             yield from self._local.collect(call.specs, call)
             return
         self._start()
+        self._update_server()
         try:
             yield from self._dispatch(WorkerQueue(call, len(self._remotes)))
         finally:
             # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
-            for remote in self._remotes:
-                if remote.calls:
-                    self._renew(remote)
+            for remote in [remote for remote in self._remotes if remote.calls]:
+                self._end(remote)
+                self._remotes.remove(remote)
 
     def close(self) -> None:
         """End the workers; Ray itself goes on until this process ends."""
@@ -119,8 +132,9 @@ class Workers:
             self._local.close()
             self._local = None
         for remote in self._remotes:
-            remote.kill()
+            self._end(remote)
         self._remotes.clear()
+        self._end_server()
 
     def __enter__(self) -> Self:
         return self
@@ -129,25 +143,56 @@ class Workers:
         self.close()
 
     def _start(self) -> None:
-        if not self._remotes:
-            alone = start_ray(self._config.ray_address)
-            asked = self._config.cpus_per_worker
-            self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
-            self._remotes = [self._fresh() for _ in range(self._config.workers)]
+        """Ray, and the workers that are not there."""
+        alone = start_ray(self._config.ray_address)
+        asked = self._config.cpus_per_worker
+        self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
+        if self._config.inference is not None and self._server is None:
+            self._server = self._fresh_server(self._config.inference)
+        while len(self._remotes) < self._config.workers:
+            self._remotes.append(self._fresh())
 
     def _fresh(self) -> Remote:
-        return Remote(*self._make, self._config, num_cpus=self._num_cpus)
+        name = f"worker {self._num_made}"
+        self._num_made += 1
+        here = self._server is None
+        make_policy = self._make_policy if here else partial(_remote_policy, self._server, name)
+        make_policy = partial(_wrapped, self._wrap, make_policy)
+        return Remote(self._make_world, make_policy, self._config, num_cpus=self._num_cpus, name=name)
 
-    def _renew(self, remote: Remote) -> None:
-        """A new process in its place, which has been told nothing."""
+    def _end(self, remote: Remote) -> None:
         remote.kill()
-        self._remotes[self._remotes.index(remote)] = self._fresh()
+        if self._server is not None:
+            self._server.forget.remote(remote.name)
+
+    def _fresh_server(self, config: InferenceConfig) -> Any:
+        return start_server(
+            partial(_policy_of_a_world, self._make_world, self._make_policy),
+            config,
+            self._in_use,
+            environment=environment(),
+            deadline_s=self._config.start_deadline_s,
+        )
+
+    def _update_server(self) -> None:
+        """Have it act with the weights of this collect; no episode runs."""
+        if self._server is not None and self._in_use is not None:
+            import ray
+
+            ray.get(self._server.pull.remote(self._in_use))
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            import ray
+
+            ray.kill(self._server, no_restart=True)
+            self._server = None
 
     def _dispatch(self, queue: WorkerQueue) -> Iterator[Trajectory]:
         """Tell workers what to do and yield what comes back, until every spec came back or was set aside."""
         import ray
 
-        patience = _Patience(len(self._remotes))
+        patience = Patience(len(self._remotes))
         checked_s = time.monotonic()
         while queue or any(remote.calls for remote in self._remotes):
             for remote in self._remotes:
@@ -171,8 +216,9 @@ class Workers:
                         remote.check(elapsed_s)
                     except (ray.exceptions.RayError, Trouble) as error:
                         self._replace(remote, queue, patience, error)
+                        break
 
-    def _replace(self, remote: Remote, queue: WorkerQueue, patience: _Patience, error: Exception) -> None:
+    def _replace(self, remote: Remote, queue: WorkerQueue, patience: Patience, error: Exception) -> None:
         """Note how a worker ended, take back its specs, and put a new one in its place."""
         cause, reason = explain(error)
         self.report.deaths.append(
@@ -186,41 +232,35 @@ class Workers:
                 running=tuple(remote.running),
             )
         )
-        given_up = queue.take_back(remote.told, remote.running)
+        given_up = queue.take_back(remote.told, [] if cause == "inference" else remote.running)
         if given_up is not None:
             self.report.set_aside[given_up] = f"{cause}: {reason}"
         patience.lose(remote, error)
-        self._renew(remote)
+        self._end(remote)
+        if cause == "inference" or (cause == "hung" and self._server is not None):
+            # Everyone else waits for the server too, or will.
+            self._end_server()
+            for other in self._remotes:
+                if other is not remote:
+                    queue.take_back(other.told, [])
+                    other.kill()
+            self._remotes.clear()
+            self._start()
+        else:
+            self._remotes[self._remotes.index(remote)] = self._fresh()
 
 
-class _Patience:
-    """When replacing workers is in vain."""
+def _wrapped(wrap: Callable[[Policy], Policy] | None, make_policy: Callable[[World], Policy], world: World) -> Policy:
+    policy = make_policy(world)
+    return policy if wrap is None else wrap(policy)
 
-    def __init__(self, num_workers: int) -> None:
-        self._deaths_left = FATAL_DEATHS * (num_workers + 1)
-        self._starts_left = FATAL_DEATHS
-        self._any_trajectory = False
 
-    def renew(self, trajectory: Trajectory | None) -> None:
-        """A worker is alive."""
-        self._starts_left = FATAL_DEATHS
-        self._any_trajectory |= trajectory is not None
+def _remote_policy(server: Any, worker: str, _: World) -> RemotePolicy:
+    return RemotePolicy(server, worker)
 
-    def lose(self, remote: Remote, error: Exception) -> None:
-        """A worker is not.
 
-        Raises:
-            RuntimeError: that happened too often and nothing else did.
-        """
-        started = remote.hello is not None
-        if not started:
-            self._starts_left -= 1
-        elif not self._any_trajectory:
-            self._deaths_left -= 1
-        if self._starts_left == 0 or made_nothing(error):
-            raise RuntimeError("a worker could not make its world or its policy") from error
-        if self._deaths_left == 0:
-            raise RuntimeError("workers fail with every episode") from error
+def _policy_of_a_world(make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> Policy:
+    return make_policy(make_world())
 
 
 def _check(config: WorkersConfig) -> None:

@@ -7,7 +7,7 @@ Shape letters: N worlds, K chunk length, A action dims, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.types import Observation
+from envs.types import Array, Observation
 from vla_model.action_head import LaplaceActions
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
+from vla_model.inputs import ModelInputs
 from vla_model.model import VLA
 from vla_model.precision import DtypeName, resolve_dtype
 from vla_model.processor import Processor
@@ -51,8 +52,6 @@ class VLAPolicy:
         self.model = model
         self.processor = processor
         self.version = version
-        self.expert_usage: NDArray[np.float32] | None = None
-        """float32 [N, layers, E]: share of the top-k choices of the latest act; zeros for worlds that never began."""
         self._sample = sample
         self._seed = seed
         self._device = next(model.parameters()).device
@@ -97,7 +96,6 @@ class VLAPolicy:
             raise ValueError(f"weights of version {version} do not fit: {'; '.join(sorted(problems))}")
         self.model.load_state_dict(state_dict)
         self.version = version
-        self.expert_usage = None
         self._prefixes.clear()
         self._generators.clear()
         self._fresh.clear()
@@ -129,6 +127,8 @@ class VLAPolicy:
     def act(self, observation: Observation) -> ActionChunk:
         """Actions of all N worlds, float32 [N, K, A]; the instructions are those given to `begin`.
 
+        Expert usage is each expert's share of the top-k choices. A world that never began has zeros there too.
+
         Raises:
             ValueError: no world began, or N changed though no world began since the last act.
         """
@@ -139,17 +139,29 @@ class VLAPolicy:
         inputs = self.processor.encode(observation).to(self._device)
         if len(acting) < num_worlds:
             inputs = inputs.rows(torch.tensor(acting, device=self._device))
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            output = self.model(inputs, self._batch)
-            normalised = self._choose(output.actions, acting)
-            usage = output.expert_usage()
-        chunk, layers = self.processor.decode(normalised), usage.cpu().numpy()
+        chunk, layers = self._decide(inputs, self._batch, acting)
         actions = torch.zeros(num_worlds, *chunk.shape[1:], device=chunk.device)
         actions[acting] = chunk
-        self.expert_usage = np.zeros((num_worlds, *layers.shape[1:]), np.float32)
-        self.expert_usage[acting] = layers
-        state = observation["state"]
-        return ActionChunk(actions=actions.to(state.device) if isinstance(state, Tensor) else actions.cpu().numpy())
+        expert_usage = np.zeros((num_worlds, *layers.shape[1:]), np.float32)
+        expert_usage[acting] = layers
+        return ActionChunk(actions=_like(observation["state"], actions), expert_usage=expert_usage)
+
+    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """As `act`, for these worlds alone, whose episodes began: row i of observation and chunk is world worlds[i].
+
+        For batches that change from call to call. Worlds that are not asked for keep their episodes.
+        """
+        prefix = InstructionPrefix.concatenate([self._prefixes[world] for world in worlds])
+        actions, usage = self._decide(self.processor.encode(observation).to(self._device), prefix, worlds)
+        return ActionChunk(actions=_like(observation["state"], actions), expert_usage=usage)
+
+    def forget(self, worlds: Iterable[int]) -> None:
+        """The episodes in these worlds ended, and no other follows."""
+        for world in worlds:
+            self._prefixes.pop(world, None)
+            self._generators.pop(world, None)
+            self._fresh.discard(world)
+        self._batch = None
 
     @property
     def _autocast(self) -> bool:
@@ -172,13 +184,28 @@ class VLAPolicy:
         self._fresh.clear()
         return sorted(self._prefixes)
 
-    def _choose(self, actions: LaplaceActions, acting: list[int]) -> Tensor:
+    def _decide(
+        self, inputs: ModelInputs, prefix: InstructionPrefix, worlds: Sequence[int]
+    ) -> tuple[Tensor, NDArray[np.float32]]:
+        """Actions [n, K, A] on the model's device and expert usage [n, layers, E] of n worlds, a row for each."""
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
+            output = self.model(inputs, prefix)
+            normalised = self._choose(output.actions, worlds)
+            usage = output.expert_usage()
+        return self.processor.decode(normalised), usage.cpu().numpy()
+
+    def _choose(self, actions: LaplaceActions, acting: Sequence[int]) -> Tensor:
         """[N, K, A], normalised. Draws are made world by world, each from its episode's own generator."""
         if not self._sample:
             return actions.mode()
         return torch.cat(
             [actions.rows(row, row + 1).sample(self._generators[world]) for row, world in enumerate(acting)]
         )
+
+
+def _like(array: Array, tensor: Tensor) -> Array:
+    """The tensor as what `array` is: one on that device, or numpy."""
+    return tensor.to(array.device) if isinstance(array, Tensor) else tensor.cpu().numpy()
 
 
 def _generator(policy_seed: int, episode_seed: int) -> torch.Generator:

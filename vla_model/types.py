@@ -1,6 +1,6 @@
 """Policy: the one way to act, whoever acts: a model, a scripted expert, a remote server.
 
-Shape letters: N worlds, K chunk length, A action dims.
+Shape letters: N worlds, K chunk length, A action dims, E experts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class ActionChunk:
     """To execute, float32 [N, K, A] in [-1, 1]."""
     labels: Array | None = None
     """What a learner should imitate here, float32 [N, K, A], where it differs from what is executed."""
+    expert_usage: NDArray[np.float32] | None = None
+    """Share of each expert in the decision, [N, layers, E], where the policy has experts: for reports."""
 
 
 class Policy(Protocol):

@@ -8,13 +8,17 @@ seed is a multiple of 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.evaluate import Evaluation, evaluate
 from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
-from vla_model.types import ActionChunk
+from rollout.collect import collect
+from vla_model.types import ActionChunk, Policy
 
 STEP_LIMIT = 8
 DISTANCE = 3
@@ -100,7 +104,6 @@ class Reader:
     version = 7
 
     def __init__(self) -> None:
-        self.expert_usage: NDArray[np.float32] | None = None
         self.begun: list[tuple[str, int]] = []
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
@@ -109,6 +112,12 @@ class Reader:
     def act(self, observation: Observation) -> ActionChunk:
         side = np.array([1.0 if "right" in text else -1.0 for text in observation["instruction"]], np.float32)
         sees = observation["frames"]["front"].max(axis=(1, 2, 3)) > 0
-        self.expert_usage = np.zeros((len(side), 1, 3), np.float32)
-        self.expert_usage[np.arange(len(side)), 0, np.where(side > 0, 1, 0)] = 1.0
-        return ActionChunk(actions=np.repeat((side * sees)[:, None, None], 2, axis=1).astype(np.float32))
+        usage = np.zeros((len(side), 1, 3), np.float32)
+        usage[np.arange(len(side)), 0, np.where(side > 0, 1, 0)] = 1.0
+        actions = np.repeat((side * sees)[:, None, None], 2, axis=1).astype(np.float32)
+        return ActionChunk(actions=actions, expert_usage=usage)
+
+
+def evaluate_here(policy: Policy, world: World, specs: Sequence[EpisodeSpec], **options: Any) -> Evaluation:
+    """`evaluate` in this process."""
+    return evaluate(partial(collect, policy, world), world, specs, **options)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sides_world import Reader, SidesWorld
+from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, read_eval_info, write_eval_info
-from agent.evaluate import evaluate, evaluation_specs
+from agent.evaluate import evaluation_specs
 
 
 def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left"], 1, "dim"))
-    evaluation = evaluate(
+    evaluation = evaluate_here(
         BlackFrames(Reader()), SidesWorld(2), specs[:1], films_per_task=1, films_dir=tmp_path / "films"
     )
     info = eval_info(evaluation, {})
     assert info["overall"]["video_paths"] == ["films/left-train-1000000-failed-step-limit.mp4"]
     assert (tmp_path / info["overall"]["video_paths"][0]).exists()
 
-    info = eval_info(evaluate(Reader(), SidesWorld(2), specs), {})
+    info = eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {})
     lerobot = {"avg_sum_reward", "avg_max_reward", "pc_success", "n_episodes", "eval_s", "eval_ep_s", "video_paths"}
     assert lerobot <= set(info["overall"])
     assert info["overall"]["pc_success"] == 100.0 and info["overall"]["n_episodes"] == 5
@@ -37,8 +37,8 @@ def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
 
 def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ["left", "right"], 2)
-    evaluation = evaluate(Reader(), SidesWorld(2), specs)
-    shuffled = evaluate(ShuffledInstructions(Reader(), evaluation.instructions), SidesWorld(2), specs)
+    evaluation = evaluate_here(Reader(), SidesWorld(2), specs)
+    shuffled = evaluate_here(ShuffledInstructions(Reader(), evaluation.instructions), SidesWorld(2), specs)
     info = eval_info(evaluation, {"shuffled instructions": shuffled})
     write_eval_info(tmp_path / "run" / "eval_info.json", info)
     read = read_eval_info(tmp_path / "run" / "eval_info.json")

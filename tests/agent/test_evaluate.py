@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from sides_world import Reader, SidesWorld
+from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.evaluate import (
@@ -15,7 +16,6 @@ from agent.evaluate import (
     Evaluation,
     Proportion,
     check_training_seed,
-    evaluate,
     evaluation_specs,
 )
 from agent.films import film_poster
@@ -24,7 +24,7 @@ from vla_model.types import ActionChunk, Policy
 
 
 def run(policy: Policy, tasks: tuple[str, ...] = ("left", "right"), episodes: int = 5) -> Evaluation:
-    return evaluate(policy, SidesWorld(num_worlds=3), evaluation_specs("sides", tasks, episodes))
+    return evaluate_here(policy, SidesWorld(num_worlds=3), evaluation_specs("sides", tasks, episodes))
 
 
 def test_wilson_interval_agrees_with_the_formula_worked_by_hand() -> None:
@@ -52,7 +52,7 @@ def test_a_short_evaluation_of_one_task_is_part_of_a_long_one_of_all() -> None:
 
 def test_every_spec_is_counted_once_and_results_keep_the_order_of_the_specs() -> None:
     specs = evaluation_specs("sides", ("left", "right"), 5)
-    evaluation = evaluate(Reader(), SidesWorld(num_worlds=3), specs)
+    evaluation = evaluate_here(Reader(), SidesWorld(num_worlds=3), specs)
     assert tuple(r.spec for r in evaluation.results) == specs
     assert evaluation.success == Proportion(successes=10, episodes=10)
     assert {r.num_steps for r in evaluation.results} == {3} and {r.num_decisions for r in evaluation.results} == {2}
@@ -64,8 +64,8 @@ def test_every_spec_is_counted_once_and_results_keep_the_order_of_the_specs() ->
 def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() -> None:
     specs = evaluation_specs("sides", ("left", "right"), 5)
     assert (
-        evaluate(Reader(), SidesWorld(num_worlds=1), specs).results
-        == evaluate(Reader(), SidesWorld(num_worlds=4), specs).results
+        evaluate_here(Reader(), SidesWorld(num_worlds=1), specs).results
+        == evaluate_here(Reader(), SidesWorld(num_worlds=4), specs).results
     )
 
 
@@ -76,7 +76,7 @@ def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() 
             return super().act(Observation(**(observation | {"instruction": told})))
 
     specs = (*evaluation_specs("sides", ["left"], 6), *evaluation_specs("sides", ["right"], 2))
-    evaluation = evaluate(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
+    evaluation = evaluate_here(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
     assert evaluation.success == Proportion(successes=6, episodes=8)
     assert evaluation.mean_over_tasks == 0.5
     assert evaluation.per_task["right"] == Proportion(successes=0, episodes=2)
@@ -88,7 +88,7 @@ def test_the_tasks_of_one_variation_are_those_that_ran_in_it() -> None:
         *evaluation_specs("sides", ["left", "right"], 3),
         *evaluation_specs("sides", ["left"], 2, variation="other"),
     )
-    evaluation = evaluate(Reader(), SidesWorld(num_worlds=3), specs)
+    evaluation = evaluate_here(Reader(), SidesWorld(num_worlds=3), specs)
     three, two = Proportion(successes=3, episodes=3), Proportion(successes=2, episodes=2)
     assert evaluation.of_variation("train") == {"left": three, "right": three}
     assert evaluation.of_variation("other") == {"left": two}
@@ -97,13 +97,17 @@ def test_the_tasks_of_one_variation_are_those_that_ran_in_it() -> None:
 def test_expert_usage_is_averaged_over_the_decisions_of_each_task_and_not_over_idle_worlds() -> None:
     """With 3 worlds and 7 episodes some worlds fall idle; their last instruction must not count."""
     specs = (*evaluation_specs("sides", ["right"], 1), *evaluation_specs("sides", ["left"], 6))
-    usage = evaluate(Reader(), SidesWorld(num_worlds=3), specs).expert_usage
+    usage = evaluate_here(Reader(), SidesWorld(num_worlds=3), specs).expert_usage
     assert usage["left"].tolist() == [[1.0, 0.0, 0.0]]
     assert usage["right"].tolist() == [[0.0, 1.0, 0.0]]
 
 
 def test_a_policy_without_experts_has_no_expert_usage() -> None:
-    assert run(BlackFrames(Reader())).expert_usage == {}
+    class Plain(Reader):
+        def act(self, observation: Observation) -> ActionChunk:
+            return replace(super().act(observation), expert_usage=None)
+
+    assert run(Plain()).expert_usage == {}
 
 
 def test_black_frames_leave_a_seeing_policy_at_the_step_limit() -> None:
@@ -135,9 +139,9 @@ def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
 
 def test_films_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ("left", "right"), 3)
-    reference = evaluate(Reader(), SidesWorld(num_worlds=2), specs)
-    blind = evaluate(BlackFrames(Reader()), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
-    filmed = evaluate(Reader(), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
+    reference = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs)
+    blind = evaluate_here(BlackFrames(Reader()), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
+    filmed = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
         "left-train-1000000-failed-step-limit.mp4",
@@ -151,7 +155,7 @@ def test_films_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Pa
 
 
 def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Path) -> None:
-    evaluate(
+    evaluate_here(
         Reader(), SidesWorld(num_worlds=1), evaluation_specs("sides", ["left"], 1), films_per_task=1, films_dir=tmp_path
     )
     path = tmp_path / "left-train-1000000-success.mp4"
@@ -172,10 +176,10 @@ def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Pat
 def test_evaluate_refuses_what_it_cannot_key_run_or_write() -> None:
     specs = evaluation_specs("sides", ["left"], 1)
     with pytest.raises(ValueError, match="specs is empty"):
-        evaluate(Reader(), SidesWorld(1), [])
+        evaluate_here(Reader(), SidesWorld(1), [])
     with pytest.raises(ValueError, match="sides/left/train/1000000"):
-        evaluate(Reader(), SidesWorld(1), [*specs, *specs])
+        evaluate_here(Reader(), SidesWorld(1), [*specs, *specs])
     with pytest.raises(ValueError, match="tasks: left, right, either"):
-        evaluate(Reader(), SidesWorld(1), [EpisodeSpec(suite="sides", task="up", seed=FIRST_EVALUATION_SEED)])
+        evaluate_here(Reader(), SidesWorld(1), [EpisodeSpec(suite="sides", task="up", seed=FIRST_EVALUATION_SEED)])
     with pytest.raises(ValueError, match="films_dir"):
-        evaluate(Reader(), SidesWorld(1), specs, films_per_task=1)
+        evaluate_here(Reader(), SidesWorld(1), specs, films_per_task=1)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from sides_world import Reader, SidesWorld
 
 from agent.eval_info import read_eval_info
-from agent.measure import EvaluationConfig, measure
+from agent.evaluate import FIRST_EVALUATION_SEED, LOST, Proportion
+from agent.measure import EvaluationConfig, Measured, measure
 from agent.run_folder import RunFolder
+from envs.types import EpisodeSpec, Info, Observation
+from rollout.workers import WorkersConfig
+
+
+def reader(workers: int) -> Measured:
+    return Measured(SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
 
 
 def test_controls_run_the_first_variation_beside_the_policys_own_success_there(tmp_path: Path) -> None:
     config = EvaluationConfig(
         episodes_per_task=2, variations=("near", "far"), films_per_task=0, execute_steps=None, num_worlds=2
     )
-    world = SidesWorld(config.num_worlds)
-    evaluation, controls = measure(Reader(), world, ("left", "right"), config, RunFolder(tmp_path))
+    evaluation, controls = measure(reader(workers=0), ("left", "right"), config, RunFolder(tmp_path))
     assert len(evaluation.results) == 8
     assert set(controls) == {"shuffled instructions", "black frames"}
     assert all({r.spec.variation for r in control.results} == {"near"} for control in controls.values())
@@ -28,5 +37,41 @@ def test_controls_run_the_first_variation_beside_the_policys_own_success_there(t
 
 def test_a_single_task_has_nothing_to_shuffle(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=2, films_per_task=0, execute_steps=None, num_worlds=2)
-    _, controls = measure(Reader(), SidesWorld(2), ("left",), config, RunFolder(tmp_path))
+    _, controls = measure(reader(workers=0), ("left",), config, RunFolder(tmp_path))
     assert set(controls) == {"black frames"}
+
+
+def test_workers_measure_the_same_as_this_process(tmp_path: Path) -> None:
+    config = EvaluationConfig(episodes_per_task=3, variations=("near", "far"), execute_steps=1, num_worlds=2)
+
+    def measured(workers: int) -> dict[str, Any]:
+        measure(reader(workers), ("left", "right"), config, RunFolder(tmp_path / str(workers)))
+        info = read_eval_info(tmp_path / str(workers) / "eval_info.json")
+        for name in ("eval_s", "eval_ep_s", "steps_per_s", "frames_per_s"):
+            del info["overall"][name]
+        return info
+
+    assert measured(workers=2) == measured(workers=0)
+    assert len(list((tmp_path / "2" / "films").iterdir())) == 4
+
+
+class Fatal(SidesWorld):
+    """Raises where it should begin the second episode."""
+
+    def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
+        if any(spec.seed == FIRST_EVALUATION_SEED + 1 and spec.task == "left" for spec in specs):
+            raise ValueError("no such table")
+        return super().reset_to(specs, worlds)
+
+
+def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvaluationConfig(episodes_per_task=2, films_per_task=0, execute_steps=None, num_worlds=2)
+    measured = Measured(Fatal, lambda _: Reader(), WorkersConfig(workers=1))
+    evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
+    assert evaluation.failures == {LOST: 1}
+    assert evaluation.success == Proportion(successes=3, episodes=4)
+    assert {r.spec.seed for r in controls["black frames"].results} == {FIRST_EVALUATION_SEED}
+    assert len(controls["shuffled instructions"].results) == 2
+    assert "set aside: sides/left/train/1000001" in capsys.readouterr().out

@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from sides_world import Reader, SidesWorld
+from sides_world import Reader, SidesWorld, evaluate_here
 from torch.utils.tensorboard import SummaryWriter
 
 from agent import report
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
-from agent.evaluate import evaluate, evaluation_specs
+from agent.evaluate import evaluation_specs
 from agent.report import write_report
 from agent.report_curves import MAX_POINTS, Curve, draw_curve, read_curves
 from agent.run_folder import RunFolder, start_run
@@ -78,12 +78,12 @@ def evaluated(root: Path, *, controls: bool = True) -> RunFolder:
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left", "right"], 2, "dim"))
     with run.session(["llamarm", "train", "tiny", "--out", "my run"]):
         with run.phase("evaluate"):
-            evaluation = evaluate(Reader(), world, specs, films_per_task=1, films_dir=run.films)
+            evaluation = evaluate_here(Reader(), world, specs, films_per_task=1, films_dir=run.films)
         blind = {
             "shuffled instructions": ShuffledInstructions(Reader(), evaluation.instructions),
             "black frames": BlackFrames(Reader()),
         }
-        results = {name: evaluate(policy, world, specs) for name, policy in blind.items()} if controls else {}
+        results = {name: evaluate_here(policy, world, specs) for name, policy in blind.items()} if controls else {}
         write_eval_info(run.eval_info, eval_info(evaluation, results))
         with SummaryWriter(run.tensorboard) as log:
             for step in range(30):

@@ -23,7 +23,7 @@ from rollout.workers import Workers, WorkersConfig
 from vla_model.types import ActionChunk
 
 Trouble = Literal["hangs", "holds Python's lock", "raises", "eats memory", "dies"]
-IMPATIENT = WorkersConfig(workers=2, progress_deadline_s=3.0, memory_limit_gb=0.6)
+IMPATIENT = WorkersConfig(workers=2, progress_deadline_s=4.0, memory_limit_gb=0.6)
 
 
 class TroubledWorld(FakeWorld):
@@ -74,7 +74,7 @@ def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_r
         11: "raised",
         17: "memory",
     }
-    assert "no decision for 3 s" in report.set_aside[specs[3]]
+    assert "no decision for 4 s" in report.set_aside[specs[3]]
     assert report.set_aside[specs[11]] == "raised: ValueError: no such table"
     assert "the limit is 0.6 GB" in report.set_aside[specs[17]]
     assert report.by_cause == {"hung": 4, "raised": 4, "memory": 4}
@@ -110,10 +110,10 @@ def make_at_third_try(folder: Path, _: World) -> CountingPolicy:
 
 
 def test_a_worker_that_does_not_get_ready_is_replaced(tmp_path: Path) -> None:
-    config = WorkersConfig(workers=1, start_deadline_s=3.0)
+    config = WorkersConfig(workers=1, start_deadline_s=5.0)
     with Workers(partial(FakeWorld, 2), partial(make_at_third_try, tmp_path), config) as workers:
         assert len(contents(workers.collect([fake_spec(s) for s in (1, 2)]))) == 2
-    assert [death.reason for death in workers.report.deaths] == ["not ready 3 s after its start"] * 2
+    assert [death.reason for death in workers.report.deaths] == ["not ready 5 s after its start"] * 2
     assert "worker 0 (while it started) hung" in workers.report.lines()[1]
 
 

@@ -87,12 +87,12 @@ def test_the_instruction_told_at_the_beginning_decides() -> None:
 def test_worlds_that_never_began_get_zeros() -> None:
     kept, observation = policy(), observe(4)
     begin(kept, [0, 2], observation)
-    actions = kept.act(observation).actions
-    assert not actions[[1, 3]].any()
-    np.testing.assert_allclose(actions[[0, 2]], fresh_actions(observation)[[0, 2]], atol=1e-5)
-    assert kept.expert_usage is not None
-    assert kept.expert_usage.shape == (4, 2, 4)
-    np.testing.assert_allclose(kept.expert_usage.sum(-1), [[1, 1], [0, 0], [1, 1], [0, 0]], atol=1e-6)
+    chunk = kept.act(observation)
+    assert not chunk.actions[[1, 3]].any()
+    np.testing.assert_allclose(chunk.actions[[0, 2]], fresh_actions(observation)[[0, 2]], atol=1e-5)
+    assert chunk.expert_usage is not None
+    assert chunk.expert_usage.shape == (4, 2, 4)
+    np.testing.assert_allclose(chunk.expert_usage.sum(-1), [[1, 1], [0, 0], [1, 1], [0, 0]], atol=1e-6)
 
 
 def test_another_number_of_worlds_forgets_those_that_did_not_begin_again() -> None:
@@ -147,10 +147,6 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
     assert np.abs(other.act(twice).actions - first).max() > 1e-3
 
 
-def test_expert_usage_is_none_before_the_first_act() -> None:
-    assert policy().expert_usage is None
-
-
 def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     acting = policy()
     acting.model.train()
@@ -158,6 +154,25 @@ def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     acting.act(observe(1))
     assert not acting.model.training
     assert all(p.grad is None for p in acting.model.parameters())
+
+
+def test_any_of_its_worlds_can_be_decided_for_in_any_order() -> None:
+    kept, observation = policy(sample=True), observe(4)
+    begin(kept, [0, 1, 2, 3], observation)
+    expected = fresh_actions(observation, sample=True)
+    for worlds in ([2, 0], [3]):
+        some = Observation(
+            frames={name: frames[worlds] for name, frames in observation["frames"].items()},
+            state=observation["state"][worlds],
+            instruction=tuple(observation["instruction"][world] for world in worlds),
+        )
+        chunk = kept.act_in(worlds, some)
+        np.testing.assert_allclose(chunk.actions, expected[worlds], atol=1e-5)
+        assert chunk.expert_usage is not None and chunk.expert_usage.shape == (len(worlds), 2, 4)
+    kept.forget([0, 2, 3])
+    actions = kept.act(observation).actions
+    np.testing.assert_allclose(actions[1], expected[1], atol=1e-5)
+    assert not actions[[0, 2, 3]].any()
 
 
 def test_loaded_weights_act_like_a_policy_made_with_them_and_bear_their_version() -> None:

@@ -1,0 +1,226 @@
+"""One process that decides for many workers: for models too large to copy into each, or a GPU to share.
+
+    worker      RemotePolicy.act(observation)     sends the frames of its worlds and waits
+    server      puts what waits into one batch, as soon as `max_batch_size` worlds wait, or all workers do, or the
+                first has waited `max_wait_ms`; decides, and answers all of them
+    driver      pull(weights) before the workers begin a collect's episodes; forget(worker) when it replaced one
+
+Who waits: a worker, for its answer. Who unblocks it: another worker that fills the batch, or the clock. The server is
+one thread and waits for nobody: while it computes a batch, the requests for the next one come in.
+
+Order rule: an episode is acted by one version. The driver has the server pull only between two collects, when no
+episode runs; a worker learns the version from the answer to `begin`. A server that dies takes the running episodes
+along: the driver starts another and new workers, and tells every unfinished spec again.
+
+State per episode (instruction, random numbers) stays in the server, under an index of its own for each worker's world.
+What a batch consists of does not enter a decision, but for the last bits of floating point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import Observation
+from rollout.weights import Published, UpdatablePolicy, pull
+from vla_model.types import ActionChunk, Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """One process that decides for all workers."""
+
+    max_batch_size: int = 64
+    """Worlds that are decided for at once."""
+    max_wait_ms: float = 10.0
+    """How long the first request of a batch waits for others."""
+    num_gpus: float = 0.0
+    """GPUs that the process occupies, as Ray counts them."""
+
+
+class BatchPolicy(UpdatablePolicy, Protocol):
+    """A policy that can decide for any of its worlds."""
+
+    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """As `act`, for these worlds alone: row i of observation and chunk is world worlds[i]."""
+        ...
+
+    def forget(self, worlds: Iterable[int]) -> None:
+        """These worlds' episodes ended without being heard of."""
+        ...
+
+
+class InferenceServer:
+    """What runs in the process; an asyncio actor of Ray."""
+
+    def __init__(self, make_policy: Callable[[], Policy], config: InferenceConfig, weights: Published | None) -> None:
+        self._policy: Any = make_policy()
+        self._config = config
+        self._index: dict[tuple[str, int], int] = {}
+        """The policy's world for each worker's world."""
+        self._requests: list[_Request] = []
+        self._timer: asyncio.TimerHandle | None = None
+        pull(self._policy, weights)
+
+    async def pull(self, weights: Published) -> None:
+        """Act with these weights; no episode may run."""
+        assert not self._requests, "weights are exchanged between two collects"
+        pull(self._policy, weights)
+
+    async def begin(
+        self, worker: str, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]
+    ) -> int:
+        """Policy.begin in that worker's worlds; returns the version that will act."""
+        mine = [self._index.setdefault((worker, world), self._free_index()) for world in worlds.tolist()]
+        self._policy.begin(np.array(mine, np.int64), instructions, seeds)
+        return self._policy.version
+
+    async def act(self, worker: str, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """Policy.act in that worker's worlds, all of which began: row i of everything is worlds[i]."""
+        loop = asyncio.get_running_loop()
+        request = _Request(worker, [self._index[worker, world] for world in worlds], observation, loop.create_future())
+        self._requests.append(request)
+        everyone = {worker for worker, _ in self._index} == {request.worker for request in self._requests}
+        if everyone or sum(len(request.worlds) for request in self._requests) >= self._config.max_batch_size:
+            self._decide()
+        elif self._timer is None:
+            self._timer = loop.call_later(self._config.max_wait_ms / 1000, self._decide)
+        return await request.answer
+
+    async def forget(self, worker: str) -> None:
+        """That worker is gone, with whatever it asked."""
+        self._requests = [request for request in self._requests if request.worker != worker]
+        gone = [key for key in self._index if key[0] == worker]
+        self._policy.forget([self._index.pop(key) for key in gone])
+
+    async def ready(self) -> None:
+        """Answered once the policy is there."""
+
+    def _free_index(self) -> int:
+        taken = set(self._index.values())
+        return next(i for i in range(len(taken) + 1) if i not in taken)
+
+    def _decide(self) -> None:
+        """Answer the oldest requests, as many as a batch holds and at least one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sizes = np.cumsum([len(request.worlds) for request in self._requests])
+        count = max(1, int((sizes <= self._config.max_batch_size).sum()))
+        batch, self._requests = self._requests[:count], self._requests[count:]
+        if not batch:
+            return
+        try:
+            chunk = self._policy.act_in(
+                [world for request in batch for world in request.worlds],
+                _joined([request.observation for request in batch]),
+            )
+        except Exception as error:  # whoever asked must hear of it, and this process must go on
+            for request in batch:
+                request.answer.set_exception(error)
+            return
+        first = 0
+        for request in batch:
+            rows = slice(first, first := first + len(request.worlds))
+            request.answer.set_result(
+                ActionChunk(
+                    actions=chunk.actions[rows],
+                    expert_usage=None if chunk.expert_usage is None else chunk.expert_usage[rows],
+                )
+            )
+        if self._requests:
+            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
+
+
+@dataclass
+class _Request:
+    worker: str
+    worlds: list[int]
+    """The policy's."""
+    observation: Observation
+    answer: asyncio.Future[ActionChunk]
+
+
+def start_server(
+    make_policy: Callable[[], Policy],
+    config: InferenceConfig,
+    weights: Published | None,
+    *,
+    environment: Mapping[str, str],
+    deadline_s: float,
+) -> Any:
+    """Ray's handle of a server that is ready.
+
+    Raises:
+        RuntimeError: it could not make its policy, or not in time.
+    """
+    import ray
+
+    actor = ray.remote(num_cpus=0, num_gpus=config.num_gpus, runtime_env={"env_vars": dict(environment)})
+    server = actor(InferenceServer).remote(make_policy, config, weights)
+    try:
+        ray.get(server.ready.remote(), timeout=deadline_s)
+    except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+        raise RuntimeError("the inference process could not make its policy") from error
+    return server
+
+
+class RemotePolicy:
+    """Policy of vla_model/types.py that asks a server."""
+
+    def __init__(self, server: Any, worker: str) -> None:
+        self.version = -1
+        self._server = server
+        self._worker = worker
+        self._begun: set[int] = set()
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        import ray
+
+        version = ray.get(self._server.begin.remote(self._worker, worlds, instructions, seeds))
+        if version != self.version:
+            self._begun.clear()
+        self.version = version
+        self._begun.update(worlds.tolist())
+
+    def act(self, observation: Observation) -> ActionChunk:
+        import ray
+
+        worlds = sorted(self._begun)
+        chunk = ray.get(self._server.act.remote(self._worker, worlds, _rows(observation, worlds)))
+        num_worlds = len(observation["state"])
+        return ActionChunk(
+            actions=_spread(chunk.actions, worlds, num_worlds),
+            expert_usage=None if chunk.expert_usage is None else _spread(chunk.expert_usage, worlds, num_worlds),
+        )
+
+
+def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
+    rows = list(worlds)
+    return Observation(
+        frames={camera: frames[rows] for camera, frames in observation["frames"].items()},
+        state=observation["state"][rows],
+        instruction=tuple(observation["instruction"][world] for world in rows),
+    )
+
+
+def _joined(observations: Sequence[Observation]) -> Observation:
+    return Observation(
+        frames={
+            camera: np.concatenate([o["frames"][camera] for o in observations]) for camera in observations[0]["frames"]
+        },
+        state=np.concatenate([o["state"] for o in observations]),
+        instruction=tuple(text for o in observations for text in o["instruction"]),
+    )
+
+
+def _spread(rows: NDArray[np.float32], worlds: Sequence[int], num_worlds: int) -> NDArray[np.float32]:
+    """Zeros for the worlds in which no episode began."""
+    spread = np.zeros((num_worlds, *rows.shape[1:]), np.float32)
+    spread[list(worlds)] = rows
+    return spread
