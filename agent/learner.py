@@ -1,30 +1,26 @@
 """The learner: the only place where an optimiser steps.
 
-    batch -> T parts -> T threads, each with one core: loss and gradient of its part -> mean -> clip -> AdamW -> EMA
-
-Two threads with a core each beat one operation split over two cores by far at these sizes. Threads share the weights;
-each asks autograd for its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
+    batch -> gradient, the mean over the batch's parts (agent/gradients.py) -> clip -> AdamW -> EMA
 
 The policy that acts is the exponential moving average of the weights (Polyak & Juditsky 1992), whose decay warms up.
 Nothing here is random, so an update is a function of the state and the batch, and an interrupted run continues to the
-same numbers.
+same numbers. Among several processes each takes the same step: they hold the same weights and the same gradient.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from vla_model.precision import native_dtype
+from agent.gradients import Loss, M, Processes, Splittable, Threads
+from agent.run_folder import HOW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +37,27 @@ class LearnerConfig:
     """On matrices only."""
     max_grad_norm: float = 1.0
     ema_decay: float = 0.998
-    num_threads: int = 2
-    """Parts of a batch that are computed side by side. Changes rounding, not meaning."""
+    num_parts: int = 2
+    """A batch's loss is the mean of the losses of this many interleaved parts, which are computed side by side. A term
+    that averages over what a part happens to hold (actions before the episode's end, things in sight, the experts'
+    shares of the tokens) is thereby a little different from its value on the whole batch."""
+    num_processes: int = field(default=1, metadata=HOW)
+    """That share the parts, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
+    this process and computes each part in a thread."""
 
 
-class Splittable(Protocol):
-    """A batch that can be computed in parts."""
+def check_shares(config: LearnerConfig) -> None:
+    """Whether the processes get equal shares of the batch and whole parts.
 
-    def part(self, index: int, count: int) -> Self:
-        """The index-th of `count` parts."""
-        ...
-
-
-M = TypeVar("M", bound=nn.Module)
-B = TypeVar("B", bound=Splittable)
+    Raises:
+        ValueError: they do not.
+    """
+    count = config.num_processes
+    if count < 1 or config.num_parts % count or (count > 1 and config.batch_size % count):
+        raise ValueError(
+            "the learner's num_processes must be at least 1 and divide num_parts and batch_size, "
+            f"got {count}, {config.num_parts} and {config.batch_size}"
+        )
 
 
 class Learner(Generic[M]):
@@ -75,13 +78,15 @@ class Learner(Generic[M]):
             betas=(0.9, 0.98),
             fused=True,
         )
-        self._dtype = native_dtype(next(model.parameters()).device)
-        self._threads = ThreadPoolExecutor(
-            config.num_threads, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        gradients = Threads if config.num_processes == 1 else Processes
+        self._gradients = gradients(model, self._parameters, config.num_parts)
 
-    def update(self, batch: B, loss: Callable[[M, B], tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    def update(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
         """One step on the mean loss of the batch's parts.
+
+        Args:
+            batch: among several processes, this one's share of it: batch.part(rank, num_processes).
+            loss: of a part.
 
         Returns:
             The loss's metrics, "learner/grad_norm" before clipping and "learner/learning_rate".
@@ -90,11 +95,7 @@ class Learner(Generic[M]):
             FloatingPointError: the gradient is not finite; nothing was changed.
         """
         self.model.train()
-        count = self.config.num_threads
-        futures = [self._threads.submit(self._gradients, batch.part(i, count), loss) for i in range(count)]
-        parts = [future.result() for future in futures]
-        for parameter, *gradients in zip(self._parameters, *(gradients for gradients, _ in parts), strict=True):
-            parameter.grad = torch.stack(gradients).mean(0) if count > 1 else gradients[0]
+        metrics = self._gradients(batch, loss)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
@@ -106,7 +107,6 @@ class Learner(Generic[M]):
         self._optimizer.zero_grad()
         self.num_updates_done += 1
         self._move_average()
-        metrics = {name: float(sum(m[name] for _, m in parts) / count) for name in parts[0][1]}
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
 
     def save(self, folder: Path) -> None:
@@ -140,17 +140,8 @@ class Learner(Generic[M]):
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown()
-
-    def _gradients(
-        self, batch: B, loss: Callable[[M, B], tuple[Tensor, dict[str, Tensor]]]
-    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        # Autocast's cache of converted weights is one for all threads: with it, what a thread finds there, and so the
-        # order of its sums, would depend on the other's timing.
-        with torch.autocast("cpu", self._dtype, self._dtype != torch.float32, cache_enabled=False):
-            value, metrics = loss(self.model, batch)
-        return torch.autograd.grad(value, self._parameters, materialize_grads=True), metrics
+        """End what computes gradients."""
+        self._gradients.close()
 
     @torch.no_grad()
     def _move_average(self) -> None:

@@ -8,7 +8,8 @@
     eval_info.json  the latest evaluation
     report.html     the report
 
-A folder holds one run. A run has one config: resuming with another is refused, with the differences named.
+A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
+marked HOW may change.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,6 +49,8 @@ PACKAGES = (
     "opencv-python-headless",
 )
 """Those whose version can change a number."""
+HOW = {"how": True}
+"""Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
 
@@ -158,10 +161,15 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     if resume:
         if not folder.record_file.exists():
             raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
-        there = folder.record["config"]
-        changes = [f"{key} was {old!r}, now {new!r}" for key, old, new in _differences(there, asked, prefix="")]
+        record, may_change = folder.record, _fields_of_how(config, prefix="")
+        changes = [
+            f"{key} was {old!r}, now {new!r}"
+            for key, old, new in _differences(record["config"], asked, prefix="")
+            if key not in may_change
+        ]
         if changes:
             raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
+        _write_json(folder.record_file, record | {"config": asked})
         return folder
     if folder.record_file.exists():
         raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
@@ -254,6 +262,18 @@ def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str
             yield from _differences(old.get(key), new.get(key), prefix=f"{prefix}.{key}" if prefix else key)
     elif old != new:
         yield prefix, old, new
+
+
+def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
+    """Dotted names of the fields marked HOW."""
+    names = set()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.metadata == HOW:
+            names.add(prefix + field.name)
+        elif is_dataclass(value) and not isinstance(value, type):
+            names |= _fields_of_how(value, prefix=f"{prefix}{field.name}.")
+    return names
 
 
 def _to_json(value: object) -> str:

@@ -68,15 +68,42 @@ class SFTBatch:
             normalised_localization=self.normalised_localization[rows],
         )
 
+    def to(self, device: torch.device) -> SFTBatch:
+        return SFTBatch(
+            inputs=self.inputs.to(device),
+            actions=self.actions.to(device),
+            mask=self.mask.to(device),
+            localization=self.localization.to(device),
+            normalised_localization=self.normalised_localization.to(device),
+        )
+
 
 class SFTEncoder:
     """Turns rows of a dataset into augmented batches for the model; each sentence is tokenised once."""
 
-    def __init__(self, processor: Processor, instructions: list[str], config: VLAConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        instructions: list[str],
+        config: VLAConfig,
+        *,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """
+        Args:
+            processor: of the model.
+            instructions: which a Batch names by position.
+            config: of the model.
+            seed: of the augmentation.
+            part: (index, count) if the batches are one of `count` interleaved parts of equal size; it is augmented as
+                within the whole.
+        """
         self._processor = processor
         self._ids, self._mask = processor.encode_instructions(instructions)
         self._config = config
         self._seed = seed
+        self._part = part
 
     def __call__(self, batch: Batch, update: int) -> SFTBatch:
         """The batch of that update; its augmentation is drawn from (seed, update) alone."""
@@ -84,14 +111,17 @@ class SFTEncoder:
         rows = torch.from_numpy(batch.instruction_id)
         state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        index, count = self._part
+        shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
+        light = draw_light(self._config, len(rows) * count, generator)
         return SFTBatch(
             inputs=ModelInputs(
                 frames=processor.encode_frames(batch.frames),
                 state=processor.encode_state(batch.state),
                 instruction_ids=self._ids[rows],
                 instruction_mask=self._mask[rows],
-                shift_px=draw_shifts(self._config, len(rows), generator),
-                light=draw_light(self._config, len(rows), generator),
+                shift_px={name: shift[index::count] for name, shift in shifts.items()},
+                light=None if light is None else light[index::count],
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),

@@ -147,7 +147,7 @@ class TrainingData:
 
     def gather(self, rows: NDArray[np.int64], chunk_length: int) -> Batch:
         """These rows as a batch; rows of one dataset stand together, otherwise in the given order."""
-        rows = rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]
+        rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
         bounds = np.searchsorted(self._dataset[episode], np.arange(len(self._datasets) + 1)).tolist()
         parts = [slice(a, b) for a, b in pairwise(bounds)]
@@ -169,12 +169,29 @@ class TrainingData:
         )
 
     def batches(
-        self, batch_size: int, chunk_length: int, *, seed: int, start_step: int = 0, prefetch: int = 4
+        self,
+        batch_size: int,
+        chunk_length: int,
+        *,
+        seed: int,
+        start_step: int = 0,
+        prefetch: int = 4,
+        part: tuple[int, int] = (0, 1),
     ) -> BatchStream:
-        """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread."""
-        return BatchStream(
-            lambda step: self.gather(self.rows_at(step, batch_size, seed), chunk_length), start_step, prefetch
-        )
+        """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
+
+        With part = (index, count), rows index, index + count, ... of each of them.
+        """
+        index, count = part
+
+        def make(step: int) -> Batch:
+            rows = self._by_dataset(self.rows_at(step, batch_size, seed))
+            return self.gather(rows[index::count], chunk_length)
+
+        return BatchStream(make, start_step, prefetch)
+
+    def _by_dataset(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]
 
 
 class BatchStream(Iterator[Batch]):

@@ -53,7 +53,7 @@ def weights(learner: Learner[Line]) -> list[Tensor]:
 
 
 def test_two_threads_take_the_same_step_as_one_pass_over_the_whole_batch() -> None:
-    learners = [Learner(Line(), LearnerConfig(**{**CONFIG.__dict__, "num_threads": n})) for n in (1, 2)]
+    learners = [Learner(Line(), LearnerConfig(**{**CONFIG.__dict__, "num_parts": n})) for n in (1, 2)]
     for learner in learners:
         for update in range(3):
             learner.update(points(update), squared_error)

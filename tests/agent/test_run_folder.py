@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.run_folder import git_state, open_run, policy_folder, start_run, versions
+from agent.run_folder import HOW, git_state, open_run, policy_folder, start_run, versions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
     learning_rate: float = 1e-3
+    num_threads: int = field(default=1, metadata=HOW)
     betas: tuple[float, float] = (0.9, 0.95)
 
 
@@ -32,7 +33,7 @@ def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
         "tasks": ["lift", "stack"],
         "weights": "weights",
         "seed": 0,
-        "optimiser": {"learning_rate": 1e-3, "betas": [0.9, 0.95]},
+        "optimiser": {"learning_rate": 1e-3, "num_threads": 1, "betas": [0.9, 0.95]},
     }
     assert open_run(tmp_path / "run") == run
 
@@ -55,6 +56,12 @@ def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -
     other = replace(Config(), optimiser=Optimiser(learning_rate=0.1), seed=1)
     with pytest.raises(ValueError, match=r"optimiser\.learning_rate was 0\.001, now 0\.1; seed was 0, now 1"):
         start_run(tmp_path / "run", other, resume=True)
+
+
+def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", Config())
+    resumed = start_run(tmp_path / "run", replace(Config(), optimiser=Optimiser(num_threads=2)), resume=True)
+    assert resumed.record["config"]["optimiser"]["num_threads"] == 2
 
 
 def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""The gradient of a batch: the mean over its parts of the gradient of each part's loss.
+
+    Threads     batch -> P parts -> P threads, each with one core -> mean
+    Processes   each of n processes: its share of the batch -> P / n parts, one after the other -> mean over processes
+
+Row i of a batch is in part i % P, and in the share of process i % n, so both compute the same P parts. What is left to
+differ is the order of sums. Either leaves the mean in every parameter's .grad, zeros where the loss does not depend on
+it, and returns the mean of what the loss reports.
+
+Two threads with a core each beat one operation split over two cores by far at these sizes. Threads share the weights;
+each asks autograd for its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
+
+Processes use torch's DistributedDataParallel, which sums over processes while it is still differentiating. It allows
+one differentiation at a time, so a process's parts follow each other; before the last it only accumulates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import all_reduce, get_world_size
+from torch.nn.parallel import DistributedDataParallel
+
+from vla_model.precision import native_dtype
+
+
+class Splittable(Protocol):
+    """A batch that can be computed in parts."""
+
+    def part(self, index: int, count: int) -> Self:
+        """The index-th of `count` interleaved parts."""
+        ...
+
+
+M = TypeVar("M", bound=nn.Module)
+Loss = Callable[[M, Any], tuple[Tensor, dict[str, Tensor]]]
+"""(model, Splittable) -> what to differentiate, and what to report: scalars."""
+
+
+class _Objective(nn.Module, Generic[M]):
+    """A loss as the output of a module, in the number format of the model's device."""
+
+    def __init__(self, model: M) -> None:
+        super().__init__()
+        self.model = model
+        self._device = next(model.parameters()).device
+        self._dtype = native_dtype(self._device)
+
+    def forward(self, loss: Loss[M], part: Splittable) -> tuple[Tensor, dict[str, Tensor]]:
+        # Autocast's cache of converted weights is one for all threads: with it, what a thread finds there, and so the
+        # order of its sums, would depend on the other's timing.
+        with torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32, cache_enabled=False):
+            return loss(self.model, part)
+
+
+class Threads(Generic[M]):
+    """Gradients computed in threads of this process."""
+
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
+        self._objective = _Objective(model)
+        self._parameters = parameters
+        self._num_parts = num_parts
+        self._threads = ThreadPoolExecutor(
+            num_parts, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
+        count = self._num_parts
+        futures = [self._threads.submit(self._gradients, batch.part(i, count), loss) for i in range(count)]
+        parts = [future.result() for future in futures]
+        for parameter, *gradients in zip(self._parameters, *(gradients for gradients, _ in parts), strict=True):
+            parameter.grad = torch.stack(gradients).mean(0) if count > 1 else gradients[0]
+        return {name: float(sum(m[name] for _, m in parts) / count) for name in parts[0][1]}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown()
+
+    def _gradients(self, part: Splittable, loss: Loss[M]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        value, metrics = self._objective(loss, part)
+        return torch.autograd.grad(value, self._parameters, materialize_grads=True), metrics
+
+
+class Processes(Generic[M]):
+    """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
+
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
+        """All processes do this together; they go on with rank 0's weights."""
+        self._parameters = parameters
+        self._num_parts = num_parts
+        # A world without labels leaves the localization heads unused.
+        self._objective = DistributedDataParallel(_Objective(model), find_unused_parameters=True)
+
+    def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
+        count = self._num_parts // get_world_size()
+        reports: list[dict[str, Tensor]] = []
+        for i in range(count):
+            with self._objective.no_sync() if i < count - 1 else nullcontext():
+                value, metrics = self._objective(loss, share.part(i, count))
+                (value / count).backward()
+            reports.append(metrics)
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        sums = torch.stack([torch.stack([metrics[name] for metrics in reports]).sum() for name in reports[0]])
+        all_reduce(sums)
+        return dict(zip(reports[0], (sums / self._num_parts).tolist(), strict=True))
+
+    def close(self) -> None:
+        """The group belongs to who made it."""
