@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.distributed_c10d import broadcast, destroy_process_group, init_process_group
 
-from rollout.worker_process import start_ray
+from rollout.worker_handle import start_ray
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
