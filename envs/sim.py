@@ -39,8 +39,8 @@ class Simulator(Protocol):
         """Advance n simulations; the others hold still.
 
         Returns:
-            Which of the n went bad (numbers non-finite or exploding), bool [n]. Those are put back to where they last
-            were sound, so that nobody reads or draws bad numbers.
+            Which of the n went bad (numbers non-finite or exploding, or more constraints than there is room for), bool
+            [n]. Those are put back to where they last were sound, so that nobody reads or draws bad numbers.
         """
         ...
 

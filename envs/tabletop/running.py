@@ -45,7 +45,7 @@ class Running:
     def by_task(self, worlds: NDArray[np.int64]) -> Iterator[tuple[Task, NDArray[np.int64]]]:
         """Every task that some of these worlds run, and its rows in `worlds`."""
         tasks = self._task[worlds]
-        for index in np.unique(tasks).tolist():
+        for index in sorted(set(tasks.tolist())):
             yield _TASKS[index], np.flatnonzero(tasks == index)
 
     def count_step(

@@ -277,7 +277,8 @@ class TabletopWorld(World):
             return
         everything = read_view(self.sim.field, self.drawn, self.scene, self.sim.on_device(worlds))
         for task, rows in self._running.by_task(worlds):
-            yield task, rows, everything.part(self.sim.on_device(rows))
+            alone = len(rows) == len(worlds)
+            yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
 
     def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array]:
         """Bring the observed state and the labels up to date; returns who succeeded and who failed for good, [n]."""

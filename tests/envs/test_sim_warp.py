@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import mujoco_warp
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tables import BLIND, begin, busy_actions, spec
 from envs.arrays import to_numpy
 from envs.make import make_world
 from envs.sim_warp import WarpSim
-from envs.tabletop.world import TabletopWorld
+from envs.tabletop.world import SUBSTEPS, TabletopWorld
 from envs.types import ChunkResult
 from envs.world import observation_space
 
@@ -32,7 +33,7 @@ def world() -> Iterator[TabletopWorld]:
 
 def bits(world: TabletopWorld, worlds: list[int]) -> dict[str, torch.Tensor]:
     """All that the physics of these worlds goes on from, and what they show."""
-    state = {name: values[worlds].clone() for name, values in world.sim._state.items()}
+    state = {name: values[worlds].clone() for name, values in world.sim.state.items()}
     frames = {f"frames {name}": frames.clone() for name, frames in world.sim.render(worlds).items()}
     return state | frames | {"observed": world._state[worlds].clone()}
 
@@ -116,6 +117,22 @@ def test_broken_physics_ends_its_own_world_only(world: TabletopWorld) -> None:
             assert torch.equal(frames[VICTIM], broken[1].observation["frames"][camera][VICTIM])
     for ours, theirs in zip(run(world, {}), sound, strict=True):
         assert torch.equal(ours.states, theirs.states), "a broken world begins its next episode like any other"
+
+
+def test_a_graph_gives_what_its_launches_give_one_by_one(world: TabletopWorld) -> None:
+    begin(world, SPECS)
+    sim, actions = world.sim, busy_actions(3, 8)
+    for step in range(8):
+        world.step_chunk(actions[:, step : step + 1])
+        before = {name: values.clone() for name, values in sim.state.items()}
+        sim.launch_steps(SUBSTEPS)
+        as_graph = {name: values.clone() for name, values in sim.state.items()}
+        for name, values in before.items():
+            sim.state[name].copy_(values)
+        for _ in range(SUBSTEPS):
+            mujoco_warp.step(sim._model, sim._data)
+        assert_same(as_graph, sim.state)
+        assert not torch.equal(before["qpos"], as_graph["qpos"])
 
 
 def test_torch_and_numpy_actions_do_the_same(world: TabletopWorld) -> None:

@@ -18,8 +18,8 @@ from rollout.types import Trajectory
 SPECS = [EpisodeSpec(suite="tabletop", task=task, seed=seed) for task in ("reach", "push") for seed in (1, 2, 3)]
 
 
-def demonstrate(num_worlds: int, specs: list[EpisodeSpec]) -> dict[str, Trajectory]:
-    with closing(make_world("tabletop", num_worlds)) as world:
+def demonstrate(num_worlds: int, specs: list[EpisodeSpec], device: str = "cpu") -> dict[str, Trajectory]:
+    with closing(make_world("tabletop", num_worlds, device)) as world:
         return {t.spec.id: t for t in collect(ExpertPolicy(world, noise_std=0.2), world, specs)}
 
 
@@ -65,3 +65,20 @@ def test_a_stored_episode_replays_to_the_same_frames_states_and_outcome(tmp_path
             observation = result.observation
             assert result.done[0] == (step == len(executed) - 1)
             assert result.success[0] == (result.done[0] and original.success)
+
+
+def test_worlds_on_warp_are_recorded_in_numpy_like_those_on_the_cpu() -> None:
+    specs = [spec for spec in SPECS if spec.task == "reach"][:2]
+    cpu, warp = demonstrate(2, specs), demonstrate(2, specs, device="warp")
+    for spec_id, expected in cpu.items():
+        t = warp[spec_id]
+        assert (t.instruction, t.success, t.num_steps) == (expected.instruction, expected.success, expected.num_steps)
+        assert t.success
+        for name in ("state", "action", "label", "localization", "reward"):
+            ours, theirs = getattr(t, name), getattr(expected, name)
+            assert isinstance(ours, np.ndarray)
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_allclose(ours, theirs, atol=1e-3, err_msg=f"{spec_id} {name}")
+        for camera, frames in expected.frames.items():
+            assert t.frames[camera].dtype == np.uint8
+            assert np.abs(t.frames[camera].astype(int) - frames).mean() < 5
