@@ -75,8 +75,9 @@ def start_ray(address: str | None = None) -> bool:
     if not ray.is_initialized():
         # Ray's own 15 gives way to all else on the machine, and a worker that starves looks like a hung one.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        local = {"num_cpus": 1, "include_dashboard": False} if ours else {"address": address}
-        ray.init(log_to_driver=False, logging_level="ERROR", **local)
+        # "local" starts a Ray; without an address, Ray joins whichever cluster was last started on the machine.
+        local = {"address": "local", "num_cpus": 1, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
     return ours
 
 
