@@ -78,6 +78,17 @@ class Processor:
         self.tokenizer = tokenizer
         self.tokenizer.enable_padding(length=instruction_length, pad_id=0, pad_token="<pad>")
         self.tokenizer.enable_truncation(instruction_length)
+        self._remember_tokens()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what `_tokens_of` remembers: a policy is sent to other processes."""
+        return {name: value for name, value in self.__dict__.items() if name != "_tokens_of"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remember_tokens()
+
+    def _remember_tokens(self) -> None:
         # The same few sentences come at every decision of an episode and every epoch of a training.
         self._tokens_of = functools.lru_cache(maxsize=4096)(self._tokenise)
 
