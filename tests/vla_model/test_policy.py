@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ def test_an_observation_of_tensors_gives_the_same_actions_as_a_tensor() -> None:
     assert isinstance(actions, torch.Tensor)
     assert actions.dtype == torch.float32
     np.testing.assert_array_equal(actions.numpy(), fresh_actions(seen))
+
+
+def test_a_policy_that_was_sent_to_another_process_acts_like_the_one_that_stayed() -> None:
+    stayed, observation = policy(), observe(3)
+    begin(stayed, [0, 1, 2], observation)
+    sent = pickle.loads(pickle.dumps(policy()))  # noqa: S301  as Ray does between our own processes
+    begin(sent, [0, 1, 2], observation)
+    np.testing.assert_array_equal(sent.act(observation).actions, stayed.act(observation).actions)
 
 
 def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
