@@ -1,0 +1,374 @@
+"""How fast rollouts are: our workers against gymnasium's vector environments and against a bare MuJoCo loop.
+
+    python -m benchmarks.rollout --out docs/results/rollout
+
+All contenders run the task `pick_place` with two cameras of 96 x 96 pixels and uniformly random actions:
+
+    bare loop         recorded control signals into `mj_step`, then the frames that a policy would see: the limit.
+                      One process, or two side by side
+    ours              `rollout.workers.Workers` of 1 and 2 processes: trajectories in the driver, resets included
+    SyncVectorEnv     gymnasium's, over the single environment `envs.tabletop.env.TabletopEnv`: one process
+    AsyncVectorEnv    the same with a process per environment and shared memory, as many as serve it best
+
+gymnasium's interface executes one action at a time and renders after each, whatever a policy plans ahead; ours executes
+a chunk and renders at its end. Rates are control steps of all worlds per second of wall-clock. Contenders take turns,
+`repeats` times, so that all see the same machine; ratios are medians of the ratios within one turn.
+
+Shape letters: N worlds, k actions of a chunk, A action dims.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import mujoco
+import numpy as np
+import psutil
+import torch
+import tyro
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+from rich.progress import track
+
+from agent.run_folder import machine
+from benchmarks.world import BareLoop, Tick, record
+from envs.tabletop.env import TabletopEnv
+from envs.tabletop.world import TabletopConfig, TabletopWorld
+from envs.types import CameraSpec, EpisodeSpec, Observation
+from envs.world import World
+from rollout.worker_handle import start_ray
+from rollout.workers import Workers, WorkersConfig
+from vla_model.config import nano
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.precision import native_dtype
+from vla_model.processor import Processor
+from vla_model.types import ActionChunk
+
+TASK = "pick_place"
+CONFIG = TabletopConfig(cameras=tuple(CameraSpec(name=name, height=96, width=96) for name in ("front", "wrist")))
+Rates = dict[str, list[float]]
+"""{contender: steps/s of every turn}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    num_worlds: int = 32
+    """In each process of ours and of the bare loop."""
+    rounds: int = 4
+    """Episodes of every world, per measurement of ours."""
+    bare_steps: int = 240
+    """Control steps of every world, per measurement of the bare loop."""
+    gym_envs: tuple[int, ...] = (2, 8)
+    """Numbers of environments to try in AsyncVectorEnv; the best is quoted."""
+    gym_steps: int = 240
+    """Control steps of all environments together, times ten, per measurement of gymnasium's."""
+    repeats: int = 5
+    out: Path | None = None
+    """Where to write the table (.md) and the picture (.png)."""
+
+
+class RandomPolicy:
+    """Uniformly random chunks of k actions, drawn from each episode's seed; its version is its process."""
+
+    def __init__(self, num_worlds: int, chunk: int) -> None:
+        self.version = os.getpid()
+        self._generators = [np.random.default_rng(0) for _ in range(num_worlds)]
+        self._shape = (chunk, 7)
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        for world, seed in zip(worlds.tolist(), seeds, strict=True):
+            self._generators[world] = np.random.default_rng(seed)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        drawn = [generator.uniform(-1, 1, self._shape) for generator in self._generators]
+        return ActionChunk(actions=np.array(drawn, np.float32))
+
+
+def make_world(num_worlds: int) -> TabletopWorld:
+    """What every contender runs."""
+    return TabletopWorld(num_worlds, CONFIG)
+
+
+def random_policy(chunk: int, world: World) -> RandomPolicy:
+    """For Workers, which make it where its world is."""
+    return RandomPolicy(world.num_envs, chunk)
+
+
+def nano_policy(world: World) -> VLAPolicy:
+    """Weights that learned nothing cost what trained ones cost."""
+    torch.manual_seed(0)
+    spec = world.world_spec
+    vectors = {"observation.state": spec.state, "action": spec.action, "label.localization": spec.localization}
+    statistics = {name: {"mean": [0.0] * v.size, "std": [1.0] * v.size} for name, v in vectors.items()}
+    return VLAPolicy(VLA(nano(spec)).eval(), Processor.from_statistics(spec, statistics))
+
+
+def episodes(count: int) -> list[EpisodeSpec]:
+    """The first `count` of the task."""
+    return [EpisodeSpec(suite="tabletop", task=TASK, seed=seed) for seed in range(count)]
+
+
+def bare_rate(chunk: int, options: Options, barrier: Any = None) -> float:
+    """Steps/s of one bare loop, which begins when all of the barrier are ready."""
+    world, ticks = make_world(options.num_worlds), list[Tick]()
+    policy = random_policy(chunk, world)
+    specs = episodes(options.num_worlds)
+    observation, _ = world.reset_to(specs, range(options.num_worlds))
+    policy.begin(np.arange(options.num_worlds), observation["instruction"], tuple(spec.seed for spec in specs))
+    bare = BareLoop(world)
+    bare.take_over(list(range(options.num_worlds)))
+    record(world, ticks)
+    recorded: list[list[Tick]] = []
+    while not world.step_chunk(policy.act(observation).actions).done.any():
+        recorded.append(ticks.copy())
+        ticks.clear()
+    beginning = [(data.qpos.copy(), data.qvel.copy()) for data in bare.datas]
+    bare.draw([0])  # makes the OpenGL context
+    if barrier is not None:
+        barrier.wait()
+    began_s, done = time.perf_counter(), 0
+    while done < options.bare_steps:
+        for data, (qpos, qvel) in zip(bare.datas, beginning, strict=True):
+            data.qpos[:], data.qvel[:] = qpos, qvel
+        for chunk_ticks in recorded:
+            bare.step(chunk_ticks)
+            bare.draw(list(range(options.num_worlds)))
+            done += chunk
+    return done * options.num_worlds / (time.perf_counter() - began_s)
+
+
+def bare_rates(chunk: int, options: Options, processes: int) -> float:
+    """Steps/s of that many bare loops side by side, added up."""
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        barrier: Any = manager.Barrier(processes)
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return sum(pool.map(partial(bare_rate, options=options, barrier=barrier), [chunk] * processes))
+
+
+class Ours:
+    """Workers that stay up between measurements, as they do between two iterations of a learner."""
+
+    def __init__(self, options: Options, num_workers: int, make_policy: Callable[[World], Any]) -> None:
+        self._workers = Workers(
+            partial(make_world, options.num_worlds), make_policy, WorkersConfig(workers=num_workers)
+        )
+        self._specs = episodes(options.rounds * options.num_worlds * num_workers)
+        self.rate()  # starts the processes, and makes their OpenGL contexts
+
+    def rate(self) -> float:
+        """Steps/s from the call to the last trajectory."""
+        began_s = time.perf_counter()
+        steps = sum(trajectory.num_steps for trajectory in self._workers.collect(self._specs))
+        return steps / (time.perf_counter() - began_s)
+
+    def close(self) -> None:
+        self._workers.close()
+
+
+def start_and_restart_s() -> tuple[float, float]:
+    """Seconds from nothing but Ray to a first trajectory, and from a worker's death to its successor's first one."""
+    with Workers(partial(make_world, 1), partial(random_policy, 8), WorkersConfig(workers=1)) as workers:
+        start_ray()
+        began_s, killed = time.perf_counter(), 0
+        for trajectory in workers.collect(episodes(1000)):
+            now_s = time.perf_counter()
+            if not killed:
+                start_s, killed = now_s - began_s, trajectory.policy_version
+                os.kill(killed, signal.SIGKILL)
+                began_s = time.perf_counter()
+            elif trajectory.policy_version != killed:  # those that it had sent before may still come
+                return start_s, now_s - began_s
+    raise RuntimeError("the killed worker has no successor")
+
+
+class Gym:
+    """One of gymnasium's vector environments over the single environment."""
+
+    def __init__(self, kind: type[SyncVectorEnv[Any, Any, Any] | AsyncVectorEnv[Any, Any, Any]], num_envs: int) -> None:
+        self._envs: VectorEnv[Any, Any, Any] = kind([partial(TabletopEnv, TASK, config=CONFIG)] * num_envs)
+        self._envs.action_space.seed(0)
+        self._envs.reset(seed=0)
+
+    def rate(self, num_steps: int) -> float:
+        """Steps/s of all environments together over about `num_steps` of them."""
+        rounds = num_steps // self._envs.num_envs
+        began_s = time.perf_counter()
+        for _ in range(rounds):
+            self._envs.step(self._envs.action_space.sample())
+        return rounds * self._envs.num_envs / (time.perf_counter() - began_s)
+
+    def close(self) -> None:
+        self._envs.close()
+
+
+def inference_s(num_worlds: int) -> float:
+    """Median seconds of one bare forward pass of `nano` for all worlds, their instructions read before."""
+    world = make_world(num_worlds)
+    observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
+    policy = nano_policy(world)
+    dtype = native_dtype(torch.device("cpu"))
+    spent_s = []
+    with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
+        inputs = policy.processor.encode(observation)
+        prefix = policy.model.read(inputs)
+        for _ in range(12):
+            began_s = time.perf_counter()
+            policy.model(inputs, prefix)
+            spent_s.append(time.perf_counter() - began_s)
+    return float(np.median(spent_s[2:]))
+
+
+def resident_mb(num_worlds: int) -> float:
+    """Memory of this process once that many worlds have stepped and drawn."""
+    world = make_world(num_worlds)
+    observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
+    world.step_chunk(random_policy(8, world).act(observation).actions)
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
+    """So that nothing measured before is in its memory."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure(options: Options) -> Rates:
+    """Every contender, turn by turn."""
+    contenders: dict[str, Callable[[], float]] = {}
+    closing = []
+    for count in (1, 2):
+        for chunk in (1, 8):
+            ours = Ours(options, count, partial(random_policy, chunk))
+            closing.append(ours)
+            contenders[f"bare loop, {count} processes, chunk {chunk}"] = partial(bare_rates, chunk, options, count)
+            contenders[f"ours, {count} processes, chunk {chunk}"] = ours.rate
+    ours = Ours(options, 1, nano_policy)
+    closing.append(ours)
+    contenders["ours, 1 processes, nano"] = ours.rate
+    for name, envs in gym_environments(options).items():
+        closing.append(envs)
+        contenders[name] = partial(envs.rate, 10 * options.gym_steps)
+    rates: Rates = {name: [] for name in contenders}
+    try:
+        for _ in track(range(options.repeats), "measuring"):
+            for name, rate in contenders.items():
+                rates[name].append(rate())
+    finally:
+        for contender in closing:
+            contender.close()
+    return rates
+
+
+def gym_environments(options: Options) -> dict[str, Gym]:
+    """gymnasium's two, the parallel one with the number of environments that serves it best."""
+    tried = {}
+    for num_envs in options.gym_envs:
+        envs = Gym(AsyncVectorEnv, num_envs)
+        tried[num_envs] = envs.rate(options.gym_steps)
+        envs.close()
+    best = max(tried, key=tried.__getitem__)
+    return {"SyncVectorEnv": Gym(SyncVectorEnv, best), f"AsyncVectorEnv, {best} processes": Gym(AsyncVectorEnv, best)}
+
+
+def ratios(rates: Rates, inference_share_s: float) -> list[tuple[str, float, str]]:
+    """What the rates come to, turn by turn: (what, median ratio, what was asked)."""
+
+    def median(above: str, below: str) -> float:
+        return float(np.median(np.divide(rates[above], rates[below])))
+
+    parallel = next(name for name in rates if name.startswith("Async"))
+    found = []
+    for count in (1, 2):
+        for chunk in (1, 8):
+            kind = f"{count} processes, chunk {chunk}"
+            found.append((f"ours over the bare loop, {kind}", median(f"ours, {kind}", f"bare loop, {kind}"), "0.9"))
+    for chunk, asked in ((1, "1.3"), (8, "3")):
+        two, one = (f"ours, {count} processes, chunk {chunk}" for count in (2, 1))
+        found.append((f"2 workers over 1, chunk {chunk}", median(two, one), "1.8"))
+        found.append((f"ours over AsyncVectorEnv, 2 processes, chunk {chunk}", median(two, parallel), asked))
+    limit = 1 / (1 / np.array(rates["bare loop, 1 processes, chunk 8"]) + inference_share_s)
+    with_policy = float(np.median(np.divide(rates["ours, 1 processes, nano"], limit)))
+    return [*found, ("nano in the loop over simulation plus inference, 1 process, chunk 8", with_policy, "0.7")]
+
+
+def table(options: Options, rates: Rates) -> list[str]:
+    """The page in docs/results/."""
+    bare_act_s = in_own_process(inference_s, options.num_worlds)
+    more_mb = in_own_process(resident_mb, 80) - in_own_process(resident_mb, 16)
+    conditions = (
+        f"Task {TASK}, two cameras of 96 x 96, {options.num_worlds} worlds per process, {options.repeats} turns. "
+        f"{machine()['cores']} cores of {machine()['cpu']}; MuJoCo {mujoco.__version__}."
+    )
+    start_s, restart_s = np.median([start_and_restart_s() for _ in range(options.repeats)], axis=0)
+    return [
+        "# Rollouts",
+        "",
+        f"`python -m benchmarks.rollout {shlex.join(sys.argv[1:])}`",
+        "",
+        conditions,
+        "",
+        "| contender | steps/s, median | lowest | highest |",
+        "|---|---|---|---|",
+        *(f"| {name} | {np.median(r):.0f} | {min(r):.0f} | {max(r):.0f} |" for name, r in rates.items()),
+        "",
+        "| ratio, median of the turns | | asked |",
+        "|---|---|---|",
+        *(
+            f"| {what} | {ratio:.2f} | {asked} |"
+            for what, ratio, asked in ratios(rates, bare_act_s / (8 * options.num_worlds))
+        ),
+        "",
+        "| other | | asked |",
+        "|---|---|---|",
+        f"| memory of one more world | {more_mb / 64:.2f} MB | 40 MB |",
+        f"| Ray is up -> first trajectory of a new worker | {start_s:.1f} s | 5 s |",
+        f"| worker killed -> first trajectory of its successor | {restart_s:.1f} s | 5 s |",
+        f"| bare forward pass of nano for {options.num_worlds} worlds | {1000 * bare_act_s:.1f} ms | |",
+    ]
+
+
+def draw(rates: Rates, path: Path) -> None:
+    """Medians as bars, lowest and highest as whiskers."""
+    mpl.use("agg")
+    names = list(rates)[::-1]
+    medians = np.array([np.median(rates[name]) for name in names])
+    spread = np.abs(np.array([(min(rates[name]), max(rates[name])) for name in names]).T - medians)
+    colours = ["tab:orange" if n.startswith("ours") else "0.6" if n.startswith("bare") else "tab:blue" for n in names]
+    figure, axes = plt.subplots(figsize=(8, 0.36 * len(names) + 0.8), layout="constrained")
+    axes.barh(names, medians, xerr=spread, color=colours, ecolor="0.3", capsize=2)
+    axes.bar_label(axes.containers[1], [f" {m:.0f}" for m in medians], padding=6)
+    axes.set_xlabel("control steps of all worlds per second")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
+    figure.savefig(path, dpi=110)
+
+
+def main(options: Options) -> None:
+    """Measure, print and write."""
+    rates = measure(options)
+    lines = table(options, rates)
+    print("\n".join(lines))
+    if options.out is not None:
+        picture = options.out.with_suffix(".png")
+        draw(rates, picture)
+        options.out.with_suffix(".md").write_text("\n".join([*lines, "", f"![rates]({picture.name})"]) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
