@@ -35,7 +35,6 @@ from typing import Any
 import matplotlib as mpl
 import mujoco
 import numpy as np
-import psutil
 import torch
 import tyro
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
@@ -49,6 +48,7 @@ from envs.tabletop.env import TabletopEnv
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Observation
 from envs.world import World
+from rollout.memory import peak_memory_gb
 from rollout.worker_handle import start_ray
 from rollout.workers import Workers, WorkersConfig
 from vla_model.config import nano
@@ -239,7 +239,7 @@ def resident_mb(num_worlds: int) -> float:
     world = make_world(num_worlds)
     observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
     world.step_chunk(random_policy(8, world).act(observation).actions)
-    return psutil.Process().memory_info().rss / 1e6
+    return 1000 * peak_memory_gb()
 
 
 def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
