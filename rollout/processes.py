@@ -18,8 +18,6 @@ in a thread of its own, fit() leaves Ctrl-C to us.
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -31,7 +29,7 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.distributed_c10d import broadcast, destroy_process_group, init_process_group
 
-from rollout.worker_handle import start_ray
+from rollout.worker_handle import environment, start_ray
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
@@ -139,8 +137,7 @@ def _trainer(function: Callable[[Process], T], count: int, storage: Path, on_thi
         resources_per_worker={"CPU": 0.001 if on_this_machine else 1},
         placement_strategy="SPREAD",
     )
-    # A process imports the function's module from where we did.
-    env_vars = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env_vars = {"OMP_NUM_THREADS": "1"} | environment()
     if on_this_machine:
         env_vars["GLOO_SOCKET_IFNAME"] = "lo"
     return TorchTrainer(
