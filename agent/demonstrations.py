@@ -18,7 +18,7 @@ from typing import Literal, TextIO
 
 from agent.evaluate import check_training_seed
 from agent.names import check_name
-from agent.progress import progress_bars
+from agent.progress import EpisodesBar, progress_bars
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -184,16 +184,15 @@ def fill_dataset(
         ledger.failed = {row["id"]: row["failure"] for row in map(json.loads, failures)}
         ledger.succeeded = writer.finished_ids()
         done = sum(ledger.summary().episodes.values())
-        bar = progress.add_task("demonstrations", completed=done, total=len(ledger.tasks) * config.episodes_per_task)
+        bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
         while specs := ledger.missing():
             for trajectory in run(specs):
                 if trajectory.success:
                     writer.append(trajectory)
                     ledger.succeeded.add(trajectory.spec.id)
-                    progress.advance(bar)
                 else:
                     _note_failure(ledger, failures, trajectory.spec, trajectory.failure or "step limit")
-                    progress.update(bar, description=f"demonstrations, {len(ledger.failed)} redrawn")
+                bar.show(trajectory, counts=trajectory.success)
             for spec in specs:
                 if spec in set_aside:
                     _note_failure(ledger, failures, spec, f"its workers died, {set_aside[spec]}")

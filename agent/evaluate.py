@@ -196,7 +196,7 @@ def evaluate(
     execute_steps: int | None = None,
     films_per_task: int = 0,
     films_dir: Path | None = None,
-    on_result: Callable[[EpisodeResult], None] | None = None,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
     """Run every spec once and sum up.
 
@@ -208,7 +208,7 @@ def evaluate(
         films_per_task: film the first so many episodes of each task and variation, whatever comes of them. They run
             apart from the others because only they are rendered at every step.
         films_dir: where films go; needed with films_per_task.
-        on_result: called after each episode, e.g. by a progress bar.
+        on_trajectory: called after each episode, e.g. by a progress bar.
 
     Raises:
         ValueError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
@@ -227,14 +227,13 @@ def evaluate(
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
         for trajectory in run(batch, execute_steps=execute_steps, all_frames=films is not None):
-            result = _result(trajectory, films, world.world_spec.control_dt_s)
-            results[trajectory.spec.id] = result
+            results[trajectory.spec.id] = _result(trajectory, films, world.world_spec.control_dt_s)
             if trajectory.expert_usage is not None:
                 usage[trajectory.spec.id] = trajectory.expert_usage
             steps += trajectory.num_steps
             frames += len(trajectory.frame_step) * len(trajectory.frames)
-            if on_result is not None:
-                on_result(result)
+            if on_trajectory is not None:
+                on_trajectory(trajectory)
         if batch:
             batch_s = time.perf_counter() - batch_began_s
             speeds.append((steps / batch_s, frames / batch_s))

@@ -9,7 +9,7 @@ from functools import partial
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
 from agent.evaluate import LOST, Evaluation, evaluate, evaluation_specs
-from agent.progress import progress_bars
+from agent.progress import EpisodesBar, progress_bars
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -97,7 +97,7 @@ def _run(
         Workers(make_worlds, measured.make_policy, measured.workers, wrap=control) as workers,
         progress_bars() as progress,
     ):
-        bar = progress.add_task(name, total=len(specs))
+        bar = EpisodesBar(progress, name, len(specs))
         evaluation = evaluate(
             workers.collect,
             world,
@@ -105,7 +105,7 @@ def _run(
             execute_steps=config.execute_steps,
             films_per_task=films_per_task,
             films_dir=folder.films,
-            on_result=lambda _: progress.advance(bar),
+            on_trajectory=bar.show,
         )
         for line in workers.report.lines():
             progress.console.print(line, highlight=False, soft_wrap=True)

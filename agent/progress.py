@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from rollout.types import Trajectory
+
 LINE_EVERY_S = 30.0
 
 
@@ -38,3 +40,24 @@ def progress_bars() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+
+
+class EpisodesBar:
+    """A bar that counts episodes, and says how many of those it was shown succeeded and how fast frames come."""
+
+    def __init__(self, progress: Progress, what: str, total: int, completed: int = 0) -> None:
+        self._progress = progress
+        self._what = what
+        self._bar = progress.add_task(what, total=total, completed=completed)
+        self._began_s = time.monotonic()
+        self._shown = self._successes = self._frames = 0
+
+    def show(self, trajectory: Trajectory, counts: bool = True) -> None:
+        """An episode ended; one that does not count moves the figures, not the bar."""
+        self._shown += 1
+        self._successes += trajectory.success
+        self._frames += len(trajectory.frame_step) * len(trajectory.frames)
+        success = self._successes / self._shown
+        frames_per_s = self._frames / (time.monotonic() - self._began_s)
+        figures = f"{self._what}, {success:.0%} success, {frames_per_s:.0f} frames/s"
+        self._progress.update(self._bar, advance=int(counts), description=figures)
