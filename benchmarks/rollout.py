@@ -72,7 +72,7 @@ class Options:
     """In each process of ours and of the bare loop."""
     rounds: int = 4
     """Episodes of every world, per measurement of ours."""
-    bare_steps: int = 240
+    bare_steps: int = 120
     """Control steps of every world, per measurement of the bare loop."""
     gym_envs: tuple[int, ...] = (2, 8)
     """Numbers of environments to try in AsyncVectorEnv; the best is quoted."""
