@@ -21,12 +21,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.types import Observation
+from envs.types import Array, Observation
 from rollout.weights import Published, UpdatablePolicy, pull
 from vla_model.types import ActionChunk, Policy
 
@@ -127,12 +128,7 @@ class InferenceServer:
         first = 0
         for request in batch:
             rows = slice(first, first := first + len(request.worlds))
-            request.answer.set_result(
-                ActionChunk(
-                    actions=chunk.actions[rows],
-                    expert_usage=None if chunk.expert_usage is None else chunk.expert_usage[rows],
-                )
-            )
+            request.answer.set_result(chunk.map(partial(_take, rows)))
         if self._requests:
             self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
 
@@ -193,11 +189,7 @@ class RemotePolicy:
 
         worlds = sorted(self._begun)
         chunk = ray.get(self._server.act.remote(self._worker, worlds, _rows(observation, worlds)))
-        num_worlds = len(observation["state"])
-        return ActionChunk(
-            actions=_spread(chunk.actions, worlds, num_worlds),
-            expert_usage=None if chunk.expert_usage is None else _spread(chunk.expert_usage, worlds, num_worlds),
-        )
+        return chunk.spread(worlds, len(observation["state"]))
 
 
 def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
@@ -219,8 +211,5 @@ def _joined(observations: Sequence[Observation]) -> Observation:
     )
 
 
-def _spread(rows: NDArray[np.float32], worlds: Sequence[int], num_worlds: int) -> NDArray[np.float32]:
-    """Zeros for the worlds in which no episode began."""
-    spread = np.zeros((num_worlds, *rows.shape[1:]), np.float32)
-    spread[list(worlds)] = rows
-    return spread
+def _take(rows: slice, array: Array) -> Array:
+    return array[rows]

@@ -11,6 +11,7 @@ Shape letters: B batch, K chunk length, A action dims, d decoder width, P parame
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +20,16 @@ from torch import Tensor, nn
 
 from vla_model.config import VLAConfig
 from vla_model.moe import MixtureOfExperts, Routing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What was drawn from a distribution."""
+
+    actions: Tensor
+    """Normalised, float32 [B, K, A]."""
+    drawn: Tensor
+    """In the distribution's own terms, float32 [B, K, ...]: what its log_prob takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +74,36 @@ class LaplaceActions:
         """The most likely actions, [B, K, A]."""
         return self.loc
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Actions drawn from the distribution, [B, K, A], by its inverse cumulative distribution function."""
-        uniform = torch.rand(self.loc.shape, generator=generator, device=self.loc.device) - 0.5
+    def sample(self, generators: torch.Generator | Sequence[torch.Generator]) -> Draw:
+        """Actions drawn from the distribution by its inverse cumulative distribution function; drawn are the actions.
+
+        Args:
+            generators: one for all rows, or one for each.
+        """
+        uniform = _random(torch.rand, self.loc.shape, generators).to(self.loc.device) - 0.5
         tail = (1.0 - 2.0 * uniform.abs()).clamp(min=torch.finfo(torch.float32).tiny)
-        return self.loc - self.log_scale.exp() * uniform.sign() * tail.log()
+        actions = self.loc - self.log_scale.exp() * uniform.sign() * tail.log()
+        return Draw(actions=actions, drawn=actions)
 
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """float32 [B, K, A]: log-density of each number of normalised actions [B, K, A]."""
-        distance = (actions.float() - self.loc).abs() * torch.exp(-self.log_scale)
-        return -distance - self.log_scale - math.log(2.0)
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """float32 [B, k]: log-density of the first k drawn actions [B, k, A], summed over their numbers."""
+        k = drawn.shape[1]
+        loc, log_scale = self.loc[:, :k], self.log_scale[:, :k]
+        distance = (drawn.float() - loc).abs() * torch.exp(-log_scale)
+        return (-distance - log_scale - math.log(2.0)).sum(-1)
 
-    def rows(self, start: int, stop: int) -> LaplaceActions:
-        """Some rows of the batch."""
-        return LaplaceActions(loc=self.loc[start:stop], log_scale=self.log_scale[start:stop])
+    def entropy(self) -> Tensor:
+        """float32 [B, K]"""
+        return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
+
+
+def _random(
+    draw: Callable[..., Tensor], shape: Sequence[int], generators: torch.Generator | Sequence[torch.Generator]
+) -> Tensor:
+    """draw(shape), row by row where every row has its own generator."""
+    if isinstance(generators, torch.Generator):
+        return draw(shape, generator=generators, device=generators.device)
+    return torch.stack([draw(shape[1:], generator=generator, device=generator.device) for generator in generators])
 
 
 DISTRIBUTIONS: dict[str, type[LaplaceActions]] = {"laplace": LaplaceActions}

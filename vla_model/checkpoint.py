@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -42,8 +43,11 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     _move_into_place(fresh, folder)
 
 
-def load_policy(folder: str | Path) -> tuple[VLA, Processor]:
+def load_policy(folder: str | Path, *, value_head: bool = False) -> tuple[VLA, Processor]:
     """The model, in eval mode on the CPU, and its processor.
+
+    Args:
+        value_head: give the model a value head if it has none: a fresh one, the same every time.
 
     Raises:
         ValueError: a part is missing, truncated or does not fit the others; the message names it.
@@ -53,9 +57,17 @@ def load_policy(folder: str | Path) -> tuple[VLA, Processor]:
         folder = _previous(folder)
     _check_parts(folder)
     processor = Processor.load(folder)
-    model = VLA(VLAConfig.from_pretrained(folder))
+    config = VLAConfig.from_pretrained(folder)
+    add_value_head = value_head and not config.value_head
+    config.value_head |= value_head
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VLA(config)
+    weights = load_file(folder / WEIGHTS_FILE)
+    if add_value_head:
+        weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {error}") from error
     return model.eval(), processor

@@ -67,6 +67,8 @@ class VLAConfig(PretrainedConfig):
     """Whether every token also passes one expert without a router."""
     action_distribution: str = "laplace"
     """A name of `action_head.DISTRIBUTIONS`."""
+    value_head: bool = False
+    """Whether the model also says what return it expects: for the algorithms that learn from rewards."""
 
     def __post_init__(self, **kwargs: Any) -> None:
         # A config.json holds the backbone as a dict, and the parent reads it.

@@ -2,6 +2,7 @@
 
     sequence: [instruction][image tokens, camera by camera][state][K action queries] -> causal LLaMA-family decoder
     the queries' hidden states -> Mixture-of-Experts action head -> actions
+    the queries' hidden states -> value head, if there is one -> expected returns
     auxiliary heads, training only: where the things are that the instruction names
 
 Shape letters, here and in the files it joins:
@@ -23,6 +24,7 @@ from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
 from vla_model.pointing import Pointing
+from vla_model.value_head import ValueHead
 from vla_model.vision import CameraFeatures, CameraTower
 
 
@@ -34,6 +36,8 @@ class VLAOutput:
     """Distribution of normalised actions, [B, K, A]."""
     routing: tuple[Routing, ...]
     """Per layer of the action head; leading dimensions [B, K]."""
+    values: Tensor | None
+    """Expected return-to-go at each action of the chunk, float32 [B, K]; None without a value head."""
     localization_from_vision: Tensor
     """float32 [B, position columns], normalised: read from the keypoints and the state."""
     localization_from_queries: Tensor
@@ -106,6 +110,7 @@ class VLA(nn.Module):
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
         self.localize_from_vision = _localizer(seen, size, len(config.position_columns))
         self.localize_from_queries = _localizer(size, size, len(config.position_columns))
+        self.value_head = ValueHead(size) if config.value_head else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions."""
@@ -133,6 +138,7 @@ class VLA(nn.Module):
         return VLAOutput(
             actions=actions,
             routing=routing,
+            values=None if self.value_head is None else self.value_head(hidden),
             localization_from_vision=_localize(self.localize_from_vision, seen),
             localization_from_queries=_localize(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,

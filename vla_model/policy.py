@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.types import Array, Observation
-from vla_model.action_head import LaplaceActions
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
 from vla_model.inputs import ModelInputs
-from vla_model.model import VLA
+from vla_model.model import VLA, VLAOutput
 from vla_model.precision import DtypeName, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
@@ -45,7 +44,7 @@ class VLAPolicy:
     ) -> None:
         """
         Args:
-            sample: draw actions from the distribution; otherwise take its mode.
+            sample: draw actions from the distribution, and say how likely they were; otherwise take its mode.
             seed: of the draws. An episode's draws depend on this and the episode's seed alone, not on its world.
             dtype: of the computation; "auto" is bfloat16 where the device has it natively.
         """
@@ -139,12 +138,7 @@ class VLAPolicy:
         inputs = self.processor.encode(observation).to(self._device)
         if len(acting) < num_worlds:
             inputs = inputs.rows(torch.tensor(acting, device=self._device))
-        chunk, layers = self._decide(inputs, self._batch, acting)
-        actions = torch.zeros(num_worlds, *chunk.shape[1:], device=chunk.device)
-        actions[acting] = chunk
-        expert_usage = np.zeros((num_worlds, *layers.shape[1:]), np.float32)
-        expert_usage[acting] = layers
-        return ActionChunk(actions=_like(observation["state"], actions), expert_usage=expert_usage)
+        return self._decide(inputs, self._batch, acting, observation["state"]).spread(acting, num_worlds)
 
     def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """As `act`, for these worlds alone, whose episodes began: row i of observation and chunk is world worlds[i].
@@ -152,8 +146,8 @@ class VLAPolicy:
         For batches that change from call to call. Worlds that are not asked for keep their episodes.
         """
         prefix = InstructionPrefix.concatenate([self._prefixes[world] for world in worlds])
-        actions, usage = self._decide(self.processor.encode(observation).to(self._device), prefix, worlds)
-        return ActionChunk(actions=_like(observation["state"], actions), expert_usage=usage)
+        inputs = self.processor.encode(observation).to(self._device)
+        return self._decide(inputs, prefix, worlds, observation["state"])
 
     def forget(self, worlds: Iterable[int]) -> None:
         """The episodes in these worlds ended, and no other follows."""
@@ -185,22 +179,20 @@ class VLAPolicy:
         return sorted(self._prefixes)
 
     def _decide(
-        self, inputs: ModelInputs, prefix: InstructionPrefix, worlds: Sequence[int]
-    ) -> tuple[Tensor, NDArray[np.float32]]:
-        """Actions [n, K, A] on the model's device and expert usage [n, layers, E] of n worlds, a row for each."""
+        self, inputs: ModelInputs, prefix: InstructionPrefix, worlds: Sequence[int], like: Array
+    ) -> ActionChunk:
+        """What to do in n worlds, a row for each, in arrays like `like`. Each episode draws from its own generator."""
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            output = self.model(inputs, prefix)
-            normalised = self._choose(output.actions, worlds)
-            usage = output.expert_usage()
-        return self.processor.decode(normalised), usage.cpu().numpy()
-
-    def _choose(self, actions: LaplaceActions, acting: Sequence[int]) -> Tensor:
-        """[N, K, A], normalised. Draws are made world by world, each from its episode's own generator."""
-        if not self._sample:
-            return actions.mode()
-        return torch.cat(
-            [actions.rows(row, row + 1).sample(self._generators[world]) for row, world in enumerate(acting)]
-        )
+            output: VLAOutput = self.model(inputs, prefix)
+            draw = output.actions.sample([self._generators[world] for world in worlds]) if self._sample else None
+            normalised = output.actions.mode() if draw is None else draw.actions
+            return ActionChunk(
+                actions=_like(like, self.processor.decode(normalised)),
+                expert_usage=output.expert_usage().cpu().numpy(),
+                drawn=None if draw is None else _like(like, draw.drawn),
+                log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
+                value=None if output.values is None else _like(like, output.values),
+            )
 
 
 def _like(array: Array, tensor: Tensor) -> Array:

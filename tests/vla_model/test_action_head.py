@@ -21,21 +21,23 @@ def some_actions() -> LaplaceActions:
 def test_log_prob_is_that_of_torch_distributions() -> None:
     ours, actions = some_actions(), torch.randn(2, 3, 4)
     theirs = torch.distributions.Laplace(ours.loc, ours.log_scale.exp())
-    torch.testing.assert_close(ours.log_prob(actions), theirs.log_prob(actions))
+    torch.testing.assert_close(ours.log_prob(actions), theirs.log_prob(actions).sum(-1))
+    torch.testing.assert_close(ours.log_prob(actions[:, :2]), theirs.log_prob(actions).sum(-1)[:, :2])
+    torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
     assert ours.log_prob(actions.bfloat16()).dtype == torch.float32
 
 
 def test_samples_have_the_mean_and_the_mean_deviation_of_the_distribution() -> None:
     actions = LaplaceActions(loc=torch.full((1, 1, 200_000), 0.7), log_scale=torch.full((1, 1, 200_000), -1.0))
-    drawn = actions.sample(torch.Generator().manual_seed(0))
+    drawn = actions.sample(torch.Generator().manual_seed(0)).drawn
     assert drawn.mean().item() == pytest.approx(0.7, abs=0.01)
     assert (drawn - 0.7).abs().mean().item() == pytest.approx(math.exp(-1.0), rel=0.01)
 
 
 def test_the_same_generator_draws_the_same_actions() -> None:
-    draws = [some_actions().sample(torch.Generator().manual_seed(3)) for _ in range(2)]
+    draws = [some_actions().sample(torch.Generator().manual_seed(3)).drawn for _ in range(2)]
     assert torch.equal(*draws)
-    assert not torch.equal(draws[0], some_actions().sample(torch.Generator().manual_seed(4)))
+    assert not torch.equal(draws[0], some_actions().sample(torch.Generator().manual_seed(4)).drawn)
 
 
 def test_loss_is_the_l1_of_the_mode_and_the_likelihood_of_the_scale() -> None:

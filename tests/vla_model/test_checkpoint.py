@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_model import observe, tiny_processor, tiny_vla
 
 import vla_model.checkpoint
@@ -128,3 +129,32 @@ def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("pickle.load", "pickle.loads", "torch.load", "pickle.Unpickler"):
         monkeypatch.setattr(name, refuse)
     load_policy(folder)
+
+
+def test_a_policy_without_a_value_head_gets_one_that_is_the_same_every_time_and_acts_as_before(folder: Path) -> None:
+    (first, _), (second, _) = (load_policy(folder, value_head=True) for _ in range(2))
+    plain = tiny_vla().state_dict()
+    assert first.config.value_head
+    added = {name for name in first.state_dict() if name not in plain}
+    assert added and all(name.startswith("value_head.") for name in added)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name])
+        assert name in added or torch.equal(tensor, plain[name])
+
+
+def test_a_value_head_that_was_saved_comes_back(folder: Path) -> None:
+    model, processor = load_policy(folder, value_head=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5)
+    save_policy(folder, model, processor)
+    for again in (load_policy(folder)[0], load_policy(folder, value_head=True)[0]):
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_nothing_but_a_value_head_may_be_missing(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["queries"]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="does not fit.*queries"):
+        load_policy(folder, value_head=True)

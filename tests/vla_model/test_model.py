@@ -63,6 +63,20 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
+def test_the_value_head_learns_without_moving_the_policy() -> None:
+    model = tiny_vla(value_head=True)
+    output = model(fake_inputs(tiny_config(), 16))
+    assert output.values is not None and output.values.shape == (16, 4)
+    output.values.square().sum().backward()
+    learning = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert learning == {f"value_head.{name}" for name, _ in model.value_head.named_parameters()}
+
+
+def test_a_value_head_changes_no_other_first_weight() -> None:
+    plain, with_values = tiny_vla().state_dict(), tiny_vla(value_head=True).state_dict()
+    assert all(torch.equal(tensor, with_values[name]) for name, tensor in plain.items())
+
+
 def test_thirty_steps_fit_a_batch() -> None:
     torch.manual_seed(0)
     model, inputs = tiny_vla().train(), fake_inputs(tiny_config(), 8)

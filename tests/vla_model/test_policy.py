@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
 
 from envs.types import Observation
+from vla_model.inputs import ModelInputs
 from vla_model.policy import VLAPolicy
 from vla_model.precision import has_native_bf16
 
 
-def policy(**kwargs: Any) -> VLAPolicy:
+def policy(changes: dict[str, Any] | None = None, **kwargs: Any) -> VLAPolicy:
+    """Of a tiny model whose config has these changes."""
     defaults: dict[str, Any] = {"dtype": "float32"}
-    return VLAPolicy(tiny_vla(), tiny_processor(), **(defaults | kwargs))
+    return VLAPolicy(tiny_vla(**(changes or {})), tiny_processor(), **(defaults | kwargs))
 
 
 def begin(policy: VLAPolicy, worlds: list[int], observation: Observation, seeds: list[int] | None = None) -> None:
@@ -225,3 +227,36 @@ def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
     native = has_native_bf16(torch.device("cpu"))
     expected = rough if native else fresh_actions(observation)
     np.testing.assert_array_equal(automatic, expected)
+
+
+def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch() -> None:
+    acting, observation = policy({"value_head": True}, sample=True), observe(5)
+    begin(acting, [0, 1, 2, 3, 4], observation)
+    chunk = acting.act(observation)
+    assert chunk.log_prob is not None and chunk.drawn is not None and chunk.value is not None
+    assert chunk.log_prob.shape == chunk.value.shape == (5, 4)
+    assert chunk.log_prob.dtype == chunk.drawn.dtype == chunk.value.dtype == np.float32
+    inputs: ModelInputs = acting.processor.encode(observation)
+    for rows in ([0, 1, 2, 3, 4], [3, 1], [2]):
+        output = acting.model(inputs.rows(torch.tensor(rows)))
+        again = output.actions.log_prob(torch.from_numpy(chunk.drawn[rows]))
+        assert np.abs(again.detach().numpy() - chunk.log_prob[rows]).max() < 1e-5
+        np.testing.assert_allclose(output.values.detach(), chunk.value[rows], atol=1e-5)
+        first = output.actions.log_prob(torch.from_numpy(chunk.drawn[rows, :1]))
+        np.testing.assert_allclose(first.detach(), chunk.log_prob[rows, :1], atol=1e-5)
+
+
+def test_a_policy_that_takes_the_mode_draws_nothing_and_without_a_value_head_expects_nothing() -> None:
+    acting = policy()
+    begin(acting, [0], observe(1))
+    chunk = acting.act(observe(1))
+    assert chunk.drawn is None and chunk.log_prob is None and chunk.value is None
+
+
+def test_worlds_that_never_began_draw_nothing() -> None:
+    acting, observation = policy({"value_head": True}, sample=True), observe(3)
+    begin(acting, [1], observation)
+    chunk = acting.act(observation)
+    for array in (chunk.drawn, chunk.log_prob, chunk.value):
+        assert array is not None and array.shape[0] == 3
+        assert not array[[0, 2]].any() and array[1].any()
