@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
-from vla_model.inputs import ModelInputs, draw_light, draw_shifts
+from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -114,6 +114,7 @@ class SFTEncoder:
         index, count = self._part
         shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
         light = draw_light(self._config, len(rows) * count, generator)
+        noise = draw_action_noise(self._config, len(rows) * count, generator)
         return SFTBatch(
             inputs=ModelInputs(
                 frames=processor.encode_frames(batch.frames),
@@ -122,6 +123,7 @@ class SFTEncoder:
                 instruction_mask=self._mask[rows],
                 shift_px={name: shift[index::count] for name, shift in shifts.items()},
                 light=None if light is None else light[index::count],
+                action_noise=None if noise is None else noise[index::count],
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),

@@ -67,6 +67,10 @@ class VLAConfig(PretrainedConfig):
     """Whether every token also passes one expert without a router."""
     action_distribution: str = "laplace"
     """A name of `action_head.DISTRIBUTIONS`."""
+    flow_steps: int = 4
+    """Steps in which `flow` makes an action from noise."""
+    flow_noise_level: float = 0.5
+    """c of vla_model/flow.py: how much noise `flow` injects when it samples."""
     value_head: bool = False
     """Whether the model also says what return it expects: for the algorithms that learn from rewards."""
 

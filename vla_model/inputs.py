@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vla_model.action_head import DISTRIBUTIONS
 from vla_model.config import VLAConfig
 
 
@@ -31,6 +32,9 @@ class ModelInputs:
     """Augmentation while training: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
     light: Tensor | None = None
     """Augmentation while training: float32 [B, 3], factors of red, green and blue in all cameras' frames."""
+    action_noise: Tensor | None = None
+    """While training, where the action distribution's loss takes random numbers: float32 [B, K, A + 1], for each action
+    a standard normal one per dimension, and a uniform one in [0, 1)."""
 
     def rows(self, indices: Tensor) -> ModelInputs:
         """Some rows of the batch."""
@@ -41,6 +45,7 @@ class ModelInputs:
             instruction_mask=self.instruction_mask[indices],
             shift_px=_each(self.shift_px, lambda shift: shift[indices]),
             light=None if self.light is None else self.light[indices],
+            action_noise=None if self.action_noise is None else self.action_noise[indices],
         )
 
     def to(self, device: torch.device | str) -> ModelInputs:
@@ -51,6 +56,7 @@ class ModelInputs:
             instruction_mask=self.instruction_mask.to(device),
             shift_px=_each(self.shift_px, lambda shift: shift.to(device)),
             light=None if self.light is None else self.light.to(device),
+            action_noise=None if self.action_noise is None else self.action_noise.to(device),
         )
 
 
@@ -78,6 +84,15 @@ def draw_light(config: VLAConfig, batch_size: int, generator: torch.Generator) -
 
 _TINT_STD = 0.08
 """Of the logarithm of a colour's part."""
+
+
+def draw_action_noise(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
+    """Random `ModelInputs.action_noise`; None where the action distribution's loss takes none."""
+    if not DISTRIBUTIONS[config.action_distribution].takes_noise:
+        return None
+    shape = (batch_size, config.chunk_length)
+    normal = torch.randn(*shape, config.action_size, generator=generator)
+    return torch.cat([normal, torch.rand(*shape, 1, generator=generator)], dim=-1)
 
 
 def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInputs:

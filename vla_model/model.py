@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vla_model.action_head import ActionHead, LaplaceActions
+from vla_model.action_head import ActionHead
 from vla_model.backbones import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
+from vla_model.distributions import ActionDistribution
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
 from vla_model.pointing import Pointing
@@ -32,7 +33,7 @@ from vla_model.vision import CameraFeatures, CameraTower
 class VLAOutput:
     """What a VLA answers."""
 
-    actions: LaplaceActions
+    actions: ActionDistribution
     """Distribution of normalised actions, [B, K, A]."""
     routing: tuple[Routing, ...]
     """Per layer of the action head; leading dimensions [B, K]."""
@@ -133,7 +134,7 @@ class VLA(nn.Module):
         queries = self.queries.expand(len(state), -1, -1)  # [B, K, d]
         rest = torch.cat([*(view.tokens for view in views), state, queries], dim=1)  # [B, R, d]
         hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
-        actions, routing = self.action_head(hidden)
+        actions, routing = self.action_head(hidden, inputs.action_noise)
         seen = torch.cat([*(view.keypoints for view in views), inputs.state], dim=1)
         return VLAOutput(
             actions=actions,

@@ -9,18 +9,18 @@ import torch
 from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 
 from envs.types import CameraSpec
+from vla_model.action_head import DISTRIBUTIONS
 from vla_model.config import VLAConfig, nano
-from vla_model.inputs import ModelInputs, draw_light, draw_shifts, fake_inputs
+from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA, VLAOutput
 
 
 def losses(output: VLAOutput) -> torch.Tensor:
-    batch = len(output.actions.loc)
     generator = torch.Generator().manual_seed(5)
-    target = torch.randn(output.actions.loc.shape, generator=generator)
+    target = torch.randn(output.actions.mode().shape, generator=generator)
     place = torch.randn(output.localization_from_vision.shape, generator=generator)
     return (
-        output.actions.loss(target, torch.ones(batch, target.shape[1], dtype=torch.bool))
+        output.actions.loss(target, torch.ones(target.shape[:2], dtype=torch.bool))
         + output.localization_loss(place)
         + 0.01 * output.load_balancing_loss()
         + 0.001 * output.router_z_loss()
@@ -56,9 +56,11 @@ def test_every_input_matters() -> None:
         assert (model(replace(inputs, **changes)).actions.loc - before).abs().amax((1, 2)).min() > 1e-6, changes
 
 
-def test_every_parameter_learns() -> None:
-    model = tiny_vla()
-    losses(model(fake_inputs(tiny_config(), 16))).backward()
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_every_parameter_learns(distribution: str) -> None:
+    model = tiny_vla(action_distribution=distribution)
+    noise = draw_action_noise(model.config, 16, torch.Generator().manual_seed(0))
+    losses(model(replace(fake_inputs(model.config, 16), action_noise=noise))).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
@@ -68,8 +70,8 @@ def test_the_value_head_learns_without_moving_the_policy() -> None:
     output = model(fake_inputs(tiny_config(), 16))
     assert output.values is not None and output.values.shape == (16, 4)
     output.values.square().sum().backward()
-    learning = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert learning == {f"value_head.{name}" for name, _ in model.value_head.named_parameters()}
+    learning = [name for name, p in model.named_parameters() if p.grad is not None]
+    assert learning == [name for name, _ in model.named_parameters() if name.startswith("value_head.")] != []
 
 
 def test_a_value_head_changes_no_other_first_weight() -> None:
@@ -137,6 +139,19 @@ def test_rows_of_inputs_are_rows_of_every_part() -> None:
     assert torch.equal(rows.light, light[[3, 1]])
     assert draw_shifts(tiny_config(random_shift_px=0), 4, torch.Generator()) is None
     assert draw_light(tiny_config(random_light=None), 4, torch.Generator()) is None
+
+
+def test_noise_for_the_loss_is_drawn_where_the_distribution_takes_any_and_repeats() -> None:
+    config = tiny_config(action_distribution="flow")
+    noise, again = (draw_action_noise(config, 500, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert noise is not None and again is not None and torch.equal(noise, again)
+    assert noise.shape == (500, 4, 4)
+    assert noise[..., :3].std().item() == pytest.approx(1.0, abs=0.05)
+    assert noise[..., 3].min() >= 0 and noise[..., 3].max() < 1
+    assert noise[..., 3].mean().item() == pytest.approx(0.5, abs=0.05)
+    inputs = replace(fake_inputs(config, 500), action_noise=noise).rows(torch.tensor([4, 2]))
+    assert inputs.action_noise is not None and torch.equal(inputs.action_noise, noise[[4, 2]])
+    assert draw_action_noise(tiny_config(), 5, torch.Generator()) is None
 
 
 def test_the_light_of_training_is_as_bright_as_the_config_says_and_hardly_tinted() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
 
 from envs.types import Observation
+from vla_model.action_head import DISTRIBUTIONS
 from vla_model.inputs import ModelInputs
 from vla_model.policy import VLAPolicy
 from vla_model.precision import has_native_bf16
@@ -229,8 +230,10 @@ def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
     np.testing.assert_array_equal(automatic, expected)
 
 
-def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch() -> None:
-    acting, observation = policy({"value_head": True}, sample=True), observe(5)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(distribution: str) -> None:
+    acting = policy({"value_head": True, "action_distribution": distribution}, sample=True)
+    observation = observe(5)
     begin(acting, [0, 1, 2, 3, 4], observation)
     chunk = acting.act(observation)
     assert chunk.log_prob is not None and chunk.drawn is not None and chunk.value is not None
