@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from vla_model.config import VLAConfig
+from vla_model.finetune import merged_state_dict
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 
@@ -25,7 +26,7 @@ _PARTS = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, TOKENIZER_FILE)
 
 
 def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
-    """Write the folder; one that was there is replaced.
+    """Write the folder; one that was there is replaced. Adapters of a fine-tuning are merged into the weights.
 
     Raises:
         ValueError: the path holds something that is not such a folder.
@@ -38,7 +39,7 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     shutil.rmtree(fresh, ignore_errors=True)  # of a save that was killed
     fresh.mkdir()
     model.config.save_pretrained(fresh)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, fresh / WEIGHTS_FILE)
+    save_file({name: tensor.contiguous() for name, tensor in merged_state_dict(model).items()}, fresh / WEIGHTS_FILE)
     processor.save(fresh)
     _move_into_place(fresh, folder)
 

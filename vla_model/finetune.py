@@ -1,0 +1,101 @@
+"""Fine-tuning modes: which weights of a VLA learn, and low-rank adapters for its decoder.
+
+    full    everything
+    lora    the heads, and low-rank adapters in the decoder: y = W x + alpha / rank * B A x   (Hu et al. 2021)
+    head    the heads: the action head, and the value head where there is one
+
+Everything else is frozen; a learner takes what requires a gradient. Adapters have no dropout, which would make the
+learner compute other probabilities than the worker did. They are injected into the decoder by peft, so names of weights
+change; `merged_state_dict` gives the plain model's, which is what workers load and policy folders hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vla_model.model import VLA
+
+_HEADS = ("action_head.", "value_head.")
+"""Beginnings of the names of the heads' weights."""
+_LORA = ".lora_"
+"""Part of the names of all adapters' weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """What learns."""
+
+    mode: Literal["full", "lora", "head"] = "full"
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    """An adapter's output is multiplied by alpha / rank."""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Last parts of the names of the decoder's linear layers that get an adapter."""
+    freeze_router: bool = False
+    """Keep the router of the experts as it is."""
+
+
+def prepare(model: VLA, fine_tuning: FineTuning) -> None:
+    """Freeze, unfreeze and adapt the weights of a plain model, in place. Adapters change nothing until they learn.
+
+    The adapters' first weights come from torch's global generator.
+
+    Raises:
+        ValueError: the decoder has no layer of such a name.
+    """
+    if fine_tuning.mode == "lora":
+        import peft
+
+        peft.inject_adapter_in_model(lora_config(fine_tuning), model.backbone.decoder)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_learns(name, fine_tuning))
+
+
+def lora_config(fine_tuning: FineTuning) -> Any:
+    """The same as peft says it."""
+    import peft
+
+    return peft.LoraConfig(
+        r=fine_tuning.lora_rank,
+        lora_alpha=fine_tuning.lora_alpha,
+        target_modules=list(fine_tuning.lora_targets),
+        lora_dropout=0.0,
+    )
+
+
+def trained_state_dict(model: VLA, fine_tuning: FineTuning) -> dict[str, Tensor]:
+    """The weights that learn, without the adapters'."""
+    state = model.state_dict()
+    return {name: state[name] for name in state if _learns(name, fine_tuning) and _LORA not in name}
+
+
+def frozen_state_dict(model: VLA, fine_tuning: FineTuning) -> dict[str, Tensor]:
+    """The weights that do not learn, under the names of a plain model."""
+    return {_plain(name): tensor for name, tensor in model.state_dict().items() if not _learns(name, fine_tuning)}
+
+
+@torch.no_grad()
+def merged_state_dict(model: VLA) -> dict[str, Tensor]:
+    """The state_dict of the plain model that acts as this one: adapters are added to the weights they adapt."""
+    merged = {_plain(name): tensor for name, tensor in model.state_dict().items() if _LORA not in name}
+    if hasattr(model.backbone.decoder, "peft_config"):
+        from peft.tuners.lora import LoraLayer
+
+        for name, layer in model.named_modules():
+            if isinstance(layer, LoraLayer):
+                (adapter,) = layer.active_adapters
+                merged[f"{name}.weight"] = merged[f"{name}.weight"] + layer.get_delta_weight(adapter)
+    return merged
+
+
+def _learns(name: str, fine_tuning: FineTuning) -> bool:
+    learns = fine_tuning.mode == "full" or name.startswith(_HEADS) or _LORA in name
+    return learns and not (fine_tuning.freeze_router and ".router." in name)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer.", ".")
