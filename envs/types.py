@@ -96,10 +96,18 @@ class EpisodeSpec:
     task: str
     seed: int
     variation: str = "train"
+    repeat: int = 0
+    """Tells apart episodes that begin alike: worlds do not look at it, a policy that draws its actions draws others."""
 
     @property
     def id(self) -> str:
-        return f"{self.suite}/{self.task}/{self.variation}/{self.seed}"
+        name = f"{self.suite}/{self.task}/{self.variation}/{self.seed}"
+        return f"{name}/{self.repeat}" if self.repeat else name
+
+    @property
+    def policy_seed(self) -> int:
+        """The seed given to `Policy.begin`: the world's seed, another one for every repeat."""
+        return self.seed + (self.repeat << 64)
 
 
 class Observation(TypedDict):

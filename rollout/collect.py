@@ -43,7 +43,7 @@ def collect(
     """Run every spec once and yield its trajectory as soon as its episode ends (so not in the order of the specs).
 
     Args:
-        policy: asked once per chunk for all N worlds; `begin` is called with the seed of each spec that starts.
+        policy: asked once per chunk for all N worlds; `begin` is called with the policy_seed of each spec that starts.
         world: its N worlds are reset here; what ran in them before is forgotten.
         specs: read lazily, one for each world that falls free.
         execute_steps: how many actions of each chunk to execute; the policy's chunk length where None.
@@ -65,7 +65,7 @@ def collect(
             observation, info = world.reset_to(fresh, worlds)
             localization = info["localization"]
             instructions = tuple(observation["instruction"][n] for n in worlds)
-            policy.begin(np.array(worlds, np.int64), instructions, tuple(spec.seed for spec in fresh))
+            policy.begin(np.array(worlds, np.int64), instructions, tuple(spec.policy_seed for spec in fresh))
             for n, spec, instruction in zip(worlds, fresh, instructions, strict=True):
                 episodes[n] = _Episode(spec, instruction, policy.version)
         if not episodes:
@@ -81,9 +81,9 @@ def collect(
                 episode.expert_usage.append(chunk.expert_usage[n].copy())
         result = _on_host(world.step_chunk(actions, all_frames=all_frames))
         share_s = (time.perf_counter() - began_s) / len(episodes)
-        done, taught = to_numpy(actions), to_numpy(labels)
+        done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
         for n, episode in episodes.items():
-            episode.advance(n, done, taught, result, share_s)
+            episode.advance(n, done, result, share_s)
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
@@ -124,6 +124,12 @@ def _executed_part(chunk: ActionChunk, world: World, execute_steps: int | None) 
     return actions, _clipped(chunk.labels[:, :k])
 
 
+def _drawn(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
+    """What a policy that draws its actions says about them, each [N, K, ...]."""
+    told = {"drawn": chunk.drawn, "log_prob": chunk.log_prob, "value": chunk.value}
+    return {name: to_numpy(values) for name, values in told.items() if values is not None}
+
+
 def _clipped(actions: Array) -> Array:
     xp = array_namespace(actions)
     return xp.astype(actions, xp.float32, copy=False).clip(-1.0, 1.0)
@@ -153,14 +159,19 @@ class _Episode:
         self._add("state", observation["state"][n : n + 1])  # [1, S]
         self._add("localization", localization[n : n + 1])  # [1, L]
 
-    def advance(
-        self, n: int, actions: NDArray[np.float32], labels: NDArray[np.float32], result: ChunkResult, duration_s: float
-    ) -> None:
-        """Record what world n did of a chunk; what it shows after its last action belongs to the next decision."""
-        m = int(result.num_steps[n])
-        assert 1 <= m <= actions.shape[1], f"world {n} ran, yet executed {m} of {actions.shape[1]} actions"
-        self._add("action", actions[n, :m])
-        self._add("label", labels[n, :m])
+    def advance(self, n: int, done: dict[str, NDArray[np.float32]], result: ChunkResult, duration_s: float) -> None:
+        """Record what world n did of a chunk; what it shows after its last action belongs to the next decision.
+
+        Args:
+            n: the world.
+            done: columns over the actions of the chunk, executed or not, each [N, k or K, ...].
+            result: what came of it.
+            duration_s: wall-clock of it.
+        """
+        m, k = int(result.num_steps[n]), done["action"].shape[1]
+        assert 1 <= m <= k, f"world {n} ran, yet executed {m} of {k} actions"
+        for name, values in done.items():
+            self._add(name, values[n, :m])
         self._add("reward", result.reward[n, :m])
         for name, term in result.reward_terms.items():
             self._add(f"term/{name}", term[n, :m])
@@ -193,6 +204,9 @@ class _Episode:
             truncated=bool(result.truncated[n]),
             failure=result.failure[n],
             policy_version=self.policy_version,
+            drawn=columns.get("drawn"),
+            log_prob=columns.get("log_prob"),
+            value=columns.get("value"),
             expert_usage=np.mean(self.expert_usage, axis=0) if self.expert_usage else None,
             duration_s=self.duration_s,
         )

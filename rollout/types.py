@@ -49,6 +49,12 @@ class Trajectory:
     failure: str | None
     policy_version: int
     """Version of the weights that acted; -1 for a scripted expert."""
+    drawn: NDArray[np.float32] | None = None
+    """What the policy drew for each action, in its distribution's own terms, [T, ...]; None if it drew nothing."""
+    log_prob: NDArray[np.float32] | None = None
+    """Log-probability of each drawn action given the observation at its decision, [T]; None if nothing was drawn."""
+    value: NDArray[np.float32] | None = None
+    """Return that the policy expected from each action on, seen at its decision, [T]; None without a value head."""
     expert_usage: NDArray[np.float32] | None = None
     """Share of each expert, the mean over the decisions, [layers, E]; None if the policy reports none."""
     duration_s: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,3 +153,38 @@ def test_collecting_does_not_import_ray_or_a_simulator() -> None:
     code = f"import sys, rollout.collect, rollout.expert; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class DrawingPolicy(CountingPolicy):
+    """Tells with every action what it drew for it, how likely that was and what it expects."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        chunk = super().act(observation)
+        step = observation["state"][:, :1] + np.arange(self.chunk_length, dtype=np.float32)  # [N, K]
+        return ActionChunk(actions=chunk.actions, drawn=100 + chunk.actions, log_prob=-step, value=step / 2)
+
+
+@pytest.mark.parametrize("num_worlds", [1, 3])
+def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int) -> None:
+    specs = [fake_spec(seed) for seed in range(7)]
+    for t in collect(DrawingPolicy(3), FakeWorld(num_worlds), specs, execute_steps=2):
+        assert t.drawn is not None
+        assert t.log_prob is not None
+        assert t.value is not None
+        np.testing.assert_array_equal(t.drawn, 100 + t.action)
+        np.testing.assert_array_equal(t.log_prob, -np.arange(t.num_steps))
+        np.testing.assert_array_equal(t.value, np.arange(t.num_steps) / 2)
+    plain = next(collect(CountingPolicy(), FakeWorld(1), specs[:1]))
+    assert plain.drawn is None
+    assert plain.log_prob is None
+    assert plain.value is None
+
+
+def test_a_repeat_begins_alike_and_is_told_another_seed_and_another_id() -> None:
+    first, again = fake_spec(3), replace(fake_spec(3), repeat=1)
+    assert again.id == f"{first.id}/1"
+    assert first.policy_seed == first.seed
+    policy = CountingPolicy()
+    a, b = collect(policy, FakeWorld(2), [first, again])
+    np.testing.assert_array_equal(a.frames["front"][0], b.frames["front"][0])
+    assert policy.seeds[0] != policy.seeds[1]
