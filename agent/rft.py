@@ -1,0 +1,35 @@
+"""Rejection fine-tuning: clone one's own successes (Yuan et al. 2023, "Scaling Relationship on Learning Mathematical
+Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
+
+    D_i = demonstrations + all successful episodes of iterations 0..i          policy_{i+1} = clone D_i, from policy_i
+
+    actions    are drawn from the policy, so that it tries what it would not do by its mode; what is cloned is what was
+               executed. The L1 of the action loss takes the median of what is noisy.
+    mix        demonstrations stay in: alone, a policy's successes are the first states it could do already
+
+Left out: weights by return (advantage-weighted regression), as with success alone every kept episode weighs the same;
+dropping old successes, as they are successes still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.sft import SFTConfig
+from rollout.types import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFTConfig:
+    """Settings of rft."""
+
+    demonstrations: str = ""
+    """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
+    updates: int = 300
+    """In an iteration."""
+    sft: SFTConfig = field(default_factory=SFTConfig)
+
+
+def is_kept(trajectory: Trajectory) -> bool:
+    """Whether an episode is learned from."""
+    return trajectory.success

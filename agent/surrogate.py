@@ -1,0 +1,105 @@
+"""The clipped surrogate that ppo and grpo share (Schulman et al. 2017, "Proximal Policy Optimization", equation 7).
+
+    r = exp(log p(a) - log p_old(a))                                     per executed action, float32
+    L = -mean(w min(r A, clip(r, 1 - low, 1 + high) A)) - w_ent mean(H) + w_anchor mean(KL)
+
+    clip     low and high may differ: a higher ceiling leaves room for rare actions (Yu et al. 2025, "DAPO")
+    KL       to the policy that the run began with, by exp(d) - 1 - d with d = log p_first - log p (Schulman 2020,
+             "Approximating KL divergence", k3); 0 weight spares the pass through that policy
+
+An action's probability is the product over its dimensions. Neither a chunk's product over its actions (ratios of 8 x 7
+factors leave the clip at once) nor a ratio per dimension (it ignores that they act together) is used.
+
+The guards that are logged: "policy/kl", the mean of r - 1 - log r, how far the policy has moved from the one that
+acted; "policy/clip_fraction", the share of actions whose ratio lies outside the clip; "policy/entropy"; of the
+router, its entropy as a share of the largest possible one, and the experts that got less than 1 % of the choices.
+
+Shape letters: B decisions, k executed actions of a chunk, K chunk length, E experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agent.decisions import Decisions
+from vla_model.model import VLA, VLAOutput
+
+_DEAD_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateConfig:
+    """How far and how often a rollout's actions move the policy."""
+
+    epochs: int = 2
+    """Passes over a rollout."""
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    max_kl: float = 0.05
+    """The rollout is done with after an epoch whose mean "policy/kl" is above."""
+    entropy_weight: float = 0.0
+    """w_ent"""
+    anchor_weight: float = 0.0
+    """w_anchor"""
+
+
+def predict(model: VLA, batch: Decisions) -> VLAOutput:
+    """The model in float32, whatever it is else computed in.
+
+    Raises:
+        ValueError: its action distribution has no log-probabilities.
+    """
+    with torch.autocast(batch.log_prob.device.type, enabled=False):
+        output = model(batch.inputs)
+    if not output.actions.has_log_prob:
+        raise ValueError(
+            f"{type(output.actions).__name__} has no log-probabilities, which ppo and grpo need; rft and dagger do not"
+        )
+    return output
+
+
+def surrogate_loss(output: VLAOutput, batch: Decisions, config: SurrogateConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss above, and its guards for the log."""
+    mean = executed_mean(batch)
+    executed = batch.weight > 0
+    log_ratio = torch.where(executed, output.actions.log_prob(batch.drawn) - batch.log_prob, 0.0)  # [B, k]
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    gain = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
+    policy = -mean(batch.weight * gain)
+    entropy = mean(output.actions.entropy()[:, : batch.log_prob.shape[1]])
+    loss = policy - config.entropy_weight * entropy
+    away = torch.where(executed, batch.anchor_log_prob - batch.log_prob - log_ratio, 0.0)  # log p_first - log p
+    anchor = mean(away.exp() - 1 - away)
+    if config.anchor_weight:
+        loss = loss + config.anchor_weight * anchor
+    metrics = {
+        "loss/policy": policy,
+        "loss/anchor": anchor,
+        "policy/entropy": entropy,
+        "policy/kl": mean(ratio - 1 - log_ratio),
+        "policy/clip_fraction": mean((ratio != clipped).float()),
+        "policy/max_log_ratio": log_ratio.abs().max(),
+    }
+    return loss, {name: value.detach() for name, value in (metrics | _router(output)).items()}
+
+
+def executed_mean(batch: Decisions) -> Callable[[Tensor], Tensor]:
+    """Takes the mean of [B, k] over the actions that were executed."""
+    executed = (batch.weight > 0).float()
+    return lambda values: (values * executed).sum() / executed.sum()
+
+
+def _router(output: VLAOutput) -> dict[str, Tensor]:
+    """Entropy of the router's probabilities as a share of log E, and dead experts, over all layers."""
+    entropies, dead = [], []
+    for routing in output.routing:
+        log_p = routing.logits.log_softmax(-1)
+        entropies.append(-(log_p.exp() * log_p).sum(-1).mean() / math.log(max(log_p.shape[-1], 2)))
+        dead.append((routing.usage().mean(0) < _DEAD_SHARE).float().sum())
+    return {"router/entropy": torch.stack(entropies).mean(), "router/dead_experts": torch.stack(dead).sum()}

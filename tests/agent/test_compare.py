@@ -1,0 +1,34 @@
+"""Two evaluations of the same episodes against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.compare import compare
+
+
+def info(**successes: bool) -> dict[str, Any]:
+    rows = [{"id": id_, "success": success} for id_, success in successes.items()]
+    return {"per_episode": rows, "overall": {"pc_success": 100 * sum(successes.values()) / len(successes)}}
+
+
+def test_won_and_lost_episodes_are_named_and_weighed() -> None:
+    first = info(a=False, b=False, c=False, d=False, e=False, f=True, g=True, h=False)
+    second = info(a=True, b=True, c=True, d=True, e=True, f=False, g=True, h=False)
+    found = compare(first, second)
+    assert found.won == ("a", "b", "c", "d", "e")
+    assert found.lost == ("f",)
+    # 5 or more of 6 coins, or 1 or fewer: 2 * (6 + 1) / 64
+    assert found.p_value == pytest.approx(14 / 64)
+    assert str(found).startswith("25.0 % -> 75.0 % of 8 episodes: 5 won, 1 lost, p = 0.22")
+
+
+def test_policies_that_never_differ_show_nothing() -> None:
+    assert compare(info(a=True, b=False), info(a=True, b=False)).p_value == 1.0
+
+
+def test_other_episodes_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="share 1 of 3 episodes"):
+        compare(info(a=True, b=True), info(a=True, c=True))
