@@ -25,6 +25,7 @@ from agent.run_folder import RunFolder, policy_folder, start_run
 
 if TYPE_CHECKING:
     from agent.evaluate import Evaluation, Proportion
+    from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
     from envs.world import World
     from vla_model.types import Policy
@@ -116,8 +117,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _collect(args: list[str]) -> None:
+    from agent.improve import ImproveConfig
+
     name, recipe = _recipe("collect", args)
     whole = recipe()
+    if isinstance(whole, ImproveConfig):
+        raise ValueError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
     options = _parse_with(
         Collect, f"collect {name}", args[1:], demonstrations=whole.demonstrations, rollout=whole.rollout
     )
@@ -135,13 +140,18 @@ def _train(args: list[str]) -> None:
     options = _parse_with(Train, f"train {name}", args[1:], config=recipe())
     config = options.config
 
+    from agent.compare import compare
+    from agent.eval_info import read_eval_info
+    from agent.improve import ImproveConfig, improve
     from agent.loop import train
     from agent.report import write_report
 
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
-        evaluation, controls = train(config, run)
+        evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
     _print_table(evaluation, controls)
+    if run.before.eval_info.exists():
+        print(f"first -> best policy: {compare(read_eval_info(run.before.eval_info), read_eval_info(run.eval_info))}")
     for phase in run.record["phases"]:
         figures = "".join(f", {key} {value:.3g}" for key, value in phase.items() if key not in ("name", "wall_s"))
         print(f"{phase['name']}: {phase['wall_s']:.0f} s{figures}")
@@ -163,7 +173,7 @@ def _eval(args: list[str]) -> None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
     worlds = partial(make_world, check_name("world", options.world, WORLDS))
-    named = options.tasks or (recorded["demonstrations"]["tasks"] if recorded else ())
+    named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
     with closing(worlds(1)) as world:
         tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
         make_policy = _policy_maker(options.policy, world)
@@ -192,7 +202,7 @@ def _report(args: list[str]) -> None:
 _COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "report": _report}
 
 
-def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig]]:
+def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig | ImproveConfig]]:
     """The recipe that comes right after the command; without one, the recipes there are."""
     from agent.recipes import RECIPES
 

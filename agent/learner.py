@@ -33,6 +33,8 @@ class LearnerConfig:
     warmup_updates: int = 200
     """Linear, followed by half a cosine down to `final_lr_share`."""
     final_lr_share: float = 0.02
+    value_rate: float = 1.0
+    """The value head's learning rate, as a multiple of the others'."""
     weight_decay: float = 0.02
     """On matrices only."""
     max_grad_norm: float = 1.0
@@ -68,11 +70,15 @@ class Learner(Generic[M]):
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.config = config
         self.num_updates_done = 0
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
+        others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
+        self._parameters = [*others, *values]
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [p for p in self._parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-                {"params": [p for p in self._parameters if p.ndim < 2], "weight_decay": 0.0},
+                {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay, "rate": 1.0},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "rate": 1.0},
+                {"params": values, "weight_decay": 0.0, "rate": config.value_rate},
             ],
             lr=config.learning_rate,
             betas=(0.9, 0.98),
@@ -102,7 +108,7 @@ class Learner(Generic[M]):
             raise FloatingPointError(f"the gradient of update {self.num_updates_done} has norm {float(norm)}")
         learning_rate = self.config.learning_rate * learning_rate_share(self.num_updates_done, self.config)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.num_updates_done += 1
@@ -151,6 +157,7 @@ class Learner(Generic[M]):
 
 
 STATE_FILE = "learner.safetensors"
+_VALUE_HEAD = "value_head."
 
 
 def learning_rate_share(update: int, config: LearnerConfig) -> float:

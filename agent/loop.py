@@ -11,7 +11,6 @@ the same random numbers whether or not a process died before it.
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
@@ -22,11 +21,13 @@ import torch
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
+from agent.checkpoints import save_checkpoint
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
 from agent.learner import Learner, LearnerConfig, check_shares
 from agent.measure import EvaluationConfig, Measured, measure
+from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
@@ -34,7 +35,6 @@ from envs.make import make_world
 from rollout.batches import TrainingData
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
-from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -129,7 +129,8 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
-            metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
+            with kept_if_not_finite(batch, run.root):
+                metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
             done, stop = learner.num_updates_done, process.interrupted()
             process.tell(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
             wall_s = time.perf_counter() - began_s
@@ -138,7 +139,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
                 for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
                     log.add_scalar(name, value, done)
             if log is not None and (done % config.save_every == 0 or done == config.learner.num_updates or stop):
-                _save(run, learner, processor)
+                save_checkpoint(run.checkpoint(done), learner, processor)
             if stop:
                 raise KeyboardInterrupt
     return figures
@@ -147,18 +148,6 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
 def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryWriter | None]:
     """Of events; only the first process writes, these and checkpoints."""
     return SummaryWriter(run.tensorboard) if process.rank == 0 else nullcontext()
-
-
-def _save(run: RunFolder, learner: Learner[VLA], processor: Processor) -> None:
-    """A checkpoint appears whole or not at all."""
-    folder = run.checkpoint(learner.num_updates_done)
-    if folder.exists():
-        return
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    save_policy(part / PRETRAINED, learner.average, processor)
-    learner.save(part)
-    part.rename(folder)
 
 
 def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:

@@ -1,14 +1,24 @@
-"""Recipes: named functions that return one typed RunConfig. A variant calls a recipe and replaces fields of it."""
+"""Recipes: named functions that return one typed config. A variant calls a recipe and replaces fields of it.
+
+A RunConfig begins with demonstrations and is run by agent/loop.py; an ImproveConfig begins with a policy, its `init`,
+and is run by agent/improve.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent.dagger import DaggerConfig
 from agent.demonstrations import DemonstrationsConfig
+from agent.grpo import GRPOConfig
+from agent.improve import ImproveConfig
 from agent.learner import LearnerConfig
 from agent.loop import RunConfig
 from agent.measure import EvaluationConfig
+from agent.ppo import PPOConfig
+from agent.practice import PracticeConfig
+from agent.rft import RFTConfig
 from rollout.workers import WorkersConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
@@ -47,9 +57,75 @@ def sft_tiny() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {
+def sft_few() -> RunConfig:
+    """A mediocre policy of the demo's six tasks from a few demonstrations: what the recipes below begin with."""
+    demo = sft_demo()
+    return replace(
+        demo,
+        demonstrations=replace(demo.demonstrations, episodes_per_task=30),
+        learner=replace(demo.learner, num_updates=600),
+        save_every=600,
+    )
+
+
+def ppo_tabletop() -> ImproveConfig:
+    """The policy of --init made better on the demo's six tasks by ppo, with success as the only reward."""
+    return ImproveConfig(
+        algorithm=PPOConfig(),
+        practice=PracticeConfig(tasks=DEMO_TASKS),
+        learner=_steady(learning_rate=2.0e-5),
+        evaluation=EvaluationConfig(episodes_per_task=20),
+    )
+
+
+def grpo_tabletop() -> ImproveConfig:
+    """As ppo_tabletop, by grpo: groups of eight episodes in place of a value head."""
+    return replace(ppo_tabletop(), algorithm=GRPOConfig())
+
+
+def rft_tabletop() -> ImproveConfig:
+    """The policy of --init made better on the demo's six tasks by cloning its own successes."""
+    return replace(
+        ppo_tabletop(),
+        algorithm=RFTConfig(),
+        practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
+        iterations=10,
+        learner=LearnerConfig(batch_size=128, num_updates=3000, learning_rate=5.0e-4, warmup_updates=100),
+    )
+
+
+def dagger_tabletop() -> ImproveConfig:
+    """The policy of --init made better on the demo's six tasks by the scripted expert's labels where it gets to."""
+    return replace(
+        rft_tabletop(),
+        algorithm=DaggerConfig(),
+        practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=32),
+        iterations=15,
+        learner=LearnerConfig(batch_size=128, num_updates=4500, learning_rate=5.0e-4, warmup_updates=100),
+    )
+
+
+def _steady(learning_rate: float) -> LearnerConfig:
+    """For policy gradients: the policy that acts is the weights themselves, and nothing pulls at them but the loss."""
+    return LearnerConfig(
+        batch_size=512,
+        learning_rate=learning_rate,
+        value_rate=10.0,
+        warmup_updates=0,
+        final_lr_share=1.0,
+        weight_decay=0.0,
+        ema_decay=0.0,
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "sft_demo": sft_demo,
     "sft_tabletop": sft_tabletop,
+    "sft_few": sft_few,
     "sft_tiny": sft_tiny,
+    "ppo_tabletop": ppo_tabletop,
+    "grpo_tabletop": grpo_tabletop,
+    "rft_tabletop": rft_tabletop,
+    "dagger_tabletop": dagger_tabletop,
 }
 """Every recipe by name."""

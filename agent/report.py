@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from agent.compare import Comparison, compare
 from agent.eval_info import read_eval_info
 from agent.films import film_poster
 from agent.report_curves import Curve, by_group, draw_curve, read_curves
@@ -55,6 +56,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
     return {
         "title": folder.root.resolve().name,
         **_success(info),
+        "comparison": _comparison(folder, info),
         "overall": info.get("overall"),
         "protocol": info.get("protocol"),
         "groups": _groups(info),
@@ -76,6 +78,12 @@ def _content(folder: RunFolder) -> dict[str, Any]:
 
 def _picture(curve: Curve) -> str:
     return draw_curve(curve) if len(curve.steps) > 1 else ""
+
+
+def _comparison(folder: RunFolder, info: dict[str, Any]) -> Comparison | None:
+    """With the policy that the run began with, if it began with one."""
+    before = folder.before.eval_info
+    return compare(read_eval_info(before), info) if info and before.exists() else None
 
 
 def _groups(info: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """A run's folder: what was asked, on what, with what, and where everything it makes lies.
 
     run.json        config, and every session: command, versions, git commit, machine, time, memory, outcome
-    checkpoints/    000120/pretrained_model and what resuming needs, numbered by update
+    checkpoints/    000120/pretrained_model and what resuming needs, numbered by update (or iteration)
+    best/           the policy that evaluated best, where a run judges as it goes
+    before/         the evaluation of the policy that the run began with, where it began with one
     dataset/        demonstrations and rollouts, one LeRobotDataset
     tensorboard/    event files
     films/          MP4 of evaluated episodes
@@ -68,6 +70,15 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def before(self) -> RunFolder:
+        """The evaluation of the policy that the run began with."""
+        return RunFolder(self.root / "before")
 
     @property
     def dataset(self) -> Path:
@@ -193,14 +204,15 @@ def open_run(root: Path) -> RunFolder:
 
 
 def policy_folder(path: str | Path) -> Path:
-    """The folder to load a policy from, given that folder, a checkpoint, or a run (whose last checkpoint is meant).
+    """The folder to load a policy from, given that folder, a checkpoint, or a run (its best, else its last checkpoint).
 
     Raises:
         ValueError: `path` is none of these.
     """
     path = Path(path)
-    last = RunFolder(path).last_checkpoint()
-    for folder in (path, path / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
+    run = RunFolder(path)
+    last = run.last_checkpoint()
+    for folder in (path, path / PRETRAINED, run.best / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
         if (folder / "config.json").exists():
             return folder
     raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")

@@ -1,0 +1,34 @@
+"""Checkpoints of a run: the policy and what resuming needs, in one folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from agent.learner import Learner
+from agent.run_folder import PRETRAINED
+from vla_model.checkpoint import save_policy
+from vla_model.model import VLA
+from vla_model.processor import Processor
+
+
+def save_checkpoint(
+    folder: Path, learner: Learner[VLA], processor: Processor, files: dict[str, str] | None = None
+) -> None:
+    """Write the folder, unless it is there already.
+
+    Args:
+        folder: of the checkpoint.
+        learner: whose moving average is the policy.
+        processor: of the policy.
+        files: texts to put beside, by name.
+    """
+    if folder.exists():
+        return
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_policy(part / PRETRAINED, learner.average, processor)
+    learner.save(part)
+    for name, text in (files or {}).items():
+        (part / name).write_text(text)
+    part.rename(folder)

@@ -1,0 +1,115 @@
+"""What rft and dagger do in an iteration: gather episodes, add those worth it to a dataset, and clone all of it.
+
+    collect    episodes of the acting policy (agent/rft.py, agent/dagger.py), every frame recorded
+    credit     rft keeps successes, dagger everything; kept episodes go into the run's dataset, once each
+    update     behaviour cloning (agent/sft.py) on demonstrations and the run's dataset, every row as likely
+
+The dataset is on the disk before the first update, so an iteration that is done again after a crash learns from the
+same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from agent.dagger import DaggerConfig, Mixture
+from agent.learner import Learner
+from agent.offending import kept_if_not_finite
+from agent.practice import Run, Specs
+from agent.rft import RFTConfig, is_kept
+from agent.run_folder import RunFolder
+from agent.sft import SFTEncoder, sft_loss
+from envs.world import World
+from rollout.batches import TrainingData
+from rollout.dataset import DatasetWriter
+from rollout.types import Trajectory
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
+from vla_model.types import Policy
+
+
+class Cloning:
+    """rft or dagger as the loop knows them (agent/improve.py)."""
+
+    def __init__(
+        self,
+        config: RFTConfig | DaggerConfig,
+        processor: Processor,
+        *,
+        suite: str,
+        seed: int,
+        execute_steps: int | None,
+        run: RunFolder,
+        init: str,
+    ) -> None:
+        """
+        Args:
+            config: of the algorithm.
+            processor: of the model.
+            suite: of the world.
+            seed: of drawn actions, batches and augmentation.
+            execute_steps: actions that rft executes of each chunk.
+            run: whose dataset grows.
+            init: the policy that the run began with.
+
+        Raises:
+            ValueError: there are no demonstrations.
+        """
+        self._demonstrations = Path(config.demonstrations) if config.demonstrations else RunFolder(Path(init)).dataset
+        if not self._demonstrations.exists():
+            raise ValueError(
+                f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "
+                "one with --algorithm.demonstrations"
+            )
+        self._config = config
+        self._processor = processor
+        self._suite = suite
+        self._seed = seed
+        self._execute_steps = 1 if isinstance(config, DaggerConfig) else execute_steps
+        self._run = run
+
+    def actor(self, model: VLA) -> Callable[[World], Policy]:
+        """See agent/improve.py."""
+        config = self._config
+        policy = VLAPolicy(model, self._processor, sample=isinstance(config, RFTConfig), seed=self._seed)
+        if isinstance(config, DaggerConfig):
+            return lambda world: Mixture(policy, world, config)
+        return lambda _: policy
+
+    def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
+        """See agent/improve.py."""
+        del iteration
+        return list(run(specs(0, 1), execute_steps=self._execute_steps, all_frames=True))
+
+    def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
+        """See agent/improve.py; returns the means over the updates."""
+        del iteration
+        num_episodes = self._store(trajectories)
+        data = TrainingData([self._demonstrations, *([self._run.dataset] if num_episodes else [])])
+        encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
+        loss = partial(sft_loss, config=self._config.sft)
+        told: list[dict[str, float]] = []
+        first, length = learner.num_updates_done, learner.model.config.chunk_length
+        with data.batches(learner.config.batch_size, length, seed=self._seed, start_step=first) as batches:
+            for _ in range(self._config.updates):
+                batch = encode(next(batches), learner.num_updates_done)
+                with kept_if_not_finite(batch, self._run.root):
+                    told.append(learner.update(batch, loss))
+        means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
+        return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
+
+    def _store(self, trajectories: list[Trajectory]) -> int:
+        """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""
+        spec = self._processor.world_spec
+        with DatasetWriter(self._run.dataset, spec, robot_type=self._suite) as writer:
+            known = writer.finished_ids()
+            for trajectory in trajectories:
+                worth_it = isinstance(self._config, DaggerConfig) or is_kept(trajectory)
+                if worth_it and trajectory.spec.id not in known:
+                    writer.append(trajectory)
+            return len(writer.finished_ids())

@@ -1,0 +1,271 @@
+"""The loop that makes a policy better: collect -> credit -> update -> publish -> evaluate -> save, in one screen.
+
+    collect            episodes from first states of this iteration's own (agent/practice.py)
+    credit, update     as the algorithm has it: agent/policy_gradient.py for ppo and grpo, agent/cloning.py for rft and
+                       dagger
+    publish            the new weights, for the next iteration; every episode is of one version, which is its iteration
+    evaluate           every few iterations (agent/selection.py); the best policy is kept, and a collapse ends the run
+    save               weights, optimiser, iteration and what was best; of checkpoints the first and the last stay
+
+An iteration is decided by its number, the weights it begins with and the seed: nothing random is carried over, so a
+checkpoint holds no generators, and a run that was killed goes on to the numbers it would have had. (With workers, which
+worlds decide together depends on timing, and with it the last bits of what a policy says.)
+
+At the end the first policy and the best one are measured on the same episodes, which no choice has seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import numpy as np
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+
+from agent.checkpoints import save_checkpoint
+from agent.cloning import Cloning
+from agent.dagger import DaggerConfig
+from agent.evaluate import Evaluation
+from agent.grpo import GRPOConfig
+from agent.learner import Learner, LearnerConfig
+from agent.measure import EvaluationConfig, Measured, measure
+from agent.names import check_name
+from agent.policy_gradient import PolicyGradient
+from agent.ppo import PPOConfig
+from agent.practice import PracticeConfig, Run, Specs, practice_specs
+from agent.progress import progress_bars
+from agent.rft import RFTConfig
+from agent.run_folder import PRETRAINED, RunFolder, policy_folder
+from agent.selection import Progress, Selection, selection_specs
+from envs.make import make_world
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.types import Trajectory
+from rollout.weights import staleness
+from rollout.workers import Workers, WorkersConfig
+from vla_model.checkpoint import load_policy
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
+from vla_model.types import Policy
+
+_PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveConfig:
+    """Everything that decides a run that begins with a policy."""
+
+    algorithm: PPOConfig | GRPOConfig | RFTConfig | DaggerConfig
+    init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
+    """The policy to begin with: a run, a checkpoint, or a policy's folder."""
+    seed: int = 0
+    """Of drawn actions, batches and augmentation."""
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    iterations: int = 40
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
+    evaluate_every: int = 5
+    """Iterations between two evaluations that choose the best policy."""
+    selection_episodes: int = 10
+    """Per task, in such an evaluation."""
+    collapse_share: float = 0.5
+    """The run ends where the success of such an evaluation falls below this share of the best."""
+
+
+class Method(Protocol):
+    """What an algorithm does in an iteration."""
+
+    def actor(self, model: VLA) -> Callable[[World], Policy]:
+        """Makes the policy that practises with the model, in whatever process runs the world."""
+        ...
+
+    def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
+        """The episodes of an iteration."""
+        ...
+
+    def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
+        """Update the learner with them; returns what is to be logged."""
+        ...
+
+
+def improve(
+    config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, films, eval_info.json.
+
+    Args:
+        config: what to do.
+        run: its folder, new or interrupted.
+        make_worlds: makes that many worlds; those that the config names where None.
+
+    Returns:
+        The evaluation of the best policy, and the blind controls by name.
+
+    Raises:
+        ValueError: there is no policy to begin with, it was made for another world, or something named does not exist.
+    """
+    make_worlds = make_worlds or partial(make_world, config.practice.world)
+    with closing(make_worlds(1)) as world:
+        with run.phase("improve"):
+            _iterate(config, run, make_worlds, world)
+        with run.phase("evaluate") as figures:
+            tasks = _tasks(config, world)
+            _measure(config, run.checkpoint(0) / PRETRAINED, run.before, make_worlds, tasks)
+            evaluation, controls = _measure(config, run.best / PRETRAINED, run, make_worlds, tasks)
+            figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
+    return evaluation, controls
+
+
+def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World], world: World) -> None:
+    """From the last checkpoint, or from the beginning, to the last iteration or to a collapse."""
+    learner, processor = _begin(config, run, world)
+    method = _method(config, run, processor, world)
+    tasks, execute_steps = _tasks(config, world), config.evaluation.execute_steps
+    with ExitStack() as stack:
+        stack.enter_context(closing(learner))
+        log = stack.enter_context(SummaryWriter(run.tensorboard))
+        crew = partial(_crew, stack, config, make_worlds)
+        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(learner.average)))
+        judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(learner.average), processor))
+        specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
+        selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
+        finish = partial(_finish, config, run, learner, processor, selection, log)
+        bars = stack.enter_context(progress_bars())
+        done, progress = _progress_of(run) or (0, finish({}, 0, Progress()))
+        bar = bars.add_task("iterations", total=config.iterations, completed=done)
+        while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
+            began_s = time.perf_counter()
+            actors.publish(done, learner.average.state_dict())
+            asked = partial(_specs, config, world.suite, tasks, done)
+            episodes = sorted(method.collect(actors.collect, asked, done), key=lambda t: t.spec)
+            collected_s = time.perf_counter()
+            metrics = method.learn(learner, episodes, done) | _summary(episodes, done)
+            metrics |= {"time/collect_s": collected_s - began_s, "time/update_s": time.perf_counter() - collected_s}
+            done += 1
+            progress = finish(metrics, done, progress)
+            won = f"practice {metrics['practice/success']:.0%}, best {progress.best_success:.0%}"
+            bars.update(bar, completed=done, description=f"iterations, {won}")
+
+
+def _finish(
+    config: ImproveConfig,
+    run: RunFolder,
+    learner: Learner[VLA],
+    processor: Processor,
+    selection: Selection,
+    log: SummaryWriter,
+    metrics: dict[str, float],
+    done: int,
+    progress: Progress,
+) -> Progress:
+    """Evaluate if it is time, log, and save the checkpoint."""
+    if done % config.evaluate_every == 0 or done == config.iterations:
+        progress, rates = selection.judge(learner, processor, done, progress)
+        metrics = metrics | rates
+    for name, value in metrics.items():
+        log.add_scalar(name, value, done)
+    log.flush()
+    save_checkpoint(run.checkpoint(done), learner, processor, {_PROGRESS_FILE: json.dumps(asdict(progress))})
+    for old in run.checkpoints.glob("*"):
+        if old.name.isdecimal() and 0 < int(old.name) < done:
+            shutil.rmtree(old)
+    return progress
+
+
+def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], Processor]:
+    """The learner as the last checkpoint has it, or with the policy that the config names."""
+    last = run.last_checkpoint()
+    if last is None and not config.init:
+        raise ValueError("there is no policy to begin with; name a run or a policy's folder with --init")
+    folder = policy_folder(config.init) if last is None else last / PRETRAINED
+    model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
+    processor.check(world.world_spec)
+    learner = Learner(model, config.learner)
+    if last is not None:
+        learner.load(last)
+    return learner, processor
+
+
+def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: World) -> Method:
+    algorithm, execute_steps = config.algorithm, config.evaluation.execute_steps
+    if isinstance(algorithm, PPOConfig | GRPOConfig):
+        return PolicyGradient(algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run)
+    if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
+        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
+    return Cloning(
+        algorithm,
+        processor,
+        suite=world.suite,
+        seed=config.seed,
+        execute_steps=execute_steps,
+        run=run,
+        init=config.init,
+    )
+
+
+def _crew(
+    stack: ExitStack,
+    config: ImproveConfig,
+    make_worlds: Callable[[int], World],
+    num_worlds: int,
+    make_policy: Callable[[World], Policy],
+) -> Workers:
+    return stack.enter_context(Workers(partial(make_worlds, num_worlds), make_policy, config.rollout))
+
+
+def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
+    policy = VLAPolicy(model, processor)
+    return lambda _: policy
+
+
+def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
+    return [check_name("task", task, world.tasks) for task in config.practice.tasks] or world.tasks
+
+
+def _specs(
+    config: ImproveConfig, suite: str, tasks: Sequence[str], iteration: int, round_: int, repeats: int
+) -> list[EpisodeSpec]:
+    return practice_specs(config.practice, suite, tasks, iteration, round_, repeats=repeats)
+
+
+def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:
+    """Iterations done and progress, as the last checkpoint has them."""
+    last = run.last_checkpoint()
+    return (int(last.name), Progress(**json.loads((last / _PROGRESS_FILE).read_text()))) if last else None
+
+
+def _summary(episodes: Iterable[Trajectory], iteration: int) -> dict[str, float]:
+    """Of an iteration's episodes: success, length, every reward term's sum per episode, and the age of the weights."""
+    episodes = list(episodes)
+    tasks = sorted({t.spec.task for t in episodes})
+    of_task = {task: [t.success for t in episodes if t.spec.task == task] for task in tasks}
+    terms = {f"reward/{name}": [t.reward_terms[name].sum() for t in episodes] for name in episodes[0].reward_terms}
+    values = {
+        "practice/success": [t.success for t in episodes],
+        "practice/steps": [t.num_steps for t in episodes],
+        "practice/episodes": [len(episodes)],
+        **{f"practice/success_{task}": won for task, won in of_task.items()},
+        **terms,
+    }
+    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
+    return means | staleness(iteration, [t.policy_version for t in episodes])
+
+
+def _measure(
+    config: ImproveConfig, folder: Path, results: RunFolder, make_worlds: Callable[[int], World], tasks: Sequence[str]
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    policy = VLAPolicy.from_pretrained(folder)
+    return measure(Measured(make_worlds, lambda _: policy, config.rollout), tasks, config.evaluation, results)

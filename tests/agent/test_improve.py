@@ -1,0 +1,171 @@
+"""The loop that makes policies better, in a world whose optimum is known: every episode can be won."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
+
+from agent import policy_gradient, selection
+from agent.dagger import DaggerConfig
+from agent.decisions import Credited
+from agent.demonstrations import DemonstrationsConfig, fill_dataset
+from agent.evaluate import Evaluation
+from agent.grpo import GRPOConfig
+from agent.improve import ImproveConfig, improve
+from agent.learner import LearnerConfig
+from agent.ppo import PPOConfig, ppo_credit
+from agent.practice import PracticeConfig
+from agent.report_curves import read_curves
+from agent.rft import RFTConfig
+from agent.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
+from agent.sft import SFTConfig
+from agent.surrogate import SurrogateConfig
+from rollout.collect import collect
+from rollout.expert import ExpertPolicy
+
+SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
+PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
+GRADIENT = LearnerConfig(
+    batch_size=128,
+    learning_rate=3e-3,
+    value_rate=3.0,
+    warmup_updates=0,
+    final_lr_share=1.0,
+    weight_decay=0.0,
+    ema_decay=0.0,
+)
+CLONE = LearnerConfig(batch_size=64, num_updates=400, learning_rate=3e-3, warmup_updates=10, ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows nothing."""
+    return save_sides_policy(tmp_path_factory.mktemp("first") / "policy")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of each task."""
+    root = tmp_path_factory.mktemp("demonstrations") / "dataset"
+    world = WillingSidesWorld(4)
+    config = DemonstrationsConfig(tasks=("left", "right"), episodes_per_task=2)
+    fill_dataset(config, world, root, lambda specs: collect(ExpertPolicy(world), world, specs, all_frames=True), {})
+    return root
+
+
+def run_here(config: ImproveConfig, folder: Path) -> tuple[Evaluation, RunFolder]:
+    run = start_run(folder, config)
+    evaluation, _ = improve(config, run, WillingSidesWorld)
+    return evaluation, run
+
+
+def success_before(run: RunFolder) -> float:
+    return json.loads((run.root / "before" / "eval_info.json").read_text())["overall"]["pc_success"] / 100
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "learner", "iterations"),
+    [
+        (PPOConfig(surrogate=SURROGATE), GRADIENT, 15),
+        (GRPOConfig(surrogate=SURROGATE), replace(GRADIENT, learning_rate=1e-3), 25),
+    ],
+    ids=["ppo", "grpo"],
+)
+def test_success_alone_teaches_a_policy_that_knew_nothing(
+    algorithm: Any, learner: LearnerConfig, iterations: int, first: Path, tmp_path: Path
+) -> None:
+    evaluation, run = run_here(sides_config(algorithm, first, learner, iterations=iterations), tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
+@pytest.mark.parametrize("kind", [RFTConfig, DaggerConfig], ids=["rft", "dagger"])
+def test_own_successes_or_the_experts_labels_teach_it_too(
+    kind: Any, first: Path, demonstrations: Path, tmp_path: Path
+) -> None:
+    algorithm = kind(demonstrations=str(demonstrations), updates=60, sft=PLAIN)
+    evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=6), tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
+def small(first: Path, **changes: Any) -> ImproveConfig:
+    practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=8)
+    settings = {"algorithm": PPOConfig(), "practice": practice, "iterations": 2} | changes
+    return sides_config(settings.pop("algorithm"), first, GRADIENT, **settings)
+
+
+def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.25, 0.5, 0.2])
+    evaluate = selection.evaluate
+
+    def pretend(*args: Any, **options: Any) -> Evaluation:
+        found = evaluate(*args, **options)
+        won = round(next(successes) * len(found.results))
+        results = tuple(
+            replace(r, success=i < won) for i, r in enumerate(sorted(found.results, key=lambda r: r.spec.seed))
+        )
+        return replace(found, results=results)
+
+    monkeypatch.setattr(selection, "evaluate", pretend)
+    config = small(first, iterations=9, evaluate_every=1, collapse_share=0.5)
+    _, run = run_here(config, tmp_path / "run")
+    last = run.last_checkpoint()
+    assert last is not None
+    assert last.name == "000002", "0.2 is less than half of 0.5"
+    assert json.loads((last / "progress.json").read_text())["best_iteration"] == 1
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["000000", "000002"]
+    assert policy_folder(run.root) == run.best / PRETRAINED
+    best, end = (load_file(folder / PRETRAINED / "model.safetensors") for folder in (run.best, last))
+    assert any(not torch.equal(best[name], end[name]) for name in best)
+
+
+def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:
+    _, run = run_here(small(first), tmp_path / "run")
+    curves = {curve.tag: curve for curve in read_curves(run.tensorboard)}
+    expected = """
+        policy/kl policy/clip_fraction policy/entropy policy/first_log_ratio value/explained_variance learner/grad_norm
+        router/entropy router/dead_experts weights/age_max reward/arrive practice/success practice/success_left
+        evaluation/success loss/policy loss/value time/collect_s time/update_s
+    """.split()
+    assert set(expected) <= curves.keys()
+    assert curves["weights/age_max"].values == (0.0, 0.0)
+    assert max(curves["policy/first_log_ratio"].values) < 1e-5
+    assert curves["evaluation/success"].steps == (0, 2)
+
+
+def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(trajectories: Any, config: PPOConfig) -> Credited:
+        credited = ppo_credit(trajectories, config)
+        credited.credits[3].advantage[0] = float("nan")
+        return credited
+
+    monkeypatch.setattr(policy_gradient, "ppo_credit", broken)
+    config = small(first, algorithm=PPOConfig(warmup_iterations=0))
+    with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
+        run_here(config, tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "offending_batch.safetensors")
+    assert kept["batch.advantage"].isnan().any()
+    assert kept["batch.inputs.frames.front"].dtype == torch.uint8
+
+
+def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
+    for i, (config, message) in enumerate(
+        [
+            (replace(small(first), init=""), "--init"),
+            (small(first, practice=PracticeConfig(tasks=("lift",))), "did you mean 'left'|task 'lift' does not exist"),
+            (sides_config(RFTConfig(), first, CLONE), "there are no demonstrations"),
+            (sides_config(GRPOConfig(group_size=5), first, GRADIENT, iterations=1), "expected a multiple of 5"),
+        ]
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_here(config, tmp_path / str(i))

@@ -1,0 +1,86 @@
+"""kill -9 in the middle of an iteration: what comes after equals what would have come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
+
+from agent.dagger import DaggerConfig
+from agent.demonstrations import DemonstrationsConfig, fill_dataset
+from agent.improve import ImproveConfig, improve
+from agent.learner import LearnerConfig
+from agent.ppo import PPOConfig
+from agent.practice import PracticeConfig
+from agent.report_curves import read_curves
+from agent.run_folder import RunFolder, start_run
+from rollout.collect import collect
+from rollout.expert import ExpertPolicy
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+from test_improve_kill import RunFolder, WillingSidesWorld, config_of, improve, start_run
+from agent.learner import Learner
+
+run, kind, first = RunFolder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+update, updates = Learner.update, []
+
+def deadly(self, batch, loss):
+    if run.checkpoint(2).exists():
+        updates.append(0)
+    if len(updates) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(self, batch, loss)
+
+Learner.update = deadly
+improve(config_of(kind, first), start_run(run.root, config_of(kind, first)), WillingSidesWorld)
+"""
+
+
+def config_of(kind: str, first: Path) -> ImproveConfig:
+    algorithm: Any = PPOConfig() if kind == "ppo" else DaggerConfig(demonstrations=str(first.parent / "d"), updates=4)
+    learner = LearnerConfig(batch_size=16, num_updates=20, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
+    practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=4)
+    return sides_config(algorithm, first, learner, practice=practice, iterations=5, evaluate_every=2)
+
+
+def curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """Every curve that does not tell the time, from iteration 3 on."""
+    return {
+        curve.tag: [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if step >= 3]
+        for curve in read_curves(run.tensorboard)
+        if not curve.tag.startswith("time/")
+    }
+
+
+@pytest.mark.parametrize("kind", ["ppo", "dagger"])
+def test_a_run_killed_in_the_middle_of_iteration_3_goes_on_to_the_same_numbers(kind: str, tmp_path: Path) -> None:
+    first = save_sides_policy(tmp_path / "first")
+    world = WillingSidesWorld(4)
+    demonstrations = DemonstrationsConfig(tasks=("left", "right"), episodes_per_task=2)
+    expert = ExpertPolicy(world)
+    fill_dataset(demonstrations, world, tmp_path / "d", lambda s: collect(expert, world, s, all_frames=True), {})
+    config = config_of(kind, first)
+    straight = start_run(tmp_path / "straight", config)
+    improve(config, straight, WillingSidesWorld)
+    killed = tmp_path / "killed"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", KILLED, str(killed), kind, str(first)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    last = RunFolder(killed).last_checkpoint()
+    assert last is not None
+    assert last.name == "000002", "the iteration in which it was killed left no checkpoint"
+    resumed = start_run(killed, config, resume=True)
+    improve(config, resumed, WillingSidesWorld)
+    expected = curves(straight)
+    assert {step for step, _ in expected["practice/success"]} == {3, 4, 5}
+    assert curves(resumed) == expected
