@@ -193,6 +193,8 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     folder = policy_folder(config.init) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
+    if isinstance(config.algorithm, PPOConfig | GRPOConfig):
+        model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
     learner = Learner(model, config.learner)
     if last is not None:
         learner.load(last)

@@ -53,7 +53,7 @@ class PPOConfig:
     """w_v"""
     value_clip: float = 0.2
     """c"""
-    warmup_iterations: int = 1
+    warmup_iterations: int = 2
     """In which only the value head learns."""
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
 

@@ -110,7 +110,7 @@ def _steady(learning_rate: float) -> LearnerConfig:
     return LearnerConfig(
         batch_size=512,
         learning_rate=learning_rate,
-        value_rate=10.0,
+        value_rate=50.0,
         warmup_updates=0,
         final_lr_share=1.0,
         weight_decay=0.0,

@@ -36,12 +36,15 @@ _DEAD_SHARE = 0.01
 class SurrogateConfig:
     """How far and how often a rollout's actions move the policy."""
 
-    epochs: int = 2
+    epochs: int = 3
     """Passes over a rollout."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     max_kl: float = 0.05
     """The rollout is done with after an epoch whose mean "policy/kl" is above."""
+    min_log_scale: float = -2.0
+    """VLAConfig.min_log_scale from the first iteration on. Cloned policies are so sure of some numbers (of a gripper
+    that opens or closes) that nothing else is tried there, and that any update moves the ratios out of the clip."""
     entropy_weight: float = 0.0
     """w_ent"""
     anchor_weight: float = 0.0

@@ -71,6 +71,8 @@ class VLAConfig(PretrainedConfig):
     """Steps in which `flow` makes an action from noise."""
     flow_noise_level: float = 0.5
     """c of vla_model/flow.py: how much noise `flow` injects when it samples."""
+    min_log_scale: float = -5.0
+    """Of "laplace": no action's scale is narrower. Higher where a policy is to go on exploring."""
     value_head: bool = False
     """Whether the model also says what return it expects: for the algorithms that learn from rewards."""
 

@@ -91,10 +91,11 @@ class LaplaceActions:
     """float32 [B, K, A]"""
 
     @classmethod
-    def from_parameters(cls, parameters: Tensor) -> LaplaceActions:
+    def from_parameters(cls, parameters: Tensor, min_log_scale: float = -5.0) -> LaplaceActions:
         """From [B, K, A * 2]."""
         loc, log_scale = parameters.float().unflatten(-1, (-1, 2)).unbind(-1)
-        return cls(loc=loc, log_scale=log_scale.clamp(*cls.log_scale_range))
+        low, high = cls.log_scale_range
+        return cls(loc=loc, log_scale=log_scale.clamp(max(low, min_log_scale), high))
 
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
         """L1 of loc, plus the negative log-likelihood of the scale with loc held fixed.
@@ -191,9 +192,10 @@ class Laplace(nn.Module):
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
         self.num_parameters = 2 * config.action_size
+        self._config = config
 
     def forward(self, parameters: Tensor, noise: Tensor | None = None) -> LaplaceActions:
-        return LaplaceActions.from_parameters(parameters)
+        return LaplaceActions.from_parameters(parameters, self._config.min_log_scale)
 
 
 class Tokens(nn.Module):

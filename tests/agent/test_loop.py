@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from agent.improve import ImproveConfig
 from agent.learner import Learner
 from agent.loop import RunConfig, train
 from agent.recipes import RECIPES, sft_tiny
@@ -89,5 +90,5 @@ def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path
 
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
     for recipe in RECIPES.values():
-        assert isinstance(recipe(), RunConfig)
+        assert isinstance(recipe(), RunConfig | ImproveConfig)
         assert recipe.__doc__
