@@ -73,7 +73,7 @@ def ppo_tabletop() -> ImproveConfig:
     return ImproveConfig(
         algorithm=PPOConfig(),
         practice=PracticeConfig(tasks=DEMO_TASKS),
-        learner=_steady(learning_rate=2.0e-5),
+        learner=_steady(learning_rate=1.0e-5),
         evaluation=EvaluationConfig(episodes_per_task=20),
     )
 
