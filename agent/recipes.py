@@ -73,6 +73,7 @@ def ppo_tabletop() -> ImproveConfig:
     return ImproveConfig(
         algorithm=PPOConfig(),
         practice=PracticeConfig(tasks=DEMO_TASKS),
+        iterations=80,
         learner=_steady(learning_rate=1.0e-5),
         evaluation=EvaluationConfig(episodes_per_task=20),
     )
