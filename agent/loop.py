@@ -165,13 +165,14 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
     """Measure the last checkpoint and write eval_info.json and films."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
-    worlds = partial(make_world, config.demonstrations.world)
-    with closing(worlds(1)) as world:
+    name, device = config.demonstrations.world, config.demonstrations.device
+    with closing(make_world(name)) as world:
         tasks = config.demonstrations.tasks or world.tasks
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
-    measured = Measured(worlds, lambda _: policy, config.rollout)
-    evaluation, controls = measure(measured, tasks, config.evaluation, run)
+        worlds = partial(make_world, name, device=device)
+        measured = Measured(world, worlds, lambda _: policy.to("auto"), config.rollout)
+        evaluation, controls = measure(measured, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):
             log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
