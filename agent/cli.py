@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -74,6 +74,8 @@ class Eval:
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
     world: str = "tabletop"
     """Suite of worlds."""
+    device: Literal["cpu", "warp", "cuda"] = "cpu"
+    """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
     """If none is named, those that the run was trained on, or all of the world if POLICY is not a run."""
     variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
@@ -172,11 +174,8 @@ def _eval(args: list[str]) -> None:
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    worlds = partial(make_world, check_name("world", options.world, WORLDS))
+    name = check_name("world", options.world, WORLDS)
     named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
-    with closing(worlds(1)) as world:
-        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
-        make_policy = _policy_maker(options.policy, world)
     steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
@@ -186,7 +185,11 @@ def _eval(args: list[str]) -> None:
         execute_steps=steps,
         num_worlds=options.num_worlds,
     )
-    evaluation, controls = measure(Measured(worlds, make_policy, options.rollout), tasks, config, folder)
+    with closing(make_world(name)) as world:
+        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+        worlds = partial(make_world, name, device=options.device)
+        measured = Measured(world, worlds, _policy_maker(options.policy, world), options.rollout)
+        evaluation, controls = measure(measured, tasks, config, folder)
     _print_table(evaluation, controls)
     print(folder.eval_info)
 
@@ -244,7 +247,7 @@ def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
     checkpoint = folder.parent.name
     policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
     policy.processor.check(world.world_spec)
-    return lambda _: policy
+    return lambda _: policy.to("auto")
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:

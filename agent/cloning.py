@@ -78,8 +78,8 @@ class Cloning:
         config = self._config
         policy = VLAPolicy(model, self._processor, sample=isinstance(config, RFTConfig), seed=self._seed)
         if isinstance(config, DaggerConfig):
-            return lambda world: Mixture(policy, world, config)
-        return lambda _: policy
+            return lambda world: Mixture(policy.to("auto"), world, config)
+        return lambda _: policy.to("auto")
 
     def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
         """See agent/improve.py."""
@@ -97,7 +97,7 @@ class Cloning:
         first, length = learner.num_updates_done, learner.model.config.chunk_length
         with data.batches(learner.config.batch_size, length, seed=self._seed, start_step=first) as batches:
             for _ in range(self._config.updates):
-                batch = encode(next(batches), learner.num_updates_done)
+                batch = encode(next(batches), learner.num_updates_done).to(learner.device)
                 with kept_if_not_finite(batch, self._run.root):
                     told.append(learner.update(batch, loss))
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}

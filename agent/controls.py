@@ -27,6 +27,7 @@ class BlackFrames:
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._policy.begin(worlds, instructions, seeds)
+        self.version = self._policy.version
 
     def act(self, observation: Observation) -> ActionChunk:
         black = {camera: frames * 0 for camera, frames in observation["frames"].items()}
@@ -64,6 +65,7 @@ class ShuffledInstructions:
                 raise ValueError(f"no instruction was given to swap for {key[0]!r} of the episode with seed {key[1]}")
             self._told[n] = self._shuffled[key]
         self._policy.begin(worlds, tuple(self._told[n] for n in worlds.tolist()), seeds)
+        self.version = self._policy.version
 
     def act(self, observation: Observation) -> ActionChunk:
         told = tuple(self._told.get(n, text) for n, text in enumerate(observation["instruction"]))

@@ -19,7 +19,7 @@ from typing import Literal, TextIO
 from agent.evaluate import check_training_seed
 from agent.names import check_name
 from agent.progress import EpisodesBar, progress_bars
-from envs.make import make_world
+from envs.make import Device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.dataset import DatasetWriter
@@ -36,6 +36,9 @@ class DemonstrationsConfig:
 
     world: str = "tabletop"
     """Name for `make_world`."""
+    device: Device = "cpu"
+    """What the worlds run on, also those that evaluate: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers
+    need --gpus-per-worker)."""
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
     episodes_per_task: int = 50
@@ -146,7 +149,7 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
     example = make_world(config.world, 1)
     try:
         with Workers(
-            partial(make_world, config.world, config.num_worlds),
+            partial(make_world, config.world, config.num_worlds, config.device),
             partial(_expert, config),
             workers,
         ) as processes:

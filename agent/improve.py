@@ -55,6 +55,7 @@ from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.precision import best_device
 from vla_model.processor import Processor
 from vla_model.types import Policy
 
@@ -117,14 +118,16 @@ def improve(
     Raises:
         ValueError: there is no policy to begin with, it was made for another world, or something named does not exist.
     """
-    make_worlds = make_worlds or partial(make_world, config.practice.world)
-    with closing(make_worlds(1)) as world:
+    make_example = make_worlds or partial(make_world, config.practice.world)
+    make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
+    with closing(make_example(1)) as world:
         with run.phase("improve"):
             _iterate(config, run, make_worlds, world)
         with run.phase("evaluate") as figures:
             tasks = _tasks(config, world)
-            _measure(config, run.checkpoint(0) / PRETRAINED, run.before, make_worlds, tasks)
-            evaluation, controls = _measure(config, run.best / PRETRAINED, run, make_worlds, tasks)
+            judged = partial(_measure, config, world, make_worlds, tasks)
+            judged(run.checkpoint(0) / PRETRAINED, run.before)
+            evaluation, controls = judged(run.best / PRETRAINED, run)
             figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
     return evaluation, controls
 
@@ -138,8 +141,8 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         stack.enter_context(closing(learner))
         log = stack.enter_context(SummaryWriter(run.tensorboard))
         crew = partial(_crew, stack, config, make_worlds)
-        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(learner.average)))
-        judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(learner.average), processor))
+        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(learner.average).cpu()))
+        judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(learner.average).cpu(), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
         finish = partial(_finish, config, run, learner, processor, selection, log)
@@ -148,7 +151,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         bar = bars.add_task("iterations", total=config.iterations, completed=done)
         while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
             began_s = time.perf_counter()
-            actors.publish(done, learner.average.state_dict())
+            actors.publish(done, learner.acting_weights())
             asked = partial(_specs, config, world.suite, tasks, done)
             episodes = sorted(method.collect(actors.collect, asked, done), key=lambda t: t.spec)
             collected_s = time.perf_counter()
@@ -195,7 +198,7 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     processor.check(world.world_spec)
     if isinstance(config.algorithm, PPOConfig | GRPOConfig):
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
-    learner = Learner(model, config.learner)
+    learner = Learner(model.to(best_device()), config.learner)
     if last is not None:
         learner.load(last)
     return learner, processor
@@ -230,7 +233,7 @@ def _crew(
 
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
     policy = VLAPolicy(model, processor)
-    return lambda _: policy
+    return lambda _: policy.to("auto")
 
 
 def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
@@ -267,7 +270,13 @@ def _summary(episodes: Iterable[Trajectory], iteration: int) -> dict[str, float]
 
 
 def _measure(
-    config: ImproveConfig, folder: Path, results: RunFolder, make_worlds: Callable[[int], World], tasks: Sequence[str]
+    config: ImproveConfig,
+    world: World,
+    make_worlds: Callable[[int], World],
+    tasks: Sequence[str],
+    folder: Path,
+    results: RunFolder,
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
     policy = VLAPolicy.from_pretrained(folder)
-    return measure(Measured(make_worlds, lambda _: policy, config.rollout), tasks, config.evaluation, results)
+    measured = Measured(world, make_worlds, lambda _: policy.to("auto"), config.rollout)
+    return measure(measured, tasks, config.evaluation, results)

@@ -115,6 +115,15 @@ class Learner(Generic[M]):
         self._move_average()
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
 
+    @property
+    def device(self) -> torch.device:
+        """Where batches have to be."""
+        return self._parameters[0].device
+
+    def acting_weights(self) -> dict[str, Tensor]:
+        """The moving average on the host, for policies in any process."""
+        return {name: tensor.cpu() for name, tensor in self.average.state_dict().items()}
+
     def save(self, folder: Path) -> None:
         """Write what resuming needs besides the policy: weights, moving average and optimiser, as safetensors."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ from rollout.workers import WorkersConfig
 from vla_model.config import SIZES
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.precision import best_device
 from vla_model.processor import Processor
 
 LOG_EVERY = 20
@@ -97,7 +98,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         bar = progress.add_task("updates", total=config.learner.num_updates, completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
-            return learn(config, run, Process(interrupted=interrupted, tell=show))
+            return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
             config.learner.num_processes,
@@ -154,13 +155,14 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
     """Measure the last checkpoint and write eval_info.json and films."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
-    worlds = partial(make_world, config.demonstrations.world)
-    with closing(worlds(1)) as world:
+    name, device = config.demonstrations.world, config.demonstrations.device
+    with closing(make_world(name)) as world:
         tasks = config.demonstrations.tasks or world.tasks
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
-    measured = Measured(worlds, lambda _: policy, config.rollout)
-    evaluation, controls = measure(measured, tasks, config.evaluation, run)
+        worlds = partial(make_world, name, device=device)
+        measured = Measured(world, worlds, lambda _: policy.to("auto"), config.rollout)
+        evaluation, controls = measure(measured, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):
             log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))

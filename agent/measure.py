@@ -39,8 +39,10 @@ class EvaluationConfig:
 class Measured:
     """Whom to measure, and where its episodes run."""
 
+    example: World
+    """One like those in which it acts, to ask for names; it may be on the CPU wherever they are."""
     make_world: Callable[[int], World]
-    """A world of that many, e.g. `partial(make_world, "tabletop")`."""
+    """A world of that many, e.g. `partial(make_world, "tabletop")`; called in the process that runs it."""
     make_policy: Callable[[World], Policy]
     """Called for every world, in the process that runs it."""
     workers: WorkersConfig
@@ -54,37 +56,32 @@ def measure(
     Raises:
         ValueError: as `evaluate` and `evaluation_specs` do.
     """
-    world = measured.make_world(1)
-    try:
-        specs = [
-            spec
-            for variation in config.variations
-            for spec in evaluation_specs(world.suite, tasks, config.episodes_per_task, variation)
-        ]
-        run = partial(_run, measured, world, config, folder)
-        evaluation = run("evaluation", None, specs, config.films_per_task)
-        # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
-        lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
-        said = {
-            spec: text
-            for spec, text in evaluation.instructions.items()
-            if spec.variation == config.variations[0] and spec.seed not in lost
-        }
-        blind: dict[str, Callable[[Policy], Policy]] = {}
-        if config.controls and len(tasks) > 1:
-            blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
-        if config.controls:
-            blind["black frames"] = BlackFrames
-        controls = {name: run(name, control, list(said), 0) for name, control in blind.items()}
-    finally:
-        world.close()
+    specs = [
+        spec
+        for variation in config.variations
+        for spec in evaluation_specs(measured.example.suite, tasks, config.episodes_per_task, variation)
+    ]
+    run = partial(_run, measured, config, folder)
+    evaluation = run("evaluation", None, specs, config.films_per_task)
+    # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
+    lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
+    said = {
+        spec: text
+        for spec, text in evaluation.instructions.items()
+        if spec.variation == config.variations[0] and spec.seed not in lost
+    }
+    blind: dict[str, Callable[[Policy], Policy]] = {}
+    if config.controls and len(tasks) > 1:
+        blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
+    if config.controls:
+        blind["black frames"] = BlackFrames
+    controls = {name: run(name, control, list(said), 0) for name, control in blind.items()}
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))
     return evaluation, controls
 
 
 def _run(
     measured: Measured,
-    world: World,
     config: EvaluationConfig,
     folder: RunFolder,
     name: str,
@@ -100,7 +97,7 @@ def _run(
         bar = EpisodesBar(progress, name, len(specs))
         evaluation = evaluate(
             workers.collect,
-            world,
+            measured.example,
             specs,
             execute_steps=config.execute_steps,
             films_per_task=films_per_task,

@@ -107,7 +107,7 @@ class PolicyGradient:
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         policy = VLAPolicy(model, self._processor, sample=True, seed=self._seed, dtype="float32")
-        return lambda _: policy
+        return lambda _: policy.to("auto")
 
     def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
         del iteration
@@ -128,7 +128,7 @@ class PolicyGradient:
             epochs, begun = epochs + 1, len(told)
             for minibatch in self._minibatches(batch, learner.config.batch_size, iteration, epochs):
                 with kept_if_not_finite(minibatch, self._run.root):
-                    told.append(learner.update(minibatch, loss))
+                    told.append(learner.update(minibatch.to(learner.device), loss))
             if np.mean([metrics["policy/kl"] for metrics in told[begun:]]) > surrogate.max_kl:
                 break
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.evaluate import check_training_seed
+from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 
@@ -24,6 +25,8 @@ class PracticeConfig:
 
     world: str = "tabletop"
     """Name for `make_world`."""
+    device: Device = "cpu"
+    """Where its simulator computes, in practice and evaluation."""
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
     variation: str = "train"

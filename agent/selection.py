@@ -56,7 +56,7 @@ class Selection:
         self, learner: Learner[VLA], processor: Processor, iteration: int, progress: Progress
     ) -> tuple[Progress, dict[str, float]]:
         """The progress with this iteration's policy evaluated, and the success rates for the log."""
-        self._judges.publish(iteration, learner.average.state_dict())
+        self._judges.publish(iteration, learner.acting_weights())
         found = evaluate(self._judges.collect, self._world, self._specs, execute_steps=self._execute_steps)
         success = found.mean_over_tasks
         rates = {f"evaluation/success_{task}": proportion.rate for task, proportion in found.per_task.items()}

@@ -7,8 +7,6 @@ The episodes are evaluation's (seeds of 1 000 000 and above); nothing is rendere
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ import numpy as np
 import tyro
 
 from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from benchmarks.document import head
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from rollout.collect import collect
@@ -64,13 +63,11 @@ def table(evaluation: Evaluation) -> Iterator[str]:
 
 def main(options: Options) -> None:
     """Measure, print and write."""
-    lines = [
-        "# Scripted experts of the tabletop suite",
-        "",
-        f"`python -m benchmarks.experts {shlex.join(sys.argv[1:])}`",
-        "",
+    lines = head(
+        "Scripted experts of the tabletop suite",
+        "experts",
         "Success over fixed episodes that training never draws; Wilson intervals; median steps of the successes.",
-    ]
+    )
     for variation in options.variations:
         lines += ["", f"## Variation: {variation}", "", *table(measure(options, variation))]
         print("\n".join(lines[-len(TASKS) - 5 :]), flush=True)

@@ -10,8 +10,6 @@ Shape letters: N worlds, B batch, T tokens.
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from torch.nn import functional as F
 
 from agent.run_folder import machine
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from benchmarks.document import finish, head
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
 from rollout.batches import Batch
@@ -179,11 +178,7 @@ def main(options: Options) -> None:
         f"One thread of {machine()['cpu']}, torch {torch.__version__}. Medians of CPU time."
     )
     lines = [
-        f"# What {options.size} costs on a CPU",
-        "",
-        f"`python -m benchmarks.model {shlex.join(sys.argv[1:])}`",
-        "",
-        conditions,
+        *head(f"What {options.size} costs on a CPU", "model", conditions),
         "",
         "A decision, with the instruction's keys and values cached:",
         "",
@@ -197,9 +192,7 @@ def main(options: Options) -> None:
         "",
         *experts(options),
     ]
-    print("\n".join(lines))
-    if options.out is not None:
-        options.out.write_text("\n".join(lines) + "\n")
+    finish(lines, options.out)
 
 
 if __name__ == "__main__":

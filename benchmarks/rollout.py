@@ -21,9 +21,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -43,6 +41,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from agent.run_folder import machine
+from benchmarks.document import head
 from benchmarks.world import BareLoop, Tick, record
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.world import TabletopConfig, TabletopWorld
@@ -317,11 +316,7 @@ def table(options: Options, rates: Rates) -> list[str]:
     )
     start_s, restart_s = np.median([start_and_restart_s() for _ in range(options.repeats)], axis=0)
     return [
-        "# Rollouts",
-        "",
-        f"`python -m benchmarks.rollout {shlex.join(sys.argv[1:])}`",
-        "",
-        conditions,
+        *head("Rollouts", "rollout", conditions),
         "",
         "| contender | steps/s, median | lowest | highest |",
         "|---|---|---|---|",

@@ -12,8 +12,6 @@ Shape letters: N worlds, k actions of a chunk, A action dims, U actuators.
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +23,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.document import head
 from envs.make import make_world
 from envs.sim_warp import WarpSim
 from envs.tabletop import control
@@ -143,11 +142,7 @@ def main(options: Options) -> None:
         f"MuJoCo Warp {version('mujoco-warp')}. A reset draws the episodes, on the host, and the first frames."
     )
     lines = [
-        "# The tabletop world on MuJoCo Warp",
-        "",
-        f"`python -m benchmarks.warp {shlex.join(sys.argv[1:])}`",
-        "",
-        conditions,
+        *head("The tabletop world on MuJoCo Warp", "warp", conditions),
         "",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",

@@ -11,9 +11,7 @@ between.
 from __future__ import annotations
 
 import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from benchmarks.document import head
 from benchmarks.model import processor_of
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -83,11 +82,7 @@ def main(options: Options) -> None:
         f"{options.num_worlds} tabletop worlds. Starting Ray took {ray_s:.1f} s before. {os.cpu_count()} cores."
     )
     lines = [
-        "# Workers: start and restart",
-        "",
-        f"`python -m benchmarks.workers {shlex.join(sys.argv[1:])}`",
-        "",
-        how,
+        *head("Workers: start and restart", "workers", how),
         "",
         "| policy | start | after kill -9 |",
         "|---|---|---|",

@@ -13,8 +13,6 @@ Shape letters: N worlds, k actions of a chunk, A action dims, U actuators, H x W
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from benchmarks.document import finish, head
 from envs.gl import gl_context
 from envs.tabletop.scene import CAMERAS
 from envs.tabletop.world import TabletopWorld
@@ -197,19 +196,13 @@ def main(options: Options) -> None:
         f"CPU milliseconds per world and chunk. {platform.machine()}, MuJoCo {mujoco.__version__}."
     )
     lines = [
-        "# The tabletop world against a bare MuJoCo loop",
-        "",
-        f"`python -m benchmarks.world {shlex.join(sys.argv[1:])}`",
-        "",
-        conditions,
+        *head("The tabletop world against a bare MuJoCo loop", "world", conditions),
         "",
         "| actions per chunk | bare physics | bare frames | bare loop | our world | difference | actions/s |",
         "|---|---|---|---|---|---|---|",
         *(row(options, chunk) for chunk in options.chunks),
     ]
-    print("\n".join(lines))
-    if options.out is not None:
-        options.out.write_text("\n".join(lines) + "\n")
+    finish(lines, options.out)
 
 
 if __name__ == "__main__":

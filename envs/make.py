@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal, get_args
 
 from envs.sim import SimulatorMaker
 from envs.world import World
 
 WORLDS = ("tabletop",)
-DEVICES = ("cpu", "warp", "cuda")
+Device = Literal["cpu", "warp", "cuda"]
 """MuJoCo on the CPU; MuJoCo Warp on the CPU, for tests; MuJoCo Warp on an NVIDIA GPU."""
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
@@ -39,7 +41,9 @@ def _simulator_on(device: str) -> SimulatorMaker | None:
     from envs.tabletop.scene import MAX_CONSTRAINTS, MAX_CONTACTS
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and there is none; use 'cpu'")
+        raise ValueError(
+            "device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and this process has none; use 'cpu'"
+        )
     return functools.partial(
         WarpSim,
         max_contacts=MAX_CONTACTS,

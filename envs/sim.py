@@ -5,13 +5,27 @@ Shape letters: N simulations, n of them in a call, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mujoco
 from numpy.typing import NDArray
 
 from envs.types import Array, CameraSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorSpec:
+    """What a suite wants to simulate."""
+
+    model: mujoco.MjModel
+    num_sims: int
+    cameras: tuple[CameraSpec, ...]
+    fields: tuple[str, ...]
+    """Of MjData: what the suite reads and writes."""
+    per_sim_model_fields: tuple[str, ...]
+    """Of MjModel: what each simulation has for itself."""
 
 
 class Simulator(Protocol):
@@ -53,15 +67,4 @@ class Simulator(Protocol):
         ...
 
 
-class SimulatorMaker(Protocol):
-    """Makes a simulator."""
-
-    def __call__(
-        self,
-        model: mujoco.MjModel,
-        *,
-        num_sims: int,
-        cameras: Sequence[CameraSpec],
-        fields: Sequence[str],
-        per_sim_model_fields: Sequence[str],
-    ) -> Simulator: ...
+SimulatorMaker = Callable[[SimulatorSpec], Simulator]

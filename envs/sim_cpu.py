@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
 from envs.render import BatchRenderer
-from envs.types import Array, CameraSpec
+from envs.sim import SimulatorSpec
+from envs.types import Array
 
 _BAD_NUMBERS = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
 """Kinds of MuJoCo's warnings, one after the other: bad qpos, qvel, qacc, ctrl."""
@@ -24,21 +25,12 @@ _BAD_NUMBERS = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarnin
 class CpuSim:
     """Simulator of envs/sim.py on the CPU. Fields are live arrays, as Batch.bind and Batch.expand give them."""
 
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        *,
-        num_sims: int,
-        cameras: Sequence[CameraSpec],
-        fields: Sequence[str],
-        per_sim_model_fields: Sequence[str],
-        num_threads: int = 1,
-    ) -> None:
+    def __init__(self, spec: SimulatorSpec, *, num_threads: int) -> None:
         # Persistent: what `step` computes at its end serves the next one too, which saves a twentieth of the physics.
-        self.batch = Batch(model, num_sims, num_threads, persistent=True)
-        self.field = {name: self.batch.bind(name) for name in fields}
-        self.model_field = {name: self.batch.expand(name) for name in per_sim_model_fields}
-        self._renderer = BatchRenderer(self.batch, self.model_field, cameras)
+        self.batch = Batch(spec.model, spec.num_sims, num_threads, persistent=True)
+        self.field = {name: self.batch.bind(name) for name in spec.fields}
+        self.model_field = {name: self.batch.expand(name) for name in spec.per_sim_model_fields}
+        self._renderer = BatchRenderer(self.batch, self.model_field, spec.cameras)
         self._warnings = self.batch.warning[:, _BAD_NUMBERS, 1]  # live; MuJoCo keeps (last info, count) of each kind
         self._seen_warnings = self._warnings.copy()
         self._sound_state = self.batch.state.copy()

@@ -30,7 +30,8 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.types import Array, CameraSpec
+from envs.sim import SimulatorSpec
+from envs.types import Array
 
 _STATE = ("time", "qpos", "qvel", "qacc_warmstart")
 """All that a step reads of the past."""
@@ -62,18 +63,7 @@ class _StaticGeoms:
 class WarpSim:
     """Simulator of envs/sim.py on Warp. Fields are torch views of Warp's arrays, without copies, float32."""
 
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        *,
-        num_sims: int,
-        cameras: Sequence[CameraSpec],
-        fields: Sequence[str],
-        per_sim_model_fields: Sequence[str],
-        max_contacts: int,
-        max_constraints: int,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, spec: SimulatorSpec, *, max_contacts: int, max_constraints: int, device: str = "cpu") -> None:
         """
         Args:
             max_contacts: that one simulation has on average, with the candidates that turn out not to touch.
@@ -84,17 +74,17 @@ class WarpSim:
         wp.init()
         self._torch_device = torch.empty(0, device=device).device  # with the number of the GPU
         self._warp_device = wp.device_from_torch(self._torch_device)
-        self._num_sims, self._cameras = num_sims, tuple(cameras)
+        model, self._num_sims, self._cameras = spec.model, spec.num_sims, spec.cameras
         self._max_contacts, self._max_constraints = max_contacts, max_constraints
         with wp.ScopedDevice(self._warp_device):
-            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(per_sim_model_fields, num_sims))
+            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(spec.per_sim_model_fields, self._num_sims))
             self._model.opt.warn_overflow = 0  # told by `step`
-            self._data = mjw.make_data(model, num_sims, nconmax=max_contacts, njmax=max_constraints)
-            self._camera = self._render_context(model) if cameras else None
+            self._data = mjw.make_data(model, self._num_sims, nconmax=max_contacts, njmax=max_constraints)
+            self._camera = self._render_context(model) if self._cameras else None
         data = mujoco.MjData(model)
-        self.field = {name: self._view(self._data, name, getattr(data, name).shape) for name in fields}
+        self.field = {name: self._view(self._data, name, getattr(data, name).shape) for name in spec.fields}
         self.model_field = {
-            name: self._view(self._model, name, getattr(model, name).shape) for name in per_sim_model_fields
+            name: self._view(self._model, name, getattr(model, name).shape) for name in spec.per_sim_model_fields
         }
         self.state = {name: wp.to_torch(getattr(self._data, name)) for name in _STATE}
         self._overflow = wp.to_torch(self._data.overflow)

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arrays import to_numpy
 from envs.types import Array, Observation
 from rollout.weights import Published, UpdatablePolicy, pull
 from vla_model.types import ActionChunk, Policy
@@ -114,6 +115,8 @@ class InferenceServer:
         sizes = np.cumsum([len(request.worlds) for request in self._requests])
         count = max(1, int((sizes <= self._config.max_batch_size).sum()))
         batch, self._requests = self._requests[:count], self._requests[count:]
+        if self._requests:
+            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
         if not batch:
             return
         try:
@@ -129,8 +132,6 @@ class InferenceServer:
         for request in batch:
             rows = slice(first, first := first + len(request.worlds))
             request.answer.set_result(chunk.map(partial(_take, rows)))
-        if self._requests:
-            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
 
 
 @dataclass
@@ -193,10 +194,11 @@ class RemotePolicy:
 
 
 def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
+    """Of these worlds, on the host: a GPU's arrays cannot be sent."""
     rows = list(worlds)
     return Observation(
-        frames={camera: frames[rows] for camera, frames in observation["frames"].items()},
-        state=observation["state"][rows],
+        frames={camera: to_numpy(frames)[rows] for camera, frames in observation["frames"].items()},
+        state=to_numpy(observation["state"])[rows],
         instruction=tuple(observation["instruction"][world] for world in rows),
     )
 

@@ -48,8 +48,11 @@ class WorkersConfig:
 
 
 def environment() -> dict[str, str]:
-    """Variables of processes that import the world's and the policy's modules from where this one did."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    """Variables of processes that import the world's and the policy's modules from where this one did.
+
+    They see the GPUs that Ray gave them and no other; Ray's own default shows all to those that asked for none.
+    """
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 
 def start_ray(address: str | None = None) -> bool:
@@ -178,6 +181,8 @@ class Remote:
             if self._silent_s > config.start_deadline_s:
                 raise Trouble("hung", f"not ready {config.start_deadline_s:g} s after its start")
             return
+        if self.calls and ray.wait([self.calls[0]], timeout=0)[0]:
+            return  # what it sent must be read first: only what is unfinished then can be to blame
         if ray.wait([self._pulse_ref], timeout=0)[0] and (pulse := self._read_pulse()) is not None:
             if not pulse.busy or pulse.num_policy_calls != self._num_policy_calls:
                 self._silent_s = 0.0

@@ -37,7 +37,13 @@ class WorkerQueue:
         return len(self._todo) + len(self._suspects)
 
     def tell(self, remote: Remote) -> None:
-        """Keep a worker supplied; where nothing is left, tell it to finish what it has."""
+        """Keep a worker supplied; where nothing is left, tell it to finish what it has.
+
+        One that was told to finish gets nothing more before it has: it may run a suspect, which must be alone, and what
+        another worker's death brings back to the queue meanwhile would be taken for its company.
+        """
+        if remote.calls and not remote.expects_more:
+            return
         while self._todo and len(remote.calls) < _CALLS_AHEAD:
             block = [self._todo.popleft() for _ in range(self._block_size(remote))]
             remote.tell(replace(self._call, specs=block, more_follow=bool(self._todo)))

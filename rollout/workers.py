@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -260,7 +261,8 @@ def _remote_policy(server: Any, worker: str, _: World) -> RemotePolicy:
 
 
 def _policy_of_a_world(make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> Policy:
-    return make_policy(make_world())
+    with closing(make_world()) as world:
+        return make_policy(world)
 
 
 def _check(config: WorkersConfig) -> None:

@@ -20,7 +20,7 @@ from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
 from vla_model.inputs import ModelInputs
 from vla_model.model import VLA, VLAOutput
-from vla_model.precision import DtypeName, resolve_dtype
+from vla_model.precision import DtypeName, best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
 
@@ -53,6 +53,7 @@ class VLAPolicy:
         self.version = version
         self._sample = sample
         self._seed = seed
+        self._dtype_name: DtypeName = dtype
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
         self._prefixes: dict[int, InstructionPrefix] = {}
@@ -63,15 +64,34 @@ class VLAPolicy:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, version: int = 0, sample: bool = False, seed: int = 0, dtype: DtypeName = "auto"
+        cls,
+        folder: str | Path,
+        version: int = 0,
+        sample: bool = False,
+        seed: int = 0,
+        dtype: DtypeName = "auto",
+        device: str = "cpu",
     ) -> VLAPolicy:
-        """A saved policy.
+        """A saved policy, on a device as `to` takes it.
 
         Raises:
             ValueError: a part of the folder is missing or broken.
         """
         model, processor = load_policy(folder)
-        return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype)
+        return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
+
+    def to(self, device: str) -> VLAPolicy:
+        """This policy, which computes on that device from now on and forgot every episode.
+
+        Args:
+            device: torch's name of it; "auto" is a GPU if this process has one, else the CPU. A policy that is sent to
+                a process is moved there, because only there one knows.
+        """
+        self._device = best_device() if device == "auto" else torch.device(device)
+        self.model.to(self._device)
+        self._dtype = resolve_dtype(self._dtype_name, self._device)
+        self._forget_all()
+        return self
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
         """Act with these weights from now on, and forget every episode: the order rule of rollout/weights.py.
@@ -95,11 +115,7 @@ class VLAPolicy:
             raise ValueError(f"weights of version {version} do not fit: {'; '.join(sorted(problems))}")
         self.model.load_state_dict(state_dict)
         self.version = version
-        self._prefixes.clear()
-        self._generators.clear()
-        self._fresh.clear()
-        self._batch = None
-        self._num_worlds = None
+        self._forget_all()
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Read the instructions of these worlds only; the others keep theirs.
@@ -156,6 +172,13 @@ class VLAPolicy:
             self._generators.pop(world, None)
             self._fresh.discard(world)
         self._batch = None
+
+    def _forget_all(self) -> None:
+        self._prefixes.clear()
+        self._generators.clear()
+        self._fresh.clear()
+        self._batch = None
+        self._num_worlds = None
 
     @property
     def _autocast(self) -> bool:

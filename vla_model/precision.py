@@ -1,4 +1,4 @@
-"""Which number format to compute in: decided by what the device has in hardware and by torch's autocast."""
+"""Where to compute, and in which number format: decided by the hardware that this process has and torch's autocast."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+def best_device() -> torch.device:
+    """The GPU, if this process has one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:

@@ -16,7 +16,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import constant, to_numpy
-from envs.sim import SimulatorMaker
+from envs.sim import SimulatorMaker, SimulatorSpec
 from envs.sim_cpu import CpuSim
 from envs.tabletop import control, terms
 from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
@@ -107,11 +107,13 @@ class TabletopWorld(World):
         self.scene = build_scene()
         make_simulator = make_simulator or functools.partial(CpuSim, num_threads=self.config.num_threads)
         self.sim: Any = make_simulator(  # a Simulator; who knows which one may use what else it has
-            self.scene.model,
-            num_sims=num_worlds,
-            cameras=self.config.cameras,
-            fields=_FIELDS,
-            per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
+            SimulatorSpec(
+                model=self.scene.model,
+                num_sims=num_worlds,
+                cameras=self.config.cameras,
+                fields=_FIELDS,
+                per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
+            )
         )
         self._running = Running(num_worlds)
         self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)

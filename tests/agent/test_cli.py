@@ -114,6 +114,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
                 "policy",
                 "out",
                 "world",
+                "device",
                 "tasks",
                 "variations",
                 "episodes",

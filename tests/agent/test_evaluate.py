@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.controls import BlackFrames, ShuffledInstructions
@@ -123,6 +124,21 @@ def test_shuffled_instructions_send_a_reading_policy_to_the_wrong_side_in_every_
     assert evaluation.failures == {"wrong side": 10}
     assert sorted(told for told, _ in reader.begun) == sorted(instructions.values()), "the sentences are permuted"
     assert {r.spec: r.instruction for r in evaluation.results} == instructions, "results name what the world asked for"
+
+
+def test_results_of_a_control_bear_the_version_that_acted() -> None:
+    class Remote(Reader):
+        """Learns its version when an episode begins."""
+
+        version = -1
+
+        def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+            super().begin(worlds, instructions, seeds)
+            self.version = 9
+
+    instructions = run(Reader()).instructions
+    for control in (BlackFrames(Remote()), ShuffledInstructions(Remote(), instructions)):
+        assert {r.policy_version for r in run(control).results} == {9}
 
 
 def test_shuffling_needs_another_task_for_every_episode() -> None:

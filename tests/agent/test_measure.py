@@ -18,7 +18,7 @@ from rollout.workers import WorkersConfig
 
 
 def reader(workers: int) -> Measured:
-    return Measured(SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
+    return Measured(SidesWorld(1), SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
 
 
 def test_controls_run_the_first_variation_beside_the_policys_own_success_there(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = EvaluationConfig(episodes_per_task=2, films_per_task=0, execute_steps=None, num_worlds=2)
-    measured = Measured(Fatal, lambda _: Reader(), WorkersConfig(workers=1))
+    measured = Measured(Fatal(1), Fatal, lambda _: Reader(), WorkersConfig(workers=1))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     assert evaluation.failures == {LOST: 1}
     assert evaluation.success == Proportion(successes=3, episodes=4)

@@ -103,6 +103,35 @@ def test_a_batch_does_not_wait_for_ever_and_holds_no_more_than_its_size(tmp_path
     assert batch_sizes(tmp_path / "log") == [1, 2, 1]
 
 
+class FailsAtFirst(BatchingPolicy):
+    """Raises when it is asked for the first time."""
+
+    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act_in(worlds, observation)
+        if len(batch_sizes(self.log)) == 1:
+            raise ValueError("no such action")
+        return chunk
+
+
+def test_an_error_reaches_who_asked_and_nobody_else(tmp_path: Path) -> None:
+    async def talk() -> None:
+        config = InferenceConfig(max_batch_size=2, max_wait_ms=20)
+        server = InferenceServer(lambda: FailsAtFirst(tmp_path / "log"), config, None)
+        for worker, worlds in (("a", [0]), ("b", [0, 1]), ("idle", [0])):
+            await server.begin(worker, np.array(worlds), ("",) * len(worlds), (1,) * len(worlds))
+        a, b = await asyncio.wait_for(
+            asyncio.gather(
+                server.act("a", [0], observe(1)), server.act("b", [0, 1], observe(1, 2)), return_exceptions=True
+            ),
+            timeout=10,
+        )
+        assert isinstance(a, ValueError)
+        assert isinstance(b, ActionChunk)
+
+    asyncio.run(talk())
+    assert batch_sizes(tmp_path / "log") == [1, 2]
+
+
 def test_trajectories_are_those_of_local_policies_from_batches_of_both_workers(tmp_path: Path) -> None:
     specs = [fake_spec(s) for s in range(40)]
     with Workers(partial(FakeWorld, 3), partial(batching, tmp_path / "log"), SHARED) as workers:

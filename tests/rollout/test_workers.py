@@ -151,6 +151,14 @@ def test_a_collect_acts_with_the_weights_published_before_it(num_workers: int) -
             workers.publish(4, {"push": 1.0})
 
 
+def test_a_worker_that_asked_for_no_gpu_sees_none() -> None:
+    def make(_: World) -> CountingPolicy:
+        return CountingPolicy(2, version=int(os.environ.get("CUDA_VISIBLE_DEVICES") == ""))
+
+    with Workers(partial(FakeWorld, 1), make, WorkersConfig(workers=1)) as workers:
+        assert [t.policy_version for t in workers.collect([fake_spec(0)])] == [1]
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_stopping_early_leaves_nothing_for_the_next_collect(num_workers: int) -> None:
     with Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=num_workers)) as workers:

@@ -59,6 +59,16 @@ def test_a_policy_that_was_sent_to_another_process_acts_like_the_one_that_stayed
     np.testing.assert_array_equal(sent.act(observation).actions, stayed.act(observation).actions)
 
 
+def test_a_policy_that_moved_is_there_and_forgot_its_episodes() -> None:
+    moved, observation = policy(), observe(3)
+    begin(moved, [0, 1, 2], observation)
+    assert moved.to("auto") is moved
+    assert next(moved.model.parameters()).is_cuda == torch.cuda.is_available()
+    with pytest.raises(ValueError, match="call begin first"):
+        moved.act(observation)
+    assert {p.device.type for p in moved.to("meta").model.parameters()} == {"meta"}
+
+
 def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
     kept = policy()
     begin(kept, [0, 1, 2], observe(3))
