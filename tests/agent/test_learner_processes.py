@@ -160,6 +160,7 @@ def test_one_process_steps_on_the_mean_of_the_parts_losses(one: RunFolder) -> No
 def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> None:
     data = TrainingData([one.dataset])
     model_config = SIZES[tiny().model](data.world_spec)
+    model_config.action_distribution = "flow"  # whose loss takes noise
     processor = Processor.from_statistics(data.world_spec, data.stats, model_config.instruction_length)
 
     def encoded(index: int, count: int) -> SFTBatch:
@@ -172,6 +173,8 @@ def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> 
         assert torch.equal(share.actions, expected.actions)
         assert share.inputs.light is not None and expected.inputs.light is not None
         assert torch.equal(share.inputs.light, expected.inputs.light)
+        assert share.inputs.action_noise is not None and expected.inputs.action_noise is not None
+        assert torch.equal(share.inputs.action_noise, expected.inputs.action_noise)
         assert share.inputs.shift_px and expected.inputs.shift_px
         for camera, shift in expected.inputs.shift_px.items():
             assert torch.equal(share.inputs.shift_px[camera], shift)
