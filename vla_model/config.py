@@ -14,6 +14,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from envs.types import WorldSpec
+from vla_model.presets import PRESETS
 
 
 @strict
@@ -23,7 +24,7 @@ class VLAConfig(PretrainedConfig):
     model_type = "llamarm_vla"
 
     backbone: dict[str, Any] | PretrainedConfig | None = None
-    """The decoder: any transformers decoder config; its model_type names the family."""
+    """The decoder: a transformers config; its model_type names the family, its dtype that of the weights."""
     attention: str = "eager"
     """How transformers computes attention. Plain softmax by default: the fused one's bf16 backward is slow on CPUs."""
     cameras: list[Any] | None = None
@@ -113,6 +114,11 @@ def nano(world_spec: WorldSpec) -> VLAConfig:
     )
 
 
+def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
+    """The size around a decoder of presets.py."""
+    return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
+
+
 def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
     """The fields of a VLAConfig that the world decides."""
     return {
@@ -137,5 +143,5 @@ def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
     }
 
 
-SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano}
+SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano} | {name: published(name) for name in PRESETS}
 """Named sizes."""
