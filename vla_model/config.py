@@ -66,6 +66,10 @@ class VLAConfig(PretrainedConfig):
     """Hidden size of an expert."""
     shared_expert: bool = False
     """Whether every token also passes one expert without a router."""
+    decoupled_weights: bool = False
+    """Whether an expert's weight is more than what its router thought of it (AdaMoE)."""
+    balancing_rate: float = 0.0
+    """Step of the biases that balance the experts without a loss; 0 for no biases."""
     action_distribution: str = "laplace"
     """A name of `action_head.DISTRIBUTIONS`."""
     flow_steps: int = 4
