@@ -78,7 +78,7 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_experts, size) * size**-0.5)
         self.adapter = nn.Parameter(torch.zeros(num_experts, size)) if decoupled_weights else None
         self.bias = nn.Buffer(torch.zeros(num_experts)) if balancing_rate else None
-        self.counts = nn.Buffer(torch.zeros(num_experts), persistent=False)
+        self._counts: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
@@ -87,7 +87,8 @@ class Router(nn.Module):
             wanted = probabilities if self.bias is None else probabilities + self.bias
             experts = wanted.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training:
-                self.counts += experts.flatten().bincount(minlength=len(self.counts))
+                # A list, because threads share the router: what they append, they may append in any order.
+                self._counts.append(experts.flatten().bincount(minlength=len(self.bias)))
             top = probabilities.gather(-1, experts)
             weights = top / top.sum(-1, keepdim=True)
             if self.adapter is not None:
@@ -97,9 +98,10 @@ class Router(nn.Module):
     @torch.no_grad()
     def balance(self) -> None:
         """Move the biases one step, by the choices made in training mode since the last step."""
-        if self.bias is not None:
-            self.bias += self.balancing_rate * (self.counts.mean() - self.counts).sign()
-            self.counts.zero_()
+        if self.bias is not None and self._counts:
+            counts = torch.stack(self._counts).sum(0).float()
+            self.bias += self.balancing_rate * (counts.mean() - counts).sign()
+            self._counts.clear()
 
 
 def balance_experts(model: nn.Module) -> None:

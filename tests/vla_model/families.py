@@ -27,7 +27,7 @@ _LLAMA31: dict[str, Any] = {
 
 
 def toy_configs() -> dict[str, PretrainedConfig]:
-    """Two layers each; windows of 8 tokens, shorter than an instruction, where there are windows."""
+    """Two layers each; Gemma 3 six, because the sixth is the first without a window. Windows are of 8 tokens."""
     size: dict[str, Any] = {
         "vocab_size": 2048,
         "hidden_size": 32,
@@ -40,6 +40,7 @@ def toy_configs() -> dict[str, PretrainedConfig]:
     experts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
     wide: dict[str, Any] = grouped | {"vocab_size": 128_256}
     single: dict[str, Any] = heads | {"num_key_value_heads": 1}
+    six: dict[str, Any] = heads | {"num_hidden_layers": 6}
     kinds = ["sliding_attention", "full_attention"]
     return {
         "llama1": LlamaConfig(**size),
@@ -50,6 +51,6 @@ def toy_configs() -> dict[str, PretrainedConfig]:
         "mixtral": MixtralConfig(**grouped, **experts),
         "gemma": GemmaConfig(**single),
         "gemma2": Gemma2Config(**heads, sliding_window=8, layer_types=kinds, query_pre_attn_scalar=16),
-        "gemma3": Gemma3TextConfig(**heads, sliding_window=8, layer_types=kinds, query_pre_attn_scalar=16),
+        "gemma3": Gemma3TextConfig(**six, sliding_window=8, query_pre_attn_scalar=16),
         "grok": Grok1Config(**heads, **experts, attn_output_multiplier=0.25, embedding_multiplier_scale=32**0.5),
     }
