@@ -21,6 +21,7 @@ from torch import Tensor
 
 from agent.gradients import Loss, M, Processes, Splittable, Threads
 from agent.run_folder import HOW
+from vla_model.moe import balance_experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ class Learner(Generic[M]):
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
+        balance_experts(self.model)
         self.num_updates_done += 1
         self._move_average()
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
@@ -148,6 +150,8 @@ class Learner(Generic[M]):
         decay = min(self.config.ema_decay, (1 + self.num_updates_done) / (10 + self.num_updates_done))
         for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(weight, 1 - decay)
+        for average, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            average.copy_(value)
 
 
 STATE_FILE = "learner.safetensors"
