@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, BertConfig, PreTrainedModel, PreT
 
 from vla_model.checkpoint import load_policy, save_policy
 from vla_model.create import create_policy
+from vla_model.finetune import FineTuning, prepare
+from vla_model.inputs import fake_inputs
 from vla_model.make_tokenizer import TOKENIZER_FILE
 from vla_model.policy import VLAPolicy
 from vla_model.presets import FAMILIES
@@ -312,3 +314,23 @@ def test_a_model_that_does_not_exist_is_refused_with_what_does(monkeypatch: pyte
         create_policy("llama9", WORLD_SPEC, STATISTICS)
     with pytest.raises(ValueError, match="weights of smol are not here yet; fetch and convert them with: make smol"):
         create_policy("smol", WORLD_SPEC, STATISTICS)
+
+
+@pytest.mark.parametrize("mode", ["head", "lora"])
+def test_around_a_frozen_decoder_in_bfloat16_everything_learns(mode: Literal["head", "lora"], tmp_path: Path) -> None:
+    write_folder(tmp_path / "weights")
+    torch.manual_seed(0)
+    model, _ = create_policy(str(tmp_path / "weights"), WORLD_SPEC, STATISTICS, dtype=torch.bfloat16)
+    prepare(model.train(), FineTuning(mode=mode, lora_rank=2, towers=True))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    for _ in range(2):  # An adapter's first matrix learns once its second is no longer zero.
+        output = model(fake_inputs(model.config, 8))
+        losses = (output.actions.mode().square().sum(), output.localization_from_vision.square().sum())
+        (sum(losses) + output.localization_from_queries.square().sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    kept = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
+    frozen = {name for name in before if name.startswith("backbone.") and ".lora_" not in name}
+    assert kept == frozen
+    assert any(".lora_" in name for name in before) == (mode == "lora")
