@@ -4,7 +4,7 @@ export PYTHON TORCH
 BIN := .venv/bin
 STAMP := .venv/set-up-done
 
-.PHONY: setup demo test test-learning check clean
+.PHONY: setup demo smol test test-learning check clean
 
 setup: $(STAMP)
 
@@ -14,6 +14,9 @@ $(STAMP): pyproject.toml setup.sh
 
 demo: setup
 	$(BIN)/llamarm train sft_demo --out runs/demo
+
+smol: setup
+	$(BIN)/python -m vla_model.smol
 
 test: setup
 	$(BIN)/pytest

@@ -5,15 +5,23 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from torch import Tensor
+
 from agent.learner import Learner
 from agent.run_folder import PRETRAINED
+from vla_model.adapters import save_adapter
 from vla_model.checkpoint import save_policy
+from vla_model.finetune import FineTuning, merged_state_dict
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
 
 def save_checkpoint(
-    folder: Path, learner: Learner[VLA], processor: Processor, files: dict[str, str] | None = None
+    folder: Path,
+    learner: Learner[VLA],
+    processor: Processor,
+    fine_tuning: FineTuning,
+    files: dict[str, str] | None = None,
 ) -> None:
     """Write the folder, unless it is there already.
 
@@ -21,6 +29,7 @@ def save_checkpoint(
         folder: of the checkpoint.
         learner: whose moving average is the policy.
         processor: of the policy.
+        fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
         files: texts to put beside, by name.
     """
     if folder.exists():
@@ -28,7 +37,14 @@ def save_checkpoint(
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_policy(part / PRETRAINED, learner.average, processor)
+    if fine_tuning.mode != "full":
+        save_adapter(part / "adapter", learner.average, fine_tuning)
     learner.save(part)
     for name, text in (files or {}).items():
         (part / name).write_text(text)
     part.rename(folder)
+
+
+def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:
+    """The policy's, on the host: for plain models in any process."""
+    return {name: tensor.cpu() for name, tensor in merged_state_dict(learner.average).items()}

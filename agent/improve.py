@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
+import torch
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.checkpoints import save_checkpoint
+from agent.checkpoints import acting_weights, save_checkpoint
 from agent.cloning import Cloning
 from agent.dagger import DaggerConfig
 from agent.evaluate import Evaluation
@@ -53,6 +54,7 @@ from rollout.types import Trajectory
 from rollout.weights import staleness
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
+from vla_model.finetune import FineTuning, prepare
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
@@ -69,8 +71,9 @@ class ImproveConfig:
     algorithm: PPOConfig | GRPOConfig | RFTConfig | DaggerConfig
     init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
     """The policy to begin with: a run, a checkpoint, or a policy's folder."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
     seed: int = 0
-    """Of drawn actions, batches and augmentation."""
+    """Of drawn actions, batches, augmentation and the first weights of adapters."""
     practice: PracticeConfig = field(default_factory=PracticeConfig)
     iterations: int = 40
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
@@ -134,15 +137,15 @@ def improve(
 
 def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World], world: World) -> None:
     """From the last checkpoint, or from the beginning, to the last iteration or to a collapse."""
-    learner, processor = _begin(config, run, world)
+    learner, acting, processor = _begin(config, run, world)
     method = _method(config, run, processor, world)
     tasks, execute_steps = _tasks(config, world), config.evaluation.execute_steps
     with ExitStack() as stack:
         stack.enter_context(closing(learner))
         log = stack.enter_context(SummaryWriter(run.tensorboard))
         crew = partial(_crew, stack, config, make_worlds)
-        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(learner.average).cpu()))
-        judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(learner.average).cpu(), processor))
+        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(acting)))
+        judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(acting), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
         finish = partial(_finish, config, run, learner, processor, selection, log)
@@ -151,7 +154,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         bar = bars.add_task("iterations", total=config.iterations, completed=done)
         while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
             began_s = time.perf_counter()
-            actors.publish(done, learner.acting_weights())
+            actors.publish(done, acting_weights(learner))
             asked = partial(_specs, config, world.suite, tasks, done)
             episodes = sorted(method.collect(actors.collect, asked, done), key=lambda t: t.spec)
             collected_s = time.perf_counter()
@@ -181,15 +184,16 @@ def _finish(
     for name, value in metrics.items():
         log.add_scalar(name, value, done)
     log.flush()
-    save_checkpoint(run.checkpoint(done), learner, processor, {_PROGRESS_FILE: json.dumps(asdict(progress))})
+    notes = {_PROGRESS_FILE: json.dumps(asdict(progress))}
+    save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning, notes)
     for old in run.checkpoints.glob("*"):
         if old.name.isdecimal() and 0 < int(old.name) < done:
             shutil.rmtree(old)
     return progress
 
 
-def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], Processor]:
-    """The learner as the last checkpoint has it, or with the policy that the config names."""
+def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], VLA, Processor]:
+    """The learner as the last checkpoint has it, or with the policy that the config names; and a model for acting."""
     last = run.last_checkpoint()
     if last is None and not config.init:
         raise ValueError("there is no policy to begin with; name a run or a policy's folder with --init")
@@ -198,10 +202,13 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     processor.check(world.world_spec)
     if isinstance(config.algorithm, PPOConfig | GRPOConfig):
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
+    acting = copy.deepcopy(model)
+    torch.manual_seed(config.seed)
+    prepare(model, config.fine_tuning)
     learner = Learner(model.to(best_device()), config.learner)
     if last is not None:
         learner.load(last)
-    return learner, processor
+    return learner, acting, processor
 
 
 def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: World) -> Method:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from agent.gradients import Loss, M, Processes, Splittable, Threads
 from agent.run_folder import HOW
+from vla_model.moe import balance_experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class Learner(Generic[M]):
             group["lr"] = learning_rate * group["rate"]
         self._optimizer.step()
         self._optimizer.zero_grad()
+        balance_experts(self.model)
         self.num_updates_done += 1
         self._move_average()
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
@@ -119,10 +121,6 @@ class Learner(Generic[M]):
     def device(self) -> torch.device:
         """Where batches have to be."""
         return self._parameters[0].device
-
-    def acting_weights(self) -> dict[str, Tensor]:
-        """The moving average on the host, for policies in any process."""
-        return {name: tensor.cpu() for name, tensor in self.average.state_dict().items()}
 
     def save(self, folder: Path) -> None:
         """Write what resuming needs besides the policy: weights, moving average and optimiser, as safetensors."""
@@ -163,6 +161,8 @@ class Learner(Generic[M]):
         decay = min(self.config.ema_decay, (1 + self.num_updates_done) / (10 + self.num_updates_done))
         for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(weight, 1 - decay)
+        for average, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            average.copy_(value)
 
 
 STATE_FILE = "learner.safetensors"

@@ -35,11 +35,10 @@ from envs.make import make_world
 from rollout.batches import TrainingData
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
-from vla_model.config import SIZES
-from vla_model.model import VLA
+from vla_model.create import check_model, create_policy
+from vla_model.finetune import FineTuning, prepare
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
-from vla_model.processor import Processor
 
 LOG_EVERY = 20
 """Updates between two points of a curve."""
@@ -52,7 +51,8 @@ class RunConfig:
     seed: int = 0
     """Of the model's first weights, the batches and the augmentation."""
     model: str = "nano"
-    """A name of vla_model.config.SIZES."""
+    """A size (nano), smol, or the path of pretrained weights: see vla_model/create.py."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
@@ -73,8 +73,7 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
     Raises:
         ValueError: the config names something that does not exist, or shares a batch unevenly; nothing was started.
     """
-    if config.model not in SIZES:
-        raise ValueError(f"model {config.model!r} does not exist; models: {', '.join(SIZES)}")
+    check_model(config.model)
     check_shares(config.learner)
     with run.phase("collect") as figures:
         died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
@@ -117,9 +116,9 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     """
     data, part = TrainingData([run.dataset]), (process.rank, process.count)
     torch.manual_seed(config.seed)
-    model = VLA(SIZES[config.model](data.world_spec)).to(process.device)
-    processor = Processor.from_statistics(data.world_spec, data.stats, model.config.instruction_length)
-    learner = Learner(model, config.learner)
+    model, processor = create_policy(config.model, data.world_spec, data.stats)
+    prepare(model, config.fine_tuning)
+    learner = Learner(model.to(process.device), config.learner)
     if (last := run.last_checkpoint()) is not None:
         learner.load(last)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed, part=part)
@@ -140,7 +139,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
                 for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
                     log.add_scalar(name, value, done)
             if log is not None and (done % config.save_every == 0 or done == config.learner.num_updates or stop):
-                save_checkpoint(run.checkpoint(done), learner, processor)
+                save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning)
             if stop:
                 raise KeyboardInterrupt
     return figures

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.checkpoints import acting_weights
 from agent.evaluate import evaluate, evaluation_specs
 from agent.learner import Learner
 from envs.types import EpisodeSpec
@@ -56,7 +57,7 @@ class Selection:
         self, learner: Learner[VLA], processor: Processor, iteration: int, progress: Progress
     ) -> tuple[Progress, dict[str, float]]:
         """The progress with this iteration's policy evaluated, and the success rates for the log."""
-        self._judges.publish(iteration, learner.acting_weights())
+        self._judges.publish(iteration, acting_weights(learner))
         found = evaluate(self._judges.collect, self._world, self._specs, execute_steps=self._execute_steps)
         success = found.mean_over_tasks
         rates = {f"evaluation/success_{task}": proportion.rate for task, proportion in found.per_task.items()}

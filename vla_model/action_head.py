@@ -34,7 +34,13 @@ class ActionHead(nn.Module):
         self.norms = nn.ModuleList(nn.RMSNorm(size) for _ in range(config.moe_layers))
         self.layers = nn.ModuleList(
             MixtureOfExperts(
-                size, config.num_experts, config.top_k_experts, config.expert_size, shared_expert=config.shared_expert
+                size,
+                config.num_experts,
+                config.top_k_experts,
+                config.expert_size,
+                shared_expert=config.shared_expert,
+                decoupled_weights=config.decoupled_weights,
+                balancing_rate=config.balancing_rate,
             )
             for _ in range(config.moe_layers)
         )

@@ -1,4 +1,4 @@
-"""The decoder: a LLaMA-family model of transformers, fed with embeddings, in two parts.
+"""The decoder: a LLaMA-family model of transformers, or Grok-1, fed with embeddings, in two parts.
 
     [instruction tokens] | [image tokens, camera by camera][state token][action queries]
          the prefix      |                        the rest
@@ -8,6 +8,8 @@ per episode (`InstructionPrefix`) and every decision runs only the rest. Trainin
 gradients through both, so what is cached at rollout and what is trained are one computation.
 
 Padded instruction tokens are masked, and the rest always begins at position I, whatever the length of an instruction.
+Where layers look back over a sliding window, the prefix is filled up to I, so that distances count positions. The cache
+is a plain one for the same reason: one made for such layers would drop what the window has passed.
 
 Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head
 size.
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, DynamicCache
+from transformers import AutoModel, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from vla_model.config import VLAConfig
@@ -79,10 +81,16 @@ class InstructionPrefix:
 class Backbone(nn.Module):
     """A transformers decoder as prefix and rest."""
 
-    def __init__(self, config: VLAConfig) -> None:
+    def __init__(self, config: VLAConfig, decoder: PreTrainedModel | None = None) -> None:
+        """
+        Args:
+            decoder: of config.backbone's shape, with its weights; a random one where None.
+        """
         super().__init__()
         self.rest_position = config.instruction_length
-        self.decoder = AutoModel.from_config(config.backbone, attn_implementation=config.attention)
+        self.decoder = decoder or AutoModel.from_config(config.backbone)
+        self.decoder.set_attn_implementation(config.attention)
+        self.has_window = getattr(config.backbone, "sliding_window", None) is not None
 
     def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
         """The prefix of instructions, as long as the longest of them.
@@ -93,14 +101,14 @@ class Backbone(nn.Module):
         """
         longest = int(mask.sum(1).max())  # What is padding in every row would be computed and never looked at.
         ids, mask = ids[:, :longest], mask[:, :longest]
-        cache = DynamicCache(config=self.decoder.config)
+        cache = DynamicCache()
         hidden = self.decoder(
             inputs_embeds=self.decoder.get_input_embeddings()(ids),
             attention_mask=mask,
             position_ids=torch.arange(ids.shape[1], device=ids.device)[None],
             cache=cache,
             use_cache=True,
-        ).last_hidden_state  # [B, I, d]
+        ).last_hidden_state.float()  # [B, I, d]
         weights = mask / mask.sum(1, keepdim=True)  # [B, I]
         return InstructionPrefix(
             keys_values=tuple(_keys_values(layer) for layer in cache.layers),
@@ -109,16 +117,18 @@ class Backbone(nn.Module):
         )
 
     def forward(self, prefix: InstructionPrefix, rest: Tensor) -> Tensor:
-        """Last hidden states of the rest, [B, R, d]. The prefix is left as it is."""
+        """Last hidden states of the rest, [B, R, d] like it. The prefix is left as it is."""
         batch, num_tokens, _ = rest.shape
+        if self.has_window:
+            prefix = prefix.padded(self.rest_position)
         seen = torch.ones(batch, num_tokens, dtype=torch.bool, device=rest.device)
         return self.decoder(
-            inputs_embeds=rest,
+            inputs_embeds=rest.to(self.decoder.dtype),
             attention_mask=torch.cat([prefix.mask, seen], dim=1),
             position_ids=torch.arange(num_tokens, device=rest.device)[None] + self.rest_position,
-            cache=DynamicCache(prefix.keys_values, config=self.decoder.config),
+            cache=DynamicCache(prefix.keys_values),
             use_cache=True,
-        ).last_hidden_state
+        ).last_hidden_state.to(rest.dtype)
 
 
 def _keys_values(layer: object) -> tuple[Tensor, Tensor]:

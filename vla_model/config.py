@@ -14,6 +14,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from envs.types import WorldSpec
+from vla_model.presets import PRESETS
 
 
 @strict
@@ -23,7 +24,7 @@ class VLAConfig(PretrainedConfig):
     model_type = "llamarm_vla"
 
     backbone: dict[str, Any] | PretrainedConfig | None = None
-    """The decoder: any transformers decoder config; its model_type names the family."""
+    """The decoder: a transformers config; its model_type names the family, its dtype that of the weights."""
     attention: str = "eager"
     """How transformers computes attention. Plain softmax by default: the fused one's bf16 backward is slow on CPUs."""
     cameras: list[Any] | None = None
@@ -65,6 +66,10 @@ class VLAConfig(PretrainedConfig):
     """Hidden size of an expert."""
     shared_expert: bool = False
     """Whether every token also passes one expert without a router."""
+    decoupled_weights: bool = False
+    """Whether an expert's weight is more than what its router thought of it (AdaMoE)."""
+    balancing_rate: float = 0.0
+    """Step of the biases that balance the experts without a loss; 0 for no biases."""
     action_distribution: str = "laplace"
     """A name of `action_head.DISTRIBUTIONS`."""
     flow_steps: int = 4
@@ -115,6 +120,11 @@ def nano(world_spec: WorldSpec) -> VLAConfig:
     )
 
 
+def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
+    """The size around a decoder of presets.py."""
+    return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
+
+
 def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
     """The fields of a VLAConfig that the world decides."""
     return {
@@ -139,5 +149,5 @@ def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
     }
 
 
-SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano}
+SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano} | {name: published(name) for name in PRESETS}
 """Named sizes."""

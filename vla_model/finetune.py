@@ -4,9 +4,11 @@
     lora    the heads, and low-rank adapters in the decoder: y = W x + alpha / rank * B A x   (Hu et al. 2021)
     head    the heads: the action head, and the value head where there is one
 
-Everything else is frozen; a learner takes what requires a gradient. Adapters have no dropout, which would make the
-learner compute other probabilities than the worker did. They are injected into the decoder by peft, so names of weights
-change; `merged_state_dict` gives the plain model's, which is what workers load and policy folders hold.
+With `towers` everything around the decoder learns too, which a pretrained decoder needs that has never seen a frame;
+`head` then freezes the decoder alone. All else is frozen; a learner takes what requires a gradient. Adapters have no
+dropout, which would make the learner compute other probabilities than the worker did. They are injected into the
+decoder by peft, so names of weights change; `merged_state_dict` gives the plain model's, which is what workers load and
+policy folders hold.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from vla_model.model import VLA
 
 _HEADS = ("action_head.", "value_head.")
 """Beginnings of the names of the heads' weights."""
+_DECODER = "backbone."
 _LORA = ".lora_"
 """Part of the names of all adapters' weights."""
 
@@ -37,6 +40,8 @@ class FineTuning:
     """Last parts of the names of the decoder's linear layers that get an adapter."""
     freeze_router: bool = False
     """Keep the router of the experts as it is."""
+    towers: bool = False
+    """Train the cameras' towers and all other inputs of the decoder too."""
 
 
 def prepare(model: VLA, fine_tuning: FineTuning) -> None:
@@ -94,6 +99,7 @@ def merged_state_dict(model: VLA) -> dict[str, Tensor]:
 
 def _learns(name: str, fine_tuning: FineTuning) -> bool:
     learns = fine_tuning.mode == "full" or name.startswith(_HEADS) or _LORA in name
+    learns |= fine_tuning.towers and not name.startswith(_DECODER)
     return learns and not (fine_tuning.freeze_router and ".router." in name)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from vla_model.action_head import ActionHead
 from vla_model.backbones import Backbone, InstructionPrefix
@@ -89,8 +90,11 @@ class VLAOutput:
 class VLA(nn.Module):
     """The model. Without gradients in mind: `read` once per episode, then `forward` with its prefix."""
 
-    def __init__(self, config: VLAConfig) -> None:
+    def __init__(self, config: VLAConfig, decoder: PreTrainedModel | None = None) -> None:
         """
+        Args:
+            decoder: a pretrained one of config.backbone's shape; a random one where None.
+
         Raises:
             ValueError: the config has no camera, or no state or action.
         """
@@ -103,7 +107,7 @@ class VLA(nn.Module):
             )
         self.config = config
         size = config.hidden_size
-        self.backbone = Backbone(config)
+        self.backbone = Backbone(config, decoder)
         self.cameras = nn.ModuleDict({name: CameraTower(config) for name, _, _ in config.cameras})
         self.to_state_token = nn.Linear(config.state_size, size)
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)

@@ -6,6 +6,14 @@ For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
     S = the k experts of largest p
     y = sum_{e in S} p_e / (sum_{s in S} p_s) * down_e (silu(gate_e x) * up_e x)   [+ shared expert]
 
+Decoupled weights (AdaMoE, Shen et al. 2025, "Expertise need not monopolize") add to each weight what a second linear
+map A says, (A x)_e, so that an expert may be chosen and count for little; A begins at 0, where nothing is added. The
+paper adds it to p_e as it is; here to the renormalised weight, so that a layer begins as the one above.
+
+Balancing without a loss (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy", algorithm 1) chooses S by
+p_e + b_e and weighs by p_e. After each update of the weights every b_e moves by a fixed step u, up for experts that
+had fewer tokens than the mean and down for the others: `balance_experts`.
+
 No noise anywhere: what a trainer computes is what a worker did.
 
 Shape letters: T tokens, D token size, E experts, k experts per token, H hidden size of an expert.
@@ -34,7 +42,7 @@ class Routing:
     experts: Tensor
     """int64 [..., k], each token's experts, the most wanted first."""
     weights: Tensor
-    """float32 [..., k], sums to 1 over k."""
+    """float32 [..., k], sums to 1 over k, unless the weights are decoupled."""
 
     def usage(self) -> Tensor:
         """Fraction of the k choices that went to each expert, averaged over all but the first dimension, [B, E]."""
@@ -61,16 +69,46 @@ class Routing:
 class Router(nn.Module):
     """Token-choice top-k router, in float32 whatever the rest computes in."""
 
-    def __init__(self, size: int, num_experts: int, top_k_experts: int) -> None:
+    def __init__(
+        self, size: int, num_experts: int, top_k_experts: int, decoupled_weights: bool, balancing_rate: float
+    ) -> None:
         super().__init__()
         self.top_k_experts = top_k_experts
+        self.balancing_rate = balancing_rate
         self.weight = nn.Parameter(torch.randn(num_experts, size) * size**-0.5)
+        self.adapter = nn.Parameter(torch.zeros(num_experts, size)) if decoupled_weights else None
+        self.bias = nn.Buffer(torch.zeros(num_experts)) if balancing_rate else None
+        self._counts: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
-            top, experts = logits.softmax(-1).topk(self.top_k_experts, dim=-1)
-            return Routing(logits=logits, experts=experts, weights=top / top.sum(-1, keepdim=True))
+            probabilities = logits.softmax(-1)
+            wanted = probabilities if self.bias is None else probabilities + self.bias
+            experts = wanted.topk(self.top_k_experts, dim=-1).indices
+            if self.bias is not None and self.training:
+                # A list, because threads share the router: what they append, they may append in any order.
+                self._counts.append(experts.flatten().bincount(minlength=len(self.bias)))
+            top = probabilities.gather(-1, experts)
+            weights = top / top.sum(-1, keepdim=True)
+            if self.adapter is not None:
+                weights = weights + F.linear(x.float(), self.adapter.float()).gather(-1, experts)
+            return Routing(logits=logits, experts=experts, weights=weights)
+
+    @torch.no_grad()
+    def balance(self) -> None:
+        """Move the biases one step, by the choices made in training mode since the last step."""
+        if self.bias is not None and self._counts:
+            counts = torch.stack(self._counts).sum(0).float()
+            self.bias += self.balancing_rate * (counts.mean() - counts).sign()
+            self._counts.clear()
+
+
+def balance_experts(model: nn.Module) -> None:
+    """Move the biases of all routers one step: to be called after each update of the weights."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.balance()
 
 
 class MixtureOfExperts(nn.Module):
@@ -88,12 +126,16 @@ class MixtureOfExperts(nn.Module):
         top_k_experts: int,
         hidden_size: int | None = None,
         shared_expert: bool = False,
+        decoupled_weights: bool = False,
+        balancing_rate: float = 0.0,
     ) -> None:
         """
         Args:
             size: last dimension of input and output.
             hidden_size: of each expert; 2 * size where None.
             shared_expert: add one more expert that every token passes with weight 1 (DeepSeekMoE, Dai et al. 2024).
+            decoupled_weights: add to an expert's weight what is not the router's choice (AdaMoE).
+            balancing_rate: u, step of the biases that balance without a loss; 0 for none.
 
         Raises:
             ValueError: top_k_experts is not within 1..num_experts.
@@ -102,7 +144,7 @@ class MixtureOfExperts(nn.Module):
         if not 1 <= top_k_experts <= num_experts:
             raise ValueError(f"top_k_experts must be within 1..num_experts = 1..{num_experts}, got {top_k_experts}")
         hidden_size = 2 * size if hidden_size is None else hidden_size
-        self.router = Router(size, num_experts, top_k_experts)
+        self.router = Router(size, num_experts, top_k_experts, decoupled_weights, balancing_rate)
         self.gate_up = nn.Parameter(_uniform(num_experts, 2 * hidden_size, size))
         self.down = nn.Parameter(_uniform(num_experts, size, hidden_size))
         self.shared_gate_up = nn.Parameter(_uniform(2 * hidden_size, size)) if shared_expert else None

@@ -94,24 +94,28 @@ class Processor:
 
     @classmethod
     def from_statistics(
-        cls, world_spec: WorldSpec, statistics: Mapping[str, Mapping[str, ArrayLike]], instruction_length: int = 24
+        cls,
+        world_spec: WorldSpec,
+        statistics: Mapping[str, Mapping[str, ArrayLike]],
+        instruction_length: int = 24,
+        tokenizer: Tokenizer | None = None,
     ) -> Processor:
-        """A processor with the tokenizer of the small models.
+        """A processor that begins a training.
 
         Args:
             statistics: {"observation.state" | "action" | "label.localization": {"mean": ..., "std": ...}},
                 as a LeRobot dataset's stats.json has them; the last may be absent where the world has no localization.
+            tokenizer: of a pretrained decoder; that of the small models where None.
 
         Raises:
             ValueError: one is missing, has another length than the world's vector, or is not finite.
         """
         vectors = {name: getattr(world_spec, name) for name in _FEATURES}
         normalisations = {name: _normalisation(_FEATURES[name], vector, statistics) for name, vector in vectors.items()}
-        tokenizer = Tokenizer.from_file(str(_DEFAULT_TOKENIZER))
         return cls(
             world_spec=world_spec,
             normalisations=normalisations,
-            tokenizer=tokenizer,
+            tokenizer=tokenizer or Tokenizer.from_file(str(_DEFAULT_TOKENIZER)),
             instruction_length=instruction_length,
         )
 

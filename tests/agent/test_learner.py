@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from agent.learner import Learner, LearnerConfig, learning_rate_share
+from vla_model.moe import MixtureOfExperts
 
 
 class Line(torch.nn.Module):
@@ -39,7 +40,7 @@ def points(update: int, rows: int = 8) -> Points:
     return Points(x, x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.3)
 
 
-def squared_error(model: Line, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
+def squared_error(model: torch.nn.Module, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
     with torch.autocast("cpu", enabled=False):
         loss = (model(batch.x) - batch.y).square().mean()
     return loss, {"loss/total": loss.detach()}
@@ -121,3 +122,26 @@ def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
 def test_a_folder_without_the_learners_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"learner\.safetensors"):
         Learner(Line(), CONFIG).load(tmp_path)
+
+
+class Mixture(Line):
+    """A line behind experts that are balanced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = MixtureOfExperts(3, num_experts=4, top_k_experts=1, balancing_rate=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.experts(x))
+
+
+def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_average() -> None:
+    learner = Learner(Mixture(), LearnerConfig(**{**CONFIG.__dict__, "num_parts": 2}))
+    batch = points(0)
+    experts = learner.model.experts.forward_with_routing(batch.x)[1].experts
+    counts = experts.flatten().bincount(minlength=4).float()
+    learner.update(batch, squared_error)
+    for model in (learner.model, learner.average):
+        bias = model.experts.router.bias
+        assert bias is not None
+        torch.testing.assert_close(bias, 0.5 * (2.0 - counts).sign())

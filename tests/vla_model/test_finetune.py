@@ -56,6 +56,13 @@ def test_lora_trains_the_heads_and_two_small_matrices_per_layer_of_the_decoder()
     assert all(name.startswith("backbone.decoder.layers.") and 2 in shape for name, shape in added.items())
 
 
+@pytest.mark.parametrize("fine_tuning", [LORA, FineTuning(mode="head")])
+def test_with_towers_everything_around_the_decoder_learns_too(fine_tuning: FineTuning) -> None:
+    around = {name for name, _ in tiny_vla(value_head=True).named_parameters() if not name.startswith("backbone.")}
+    learned = learning(prepared(replace(fine_tuning, towers=True)))
+    assert learned == around | learning(prepared(fine_tuning))
+
+
 @pytest.mark.parametrize("fine_tuning", [FineTuning(), LORA, FineTuning(mode="head")])
 def test_a_frozen_router_does_not_learn_in_any_mode(fine_tuning: FineTuning) -> None:
     free = learning(prepared(fine_tuning))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from vla_model.moe import MixtureOfExperts, Routing
+from vla_model.moe import MixtureOfExperts, Routing, balance_experts
 
 
 def seeded(*args: Any, **kwargs: Any) -> MixtureOfExperts:
@@ -133,3 +133,67 @@ def test_usage_counts_the_choices_of_each_row() -> None:
 def test_more_experts_per_token_than_experts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"within 1\.\.num_experts = 1\.\.4, got 5"):
         MixtureOfExperts(8, 4, 5)
+
+
+def test_decoupled_weights_begin_as_mixtrals_and_add_what_the_adapter_says() -> None:
+    plain, decoupled = seeded(16, 5, 2), seeded(16, 5, 2, decoupled_weights=True)
+    decoupled.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(30, 16)
+    torch.testing.assert_close(decoupled(x), plain(x))
+    assert decoupled.router.adapter is not None
+    with torch.no_grad():
+        decoupled.router.adapter.normal_()
+    y, routing = decoupled.forward_with_routing(x)
+    before = plain.forward_with_routing(x)[1]
+    assert torch.equal(routing.experts, before.experts)
+    for row in range(30):
+        added = decoupled.router.adapter[routing.experts[row]] @ x[row]
+        weights = before.weights[row] + added
+        torch.testing.assert_close(routing.weights[row], weights)
+        expected = sum(
+            w * expert(decoupled, int(e), x[row]) for w, e in zip(weights, routing.experts[row], strict=True)
+        )
+        torch.testing.assert_close(y[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_bias_decides_who_is_chosen_and_not_how_much_it_counts() -> None:
+    layer, x = seeded(16, 4, 2, balancing_rate=0.1), torch.randn(20, 16)
+    assert layer.router.bias is not None
+    layer.router.bias[3] = 2.0
+    routing = layer.forward_with_routing(x)[1]
+    assert (routing.experts == 3).any(-1).all()
+    probabilities = routing.logits.softmax(-1).gather(-1, routing.experts)
+    torch.testing.assert_close(routing.weights, probabilities / probabilities.sum(-1, keepdim=True))
+
+
+def test_a_step_of_balancing_moves_biases_by_the_sign_of_what_is_missing() -> None:
+    layer = seeded(8, 4, 1, balancing_rate=0.5).train()
+    with torch.no_grad():
+        layer.router.weight.copy_(torch.eye(4, 8))
+    layer(torch.eye(4, 8)[[0, 0, 0, 1, 2, 2]] * 9)  # counts 3, 1, 2, 0; their mean is 1.5
+    layer.eval()
+    layer(torch.eye(4, 8))  # What is not training does not count.
+    balance_experts(layer)
+    assert layer.router.bias is not None
+    assert layer.router.bias.tolist() == [-0.5, 0.5, -0.5, 0.5]
+    balance_experts(layer)
+    assert layer.router.bias.tolist() == [-0.5, 0.5, -0.5, 0.5], "nothing was counted since"
+
+
+def test_balancing_spreads_tokens_that_all_wanted_one_expert() -> None:
+    layer, x = seeded(16, 4, 1, balancing_rate=0.02).train(), torch.randn(400, 16)
+    x[:, 0] += 3.0
+    with torch.no_grad():
+        layer.router.weight.mul_(0.3)
+        layer.router.weight[1] = 0.8 * torch.eye(16)[0]
+    usage = []
+    for _ in range(80):
+        usage.append(layer.forward_with_routing(x)[1].usage().mean(0))
+        balance_experts(layer)
+    assert usage[0].max() > 0.7
+    assert torch.stack(usage[-20:]).mean(0).max() < 0.35
+
+
+def test_without_a_rate_a_state_dict_has_no_biases() -> None:
+    assert seeded(8, 4, 2).state_dict().keys() == {"router.weight", "gate_up", "down"}
+    assert "router.bias" in seeded(8, 4, 2, balancing_rate=0.1).state_dict()

@@ -38,12 +38,12 @@ STATISTICS = {
 
 
 def tiny_config(**changes: Any) -> VLAConfig:
-    backbone = LlamaConfig(
+    sizes: dict[str, Any] = sizes_of(WORLD_SPEC)
+    sizes["backbone"] = LlamaConfig(
         vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
     )
-    sizes: dict[str, Any] = sizes_of(WORLD_SPEC)
     sizes |= {"chunk_length": 4, "vision_channels": 16, "num_keypoints": 6, "image_token_grid": 2, "expert_size": 24}
-    return VLAConfig(backbone=backbone, **(sizes | changes))
+    return VLAConfig(**(sizes | changes))
 
 
 def tiny_vla(**changes: Any) -> VLA:
