@@ -10,6 +10,7 @@ Shape letters: N worlds, B batch, T tokens.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import torch
 import tyro
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoModel, MixtralConfig
 
 from agent.run_folder import machine
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
@@ -27,7 +29,8 @@ from benchmarks.document import finish, head
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
 from rollout.batches import Batch
-from vla_model.config import SIZES
+from vla_model.create import create_policy
+from vla_model.inputs import fake_inputs
 from vla_model.model import VLA
 from vla_model.moe import MixtureOfExperts
 from vla_model.policy import VLAPolicy
@@ -42,8 +45,8 @@ SENTENCE = "pick up the red cube and put it into the blue bowl"
 class Options:
     """What to measure."""
 
-    size: str = "nano"
-    """A name of vla_model.config.SIZES."""
+    model: str = "nano"
+    """What vla_model/create.py makes a policy of: a size, smol, or a path."""
     world: str = "tabletop"
     num_worlds: tuple[int, ...] = (1, 16)
     """N of a decision; each has a row of its own."""
@@ -64,15 +67,15 @@ def median_ms(function: Callable[[], object], repeats: int) -> float:
     return float(np.median(times[2:]))
 
 
-def processor_of(world_spec: WorldSpec) -> Processor:
-    """One whose statistics change nothing."""
+def policy_of(options: Options, world_spec: WorldSpec, dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:
+    """A policy whose statistics change nothing."""
     vectors = {
         "observation.state": world_spec.state,
         "action": world_spec.action,
         "label.localization": world_spec.localization,
     }
     unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
-    return Processor.from_statistics(world_spec, unit)
+    return create_policy(options.model, world_spec, unit, dtype=dtype)
 
 
 def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
@@ -89,23 +92,37 @@ def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
 
 def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of `VLAPolicy.act`, frames in and actions out, with the instruction's prefix cached."""
-    model, processor = VLA(SIZES[options.size](world_spec)), processor_of(world_spec)
     yield "| worlds | float32 ms | bfloat16 ms |"
     yield "|---|---|---|"
+    policies = [VLAPolicy(*policy_of(options, world_spec, DTYPES[name]), dtype=name) for name in DTYPES]
     for num_worlds in options.num_worlds:
         observation = noise(world_spec, num_worlds)
         cells = []
-        for dtype in DTYPES:
-            policy = VLAPolicy(model, processor, dtype=dtype)
+        for policy in policies:
             policy.begin(np.arange(num_worlds), observation["instruction"], tuple(range(num_worlds)))
             cells.append(f"{median_ms(lambda: policy.act(observation), options.repeats):.1f}")  # noqa: B023
         yield f"| {num_worlds} | {' | '.join(cells)} |"
 
 
+def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
+    """Table of what the model computes in a decision, with the prefix of a full instruction and without."""
+    yield "| computed in | with ms | without ms | ratio |"
+    yield "|---|---|---|---|"
+    for name, dtype in DTYPES.items():
+        model, _ = policy_of(options, world_spec, dtype)
+        inputs = fake_inputs(model.eval().config, batch_size=1)
+        inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
+        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            prefix = model.read(inputs)
+            cached = median_ms(lambda: model(inputs, prefix), options.repeats)  # noqa: B023
+            whole = median_ms(lambda: model(inputs), options.repeats)  # noqa: B023
+        yield f"| {name} | {cached:.1f} | {whole:.1f} | {cached / whole:.2f} |"
+
+
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, instructions of 12 tokens."""
-    config = SIZES[options.size](world_spec)
-    model, size, rng = VLA(config).train(), options.batch_size, np.random.default_rng(0)
+    model, processor = policy_of(options, world_spec)
+    config, size, rng = model.train().config, options.batch_size, np.random.default_rng(0)
     observation = noise(world_spec, size)
     rows = Batch(
         frames=observation["frames"],
@@ -116,7 +133,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         localization=rng.uniform(-1, 1, (size, config.localization_size)).astype(np.float32),
         episode=np.zeros(size, np.int64),
     )
-    batch = SFTEncoder(processor_of(world_spec), [SENTENCE], config, seed=0)(rows, 0)
+    batch = SFTEncoder(processor, [SENTENCE], config, seed=0)(rows, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(dtype: torch.dtype) -> None:
@@ -148,12 +165,21 @@ class DenseLayer(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
+def mixtral(size: int) -> nn.Module:
+    """transformers' own experts of the same shape, run the way it runs them if not told otherwise."""
+    config = MixtralConfig(
+        hidden_size=size, intermediate_size=2 * size, num_local_experts=8, num_experts_per_tok=2, num_hidden_layers=1
+    )
+    block = AutoModel.from_config(config).layers[0].mlp
+    return nn.Sequential(nn.Unflatten(0, (1, -1)), block, nn.Flatten(0, 1))
+
+
 def experts(options: Options) -> Iterator[str]:
     """Table of a forward and backward pass through 8 experts, 2 per token."""
-    yield "| size | tokens | computed in | dense ms | experts ms | ratio |"
-    yield "|---|---|---|---|---|---|"
-    for size, num_tokens in ((128, 512), (256, 512), (256, 4096)):
-        layers = DenseLayer(size, 4 * size), MixtureOfExperts(size, 8, 2, hidden_size=2 * size)
+    yield "| size | tokens | computed in | dense ms | experts ms | ratio | Mixtral's ms |"
+    yield "|---|---|---|---|---|---|---|"
+    for size, num_tokens in ((128, 512), (256, 512), (256, 4096), (512, 512), (512, 4096)):
+        layers = DenseLayer(size, 4 * size), MixtureOfExperts(size, 8, 2, hidden_size=2 * size), mixtral(size)
         x = torch.randn(num_tokens, size, requires_grad=True)
         for name, dtype in DTYPES.items():
 
@@ -162,8 +188,9 @@ def experts(options: Options) -> Iterator[str]:
                     y = layer(x)
                 y.float().square().mean().backward()
 
-            dense, sparse = (median_ms(lambda: both_ways(layer), options.repeats) for layer in layers)  # noqa: B023
-            yield f"| {size} | {num_tokens} | {name} | {dense:.1f} | {sparse:.1f} | {sparse / dense:.2f} |"
+            dense, sparse, theirs = (median_ms(lambda: both_ways(layer), options.repeats) for layer in layers)  # noqa: B023
+            ratio = sparse / dense
+            yield f"| {size} | {num_tokens} | {name} | {dense:.1f} | {sparse:.1f} | {ratio:.2f} | {theirs:.1f} |"
 
 
 def main(options: Options) -> None:
@@ -171,24 +198,28 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     world_spec = make_world(options.world).world_spec
-    num_parameters = sum(p.numel() for p in VLA(SIZES[options.size](world_spec)).parameters())
+    num_parameters = sum(p.numel() for p in policy_of(options, world_spec)[0].parameters())
     cameras = " and ".join(f"{c.height} x {c.width}" for c in world_spec.cameras)
     conditions = (
         f"{num_parameters / 1e6:.2f} M parameters, cameras of {cameras} pixels. "
         f"One thread of {machine()['cpu']}, torch {torch.__version__}. Medians of CPU time."
     )
     lines = [
-        *head(f"What {options.size} costs on a CPU", "model", conditions),
+        *head(f"What {options.model} costs on a CPU", "model", conditions),
         "",
         "A decision, with the instruction's keys and values cached:",
         "",
         *decisions(options, world_spec),
         "",
+        "The model alone, one world, an instruction of 24 tokens, with its prefix cached and without:",
+        "",
+        *prefixes(options, world_spec),
+        "",
         f"A training step of batch {options.batch_size}:",
         "",
         *training(options, world_spec),
         "",
-        "Forward and backward through 8 experts, 2 per token, against a dense layer of the same multiplications:",
+        "Forward and backward through 8 experts, 2 per token; a dense layer of the same multiplications; Mixtral's:",
         "",
         *experts(options),
     ]

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from vla_model.precision import compute_dtype
 
 _ROWS = 32
-"""Each expert computes a multiple of this many rows."""
+"""In bfloat16 each expert computes a multiple of this many rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,20 +167,21 @@ class MixtureOfExperts(nn.Module):
     def _run_experts(self, tokens: Tensor, experts: Tensor) -> Tensor:
         """Every token through each of its experts: [T, D], [T, k] -> [T, k, D].
 
-        Sorted once and split, so that each expert is one dense product over its own tokens. Its share is filled up to
-        a multiple of _ROWS with copies of token 0 that nobody reads: bf16 products on CPUs are compiled for each new
-        shape, and no two batches route alike. Weights are cast once for all experts, and unbound, because indexing
-        `W[e]` would make autograd fill a gradient of all E experts for each of them.
+        Sorted once and split, so that each expert is one dense product over its own tokens. In bfloat16 its share is
+        filled up to a multiple of _ROWS with copies of token 0 that nobody reads: such products are compiled on CPUs
+        for each new shape, and no two batches route alike. Weights are cast once for all experts, and unbound, because
+        indexing `W[e]` would make autograd fill a gradient of all E experts for each of them.
         """
         num_tokens, k = experts.shape
+        dtype = compute_dtype(self.gate_up)
+        multiple = _ROWS if dtype == torch.bfloat16 else 1
         choices = experts.flatten()  # [T * k]
         order = choices.argsort(stable=True)
         counts = choices.bincount(minlength=self.gate_up.shape[0])  # [E]
-        filled = (counts + _ROWS - 1) // _ROWS * _ROWS
+        filled = (counts + multiple - 1) // multiple * multiple
         gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], rows filled in before each expert
         rows = torch.arange(len(order), device=order.device) + gap[choices[order]]  # [T * k], where each choice goes
         sources = order.new_zeros(int(filled.sum())).index_copy(0, rows, order // k)
-        dtype = compute_dtype(self.gate_up)
         parts = tokens.to(dtype).index_select(0, sources).split(filled.tolist())
         weights = zip(self.gate_up.to(dtype).unbind(0), self.down.to(dtype).unbind(0), strict=True)
         outputs = [_gated_mlp(part, gate_up, down) for part, (gate_up, down) in zip(parts, weights, strict=True)]

@@ -9,6 +9,8 @@ with pytorch_model.bin alone are refused. So are quantised folders; a GGUF file 
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
 
 from vla_model.gguf_weights import GGUFFile
 from vla_model.presets import FAMILIES
@@ -155,17 +158,32 @@ def _load(
     with torch.device("meta"):
         kind: Any = type(AutoModel.from_config(config))
     try:
-        model, info = kind.from_pretrained(
-            path if state_dict is None else None,
-            config=config,
-            state_dict=state_dict,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _without_report():
+            model, info = kind.from_pretrained(
+                path if state_dict is None else None,
+                config=config,
+                state_dict=state_dict,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except (RuntimeError, OSError) as error:
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
         raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
     return model.get_decoder()
+
+
+@contextmanager
+def _without_report() -> Generator[None]:
+    """transformers would print every layer that is left out on purpose, and a bar."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
