@@ -1,0 +1,152 @@
+"""Driving: how regular the control loop is while the policy thinks, and what a slow policy costs in success.
+
+    python -m benchmarks.drive                                   # jitter, with a model of random weights
+    python -m benchmarks.drive --policy runs/demo --out docs/results/drive.md
+
+Jitter is measured in real time on the simulated arm, which moves, renders and is recorded at `rate_hz` instead of its
+own rate. Success is measured in simulated time (agent/robot/simulated.py) on
+held-out episodes, the same ones for every latency and for `llamarm eval`; an answer is late by so many control periods.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from agent.evaluate import Proportion, evaluate, evaluation_specs
+from agent.robot.agent import Agent
+from agent.robot.drive import DriveConfig, Outcome
+from agent.robot.sim_robot import SimRobot
+from agent.robot.simulated import SimulatedClock, SimulatedInference
+from agent.run_folder import RunFolder, machine, policy_folder
+from benchmarks.model import processor_of
+from envs.make import make_world
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.collect import collect
+from vla_model.config import SIZES
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    size: str = "nano"
+    """A name of vla_model.config.SIZES, for jitter."""
+    rate_hz: float = 20.0
+    seconds: float = 60.0
+    """Of the drive whose jitter is measured."""
+    policy: Path | None = None
+    """A run whose success is measured; without it, only jitter is."""
+    episodes: int = 20
+    """Per task."""
+    latencies: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
+    """In control periods."""
+    decays: tuple[float, ...] = (DriveConfig.blend_decay,)
+    """DriveConfig.blend_decay, each with rows of its own."""
+    execute_steps: int = 2
+    """Of the evaluation that latencies are compared with."""
+    out: Path | None = None
+    """File that the tables are written to besides the screen."""
+
+
+def jitter(options: Options) -> Iterator[str]:
+    """Table of one drive in real time."""
+    with closing(make_world("tabletop")) as world:
+        world.world_spec = replace(world.world_spec, control_dt_s=1 / options.rate_hz)
+        policy = VLAPolicy(VLA(SIZES[options.size](world.world_spec)), processor_of(world.world_spec))
+        yield "| periods | missed | late by, median | 90 % | 99 % | at most | decisions | a decision takes |"
+        yield "|---|---|---|---|---|---|---|---|"
+        outcomes: list[Outcome] = []
+        while sum(outcome.num_steps for outcome in outcomes) < options.seconds * options.rate_hz:
+            # An episode ends after its own number of steps, and another one follows.
+            episode = EpisodeSpec(suite="tabletop", task="stack", seed=len(outcomes))
+            outcomes.append(Agent(policy, SimRobot(world, episode)).run("stack the red cube", options.seconds))
+    late = np.concatenate([outcome.lateness_ms for outcome in outcomes])
+    thought = np.concatenate([outcome.inference_ms for outcome in outcomes])
+    missed = sum(outcome.missed_periods for outcome in outcomes)
+    quantiles = " | ".join(f"{q:.2f} ms" for q in np.percentile(late, [50, 90, 99, 100]))
+    yield f"| {len(late)} | {missed} | {quantiles} | {len(thought)} | {np.median(thought):.1f} ms |"
+
+
+def success(options: Options, run: Path) -> Iterator[str]:
+    """Table of success by latency, after that of the evaluation on the same episodes."""
+    tasks = RunFolder(run).record["config"]["demonstrations"]["tasks"]
+    policy = VLAPolicy.from_pretrained(policy_folder(run))
+    specs = evaluation_specs("tabletop", tasks, options.episodes)
+    yield "| an answer is late by | blend_decay | success | 95 % interval | held periods |"
+    yield "|---|---|---|---|---|"
+    with closing(make_world("tabletop")) as world:
+        evaluation = evaluate(partial(collect, policy, world), world, specs, execute_steps=options.execute_steps)
+        yield _row(f"nothing, in `eval` ({options.execute_steps} of a chunk executed)", "", evaluation.success, "")
+        for decay in options.decays:
+            for latency in options.latencies:
+                outcomes = [_driven(policy, world, spec, latency, decay) for spec in specs]
+                succeeded = Proportion(successes=sum(bool(o.success) for o in outcomes), episodes=len(outcomes))
+                steps = sum(o.num_steps for o in outcomes)
+                held = sum(o.interventions_by_reason().get("late chunk", 0) for o in outcomes)
+                yield _row(f"{latency:g} periods", f"{decay:g}", succeeded, f"{100 * held / steps:.1f} %")
+
+
+def _driven(policy: VLAPolicy, world: World, spec: EpisodeSpec, latency: float, decay: float) -> Outcome:
+    """One episode in simulated time."""
+    clock = SimulatedClock()
+    robot = SimRobot(world, spec, clock=clock)
+    robot.connect()  # begins the episode, whose instruction is then known
+    latency_s = latency * world.world_spec.control_dt_s
+    agent = Agent(
+        policy,
+        robot,
+        config=DriveConfig(blend_decay=decay),
+        clock=clock,
+        make_inference=partial(SimulatedInference, clock=clock, latency_s=lambda n: latency_s),
+    )
+    return agent.run(robot.instruction, seconds=60.0)
+
+
+def _row(what: str, decay: str, success: Proportion, held: str) -> str:
+    low, high = success.interval
+    return f"| {what} | {decay} | {100 * success.rate:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | {held} |"
+
+
+def main(options: Options) -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    lines = [
+        "# What driving costs",
+        "",
+        f"`python -m benchmarks.drive {shlex.join(sys.argv[1:])}`",
+        "",
+        f"{machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}, one thread for the model.",
+        "",
+        f"The control loop at {options.rate_hz:g} Hz in real time, physics and frames in its own thread, while",
+        f"`{options.size}` with random weights thinks all the time:",
+        "",
+        *jitter(options),
+    ]
+    if options.policy is not None:
+        lines += [
+            "",
+            "Success on the same held-out episodes, in simulated time:",
+            "",
+            *success(options, options.policy),
+        ]
+    print("\n".join(lines))
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
