@@ -45,6 +45,11 @@ class DriveConfig:
 
     blend_decay: float = 0.5
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
+    correction: float = 0.5
+    """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
+    max_moves_ahead: float = 3.0
+    """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
+    Where they would be more, the arm moves more slowly."""
     stale_after_periods: float = 1.0
     """An observation older than this moves nothing."""
     answer_within_periods: float = 4.0
@@ -127,11 +132,12 @@ class Drive:
         self._recorder = recorder
         self._filter = SafetyFilter(robot.spec)
         self._dt_s = robot.spec.world.control_dt_s
-        self._plan = Plan(config.blend_decay)
+        relative = np.array([axis.relative for axis in robot.spec.axes])
+        self._plan = Plan(relative, decay=config.blend_decay, correction=config.correction)
         self._reading: Reading | None = None
         self._instruction = ""
         self._asked_s: float | None = None  # None while no answer is awaited
-        self._asked_moves = 0
+        self._mark = self._plan.mark()  # of the observation that was asked about last
         self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
         self._start_s = 0.0
         self._period = 0
@@ -233,7 +239,7 @@ class Drive:
         return self._reading
 
     def _ask(self, reading: Reading) -> None:
-        self._asked_s, self._asked_moves = self._clock.now_s(), self._plan.moves
+        self._asked_s, self._mark = self._clock.now_s(), self._plan.mark()
         self._inference.ask(reading.observation(self._instruction))
         self._recorder.asked()
 
@@ -242,7 +248,8 @@ class Drive:
         answer = self._inference.hear()
         if answer is None:
             return
-        self._asked_s = None
+        assert self._asked_s is not None
+        late_s, self._asked_s = self._clock.now_s() - self._asked_s, None
         self._inference_s.append(answer.inference_s)
         self._refused = self._filter.refusal(answer.chunk)
         if self._refused is not None:
@@ -250,7 +257,11 @@ class Drive:
             self._note("refused chunk", self._refused, came=answer.chunk)
             return
         self._recorder.answered(answer.expert_usage)
-        self._plan.add(self._asked_moves, answer.chunk[0].astype(np.float32))
+        self._plan.add(self._mark, answer.chunk[0])
+        if self._lateness_s:  # the first answer of all may take as long as it wants
+            # A chunk is needed until the next one is heard: for as long again as it took.
+            periods = max(1, round(late_s / self._dt_s))
+            self._plan.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
 
     def _silence(self, now_s: float) -> tuple[Reason, str] | None:
         """Why there is nothing to execute on the policy's part; None if there is."""
@@ -270,8 +281,9 @@ class Drive:
             sent, changes = self._filter.rest(reading.state), dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
-            self._plan.moved()
         executed = self._robot.act(sent)
+        if trouble is None:
+            self._plan.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)
         if "broken observation" not in changes:
             self._recorder.add(reading, executed)

@@ -126,9 +126,9 @@ def always(value: float, length: int = 8) -> Script:
 def agent_for(
     arm: LineArm, policy: Policy, latency_s: Callable[[int], float] = lambda n: 0.0, **config: float
 ) -> Agent:
-    """An agent in simulated time that follows the newest chunk alone, unless told otherwise."""
+    """An agent in simulated time that follows the newest chunk alone, at full pace, unless told otherwise."""
     make_inference = partial(SimulatedInference, clock=arm.clock, latency_s=latency_s)
-    changed = DriveConfig(**({"blend_decay": 0.0} | config))
+    changed = DriveConfig(**({"blend_decay": 0.0, "correction": 0.0, "max_moves_ahead": 1e9} | config))
     return Agent(policy, arm, config=changed, clock=arm.clock, make_inference=make_inference)
 
 
