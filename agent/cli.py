@@ -223,6 +223,8 @@ def _eval(args: list[str]) -> None:
 
 
 def _drive(args: list[str]) -> None:
+    import torch
+
     from agent.robot.agent import Agent
     from agent.robot.drive import DriveConfig
     from agent.robot.sim_robot import SimRobot
@@ -231,6 +233,7 @@ def _drive(args: list[str]) -> None:
 
     options = _parse_with(Drive, "drive", args, drive=DriveConfig())
 
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is the control loop's
     policy = _load_policy(options.policy)
     with ExitStack() as stack:
         if options.robot == "sim":

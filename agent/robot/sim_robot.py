@@ -93,4 +93,5 @@ def _seen(frames: Mapping[str, Any], state: Any, localization: Any) -> dict[str,
         "frames": {name: to_numpy(frame)[0] for name, frame in frames.items()},
         "state": to_numpy(state)[0],
         "localization": to_numpy(localization)[0],
+        "success": False,
     }
