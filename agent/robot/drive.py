@@ -192,7 +192,20 @@ class Drive:
         if problems := broken_parts(self._robot.spec, reading):
             raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
         self._inference.begin(self._instruction, seed)
-        self._ask(reading)
+        patience_s = self._config.answer_within_periods * self._dt_s
+        for _ in range(2):
+            self._plan.clear()
+            self._ask(self._robot.observe())
+            asked_s = self._clock.now_s()
+            if (ended := self._wait_for_plan()) is not None:
+                return ended
+            if self._clock.now_s() - asked_s <= patience_s + _SAME_TIME_S:
+                break  # otherwise the policy is warm by now, and what it saw is too old to move on
+        self._start_s = self._clock.now_s()
+        return None
+
+    def _wait_for_plan(self) -> str | None:
+        """Wait, at rest, for a sound chunk; returns why there will be none."""
         began_s = self._clock.now_s()
         while self._plan.next_action() is None:
             if self._clock.now_s() - began_s > self._config.first_answer_within_s:
@@ -202,7 +215,6 @@ class Drive:
             self._hear()
             if self._refused is not None:
                 return f"refused chunk: {self._refused}"
-        self._start_s = self._clock.now_s()
         return None
 
     def _tick(self, seconds: float) -> str | None:

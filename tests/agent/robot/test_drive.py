@@ -236,6 +236,14 @@ def test_no_first_answer_ends_the_drive_before_it_began(arm: LineArm) -> None:
     assert (outcome.ended, arm.actions) == ("no answer within 2 s", [])
 
 
+def test_a_first_answer_that_took_long_is_asked_for_again_before_anything_moves(arm: LineArm) -> None:
+    """The scene may have changed while a model was being loaded."""
+    policy = Script(lambda n, x: [1.0 if n == 0 else 0.5] * 8)
+    drive(arm, policy, 1.0, lambda n: 30.0 if n == 0 else 0.0)
+    assert arm.actions == [0.5] * 10
+    assert arm.sent[0][0] == pytest.approx(30.0 + DT_S)
+
+
 def test_the_policy_is_told_the_instruction_once_and_before_anything_else(arm: LineArm) -> None:
     policy = always(0.5)
     drive(arm, policy, 1.0)
