@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
-from agent.evaluate import Proportion, evaluate, evaluation_specs
+from agent.evaluate import Proportion, evaluation_specs
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
@@ -53,8 +54,8 @@ class Options:
     """Per task."""
     latencies: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
     """In control periods."""
-    decays: tuple[float, ...] = (DriveConfig.blend_decay,)
-    """DriveConfig.blend_decay, each with rows of its own."""
+    drive: DriveConfig = field(default_factory=DriveConfig)
+    """Of the drives whose success is measured."""
     execute_steps: int = 2
     """Of the evaluation that latencies are compared with."""
     out: Path | None = None
@@ -80,44 +81,73 @@ def jitter(options: Options) -> Iterator[str]:
     yield f"| {len(late)} | {missed} | {quantiles} | {len(thought)} | {np.median(thought):.1f} ms |"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """What came of one."""
+
+    success: bool
+    actions: NDArray[np.float32]
+    """[T, A]"""
+    held: int
+    """Periods in which nothing was left to execute."""
+
+
+class ListeningRobot(SimRobot):
+    """Remembers what it was sent."""
+
+    sent: list[NDArray[np.float32]]
+
+    def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.sent.append(action)
+        return super().act(action)
+
+
 def success(options: Options, run: Path) -> Iterator[str]:
     """Table of success by latency, after that of the evaluation on the same episodes."""
     tasks = RunFolder(run).record["config"]["demonstrations"]["tasks"]
     policy = VLAPolicy.from_pretrained(policy_folder(run))
     specs = evaluation_specs("tabletop", tasks, options.episodes)
-    yield "| an answer is late by | blend_decay | success | 95 % interval | held periods |"
-    yield "|---|---|---|---|---|"
+    yield "| an answer is late by | success | 95 % interval | periods | held | change of speed, mean | 99 % |"
+    yield "|---|---|---|---|---|---|---|"
     with closing(make_world("tabletop")) as world:
-        evaluation = evaluate(partial(collect, policy, world), world, specs, execute_steps=options.execute_steps)
-        yield _row(f"nothing, in `eval` ({options.execute_steps} of a chunk executed)", "", evaluation.success, "")
-        for decay in options.decays:
-            for latency in options.latencies:
-                outcomes = [_driven(policy, world, spec, latency, decay) for spec in specs]
-                succeeded = Proportion(successes=sum(bool(o.success) for o in outcomes), episodes=len(outcomes))
-                steps = sum(o.num_steps for o in outcomes)
-                held = sum(o.interventions_by_reason().get("late chunk", 0) for o in outcomes)
-                yield _row(f"{latency:g} periods", f"{decay:g}", succeeded, f"{100 * held / steps:.1f} %")
+        evaluated = collect(policy, world, specs, execute_steps=options.execute_steps)
+        episodes = [Episode(success=t.success, actions=t.action, held=0) for t in evaluated]
+        yield _row(f"nothing, in `eval`, {options.execute_steps} executed of a chunk", episodes)
+        for latency in options.latencies:
+            episodes = [_driven(policy, world, spec, latency, options.drive) for spec in specs]
+            yield _row(f"{latency:g} periods", episodes)
 
 
-def _driven(policy: VLAPolicy, world: World, spec: EpisodeSpec, latency: float, decay: float) -> Outcome:
+def _driven(policy: VLAPolicy, world: World, spec: EpisodeSpec, latency: float, config: DriveConfig) -> Episode:
     """One episode in simulated time."""
     clock = SimulatedClock()
-    robot = SimRobot(world, spec, clock=clock)
+    robot = ListeningRobot(world, spec, clock=clock)
+    robot.sent = []
     robot.connect()  # begins the episode, whose instruction is then known
     latency_s = latency * world.world_spec.control_dt_s
-    agent = Agent(
-        policy,
-        robot,
-        config=DriveConfig(blend_decay=decay),
-        clock=clock,
-        make_inference=partial(SimulatedInference, clock=clock, latency_s=lambda n: latency_s),
-    )
-    return agent.run(robot.instruction, seconds=60.0)
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: latency_s)
+    agent = Agent(policy, robot, config=config, clock=clock, make_inference=make_inference)
+    outcome = agent.run(robot.instruction, seconds=60.0)
+    held = outcome.interventions_by_reason().get("late chunk", 0)
+    return Episode(success=bool(outcome.success), actions=np.stack(robot.sent), held=held)
 
 
-def _row(what: str, decay: str, success: Proportion, held: str) -> str:
-    low, high = success.interval
-    return f"| {what} | {decay} | {100 * success.rate:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | {held} |"
+def _row(what: str, episodes: Sequence[Episode]) -> str:
+    succeeded = Proportion(successes=sum(e.success for e in episodes), episodes=len(episodes))
+    low, high = succeeded.interval
+    periods = sum(len(e.actions) for e in episodes)
+    # Of the three displacements of the tool, between periods that follow each other; 1 is full speed.
+    changes = np.concatenate([np.abs(np.diff(e.actions[:, :3], axis=0)).max(axis=1) for e in episodes])
+    cells = [
+        what,
+        f"{100 * succeeded.rate:.1f} %",
+        f"{100 * low:.1f} to {100 * high:.1f} %",
+        f"{periods / len(episodes):.0f}",
+        f"{100 * sum(e.held for e in episodes) / periods:.1f} %",
+        f"{changes.mean():.2f}",
+        f"{np.percentile(changes, 99):.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main(options: Options) -> None:
@@ -139,7 +169,7 @@ def main(options: Options) -> None:
     if options.policy is not None:
         lines += [
             "",
-            "Success on the same held-out episodes, in simulated time:",
+            "Success on the same held-out episodes, in simulated time; speeds are parts of full speed:",
             "",
             *success(options, options.policy),
         ]

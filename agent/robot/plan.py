@@ -105,4 +105,6 @@ class Plan:
 
 def _at(rows: NDArray[np.float64], place: float) -> NDArray[np.float64]:
     """The row at a place between two rows, [A]."""
-    return np.array([np.interp(place, np.arange(len(rows)), column) for column in rows.T])
+    lower = min(int(place + _SAME), len(rows) - 1)
+    upper = min(lower + 1, len(rows) - 1)
+    return rows[lower] + max(0.0, place - lower) * (rows[upper] - rows[lower])

@@ -56,6 +56,14 @@ def test_periods_are_equally_long_and_the_robot_is_stopped_at_the_end(arm: LineA
     assert not arm.connected
 
 
+def test_an_arm_moves_as_slowly_as_its_policy_answers(arm: LineArm) -> None:
+    """Answers that take 3 periods are used until 6 after their observation; at half the pace that is 3 moves."""
+    outcome = drive(arm, always(1.0), 2.0, lambda n: 3 * DT_S if 1 <= n <= 4 else 0.0, max_moves_ahead=3.0)
+    # Asked in periods 0, 3, 6 and 9 and heard three later; the question of period 12 is answered at once.
+    assert arm.actions == [1.0] * 3 + [0.5] * 10 + [1.0] * 7
+    assert outcome.interventions == ()
+
+
 def test_a_late_chunk_leaves_the_rest_of_the_old_one_then_a_hold_then_goes_on() -> None:
     """Chunks of 4. Answer 0 comes at once; the question of period 0 is answered in period 6, so moves 0 .. 3 come from
     the first chunk, periods 4 and 5 hold, and move 4 would be beyond the second chunk too (asked before any move).
