@@ -47,7 +47,7 @@ class DriveConfig:
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
     correction: float = 0.5
     """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
-    max_moves_ahead: float = 3.0
+    max_moves_ahead: float = 2.5
     """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
     Where they would be more, the arm moves more slowly."""
     stale_after_periods: float = 1.0
