@@ -247,7 +247,7 @@ def _drive(args: list[str]) -> None:
             robot, instruction = _imported_robot(options.robot), options.instruction
         if instruction is None:
             raise ValueError("a real robot must be told what to do: --instruction TEXT")
-        agent = Agent(policy, robot, config=options.drive)
+        agent = Agent(policy.to("auto"), robot, config=options.drive)
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=_judge)
     for line in outcome.lines():
         print(line)

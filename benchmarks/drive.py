@@ -10,8 +10,6 @@ held-out episodes, the same ones for every latency and for `llamarm eval`; an an
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -29,6 +27,7 @@ from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.run_folder import RunFolder, machine, policy_folder
+from benchmarks.document import finish, head
 from benchmarks.model import processor_of
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -154,12 +153,11 @@ def main(options: Options) -> None:
     """Measure, print and write."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    conditions = (
+        f"{machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}, one thread for the model."
+    )
     lines = [
-        "# What driving costs",
-        "",
-        f"`python -m benchmarks.drive {shlex.join(sys.argv[1:])}`",
-        "",
-        f"{machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}, one thread for the model.",
+        *head("What driving costs", "drive", conditions),
         "",
         f"The control loop at {options.rate_hz:g} Hz in real time, physics and frames in its own thread, while",
         f"`{options.size}` with random weights thinks all the time:",
@@ -173,9 +171,7 @@ def main(options: Options) -> None:
             "",
             *success(options, options.policy),
         ]
-    print("\n".join(lines))
-    if options.out is not None:
-        options.out.write_text("\n".join(lines) + "\n")
+    finish(lines, options.out)
 
 
 if __name__ == "__main__":

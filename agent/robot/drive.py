@@ -43,7 +43,7 @@ _SAME_TIME_S = 1e-6
 class DriveConfig:
     """How the control loop treats what comes late."""
 
-    blend_decay: float = 0.5
+    blend_decay: float = 0.3
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
     correction: float = 0.5
     """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
