@@ -28,13 +28,11 @@ from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.run_folder import RunFolder, machine, policy_folder
 from benchmarks.document import finish, head
-from benchmarks.model import processor_of
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.collect import collect
-from vla_model.config import SIZES
-from vla_model.model import VLA
+from vla_model.create import create_policy
 from vla_model.policy import VLAPolicy
 
 
@@ -42,8 +40,8 @@ from vla_model.policy import VLAPolicy
 class Options:
     """What to measure."""
 
-    size: str = "nano"
-    """A name of vla_model.config.SIZES, for jitter."""
+    model: str = "nano"
+    """What vla_model/create.py makes a policy of, for jitter."""
     rate_hz: float = 20.0
     seconds: float = 60.0
     """Of the drive whose jitter is measured."""
@@ -65,7 +63,13 @@ def jitter(options: Options) -> Iterator[str]:
     """Table of one drive in real time."""
     with closing(make_world("tabletop")) as world:
         world.world_spec = replace(world.world_spec, control_dt_s=1 / options.rate_hz)
-        policy = VLAPolicy(VLA(SIZES[options.size](world.world_spec)), processor_of(world.world_spec))
+        vectors = {
+            "observation.state": world.world_spec.state,
+            "action": world.world_spec.action,
+            "label.localization": world.world_spec.localization,
+        }
+        unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
+        policy = VLAPolicy(*create_policy(options.model, world.world_spec, unit))
         yield "| periods | missed | late by, median | 90 % | 99 % | at most | decisions | a decision takes |"
         yield "|---|---|---|---|---|---|---|---|"
         outcomes: list[Outcome] = []
@@ -160,7 +164,7 @@ def main(options: Options) -> None:
         *head("What driving costs", "drive", conditions),
         "",
         f"The control loop at {options.rate_hz:g} Hz in real time, physics and frames in its own thread, while",
-        f"`{options.size}` with random weights thinks all the time:",
+        f"`{options.model}` with random weights thinks all the time:",
         "",
         *jitter(options),
     ]
