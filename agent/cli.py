@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, report.
+"""The command `llamarm`: collect, train, eval, drive, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -8,11 +8,12 @@ field of its RunConfig is one.
 from __future__ import annotations
 
 import linecache
+import pkgutil
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from agent.evaluate import Evaluation, Proportion
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
+    from agent.robot.drive import Outcome
     from envs.world import World
+    from vla_model.policy import VLAPolicy
     from vla_model.types import Policy
 
 _HELP = """\
@@ -38,6 +41,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  drive   POLICY             drive a robot, simulated or real, and record what it does
   report  RUN                one HTML file that shows a run
 
 llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
@@ -90,6 +94,30 @@ class Eval:
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
     num_worlds: int = 8
     """Worlds side by side in each process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """Drive a robot in real time. Ctrl-C brings it to rest."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint, or a policy's folder."""
+    robot: str = "sim"
+    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the policy is told; what the task asks for if not given and the robot is "sim"."""
+    seconds: float = 20.0
+    """The longest that it may take."""
+    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A LeRobotDataset that the drive is appended to."""
+    world: str = "tabletop"
+    """Suite of "sim"."""
+    task: str | None = None
+    """Of "sim"."""
+    seed: int = 1_000_000
+    """Of the episode of "sim"."""
+    variation: str = "train"
+    """Of the episode of "sim"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +222,37 @@ def _eval(args: list[str]) -> None:
     print(folder.eval_info)
 
 
+def _drive(args: list[str]) -> None:
+    import torch
+
+    from agent.robot.agent import Agent
+    from agent.robot.drive import DriveConfig
+    from agent.robot.sim_robot import SimRobot
+    from envs.make import WORLDS, make_world
+    from envs.types import EpisodeSpec
+
+    options = _parse_with(Drive, "drive", args, drive=DriveConfig())
+
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is the control loop's
+    policy = _load_policy(options.policy)
+    with ExitStack() as stack:
+        if options.robot == "sim":
+            world = stack.enter_context(closing(make_world(check_name("world", options.world, WORLDS))))
+            task = check_name("task", options.task or "", world.tasks)
+            episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
+            robot: Any = SimRobot(world, episode)
+            robot.connect()  # begins the episode, whose instruction is then known
+            instruction = options.instruction or robot.instruction
+        else:
+            robot, instruction = _imported_robot(options.robot), options.instruction
+        if instruction is None:
+            raise ValueError("a real robot must be told what to do: --instruction TEXT")
+        agent = Agent(policy.to("auto"), robot, config=options.drive)
+        outcome = agent.run(instruction, options.seconds, record=options.record, judge=_judge)
+    for line in outcome.lines():
+        print(line)
+
+
 def _report(args: list[str]) -> None:
     options = _parse(Report, "report", args)
 
@@ -202,7 +261,7 @@ def _report(args: list[str]) -> None:
     print(write_report(options.run))
 
 
-_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "report": _report}
+_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "drive": _drive, "report": _report}
 
 
 def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig | ImproveConfig]]:
@@ -241,13 +300,37 @@ def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
         from rollout.expert import ExpertPolicy
 
         return ExpertPolicy
+    policy = _load_policy(name)
+    policy.processor.check(world.world_spec)
+    return lambda _: policy.to("auto")
+
+
+def _load_policy(name: str) -> VLAPolicy:
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
-    policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
-    policy.processor.check(world.world_spec)
-    return lambda _: policy.to("auto")
+    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+
+
+def _imported_robot(name: str) -> Any:
+    """What MODULE:FUNCTION gives, the current folder being one to import from."""
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
+    sys.path.insert(0, "")
+    try:
+        make_robot = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"robot {name!r} cannot be imported: {error}") from error
+    return make_robot()
+
+
+def _judge(outcome: Outcome) -> bool | None:
+    """The robot's verdict, or a person's where it has none."""
+    if outcome.success is None and sys.stdin.isatty():
+        return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
+    return outcome.success
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
@@ -287,7 +370,7 @@ def _stopped(args: list[str]) -> int:
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
-    what = "start over" if args[0] == "eval" else "go on"
+    what = "start over" if args[0] in ("eval", "drive") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
     return 130
 

@@ -3,12 +3,70 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from agent import cli
+from envs.make import make_world
+from rollout.dataset import DatasetReader
+from vla_model.checkpoint import save_policy
+from vla_model.config import SIZES
+from vla_model.model import VLA
+from vla_model.processor import Processor
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy for the tabletop with random weights."""
+    with closing(make_world("tabletop")) as world:
+        spec = world.world_spec
+    vectors = {"observation.state": spec.state, "action": spec.action, "label.localization": spec.localization}
+    unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
+    folder = tmp_path_factory.mktemp("untrained") / "policy"
+    torch.manual_seed(0)
+    save_policy(folder, VLA(SIZES["nano"](spec)), Processor.from_statistics(spec, unit))
+    return folder
+
+
+@pytest.fixture
+def threads_of_torch() -> Iterator[None]:
+    """As many as before."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads_of_torch")
+def test_drive_moves_the_arm_in_real_time_and_records_it(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "drives"
+    cli.main(["drive", str(untrained), "--task", "stack", "--seconds", "1", "--record", str(record)])
+    lines = capsys.readouterr().out.splitlines()
+    assert " -> no success: time limit, " in lines[0]
+    assert lines[-1].startswith("interventions: ")
+    (row,) = DatasetReader(record).episodes
+    assert 1 <= row["length"] <= 10
+    assert lines[0].startswith(row["tasks"][0])
+
+
+@pytest.mark.usefixtures("threads_of_torch")
+def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = {
+        ("--task", "stak"): "task 'stak' does not exist, did you mean 'stack'?",
+        ("--robot", "arm"): "robot 'arm' is neither 'sim' nor MODULE:FUNCTION",
+        ("--robot", "no_such_arm:make"): "cannot be imported: No module named 'no_such_arm'",
+    }
+    for args, text in expected.items():
+        with pytest.raises(SystemExit):
+            cli.main(["drive", str(untrained), *args])
+        assert text in capsys.readouterr().err
 
 
 def evaluated(folder: Path, *args: str) -> dict[str, Any]:

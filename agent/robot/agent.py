@@ -1,0 +1,171 @@
+"""Agent: a policy that drives a robot."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from agent.robot.clock import Clock, Stop, StopSwitch, WallClock
+from agent.robot.drive import Drive, DriveConfig, Outcome
+from agent.robot.inference import Inference, InferenceThread
+from agent.robot.record import Recorder
+from agent.robot.types import Robot, RobotSpec
+from envs.types import EpisodeSpec
+from rollout.dataset import DatasetWriter
+from rollout.dataset_schema import ImageMode
+from vla_model.types import Policy
+
+
+class Agent:
+    """A policy and a robot.
+
+    Example:
+        >>> policy = VLAPolicy.from_pretrained(policy_folder("runs/demo"))
+        >>> robot = SimRobot(make_world("tabletop"), EpisodeSpec(suite="tabletop", task="pick_place", seed=1_000_000))
+        >>> outcome = Agent(policy, robot).run("put the red cube in the blue bowl", seconds=20)
+        >>> outcome.success
+        True
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        robot: Robot,
+        *,
+        config: DriveConfig | None = None,
+        clock: Clock | None = None,
+        make_inference: Callable[[Policy], Inference] = InferenceThread,
+    ) -> None:
+        """
+        Args:
+            policy: asked by one thread of its own while the robot is driven.
+            robot: not connected.
+            config: how the control loop treats what comes late.
+            clock: the one that the robot's readings are timed by; the machine's where None.
+            make_inference: what asks the policy; see agent/robot/simulated.py for another than a thread.
+
+        Raises:
+            ValueError: the policy's processor was made for other cameras, state, actions or another rate than the
+                robot has; the message lists every difference.
+        """
+        if (processor := getattr(policy, "processor", None)) is not None:
+            processor.check(robot.spec.world)
+        self._policy = policy
+        self._robot = robot
+        self._config = config or DriveConfig()
+        self._clock = clock or WallClock()
+        self._make_inference = make_inference
+        self._switch = StopSwitch()
+
+    def run(
+        self,
+        instruction: str,
+        seconds: float,
+        *,
+        seed: int = 0,
+        record: Path | None = None,
+        image_mode: ImageMode = "image",
+        judge: Callable[[Outcome], bool | None] = lambda outcome: outcome.success,
+    ) -> Outcome:
+        """Connect, drive until the task or the time is over or someone stops it, and disconnect.
+
+        In the main thread Ctrl-C and SIGTERM stop the robot and end the drive; a second one is the process's own.
+
+        Args:
+            instruction: what to do.
+            seconds: the longest that the drive may take.
+            seed: of the policy's draws, if it draws.
+            record: folder of a LeRobotDataset that the drive is appended to, successful or not.
+            image_mode: of that dataset.
+            judge: who says whether it succeeded, asked when the robot is at rest, e.g. by pressing a key; what it
+                returns is recorded, None as a failure.
+
+        Raises:
+            ValueError: the robot shows something else than its spec says, or `record` holds another kind of dataset;
+                nothing has moved.
+            OSError: the robot cannot be connected. What breaks later ends the drive instead.
+        """
+        self._switch, recorder = StopSwitch(), Recorder()
+        began_s = time.perf_counter()
+        with _writer(record, self._robot.spec, image_mode) as writer:
+            with _signals_throw(self._switch):
+                outcome = self._drive(instruction, seconds, seed, recorder)
+            outcome = replace(outcome, success=judge(outcome))
+            if writer is not None and recorder.num_steps:
+                trajectory = recorder.trajectory(
+                    _episode(self._robot.spec, len(writer.finished_ids())),
+                    instruction,
+                    success=bool(outcome.success),
+                    ended=outcome.ended,
+                    policy_version=self._policy.version,
+                    duration_s=time.perf_counter() - began_s,
+                )
+                writer.append(trajectory)
+        return outcome
+
+    def stop(self, reason: str = "by hand", *, success: bool | None = None) -> None:
+        """Bring the robot to rest within one control period and end the drive. From any thread.
+
+        Args:
+            reason: for the outcome.
+            success: whether the task is done, if whoever stops knows.
+        """
+        self._switch.throw(Stop(reason, success))
+
+    def _drive(self, instruction: str, seconds: float, seed: int, recorder: Recorder) -> Outcome:
+        self._robot.connect()
+        inference = self._make_inference(self._policy)
+        try:
+            drive = Drive(
+                self._robot,
+                inference,
+                clock=self._clock,
+                switch=self._switch,
+                config=self._config,
+                recorder=recorder,
+            )
+            return drive.run(instruction, seconds, seed)
+        finally:
+            self._robot.disconnect()
+            inference.close()
+
+
+def _writer(
+    record: Path | None, spec: RobotSpec, image_mode: ImageMode
+) -> AbstractContextManager[DatasetWriter | None]:
+    """Opened before anything moves: a folder that cannot be written to ends no drive."""
+    if record is None:
+        return nullcontext()
+    return DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode)
+
+
+def _episode(spec: RobotSpec, number: int) -> EpisodeSpec:
+    """The name of a drive in its dataset: nobody can make it again, so the seed only counts."""
+    return EpisodeSpec(suite=spec.name, task="drive", seed=number, variation="drive")
+
+
+@contextmanager
+def _signals_throw(switch: StopSwitch) -> Generator[None]:
+    """The first Ctrl-C or SIGTERM throws the switch; the next one does what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def throw(number: int, frame: object) -> None:
+        del frame
+        switch.throw(Stop(signal.Signals(number).name))
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, throw)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

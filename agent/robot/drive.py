@@ -1,0 +1,317 @@
+"""One drive: observe, hear, ask, filter, act, at a fixed rate.
+
+    control loop, every period              inference thread (agent/robot/inference.py)
+      waits for its time ◄──── StopSwitch     waits for an observation
+      observes the robot
+      hears a chunk ◄──────────────────────── answers
+      asks ─────────────────────────────────► acts in the policy
+      takes the plan's next action
+      passes it through the safety filter
+      sends it
+
+Who waits: the loop, for the next period's time and nothing else; the clock or the StopSwitch unblocks it. So neither a
+slow policy nor a dead one delays a period, and a stop is heard within one.
+Order rule: a period's action is decided after its observation. A chunk is heard in the first period after its answer.
+
+Period p begins at start + p dt, whatever the one before took; one that comes too late for its time is left out, and
+counted.
+
+Shape letters: A action dims, K chunk length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.robot.clock import Clock, StopSwitch
+from agent.robot.inference import Inference, PolicyError
+from agent.robot.plan import Plan
+from agent.robot.record import Recorder
+from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
+from agent.robot.types import Reading, Robot
+
+_SAME_TIME_S = 1e-6
+"""Sums of periods differ by less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveConfig:
+    """How the control loop treats what comes late."""
+
+    blend_decay: float = 0.3
+    """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
+    correction: float = 0.5
+    """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
+    max_moves_ahead: float = 2.5
+    """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
+    Where they would be more, the arm moves more slowly."""
+    stale_after_periods: float = 1.0
+    """An observation older than this moves nothing."""
+    answer_within_periods: float = 4.0
+    """A policy that takes longer for an answer counts as silent, and the arm holds until it comes."""
+    first_answer_within_s: float = 120.0
+    """Before anything moves: the time to read the instruction and for whatever a first answer needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a drive."""
+
+    instruction: str
+    success: bool | None
+    """By whoever stopped it, else by the robot; None if neither could say."""
+    ended: str
+    """Why: "success", what the robot calls its failure, "time limit", "stopped: ...", "robot failed: ..." ..."""
+    num_steps: int
+    """Control periods in which the robot was sent something."""
+    missed_periods: int
+    """Left out because the one before took too long."""
+    lateness_ms: NDArray[np.float64]
+    """Of every period's beginning, against its schedule, [num_steps]: the jitter of the loop."""
+    inference_ms: NDArray[np.float64]
+    """Of every answer."""
+    interventions: tuple[Intervention, ...]
+    """Every time that what was sent is not what came."""
+
+    @property
+    def jitter_p99_ms(self) -> float:
+        """Lateness that 99 of 100 periods stay below."""
+        return float(np.percentile(self.lateness_ms, 99)) if len(self.lateness_ms) else 0.0
+
+    def lines(self) -> list[str]:
+        """For people: what came of it, how regular the loop was, and what the filter did."""
+        verdict = {True: "success", False: "no success", None: "success unknown"}[self.success]
+        lines = [f"{self.instruction} -> {verdict}: {self.ended}, {self.num_steps} control periods"]
+        if self.num_steps:
+            lines.append(f"99 of 100 periods began within {self.jitter_p99_ms:.1f} ms; {self.missed_periods} missed")
+        if len(self.inference_ms):
+            median, longest = np.median(self.inference_ms), np.max(self.inference_ms)
+            lines.append(f"{len(self.inference_ms)} decisions took {median:.1f} ms (median), {longest:.1f} ms at most")
+        reasons = self.interventions_by_reason().items()
+        lines.append(f"interventions: {', '.join(f'{reason} {count}' for reason, count in reasons) or 'none'}")
+        return lines
+
+    def interventions_by_reason(self) -> dict[Reason, int]:
+        """How often each reason came."""
+        reasons = [intervention.reason for intervention in self.interventions]
+        return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+class Drive:
+    """Drives once. The robot is connected before and disconnected after by whoever makes this."""
+
+    def __init__(
+        self,
+        robot: Robot,
+        inference: Inference,
+        *,
+        clock: Clock,
+        switch: StopSwitch,
+        config: DriveConfig,
+        recorder: Recorder,
+    ) -> None:
+        """
+        Args:
+            robot: connected.
+            inference: of the policy, which no other drive asks.
+            clock: also the one that the robot's readings are timed by.
+            switch: ends the drive from anywhere.
+            config: how to treat what comes late.
+            recorder: empty.
+        """
+        self._robot = robot
+        self._inference = inference
+        self._clock = clock
+        self._switch = switch
+        self._config = config
+        self._recorder = recorder
+        self._filter = SafetyFilter(robot.spec)
+        self._dt_s = robot.spec.world.control_dt_s
+        relative = np.array([axis.relative for axis in robot.spec.axes])
+        self._plan = Plan(relative, decay=config.blend_decay, correction=config.correction)
+        self._reading: Reading | None = None
+        self._instruction = ""
+        self._asked_s: float | None = None  # None while no answer is awaited
+        self._mark = self._plan.mark()  # of the observation that was asked about last
+        self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
+        self._start_s = 0.0
+        self._period = 0
+        self._lateness_s: list[float] = []
+        self._inference_s: list[float] = []
+        self._interventions: list[Intervention] = []
+
+    def run(self, instruction: str, seconds: float, seed: int) -> Outcome:
+        """Wait for the policy's first answer, drive, and leave the robot at rest.
+
+        Args:
+            instruction: what to do.
+            seconds: after which the drive ends by itself, counted from its first period.
+            seed: of the policy's draws, if it draws.
+
+        Raises:
+            ValueError: the first reading is not as the robot's spec says; nothing has moved.
+        """
+        self._instruction = instruction
+        missed = 0
+        try:
+            ended = self._first_answer(seed)
+            while ended is None:
+                ended = self._tick(seconds)
+                now = math.ceil((self._clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
+                missed += max(0, now - self._period - 1)
+                self._period = max(now, self._period + 1)
+        except PolicyError as failed:
+            ended = f"policy failed: {failed.__cause__!r}"
+            self._note("silent policy", str(failed))
+        except OSError as error:
+            ended = f"robot failed: {error!r}"
+            self._note("robot failed", repr(error))
+        finally:
+            self._halt()
+        stop = self._switch.wait()
+        said = stop.success if stop is not None else None
+        return Outcome(
+            instruction=instruction,
+            success=said if said is not None or self._reading is None else self._reading.success,
+            ended=ended,
+            num_steps=len(self._lateness_s),
+            missed_periods=missed,
+            lateness_ms=1000.0 * np.array(self._lateness_s),
+            inference_ms=1000.0 * np.array(self._inference_s),
+            interventions=tuple(self._interventions),
+        )
+
+    def _first_answer(self, seed: int) -> str | None:
+        """Wait, at rest, until there is a plan; returns why there will be none."""
+        reading = self._reading = self._robot.observe()
+        if problems := broken_parts(self._robot.spec, reading):
+            raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+        self._inference.begin(self._instruction, seed)
+        patience_s = self._config.answer_within_periods * self._dt_s
+        for _ in range(2):
+            self._plan.clear()
+            self._ask(self._robot.observe())
+            asked_s = self._clock.now_s()
+            if (ended := self._wait_for_plan()) is not None:
+                return ended
+            if self._clock.now_s() - asked_s <= patience_s + _SAME_TIME_S:
+                break  # otherwise the policy is warm by now, and what it saw is too old to move on
+        self._start_s = self._clock.now_s()
+        return None
+
+    def _wait_for_plan(self) -> str | None:
+        """Wait, at rest, for a sound chunk; returns why there will be none."""
+        began_s = self._clock.now_s()
+        while self._plan.next_action() is None:
+            if self._clock.now_s() - began_s > self._config.first_answer_within_s:
+                return f"no answer within {self._config.first_answer_within_s:g} s"
+            if (stop := self._clock.wait_until(self._clock.now_s() + self._dt_s, self._switch)) is not None:
+                return f"stopped: {stop.reason}"
+            self._hear()
+            if self._refused is not None:
+                return f"refused chunk: {self._refused}"
+        return None
+
+    def _tick(self, seconds: float) -> str | None:
+        """One period; returns why the drive ends with it."""
+        scheduled_s = self._start_s + self._period * self._dt_s
+        stop = self._clock.wait_until(scheduled_s, self._switch)
+        now_s = self._clock.now_s()
+        if stop is not None:
+            self._note("stop", stop.reason)
+            return f"stopped: {stop.reason}"
+        if now_s - self._start_s >= seconds - _SAME_TIME_S:
+            return "time limit"
+        reading = self._observe()
+        if reading.ended is not None:
+            return reading.ended
+        self._lateness_s.append(now_s - scheduled_s)
+        self._hear()
+        trouble = self._filter.trouble_with(
+            reading, now_s, self._config.stale_after_periods * self._dt_s + _SAME_TIME_S
+        )
+        if trouble is not None and trouble[0] in ("stale observation", "broken observation"):
+            self._plan.clear()  # what it was made for may have changed unseen
+        elif self._asked_s is None:
+            self._ask(reading)
+        self._send(reading, trouble or self._silence(now_s))
+        return None
+
+    def _observe(self) -> Reading:
+        """The newest reading; the last one again if nothing new was measured, which then grows old."""
+        try:
+            self._reading = self._robot.observe()
+        except TimeoutError:
+            assert self._reading is not None
+        return self._reading
+
+    def _ask(self, reading: Reading) -> None:
+        self._asked_s, self._mark = self._clock.now_s(), self._plan.mark()
+        self._inference.ask(reading.observation(self._instruction))
+        self._recorder.asked()
+
+    def _hear(self) -> None:
+        """Take an answer into the plan, or drop the whole plan if it is one that nobody can execute."""
+        answer = self._inference.hear()
+        if answer is None:
+            return
+        assert self._asked_s is not None
+        late_s, self._asked_s = self._clock.now_s() - self._asked_s, None
+        self._inference_s.append(answer.inference_s)
+        self._refused = self._filter.refusal(answer.chunk)
+        if self._refused is not None:
+            self._plan.clear()
+            self._note("refused chunk", self._refused, came=answer.chunk)
+            return
+        self._recorder.answered(answer.expert_usage)
+        self._plan.add(self._mark, answer.chunk[0])
+        if self._lateness_s:  # the first answer of all may take as long as it wants
+            # A chunk is needed until the next one is heard: for as long again as it took.
+            periods = max(1, round(late_s / self._dt_s))
+            self._plan.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
+
+    def _silence(self, now_s: float) -> tuple[Reason, str] | None:
+        """Why there is nothing to execute on the policy's part; None if there is."""
+        waited_s = now_s - self._asked_s if self._asked_s is not None else 0.0
+        if waited_s > self._config.answer_within_periods * self._dt_s + _SAME_TIME_S:
+            return "silent policy", f"no answer for {1000 * waited_s:.0f} ms"
+        if self._plan.next_action() is None:
+            return (
+                ("late chunk", "the last one is used up") if self._refused is None else ("refused chunk", self._refused)
+            )
+        return None
+
+    def _send(self, reading: Reading, trouble: tuple[Reason, str] | None) -> None:
+        """Send the plan's next action as far as the limits let it pass, or rest where there is trouble."""
+        wanted = self._plan.next_action()
+        if trouble is not None or wanted is None:
+            sent, changes = self._filter.rest(reading.state), dict([trouble] if trouble is not None else [])
+        else:
+            sent, changes = self._filter.limited(wanted, reading.state)
+        executed = self._robot.act(sent)
+        if trouble is None:
+            self._plan.moved(executed)
+        self._filter.was_sent(executed, reading.state, resting=trouble is not None)
+        if "broken observation" not in changes:
+            self._recorder.add(reading, executed)
+        for reason, detail in changes.items():
+            self._note(reason, detail, came=wanted, sent=executed)
+
+    def _halt(self) -> None:
+        try:
+            self._robot.stop()
+        except OSError as error:
+            self._note("robot failed", f"stop: {error!r}")
+
+    def _note(
+        self, reason: Reason, detail: str, came: NDArray[Any] | None = None, sent: NDArray[np.float32] | None = None
+    ) -> None:
+        time_s = self._clock.now_s() - self._start_s
+        self._interventions.append(
+            Intervention(time_s=time_s, period=self._period, reason=reason, detail=detail, came=came, sent=sent)
+        )

@@ -1,0 +1,143 @@
+"""LeRobotRobot: anything with the interface of LeRobot's Robot class, lerobot/robots/robot.py.
+
+It is given the object, so LeRobot itself is not imported here. Its actions are targets: every number of
+`action_features` is an absolute position, named like the number of `observation_features` that shows it.
+
+Shape letters: A action dims, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.robot.camera import resized
+from agent.robot.clock import Clock, WallClock
+from agent.robot.types import Axis, Limits, Reading, RobotSpec
+from envs.types import CameraSpec, VectorSpec, WorldSpec
+
+
+class LeRobotRobot:
+    """Robot of agent/robot/types.py over one of LeRobot's.
+
+    LeRobot says of a number neither unit nor range, so `ranges` must. What it does when it is disconnected is its own
+    matter: many arms go limp.
+
+    Example:
+        >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", cameras=...))
+        >>> ranges = {name: (-100.0, 100.0) for name in arm.action_features} | {"gripper.pos": (0.0, 100.0)}
+        >>> top = CameraSpec(name="front", height=128, width=128)  # what a policy calls the arm's camera "top"
+        >>> robot = LeRobotRobot(arm, ranges=ranges, control_dt_s=1 / 30, cameras={"top": top})
+    """
+
+    def __init__(
+        self,
+        arm: Any,
+        *,
+        ranges: Mapping[str, tuple[float, float]],
+        control_dt_s: float,
+        cameras: Mapping[str, CameraSpec] | None = None,
+        limits: Mapping[str, Limits] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """
+        Args:
+            arm: with observation_features, action_features, is_connected, connect, get_observation, send_action and
+                disconnect; not connected.
+            ranges: {number: (low, high)} of every number that it shows or takes, in LeRobot's own unit; for actions,
+                what -1 and 1 mean.
+            control_dt_s: time between two actions.
+            cameras: {the arm's camera: its name and size for the policy}; all of the arm's, as they are, where None.
+            limits: {number: what may be commanded} besides its range.
+            clock: of the readings; the machine's where None.
+
+        Raises:
+            ValueError: a name that the arm does not have, or a number without a range; the message lists those it has.
+        """
+        self._arm = arm
+        self._clock = clock or WallClock()
+        shapes = {name: shape for name, shape in arm.observation_features.items() if isinstance(shape, tuple)}
+        own = {name: CameraSpec(name=name, height=h, width=w) for name, (h, w, _) in shapes.items()}
+        self._cameras = dict(own if cameras is None else cameras)
+        self._states = tuple(name for name in arm.observation_features if name not in shapes)
+        self._actions = tuple(arm.action_features)
+        limits = limits or {}
+        _check_names("camera", self._cameras, shapes)
+        _check_names("limits of", limits, self._actions)
+        _check_names("range of", ranges, {*self._states, *self._actions})
+        if missing := [name for name in (*self._states, *self._actions) if name not in ranges]:
+            raise ValueError(f"ranges lacks {', '.join(missing)}: LeRobot does not say what they go from and to")
+        low, high = np.array([ranges[name] for name in self._actions]).T
+        self._offset, self._scale = (high + low) / 2, (high - low) / 2
+        units = tuple(f"{ranges[name][0]:g} at -1, {ranges[name][1]:g} at 1" for name in self._actions)
+        world = WorldSpec(
+            cameras=tuple(self._cameras.values()),
+            state=_vector(self._states, ("as LeRobot gives it",) * len(self._states), ranges),
+            action=_vector(self._actions, units, dict.fromkeys(self._actions, (-1.0, 1.0))),
+            localization=_vector((), (), {}),
+            control_dt_s=control_dt_s,
+        )
+        axes = tuple(
+            Axis(
+                state=name if name in self._states else None,
+                relative=False,
+                scale=scale,
+                offset=offset,
+                limits=limits.get(name, Limits()),
+            )
+            for name, scale, offset in zip(self._actions, self._scale.tolist(), self._offset.tolist(), strict=True)
+        )
+        self.spec = RobotSpec(name=getattr(arm, "name", type(arm).__name__), world=world, axes=axes)
+
+    def connect(self) -> None:
+        """Connect, and calibrate if LeRobot finds that it must."""
+        self._arm.connect()
+
+    def observe(self) -> Reading:
+        """As old as the call that asks for it: LeRobot says no time.
+
+        Raises:
+            ConnectionError: LeRobot left something out.
+        """
+        time_s = self._clock.now_s()
+        shown = self._arm.get_observation()
+        if missing := [name for name in (*self._cameras, *self._states) if name not in shown]:
+            raise ConnectionError(f"{self.spec.name} did not show {', '.join(missing)}")
+        return Reading(
+            frames={spec.name: resized(shown[name], spec) for name, spec in self._cameras.items()},
+            state=np.array([shown[name] for name in self._states], np.float32),
+            time_s=time_s,
+        )
+
+    def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Send targets, and return those that LeRobot says it sent, [A]."""
+        targets = dict(zip(self._actions, (self._offset + self._scale * action).tolist(), strict=True))
+        sent = targets | dict(self._arm.send_action(targets) or {})
+        return ((np.array([sent[name] for name in self._actions]) - self._offset) / self._scale).astype(np.float32)
+
+    def stop(self) -> None:
+        """Send as targets the positions that the arm shows; a target that it does not show stays what it is."""
+        if self._arm.is_connected:
+            shown = self._arm.get_observation()
+            self._arm.send_action({name: shown[name] for name in self._actions if name in shown})
+
+    def disconnect(self) -> None:
+        """Disconnect, if it is connected."""
+        if self._arm.is_connected:
+            self._arm.disconnect()
+
+
+def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    names = set(known)
+    if wrong := [name for name in given if name not in names]:
+        raise ValueError(
+            f"{kind} {', '.join(map(repr, wrong))} is not of this arm; there are: {', '.join(sorted(names))}"
+        )
+
+
+def _vector(names: tuple[str, ...], units: tuple[str, ...], ranges: Mapping[str, tuple[float, float]]) -> VectorSpec:
+    low, high = (tuple(float(ranges[name][i]) for name in names) for i in (0, 1))
+    return VectorSpec(names=names, units=units, low=low, high=high)

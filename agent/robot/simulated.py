@@ -1,0 +1,89 @@
+"""A drive in simulated time: a clock that jumps, and inference that is late by exactly as much as it is told.
+
+With both, the control loop runs as fast as its policy and its robot compute, every run is the same to the last bit, and
+a fault comes at the moment a test says. What is left out of simulated time is what only real threads have: jitter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from agent.robot.clock import Stop, StopSwitch
+from agent.robot.inference import Answer, PolicyError, decide
+from envs.types import Observation
+from vla_model.types import Policy
+
+_SAME_TIME_S = 1e-9
+"""Sums of periods differ by less."""
+
+
+class SimulatedClock:
+    """Clock of agent/robot/clock.py whose waits are over at once. Scheduled calls run at their time.
+
+    They stand for what other threads do.
+    """
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._scheduled: list[tuple[float, Callable[[], object]]] = []
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def wait_until(self, time_s: float, switch: StopSwitch) -> Stop | None:
+        while (stop := switch.wait()) is None and self._scheduled and self._scheduled[0][0] <= time_s:
+            at_s, call = self._scheduled.pop(0)
+            self._now_s = max(self._now_s, at_s)
+            call()
+        if stop is None:
+            self._now_s = max(self._now_s, time_s)
+        return stop
+
+    def jump(self, time_s: float) -> None:
+        """It is this time now."""
+        self.wait_until(time_s, StopSwitch())
+
+    def at(self, time_s: float, call: Callable[[], object]) -> None:
+        """Call this when the time comes."""
+        self._scheduled = sorted([*self._scheduled, (time_s, call)], key=lambda entry: entry[0])
+
+
+class SimulatedInference:
+    """Inference of agent/robot/inference.py in the loop's own thread, heard after a given latency."""
+
+    def __init__(self, policy: Policy, clock: SimulatedClock, latency_s: Callable[[int], float]) -> None:
+        """
+        Args:
+            policy: asked at once.
+            clock: of the drive.
+            latency_s: of the n-th answer, counted from 0.
+        """
+        self._policy = policy
+        self._clock = clock
+        self._latency_s = latency_s
+        self._count = 0
+        self._answer: tuple[float, Answer | Exception] | None = None
+
+    def begin(self, instruction: str, seed: int) -> None:
+        self._policy.begin(np.zeros(1, np.int64), (instruction,), (seed,))
+
+    def ask(self, observation: Observation) -> None:
+        ready_s = self._clock.now_s() + self._latency_s(self._count)
+        self._count += 1
+        try:
+            self._answer = ready_s, decide(self._policy, observation)
+        except Exception as error:
+            self._answer = ready_s, error
+
+    def hear(self) -> Answer | None:
+        if self._answer is None or self._clock.now_s() < self._answer[0] - _SAME_TIME_S:
+            return None
+        (_, answer), self._answer = self._answer, None
+        if isinstance(answer, Exception):
+            raise PolicyError(f"the policy raised {answer!r}") from answer
+        return answer
+
+    def close(self) -> None:
+        self._answer = None

@@ -1,0 +1,147 @@
+"""An agent in real time, with real threads and signals; and what it does around a drive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from line_arm import LineArm, Script, agent_for, always
+
+from agent.robot.agent import Agent
+from agent.robot.clock import WallClock
+from agent.robot.simulated import SimulatedClock
+from rollout.dataset import DatasetReader
+
+
+class RealArm(LineArm):
+    """The same arm in real time."""
+
+    def __init__(self, dt_s: float = 0.05) -> None:
+        super().__init__(WallClock(), dt_s=dt_s)
+
+
+def slow(seconds: float) -> Script:
+    """Takes that long for every answer."""
+
+    def chunk(n: int, x: float) -> list[float]:
+        del n, x
+        time.sleep(seconds)
+        return [0.5] * 8
+
+    return Script(chunk)
+
+
+def test_the_loop_keeps_its_rate_while_the_policy_thinks_in_its_own_thread() -> None:
+    arm = RealArm(dt_s=0.1)
+    outcome = Agent(slow(0.15), arm).run("go", 2.0)
+    begun_s = np.array([s for s, _ in arm.sent[:-1]])
+    assert outcome.num_steps + outcome.missed_periods == 20
+    assert np.median(np.diff(begun_s)) == pytest.approx(0.1, abs=0.02)
+    assert len(outcome.inference_ms) >= 5 and outcome.inference_ms.min() >= 150
+    assert outcome.interventions == (), "answers within two periods never leave it without a move"
+
+
+def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
+    arm = RealArm(dt_s=0.5)
+    agent = Agent(always(0.5), arm)
+    thrown_s: list[float] = []
+
+    def stop() -> None:
+        thrown_s.append(time.monotonic())
+        agent.stop("another thread")
+
+    threading.Timer(0.8, stop).start()
+    outcome = agent.run("go", 10.0)
+    assert outcome.ended == "stopped: another thread"
+    assert arm.stops_s[0] - thrown_s[0] < 0.25, "well before the period of 0.5 s was over"
+
+
+def test_ctrl_c_stops_the_robot_and_the_next_one_is_python_s_own() -> None:
+    arm = RealArm()
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+    outcome = Agent(always(0.5), arm).run("go", 10.0)
+    assert outcome.ended == "stopped: SIGINT"
+    assert arm.stops_s and not arm.connected
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_policy_that_hangs_costs_no_period_and_does_not_keep_the_agent() -> None:
+    arm, forever = RealArm(), threading.Event()
+
+    def chunk(n: int, x: float) -> list[float]:
+        del x
+        if n == 3:
+            forever.wait()
+        return [0.5] * 20
+
+    outcome = Agent(Script(chunk), arm).run("go", 1.0)
+    forever.set()
+    assert outcome.ended == "time limit"
+    assert outcome.num_steps + outcome.missed_periods == 20
+    assert arm.actions[-8:] == [0.0] * 8
+    assert {i.reason for i in outcome.interventions} == {"silent policy"}
+
+
+class Checked(Script):
+    """A policy with a processor that knows other cameras."""
+
+    class processor:  # noqa: N801
+        @staticmethod
+        def check(spec: object) -> None:
+            del spec
+            raise ValueError("camera 'wrist' is missing; cameras: front")
+
+
+def test_cameras_are_checked_against_the_processor_before_anything_connects() -> None:
+    arm = LineArm(SimulatedClock())
+    with pytest.raises(ValueError, match="camera 'wrist' is missing"):
+        agent_for(arm, Checked(lambda n, x: [0.0]))
+
+
+def test_every_drive_is_appended_with_the_success_that_its_judge_saw(tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def judge(outcome: Any) -> bool:
+        asked.append(outcome.success)
+        return True
+
+    for _ in range(2):
+        arm = LineArm(SimulatedClock())
+        agent_for(arm, always(0.25)).run("go", 1.0, record=tmp_path, judge=judge)
+    arm = LineArm(SimulatedClock())
+    arm.clock.at(0.65, arm.break_cable)
+    agent_for(arm, always(0.25)).run("come", 1.0, record=tmp_path)
+    rows = DatasetReader(tmp_path).episodes
+    assert asked == [None, None], "the arm cannot say"
+    assert [(r["tasks"], r["success"], r["length"]) for r in rows] == [
+        (["go"], True, 10),
+        (["go"], True, 10),
+        (["come"], False, 6),
+    ]
+    assert rows[2]["failure"] == "robot failed: ConnectionError('the cable is out')"
+    assert [r["policy_version"] for r in rows] == [3, 3, 3]
+    episode = DatasetReader(tmp_path).episode(0)
+    assert episode.columns["observation.state"] == pytest.approx(0.25 * np.arange(10))
+    assert episode.columns["action"] == pytest.approx(0.25)
+
+
+def test_a_drive_that_was_stopped_before_it_moved_is_not_recorded(tmp_path: Path) -> None:
+    arm = LineArm(SimulatedClock())
+    agent = agent_for(arm, always(0.25), lambda n: 5.0)
+    arm.clock.at(1.0, agent.stop)
+    assert agent.run("go", 1.0, record=tmp_path).ended == "stopped: by hand"
+    assert DatasetReader(tmp_path).num_episodes == 0
+
+
+def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Path) -> None:
+    agent_for(LineArm(SimulatedClock()), always(0.25)).run("go", 1.0, record=tmp_path)
+    arm = LineArm(SimulatedClock(), dt_s=0.05)
+    with pytest.raises(ValueError, match="fps: 10, not 20"):
+        agent_for(arm, always(0.25)).run("go", 1.0, record=tmp_path)
+    assert arm.sent == []

@@ -1,0 +1,258 @@
+"""The control loop in simulated time: which action is sent in which period, with every latency and every fault.
+
+Before the first period there is one in which the loop waits for the first answer: with no latency, motion begins at
+0.1 s on the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan
+
+import numpy as np
+import pytest
+from line_arm import DT_S, LineArm, Script, agent_for, always, drive
+from numpy.typing import NDArray
+
+from agent.robot.simulated import SimulatedClock
+from agent.robot.types import Limits, Reading
+
+START_S = DT_S
+
+
+@pytest.fixture
+def arm() -> LineArm:
+    return LineArm(SimulatedClock())
+
+
+class CountingArm(LineArm):
+    """Shows the number of moves it made instead of its place."""
+
+    def observe(self) -> Reading:
+        moves = sum(a != 0.0 for _, a in self.sent)
+        return replace(super().observe(), state=np.array([moves], np.float32))
+
+
+def numbered(length: int) -> Script:
+    """Action of move m is (m + 1) / 100, whichever chunk it comes from."""
+    return Script(lambda n, moves: [(moves + i + 1) / 100 for i in range(length)])
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.5, 1.0, 2.0, 3.0])
+def test_chunks_go_on_where_the_one_before_was_left_whatever_the_latency(latency: float) -> None:
+    arm = CountingArm(SimulatedClock())
+    outcome = drive(arm, numbered(8), 2.0, lambda n: latency * DT_S)
+    assert arm.actions == [round((m + 1) / 100, 4) for m in range(20)]
+    assert outcome.interventions == ()
+    assert (outcome.ended, outcome.num_steps, outcome.missed_periods) == ("time limit", 20, 0)
+
+
+def test_periods_are_equally_long_and_the_robot_is_stopped_at_the_end(arm: LineArm) -> None:
+    outcome = drive(arm, always(1.0), 1.0)
+    assert [s for s, _ in arm.sent] == pytest.approx([START_S + i * DT_S for i in range(11)])
+    assert arm.stops_s == [pytest.approx(START_S + 1.0)]
+    assert arm.x(99.0) == pytest.approx(10.0)
+    assert outcome.lateness_ms.max() == pytest.approx(0.0, abs=1e-6)
+    assert not arm.connected
+
+
+def test_an_arm_moves_as_slowly_as_its_policy_answers(arm: LineArm) -> None:
+    """Answers that take 3 periods are used until 6 after their observation; at half the pace that is 3 moves."""
+    outcome = drive(arm, always(1.0), 2.0, lambda n: 3 * DT_S if 1 <= n <= 4 else 0.0, max_moves_ahead=3.0)
+    # Asked in periods 0, 3, 6 and 9 and heard three later; the question of period 12 is answered at once.
+    assert arm.actions == [1.0] * 3 + [0.5] * 10 + [1.0] * 7
+    assert outcome.interventions == ()
+
+
+def test_a_late_chunk_leaves_the_rest_of_the_old_one_then_a_hold_then_goes_on() -> None:
+    """Chunks of 4. Answer 0 comes at once; the question of period 0 is answered in period 6, so moves 0 .. 3 come from
+    the first chunk, periods 4 and 5 hold, and move 4 would be beyond the second chunk too (asked before any move).
+    It is asked again in period 6 and answered in period 7.
+    """
+    arm = CountingArm(SimulatedClock())
+    outcome = drive(arm, numbered(4), 1.0, lambda n: 6 * DT_S if n == 1 else 0.0, answer_within_periods=99)
+    assert arm.actions == [0.01, 0.02, 0.03, 0.04, 0, 0, 0, 0.05, 0.06, 0.07]
+    assert [(i.period, i.reason) for i in outcome.interventions] == [(p, "late chunk") for p in (4, 5, 6)]
+
+
+def test_a_late_chunk_that_still_reaches_further_is_used_from_where_the_arm_is() -> None:
+    """Chunks of 6 and an answer in period 8: 6 moves, 2 holds; the question was asked after 3 moves, so 3 are left."""
+    arm = CountingArm(SimulatedClock())
+    latencies = {1: 0.0, 2: 0.0, 3: 6 * DT_S}
+    outcome = drive(arm, numbered(6), 1.2, lambda n: latencies.get(n, 0.0), answer_within_periods=99)
+    # Question 3 is asked in period 2 after 2 moves and heard in period 8; chunk 2, asked after 1, ends with move 6.
+    assert arm.actions[:10] == [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0, 0.08, 0.09]
+    assert [i.period for i in outcome.interventions] == [7]
+
+
+@pytest.mark.parametrize(("dt_s", "held"), [(0.1, []), (0.05, [7, 8, 9, 10, 11])])
+def test_a_latency_spike_of_half_a_second_is_bridged_at_10_hertz_and_held_at_20(dt_s: float, held: list[int]) -> None:
+    """The question of period 2 is answered 0.5 s later: in period 7 at 10 Hz, in period 12 at 20 Hz. From the fifth
+    period of waiting on, the arm holds, though the old chunk had more to say.
+    """
+    arm = LineArm(SimulatedClock(), dt_s=dt_s)
+    outcome = drive(arm, always(1.0, length=20), 20 * dt_s, lambda n: 0.5 if n == 3 else 0.0)
+    assert [(i.period, i.reason) for i in outcome.interventions] == [(p, "silent policy") for p in held]
+    assert arm.x(99.0) == pytest.approx(20 - len(held))
+
+
+def test_a_silent_policy_holds_the_arm_within_two_periods_of_its_time(arm: LineArm) -> None:
+    outcome = drive(arm, always(1.0, length=50), 3.0, lambda n: 1e9 if n == 1 else 0.0)
+    # Asked in period 0; periods 1 .. 4 go on with the old chunk, from period 5 the arm holds.
+    assert arm.actions == [1.0] * 5 + [0.0] * 25
+    assert arm.x(99.0) == pytest.approx(5.0)
+    assert {i.reason for i in outcome.interventions} == {"silent policy"}
+    assert outcome.ended == "time limit"
+
+
+def test_a_dead_policy_ends_the_drive_with_the_arm_at_rest(arm: LineArm) -> None:
+    def chunk(n: int, x: float) -> list[float]:
+        del x
+        if n == 4:
+            raise RuntimeError("out of memory")
+        return [1.0] * 20
+
+    outcome = drive(arm, Script(chunk), 3.0)
+    # Question 4 is asked in period 3 and its failure heard in period 4.
+    assert outcome.ended == "policy failed: RuntimeError('out of memory')"
+    assert arm.actions == [1.0] * 4
+    assert arm.stops_s == [pytest.approx(START_S + 4 * DT_S)]
+    assert arm.x(99.0) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ([1.0, nan, 1.0], "action 'dx', step 1, is nan"),
+        (np.ones((1, 3, 2), np.float32), r"shape \(1, 3, 2\), expected \(1, K >= 1, 1\)"),
+        (np.ones((2, 3, 1), np.float32), r"shape \(2, 3, 1\)"),
+        ([], r"shape \(1, 0, 1\)"),
+    ],
+)
+def test_a_bad_chunk_is_refused_and_the_arm_holds_until_a_sound_one(arm: LineArm, bad: object, words: str) -> None:
+    outcome = drive(arm, Script(lambda n, x: bad if n in (4, 5) else [1.0] * 20), 1.0)
+    # Asked in periods 3 and 4, refused in 4 and 5; the sound one is heard in 6.
+    assert arm.actions == [1.0] * 4 + [0.0] * 2 + [1.0] * 4
+    assert {i.reason for i in outcome.interventions} == {"refused chunk"}
+    with pytest.raises(ValueError, match=words):
+        raise ValueError(outcome.interventions[0].detail)
+    assert outcome.interventions[0].came is not None
+
+
+def test_a_bad_first_chunk_moves_nothing(arm: LineArm) -> None:
+    outcome = drive(arm, always(nan), 1.0)
+    assert outcome.ended == "refused chunk: action 'dx', step 0, is nan"
+    assert arm.actions == []
+
+
+def test_a_frozen_camera_holds_the_arm_within_two_periods_and_old_plans_are_forgotten(arm: LineArm) -> None:
+    arm.clock.at(START_S + 0.95, arm.freeze)
+    arm.clock.at(START_S + 1.95, arm.thaw)
+    policy = Script(lambda n, x: [0.5 if n < 11 else 0.25] * 50)
+    outcome = drive(arm, policy, 3.0)
+    # Last seen at 0.95; the observation of period 10 is 50 ms old, that of 11 is 150 ms old.
+    assert arm.actions[:11] == [0.5] * 11
+    assert arm.actions[11:20] == [0.0] * 9
+    assert arm.x(START_S + 0.95 + 2 * DT_S) == pytest.approx(arm.x(START_S + 1.95)) == pytest.approx(5.5)
+    stale = [i.period for i in outcome.interventions if i.reason == "stale observation"]
+    assert stale == list(range(11, 20))
+    # Seen again in period 20, which asks; nothing moves before the answer to what is seen now.
+    assert arm.actions[20:22] == [0.0, 0.25]
+
+
+def test_a_robot_that_has_nothing_new_grows_stale(arm: LineArm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> Reading:
+        raise TimeoutError("no frame")
+
+    arm.clock.at(START_S + 0.95, lambda: monkeypatch.setattr(arm, "observe", nothing))
+    outcome = drive(arm, always(1.0), 2.0)
+    # Last seen in period 9; the observation of period 10 is 100 ms old, that of 11 200 ms.
+    assert arm.x(99.0) == pytest.approx(11.0)
+    assert outcome.ended == "time limit"
+
+
+def test_a_disconnect_in_the_middle_of_a_chunk_ends_the_drive(arm: LineArm) -> None:
+    arm.clock.at(START_S + 0.75, arm.break_cable)
+    outcome = drive(arm, always(1.0), 2.0)
+    assert outcome.ended == "robot failed: ConnectionError('the cable is out')"
+    assert [i.reason for i in outcome.interventions] == ["robot failed", "robot failed"], "the stop failed too"
+    assert arm.x(99.0) == pytest.approx(8.0), "what was sent last ends with its period"
+    assert not arm.connected
+
+
+@pytest.mark.parametrize("moment_s", [-0.05, 0.0, 0.3, 0.55, 0.99])
+def test_a_stop_wins_within_a_period_and_says_what_it_was_told(arm: LineArm, moment_s: float) -> None:
+    agent = agent_for(arm, always(1.0))
+    arm.clock.at(START_S + moment_s, lambda: agent.stop("the page", success=True))
+    outcome = agent.run("go", 2.0)
+    assert outcome.ended == "stopped: the page"
+    assert outcome.success is True
+    assert arm.x(99.0) == pytest.approx(max(0.0, moment_s) / DT_S), "at once, for the loop was waiting"
+    assert arm.stops_s == [pytest.approx(START_S + moment_s)]
+
+
+def test_limits_pass_what_they_allow_and_every_cut_is_written_down() -> None:
+    arm = LineArm(SimulatedClock(), Limits(high=2.5, max_velocity=5.0))
+    outcome = drive(arm, always(1.0), 1.0)
+    assert arm.actions == [0.5] * 5 + [0.0] * 5
+    first, last = outcome.interventions[0], outcome.interventions[-1]
+    assert (first.period, first.reason, first.detail) == (0, "velocity", "dx")
+    assert (last.period, last.reason, last.detail) == (9, "position", "dx")
+    assert last.came is not None and last.sent is not None
+    assert (last.came.tolist(), last.sent.tolist()) == ([1.0], [pytest.approx(0.0, abs=1e-6)])
+    assert outcome.interventions_by_reason() == {"velocity": 10, "position": 5}
+
+
+def test_what_a_robot_shows_is_checked_before_it_moves(arm: LineArm) -> None:
+    small = replace(arm.spec.world.cameras[0], height=3)
+    arm.spec = replace(arm.spec, world=replace(arm.spec.world, cameras=(small,)))
+    with pytest.raises(ValueError, match=r"camera 'front' gives uint8 \(4, 6, 3\), expected uint8 \(3, 6, 3\)"):
+        drive(arm, always(1.0), 1.0)
+    assert arm.actions == []
+    assert not arm.connected
+
+
+def test_a_state_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
+    sound = arm.observe
+    bad = replace(sound(), state=np.array([nan], np.float32), time_s=1e9)
+    arm.clock.at(START_S + 0.45, lambda: setattr(arm, "frozen", bad))
+    outcome = drive(arm, always(1.0), 1.0)
+    assert arm.actions == [1.0] * 5 + [0.0] * 5
+    assert {(i.reason, i.detail) for i in outcome.interventions} == {
+        ("broken observation", "the state is not finite in x")
+    }
+
+
+def test_a_period_that_takes_too_long_costs_periods_and_not_the_schedule(arm: LineArm) -> None:
+    """Sending takes 0.25 s in period 3, so periods 4 and 5 are missed and period 6 begins at its own time."""
+    act = arm.act
+
+    def slow(action: NDArray[np.float32]) -> NDArray[np.float32]:
+        sent = act(action)
+        if len(arm.sent) == 4:
+            arm.clock.jump(arm.clock.now_s() + 0.25)
+        return sent
+
+    arm.act = slow
+    outcome = drive(arm, always(1.0), 1.0)
+    assert (outcome.num_steps, outcome.missed_periods) == (8, 2)
+    assert [s for s, _ in arm.sent][:5] == pytest.approx([START_S + p * DT_S for p in (0, 1, 2, 3, 6)])
+
+
+def test_no_first_answer_ends_the_drive_before_it_began(arm: LineArm) -> None:
+    outcome = drive(arm, always(1.0), 1.0, lambda n: 1e9, first_answer_within_s=2.0)
+    assert (outcome.ended, arm.actions) == ("no answer within 2 s", [])
+
+
+def test_a_first_answer_that_took_long_is_asked_for_again_before_anything_moves(arm: LineArm) -> None:
+    """The scene may have changed while a model was being loaded."""
+    policy = Script(lambda n, x: [1.0 if n == 0 else 0.5] * 8)
+    drive(arm, policy, 1.0, lambda n: 30.0 if n == 0 else 0.0)
+    assert arm.actions == [0.5] * 10
+    assert arm.sent[0][0] == pytest.approx(30.0 + DT_S)
+
+
+def test_the_policy_is_told_the_instruction_once_and_before_anything_else(arm: LineArm) -> None:
+    policy = always(0.5)
+    drive(arm, policy, 1.0)
+    assert policy.instructions == ["go"]

@@ -1,0 +1,148 @@
+"""A fake arm with the interface of LeRobot's Robot class, driven."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from line_arm import Script
+from numpy.typing import NDArray
+
+from agent.robot.agent import Agent
+from agent.robot.lerobot_robot import LeRobotRobot
+from agent.robot.simulated import SimulatedClock, SimulatedInference
+from agent.robot.types import Limits
+from envs.types import CameraSpec
+
+RANGES = {"shoulder.pos": (-90.0, 90.0), "gripper.pos": (0.0, 100.0)}
+
+
+class FakeFollower:
+    """As lerobot/robots/robot.py (0.4.4) has it: dictionaries by name, and what was really sent as the result.
+
+    It reaches every target at once, but moves no further than `max_relative_target`, as LeRobot's followers do.
+    """
+
+    name = "fake_follower"
+    observation_features: dict[str, Any] = {"shoulder.pos": float, "gripper.pos": float, "top": (48, 64, 3)}  # noqa: RUF012
+    action_features: dict[str, Any] = {"shoulder.pos": float, "gripper.pos": float}  # noqa: RUF012
+
+    def __init__(self, max_relative_target: float = 1e9) -> None:
+        self.is_connected = False
+        self.is_calibrated = True
+        self.max_relative_target = max_relative_target
+        self.positions = {"shoulder.pos": 10.0, "gripper.pos": 50.0}
+        self.sent: list[dict[str, float]] = []
+
+    def connect(self, calibrate: bool = True) -> None:
+        del calibrate
+        if self.is_connected:
+            raise ConnectionError("already connected")
+        self.is_connected = True
+
+    def get_observation(self) -> dict[str, Any]:
+        self._check()
+        return {**self.positions, "top": np.full((48, 64, 3), 9, np.uint8)}
+
+    def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
+        self._check()
+        reach = self.max_relative_target
+        clipped = {
+            k: float(np.clip(v, self.positions[k] - reach, self.positions[k] + reach)) for k, v in action.items()
+        }
+        self.sent.append(clipped)
+        self.positions |= clipped
+        return clipped
+
+    def disconnect(self) -> None:
+        self._check()
+        self.is_connected = False
+
+    def _check(self) -> None:
+        if not self.is_connected:
+            raise ConnectionError("FakeFollower is not connected")
+
+
+class Targets(Script):
+    """Always the same two targets."""
+
+    def __init__(self, shoulder: float, gripper: float) -> None:
+        super().__init__(lambda n, x: np.tile(np.array([shoulder, gripper], np.float32), (1, 8, 1)))
+
+
+def drive(arm: FakeFollower, policy: Script, seconds: float, limits: dict[str, Limits] | None = None) -> Any:
+    clock = SimulatedClock()
+    robot = LeRobotRobot(
+        arm,
+        ranges=RANGES,
+        control_dt_s=0.1,
+        cameras={"top": CameraSpec(name="front", height=12, width=16)},
+        limits=limits,
+        clock=clock,
+    )
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    return Agent(policy, robot, clock=clock, make_inference=make_inference).run("wave", seconds)
+
+
+def test_targets_are_stretched_over_the_ranges_and_the_arm_is_left_where_it_is() -> None:
+    arm = FakeFollower()
+    outcome = drive(arm, Targets(0.5, -1.0), 0.5)
+    assert arm.sent[:5] == [{"shoulder.pos": 45.0, "gripper.pos": 0.0}] * 5
+    assert arm.sent[5] == {"shoulder.pos": 45.0, "gripper.pos": 0.0}, "the stop: where it is"
+    assert (outcome.num_steps, outcome.success, arm.is_connected) == (5, None, False)
+
+
+def test_limits_hold_on_the_way_there() -> None:
+    """From 10 degrees at most 50 degrees per second: 5 in each of the periods of 0.1 s, and not beyond 22."""
+    arm = FakeFollower()
+    outcome = drive(arm, Targets(1.0, 0.0), 0.5, {"shoulder.pos": Limits(high=22.0, max_velocity=50.0)})
+    assert [round(sent["shoulder.pos"], 3) for sent in arm.sent] == [15.0, 20.0, 22.0, 22.0, 22.0, 22.0]
+    assert outcome.interventions_by_reason() == {"velocity": 5, "position": 3}
+
+
+def test_what_the_arm_clips_itself_is_what_counts_as_sent() -> None:
+    arm = FakeFollower(max_relative_target=9.0)
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
+    robot.connect()
+    sent = robot.act(np.array([1.0, 0.0], np.float32))
+    assert sent.tolist() == pytest.approx([19.0 / 90.0, 0.0]), "10 + 9 degrees; the gripper stays at 50"
+
+
+def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
+    arm = FakeFollower()
+    spec = CameraSpec(name="front", height=12, width=16)
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, cameras={"top": spec})
+    assert robot.spec.world.cameras == (spec,), "known before connecting"
+    assert robot.spec.name == "fake_follower"
+    robot.connect()
+    reading = robot.observe()
+    assert reading.frames["front"].shape == (12, 16, 3)
+    assert reading.state.tolist() == [10.0, 50.0]
+
+
+def test_a_cable_that_comes_loose_ends_the_drive_and_disconnects_nothing_twice() -> None:
+    arm = FakeFollower()
+
+    def chunk(n: int, x: float) -> NDArray[np.float32]:
+        del x
+        if n == 3:
+            arm.is_connected = False
+        return np.zeros((1, 8, 2), np.float32)
+
+    outcome = drive(arm, Script(chunk), 2.0)
+    assert outcome.ended == "robot failed: ConnectionError('FakeFollower is not connected')"
+    assert outcome.num_steps == 3
+
+
+def test_names_and_ranges_are_checked_before_anything_connects() -> None:
+    arm = FakeFollower()
+    with pytest.raises(ValueError, match=r"ranges lacks gripper.pos"):
+        LeRobotRobot(arm, ranges={"shoulder.pos": (-90, 90)}, control_dt_s=0.1)
+    with pytest.raises(ValueError, match="camera 'wrist' is not of this arm; there are: top"):
+        LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, cameras={"wrist": CameraSpec(name="w", height=1, width=1)})
+    with pytest.raises(
+        ValueError, match=r"limits of 'elbow.pos' is not of this arm; there are: gripper.pos, shoulder.pos"
+    ):
+        LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, limits={"elbow.pos": Limits()})

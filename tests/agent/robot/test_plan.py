@@ -1,0 +1,113 @@
+"""The plan, by hand. Two action dimensions: a displacement and a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agent.robot.plan import Plan
+
+
+def plan_of(*, decay: float = 0.0, correction: float = 0.0, pace: float = 1.0) -> Plan:
+    plan = Plan(np.array([True, False]), decay=decay, correction=correction)
+    plan.pace = pace
+    return plan
+
+
+def chunk(*displacements: float, targets: tuple[float, ...] | None = None) -> NDArray[np.float32]:
+    return np.array([displacements, targets or (0.0,) * len(displacements)], np.float32).T
+
+
+def move(plan: Plan) -> tuple[Any, Any]:
+    """The next move, made as it is wanted."""
+    action = plan.next_action()
+    assert action is not None
+    plan.moved(action)
+    return pytest.approx(float(action[0]), abs=1e-6), pytest.approx(float(action[1]), abs=1e-6)
+
+
+def test_overlapping_chunks_are_averaged_with_the_newest_observation_weighing_most() -> None:
+    plan = plan_of(decay=0.5)
+    plan.add(plan.mark(), chunk(0.0, 0.1, 0.2, 0.3))
+    for _ in range(2):
+        move(plan)
+    plan.add(plan.mark(), chunk(0.5, 0.6, targets=(1.0, 1.0)))
+    # The older one is two moves older: weight 0.25 against 1.
+    assert move(plan) == ((0.25 * 0.2 + 0.5) / 1.25, 1 / 1.25)
+    assert move(plan) == ((0.25 * 0.3 + 0.6) / 1.25, 1 / 1.25)
+    assert plan.next_action() is None
+
+
+def test_without_decay_only_the_newest_counts_as_long_as_it_lasts() -> None:
+    plan = plan_of()
+    plan.add(plan.mark(), chunk(0.0, 0.1, 0.2))
+    move(plan)
+    plan.add(plan.mark(), chunk(0.7))
+    assert move(plan)[0] == 0.7
+    assert move(plan)[0] == 0.2
+
+
+def test_an_arm_that_is_off_a_late_chunks_path_comes_back_to_it() -> None:
+    """The observation is answered two moves later: "0.3 in each of two moves, then rest", but the arm made 0.1 and 0.1.
+    It is 0.4 short, and makes up for half of what is left in each move.
+    """
+    plan = plan_of(correction=0.5)
+    plan.add(plan.mark(), chunk(0.1, 0.1, 0.1))
+    seen = plan.mark()
+    for _ in range(2):
+        move(plan)
+    plan.add(seen, chunk(0.3, 0.3, 0.0, 0.0, 0.0, 0.0))
+    # Of two answers to one observation both weigh alike, so the older one goes first.
+    plan._chunks.pop(0)
+    assert [move(plan)[0] for _ in range(3)] == [0.2, 0.1, 0.05]
+
+
+def test_an_arm_that_does_what_the_chunk_says_is_corrected_by_nothing() -> None:
+    plan = plan_of(correction=0.5)
+    plan.add(plan.mark(), chunk(0.1, -0.2, 0.3))
+    assert [move(plan)[0] for _ in range(3)] == [0.1, -0.2, 0.3]
+
+
+def test_what_a_limit_held_back_is_made_up_for() -> None:
+    plan = plan_of(correction=1.0)
+    plan.add(plan.mark(), chunk(0.4, 0.4, 0.0))
+    plan.moved(np.array([0.1, 0.0], np.float32))
+    assert move(plan)[0] == 0.4 + 0.3
+
+
+def test_at_half_the_pace_a_path_takes_twice_as_long_and_targets_are_passed_in_between() -> None:
+    plan = plan_of(pace=0.5)
+    plan.add(plan.mark(), chunk(0.4, 0.2, targets=(-1.0, 1.0)))
+    assert [move(plan) for _ in range(4)] == [(0.2, -1.0), (0.2, -1.0), (0.1, 0.0), (0.1, 1.0)]
+    assert plan.next_action() is None
+
+
+def test_a_move_across_two_steps_of_a_chunk_takes_its_part_of_each() -> None:
+    plan = plan_of(pace=0.75)
+    plan.add(plan.mark(), chunk(0.4, 0.8))
+    assert [move(plan)[0] for _ in range(2)] == [0.3, 0.25 * 0.4 + 0.5 * 0.8]
+    assert plan.next_action() is None, "half a move is left, and three quarters would be needed"
+
+
+def test_a_chunk_whose_moves_were_all_made_says_nothing() -> None:
+    plan = plan_of()
+    seen = plan.mark()
+    plan.add(seen, chunk(0.0, 0.0, 0.0))
+    for _ in range(3):
+        move(plan)
+    plan.add(seen, chunk(1.0, 1.0, 1.0))
+    assert plan.next_action() is None
+
+
+def test_a_cleared_plan_is_empty_and_counts_on() -> None:
+    plan = plan_of()
+    seen = plan.mark()
+    plan.add(seen, chunk(0.1, 0.2))
+    move(plan)
+    plan.clear()
+    assert plan.next_action() is None
+    plan.add(seen, chunk(0.1, 0.2))
+    assert move(plan)[0] == 0.2

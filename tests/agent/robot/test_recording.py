@@ -1,0 +1,38 @@
+"""What was recorded while driving trains as it is."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from test_sim_robot import ExpertChunks
+
+from agent.learner import LearnerConfig
+from agent.loop import RunConfig, learn
+from agent.robot.agent import Agent
+from agent.robot.sim_robot import SimRobot
+from agent.robot.simulated import SimulatedClock, SimulatedInference
+from agent.run_folder import RunFolder
+from envs.make import make_world
+from envs.types import EpisodeSpec
+from rollout.batches import TrainingData
+from rollout.processes import Process
+
+
+def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    clock = SimulatedClock()
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    with closing(make_world("tabletop")) as world:
+        for seed in range(2):
+            robot = SimRobot(world, EpisodeSpec(suite="tabletop", task="reach", seed=seed), clock=clock)
+            agent = Agent(ExpertChunks(world), robot, clock=clock, make_inference=make_inference)
+            assert agent.run("touch it", 30.0, record=run.dataset).success
+    data = TrainingData([run.dataset], only_successful=True)
+    assert [episode["variation"] for episode in data.episodes] == ["drive", "drive"]
+    config = RunConfig(learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))
+    told: list[dict[str, object]] = []
+    learn(config, run, Process(interrupted=lambda: False, tell=lambda **news: told.append(news)))
+    assert run.last_checkpoint() == run.checkpoint(2)
+    assert len(told) == 2

@@ -1,0 +1,171 @@
+"""The safety filter against hand-computed limits, and against random policies that respect nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import numpy as np
+import pytest
+from line_arm import WORLD_SPEC
+from numpy.typing import NDArray
+
+from agent.robot.safety import SafetyFilter
+from agent.robot.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
+from agent.robot.types import Axis, Limits, Reading, RobotSpec, Watch
+from envs.tabletop.control import ACTION, CONTROL_DT_S
+from envs.tabletop.world import STATE
+from envs.types import VectorSpec, WorldSpec
+
+DT_S = 0.1
+
+
+def spec_of(*axes: Axis, watched: tuple[Watch, ...] = ()) -> RobotSpec:
+    """A robot whose state is the positions of its axes."""
+    names = tuple(axis.state or f"blind_{i}" for i, axis in enumerate(axes))
+    size = len(names)
+    vector = VectorSpec(names=names, units=("unit",) * size, low=(-99.0,) * size, high=(99.0,) * size)
+    return RobotSpec(name="test", world=replace(WORLD_SPEC, state=vector, action=vector), axes=axes, watched=watched)
+
+
+def array(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def limited(filter_: SafetyFilter, action: float, state: float) -> tuple[Any, set[str]]:
+    """What passes of an action of one axis, and which limits cut it; it is then sent."""
+    sent, changes = filter_.limited(array(action), array(state))
+    filter_.was_sent(sent, array(state), resting=False)
+    return pytest.approx(float(sent[0]), abs=1e-6), set(changes)
+
+
+def relative(**limits: float) -> SafetyFilter:
+    return SafetyFilter(spec_of(Axis(state="x", relative=True, scale=0.5, limits=Limits(**limits))))
+
+
+def absolute(**limits: float) -> SafetyFilter:
+    """Action 1 is position 30, -1 is 10."""
+    return SafetyFilter(spec_of(Axis(state="x", relative=False, scale=10.0, offset=20.0, limits=Limits(**limits))))
+
+
+def test_what_is_within_every_limit_passes_unchanged() -> None:
+    for filter_ in (relative(low=-9, high=9, max_velocity=9, max_acceleration=99, max_change=9), absolute()):
+        assert limited(filter_, 0.3, 1.0)[0] == 0.3
+        assert limited(filter_, -0.2, 1.0) == (-0.2, set())
+
+
+def test_a_displacement_ends_at_the_side_of_the_box() -> None:
+    """0.5 units per step, 0.2 left: 0.4 of the action."""
+    assert limited(relative(high=2.0), 1.0, 1.8) == (0.4, {"position"})
+    assert limited(relative(low=1.7), -1.0, 1.8) == (-0.2, {"position"})
+
+
+def test_beyond_the_box_an_axis_may_rest_or_come_back_but_is_not_pushed() -> None:
+    assert limited(relative(high=2.0), 0.5, 2.3) == (0.0, {"position"})
+    assert limited(relative(high=2.0), 0.0, 2.3) == (0.0, set())
+    assert limited(relative(high=2.0), -0.5, 2.3) == (-0.5, set())
+
+
+def test_a_target_stays_within_its_joints_range_and_velocity() -> None:
+    assert limited(absolute(high=28.0), 1.0, 27.0) == (0.8, {"position"})
+    assert limited(absolute(max_velocity=20.0), 1.0, 20.0) == (0.2, {"velocity"}), "2 units in 0.1 s: target 22"
+
+
+def test_acceleration_counts_from_rest_and_from_what_was_sent() -> None:
+    """10 unit/s^2 are 1 unit/s more in each 0.1 s: 0.1 units, 0.2 of the action."""
+    filter_ = relative(max_acceleration=10.0)
+    assert [limited(filter_, 1.0, 0.0) for _ in range(6)] == [
+        (0.2, {"acceleration"}),
+        (0.4, {"acceleration"}),
+        (0.6, {"acceleration"}),
+        (0.8, {"acceleration"}),
+        (1.0, set()),
+        (1.0, set()),
+    ]
+    assert limited(filter_, -1.0, 0.0) == (0.8, {"acceleration"})
+    filter_.was_sent(array(0.0), array(0.0), resting=True)
+    assert limited(filter_, 1.0, 0.0) == (0.2, {"acceleration"}), "a hold is rest"
+
+
+def test_the_change_between_two_actions_is_limited() -> None:
+    filter_ = relative(max_change=0.25)
+    assert limited(filter_, 0.9, 0.0) == (0.9, set()), "the first has none before it"
+    assert limited(filter_, -1.0, 0.0) == (0.65, {"change"})
+
+
+def test_an_axis_without_a_state_can_have_no_limit_that_needs_one() -> None:
+    spec_of(Axis(relative=True, limits=Limits(max_velocity=1.0, max_acceleration=1.0, max_change=1.0)))
+    for axis in (
+        Axis(relative=True, limits=Limits(high=1.0)),
+        Axis(relative=False, limits=Limits(max_velocity=1.0)),
+    ):
+        with pytest.raises(ValueError, match="limits that need a state"):
+            spec_of(axis)
+
+
+def test_rest_is_no_displacement_and_the_same_target() -> None:
+    filter_ = SafetyFilter(
+        spec_of(
+            Axis(state="x", relative=True),
+            Axis(state="elbow", relative=False, scale=90.0),
+            Axis(relative=False),
+        )
+    )
+    state = array(3.0, 45.0, 7.0)
+    assert filter_.rest(state).tolist() == [0.0, 0.5, 0.0], "before anything was sent, a target is where the axis is"
+    filter_.was_sent(array(0.7, -0.25, 0.9), state, resting=False)
+    assert filter_.rest(state).tolist() == pytest.approx([0.0, -0.25, 0.9])
+
+
+@pytest.mark.parametrize("max_acceleration", [3.0, 20.0, inf])
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_no_limit_is_ever_broken_by_an_arm_that_follows(is_relative: bool, max_acceleration: float) -> None:
+    """A policy of noise against all limits at once; it brakes in time for the box, so even acceleration holds."""
+    limits = Limits(low=-1.5, high=2.0, max_velocity=4.0, max_acceleration=max_acceleration)
+    axis = Axis(state="x", relative=is_relative, scale=1.0 if is_relative else 5.0, limits=limits)
+    filter_, rng = SafetyFilter(spec_of(axis)), np.random.default_rng(0)
+    x, velocity, extremes = 0.0, 0.0, []
+    for _ in range(2000):
+        wanted = array(np.clip(rng.normal(rng.choice([-1.0, 1.0]) * 0.7, 0.5), -1, 1))
+        sent, _ = filter_.limited(wanted, array(x))
+        filter_.was_sent(sent, array(x), resting=False)
+        target = axis.scale * float(sent[0]) + (x if is_relative else axis.offset)
+        before, velocity, x = velocity, (target - x) / DT_S, target
+        assert -1.5 - 1e-5 <= x <= 2.0 + 1e-5
+        assert abs(velocity) <= 4.0 + 1e-4
+        assert abs(velocity - before) <= max_acceleration * DT_S + 1e-4
+        extremes.append(x)
+    assert min(extremes) < -1.0 and max(extremes) > 1.5, "the limits were met"
+
+
+def test_a_watched_joint_beyond_its_range_or_too_fast_moves_nothing() -> None:
+    watch = Watch(state="x", low=0.0, high=1.0, max_velocity=2.0)
+    filter_ = SafetyFilter(spec_of(Axis(state="x", relative=True), watched=(watch,)))
+
+    def trouble(x: float, time_s: float) -> str | None:
+        found = filter_.trouble_with(reading(x, time_s), time_s, 1.0)
+        return found and found[1]
+
+    assert trouble(0.5, 0.0) is None
+    assert trouble(0.7, 0.1) is None
+    assert trouble(0.95, 0.2) == "x moves at 2.5/s, allowed 2/s"
+    assert trouble(1.05, 0.3) == "x is 1.05, allowed 0 to 1"
+    assert trouble(0.65, 0.5) is None, "0.4 in two periods"
+
+
+def reading(x: float, time_s: float) -> Reading:
+    return Reading(frames={"front": np.zeros((4, 6, 3), np.uint8)}, state=array(x), time_s=time_s)
+
+
+def test_the_tabletop_arm_is_described_in_its_own_names() -> None:
+    world = WorldSpec(
+        cameras=(), state=STATE, action=ACTION, localization=WORLD_SPEC.localization, control_dt_s=CONTROL_DT_S
+    )
+    spec = RobotSpec(name="tabletop", world=world, axes=TABLETOP_AXES, watched=TABLETOP_WATCHED)
+    state = np.zeros(STATE.size, np.float32)
+    state[STATE.names.index("gripper_opening")] = 0.06
+    rest = SafetyFilter(spec).rest(state)
+    assert rest.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, -0.5]), "three quarters open"
+    with pytest.raises(ValueError, match="has no state 'tcp_w'; states: joint1_pos"):
+        replace(spec, watched=(Watch(state="tcp_w"),))

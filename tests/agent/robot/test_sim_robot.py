@@ -1,0 +1,188 @@
+"""Simulators as robots, in simulated time."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agent.robot.agent import Agent
+from agent.robot.gym_robot import GymRobot
+from agent.robot.sim_robot import SimRobot
+from agent.robot.simulated import SimulatedClock, SimulatedInference
+from envs.make import make_world
+from envs.types import EpisodeSpec, Observation
+from envs.world import World
+from rollout.dataset import DatasetReader
+from vla_model.types import ActionChunk
+
+DT_S = 0.1
+REACH = EpisodeSpec(suite="tabletop", task="reach", seed=1_000_000)
+
+
+class ExpertChunks:
+    """Policy that repeats the world's scripted expert for three moves."""
+
+    version = -1
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        pass
+
+    def act(self, observation: Observation) -> ActionChunk:
+        del observation
+        return ActionChunk(actions=np.repeat(self.world.expert_action()[:, None], 3, axis=1))
+
+
+def simulated(world: World, robot: SimRobot, clock: SimulatedClock, latency_s: float = 0.0) -> Agent:
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: latency_s)
+    return Agent(ExpertChunks(world), robot, clock=clock, make_inference=make_inference)
+
+
+def test_an_action_a_period_is_a_step_of_the_world_also_a_little_early_or_late() -> None:
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-0.5, 0.5, (12, 7)).astype(np.float32)
+    with closing(make_world("tabletop")) as world:
+        world.reset_to((REACH,), (0,))
+        states = world.step_chunk(actions[None]).states[0]
+    with closing(make_world("tabletop")) as world:
+        clock = SimulatedClock()
+        robot = SimRobot(world, REACH, clock=clock)
+        robot.connect()
+        clock.jump(1.0)
+        for i, action in enumerate(actions):
+            robot.act(action)
+            clock.jump(1.0 + (i + 1) * DT_S + rng.uniform(-0.04, 0.04))
+            assert np.array_equal(robot.observe().state, states[i])
+
+
+def test_periods_without_an_action_are_at_rest_with_the_gripper_as_it_was() -> None:
+    close = np.array([0.3, 0, 0, 0, 0, 0, 1.0], np.float32)
+    rest = np.array([0, 0, 0, 0, 0, 0, 1.0], np.float32)
+    with closing(make_world("tabletop")) as world:
+        world.reset_to((REACH,), (0,))
+        expected = world.step_chunk(np.stack([close, rest, rest, rest])[None]).states[0, -1]
+    with closing(make_world("tabletop")) as world:
+        clock = SimulatedClock()
+        robot = SimRobot(world, REACH, clock=clock)
+        robot.connect()
+        first = robot.observe().state
+        clock.jump(5.0)
+        assert np.array_equal(robot.observe().state, first), "time begins with the first action"
+        robot.act(close)
+        clock.jump(5.0 + 4 * DT_S)
+        assert np.array_equal(robot.observe().state, expected)
+        robot.disconnect()
+        with pytest.raises(ConnectionError, match="tabletop is not connected"):
+            robot.observe()
+
+
+def test_a_stop_takes_back_what_is_left_of_the_period() -> None:
+    with closing(make_world("tabletop")) as world:
+        clock = SimulatedClock()
+        robot = SimRobot(world, REACH, clock=clock)
+        robot.connect()
+        before = robot.observe().state
+        robot.act(np.array([1, 0, 0, 0, 0, 0, -1], np.float32))
+        robot.stop()
+        clock.jump(0.5)
+        assert np.abs(robot.observe().state[:10] - before[:10]).max() < 0.01
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 0.1])
+def test_an_agent_does_a_task_and_its_drive_is_a_dataset(latency_s: float, tmp_path: Path) -> None:
+    with closing(make_world("tabletop")) as world:
+        clock = SimulatedClock()
+        robot = SimRobot(world, REACH, clock=clock)
+        outcome = simulated(world, robot, clock, latency_s).run("touch it", 30.0, record=tmp_path / "drives")
+        assert robot.instruction != "touch it"
+    assert (outcome.success, outcome.ended) == (True, "success")
+    dataset = DatasetReader(tmp_path / "drives")
+    (episode,) = dataset
+    assert (episode.instruction, episode.row["success"], episode.row["length"]) == (
+        "touch it",
+        True,
+        outcome.num_steps,
+    )
+    assert dataset.info["robot_type"] == "tabletop"
+    assert dataset.world_spec == world.world_spec
+    assert episode.columns["next.success"].tolist() == [False] * (outcome.num_steps - 1) + [True]
+    assert episode.columns["label.localization"].shape == (outcome.num_steps, world.world_spec.localization.size)
+
+
+def test_a_robot_is_one_world_whose_actions_are_explained() -> None:
+    with closing(make_world("tabletop", 2)) as two, pytest.raises(ValueError, match="this one has 2"):
+        SimRobot(two, REACH)
+    with closing(make_world("tabletop")) as world:
+        world.suite = "kitchen"
+        with pytest.raises(ValueError, match="suite 'kitchen' is unknown, so axes must say"):
+            SimRobot(world, REACH)
+
+
+class PixelLine(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """A point on a line of ten pixels, moved by 0 to 2 pixels per step; its goal is the last one."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 255, (4, 10, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(0.0, 2.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):  # noqa: ANN201
+        super().reset(seed=seed)
+        self.x = 0.0
+        return self._draw(), {"is_success": False}
+
+    def step(self, action: NDArray[np.float32]):  # noqa: ANN201
+        assert self.action_space.contains(np.asarray(action, np.float32))
+        self.x = min(9.0, self.x + float(action[0]))
+        done = self.x >= 9.0
+        return self._draw(), 0.0, done, False, {"is_success": done}
+
+    def _draw(self) -> NDArray[np.uint8]:
+        frame = np.zeros((4, 10, 3), np.uint8)
+        frame[:, round(self.x)] = 255
+        return frame
+
+
+class OnePixel:
+    """Policy of one pixel per step until the point is at the end: action 0 is 1 pixel."""
+
+    version = 0
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        pass
+
+    def act(self, observation: Observation) -> ActionChunk:
+        assert observation["frames"]["image"].shape == (1, 4, 10, 3)
+        return ActionChunk(actions=np.zeros((1, 4, 1), np.float32))
+
+
+def test_any_environment_with_pixels_is_a_robot() -> None:
+    clock = SimulatedClock()
+    robot = GymRobot(PixelLine(), name="pixel line", control_dt_s=0.5, clock=clock)
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    outcome = Agent(OnePixel(), robot, clock=clock, make_inference=make_inference).run("go right", 20.0)
+    assert (outcome.success, outcome.ended, outcome.num_steps) == (True, "success", 9)
+
+
+def test_our_own_environments_have_the_keys_that_a_gym_robot_reads() -> None:
+    with closing(gymnasium.make("llamarm/Reach-v0")) as env:
+        robot = GymRobot(env, name="reach", control_dt_s=0.1, seed=3, clock=SimulatedClock())
+        robot.connect()
+        reading = robot.observe()
+        assert {c.name for c in robot.spec.world.cameras} == set(reading.frames) == {"front", "wrist"}
+        assert reading.state.shape == (robot.spec.world.state.size,)
+        assert (reading.success, reading.ended) == (False, None)
+
+
+def test_an_environment_without_pixels_or_bounded_actions_is_refused() -> None:
+    with closing(gymnasium.make("Pendulum-v1")) as env, pytest.raises(ValueError, match="pixels must be uint8 images"):
+        GymRobot(env, name="pendulum", control_dt_s=0.05)
+    with closing(gymnasium.make("CartPole-v1")) as env, pytest.raises(ValueError, match="flat Box"):
+        GymRobot(env, name="cart", control_dt_s=0.02)
