@@ -28,11 +28,11 @@ from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.run_folder import RunFolder, machine, policy_folder
 from benchmarks.document import finish, head
+from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.collect import collect
-from vla_model.create import create_policy
 from vla_model.policy import VLAPolicy
 
 
@@ -63,13 +63,7 @@ def jitter(options: Options) -> Iterator[str]:
     """Table of one drive in real time."""
     with closing(make_world("tabletop")) as world:
         world.world_spec = replace(world.world_spec, control_dt_s=1 / options.rate_hz)
-        vectors = {
-            "observation.state": world.world_spec.state,
-            "action": world.world_spec.action,
-            "label.localization": world.world_spec.localization,
-        }
-        unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
-        policy = VLAPolicy(*create_policy(options.model, world.world_spec, unit))
+        policy = VLAPolicy(*untrained(world.world_spec, options.model))
         yield "| periods | missed | late by, median | 90 % | 99 % | at most | decisions | a decision takes |"
         yield "|---|---|---|---|---|---|---|---|"
         outcomes: list[Outcome] = []

@@ -23,19 +23,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, MixtralConfig
 
+from agent.auxiliary import AuxiliaryConfig
 from agent.run_folder import machine
-from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.sft import SFTEncoder, sft_loss
 from benchmarks.document import finish, head
+from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
 from rollout.batches import Batch
-from vla_model.create import create_policy
 from vla_model.inputs import fake_inputs
-from vla_model.model import VLA
 from vla_model.moe import MixtureOfExperts
 from vla_model.policy import VLAPolicy
 from vla_model.precision import DtypeName
-from vla_model.processor import Processor
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTENCE = "pick up the red cube and put it into the blue bowl"
@@ -67,17 +66,6 @@ def median_ms(function: Callable[[], object], repeats: int) -> float:
     return float(np.median(times[2:]))
 
 
-def policy_of(options: Options, world_spec: WorldSpec, dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:
-    """A policy whose statistics change nothing."""
-    vectors = {
-        "observation.state": world_spec.state,
-        "action": world_spec.action,
-        "label.localization": world_spec.localization,
-    }
-    unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
-    return create_policy(options.model, world_spec, unit, dtype=dtype)
-
-
 def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
     """What N worlds of coloured noise would show."""
     rng = np.random.default_rng(0)
@@ -94,7 +82,7 @@ def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of `VLAPolicy.act`, frames in and actions out, with the instruction's prefix cached."""
     yield "| worlds | float32 ms | bfloat16 ms |"
     yield "|---|---|---|"
-    policies = [VLAPolicy(*policy_of(options, world_spec, DTYPES[name]), dtype=name) for name in DTYPES]
+    policies = [VLAPolicy(*untrained(world_spec, options.model, DTYPES[name]), dtype=name) for name in DTYPES]
     for num_worlds in options.num_worlds:
         observation = noise(world_spec, num_worlds)
         cells = []
@@ -109,7 +97,7 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     yield "| computed in | with ms | without ms | ratio |"
     yield "|---|---|---|---|"
     for name, dtype in DTYPES.items():
-        model, _ = policy_of(options, world_spec, dtype)
+        model, _ = untrained(world_spec, options.model, dtype)
         inputs = fake_inputs(model.eval().config, batch_size=1)
         inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
         with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -121,7 +109,7 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, instructions of 12 tokens."""
-    model, processor = policy_of(options, world_spec)
+    model, processor = untrained(world_spec, options.model)
     config, size, rng = model.train().config, options.batch_size, np.random.default_rng(0)
     observation = noise(world_spec, size)
     rows = Batch(
@@ -138,7 +126,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
     def step(dtype: torch.dtype) -> None:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss, _ = sft_loss(model, batch, SFTConfig())
+            loss, _ = sft_loss(model, batch, AuxiliaryConfig())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -198,7 +186,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     world_spec = make_world(options.world).world_spec
-    num_parameters = sum(p.numel() for p in policy_of(options, world_spec)[0].parameters())
+    num_parameters = sum(p.numel() for p in untrained(world_spec, options.model)[0].parameters())
     cameras = " and ".join(f"{c.height} x {c.width}" for c in world_spec.cameras)
     conditions = (
         f"{num_parameters / 1e6:.2f} M parameters, cameras of {cameras} pixels. "

@@ -42,6 +42,7 @@ from rich.progress import track
 
 from agent.run_folder import machine
 from benchmarks.document import head
+from benchmarks.untrained import untrained
 from benchmarks.world import BareLoop, Tick, record
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.world import TabletopConfig, TabletopWorld
@@ -50,11 +51,8 @@ from envs.world import World
 from rollout.memory import peak_memory_gb
 from rollout.worker_handle import start_ray
 from rollout.workers import Workers, WorkersConfig
-from vla_model.config import nano
-from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.precision import native_dtype
-from vla_model.processor import Processor
 from vla_model.types import ActionChunk
 
 TASK = "pick_place"
@@ -110,12 +108,8 @@ def random_policy(chunk: int, world: World) -> RandomPolicy:
 
 
 def nano_policy(world: World) -> VLAPolicy:
-    """Weights that learned nothing cost what trained ones cost."""
-    torch.manual_seed(0)
-    spec = world.world_spec
-    vectors = {"observation.state": spec.state, "action": spec.action, "label.localization": spec.localization}
-    statistics = {name: {"mean": [0.0] * v.size, "std": [1.0] * v.size} for name, v in vectors.items()}
-    return VLAPolicy(VLA(nano(spec)).eval(), Processor.from_statistics(spec, statistics))
+    """For Workers, as random_policy."""
+    return VLAPolicy(*untrained(world.world_spec))
 
 
 def episodes(count: int) -> list[EpisodeSpec]:

@@ -22,15 +22,13 @@ import numpy as np
 import tyro
 
 from benchmarks.document import head
-from benchmarks.model import processor_of
+from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.expert import ExpertPolicy
 from rollout.worker_handle import start_ray
 from rollout.workers import Workers, WorkersConfig
-from vla_model.config import SIZES
-from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
 
@@ -88,7 +86,7 @@ def main(options: Options) -> None:
         "|---|---|---|",
     ]
     example = make_world("tabletop", 1)
-    nano = VLAPolicy(VLA(SIZES["nano"](example.world_spec)).eval(), processor_of(example.world_spec))
+    nano = VLAPolicy(*untrained(example.world_spec))
     example.close()
     policies: dict[str, Callable[[World], Policy]] = {"scripted expert": ExpertPolicy, "nano": lambda _: nano}
     for name, make_policy in policies.items():

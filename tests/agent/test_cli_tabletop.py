@@ -91,7 +91,7 @@ def test_eval_of_the_expert_writes_results_controls_and_a_film(tmp_path: Path) -
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose episodes ran in a Ray worker."""
     root = tmp_path_factory.mktemp("trained") / "run"
-    cli.main(["train", "sft_tiny", "--workers", "1", "--evaluation.controls", "False", "--out", str(root)])
+    cli.main(["train", "sft_tiny", "--workers", "1", "--evaluation.no-controls", "--out", str(root)])
     return root
 
 

@@ -1,0 +1,23 @@
+"""Policies that learned nothing: they cost what trained ones cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from envs.types import WorldSpec
+from vla_model.create import create_policy
+from vla_model.model import VLA
+from vla_model.processor import Processor
+
+
+def untrained(world_spec: WorldSpec, model: str = "nano", dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:
+    """A policy of that name, always with the same random weights, whose statistics change nothing."""
+    vectors = {
+        "observation.state": world_spec.state,
+        "action": world_spec.action,
+        "label.localization": world_spec.localization,
+    }
+    unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
+    torch.manual_seed(0)
+    return create_policy(model, world_spec, unit, dtype=dtype)
