@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, report.
+"""The command `llamarm`: collect, train, eval, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -7,6 +7,7 @@ field of its RunConfig is one.
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import shlex
 import sys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
     from envs.world import World
+    from vla_model.policy import VLAPolicy
     from vla_model.types import Policy
 
 _HELP = """\
@@ -38,6 +40,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
 
 llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
@@ -90,6 +93,16 @@ class Eval:
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
     num_worlds: int = 8
     """Worlds side by side in each process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint or a policy's folder."""
+    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +183,7 @@ def _eval(args: list[str]) -> None:
     options = _parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
 
     of_run = RunFolder(Path(options.policy))
-    recorded = of_run.record["config"] if of_run.record_file.exists() else None
+    recorded = _recorded(options.policy)
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
@@ -194,6 +207,25 @@ def _eval(args: list[str]) -> None:
     print(folder.eval_info)
 
 
+def _serve(args: list[str]) -> None:
+    from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+
+    options = _parse_with(Serve, "serve", args, server=ServerConfig())
+    check(options.server)
+
+    policy, recorded = _vla_policy(options.policy), _recorded(options.policy)
+    steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
+    server = PolicyServer(policy, options.server, steps or policy.model.config.chunk_length)
+    log_to_stderr(options.server.debug)
+    asyncio.run(
+        serve_until_stopped(
+            server,
+            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
+        )
+    )
+    print("Stopped.")
+
+
 def _report(args: list[str]) -> None:
     options = _parse(Report, "report", args)
 
@@ -202,7 +234,7 @@ def _report(args: list[str]) -> None:
     print(write_report(options.run))
 
 
-_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "report": _report}
+_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "serve": _serve, "report": _report}
 
 
 def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig | ImproveConfig]]:
@@ -241,13 +273,23 @@ def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
         from rollout.expert import ExpertPolicy
 
         return ExpertPolicy
+    policy = _vla_policy(name)
+    policy.processor.check(world.world_spec)
+    return lambda _: policy.to("auto")
+
+
+def _vla_policy(name: str) -> VLAPolicy:
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
-    policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
-    policy.processor.check(world.world_spec)
-    return lambda _: policy.to("auto")
+    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+
+
+def _recorded(policy: str) -> dict[str, Any] | None:
+    """The config of the run, if the policy is one."""
+    run = RunFolder(Path(policy))
+    return run.record["config"] if run.record_file.exists() else None
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
