@@ -1,6 +1,6 @@
 """Other people's clients, unmodified, against `llamarm serve`: the same episodes with the same outcome as in-process.
 
-    python -m benchmarks.clients --policy runs/demo --venvs /tmp/venvs --out docs/results/clients.md
+    python -m benchmarks.clients --policy runs/demo --venvs runs/venvs --out docs/results/clients.md
 
 openpi_client decides for our worlds through openpi's protocol, and vla_eval's runner evaluates our worlds through its
 own, without Docker. Each lives in a virtual environment below --venvs, which is built where it is missing. Episodes are

@@ -1,4 +1,4 @@
-"""ServedPolicy: a policy that runs behind a server of openpi's protocol, ours or another, used like one that runs here.
+"""ServedPolicy: a policy behind `llamarm serve`, used like one that runs here.
 
 It needs numpy, msgpack and websockets: no torch on a robot's computer.
 

@@ -15,6 +15,7 @@ Left out: a batch of two models, and anything that a reverse proxy does better, 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hmac
 import ipaddress
 import itertools
@@ -22,7 +23,7 @@ import logging
 import signal
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -59,11 +60,11 @@ class ServerConfig:
     """Address to listen on. Any but this machine's own needs a key."""
     port: int = 8000
     """0 takes a free one."""
-    api_key_file: Path | None = None
+    api_key_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the key that clients must send."""
-    certificate: Path | None = None
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the TLS certificate and its chain (PEM)."""
-    private_key: Path | None = None
+    private_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the certificate's private key (PEM)."""
     max_batch_size: int = 32
     """Clients that are decided for at once."""
@@ -78,7 +79,8 @@ class ServerConfig:
 def check(config: ServerConfig) -> None:
     """
     Raises:
-        ValueError: the address can be reached from elsewhere and there is no key, or a half of TLS is missing.
+        ValueError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a limit
+            lets nothing through.
     """
     if config.api_key_file is None and not _is_loopback(config.host):
         raise ValueError(
@@ -87,6 +89,9 @@ def check(config: ServerConfig) -> None:
         )
     if (config.certificate is None) != (config.private_key is None):
         raise ValueError("TLS needs both a certificate and its private_key, and only one is given")
+    for name, limit in dataclasses.asdict(config.limits).items():
+        if limit <= 0:
+            raise ValueError(f"{name} must be above 0, got {limit}")
 
 
 class PolicyServer:
@@ -119,12 +124,16 @@ class PolicyServer:
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[str]:
-        """Serve as long as this is open; yields the URL of path /."""
-        limits = self._config.limits
-        async with serve(
+        """Serve as long as this is open; yields the URL of path /.
+
+        Raises:
+            ValueError: the address is taken, or none of this machine's.
+        """
+        limits, host, port = self._config.limits, self._config.host, self._config.port
+        starting = serve(
             self._handle,
-            self._config.host,
-            self._config.port,
+            host,
+            port,
             ssl=self._tls,
             process_request=self._admit,
             origins=[None],  # a page in a browser sends one, a client of these protocols does not
@@ -134,7 +143,12 @@ class PolicyServer:
             ping_interval=_PING_INTERVAL_S,
             ping_timeout=limits.ping_timeout_s,
             close_timeout=_CLOSE_TIMEOUT_S,
-        ) as server:
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(starting)
+            except OSError as error:
+                raise ValueError(f"nothing can be served on {host}, port {port}: {error}") from error
             host, port = next(iter(server.sockets)).getsockname()[:2]
             yield f"{'ws' if self._tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 

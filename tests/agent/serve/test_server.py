@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pytest
 from numpy.testing import assert_allclose
@@ -58,10 +60,24 @@ def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path
         (ServerConfig(api_key_file=tmp_path / "empty"), 2, "empty is empty, expected the key"),
         (ServerConfig(certificate=tmp_path / "empty"), 2, "TLS needs both a certificate and its private_key"),
         (ServerConfig(certificate=tmp_path / "empty", private_key=tmp_path / "empty"), 2, "cannot be used for TLS"),
+        (ServerConfig(limits=LimitsConfig(max_rate_hz=0)), 2, "max_rate_hz must be above 0, got 0"),
         (ServerConfig(), 5, r"execute_steps must be within 1\.\.4, the chunk length, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
             PolicyServer(tiny_policy(), config, steps)
+
+
+def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
+    with served() as url:
+        port = urlsplit(url).port
+        server = PolicyServer(tiny_policy(), ServerConfig(port=port or 0), EXECUTE_STEPS)
+
+        async def listen() -> None:
+            async with server.listening():
+                pass
+
+        with pytest.raises(ValueError, match=rf"nothing can be served on 127\.0\.0\.1, port {port}: .*in use"):
+            asyncio.run(listen())
 
 
 def test_only_who_has_the_key_gets_in(tmp_path: Path) -> None:
