@@ -189,13 +189,12 @@ def _eval(args: list[str]) -> None:
     folder = of_run if options.out is None else RunFolder(options.out)
     name = check_name("world", options.world, WORLDS)
     named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
-    steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,
         controls=options.controls,
         films_per_task=options.films,
-        execute_steps=steps,
+        execute_steps=_execute_steps(options),
         num_worlds=options.num_worlds,
     )
     with closing(make_world(name)) as world:
@@ -213,9 +212,8 @@ def _serve(args: list[str]) -> None:
     options = _parse_with(Serve, "serve", args, server=ServerConfig())
     check(options.server)
 
-    policy, recorded = _vla_policy(options.policy), _recorded(options.policy)
-    steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
-    server = PolicyServer(policy, options.server, steps or policy.model.config.chunk_length)
+    policy = _vla_policy(options.policy).to("auto")
+    server = PolicyServer(policy, options.server, _execute_steps(options) or policy.model.config.chunk_length)
     log_to_stderr(options.server.debug)
     asyncio.run(
         serve_until_stopped(
@@ -290,6 +288,12 @@ def _recorded(policy: str) -> dict[str, Any] | None:
     """The config of the run, if the policy is one."""
     run = RunFolder(Path(policy))
     return run.record["config"] if run.record_file.exists() else None
+
+
+def _execute_steps(options: Eval | Serve) -> int | None:
+    """As asked, else as the run does, else None."""
+    recorded = _recorded(options.policy)
+    return options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:

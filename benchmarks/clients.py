@@ -10,7 +10,6 @@ paired: openpi_client's must have the same actions bit for bit and both the same
 from __future__ import annotations
 
 import json
-import shlex
 import struct
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from agent.evaluate import evaluation_specs
 from agent.run_folder import policy_folder
 from agent.serve import openpi, wire
+from benchmarks.document import finish, head
 from envs.make import make_world
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
@@ -158,11 +158,7 @@ def main(options: Options) -> None:
         "the unmodified openpi_client 0.1.2 and through vla_eval 0.8.0's own runner (docker=False)."
     )
     lines = [
-        "# Other people's clients",
-        "",
-        f"`python -m benchmarks.clients {shlex.join(sys.argv[1:])}`",
-        "",
-        how,
+        *head("Other people's clients", "clients", how),
         "",
         "| task | success in-process | openpi_client | same actions | vla_eval | same steps |",
         "|---|---|---|---|---|---|",
@@ -178,9 +174,7 @@ def main(options: Options) -> None:
             sum((here[id_].success, here[id_].num_steps) == their for id_, their in zip(ids, theirs, strict=True)),
         ]
         lines.append(f"| {task} | " + " | ".join(f"{cell}/{len(ids)}" for cell in cells) + " |")
-    print("\n".join(lines))
-    if options.out is not None:
-        options.out.write_text("\n".join(lines) + "\n")
+    finish(lines, options.out)
 
 
 if __name__ == "__main__":

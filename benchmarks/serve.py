@@ -14,8 +14,6 @@ second tenth of the time to the last.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 import tempfile
 import threading
 import time
@@ -34,6 +32,7 @@ from websockets.sync.client import connect
 from agent.run_folder import machine, policy_folder
 from agent.serve import openpi, wire
 from benchmarks.clients import served
+from benchmarks.document import finish, head
 from benchmarks.model import processor_of
 from envs.make import make_world
 from envs.types import CameraSpec, Observation
@@ -236,18 +235,11 @@ def main(options: Options) -> None:
             folder = policy_folder(options.policy)
         parts = (soak,) if options.soak_minutes else (overhead, throughput)
         tables = [list(part(folder, options)) for part in parts]
-    lines = [
-        "# The server",
-        "",
-        f"`python -m benchmarks.serve {shlex.join(sys.argv[1:])}`",
-        "",
-        f"Server and clients on {machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}.",
-    ]
+    how = f"Server and clients on {machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}."
+    lines = head("The server", "serve", how)
     for table in tables:
         lines += ["", *table]
-    print("\n".join(lines))
-    if options.out is not None:
-        options.out.write_text("\n".join(lines) + "\n")
+    finish(lines, options.out)
 
 
 if __name__ == "__main__":

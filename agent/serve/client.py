@@ -88,11 +88,8 @@ class ServedPolicy:
         requests = {world: self._request(observation, world) for world in acting}
         for world in acting:
             self._send(world, requests[world])
-        chunks = {world: self._receive(world, requests[world]) for world in acting}
-        actions = np.zeros((num_worlds, *chunks[acting[0]].shape), np.float32)
-        for world, chunk in chunks.items():
-            actions[world] = chunk
-        return ActionChunk(actions=actions)
+        actions = np.stack([self._receive(world, requests[world]) for world in acting])
+        return ActionChunk(actions=actions).spread(acting, num_worlds)
 
     def close(self) -> None:
         """Say goodbye."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.serve import wire
 
@@ -42,11 +43,12 @@ def pack(value: Any) -> bytes:
 
     Raises:
         ValueError: an array holds something else than numbers.
+        TypeError: msgpack does not know what to do with a value.
     """
     return msgpack.packb(value, default=_pack_array)
 
 
-def array(name: str, value: Any) -> np.ndarray[Any, Any]:
+def array(name: str, value: Any) -> NDArray[Any]:
     """An array that `wire.unpack` left packed; see `wire.array`."""
     return wire.array(name, value, _MARKER)
 

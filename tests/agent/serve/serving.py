@@ -41,12 +41,12 @@ def running(server: PolicyServer) -> Generator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(listen()))
     thread.start()
-    url, loop, stop = started.result(timeout=10)
+    url, loop, stop = started.result(timeout=30)
     try:
         yield url
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(timeout=10)
+        thread.join(timeout=30)
         assert not thread.is_alive(), "the server did not end"
 
 
@@ -62,7 +62,7 @@ def served(policy: VLAPolicy | None = None, **changes: Any) -> Generator[str]:
 def client(url: str, **options: Any) -> Generator[ClientConnection]:
     """A connection in openpi's manner, whose metadata came."""
     with connect(url, compression=None, max_size=None, **options) as connection:
-        assert connection.recv(timeout=10)
+        assert connection.recv(timeout=30)
         yield connection
 
 
@@ -75,7 +75,7 @@ def said(seed: int, instruction: str = SENTENCES[0]) -> dict[str, Any]:
 
 def infer(connection: ClientConnection, observation: dict[str, Any]) -> NDArray[np.float32]:
     connection.send(openpi.pack(observation))
-    answer = connection.recv(timeout=10)
+    answer = connection.recv(timeout=30)
     return openpi.array("actions", wire.unpack(answer)["actions"])
 
 
@@ -87,7 +87,7 @@ def in_process(policy: VLAPolicy, seed: int, instruction: str = SENTENCES[0]) ->
 
 
 def page(url: str, path: str) -> str:
-    with urlopen(url.replace("ws", "http", 1) + path, timeout=10) as response:
+    with urlopen(url.replace("ws", "http", 1) + path, timeout=30) as response:
         return response.read().decode()
 
 

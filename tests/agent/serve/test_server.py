@@ -128,7 +128,7 @@ def test_a_message_above_the_limit_closes_its_connection_alone() -> None:
     with served(limits=LimitsConfig(max_message_mb=0.1)) as url, client(url) as other, client(url) as connection:
         connection.send(bytes(100_001))
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=10)
+            connection.recv(timeout=30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
         infer(other, said(0))
@@ -151,10 +151,10 @@ def test_clients_are_decided_for_together_and_each_gets_its_own_actions() -> Non
         with client(url) as connection:
             infer(connection, said(number, sentence))
             for round_ in range(5):
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=30)
                 seed = 10 * number + round_
                 expected[number, round_], found[number, round_] = seed, infer(connection, said(seed, sentence))
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=30)
 
     expected, found = {}, {}
     with served(max_wait_ms=500) as url, ThreadPoolExecutor(4) as pool:
@@ -170,9 +170,9 @@ def test_metrics_count_clients_and_requests() -> None:
         infer(good, said(0))
         with client(url) as bad:
             bad.send(openpi.pack({}))
-            bad.recv(timeout=10)
+            bad.recv(timeout=30)
             with pytest.raises(ConnectionClosed):
-                bad.recv(timeout=10)
+                bad.recv(timeout=30)
         assert metric(url, 'llamarm_requests_total{outcome="answered",path="/"}') == 1
         assert metric(url, 'llamarm_requests_total{outcome="refused",path="/"}') == 1
         assert settled(url) == 1
@@ -196,7 +196,7 @@ def test_the_command_serves_a_policys_folder_and_ctrl_c_ends_it_cleanly(tmp_path
             infer(connection, said(0))
             process.send_signal(signal.SIGINT)
             with pytest.raises(ConnectionClosed) as closed:
-                connection.recv(timeout=10)
+                connection.recv(timeout=30)
         rest, errors = process.communicate(timeout=20)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001

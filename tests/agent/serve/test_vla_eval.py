@@ -42,7 +42,7 @@ def say(connection: ClientConnection, kind: str, payload: dict[str, Any], seq: i
 
 
 def hear(connection: ClientConnection) -> dict[str, Any]:
-    message = msgpack.unpackb(connection.recv(timeout=10))
+    message = msgpack.unpackb(connection.recv(timeout=30))
     assert message.keys() == {"type", "payload", "seq", "timestamp"}
     return message
 
