@@ -197,7 +197,7 @@ def test_the_command_serves_a_policys_folder_and_ctrl_c_ends_it_cleanly(tmp_path
             process.send_signal(signal.SIGINT)
             with pytest.raises(ConnectionClosed) as closed:
                 connection.recv(timeout=30)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=120)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
