@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, drive, report.
+"""The command `llamarm`: collect, train, eval, drive, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -7,6 +7,7 @@ field of its RunConfig is one.
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import pkgutil
 import shlex
@@ -42,6 +43,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
   drive   POLICY             drive a robot, simulated or real, and record what it does
+  serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
 
 llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
@@ -118,6 +120,16 @@ class Drive:
     """Of the episode of "sim"."""
     variation: str = "train"
     """Of the episode of "sim"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint or a policy's folder."""
+    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,19 +210,18 @@ def _eval(args: list[str]) -> None:
     options = _parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
 
     of_run = RunFolder(Path(options.policy))
-    recorded = of_run.record["config"] if of_run.record_file.exists() else None
+    recorded = _recorded(options.policy)
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
     name = check_name("world", options.world, WORLDS)
     named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
-    steps = options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,
         controls=options.controls,
         films_per_task=options.films,
-        execute_steps=steps,
+        execute_steps=_execute_steps(options),
         num_worlds=options.num_worlds,
     )
     with closing(make_world(name)) as world:
@@ -253,6 +264,24 @@ def _drive(args: list[str]) -> None:
         print(line)
 
 
+def _serve(args: list[str]) -> None:
+    from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+
+    options = _parse_with(Serve, "serve", args, server=ServerConfig())
+    check(options.server)
+
+    policy = _load_policy(options.policy).to("auto")
+    server = PolicyServer(policy, options.server, _execute_steps(options) or policy.model.config.chunk_length)
+    log_to_stderr(options.server.debug)
+    asyncio.run(
+        serve_until_stopped(
+            server,
+            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
+        )
+    )
+    print("Stopped.")
+
+
 def _report(args: list[str]) -> None:
     options = _parse(Report, "report", args)
 
@@ -261,7 +290,14 @@ def _report(args: list[str]) -> None:
     print(write_report(options.run))
 
 
-_COMMANDS = {"collect": _collect, "train": _train, "eval": _eval, "drive": _drive, "report": _report}
+_COMMANDS = {
+    "collect": _collect,
+    "train": _train,
+    "eval": _eval,
+    "drive": _drive,
+    "serve": _serve,
+    "report": _report,
+}
 
 
 def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig | ImproveConfig]]:
@@ -331,6 +367,18 @@ def _judge(outcome: Outcome) -> bool | None:
     if outcome.success is None and sys.stdin.isatty():
         return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
     return outcome.success
+
+
+def _recorded(policy: str) -> dict[str, Any] | None:
+    """The config of the run, if the policy is one."""
+    run = RunFolder(Path(policy))
+    return run.record["config"] if run.record_file.exists() else None
+
+
+def _execute_steps(options: Eval | Serve) -> int | None:
+    """As asked, else as the run does, else None."""
+    recorded = _recorded(options.policy)
+    return options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:

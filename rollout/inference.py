@@ -5,8 +5,9 @@
                 first has waited `max_wait_ms`; decides, and answers all of them
     driver      pull(weights) before the workers begin a collect's episodes; forget(worker) when it replaced one
 
-Who waits: a worker, for its answer. Who unblocks it: another worker that fills the batch, or the clock. The server is
-one thread and waits for nobody: while it computes a batch, the requests for the next one come in.
+Who waits: a worker, for its answer. Who unblocks it: another worker that fills the batch, or the clock. The server
+waits for nobody: the policy computes in a thread of its own, in the order it is told, and the requests for the next
+batch come in meanwhile.
 
 Order rule: an episode is acted by one version. The driver has the server pull only between two collects, when no
 episode runs; a worker learns the version from the answer to `begin`. A server that dies takes the running episodes
@@ -14,12 +15,15 @@ along: the driver starts another and new workers, and tells every unfinished spe
 
 State per episode (instruction, random numbers) stays in the server, under an index of its own for each worker's world.
 What a batch consists of does not enter a decision, but for the last bits of floating point.
+
+`InferenceServer` itself knows no Ray: agent/serve puts it behind a websocket, where clients are its workers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -29,7 +33,7 @@ from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
 from envs.types import Array, Observation
-from rollout.weights import Published, UpdatablePolicy, pull
+from rollout.weights import Published, pull
 from vla_model.types import ActionChunk, Policy
 
 
@@ -40,13 +44,19 @@ class InferenceConfig:
     max_batch_size: int = 64
     """Worlds that are decided for at once."""
     max_wait_ms: float = 10.0
-    """How long the first request of a batch waits for others."""
+    """How long the first request of a batch waits for others, once the policy is free."""
     num_gpus: float = 0.0
     """GPUs that the process occupies, as Ray counts them."""
 
 
-class BatchPolicy(UpdatablePolicy, Protocol):
-    """A policy that can decide for any of its worlds."""
+class BatchPolicy(Protocol):
+    """A policy that can decide for any of its worlds; an UpdatablePolicy too, where weights are published."""
+
+    version: int
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """As Policy's."""
+        ...
 
     def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """As `act`, for these worlds alone: row i of observation and chunk is world worlds[i]."""
@@ -60,78 +70,94 @@ class BatchPolicy(UpdatablePolicy, Protocol):
 class InferenceServer:
     """What runs in the process; an asyncio actor of Ray."""
 
-    def __init__(self, make_policy: Callable[[], Policy], config: InferenceConfig, weights: Published | None) -> None:
+    def __init__(
+        self, make_policy: Callable[[], BatchPolicy], config: InferenceConfig, weights: Published | None
+    ) -> None:
         self._policy: Any = make_policy()
         self._config = config
         self._index: dict[tuple[str, int], int] = {}
         """The policy's world for each worker's world."""
         self._requests: list[_Request] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._batch: asyncio.Task[None] | None = None
+        """The one that is computed."""
+        self._thread = ThreadPoolExecutor(1, "policy")
         pull(self._policy, weights)
 
     async def pull(self, weights: Published) -> None:
         """Act with these weights; no episode may run."""
         assert not self._requests, "weights are exchanged between two collects"
-        pull(self._policy, weights)
+        await self._in_thread(pull, self._policy, weights)
 
     async def begin(
         self, worker: str, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]
     ) -> int:
         """Policy.begin in that worker's worlds; returns the version that will act."""
         mine = [self._index.setdefault((worker, world), self._free_index()) for world in worlds.tolist()]
-        self._policy.begin(np.array(mine, np.int64), instructions, seeds)
+        await self._in_thread(self._policy.begin, np.array(mine, np.int64), instructions, seeds)
         return self._policy.version
 
     async def act(self, worker: str, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """Policy.act in that worker's worlds, all of which began: row i of everything is worlds[i]."""
-        loop = asyncio.get_running_loop()
-        request = _Request(worker, [self._index[worker, world] for world in worlds], observation, loop.create_future())
-        self._requests.append(request)
-        everyone = {worker for worker, _ in self._index} == {request.worker for request in self._requests}
-        if everyone or sum(len(request.worlds) for request in self._requests) >= self._config.max_batch_size:
-            self._decide()
-        elif self._timer is None:
-            self._timer = loop.call_later(self._config.max_wait_ms / 1000, self._decide)
-        return await request.answer
+        answer = asyncio.get_running_loop().create_future()
+        self._requests.append(_Request(worker, [self._index[worker, world] for world in worlds], observation, answer))
+        self._decide_if_due()
+        return await answer
 
     async def forget(self, worker: str) -> None:
         """That worker is gone, with whatever it asked."""
         self._requests = [request for request in self._requests if request.worker != worker]
         gone = [key for key in self._index if key[0] == worker]
-        self._policy.forget([self._index.pop(key) for key in gone])
+        await self._in_thread(self._policy.forget, [self._index.pop(key) for key in gone])
 
     async def ready(self) -> None:
         """Answered once the policy is there."""
+
+    async def _in_thread(self, function: Callable[..., Any], *args: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _free_index(self) -> int:
         taken = set(self._index.values())
         return next(i for i in range(len(taken) + 1) if i not in taken)
 
+    def _decide_if_due(self) -> None:
+        """Begin a batch if the policy is free and no other request is worth waiting for."""
+        if self._batch is not None or not self._requests:
+            return
+        everyone = {worker for worker, _ in self._index} == {request.worker for request in self._requests}
+        if everyone or sum(len(request.worlds) for request in self._requests) >= self._config.max_batch_size:
+            self._decide()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
+
     def _decide(self) -> None:
-        """Answer the oldest requests, as many as a batch holds and at least one."""
+        """Begin a batch of the oldest requests, as many as it holds and at least one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         sizes = np.cumsum([len(request.worlds) for request in self._requests])
         count = max(1, int((sizes <= self._config.max_batch_size).sum()))
         batch, self._requests = self._requests[:count], self._requests[count:]
-        if self._requests:
-            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
-        if not batch:
-            return
+        if batch:
+            self._batch = asyncio.get_running_loop().create_task(self._answer(batch))
+
+    async def _answer(self, batch: Sequence[_Request]) -> None:
         try:
-            chunk = self._policy.act_in(
-                [world for request in batch for world in request.worlds],
-                _joined([request.observation for request in batch]),
-            )
+            chunk = await self._in_thread(self._act_in, batch)
         except Exception as error:  # whoever asked must hear of it, and this process must go on
             for request in batch:
                 request.answer.set_exception(error)
-            return
-        first = 0
-        for request in batch:
-            rows = slice(first, first := first + len(request.worlds))
-            request.answer.set_result(chunk.map(partial(_take, rows)))
+        else:
+            first = 0
+            for request in batch:
+                rows = slice(first, first := first + len(request.worlds))
+                request.answer.set_result(chunk.map(partial(_take, rows)))
+        self._batch = None
+        self._decide_if_due()
+
+    def _act_in(self, batch: Sequence[_Request]) -> ActionChunk:
+        worlds = [world for request in batch for world in request.worlds]
+        return self._policy.act_in(worlds, _joined([request.observation for request in batch]))
 
 
 @dataclass

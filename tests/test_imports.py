@@ -33,6 +33,9 @@ OWNER = {
     "av": "rollout",
     "pyarrow": "rollout",
     "ray": "rollout",
+    "msgpack": "agent",
+    "prometheus_client": "agent",
+    "websockets": "agent",
 }
 """Library: the only room that may import it."""
 
@@ -49,6 +52,7 @@ TOO_HEAVY = {
     "envs.tabletop.world": {"mujoco_warp", "torch", "warp"},
     "vla_model": {"ray", "mujoco", "transformers", "torch"},
     "rollout.collect": {"ray", "mujoco", "torch"},
+    "agent.serve.client": {"ray", "mujoco", "torch", "transformers"},
 }
 """Module: libraries that importing it must not load."""
 

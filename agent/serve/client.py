@@ -1,0 +1,169 @@
+"""ServedPolicy: a policy behind `llamarm serve`, used like one that runs here.
+
+It needs numpy, msgpack and websockets: no torch on a robot's computer.
+
+Shape letters: N worlds, K chunk length, A action dims.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from agent.serve import openpi, wire
+from envs.types import Observation
+from vla_model.types import ActionChunk
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_TOO_BIG = 1009
+"""Close code of a message above the server's limit; sent again it would be as big."""
+
+
+class ServedPolicy:
+    """Policy of vla_model/types.py, with a connection for each world, so that the server decides for them together.
+
+    A connection that breaks is made again and its observation sent again: an observation says all that a decision
+    depends on, so nothing is lost but time.
+
+    Example:
+        with ServedPolicy("ws://127.0.0.1:8000") as policy:
+            policy.begin(np.array([0]), ("lift the red cube",), seeds=(0,))
+            actions = policy.act(observation).actions
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout_s: float = 30.0, patience_s: float = 60.0, **options: Any
+    ) -> None:
+        """
+        Args:
+            url: ws://HOST:PORT or wss://HOST:PORT.
+            api_key: what the server's --api-key-file holds.
+            timeout_s: how long an answer may take before its connection counts as broken.
+            patience_s: how long a server that cannot be reached is tried again before that is an error.
+            options: of websockets' connect, e.g. `ssl`.
+
+        Raises:
+            ConnectionError: the server could not be reached, or refuses this client.
+        """
+        self._url = url
+        self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
+        self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._options = options
+        self._instructions: dict[int, str] = {}
+        self._connections: dict[int, ClientConnection] = {}
+        self.metadata: dict[str, Any] = {}
+        """What the server tells of its policy."""
+        self._connection(0)
+        self.version: int = self.metadata.get("policy_version", -1)
+
+    def __enter__(self) -> ServedPolicy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """Note the instructions; the server reads them with the next observation, and draws nothing."""
+        del seeds
+        self._instructions.update(zip(worlds.tolist(), instructions, strict=True))
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """Actions [N, K, A]; a world that never began has zeros.
+
+        Raises:
+            ValueError: the server refuses an observation; its own words. Or no world began.
+            ConnectionError: the server could not be reached again.
+        """
+        num_worlds = len(observation["state"])
+        acting = [world for world in sorted(self._instructions) if world < num_worlds]
+        if not acting:
+            raise ValueError(f"the observation has {num_worlds} worlds, and no episode began in them; call begin first")
+        requests = {world: self._request(observation, world) for world in acting}
+        for world in acting:
+            self._send(world, requests[world])
+        actions = np.stack([self._receive(world, requests[world]) for world in acting])
+        return ActionChunk(actions=actions).spread(acting, num_worlds)
+
+    def close(self) -> None:
+        """Say goodbye."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def _request(self, observation: Observation, world: int) -> bytes:
+        frames = {openpi.PREFIX + name: frames[world] for name, frames in observation["frames"].items()}
+        return openpi.pack(
+            frames | {openpi.STATE: observation["state"][world], openpi.PROMPT: self._instructions[world]}
+        )
+
+    def _send(self, world: int, request: bytes) -> None:
+        try:
+            self._connection(world).send(request)
+        except ConnectionClosed:
+            self._drop(world)  # which _receive mends
+
+    def _receive(self, world: int, request: bytes) -> NDArray[np.float32]:
+        deadline_s = time.monotonic() + self._patience_s
+        while True:
+            try:
+                if world not in self._connections:
+                    self._connection(world).send(request)
+                answer = self._connections[world].recv(self._timeout_s)
+                break
+            except (ConnectionClosed, TimeoutError) as error:
+                self._drop(world)
+                if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == _TOO_BIG:
+                    raise ValueError(f"{self._url} takes no message of {len(request)} bytes") from error
+                if time.monotonic() > deadline_s:
+                    raise ConnectionError(f"{self._url} gave no answer for {self._patience_s:g} s") from error
+                time.sleep(_FIRST_PAUSE_S)
+        if isinstance(answer, str):
+            self._drop(world)  # the server closes it after an error
+            raise ValueError(f"{self._url} refuses the observation: {answer}")
+        return openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
+
+    def _connection(self, world: int) -> ClientConnection:
+        """The world's connection; made if there is none, with ever longer pauses between attempts.
+
+        Raises:
+            ConnectionError: it could not be made.
+        """
+        if world in self._connections:
+            return self._connections[world]
+        deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                connection = connect(
+                    self._url,
+                    additional_headers=self._headers,
+                    compression=None,
+                    max_size=None,
+                    legacy=True,
+                    **self._options,
+                )
+                self.metadata = wire.unpack(connection.recv(self._timeout_s))
+            except InvalidStatus as error:
+                if error.response.status_code != 503:
+                    reason = (error.response.body or b"").decode(errors="replace").strip()
+                    raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
+                trouble: Exception = error
+            except (OSError, ConnectionClosed) as error:
+                trouble = error
+            else:
+                self._connections[world] = connection
+                return connection
+            if time.monotonic() + pause_s > deadline_s:
+                raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _drop(self, world: int) -> None:
+        if world in self._connections:
+            self._connections.pop(world).close()

@@ -1,0 +1,87 @@
+"""What /metrics tells: counts and times, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from envs.types import Observation
+from rollout.inference import BatchPolicy
+from vla_model.types import ActionChunk
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """Of one server and its process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._clients = Gauge("llamarm_clients", "Connected clients.", ["path"], registry=self.registry)
+        self._requests = Counter(
+            "llamarm_requests", "Observations, by what became of them.", ["path", "outcome"], registry=self.registry
+        )
+        self._request_s = Histogram(
+            "llamarm_request_seconds",
+            "From an observation to its actions.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._batch_s = Histogram(
+            "llamarm_batch_seconds", "What a batch takes to decide.", buckets=_SECONDS, registry=self.registry
+        )
+        self._batch_size = Histogram(
+            "llamarm_batch_size", "Clients that a batch decides for.", buckets=_SIZES, registry=self.registry
+        )
+
+    def text(self) -> str:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self.registry).decode()
+
+    @contextmanager
+    def client(self, path: str) -> Generator[None]:
+        """Count a client while it is connected."""
+        with self._clients.labels(path).track_inprogress():
+            yield
+
+    def request(self, path: str, outcome: str, duration_s: float) -> None:
+        """Count an observation that was dealt with."""
+        self._requests.labels(path, outcome).inc()
+        self._request_s.labels(path).observe(duration_s)
+
+    def batch(self, size: int, duration_s: float) -> None:
+        """Count a batch."""
+        self._batch_size.observe(size)
+        self._batch_s.observe(duration_s)
+
+
+class MeasuredPolicy:
+    """A policy whose batches are counted."""
+
+    def __init__(self, policy: BatchPolicy, metrics: Metrics) -> None:
+        self.version = policy.version
+        self._policy = policy
+        self._metrics = metrics
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """The policy's own."""
+        self._policy.begin(worlds, instructions, seeds)
+
+    def forget(self, worlds: Iterable[int]) -> None:
+        """The policy's own."""
+        self._policy.forget(worlds)
+
+    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """The policy's own, counted."""
+        began_s = time.perf_counter()
+        chunk = self._policy.act_in(worlds, observation)
+        self._metrics.batch(len(worlds), time.perf_counter() - began_s)
+        return chunk

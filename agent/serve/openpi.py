@@ -1,0 +1,105 @@
+"""openpi's websocket protocol (openpi_client 0.1.2).
+
+    server  binary  metadata                                  it speaks first
+    client  binary  observation   {"observation/<camera>": uint8 [H, W, 3], "observation/state": [S], "prompt": str}
+    server  binary  answer        {"actions": float32 [K, A], "policy_timing": {...}, "server_timing": {...}}
+            or text an error, and the connection is closed with code 1011
+
+Frames are msgpack; an array is a map with the keys b"__ndarray__", b"data", b"dtype" and b"shape". One request is under
+way per connection. There is no message for a new episode: a policy keeps nothing of one but its instruction.
+
+A client may slice every array of an answer by step (openpi_client's ActionChunkBroker does), so an answer has none but
+the actions.
+
+Shape letters: K chunk length, A action dims, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.serve import wire
+
+if TYPE_CHECKING:
+    from agent.serve.link import Link
+    from agent.serve.session import Session
+
+PREFIX = "observation/"
+STATE = "observation/state"
+PROMPT = "prompt"
+_MARKER = b"__ndarray__"
+_CLOSE_CODE = 1011
+_CLOSE_REASON = "Internal server error. Traceback included in previous frame."
+"""As openpi's own server says it."""
+
+
+def pack(value: Any) -> bytes:
+    """msgpack, arrays included.
+
+    Raises:
+        ValueError: an array holds something else than numbers.
+        TypeError: msgpack does not know what to do with a value.
+    """
+    return msgpack.packb(value, default=_pack_array)
+
+
+def array(name: str, value: Any) -> NDArray[Any]:
+    """An array that `wire.unpack` left packed; see `wire.array`."""
+    return wire.array(name, value, _MARKER)
+
+
+async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:
+    """Serve one client until it goes or errs."""
+    await link.send(pack(metadata))
+    total_ms: float | None = None
+    while True:
+        message = await link.receive()
+        began_s = time.perf_counter()
+        try:
+            with link.measured():
+                answer = await _answer(session, message)
+        except Exception as error:  # whatever it was, the client must hear of it, and the others must not
+            await link.send(link.explain(error))
+            await link.close(_CLOSE_CODE, _CLOSE_REASON)
+            return
+        if total_ms is not None:
+            answer["server_timing"]["prev_total_ms"] = total_ms
+        await link.send(pack(answer))
+        total_ms = _since_ms(began_s)
+
+
+async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
+    read_s = time.perf_counter()
+    observation = wire.unpack(message)
+    frames = {
+        camera.name: array(PREFIX + camera.name, wire.entry(observation, PREFIX + camera.name))
+        for camera in session.world_spec.cameras
+    }
+    state = array(STATE, wire.entry(observation, STATE))
+    prompt = wire.text(observation, PROMPT)
+    began_s = time.perf_counter()
+    actions = await session.act(frames, state, prompt)
+    return {
+        "actions": actions,
+        "policy_timing": {"infer_ms": _since_ms(began_s)},
+        "server_timing": {"infer_ms": _since_ms(read_s)},
+    }
+
+
+def _since_ms(began_s: float) -> float:
+    return 1000.0 * (time.perf_counter() - began_s)
+
+
+def _pack_array(value: Any) -> Any:
+    if not isinstance(value, np.ndarray | np.generic):
+        raise TypeError(f"{type(value).__name__} cannot be packed")
+    if value.dtype.kind in "VOc":
+        raise ValueError(f"an array of {value.dtype} cannot be packed, only numbers can")
+    if isinstance(value, np.generic):
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+    return {_MARKER: True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}

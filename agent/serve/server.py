@@ -1,0 +1,264 @@
+"""The server: who may connect, on which path, and what each client's task does.
+
+    client's task      receives a message, checks it, asks the policy, sends the answer         one per connection
+    InferenceServer    makes one batch of what the clients ask (rollout/inference.py)
+    policy's thread    reads instructions and decides, one thing after the other
+
+All but the last run on one event loop, on which nothing computes. Who waits: a client's task, for its client's next
+message, for the batch, and for its client to read the answer. Who unblocks it: the client, or a limit (LimitsConfig):
+one that neither reads nor answers pings is cut off, so nobody waits for ever. The server ends when it is told to: it
+refuses new clients, says goodbye to the others (code 1001) and waits for their tasks.
+
+Left out: a batch of two models, and anything that a reverse proxy does better, e.g. keys of several users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import ipaddress
+import itertools
+import logging
+import signal
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import tyro
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from agent.serve import openpi, vla_eval
+from agent.serve.link import LimitsConfig, Link
+from agent.serve.metrics import MeasuredPolicy, Metrics
+from agent.serve.session import Session
+from envs.types import WorldSpec
+from rollout.inference import InferenceConfig, InferenceServer
+from vla_model.policy import VLAPolicy
+
+Converse = Callable[[Link, Session, dict[str, Any]], Awaitable[None]]
+PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}
+_HEALTH = {"/healthz": "OK\n", "/health": '{"status": "ok"}\n'}
+"""openpi's and vla-eval's question whether the server is there."""
+_METRICS = "/metrics"
+_PING_INTERVAL_S = 20.0
+_CLOSE_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Where a policy is served, to whom and how."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but this machine's own needs a key."""
+    port: int = 8000
+    """0 takes a free one."""
+    api_key_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the key that clients must send."""
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the TLS certificate and its chain (PEM)."""
+    private_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the certificate's private key (PEM)."""
+    max_batch_size: int = 32
+    """Clients that are decided for at once."""
+    max_wait_ms: float = 2.0
+    """How long the first request of a batch waits for other clients."""
+    limits: Annotated[LimitsConfig, tyro.conf.arg(name="")] = field(default_factory=LimitsConfig)
+    """What a client may ask."""
+    debug: bool = False
+    """Send tracebacks to clients."""
+
+
+def check(config: ServerConfig) -> None:
+    """
+    Raises:
+        ValueError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a limit
+            lets nothing through.
+    """
+    if config.api_key_file is None and not _is_loopback(config.host):
+        raise ValueError(
+            f"host {config.host} can be reached from other machines, so clients need a key: --api-key-file names its "
+            "file; without one, only 127.0.0.1, ::1 and localhost are served"
+        )
+    if (config.certificate is None) != (config.private_key is None):
+        raise ValueError("TLS needs both a certificate and its private_key, and only one is given")
+    for name, limit in dataclasses.asdict(config.limits).items():
+        if limit <= 0:
+            raise ValueError(f"{name} must be above 0, got {limit}")
+
+
+class PolicyServer:
+    """Serves one policy."""
+
+    def __init__(self, policy: VLAPolicy, config: ServerConfig, execute_steps: int) -> None:
+        """
+        Args:
+            policy: takes the mode of its actions; what it keeps of other episodes is none of ours.
+            config: addresses and limits.
+            execute_steps: actions of a chunk that a client should execute before it observes again.
+
+        Raises:
+            ValueError: see `check`; a file cannot be used; execute_steps is not within the policy's chunk.
+        """
+        check(config)
+        chunk_length = policy.model.config.chunk_length
+        if not 1 <= execute_steps <= chunk_length:
+            raise ValueError(f"execute_steps must be within 1..{chunk_length}, the chunk length, got {execute_steps}")
+        self._processor = policy.processor
+        self._config = config
+        self._execute_steps = execute_steps
+        self._key = _read_key(config.api_key_file)
+        self._tls = _tls(config)
+        self._metrics = Metrics()
+        inference = InferenceConfig(max_batch_size=config.max_batch_size, max_wait_ms=config.max_wait_ms)
+        self._inference = InferenceServer(lambda: MeasuredPolicy(policy, self._metrics), inference, None)
+        self._names = itertools.count()
+        self._metadata = metadata(policy.processor.world_spec, chunk_length, execute_steps, policy.version)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncGenerator[str]:
+        """Serve as long as this is open; yields the URL of path /.
+
+        Raises:
+            ValueError: the address is taken, or none of this machine's.
+        """
+        limits, host, port = self._config.limits, self._config.host, self._config.port
+        starting = serve(
+            self._handle,
+            host,
+            port,
+            ssl=self._tls,
+            process_request=self._admit,
+            origins=[None],  # a page in a browser sends one, a client of these protocols does not
+            compression=None,
+            max_size=int(limits.max_message_mb * 1e6),
+            max_queue=1,  # one message is under way and one waits; the rest stays with the client
+            ping_interval=_PING_INTERVAL_S,
+            ping_timeout=limits.ping_timeout_s,
+            close_timeout=_CLOSE_TIMEOUT_S,
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(starting)
+            except OSError as error:
+                raise ValueError(f"nothing can be served on {host}, port {port}: {error}") from error
+            host, port = next(iter(server.sockets)).getsockname()[:2]
+            yield f"{'ws' if self._tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """What is answered at once: questions of health, and whoever may not connect."""
+        path = urlsplit(request.path).path
+        if path in _HEALTH:
+            return connection.respond(HTTPStatus.OK, _HEALTH[path])
+        if not self._has_key(request):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "This server wants 'Authorization: Api-Key ...'.\n")
+        if path == _METRICS:
+            return connection.respond(HTTPStatus.OK, self._metrics.text())
+        if path not in PROTOCOLS:
+            known = ", ".join((*PROTOCOLS, *_HEALTH, _METRICS))
+            return connection.respond(HTTPStatus.NOT_FOUND, f"This path does not exist; paths: {known}\n")
+        if len(connection.server.connections) >= self._config.limits.max_clients:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many clients as it takes.\n")
+        return None
+
+    def _has_key(self, request: Request) -> bool:
+        if self._key is None:
+            return True
+        given = request.headers.get_all("Authorization")
+        return len(given) == 1 and hmac.compare_digest(given[0].encode(errors="surrogateescape"), self._key)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        path = urlsplit(connection.request.path).path
+        link = Link(connection, path, self._config.limits, self._metrics, self._config.debug)
+        session = Session(f"client {next(self._names)}", self._processor, self._inference, self._execute_steps)
+        with self._metrics.client(path):
+            try:
+                await PROTOCOLS[path](link, session, self._metadata)
+            except ConnectionClosed:
+                pass  # the end of every conversation, whoever ended it
+            finally:
+                await session.end()
+
+
+async def serve_until_stopped(server: PolicyServer, on_start: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; a second one does not wait for the end."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, end)
+    async with server.listening() as url:
+        on_start(url)
+        await stop.wait()
+
+
+def log_to_stderr(debug: bool) -> None:
+    """Our own warnings. websockets would log every broken connection with a traceback."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    if not debug:
+        logging.getLogger("websockets").setLevel(logging.CRITICAL)
+
+
+def metadata(world_spec: WorldSpec, chunk_length: int, execute_steps: int, version: int) -> dict[str, Any]:
+    """What a client is told of the policy before it asks: plain values only."""
+    return {
+        "server": "llamarm",
+        "policy_version": version,
+        "action_horizon": chunk_length,
+        "execute_steps": execute_steps,
+        "action_dim": world_spec.action.size,
+        "action_names": world_spec.action.names,
+        "action_units": world_spec.action.units,
+        "control_hz": 1.0 / world_spec.control_dt_s,
+        "state_names": world_spec.state.names,
+        "state_units": world_spec.state.units,
+        "observation": {
+            **{openpi.PREFIX + camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras},
+            openpi.STATE: [world_spec.state.size],
+            openpi.PROMPT: "a sentence",
+        },
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may be anybody's
+        return False
+
+
+def _read_key(file: Path | None) -> bytes | None:
+    """The whole Authorization header that a client must send."""
+    if file is None:
+        return None
+    try:
+        key = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the key in {file} cannot be read: {error}") from error
+    if not key:
+        raise ValueError(f"{file} is empty, expected the key that clients send")
+    return f"Api-Key {key}".encode()
+
+
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.certificate is None or config.private_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.certificate, config.private_key)
+    except OSError as error:
+        raise ValueError(f"{config.certificate} and {config.private_key} cannot be used for TLS: {error}") from error
+    return context

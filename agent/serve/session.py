@@ -1,0 +1,91 @@
+"""Session: what the server knows of one client, and the way its observations take to the policy.
+
+Shape letters: K chunk length, A action dims, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import Observation, WorldSpec
+from envs.world import MAX_INSTRUCTION_CHARS
+from rollout.inference import InferenceServer
+from vla_model.processor import Processor
+
+
+class Session:
+    """One client. Its instruction is read once, and again when it changes; its observations are decided for together
+    with those of other clients, so each is checked before it meets them.
+    """
+
+    def __init__(self, name: str, processor: Processor, inference: InferenceServer, execute_steps: int) -> None:
+        """
+        Args:
+            name: tells this client from the others.
+            processor: of the policy.
+            inference: where the policy is.
+            execute_steps: actions of a chunk that a client should execute before it observes again.
+        """
+        self.execute_steps = execute_steps
+        self._name = name
+        self._processor = processor
+        self._inference = inference
+        self._instruction: str | None = None
+
+    @property
+    def world_spec(self) -> WorldSpec:
+        """Cameras, state and actions of the policy."""
+        return self._processor.world_spec
+
+    async def act(self, frames: Mapping[str, NDArray[Any]], state: NDArray[Any], instruction: str) -> NDArray[Any]:
+        """What the policy wants done, float32 [K, A].
+
+        Args:
+            frames: {camera: uint8 [H, W, 3]}.
+            state: [S], in the world's units.
+            instruction: a sentence.
+
+        Raises:
+            ValueError: one of them is not what the policy was made for.
+            RuntimeError: the policy failed.
+        """
+        observation = Observation(
+            frames={camera: frame[None] for camera, frame in frames.items()},
+            state=_float32(state)[None],
+            instruction=(instruction,),
+        )
+        self._check(observation)
+        try:
+            if instruction != self._instruction:
+                await self._inference.begin(self._name, np.array([0]), (instruction,), (0,))
+                self._instruction = instruction
+            chunk = await self._inference.act(self._name, [0], observation)
+        except Exception as error:  # a ValueError too: the observation was in order
+            raise RuntimeError("the policy failed") from error
+        return chunk.actions[0]
+
+    async def end(self) -> None:
+        """The client is gone."""
+        await self._inference.forget(self._name)
+
+    def _check(self, observation: Observation) -> None:
+        self._processor.encode_frames(observation["frames"])
+        self._processor.encode_state(observation["state"])
+        bad = np.flatnonzero(~np.isfinite(observation["state"][0]))
+        if len(bad):
+            names = ", ".join(self.world_spec.state.names[i] for i in bad)
+            raise ValueError(f"the state has numbers that are not finite: {names}")
+        (instruction,) = observation["instruction"]
+        if not 1 <= len(instruction) <= MAX_INSTRUCTION_CHARS:
+            raise ValueError(
+                f"the instruction has {len(instruction)} characters, expected 1 to {MAX_INSTRUCTION_CHARS}"
+            )
+
+
+def _float32(state: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused like what came so
+        return state.astype(np.float32)

@@ -1,0 +1,142 @@
+"""vla-eval's websocket protocol, version 1 (vla_eval 0.8.0).
+
+    client  hello          server  hello      what the policy gives and takes
+    client  episode_start                     no reply
+    client  observation    server  action     {"actions": float32 [A]}, for one step
+    client  episode_end                       no reply
+            or             server  error      {"error": "observation_failed: ..."}; the connection stays open
+
+Every frame is msgpack of {"type", "payload", "seq", "timestamp"}; a reply has the seq of what it answers. An array is a
+map with the keys "__ndarray__", "data", "dtype" and "shape"; an image {"__image__", "format": "png" | "jpeg" | "raw",
+"data", ...}. An observation is {"images": {camera: uint8 [H, W, 3]}, "state": [S], "task_description": str}.
+
+The client asks for every step. The policy is asked for a chunk, of which the first `execute_steps` answer as many
+observations; what those show is not looked at.
+
+Shape letters: A action dims, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.serve import wire
+
+if TYPE_CHECKING:
+    from agent.serve.link import Link
+    from agent.serve.session import Session
+    from envs.types import CameraSpec, VectorSpec, WorldSpec
+
+PROTOCOL_VERSION = 1
+_SILENT = ("episode_start", "episode_end", "error")
+"""What gets no reply; after each, nothing is left of a chunk."""
+_ARRAY = "__ndarray__"
+_IMAGE = "__image__"
+
+
+async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:
+    """Serve one client until it goes."""
+    chunk = _Chunk(session)
+    while True:
+        message = await link.receive()
+        kind, seq = "message", 0
+        try:
+            request = wire.unpack(message)
+            kind, seq = wire.text(request, "type"), _seq(request)
+            if kind == "hello":
+                reply = _pack("hello", _hello(session.world_spec, metadata), seq)
+            elif kind == "observation":
+                with link.measured():
+                    action = await chunk.next_action(wire.entry(request, "payload"))
+                reply = _pack("action", {"actions": action}, seq)
+            elif kind in _SILENT:
+                reply = None
+                chunk.drop()
+            else:
+                raise ValueError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
+        except Exception as error:  # whatever it was, the client must hear of it, and the others must not
+            reply = _pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
+        if reply is not None:
+            await link.send(reply)
+
+
+class _Chunk:
+    """The rest of the chunk that a client is executing."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._rest: deque[NDArray[np.float32]] = deque()
+        self._instruction = ""
+
+    def drop(self) -> None:
+        self._rest.clear()
+
+    async def next_action(self, observation: Any) -> NDArray[np.float32]:
+        """[A]; asks the policy if the last chunk is used up, or was for another instruction."""
+        instruction = wire.text(observation, "task_description")
+        if not self._rest or instruction != self._instruction:
+            self._rest.clear()
+            images = wire.entry(observation, "images")
+            frames = {
+                camera.name: _frame(camera, wire.entry(images, camera.name))
+                for camera in self._session.world_spec.cameras
+            }
+            state = wire.array("state", wire.entry(observation, "state"), _ARRAY)
+            actions = await self._session.act(frames, state, instruction)
+            self._rest.extend(actions[: self._session.execute_steps])
+            self._instruction = instruction
+        return self._rest.popleft()
+
+
+def _frame(camera: CameraSpec, value: Any) -> NDArray[Any]:
+    if isinstance(value, dict) and _IMAGE in value:
+        if value.get("format") == "raw":
+            return wire.array(camera.name, value, _IMAGE)
+        return wire.image(camera.name, value.get("data"), camera.height, camera.width)
+    return wire.array(camera.name, value, _ARRAY)
+
+
+def _seq(request: Any) -> int:
+    seq = wire.entry(request, "seq")
+    if type(seq) is not int:
+        raise ValueError(f"'seq' is {type(seq).__name__}, expected an integer")
+    return seq
+
+
+def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the policy gives and takes, in vla-eval's DimSpecs; a client compares them with its own and warns."""
+    images = {c.name: {"name": "image", "dims": 0, "format": "rgb_hwc_uint8"} for c in world_spec.cameras}
+    return {
+        "harness_version": f"llamarm {version('llamarm')}",
+        "protocol_version": PROTOCOL_VERSION,
+        "model_server": "llamarm",
+        "capabilities": {},
+        "observation_params": {"send_state": True},
+        "action_spec": {"action": _dim_spec("action", world_spec.action) | {"range": [-1.0, 1.0]}},
+        "observation_spec": {
+            **images,
+            "state": _dim_spec("state", world_spec.state),
+            "language": {"name": "language", "dims": 0, "format": "language"},
+        },
+        "metadata": metadata,
+    }
+
+
+def _dim_spec(name: str, vector: VectorSpec) -> dict[str, Any]:
+    return {"name": name, "dims": vector.size, "format": " ".join(vector.names)}
+
+
+def _pack(kind: str, payload: dict[str, Any], seq: int) -> bytes:
+    message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
+    return msgpack.packb(message, default=_pack_array)
+
+
+def _pack_array(value: NDArray[Any]) -> dict[str, Any]:
+    return {_ARRAY: True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}

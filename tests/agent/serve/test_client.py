@@ -1,0 +1,100 @@
+"""ServedPolicy: used like a policy that runs here, and patient with a server that comes and goes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from serving import EXECUTE_STEPS, in_process, metric, running, served, tiny_policy
+from tiny_model import SENTENCES, observe
+
+from agent.serve.client import ServedPolicy
+from agent.serve.link import LimitsConfig
+from agent.serve.server import PolicyServer, ServerConfig
+from envs.types import Observation
+
+
+def test_one_world_has_the_actions_of_the_policy_in_process() -> None:
+    here = tiny_policy()
+    with served() as url, ServedPolicy(url) as policy:
+        assert policy.version == 7
+        assert policy.metadata["action_horizon"] == 4
+        for seed, sentence in enumerate(SENTENCES):
+            policy.begin(np.array([0]), (sentence,), (0,))
+            actions = policy.act(observe(1, seed, (sentence,))).actions
+            assert_array_equal(actions[0], in_process(here, seed, sentence))
+
+
+def test_worlds_are_decided_for_together_and_one_that_never_began_has_zeros() -> None:
+    here, observation = tiny_policy(), observe(3, 0)
+    worlds, sentences = np.array([0, 2]), (SENTENCES[0], SENTENCES[2])
+    here.begin(worlds, sentences, (0, 0))
+    with served(max_wait_ms=500) as url, ServedPolicy(url) as policy:
+        policy.begin(worlds, sentences, (0, 0))
+        policy.act(observation)
+        assert_allclose(policy.act(observation).actions, here.act(observation).actions, atol=0.02)
+        assert metric(url, "llamarm_batch_size_sum") / metric(url, "llamarm_batch_size_count") > 1
+
+
+def test_an_act_before_any_episode_is_refused() -> None:
+    with served() as url, ServedPolicy(url) as policy, pytest.raises(ValueError, match="call begin first"):
+        policy.act(observe(1))
+
+
+def test_a_server_that_comes_back_goes_on_where_it_was() -> None:
+    def serve_again() -> None:
+        with running(PolicyServer(tiny_policy(), ServerConfig(port=port), EXECUTE_STEPS)):
+            answered.wait(timeout=20)
+
+    here, answered = tiny_policy(), threading.Event()
+    with served() as url:
+        port = urlsplit(url).port or 0
+        policy = ServedPolicy(url)
+        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        policy.act(observe(1))
+    again = threading.Timer(0.5, serve_again)
+    again.start()
+    with policy:
+        actions = policy.act(observe(1, 3, SENTENCES[:1])).actions
+    answered.set()
+    again.join()
+    assert_array_equal(actions[0], in_process(here, 3))
+
+
+def test_a_server_that_stays_away_is_an_error() -> None:
+    with served() as url:
+        pass
+    with pytest.raises(ConnectionError, match=f"{url} cannot be reached: .*refused"):
+        ServedPolicy(url, patience_s=0.3)
+
+
+def test_a_wrong_key_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("right")
+    with served(api_key_file=tmp_path / "key") as url:
+        with pytest.raises(ConnectionError, match=r"refuses this client: .*401; This server wants"):
+            ServedPolicy(url, api_key="wrong")
+        with ServedPolicy(url, api_key="right") as policy:
+            assert policy.version == 7
+
+
+def test_what_the_server_refuses_is_told_in_its_words_and_the_next_observation_is_answered() -> None:
+    observation = observe(1, 0, SENTENCES[:1])
+    broken = Observation(**(observation | {"state": np.full((1, 4), np.nan, np.float32)}))
+    with served() as url, ServedPolicy(url) as policy:
+        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        with pytest.raises(
+            ValueError, match="refuses the observation: the state has numbers that are not finite: x, y"
+        ):
+            policy.act(broken)
+        assert_array_equal(policy.act(observation).actions[0], in_process(tiny_policy(), 0))
+
+
+def test_an_observation_above_the_servers_limit_is_an_error_and_not_sent_again() -> None:
+    with served(limits=LimitsConfig(max_message_mb=0.001)) as url, ServedPolicy(url) as policy:
+        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        with pytest.raises(ValueError, match=r"takes no message of \d+ bytes"):
+            policy.act(observe(1))
