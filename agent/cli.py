@@ -7,31 +7,28 @@ field of its RunConfig is one.
 
 from __future__ import annotations
 
-import asyncio
 import linecache
-import pkgutil
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, make_dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from agent.names import check_name
-from agent.run_folder import RunFolder, policy_folder, start_run
+from agent.options import load_policy, parse, parse_with, recorded_config, steps_to_execute
+from agent.run_folder import RunFolder, start_run
 
 if TYPE_CHECKING:
     from agent.evaluate import Evaluation, Proportion
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
-    from agent.robot.drive import Outcome
     from envs.world import World
-    from vla_model.policy import VLAPolicy
     from vla_model.types import Policy
 
 _HELP = """\
@@ -48,8 +45,6 @@ Train, evaluate and drive robot agents that see through cameras and obey written
 
 llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
 """
-Options = TypeVar("Options")
-_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,40 +94,6 @@ class Eval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drive:
-    """Drive a robot in real time. Ctrl-C brings it to rest."""
-
-    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint, or a policy's folder."""
-    robot: str = "sim"
-    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
-    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the policy is told; what the task asks for if not given and the robot is "sim"."""
-    seconds: float = 20.0
-    """The longest that it may take."""
-    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A LeRobotDataset that the drive is appended to."""
-    world: str = "tabletop"
-    """Suite of "sim"."""
-    task: str | None = None
-    """Of "sim"."""
-    seed: int = 1_000_000
-    """Of the episode of "sim"."""
-    variation: str = "train"
-    """Of the episode of "sim"."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Serve:
-    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
-
-    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint or a policy's folder."""
-    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """Write RUN/report.html, one file that shows the run and needs nothing else."""
 
@@ -165,7 +126,7 @@ def _collect(args: list[str]) -> None:
     whole = recipe()
     if isinstance(whole, ImproveConfig):
         raise ValueError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
-    options = _parse_with(
+    options = parse_with(
         Collect, f"collect {name}", args[1:], demonstrations=whole.demonstrations, rollout=whole.rollout
     )
 
@@ -179,7 +140,7 @@ def _collect(args: list[str]) -> None:
 
 def _train(args: list[str]) -> None:
     name, recipe = _recipe("train", args)
-    options = _parse_with(Train, f"train {name}", args[1:], config=recipe())
+    options = parse_with(Train, f"train {name}", args[1:], config=recipe())
     config = options.config
 
     from agent.compare import compare
@@ -207,10 +168,10 @@ def _eval(args: list[str]) -> None:
     from envs.make import WORLDS, make_world
     from rollout.workers import WorkersConfig
 
-    options = _parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
+    options = parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
 
     of_run = RunFolder(Path(options.policy))
-    recorded = _recorded(options.policy)
+    recorded = recorded_config(options.policy)
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
@@ -221,7 +182,7 @@ def _eval(args: list[str]) -> None:
         variations=options.variations,
         controls=options.controls,
         films_per_task=options.films,
-        execute_steps=_execute_steps(options),
+        execute_steps=steps_to_execute(options.policy, options.execute_steps),
         num_worlds=options.num_worlds,
     )
     with closing(make_world(name)) as world:
@@ -234,56 +195,19 @@ def _eval(args: list[str]) -> None:
 
 
 def _drive(args: list[str]) -> None:
-    import torch
+    from agent.robot.command import drive
 
-    from agent.robot.agent import Agent
-    from agent.robot.drive import DriveConfig
-    from agent.robot.sim_robot import SimRobot
-    from envs.make import WORLDS, make_world
-    from envs.types import EpisodeSpec
-
-    options = _parse_with(Drive, "drive", args, drive=DriveConfig())
-
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is the control loop's
-    policy = _load_policy(options.policy)
-    with ExitStack() as stack:
-        if options.robot == "sim":
-            world = stack.enter_context(closing(make_world(check_name("world", options.world, WORLDS))))
-            task = check_name("task", options.task or "", world.tasks)
-            episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
-            robot: Any = SimRobot(world, episode)
-            robot.connect()  # begins the episode, whose instruction is then known
-            instruction = options.instruction or robot.instruction
-        else:
-            robot, instruction = _imported_robot(options.robot), options.instruction
-        if instruction is None:
-            raise ValueError("a real robot must be told what to do: --instruction TEXT")
-        agent = Agent(policy.to("auto"), robot, config=options.drive)
-        outcome = agent.run(instruction, options.seconds, record=options.record, judge=_judge)
-    for line in outcome.lines():
-        print(line)
+    drive(args)
 
 
 def _serve(args: list[str]) -> None:
-    from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+    from agent.serve.command import serve
 
-    options = _parse_with(Serve, "serve", args, server=ServerConfig())
-    check(options.server)
-
-    policy = _load_policy(options.policy).to("auto")
-    server = PolicyServer(policy, options.server, _execute_steps(options) or policy.model.config.chunk_length)
-    log_to_stderr(options.server.debug)
-    asyncio.run(
-        serve_until_stopped(
-            server,
-            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
-        )
-    )
-    print("Stopped.")
+    serve(args)
 
 
 def _report(args: list[str]) -> None:
-    options = _parse(Report, "report", args)
+    options = parse(Report, "report", args)
 
     from agent.report import write_report
 
@@ -315,70 +239,15 @@ def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig 
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
 
 
-def _parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
-    return tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
-
-
-def _parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
-    """The command's own options joined with configs, in which every field is an option too."""
-    fields: list[tuple[str, Any, object]] = [
-        (name, Annotated[type(config), tyro.conf.arg(name="")], config)  # ty: ignore[invalid-type-form]
-        for name, config in configs.items()
-    ]
-    joined = make_dataclass(options.__name__, fields, bases=(options,), frozen=True, kw_only=True)
-    joined.__doc__ = options.__doc__
-    return _parse(joined, command, args)
-
-
 def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
     """What makes that policy for any world like the given one."""
     if name == "expert":
         from rollout.expert import ExpertPolicy
 
         return ExpertPolicy
-    policy = _load_policy(name)
+    policy = load_policy(name)
     policy.processor.check(world.world_spec)
     return lambda _: policy.to("auto")
-
-
-def _load_policy(name: str) -> VLAPolicy:
-    from vla_model.policy import VLAPolicy
-
-    folder = policy_folder(Path(name))
-    checkpoint = folder.parent.name
-    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
-
-
-def _imported_robot(name: str) -> Any:
-    """What MODULE:FUNCTION gives, the current folder being one to import from."""
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
-    sys.path.insert(0, "")
-    try:
-        make_robot = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"robot {name!r} cannot be imported: {error}") from error
-    return make_robot()
-
-
-def _judge(outcome: Outcome) -> bool | None:
-    """The robot's verdict, or a person's where it has none."""
-    if outcome.success is None and sys.stdin.isatty():
-        return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
-    return outcome.success
-
-
-def _recorded(policy: str) -> dict[str, Any] | None:
-    """The config of the run, if the policy is one."""
-    run = RunFolder(Path(policy))
-    return run.record["config"] if run.record_file.exists() else None
-
-
-def _execute_steps(options: Eval | Serve) -> int | None:
-    """As asked, else as the run does, else None."""
-    recorded = _recorded(options.policy)
-    return options.execute_steps or (recorded["evaluation"]["execute_steps"] if recorded else None)
 
 
 def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:

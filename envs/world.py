@@ -55,12 +55,14 @@ class World(VectorEnv[Observation, Array, Array]):
         """
 
     @abstractmethod
-    def step_chunk(self, actions: Array, *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         """Execute k actions in every world that runs an episode, and render once, at the end.
 
         Args:
             actions: numpy or torch, [N, k, A] in [-1, 1]; values outside are clipped.
             all_frames: render after every action, for recorders and films.
+            ended_frames: render worlds whose episode ends within the chunk too. Where nobody looks at that, their
+                frames may stay what they were.
 
         Raises:
             ValueError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).

@@ -79,7 +79,7 @@ def collect(
             episode.decide(n, seen, known)
             if chunk.expert_usage is not None:
                 episode.expert_usage.append(chunk.expert_usage[n].copy())
-        result = _on_host(world.step_chunk(actions, all_frames=all_frames))
+        result = _on_host(world.step_chunk(actions, all_frames=all_frames, ended_frames=False))
         share_s = (time.perf_counter() - began_s) / len(episodes)
         done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
         for n, episode in episodes.items():

@@ -167,7 +167,7 @@ class TabletopWorld(World):
             self._draw(sorted(worlds))
         return self._observation(), {"localization": _copy(self._localization)}
 
-    def step_chunk(self, actions: Array, *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         """See World.step_chunk."""
         actions = self._checked(actions)
         record = self._new_record(actions.shape[1])
@@ -182,7 +182,7 @@ class TabletopWorld(World):
                 self._draw(worlds.tolist())
                 record.frames.append({name: _copy(frames) for name, frames in self._frames.items()})
         if not all_frames:
-            self._draw(sorted(moved))
+            self._draw(sorted(moved if ended_frames else moved.intersection(self._running.alive().tolist())))
         return self._result(record)
 
     def expert_action(self) -> Array:

@@ -45,7 +45,9 @@ class SidesWorld(World):
             self.x[n], self.t[n], self.specs[n] = 0, 0, spec
         return self._observe(), {"localization": self.x[:, None].copy()}
 
-    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(
+        self, actions: NDArray[np.float32], *, all_frames: bool = False, ended_frames: bool = True
+    ) -> ChunkResult:
         k = actions.shape[1]
         start = self.t.copy()
         trace = np.zeros((self.num_envs, k, 1), np.float32)

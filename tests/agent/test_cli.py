@@ -15,6 +15,7 @@ import pytest
 from agent import cli
 from agent.demonstrations import DemonstrationsConfig
 from agent.evaluate import EpisodeResult, Evaluation
+from agent.robot.command import Drive
 from agent.run_folder import RunFolder, open_run
 from envs.types import EpisodeSpec
 
@@ -125,7 +126,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
             },
         ),
         (
-            cli.Drive,
+            Drive,
             {"policy", "robot", "instruction", "seconds", "record", "world", "task", "seed", "variation"},
         ),
         (cli.Report, {"run"}),

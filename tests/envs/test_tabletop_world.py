@@ -219,3 +219,19 @@ def test_cameras_are_the_configs() -> None:
     world = TabletopWorld(1, TabletopConfig(cameras=cameras))
     observation = begin(world, every_task()[:1])
     assert {name: frames.shape for name, frames in observation["frames"].items()} == {"wrist": (1, 48, 80, 3)}
+
+
+def test_a_world_that_ended_is_not_drawn_where_nobody_looks() -> None:
+    worlds = TabletopWorld(2), TabletopWorld(2)
+    steps = TASKS["reach"].max_steps
+    assert steps < TASKS["pick_place"].max_steps
+    up = still(2, steps)
+    up[:, :, 2] = 0.1
+    first, _ = (begin(world, [spec("reach"), spec("pick_place")])["frames"]["wrist"] for world in worlds)
+    drawn, left = (
+        world.step_chunk(up, ended_frames=ended).observation["frames"]["wrist"]
+        for world, ended in zip(worlds, (True, False), strict=True)
+    )
+    np.testing.assert_array_equal(left[1], drawn[1])
+    np.testing.assert_array_equal(left[0], first[0])
+    assert (drawn[0] != first[0]).any()

@@ -62,7 +62,9 @@ class FakeWorld(World):
             self.begun.append((n, spec.seed))
         return self._observe(), {"localization": self._localize()}
 
-    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(
+        self, actions: NDArray[np.float32], *, all_frames: bool = False, ended_frames: bool = True
+    ) -> ChunkResult:
         n_worlds, k = self.num_envs, actions.shape[1]
         actions = np.clip(actions, -1.0, 1.0)
         reward = np.zeros((n_worlds, k), np.float32)

@@ -57,13 +57,15 @@ class TroubledWorld(FakeWorld):
             case "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def step_chunk(self, actions: NDArray[np.float32], *, all_frames: bool = False) -> ChunkResult:
+    def step_chunk(
+        self, actions: NDArray[np.float32], *, all_frames: bool = False, ended_frames: bool = True
+    ) -> ChunkResult:
         """One that eats memory goes on deciding, without an end: it does not hang."""
         if self.eats and len(self.eaten) < 200:  # 4 GB, should nobody stop it
             self.eaten.append(np.ones(2_500_000))
             self.steps[:] = 0
             time.sleep(0.05)
-        return super().step_chunk(actions, all_frames=all_frames)
+        return super().step_chunk(actions, all_frames=all_frames, ended_frames=ended_frames)
 
 
 def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_report_that_names_them() -> None:

@@ -1,0 +1,55 @@
+"""What the commands of `llamarm` share: reading options, and opening the policy that one names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from agent.run_folder import RunFolder, policy_folder
+
+if TYPE_CHECKING:
+    from vla_model.policy import VLAPolicy
+
+Options = TypeVar("Options")
+_MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+
+
+def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
+    """The command's options, from its part of the command line."""
+    return tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
+
+
+def parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
+    """The command's own options joined with configs, in which every field is an option too."""
+    fields: list[tuple[str, Any, object]] = [
+        (name, Annotated[type(config), tyro.conf.arg(name="")], config)  # ty: ignore[invalid-type-form]
+        for name, config in configs.items()
+    ]
+    joined = make_dataclass(options.__name__, fields, bases=(options,), frozen=True, kw_only=True)
+    joined.__doc__ = options.__doc__
+    return parse(joined, command, args)
+
+
+def load_policy(name: str) -> VLAPolicy:
+    """The policy of a run, a checkpoint or a policy's folder."""
+    from vla_model.policy import VLAPolicy
+
+    folder = policy_folder(Path(name))
+    checkpoint = folder.parent.name
+    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+
+
+def recorded_config(policy: str) -> dict[str, Any] | None:
+    """The config of the run, if the policy is one."""
+    run = RunFolder(Path(policy))
+    return run.record["config"] if run.record_file.exists() else None
+
+
+def steps_to_execute(policy: str, asked: int | None) -> int | None:
+    """Of each chunk: as asked, else as the run does, else None."""
+    recorded = recorded_config(policy)
+    return asked or (recorded["evaluation"]["execute_steps"] if recorded else None)

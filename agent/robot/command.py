@@ -1,0 +1,89 @@
+"""The command `llamarm drive`."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from agent.names import check_name
+from agent.options import load_policy, parse_with
+from agent.robot.agent import Agent
+from agent.robot.drive import DriveConfig, Outcome
+from agent.robot.sim_robot import SimRobot
+from envs.make import WORLDS, make_world
+from envs.types import EpisodeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """Drive a robot in real time. Ctrl-C brings it to rest."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint, or a policy's folder."""
+    robot: str = "sim"
+    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the policy is told; what the task asks for if not given and the robot is "sim"."""
+    seconds: float = 20.0
+    """The longest that it may take."""
+    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A LeRobotDataset that the drive is appended to."""
+    world: str = "tabletop"
+    """Suite of "sim"."""
+    task: str | None = None
+    """Of "sim"."""
+    seed: int = 1_000_000
+    """Of the episode of "sim"."""
+    variation: str = "train"
+    """Of the episode of "sim"."""
+
+
+def drive(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Drive, "drive", args, drive=DriveConfig())
+
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is the control loop's
+    policy = load_policy(options.policy)
+    with ExitStack() as stack:
+        if options.robot == "sim":
+            world = stack.enter_context(closing(make_world(check_name("world", options.world, WORLDS))))
+            task = check_name("task", options.task or "", world.tasks)
+            episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
+            robot: Any = SimRobot(world, episode)
+            robot.connect()  # begins the episode, whose instruction is then known
+            instruction = options.instruction or robot.instruction
+        else:
+            robot, instruction = _imported_robot(options.robot), options.instruction
+        if instruction is None:
+            raise ValueError("a real robot must be told what to do: --instruction TEXT")
+        agent = Agent(policy.to("auto"), robot, config=options.drive)
+        outcome = agent.run(instruction, options.seconds, record=options.record, judge=_judge)
+    for line in outcome.lines():
+        print(line)
+
+
+def _imported_robot(name: str) -> Any:
+    """What MODULE:FUNCTION gives, the current folder being one to import from."""
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
+    sys.path.insert(0, "")
+    try:
+        make_robot = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"robot {name!r} cannot be imported: {error}") from error
+    return make_robot()
+
+
+def _judge(outcome: Outcome) -> bool | None:
+    """The robot's verdict, or a person's where it has none."""
+    if outcome.success is None and sys.stdin.isatty():
+        return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
+    return outcome.success

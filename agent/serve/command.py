@@ -1,0 +1,40 @@
+"""The command `llamarm serve`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from agent.options import load_policy, parse_with, steps_to_execute
+from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint or a policy's folder."""
+    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
+
+
+def serve(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Serve, "serve", args, server=ServerConfig())
+    check(options.server)
+
+    policy = load_policy(options.policy).to("auto")
+    execute_steps = steps_to_execute(options.policy, options.execute_steps) or policy.model.config.chunk_length
+    server = PolicyServer(policy, options.server, execute_steps)
+    log_to_stderr(options.server.debug)
+    asyncio.run(
+        serve_until_stopped(
+            server,
+            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
+        )
+    )
+    print("Stopped.")
