@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.auxiliary import AuxiliaryConfig
+from agent.sft import SFTConfig
 from envs.arrays import to_numpy
 from envs.types import Observation
 from envs.world import World
@@ -51,7 +51,7 @@ class DaggerConfig:
     """Folder of the dataset that the growing one is added to; if not given, that of the run that init names."""
     updates: int = 300
     """In an iteration."""
-    sft: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
 
 
 class Mixture:

@@ -8,7 +8,7 @@ The behaviour's log-probabilities are those the policy gave when it drew the act
 computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
 ratios of 1. Frames are not augmented, for the policy did not act on augmented ones.
 
-Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, L localization dims.
+Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode.
 """
 
 from __future__ import annotations
@@ -69,28 +69,27 @@ class Decisions:
     """float32 [B, k]; 0 marks what was not executed."""
     anchor_log_prob: Tensor
     """Of the policy that the run began with, float32 [B, k]; the acting policy's where nothing is anchored."""
-    localization: Tensor
-    """Labels from the simulator's state, in the world's units, float32 [B, L]."""
-    normalised_localization: Tensor
-    """float32 [B, L]"""
 
     def __len__(self) -> int:
         return len(self.log_prob)
 
     def rows(self, indices: Tensor) -> Decisions:
         """Some of the decisions."""
-        return Decisions(inputs=self.inputs.rows(indices), **{name: getattr(self, name)[indices] for name in _COLUMNS})
+        return Decisions(
+            inputs=self.inputs.rows(indices), **{name: getattr(self, name)[indices] for name in _PER_ACTION}
+        )
 
     def part(self, index: int, count: int) -> Decisions:
         """The index-th of `count` interleaved parts."""
         return self.rows(torch.arange(index, len(self), count))
 
     def to(self, device: torch.device) -> Decisions:
-        return Decisions(inputs=self.inputs.to(device), **{name: getattr(self, name).to(device) for name in _COLUMNS})
+        return Decisions(
+            inputs=self.inputs.to(device), **{name: getattr(self, name).to(device) for name in _PER_ACTION}
+        )
 
 
 _PER_ACTION = ("drawn", "log_prob", "value", "advantage", "target", "weight", "anchor_log_prob")
-_COLUMNS = (*_PER_ACTION, "localization", "normalised_localization")
 
 
 def decisions(credited: Credited, processor: Processor) -> Decisions:
@@ -102,11 +101,8 @@ def decisions(credited: Credited, processor: Processor) -> Decisions:
     trajectories = credited.trajectories
     k = max(int(_executed(t).max()) for t in trajectories)
     rows = [_per_action(t, credit) for t, credit in zip(trajectories, credited.credits, strict=True)]
-    localization = np.concatenate([t.localization[t.decision_step] for t in trajectories])  # [B, L]
     return Decisions(
         inputs=processor.encode(_seen(trajectories)),
-        localization=torch.from_numpy(localization),
-        normalised_localization=processor.normalise_localization(localization),
         **{
             name: torch.from_numpy(
                 np.concatenate([_by_decision(row[name], t, k) for row, t in zip(rows, trajectories, strict=True)])

@@ -26,7 +26,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from agent.auxiliary import AuxiliaryConfig, with_auxiliary
 from agent.decisions import Credit, Credited, Decisions
 from agent.ppo import Reward, rewards
 from agent.surrogate import SurrogateConfig, predict, surrogate_loss
@@ -47,8 +46,6 @@ class GRPOConfig:
     max_rounds: int = 3
     """Rounds of drawing groups in an iteration, the first included."""
     surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
-    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
-    """What else the rollout's frames teach."""
 
 
 def groups(trajectories: Iterable[Trajectory]) -> list[list[Trajectory]]:
@@ -119,7 +116,4 @@ def grpo_credit(trajectories: Sequence[Trajectory], config: GRPOConfig) -> Credi
 
 def grpo_loss(model: VLA, batch: Decisions, config: GRPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss above, and its terms for the log."""
-    output = predict(model, batch)
-    loss, metrics = surrogate_loss(output, batch, config.surrogate)
-    loss, terms = with_auxiliary(loss, output, batch, config.auxiliary)
-    return loss, metrics | terms
+    return surrogate_loss(predict(model, batch), batch, config.surrogate)

@@ -36,8 +36,6 @@ class LearnerConfig:
     final_lr_share: float = 0.02
     value_rate: float = 1.0
     """The value head's learning rate, as a multiple of the others'."""
-    perception_rate: float = 1.0
-    """The same of the cameras' towers and the heads that locate things."""
     weight_decay: float = 0.02
     """On matrices only."""
     max_grad_norm: float = 1.0
@@ -74,13 +72,15 @@ class Learner(Generic[M]):
         self.config = config
         self.num_updates_done = 0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._parameters = list(trained.values())
-        alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        for name, parameter in trained.items():
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-            alike.setdefault((_rate(name, config), decay), []).append(parameter)
+        values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
+        others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
+        self._parameters = [*others, *values]
         self._optimizer = torch.optim.AdamW(
-            [{"params": same, "rate": rate, "weight_decay": decay} for (rate, decay), same in alike.items()],
+            [
+                {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay, "rate": 1.0},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "rate": 1.0},
+                {"params": values, "weight_decay": 0.0, "rate": config.value_rate},
+            ],
             lr=config.learning_rate,
             betas=(0.9, 0.98),
             fused=True,
@@ -166,13 +166,7 @@ class Learner(Generic[M]):
 
 
 STATE_FILE = "learner.safetensors"
-
-
-def _rate(name: str, config: LearnerConfig) -> float:
-    """A parameter's learning rate, as a multiple of the config's."""
-    if name.startswith("value_head."):
-        return config.value_rate
-    return config.perception_rate if name.startswith(("cameras.", "localize_")) else 1.0
+_VALUE_HEAD = "value_head."
 
 
 def learning_rate_share(update: int, config: LearnerConfig) -> float:

@@ -21,7 +21,6 @@ import torch
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.auxiliary import AuxiliaryConfig
 from agent.checkpoints import save_checkpoint
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
@@ -31,7 +30,7 @@ from agent.measure import EvaluationConfig, Measured, measure
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
-from agent.sft import SFTEncoder, sft_loss
+from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
 from rollout.batches import TrainingData
 from rollout.processes import Process, run_in_processes
@@ -58,7 +57,7 @@ class RunConfig:
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
     learner's processes, if it has several, run at the same address."""
-    sft: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     save_every: int = 1000

@@ -31,7 +31,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.auxiliary import AuxiliaryConfig, with_auxiliary
 from agent.decisions import Credit, Credited, Decisions
 from agent.surrogate import SurrogateConfig, executed_mean, predict, surrogate_loss
 from rollout.types import Trajectory
@@ -57,8 +56,6 @@ class PPOConfig:
     warmup_iterations: int = 2
     """In which only the value head learns."""
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
-    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
-    """What else the rollout's frames teach, after the warm-up."""
 
 
 def rewards(trajectory: Trajectory, reward: Reward) -> NDArray[np.float32]:
@@ -128,7 +125,4 @@ def ppo_loss(
     errors = torch.maximum((value - batch.target).square(), (clipped - batch.target).square())
     value_loss = executed_mean(batch)(errors) / 2
     metrics["loss/value"] = value_loss.detach()
-    if only_value:
-        return config.value_weight * value_loss, metrics
-    loss, terms = with_auxiliary(config.value_weight * value_loss + policy, output, batch, config.auxiliary)
-    return loss, metrics | terms
+    return config.value_weight * value_loss + (0.0 if only_value else 1.0) * policy, metrics

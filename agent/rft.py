@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.auxiliary import AuxiliaryConfig
+from agent.sft import SFTConfig
 from rollout.types import Trajectory
 
 
@@ -27,7 +27,7 @@ class RFTConfig:
     """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
     updates: int = 300
     """In an iteration."""
-    sft: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
 
 
 def is_kept(trajectory: Trajectory) -> bool:

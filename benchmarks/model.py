@@ -23,9 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, MixtralConfig
 
-from agent.auxiliary import AuxiliaryConfig
 from agent.run_folder import machine
-from agent.sft import SFTEncoder, sft_loss
+from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
@@ -126,7 +125,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
     def step(dtype: torch.dtype) -> None:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss, _ = sft_loss(model, batch, AuxiliaryConfig())
+            loss, _ = sft_loss(model, batch, SFTConfig())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
 from agent import policy_gradient, selection
-from agent.auxiliary import AuxiliaryConfig
 from agent.dagger import DaggerConfig
 from agent.decisions import Credited
 from agent.demonstrations import DemonstrationsConfig, fill_dataset
@@ -26,12 +25,13 @@ from agent.practice import PracticeConfig
 from agent.report_curves import read_curves
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
+from agent.sft import SFTConfig
 from agent.surrogate import SurrogateConfig
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy
 
 SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
-PLAIN = AuxiliaryConfig(localization_weight=0.0, pointing_weight=0.0)
+PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
 GRADIENT = LearnerConfig(
     batch_size=128,
     learning_rate=3e-3,
