@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
 from agent.dagger import DaggerConfig
@@ -72,7 +73,9 @@ def test_a_run_killed_in_the_middle_of_iteration_3_goes_on_to_the_same_numbers(k
     straight = start_run(tmp_path / "straight", config)
     improve(config, straight, WillingSidesWorld)
     killed = tmp_path / "killed"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    # A sum over two threads is rounded otherwise than over one.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | threads | {"PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", KILLED, str(killed), kind, str(first)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
