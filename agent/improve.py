@@ -148,7 +148,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(acting), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
-        finish = partial(_finish, config, run, learner, processor, selection, log)
+        finish = _Keeper(config, run, learner, processor, selection, log).finish
         bars = stack.enter_context(progress_bars())
         done, progress = _progress_of(run) or (0, finish({}, 0, Progress()))
         bar = bars.add_task("iterations", total=config.iterations, completed=done)
@@ -166,30 +166,32 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
             bars.update(bar, completed=done, description=f"iterations, {won}")
 
 
-def _finish(
-    config: ImproveConfig,
-    run: RunFolder,
-    learner: Learner[VLA],
-    processor: Processor,
-    selection: Selection,
-    log: SummaryWriter,
-    metrics: dict[str, float],
-    done: int,
-    progress: Progress,
-) -> Progress:
-    """Evaluate if it is time, log, and save the checkpoint."""
-    if done % config.evaluate_every == 0 or done == config.iterations:
-        progress, rates = selection.judge(learner, processor, done, progress)
-        metrics = metrics | rates
-    for name, value in metrics.items():
-        log.add_scalar(name, value, done)
-    log.flush()
-    notes = {_PROGRESS_FILE: json.dumps(asdict(progress))}
-    save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning, notes)
-    for old in run.checkpoints.glob("*"):
-        if old.name.isdecimal() and 0 < int(old.name) < done:
-            shutil.rmtree(old)
-    return progress
+@dataclass(frozen=True)
+class _Keeper:
+    """What becomes of an iteration that is done."""
+
+    config: ImproveConfig
+    run: RunFolder
+    learner: Learner[VLA]
+    processor: Processor
+    selection: Selection
+    log: SummaryWriter
+
+    def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
+        """Evaluate if it is time, log, and save the checkpoint."""
+        config = self.config
+        if done % config.evaluate_every == 0 or done == config.iterations:
+            progress, rates = self.selection.judge(self.learner, self.processor, done, progress)
+            metrics = metrics | rates
+        for name, value in metrics.items():
+            self.log.add_scalar(name, value, done)
+        self.log.flush()
+        notes = {_PROGRESS_FILE: json.dumps(asdict(progress))}
+        save_checkpoint(self.run.checkpoint(done), self.learner, self.processor, config.fine_tuning, notes)
+        for old in self.run.checkpoints.glob("*"):
+            if old.name.isdecimal() and 0 < int(old.name) < done:
+                shutil.rmtree(old)
+        return progress
 
 
 def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], VLA, Processor]:

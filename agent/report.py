@@ -66,7 +66,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
         **_films(folder.root, info),
         "usage": _usage(info),
-        "weights": {key: value for key, value in config.items() if key.endswith("_weight")},
+        "weights": {key: value for key, value in config.items() if "sft." in key and key.endswith("_weight")},
         "sessions": sessions,
         "phases": record["phases"],
         "config": config,

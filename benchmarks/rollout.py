@@ -67,7 +67,7 @@ class Options:
 
     num_worlds: int = 32
     """In each process of ours and of the bare loop."""
-    rounds: int = 4
+    rounds: int = 8
     """Episodes of every world, per measurement of ours."""
     bare_steps: int = 120
     """Control steps of every world, per measurement of the bare loop."""
