@@ -33,12 +33,10 @@ from agent.run_folder import machine, policy_folder
 from agent.serve import openpi, wire
 from benchmarks.clients import served
 from benchmarks.document import finish, head
-from benchmarks.model import processor_of
+from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import CameraSpec, Observation
 from vla_model.checkpoint import save_policy
-from vla_model.config import SIZES
-from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 
 SENTENCES = ("lift the red cube", "press the button", "push the blue ball to the green zone", "open the drawer")
@@ -70,7 +68,7 @@ def save_untrained(folder: Path) -> None:
     torch.manual_seed(0)
     cameras = tuple(CameraSpec(name=name, height=96, width=96) for name in ("front", "wrist"))
     world_spec = dataclasses.replace(make_world("tabletop").world_spec, cameras=cameras)
-    save_policy(folder, VLA(SIZES["nano"](world_spec)).eval(), processor_of(world_spec))
+    save_policy(folder, *untrained(world_spec))
 
 
 def observations(policy: VLAPolicy) -> list[Observation]:
