@@ -53,3 +53,10 @@ def steps_to_execute(policy: str, asked: int | None) -> int | None:
     """Of each chunk: as asked, else as the run does, else None."""
     recorded = recorded_config(policy)
     return asked or (recorded["evaluation"]["execute_steps"] if recorded else None)
+
+
+def spare_a_core() -> None:
+    """Compute with one thread fewer: what waits for the policy in this process needs a core of its own."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))

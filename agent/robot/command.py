@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from agent.names import check_name
-from agent.options import load_policy, parse_with
+from agent.options import load_policy, parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
@@ -49,7 +48,7 @@ def drive(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Drive, "drive", args, drive=DriveConfig())
 
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is the control loop's
+    spare_a_core()
     policy = load_policy(options.policy)
     with ExitStack() as stack:
         if options.robot == "sim":

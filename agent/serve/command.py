@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.options import load_policy, parse_with, steps_to_execute
+from agent.options import load_policy, parse_with, spare_a_core, steps_to_execute
 from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
 
 
@@ -27,6 +27,7 @@ def serve(args: list[str]) -> None:
     options = parse_with(Serve, "serve", args, server=ServerConfig())
     check(options.server)
 
+    spare_a_core()
     policy = load_policy(options.policy).to("auto")
     execute_steps = steps_to_execute(options.policy, options.execute_steps) or policy.model.config.chunk_length
     server = PolicyServer(policy, options.server, execute_steps)
