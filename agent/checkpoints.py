@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from agent.run_folder import PRETRAINED
 from vla_model.adapters import save_adapter
 from vla_model.checkpoint import save_policy
 from vla_model.finetune import FineTuning, merged_state_dict
+from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -34,15 +34,13 @@ def save_checkpoint(
     """
     if folder.exists():
         return
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    save_policy(part / PRETRAINED, learner.average, processor)
-    if fine_tuning.mode != "full":
-        save_adapter(part / "adapter", learner.average, fine_tuning)
-    learner.save(part)
-    for name, text in (files or {}).items():
-        (part / name).write_text(text)
-    part.rename(folder)
+    with fresh_folder(folder) as fresh:
+        save_policy(fresh / PRETRAINED, learner.average, processor)
+        if fine_tuning.mode != "full":
+            save_adapter(fresh / "adapter", learner.average, fine_tuning)
+        learner.save(fresh)
+        for name, text in (files or {}).items():
+            (fresh / name).write_text(text)
 
 
 def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from vla_model.checkpoint import load_policy
 from vla_model.finetune import FineTuning, frozen_state_dict, lora_config, prepare, trained_state_dict
+from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -48,24 +48,20 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
         raise ValueError("full fine-tuning leaves no weights alone: save the policy with save_policy")
     if folder.exists():
         raise ValueError(f"{folder} exists; it is left as it is")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)  # of a save that was killed
-    fresh.mkdir()
     content = {
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "value_head": model.config.value_head,
         "base": weights_hash(frozen_state_dict(model, fine_tuning)),
     }
-    (fresh / FINE_TUNING_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    save_file(_contiguous(trained_state_dict(model, fine_tuning)), fresh / HEADS_FILE)
-    if fine_tuning.mode == "lora":
-        import peft
+    with fresh_folder(folder) as fresh:
+        (fresh / FINE_TUNING_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        save_file(_contiguous(trained_state_dict(model, fine_tuning)), fresh / HEADS_FILE)
+        if fine_tuning.mode == "lora":
+            import peft
 
-        weights = peft.get_peft_model_state_dict(model.backbone.decoder)
-        save_file(_contiguous({_PEFT_PREFIX + name: w for name, w in weights.items()}), fresh / LORA_FILE)
-        lora_config(fine_tuning).save_pretrained(fresh)
-    fresh.rename(folder)
+            weights = peft.get_peft_model_state_dict(model.backbone.decoder)
+            save_file(_contiguous({_PEFT_PREFIX + name: w for name, w in weights.items()}), fresh / LORA_FILE)
+            lora_config(fine_tuning).save_pretrained(fresh)
 
 
 def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:

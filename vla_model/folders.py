@@ -1,0 +1,21 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def fresh_folder(folder: Path) -> Generator[Path]:
+    """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end.
+
+    What a process that was killed left of it is removed by the next one.
+    """
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    fresh.rename(folder)
