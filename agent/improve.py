@@ -48,7 +48,6 @@ from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
 from envs.make import make_world
-from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.weights import staleness
@@ -143,8 +142,11 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
     with ExitStack() as stack:
         stack.enter_context(closing(learner))
         log = stack.enter_context(SummaryWriter(run.tensorboard))
-        crew = partial(_crew, stack, config, make_worlds)
-        actors = crew(config.practice.num_worlds, method.actor(copy.deepcopy(acting)))
+
+        def crew(num_worlds: int, make_policy: Callable[[World], Policy]) -> Workers:
+            return stack.enter_context(Workers(partial(make_worlds, num_worlds), make_policy, config.rollout))
+
+        actors = crew(config.practice.num_worlds, method.actor(acting))
         judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(acting), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
@@ -155,7 +157,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
             began_s = time.perf_counter()
             actors.publish(done, acting_weights(learner))
-            asked = partial(_specs, config, world.suite, tasks, done)
+            asked = partial(practice_specs, config.practice, world.suite, tasks, done)
             episodes = sorted(method.collect(actors.collect, asked, done), key=lambda t: t.spec)
             collected_s = time.perf_counter()
             metrics = method.learn(learner, episodes, done) | _summary(episodes, done)
@@ -230,16 +232,6 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
     )
 
 
-def _crew(
-    stack: ExitStack,
-    config: ImproveConfig,
-    make_worlds: Callable[[int], World],
-    num_worlds: int,
-    make_policy: Callable[[World], Policy],
-) -> Workers:
-    return stack.enter_context(Workers(partial(make_worlds, num_worlds), make_policy, config.rollout))
-
-
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
     policy = VLAPolicy(model, processor)
     return lambda _: policy.to("auto")
@@ -247,12 +239,6 @@ def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
 
 def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
     return [check_name("task", task, world.tasks) for task in config.practice.tasks] or world.tasks
-
-
-def _specs(
-    config: ImproveConfig, suite: str, tasks: Sequence[str], iteration: int, round_: int, repeats: int
-) -> list[EpisodeSpec]:
-    return practice_specs(config.practice, suite, tasks, iteration, round_, repeats=repeats)
 
 
 def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:

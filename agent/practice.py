@@ -39,7 +39,7 @@ class PracticeConfig:
 
 
 def practice_specs(
-    config: PracticeConfig, suite: str, tasks: Sequence[str], iteration: int, round_: int = 0, *, repeats: int = 1
+    config: PracticeConfig, suite: str, tasks: Sequence[str], iteration: int, round_: int = 0, repeats: int = 1
 ) -> list[EpisodeSpec]:
     """First states of one round of an iteration, tasks taking turns.
 

@@ -97,12 +97,13 @@ def rft_tabletop() -> ImproveConfig:
 
 def dagger_tabletop() -> ImproveConfig:
     """The policy of --init made better on the demo's six tasks by the scripted expert's labels where it gets to."""
+    rft = rft_tabletop()
     return replace(
-        rft_tabletop(),
+        rft,
         algorithm=DaggerConfig(),
-        practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=32),
+        practice=replace(rft.practice, episodes_per_task=32),
         iterations=15,
-        learner=LearnerConfig(batch_size=128, num_updates=4500, learning_rate=5.0e-4, warmup_updates=100),
+        learner=replace(rft.learner, num_updates=4500),
     )
 
 
