@@ -1,7 +1,8 @@
 """What rft and dagger do in an iteration: gather episodes, add those worth it to a dataset, and clone all of it.
 
     collect    episodes of the acting policy (agent/rft.py, agent/dagger.py), every frame recorded
-    credit     rft keeps successes, dagger everything; kept episodes go into the run's dataset, once each
+    credit     rft imitates successes and looks at the rest, dagger imitates everything; episodes go into the run's
+               dataset, once each
     update     behaviour cloning (agent/sft.py) on demonstrations and the run's dataset, every row as likely
 
 The dataset is on the disk before the first update, so an iteration that is done again after a crash learns from the
@@ -20,7 +21,7 @@ from agent.dagger import DaggerConfig, Mixture
 from agent.learner import Learner
 from agent.offending import kept_if_not_finite
 from agent.practice import Run, Specs
-from agent.rft import RFTConfig, is_kept
+from agent.rft import RFTConfig
 from agent.run_folder import RunFolder
 from agent.sft import SFTEncoder, sft_loss
 from envs.world import World
@@ -90,7 +91,8 @@ class Cloning:
         """See agent/improve.py; returns the means over the updates."""
         del iteration
         num_episodes = self._store(trajectories)
-        data = TrainingData([self._demonstrations, *([self._run.dataset] if num_episodes else [])])
+        roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
+        data = TrainingData(roots, failed="imitated" if isinstance(self._config, DaggerConfig) else "seen")
         encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []
@@ -105,11 +107,11 @@ class Cloning:
 
     def _store(self, trajectories: list[Trajectory]) -> int:
         """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""
-        spec = self._processor.world_spec
+        config, spec = self._config, self._processor.world_spec
+        failures_too = isinstance(config, DaggerConfig) or config.see_failures
         with DatasetWriter(self._run.dataset, spec, robot_type=self._suite) as writer:
             known = writer.finished_ids()
             for trajectory in trajectories:
-                worth_it = isinstance(self._config, DaggerConfig) or is_kept(trajectory)
-                if worth_it and trajectory.spec.id not in known:
+                if (trajectory.success or failures_too) and trajectory.spec.id not in known:
                     writer.append(trajectory)
             return len(writer.finished_ids())

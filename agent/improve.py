@@ -218,7 +218,9 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
 def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: World) -> Method:
     algorithm, execute_steps = config.algorithm, config.evaluation.execute_steps
     if isinstance(algorithm, PPOConfig | GRPOConfig):
-        return PolicyGradient(algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run)
+        return PolicyGradient(
+            algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
+        )
     if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
         raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
     return Cloning(

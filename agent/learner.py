@@ -66,9 +66,15 @@ def check_shares(config: LearnerConfig) -> None:
 class Learner(Generic[M]):
     """Weights, their moving average, and the optimiser's state."""
 
-    def __init__(self, model: M, config: LearnerConfig) -> None:
+    def __init__(self, model: M, config: LearnerConfig, average: M | None = None) -> None:
+        """
+        Args:
+            model: what learns.
+            config: how.
+            average: the moving average of another learner of the same model; a new one where None.
+        """
         self.model = model
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
         self.config = config
         self.num_updates_done = 0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -3,6 +3,7 @@
     collect    episodes of the policy that draws its actions, in float32 like the pass that learns (agent/decisions.py)
     credit     advantages of all actions of the rollout (agent/ppo.py, agent/grpo.py)
     update     `epochs` passes in minibatches of equal size, until the policy has moved by `max_kl`
+    perceive   in the first iterations, if so asked, an auxiliary phase (agent/perception.py)
 
 The order of the minibatches is drawn from (seed, iteration, epoch).
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ from agent.gradients import Loss
 from agent.grpo import GRPOConfig, collect_groups, grpo_credit, grpo_loss
 from agent.learner import Learner
 from agent.offending import kept_if_not_finite
+from agent.perception import Perception
 from agent.ppo import PPOConfig, ppo_credit, ppo_loss
 from agent.practice import Run, Specs
 from agent.run_folder import PRETRAINED, RunFolder
@@ -90,6 +93,7 @@ class PolicyGradient:
         seed: int,
         execute_steps: int | None,
         run: RunFolder,
+        init: str,
     ) -> None:
         """
         Args:
@@ -98,12 +102,19 @@ class PolicyGradient:
             seed: of the drawn actions and of the minibatches.
             execute_steps: actions executed of each chunk.
             run: whose checkpoint 0 is the policy that an anchor holds to.
+            init: the policy that the run began with.
         """
         self._algorithm: _Algorithm = _PPO(config) if isinstance(config, PPOConfig) else _GRPO(config)
         self._processor = processor
         self._seed = seed
         self._execute_steps = execute_steps
         self._run = run
+        self._perception = self._algorithm.surrogate.perception
+        self._eyes = (
+            Perception(self._perception, processor, RunFolder(Path(init)).dataset, seed=seed)
+            if self._perception.iterations
+            else None
+        )
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         policy = VLAPolicy(model, self._processor, sample=True, seed=self._seed, dtype="float32")
@@ -132,6 +143,8 @@ class PolicyGradient:
             if np.mean([metrics["policy/kl"] for metrics in told[begun:]]) > surrogate.max_kl:
                 break
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
+        if self._eyes is not None and iteration < self._perception.iterations:
+            means |= self._eyes.learn(learner, trajectories, iteration)
         return (
             credited.metrics
             | means

@@ -125,4 +125,5 @@ def ppo_loss(
     errors = torch.maximum((value - batch.target).square(), (clipped - batch.target).square())
     value_loss = executed_mean(batch)(errors) / 2
     metrics["loss/value"] = value_loss.detach()
-    return config.value_weight * value_loss + (0.0 if only_value else 1.0) * policy, metrics
+    # Without the policy's term nothing is differentiated but the value head, whose input is detached.
+    return config.value_weight * value_loss + (0.0 if only_value else policy), metrics

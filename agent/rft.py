@@ -6,6 +6,8 @@ Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
     actions    are drawn from the policy, so that it tries what it would not do by its mode; what is cloned is what was
                executed. The L1 of the action loss takes the median of what is noisy.
     mix        demonstrations stay in: alone, a policy's successes are the first states it could do already
+    failures   show where things are: their frames teach the auxiliary heads (agent/sft.py), their actions nothing.
+               A policy of few demonstrations fails by not seeing, in states that its successes do not hold
 
 Left out: weights by return (advantage-weighted regression), as with success alone every kept episode weighs the same;
 dropping old successes, as they are successes still.
@@ -16,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.sft import SFTConfig
-from rollout.types import Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,6 @@ class RFTConfig:
     """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
     updates: int = 300
     """In an iteration."""
+    see_failures: bool = True
+    """Whether failed episodes teach the auxiliary heads."""
     sft: SFTConfig = field(default_factory=SFTConfig)
-
-
-def is_kept(trajectory: Trajectory) -> bool:
-    """Whether an episode is learned from."""
-    return trajectory.success

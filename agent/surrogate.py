@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from agent.decisions import Decisions
+from agent.perception import PerceptionConfig
 from vla_model.model import VLA, VLAOutput
 
 _DEAD_SHARE = 0.01
@@ -49,6 +50,8 @@ class SurrogateConfig:
     """w_ent"""
     anchor_weight: float = 0.0
     """w_anchor"""
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    """The phase after the passes."""
 
 
 def predict(model: VLA, batch: Decisions) -> VLAOutput:

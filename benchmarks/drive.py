@@ -5,7 +5,8 @@
 
 Jitter is measured in real time on the simulated arm, which moves, renders and is recorded at `rate_hz` instead of its
 own rate. Success is measured in simulated time (agent/robot/simulated.py) on
-held-out episodes, the same ones for every latency and for `llamarm eval`; an answer is late by so many control periods.
+held-out episodes, the same ones for every latency and, with the first seed as it is, for `llamarm eval`; an answer is
+late by so many control periods.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from agent.evaluate import Proportion, evaluation_specs
+from agent.evaluate import FIRST_EVALUATION_SEED, Proportion, evaluation_specs
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
@@ -49,6 +50,8 @@ class Options:
     """A run whose success is measured; without it, only jitter is."""
     episodes: int = 20
     """Per task."""
+    first_seed: int = FIRST_EVALUATION_SEED
+    """Of the episodes."""
     latencies: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
     """In control periods."""
     drive: DriveConfig = field(default_factory=DriveConfig)
@@ -103,7 +106,7 @@ def success(options: Options, run: Path) -> Iterator[str]:
     """Table of success by latency, after that of the evaluation on the same episodes."""
     tasks = RunFolder(run).record["config"]["demonstrations"]["tasks"]
     policy = VLAPolicy.from_pretrained(policy_folder(run))
-    specs = evaluation_specs("tabletop", tasks, options.episodes)
+    specs = evaluation_specs("tabletop", tasks, options.episodes, first_seed=options.first_seed)
     yield "| an answer is late by | success | 95 % interval | periods | held | change of speed, mean | 99 % |"
     yield "|---|---|---|---|---|---|---|"
     with closing(make_world("tabletop")) as world:

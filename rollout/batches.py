@@ -5,7 +5,8 @@ once per epoch, each epoch in an order of its own. So a run resumed at step s se
 
 Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
 imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
-(Teaching the repeated action would teach a policy of relative motions to push on after it is done.)
+(Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there in an
+episode that failed, if so asked: its frames still teach where things are.
 
 Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels.
 """
@@ -47,7 +48,7 @@ class Batch:
     action: NDArray[np.float32]
     """What to imitate, [B, K, A] in [-1, 1]."""
     mask: NDArray[np.bool_]
-    """False where the episode had ended, [B, K]; always True in the first column."""
+    """False where the episode had ended or is not to be imitated, [B, K]."""
     localization: NDArray[np.float32]
     """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
     episode: NDArray[np.int64]
@@ -61,7 +62,7 @@ class TrainingData:
         self,
         roots: Sequence[str | Path],
         *,
-        only_successful: bool = False,
+        failed: Literal["imitated", "seen", "left out"] = "imitated",
         held_out_share: float = 0.0,
         split: Literal["train", "held_out"] = "train",
     ) -> None:
@@ -69,7 +70,8 @@ class TrainingData:
 
         Args:
             roots: folders of datasets.
-            only_successful: leave out episodes that failed.
+            failed: what becomes of episodes that failed; those "seen" have masks of False alone. Episodes of a
+                dataset that doesn't say are imitated, and cannot be left out.
             held_out_share: the share of episodes, decided by their spec's id, that split "train" leaves out.
             split: "held_out" selects just those episodes.
 
@@ -94,7 +96,8 @@ class TrainingData:
             for row in dataset.episodes:
                 name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
                 held_out = _share_of(name) < held_out_share
-                if held_out == (split == "held_out") and (not only_successful or _succeeded(row, dataset.root)):
+                kept = failed != "left out" or _succeeded(row, dataset.root)
+                if kept and held_out == (split == "held_out"):
                     chosen.append((number, name, start, row))
                 start += row["length"]
         if not chosen:
@@ -108,6 +111,7 @@ class TrainingData:
             spans.append((number, start, start + row["length"], ids.setdefault(row["tasks"][0], len(ids))))
         self.instructions = list(ids)
         self._dataset, self._start, self._end, self._instruction = np.array(spans, np.int64).T
+        self._imitated = np.array([failed == "imitated" or row.get("success", True) for *_, row in chosen])
         lengths = self._end - self._start
         self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]
         before = np.cumsum(lengths) - lengths
@@ -163,7 +167,7 @@ class TrainingData:
             state=take("state", row),
             instruction_id=self._instruction[episode],
             action=take("action", ahead),
-            mask=steps < end,
+            mask=(steps < end) & self._imitated[episode][:, None],
             localization=take("localization", row),
             episode=episode,
         )
@@ -279,5 +283,5 @@ def _share_of(spec_id: str) -> float:
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:
     if "success" not in row:
-        raise ValueError(f"{root} doesn't say which of its episodes succeeded; only_successful needs that")
+        raise ValueError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
     return row["success"]

@@ -61,6 +61,15 @@ def test_a_batch_holds_the_recorded_rows_and_masks_what_lies_beyond_the_end(tmp_
     assert len(seen) == data.num_rows
 
 
+def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(6))
+    data = TrainingData([tmp_path / "a"], failed="seen")
+    batch = data.gather(np.arange(data.num_rows), 2)
+    won = np.array([succeeds(data.episodes[e]["seed"]) for e in batch.episode])
+    assert 0 < won.sum() < data.num_rows == TrainingData([tmp_path / "a"]).num_rows
+    np.testing.assert_array_equal(batch.mask[:, 0], won)
+
+
 def test_labels_are_taught_and_not_what_was_executed(tmp_path: Path) -> None:
     world = FakeWorld(1)
     policy = ExpertPolicy(world, noise_std=0.5, noise_share=1.0)
@@ -101,9 +110,9 @@ def test_every_row_comes_once_per_epoch_in_a_new_order(tmp_path: Path) -> None:
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
 
 
-def test_only_successful_and_held_out_select_whole_episodes(tmp_path: Path) -> None:
+def test_failures_left_out_and_held_out_select_whole_episodes(tmp_path: Path) -> None:
     write(tmp_path / "a", range(30))
-    successes = TrainingData([tmp_path / "a"], only_successful=True)
+    successes = TrainingData([tmp_path / "a"], failed="left out")
     assert {row["seed"] for row in successes.episodes} == {s for s in range(30) if succeeds(s)}
     train = TrainingData([tmp_path / "a"], held_out_share=0.25)
     held = TrainingData([tmp_path / "a"], held_out_share=0.25, split="held_out")
@@ -182,7 +191,7 @@ def test_datasets_of_different_kinds_or_without_rows_are_refused(tmp_path: Path)
         TrainingData([tmp_path / "a", tmp_path / "b"])
     write(tmp_path / "c", range(0, 3, 3))
     with pytest.raises(ValueError, match=r"no episode of .* was selected"):
-        TrainingData([tmp_path / "c"], only_successful=True)
+        TrainingData([tmp_path / "c"], failed="left out")
 
 
 def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on() -> None:

@@ -1,0 +1,138 @@
+"""The perception phase: what the rewards of a few hundred episodes cannot teach a policy in time, seeing.
+
+A policy of few demonstrations fails above all by not telling where things are, and a binary outcome per episode says
+little about that. Its own episodes are full of frames, and in simulation each of them has labels. So, as in phasic
+policy gradients (Cobbe et al. 2021, section 2: an auxiliary phase between policy phases, with an optimiser of its own),
+an iteration may end with `updates` of
+
+    L = L_sft(demonstrations) + w_loc L_loc(own frames) + w_point L_point(own frames)           agent/sft.py
+
+Nothing that the policy did is imitated. The demonstrations keep what is made of keypoints where it was while the
+keypoints improve; the paper holds the whole policy by a KL term, which here would hold it to what it did unseeing.
+
+The labels are privileged, as in cloning; `iterations = 0` does without. The optimiser begins anew in each phase, so an
+iteration that is done again after a crash is the same.
+
+Shape letters: D decisions of a rollout, K chunk length, A action dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.learner import Learner, LearnerConfig
+from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from rollout.batches import Batch, TrainingData
+from rollout.types import Trajectory
+from vla_model.model import VLA
+from vla_model.processor import Processor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptionConfig:
+    """Settings of the phase."""
+
+    iterations: int = 0
+    """The first so many of a run end with it."""
+    demonstrations: str = ""
+    """Folder of a dataset; if not given, that of the run that init names."""
+    updates: int = 100
+    batch_size: int = 128
+    """Half of it own frames."""
+    learning_rate: float = 5.0e-4
+    sft: SFTConfig = field(default_factory=SFTConfig)
+
+
+class Perception:
+    """The phase, for the iterations that have it."""
+
+    def __init__(self, config: PerceptionConfig, processor: Processor, demonstrations: Path, *, seed: int) -> None:
+        """
+        Args:
+            config: of the phase.
+            processor: of the model.
+            demonstrations: where the config names none.
+            seed: of batches and augmentation.
+
+        Raises:
+            ValueError: there are no demonstrations.
+        """
+        self._config = config
+        self._processor = processor
+        self._seed = seed
+        self._data = TrainingData([config.demonstrations or demonstrations])
+
+    def learn(self, learner: Learner[VLA], trajectories: Sequence[Trajectory], iteration: int) -> dict[str, float]:
+        """Returns the means over the updates of "perception/..."."""
+        config, seed = self._config, self._seed + iteration
+        instructions = [*self._data.instructions, *(t.instruction for t in trajectories)]
+        seen = _decisions(trajectories, len(self._data.instructions), learner.model.config.chunk_length)
+        encode = SFTEncoder(self._processor, instructions, learner.model.config, seed=seed)
+        loss = partial(sft_loss, config=config.sft)
+        half, told = config.batch_size // 2, list[dict[str, float]]()
+        order = np.random.default_rng([seed, iteration])
+        with (
+            closing(_learner(config, learner)) as own,
+            self._data.batches(
+                half, learner.model.config.chunk_length, seed=self._seed, start_step=iteration * config.updates
+            ) as demonstrated,
+        ):
+            for update in range(config.updates):
+                rows = order.integers(len(seen.episode), size=half)
+                batch = encode(_joined(next(demonstrated), _rows(seen, rows)), update)
+                told.append(own.update(batch.to(learner.device), loss))
+        names = ("loss/action", "loss/localization", "loss/pointing")
+        return {name.replace("loss", "perception"): float(np.mean([m[name] for m in told])) for name in names}
+
+
+def _learner(config: PerceptionConfig, learner: Learner[VLA]) -> Learner[VLA]:
+    """Of the same weights, which it does not average."""
+    settings = LearnerConfig(
+        batch_size=config.batch_size,
+        num_updates=config.updates,
+        learning_rate=config.learning_rate,
+        warmup_updates=max(1, config.updates // 10),
+        ema_decay=0.0,
+        num_parts=learner.config.num_parts,
+    )
+    return Learner(learner.model, settings, learner.average)
+
+
+def _decisions(trajectories: Sequence[Trajectory], first_instruction: int, chunk_length: int) -> Batch:
+    """What was seen at every decision, with nothing to imitate: [D, ...]."""
+    at = [np.searchsorted(t.frame_step, t.decision_step) for t in trajectories]
+    counts = [len(t.decision_step) for t in trajectories]
+    episode = np.repeat(np.arange(len(trajectories)), counts)
+    return Batch(
+        frames={
+            camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
+            for camera in trajectories[0].frames
+        },
+        state=np.concatenate([t.state[t.decision_step] for t in trajectories]),
+        instruction_id=first_instruction + episode,
+        action=np.zeros((len(episode), chunk_length, trajectories[0].action.shape[1]), np.float32),
+        mask=np.zeros((len(episode), chunk_length), bool),
+        localization=np.concatenate([t.localization[t.decision_step] for t in trajectories]),
+        episode=episode,
+    )
+
+
+def _rows(batch: Batch, rows: NDArray[np.int64]) -> Batch:
+    columns = {name: getattr(batch, name)[rows] for name in _COLUMNS}
+    return Batch(frames={camera: frames[rows] for camera, frames in batch.frames.items()}, **columns)
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in _COLUMNS}
+    frames = {camera: np.concatenate([frames, second.frames[camera]]) for camera, frames in first.frames.items()}
+    return Batch(frames=frames, **columns)
+
+
+_COLUMNS = [column.name for column in fields(Batch) if column.name != "frames"]
