@@ -12,7 +12,8 @@ All contenders run the task `pick_place` with two cameras of 96 x 96 pixels and 
 
 gymnasium's interface executes one action at a time and renders after each, whatever a policy plans ahead; ours executes
 a chunk and renders at its end. Rates are control steps of all worlds per second of wall-clock. Contenders take turns,
-`repeats` times, so that all see the same machine; ratios are medians of the ratios within one turn.
+`repeats` times, so that all see the same machine; each is alone on it: started, warmed up, measured and closed. Ratios
+are medians of the ratios within one turn.
 
 Shape letters: N worlds, k actions of a chunk, A action dims.
 """
@@ -65,9 +66,9 @@ Rates = dict[str, list[float]]
 class Options:
     """What to measure."""
 
-    num_worlds: int = 32
+    num_worlds: int = 128
     """In each process of ours and of the bare loop."""
-    rounds: int = 8
+    rounds: int = 3
     """Episodes of every world, per measurement of ours."""
     bare_steps: int = 120
     """Control steps of every world, per measurement of the bare loop."""
@@ -154,24 +155,16 @@ def bare_rates(chunk: int, options: Options, processes: int) -> float:
             return sum(pool.map(partial(bare_rate, options=options, barrier=barrier), [chunk] * processes))
 
 
-class Ours:
-    """Workers that stay up between measurements, as they do between two iterations of a learner."""
-
-    def __init__(self, options: Options, num_workers: int, make_policy: Callable[[World], Any]) -> None:
-        self._workers = Workers(
-            partial(make_world, options.num_worlds), make_policy, WorkersConfig(workers=num_workers)
-        )
-        self._specs = episodes(options.rounds * options.num_worlds * num_workers)
-        self.rate()  # starts the processes, and makes their OpenGL contexts
-
-    def rate(self) -> float:
-        """Steps/s from the call to the last trajectory."""
+def our_rate(options: Options, num_workers: int, make_policy: Callable[[World], Any]) -> float:
+    """Steps/s of workers that are up, as they are between two iterations of a learner: to the last trajectory."""
+    config = WorkersConfig(workers=num_workers)
+    with Workers(partial(make_world, options.num_worlds), make_policy, config) as workers:
+        for _ in workers.collect(episodes(options.num_worlds * num_workers)):
+            pass
+        specs = episodes(options.rounds * options.num_worlds * num_workers)
         began_s = time.perf_counter()
-        steps = sum(trajectory.num_steps for trajectory in self._workers.collect(self._specs))
+        steps = sum(trajectory.num_steps for trajectory in workers.collect(specs))
         return steps / (time.perf_counter() - began_s)
-
-    def close(self) -> None:
-        self._workers.close()
 
 
 def start_and_restart_s() -> tuple[float, float]:
@@ -190,24 +183,22 @@ def start_and_restart_s() -> tuple[float, float]:
     raise RuntimeError("the killed worker has no successor")
 
 
-class Gym:
-    """One of gymnasium's vector environments over the single environment."""
-
-    def __init__(self, kind: type[SyncVectorEnv[Any, Any, Any] | AsyncVectorEnv[Any, Any, Any]], num_envs: int) -> None:
-        self._envs: VectorEnv[Any, Any, Any] = kind([partial(TabletopEnv, TASK, config=CONFIG)] * num_envs)
-        self._envs.action_space.seed(0)
-        self._envs.reset(seed=0)
-
-    def rate(self, num_steps: int) -> float:
-        """Steps/s of all environments together over about `num_steps` of them."""
-        rounds = num_steps // self._envs.num_envs
+def gym_rate(
+    kind: type[SyncVectorEnv[Any, Any, Any] | AsyncVectorEnv[Any, Any, Any]], num_envs: int, num_steps: int
+) -> float:
+    """Steps/s of one of gymnasium's vector environments over about that many steps of all its environments together."""
+    envs: VectorEnv[Any, Any, Any] = kind([partial(TabletopEnv, TASK, config=CONFIG)] * num_envs)
+    try:
+        envs.action_space.seed(0)
+        envs.reset(seed=0)
+        envs.step(envs.action_space.sample())
+        rounds = num_steps // num_envs
         began_s = time.perf_counter()
         for _ in range(rounds):
-            self._envs.step(self._envs.action_space.sample())
-        return rounds * self._envs.num_envs / (time.perf_counter() - began_s)
-
-    def close(self) -> None:
-        self._envs.close()
+            envs.step(envs.action_space.sample())
+        return rounds * num_envs / (time.perf_counter() - began_s)
+    finally:
+        envs.close()
 
 
 def inference_s(num_worlds: int) -> float:
@@ -244,39 +235,20 @@ def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
 def measure(options: Options) -> Rates:
     """Every contender, turn by turn."""
     contenders: dict[str, Callable[[], float]] = {}
-    closing = []
     for count in (1, 2):
         for chunk in (1, 8):
-            ours = Ours(options, count, partial(random_policy, chunk))
-            closing.append(ours)
-            contenders[f"bare loop, {count} processes, chunk {chunk}"] = partial(bare_rates, chunk, options, count)
-            contenders[f"ours, {count} processes, chunk {chunk}"] = ours.rate
-    ours = Ours(options, 1, nano_policy)
-    closing.append(ours)
-    contenders["ours, 1 processes, nano"] = ours.rate
-    for name, envs in gym_environments(options).items():
-        closing.append(envs)
-        contenders[name] = partial(envs.rate, 10 * options.gym_steps)
+            kind = f"{count} processes, chunk {chunk}"
+            contenders[f"bare loop, {kind}"] = partial(bare_rates, chunk, options, count)
+            contenders[f"ours, {kind}"] = partial(our_rate, options, count, partial(random_policy, chunk))
+    contenders["ours, 1 processes, nano"] = partial(our_rate, options, 1, nano_policy)
+    best = max(options.gym_envs, key=lambda num_envs: gym_rate(AsyncVectorEnv, num_envs, options.gym_steps))
+    contenders["SyncVectorEnv"] = partial(gym_rate, SyncVectorEnv, best, 10 * options.gym_steps)
+    contenders[f"AsyncVectorEnv, {best} processes"] = partial(gym_rate, AsyncVectorEnv, best, 10 * options.gym_steps)
     rates: Rates = {name: [] for name in contenders}
-    try:
-        for _ in track(range(options.repeats), "measuring"):
-            for name, rate in contenders.items():
-                rates[name].append(rate())
-    finally:
-        for contender in closing:
-            contender.close()
+    for _ in track(range(options.repeats), "measuring"):
+        for name, rate in contenders.items():
+            rates[name].append(rate())
     return rates
-
-
-def gym_environments(options: Options) -> dict[str, Gym]:
-    """gymnasium's two, the parallel one with the number of environments that serves it best."""
-    tried = {}
-    for num_envs in options.gym_envs:
-        envs = Gym(AsyncVectorEnv, num_envs)
-        tried[num_envs] = envs.rate(options.gym_steps)
-        envs.close()
-    best = max(tried, key=tried.__getitem__)
-    return {"SyncVectorEnv": Gym(SyncVectorEnv, best), f"AsyncVectorEnv, {best} processes": Gym(AsyncVectorEnv, best)}
 
 
 def ratios(rates: Rates, inference_share_s: float) -> list[tuple[str, float, str]]:
