@@ -7,7 +7,6 @@ one. Read only when complete: every part is opened before anything is built. Not
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from vla_model.config import VLAConfig
 from vla_model.finetune import merged_state_dict
+from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 
@@ -34,14 +34,15 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
         raise ValueError(f"{folder} exists and is not a saved policy; it is left as it is")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)  # of a save that was killed
-    fresh.mkdir()
-    model.config.save_pretrained(fresh)
-    save_file({name: tensor.contiguous() for name, tensor in merged_state_dict(model).items()}, fresh / WEIGHTS_FILE)
-    processor.save(fresh)
-    _move_into_place(fresh, folder)
+    weights = {name: tensor.contiguous() for name, tensor in merged_state_dict(model).items()}
+    with fresh_folder(folder) as fresh:
+        model.config.save_pretrained(fresh)
+        save_file(weights, fresh / WEIGHTS_FILE)
+        processor.save(fresh)
+        if folder.exists():  # A folder cannot replace a full one: the old one steps aside, to where load_policy looks.
+            shutil.rmtree(_previous(folder), ignore_errors=True)
+            folder.rename(_previous(folder))
+    shutil.rmtree(_previous(folder), ignore_errors=True)
 
 
 def load_policy(folder: str | Path, *, value_head: bool = False) -> tuple[VLA, Processor]:
@@ -88,18 +89,6 @@ def _check_parts(folder: Path) -> None:
             weights.keys()
     except SafetensorError as error:
         raise ValueError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
-
-
-def _move_into_place(fresh: Path, folder: Path) -> None:
-    """Rename. A folder cannot replace a full one, so an old one steps aside, to where `load_policy` finds it."""
-    for path in fresh.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    if folder.exists():
-        shutil.rmtree(_previous(folder), ignore_errors=True)
-        folder.rename(_previous(folder))
-    fresh.rename(folder)
-    shutil.rmtree(_previous(folder), ignore_errors=True)
 
 
 def _previous(folder: Path) -> Path:

@@ -83,7 +83,7 @@ class LaplaceActions:
     """
 
     has_log_prob: ClassVar[bool] = True
-    log_scale_range: ClassVar[tuple[float, float]] = (-5.0, 2.0)
+    max_log_scale: ClassVar[float] = 2.0
 
     loc: Tensor
     """float32 [B, K, A]"""
@@ -91,11 +91,10 @@ class LaplaceActions:
     """float32 [B, K, A]"""
 
     @classmethod
-    def from_parameters(cls, parameters: Tensor, min_log_scale: float = -5.0) -> LaplaceActions:
+    def from_parameters(cls, parameters: Tensor, min_log_scale: float) -> LaplaceActions:
         """From [B, K, A * 2]."""
         loc, log_scale = parameters.float().unflatten(-1, (-1, 2)).unbind(-1)
-        low, high = cls.log_scale_range
-        return cls(loc=loc, log_scale=log_scale.clamp(max(low, min_log_scale), high))
+        return cls(loc=loc, log_scale=log_scale.clamp(min_log_scale, cls.max_log_scale))
 
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
         """L1 of loc, plus the negative log-likelihood of the scale with loc held fixed.

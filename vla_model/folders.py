@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from pathlib import Path
 
 @contextmanager
 def fresh_folder(folder: Path) -> Generator[Path]:
-    """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end.
+    """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end,
+    when all that is in it is on the disk.
 
     What a process that was killed left of it is removed by the next one.
     """
@@ -18,4 +20,8 @@ def fresh_folder(folder: Path) -> Generator[Path]:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     yield fresh
+    for path in fresh.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
     fresh.rename(folder)

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import observe, tiny_processor, tiny_vla
 
-import vla_model.checkpoint
 from vla_model.checkpoint import load_policy, save_policy
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -100,18 +99,18 @@ def test_saving_again_replaces_the_policy(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
 
-@pytest.mark.parametrize("stage", ["save_file", "_move_into_place", "first_rename"])
+@pytest.mark.parametrize("stage", ["save_file", "os.fsync", "Path.rename"])
 def test_a_save_that_is_killed_leaves_the_old_policy(folder: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while writing, between writing and renaming, and between the two renames."""
+    """Killed while writing, before all is on the disk, and between the two renames."""
 
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    if stage == "first_rename":
+    if stage == "Path.rename":
+        rename = Path.replace
         monkeypatch.setattr(Path, "rename", lambda self, to: die() if self.name == ".policy.new" else rename(self, to))
     else:
-        monkeypatch.setattr(vla_model.checkpoint, stage, die)
-    rename = Path.replace
+        monkeypatch.setattr(stage if "." in stage else f"vla_model.checkpoint.{stage}", die)
     model, queries = shifted_vla()
     with pytest.raises(KeyboardInterrupt):
         save_policy(folder, model, tiny_processor())

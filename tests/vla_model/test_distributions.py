@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -82,9 +83,8 @@ def test_actions_after_the_end_do_not_count() -> None:
 
 def test_scales_are_clamped() -> None:
     parameters = torch.tensor([[[0.0, -99.0, 0.0, 99.0]]])
-    assert LaplaceActions.from_parameters(parameters).log_scale.flatten().tolist() == list(
-        LaplaceActions.log_scale_range
-    )
+    scales = LaplaceActions.from_parameters(parameters, min_log_scale=-3.0).log_scale
+    assert scales.flatten().tolist() == [-3.0, LaplaceActions.max_log_scale]
 
 
 def some_tokens(logits: torch.Tensor | None = None) -> TokenActions:
@@ -153,10 +153,16 @@ def test_cloning_bins_is_the_cross_entropy_with_the_bin_of_the_action_also_beyon
     torch.testing.assert_close(first, torch.nn.functional.cross_entropy(logits.reshape(4, 256)[:2], bins[:2]))
 
 
-@pytest.mark.parametrize("make", [LaplaceActions.from_parameters, TokenActions.from_parameters])
-def test_the_mean_gradient_of_log_prob_over_draws_is_zero(make: Callable[[torch.Tensor], ActionDistribution]) -> None:
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(partial(LaplaceActions.from_parameters, min_log_scale=-5.0), 2), (TokenActions.from_parameters, 256)],
+    ids=["laplace", "tokens"],
+)
+def test_the_mean_gradient_of_log_prob_over_draws_is_zero(
+    make: Callable[[torch.Tensor], ActionDistribution], size: int
+) -> None:
     """E[grad log p] = 0 for every distribution: log_prob and sample are of one and the same."""
-    count, size = 20_000, 2 if make == LaplaceActions.from_parameters else 256
+    count = 20_000
     parameters = torch.randn(1, 1, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     actions = make(parameters.expand(count, 1, size))
     drawn = actions.sample(torch.Generator().manual_seed(1)).drawn
