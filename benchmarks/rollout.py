@@ -66,7 +66,7 @@ Rates = dict[str, list[float]]
 class Options:
     """What to measure."""
 
-    num_worlds: int = 128
+    num_worlds: int = 64
     """In each process of ours and of the bare loop."""
     rounds: int = 3
     """Episodes of every world, per measurement of ours."""
