@@ -52,6 +52,7 @@ def test_signals_are_seen_after_chunks_and_within_them() -> None:
     for world in worlds:
         world.reset_to([spec(3)], [0])
     still = np.zeros((1, GO_STEP + 1, 7), np.float32)
+    still[:, :, 6] = -1.0  # the fingers begin open
     frames = worlds[0].step_chunk(still, all_frames=True).all_frames
     assert frames is not None
     front = frames["front"][0].astype(int)

@@ -36,6 +36,9 @@ def write(root: Path, seeds: Iterable[int]) -> dict[int, Trajectory]:
 def assert_same(a: Batch, b: Batch) -> None:
     for field in dataclasses.fields(Batch):
         x, y = getattr(a, field.name), getattr(b, field.name)
+        if x is None or y is None:
+            assert x is y, field.name
+            continue
         for key in x if isinstance(x, dict) else [...]:
             np.testing.assert_array_equal(x[key], y[key], err_msg=field.name)
 
@@ -85,7 +88,7 @@ def test_rows_come_with_the_rows_before_them_of_the_same_episode(tmp_path: Path)
         for camera in t.frames:
             np.testing.assert_array_equal(batch.past_frames[camera][i], t.frames[camera][before])
     with data.batches(6, 2, seed=1, history=(2, 2), part=(1, 2)) as stream:
-        assert_same(next(stream), data.gather(data.rows_at(0, 6, seed=1)[1::2], 2, history=(2, 2)))
+        assert_same(next(stream), data.gather(data._by_dataset(data.rows_at(0, 6, seed=1))[1::2], 2, history=(2, 2)))
 
 
 def test_labels_are_taught_and_not_what_was_executed(tmp_path: Path) -> None:

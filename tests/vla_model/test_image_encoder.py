@@ -205,7 +205,7 @@ def test_learned_queries_know_where_a_cell_is() -> None:
     torch.manual_seed(0)
     resampler = Queries(16, 2)
     x = torch.zeros(3, 16, 4, 6)
-    x[0, :, 1, 1] = x[1, :, 1, 2] = x[2, :, 1, 1] = 1.0
+    x[0, :, 1, 1] = x[1, :, 1, 2] = x[2, :, 1, 1] = torch.randn(16)
     gathered = resampler(x)
     assert gathered.shape == (3, 2, 16)
     torch.testing.assert_close(gathered[0], gathered[2])
