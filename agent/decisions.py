@@ -8,7 +8,8 @@ The behaviour's log-probabilities are those the policy gave when it drew the act
 computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
 ratios of 1. Frames are not augmented, for the policy did not act on augmented ones.
 
-Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, n earlier observations.
+Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, n earlier observations,
+D decisions of several episodes, S state dims, H x W pixels.
 """
 
 from __future__ import annotations
@@ -157,18 +158,23 @@ def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: t
     inputs = processor.encode(_seen(trajectories))
     if not history[0]:
         return inputs
+    past_frames, past_state = processor.encode_past(*looked_back(trajectories, history))
+    return replace(inputs, past_frames=past_frames, past_state=past_state)
+
+
+def looked_back(
+    trajectories: Sequence[Trajectory], history: tuple[int, int]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
     steps = [
         t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
     ]  # [decisions, n] each
     at = [np.searchsorted(t.frame_step, step) for t, step in zip(trajectories, steps, strict=True)]
-    past_frames, past_state = processor.encode_past(
-        {
-            camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
-            for camera in trajectories[0].frames
-        },
-        np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)]),
-    )
-    return replace(inputs, past_frames=past_frames, past_state=past_state)
+    frames = {
+        camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
+        for camera in trajectories[0].frames
+    }
+    return frames, np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)])
 
 
 def _seen(trajectories: Sequence[Trajectory]) -> Observation:
