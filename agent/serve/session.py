@@ -17,6 +17,8 @@ from rollout.inference import InferenceServer
 from vla_model.processor import Processor
 
 _MAX_STEP = 1_000_000_000
+_CHARS_PER_TOKEN = 8
+"""A policy of long instructions takes more characters than a world's are long."""
 
 
 class Session:
@@ -102,10 +104,9 @@ class Session:
             names = ", ".join(self.world_spec.state.names[i] for i in bad)
             raise ValueError(f"the state has numbers that are not finite: {names}")
         (instruction,) = observation["instruction"]
-        if not 1 <= len(instruction) <= MAX_INSTRUCTION_CHARS:
-            raise ValueError(
-                f"the instruction has {len(instruction)} characters, expected 1 to {MAX_INSTRUCTION_CHARS}"
-            )
+        longest = max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self._processor.instruction_length)
+        if not 1 <= len(instruction) <= longest:
+            raise ValueError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
 
 
 def _float32(state: NDArray[Any]) -> NDArray[np.float32]:
