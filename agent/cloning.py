@@ -96,8 +96,10 @@ class Cloning:
         encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []
-        first, length = learner.num_updates_done, learner.model.config.chunk_length
-        with data.batches(learner.config.batch_size, length, seed=self._seed, start_step=first) as batches:
+        first, model = learner.num_updates_done, learner.model.config
+        with data.batches(
+            learner.config.batch_size, model.chunk_length, seed=self._seed, start_step=first, history=model.history
+        ) as batches:
             for _ in range(self._config.updates):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
                 with kept_if_not_finite(batch, self._run.root):

@@ -31,9 +31,7 @@ class BlackFrames:
 
     def act(self, observation: Observation) -> ActionChunk:
         black = {camera: frames * 0 for camera, frames in observation["frames"].items()}
-        return self._policy.act(
-            Observation(frames=black, state=observation["state"], instruction=observation["instruction"])
-        )
+        return self._policy.act(Observation(**(observation | {"frames": black})))
 
 
 class ShuffledInstructions:
@@ -69,7 +67,7 @@ class ShuffledInstructions:
 
     def act(self, observation: Observation) -> ActionChunk:
         told = tuple(self._told.get(n, text) for n, text in enumerate(observation["instruction"]))
-        return self._policy.act(Observation(frames=observation["frames"], state=observation["state"], instruction=told))
+        return self._policy.act(Observation(**(observation | {"instruction": told})))
 
 
 def _derangement(specs: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, EpisodeSpec]:

@@ -8,13 +8,14 @@ The behaviour's log-probabilities are those the policy gave when it drew the act
 computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
 ratios of 1. Frames are not augmented, for the policy did not act on augmented ones.
 
-Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode.
+Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, n earlier observations,
+D decisions of several episodes, S state dims, H x W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from envs.types import Observation
 from rollout.types import Trajectory
+from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
 from vla_model.processor import Processor
 
@@ -92,8 +94,13 @@ class Decisions:
 _PER_ACTION = ("drawn", "log_prob", "value", "advantage", "target", "weight", "anchor_log_prob")
 
 
-def decisions(credited: Credited, processor: Processor) -> Decisions:
+def decisions(credited: Credited, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:
     """All decisions of a rollout.
+
+    Args:
+        credited: the rollout.
+        processor: of the policy.
+        history: (n, stride) of its model.
 
     Raises:
         ValueError: the policy gave no log-probabilities.
@@ -102,7 +109,7 @@ def decisions(credited: Credited, processor: Processor) -> Decisions:
     k = max(int(_executed(t).max()) for t in trajectories)
     rows = [_per_action(t, credit) for t, credit in zip(trajectories, credited.credits, strict=True)]
     return Decisions(
-        inputs=processor.encode(_seen(trajectories)),
+        inputs=_inputs(trajectories, processor, history),
         **{
             name: torch.from_numpy(
                 np.concatenate([_by_decision(row[name], t, k) for row, t in zip(rows, trajectories, strict=True)])
@@ -144,6 +151,30 @@ def _by_decision(column: NDArray[np.float32], trajectory: Trajectory, k: int) ->
     rows = np.zeros((len(executed), k, *column.shape[1:]), np.float32)
     rows[decision, within] = column
     return rows
+
+
+def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: tuple[int, int]) -> ModelInputs:
+    """What the policy saw at all decisions, and what it looked back on: the observations of its own decisions."""
+    inputs = processor.encode(_seen(trajectories))
+    if not history[0]:
+        return inputs
+    past_frames, past_state = processor.encode_past(*looked_back(trajectories, history))
+    return replace(inputs, past_frames=past_frames, past_state=past_state)
+
+
+def looked_back(
+    trajectories: Sequence[Trajectory], history: tuple[int, int]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
+    steps = [
+        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
+    ]  # [decisions, n] each
+    at = [np.searchsorted(t.frame_step, step) for t, step in zip(trajectories, steps, strict=True)]
+    frames = {
+        camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
+        for camera in trajectories[0].frames
+    }
+    return frames, np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)])
 
 
 def _seen(trajectories: Sequence[Trajectory]) -> Observation:

@@ -35,7 +35,7 @@ from envs.make import make_world
 from rollout.batches import TrainingData
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
-from vla_model.create import check_model, create_policy
+from vla_model.create import ModelConfig, check_model, create_policy
 from vla_model.finetune import FineTuning, prepare
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
@@ -50,8 +50,8 @@ class RunConfig:
 
     seed: int = 0
     """Of the model's first weights, the batches and the augmentation."""
-    model: str = "nano"
-    """A size (nano), smol, or the path of pretrained weights: see vla_model/create.py."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Which one, and what differs from it: see vla_model/create.py."""
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
@@ -125,7 +125,8 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     first, began_s = learner.num_updates_done, time.perf_counter()
     size, length = config.learner.batch_size, model.config.chunk_length
     figures: dict[str, float] = {}
-    batches = data.batches(size, length, seed=config.seed, start_step=first, part=part)
+    history = model.config.history
+    batches = data.batches(size, length, seed=config.seed, start_step=first, part=part, history=history)
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)

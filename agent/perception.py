@@ -18,15 +18,17 @@ Shape letters: D decisions of a rollout, K chunk length, A action dims.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.decisions import looked_back
 from agent.learner import Learner, LearnerConfig
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from rollout.batches import Batch, TrainingData
@@ -73,15 +75,20 @@ class Perception:
         """Returns the means over the updates of "perception/..."."""
         config, seed = self._config, self._seed + iteration
         instructions = [*self._data.instructions, *(t.instruction for t in trajectories)]
-        seen = _decisions(trajectories, len(self._data.instructions), learner.model.config.chunk_length)
-        encode = SFTEncoder(self._processor, instructions, learner.model.config, seed=seed)
+        model = learner.model.config
+        seen = _decisions(trajectories, len(self._data.instructions), model.chunk_length, model.history)
+        encode = SFTEncoder(self._processor, instructions, model, seed=seed)
         loss = partial(sft_loss, config=config.sft)
         half, told = config.batch_size // 2, list[dict[str, float]]()
         order = np.random.default_rng([seed, iteration])
         with (
             closing(_learner(config, learner)) as own,
             self._data.batches(
-                half, learner.model.config.chunk_length, seed=self._seed, start_step=iteration * config.updates
+                half,
+                model.chunk_length,
+                seed=self._seed,
+                start_step=iteration * config.updates,
+                history=model.history,
             ) as demonstrated,
         ):
             for update in range(config.updates):
@@ -105,11 +112,14 @@ def _learner(config: PerceptionConfig, learner: Learner[VLA]) -> Learner[VLA]:
     return Learner(learner.model, settings, learner.average)
 
 
-def _decisions(trajectories: Sequence[Trajectory], first_instruction: int, chunk_length: int) -> Batch:
+def _decisions(
+    trajectories: Sequence[Trajectory], first_instruction: int, chunk_length: int, history: tuple[int, int]
+) -> Batch:
     """What was seen at every decision, with nothing to imitate: [D, ...]."""
     at = [np.searchsorted(t.frame_step, t.decision_step) for t in trajectories]
     counts = [len(t.decision_step) for t in trajectories]
     episode = np.repeat(np.arange(len(trajectories)), counts)
+    past_frames, past_state = looked_back(trajectories, history) if history[0] else (None, None)
     return Batch(
         frames={
             camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
@@ -121,18 +131,25 @@ def _decisions(trajectories: Sequence[Trajectory], first_instruction: int, chunk
         mask=np.zeros((len(episode), chunk_length), bool),
         localization=np.concatenate([t.localization[t.decision_step] for t in trajectories]),
         episode=episode,
+        past_frames=past_frames,
+        past_state=past_state,
     )
 
 
 def _rows(batch: Batch, rows: NDArray[np.int64]) -> Batch:
-    columns = {name: getattr(batch, name)[rows] for name in _COLUMNS}
-    return Batch(frames={camera: frames[rows] for camera, frames in batch.frames.items()}, **columns)
+    return _combined(lambda arrays: arrays[0][rows], batch)
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
-    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in _COLUMNS}
-    frames = {camera: np.concatenate([frames, second.frames[camera]]) for camera, frames in first.frames.items()}
-    return Batch(frames=frames, **columns)
+    return _combined(np.concatenate, first, second)
 
 
-_COLUMNS = [column.name for column in fields(Batch) if column.name != "frames"]
+def _combined(combine: Callable[[list[NDArray[Any]]], NDArray[Any]], *batches: Batch) -> Batch:
+    """The batch that `combine` makes of every array that they all have."""
+
+    def of(parts: list[Any]) -> Any:
+        if isinstance(parts[0], dict):
+            return {camera: combine([part[camera] for part in parts]) for camera in parts[0]}
+        return None if parts[0] is None else combine(parts)
+
+    return Batch(**{column.name: of([getattr(batch, column.name) for batch in batches]) for column in fields(Batch)})

@@ -129,7 +129,7 @@ class PolicyGradient:
         credited = self._algorithm.credit(trajectories)
         if not credited.trajectories:
             return credited.metrics
-        batch = decisions(credited, self._processor)
+        batch = decisions(credited, self._processor, learner.model.config.history)
         loss, surrogate = self._algorithm.loss(iteration), self._algorithm.surrogate
         if surrogate.anchor_weight:
             batch = replace(batch, anchor_log_prob=self._first_log_prob(batch, learner.config.batch_size))

@@ -20,6 +20,7 @@ from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig
 from agent.rft import RFTConfig
 from rollout.workers import WorkersConfig
+from vla_model.create import ModelConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
 
@@ -54,6 +55,19 @@ def sft_tiny() -> RunConfig:
         learner=LearnerConfig(batch_size=8, num_updates=4, warmup_updates=2),
         evaluation=EvaluationConfig(episodes_per_task=1, num_worlds=2),
         save_every=2,
+    )
+
+
+def sft_memory() -> RunConfig:
+    """A task that cannot be done without memory, by a policy that looks back on its first observation."""
+    demo = sft_demo()
+    return replace(
+        demo,
+        # A stride longer than the episode looks back on the first observation, whatever the step.
+        model=ModelConfig(history_length=1, history_stride=64),
+        demonstrations=replace(demo.demonstrations, world="tabletop_memory", tasks=(), episodes_per_task=300),
+        learner=replace(demo.learner, batch_size=64, num_updates=1000),
+        evaluation=replace(demo.evaluation, episodes_per_task=100),
     )
 
 
@@ -123,6 +137,7 @@ def _steady(learning_rate: float) -> LearnerConfig:
 RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "sft_demo": sft_demo,
     "sft_tabletop": sft_tabletop,
+    "sft_memory": sft_memory,
     "sft_few": sft_few,
     "sft_tiny": sft_tiny,
     "ppo_tabletop": ppo_tabletop,

@@ -115,12 +115,17 @@ class SFTEncoder:
         shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
         light = draw_light(self._config, len(rows) * count, generator)
         noise = draw_action_noise(self._config, len(rows) * count, generator)
+        past_frames, past_state = None, None
+        if batch.past_frames is not None and batch.past_state is not None:
+            past_frames, past_state = processor.encode_past(batch.past_frames, batch.past_state)
         return SFTBatch(
             inputs=ModelInputs(
                 frames=processor.encode_frames(batch.frames),
                 state=processor.encode_state(batch.state),
                 instruction_ids=self._ids[rows],
                 instruction_mask=self._mask[rows],
+                past_frames=past_frames,
+                past_state=past_state,
                 shift_px={name: shift[index::count] for name, shift in shifts.items()},
                 light=None if light is None else light[index::count],
                 action_noise=None if noise is None else noise[index::count],

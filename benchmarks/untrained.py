@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from envs.types import WorldSpec
-from vla_model.create import create_policy
+from vla_model.create import ModelConfig, create_policy
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -20,4 +20,4 @@ def untrained(world_spec: WorldSpec, model: str = "nano", dtype: torch.dtype = t
     }
     unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
     torch.manual_seed(0)
-    return create_policy(model, world_spec, unit, dtype=dtype)
+    return create_policy(ModelConfig(name=model), world_spec, unit, dtype)

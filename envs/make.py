@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from envs.sim import SimulatorMaker
 from envs.world import World
 
-WORLDS = ("tabletop",)
+WORLDS = ("tabletop", "tabletop_memory")
 Device = Literal["cpu", "warp", "cuda"]
 """MuJoCo on the CPU; MuJoCo Warp on the CPU, for tests; MuJoCo Warp on an NVIDIA GPU."""
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -26,7 +26,7 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
         raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
     from envs.tabletop.world import TabletopWorld
 
-    return TabletopWorld(num_worlds, make_simulator=_simulator_on(device))
+    return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)
 
 
 def _simulator_on(device: str) -> SimulatorMaker | None:

@@ -8,7 +8,7 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,11 +111,15 @@ class EpisodeSpec:
 
 
 class Observation(TypedDict):
-    """What a policy sees of N worlds: a plain dict, and an element of the world's gymnasium observation space."""
+    """What a policy sees of N worlds: a plain dict, and an element of the world's gymnasium observation space.
+
+    Policies that look back need the step too. Worlds leave it out; who runs the episodes knows it and adds it.
+    """
 
     frames: dict[str, Array]  # {camera: uint8 [N, H, W, 3]}, RGB
     state: Array  # float32 [N, S], units of WorldSpec.state
     instruction: tuple[str, ...]  # N sentences
+    step: NotRequired[NDArray[np.int64]]  # [N] control steps since the episode began
 
 
 @dataclass(frozen=True, kw_only=True)

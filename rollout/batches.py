@@ -8,7 +8,10 @@ imitate: there the chunk repeats the last action and `mask` is False, and a loss
 (Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there in an
 episode that failed, if so asked: its frames still teach where things are.
 
-Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels.
+For a model that looks back a row comes with the rows before it that the model would have seen (vla_model/history.py).
+
+Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels,
+n earlier observations.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from rollout.dataset_read import read_stats
 from rollout.dataset_schema import differences, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
 from rollout.frame_cache import FrameFile, open_cache
+from vla_model.history import past_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,10 @@ class Batch:
     """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
     episode: NDArray[np.int64]
     """Into TrainingData.episodes, [B]."""
+    past_frames: dict[str, NDArray[np.uint8]] | None = None
+    """{camera: [B, n, H, W, 3]}, oldest first, where a model looks back."""
+    past_state: NDArray[np.float32] | None = None
+    """[B, n, S], likewise."""
 
 
 class TrainingData:
@@ -149,8 +157,14 @@ class TrainingData:
             rows[here] = _order(self.num_rows, seed, int(e))[position[here]]
         return rows
 
-    def gather(self, rows: NDArray[np.int64], chunk_length: int) -> Batch:
-        """These rows as a batch; rows of one dataset stand together, otherwise in the given order."""
+    def gather(self, rows: NDArray[np.int64], chunk_length: int, history: tuple[int, int] = (0, 1)) -> Batch:
+        """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
+
+        Args:
+            rows: [B].
+            chunk_length: K.
+            history: (n, stride) of the model.
+        """
         rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
         bounds = np.searchsorted(self._dataset[episode], np.arange(len(self._datasets) + 1)).tolist()
@@ -158,18 +172,25 @@ class TrainingData:
         steps = row[:, None] + np.arange(chunk_length)  # [B, K]
         end = self._end[episode][:, None]
         ahead = np.minimum(steps, end - 1)
+        start = self._start[episode]
+        past = start[:, None] + past_steps(row - start, *history)  # [B, n]
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
 
+        def read(index: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+            return {c: _read([d.frames[c] for d in self._datasets], index, parts) for c in self._datasets[0].frames}
+
         return Batch(
-            frames={c: _read([d.frames[c] for d in self._datasets], row, parts) for c in self._datasets[0].frames},
+            frames=read(row),
             state=take("state", row),
             instruction_id=self._instruction[episode],
             action=take("action", ahead),
             mask=(steps < end) & self._imitated[episode][:, None],
             localization=take("localization", row),
             episode=episode,
+            past_frames=read(past) if history[0] else None,
+            past_state=take("state", past) if history[0] else None,
         )
 
     def batches(
@@ -181,16 +202,17 @@ class TrainingData:
         start_step: int = 0,
         prefetch: int = 4,
         part: tuple[int, int] = (0, 1),
+        history: tuple[int, int] = (0, 1),
     ) -> BatchStream:
         """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
 
-        With part = (index, count), rows index, index + count, ... of each of them.
+        With part = (index, count), rows index, index + count, ... of each of them. `history` is as `gather` takes it.
         """
         index, count = part
 
         def make(step: int) -> Batch:
             rows = self._by_dataset(self.rows_at(step, batch_size, seed))
-            return self.gather(rows[index::count], chunk_length)
+            return self.gather(rows[index::count], chunk_length, history)
 
         return BatchStream(make, start_step, prefetch)
 
@@ -264,10 +286,11 @@ def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Seque
 
 
 def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.uint8]:
-    """The rows[parts[i]] of files[i] for every i, joined, [B, H, W, 3]."""
-    frames = np.empty((len(rows), *files[0].shape[1:]), np.uint8)
+    """The rows[parts[i]] of files[i] for every i, joined, [B, ...] -> [B, ..., H, W, 3]."""
+    shape = files[0].shape[1:]
+    frames = np.empty((*rows.shape, *shape), np.uint8)
     for file, part in zip(files, parts, strict=True):
-        file.read(rows[part], frames[part])
+        file.read(rows[part].reshape(-1), frames[part].reshape(-1, *shape))
     return frames
 
 

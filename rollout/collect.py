@@ -71,7 +71,7 @@ def collect(
         if not episodes:
             return
         assert observation is not None
-        chunk = policy.act(observation)
+        chunk = policy.act(Observation(**(observation | {"step": _steps(episodes, world.num_envs)})))
         actions, labels = _executed_part(chunk, world, execute_steps)
         # The observation may live in buffers that the step overwrites, so it is recorded before.
         seen, known = _seen_on_host(observation), to_numpy(localization)
@@ -87,6 +87,14 @@ def collect(
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
+
+
+def _steps(episodes: dict[int, _Episode], num_worlds: int) -> NDArray[np.int64]:
+    """How far each world's episode is, [N]."""
+    steps = np.zeros(num_worlds, np.int64)
+    for n, episode in episodes.items():
+        steps[n] = episode.num_steps
+    return steps
 
 
 def _seen_on_host(observation: Observation) -> Observation:

@@ -222,21 +222,27 @@ class RemotePolicy:
 def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
     """Of these worlds, on the host: a GPU's arrays cannot be sent."""
     rows = list(worlds)
-    return Observation(
+    some = Observation(
         frames={camera: to_numpy(frames)[rows] for camera, frames in observation["frames"].items()},
         state=to_numpy(observation["state"])[rows],
         instruction=tuple(observation["instruction"][world] for world in rows),
     )
+    if "step" in observation:
+        some["step"] = observation["step"][rows]
+    return some
 
 
 def _joined(observations: Sequence[Observation]) -> Observation:
-    return Observation(
+    joined = Observation(
         frames={
             camera: np.concatenate([o["frames"][camera] for o in observations]) for camera in observations[0]["frames"]
         },
         state=np.concatenate([o["state"] for o in observations]),
         instruction=tuple(text for o in observations for text in o["instruction"]),
     )
+    if all("step" in o for o in observations):
+        joined["step"] = np.concatenate([o["step"] for o in observations])
+    return joined
 
 
 def _take(rows: slice, array: Array) -> Array:

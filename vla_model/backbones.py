@@ -1,7 +1,7 @@
 """The decoder: a LLaMA-family model of transformers, or Grok-1, fed with embeddings, in two parts.
 
-    [instruction tokens] | [image tokens, camera by camera][state token][action queries]
-         the prefix      |                        the rest
+    [instruction tokens] | [earlier observations][image tokens, camera by camera][state token][action queries]
+         the prefix      |                                       the rest
 
 Attention is causal, so nothing in the prefix depends on the rest: an instruction's keys and values are computed once
 per episode (`InstructionPrefix`) and every decision runs only the rest. Training takes the same two steps, with
@@ -85,8 +85,12 @@ class Backbone(nn.Module):
         """
         Args:
             decoder: of config.backbone's shape, with its weights; a random one where None.
+
+        Raises:
+            ValueError: the longest sequence has more tokens than the decoder has positions for.
         """
         super().__init__()
+        _check_length(config)
         self.rest_position = config.instruction_length
         self.decoder = decoder or AutoModel.from_config(config.backbone)
         self.decoder.set_attn_implementation(config.attention)
@@ -129,6 +133,22 @@ class Backbone(nn.Module):
             cache=DynamicCache(prefix.keys_values),
             use_cache=True,
         ).last_hidden_state.to(rest.dtype)
+
+
+def _check_length(config: VLAConfig) -> None:
+    """Rope scaling that depends on the length of what is read would turn prefix and rest by different frequencies, so
+    none may set in: "dynamic" does beyond the positions the config has, "longrope" beyond those before its extension.
+    """
+    rope = getattr(config.backbone, "rope_parameters", None) or {}
+    positions = getattr(config.backbone, "max_position_embeddings", config.num_tokens)
+    if rope.get("rope_type") == "longrope":
+        positions = min(positions, rope.get("original_max_position_embeddings", positions))
+    if config.num_tokens > positions:
+        raise ValueError(
+            f"a sequence takes up to {config.num_tokens} tokens (an instruction of {config.instruction_length}, "
+            f"{config.history_length + 1} observations, {config.chunk_length} action queries), but the decoder has "
+            f"{positions} positions"
+        )
 
 
 def _keys_values(layer: object) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,25 @@ class VLAConfig(PretrainedConfig):
     """K, actions per decision."""
     instruction_length: int = 24
     """I, tokens to which instructions are padded."""
+    history_length: int = 0
+    """n, earlier observations that a decision sees besides the present one (vla_model/history.py)."""
+    history_stride: int = 1
+    """Control steps from each of them to the next, and from the last to the present."""
 
+    vision: str = "conv"
+    """What sees: a name of `vision.TOWERS`."""
+    image_encoder: dict[str, Any] | PretrainedConfig | None = None
+    """Of vision "pretrained": the transformers vision model that all cameras share."""
+    image_size_px: list[int] = field(default_factory=lambda: [224, 224])
+    """Height and width to which frames are resized for it."""
+    image_mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    """Of red, green and blue in [0, 1]; an image encoder is given (x - mean) / std."""
+    image_std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    """See `image_mean`."""
+    vision_layers: int = 4
+    """Of vision "vit"."""
+    vision_patch_px: int = 8
+    """Of vision "vit": side of a patch."""
     vision_channels: int = 96
     """Channels of each camera's last feature map."""
     vision_blocks: int = 2
@@ -49,7 +67,9 @@ class VLAConfig(PretrainedConfig):
     num_keypoints: int = 48
     """Soft-argmax heatmaps per camera."""
     image_token_grid: int = 4
-    """The image tokens of a camera form a square of this side."""
+    """The image tokens of a camera are means over a square of this side."""
+    image_queries: int = 0
+    """Q, learned queries that gather the image tokens of a camera by attention in place of means; 0 for means."""
     random_shift_px: int = 4
     """While training each frame is shifted by up to this many pixels each way; 0 for none."""
     random_light: list[float] | None = field(default_factory=lambda: [0.5, 1.2])
@@ -82,10 +102,24 @@ class VLAConfig(PretrainedConfig):
     """Whether the model also says what return it expects: for the algorithms that learn from rewards."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # A config.json holds the backbone as a dict, and the parent reads it.
+        # A config.json holds the parts' configs as dicts, and the parent reads the backbone's.
         if isinstance(self.backbone, dict):
             self.backbone = AutoConfig.for_model(**self.backbone)
+        if isinstance(self.image_encoder, dict):
+            self.image_encoder = AutoConfig.for_model(**self.image_encoder)
         super().__post_init__(**kwargs)
+
+    @property
+    def num_tokens(self) -> int:
+        """Longest sequence: the instruction, n + 1 observations, and the action queries."""
+        per_camera = (self.image_queries or self.image_token_grid**2) + 1
+        per_observation = per_camera * len(self.cameras or ()) + 1
+        return self.instruction_length + per_observation * (self.history_length + 1) + self.chunk_length
+
+    @property
+    def history(self) -> tuple[int, int]:
+        """(n, stride), as a reader of datasets wants them."""
+        return self.history_length, self.history_stride
 
     @property
     def position_columns(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""A policy that has learned nothing of robots yet, by the name of its model.
+"""A policy that has learned nothing of robots yet, by the name of its model and what differs from it.
 
 nano, llama3_8b, ...         a size of SIZES: random weights and the tokenizer of the small models
 smol                         the first 8 layers of SmolLM2-135M, once `make smol` was run
@@ -8,62 +8,163 @@ PATH                         a local model folder or .gguf file of the families 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+import tyro
 from numpy.typing import ArrayLike
+from tokenizers import Tokenizer
+from transformers import PretrainedConfig, PreTrainedModel
 
 from envs.types import WorldSpec
 from vla_model.config import SIZES, VLAConfig, sizes_of
+from vla_model.image_encoder import load_image_encoder, vision_config
 from vla_model.model import VLA
 from vla_model.pretrained import load_backbone
 from vla_model.processor import Processor
 from vla_model.smol import smol_folder
+from vla_model.vision import TOWERS, PretrainedTower
 
 SMOL_LAYERS = 8
 """Of 30; the middle ones know most about the words of an instruction."""
+_FROM_NOTHING = tuple(name for name, tower in TOWERS.items() if tower is not PretrainedTower)
+"""Vision without weights of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model, and fields of its VLAConfig (vla_model/config.py says what they mean); None as the model has it."""
+
+    name: Annotated[str, tyro.conf.arg(name="")] = "nano"
+    """A size (nano), smol, or the path of pretrained weights."""
+    num_layers: int | None = None
+    """Of the decoder; of a pretrained one the first so many, 8 of smol where None."""
+    hidden_size: int | None = None
+    """Width of a decoder from nothing; its MLPs grow alike, its heads stay as many."""
+    vision: str | None = None
+    """conv, vit, or the folder of a transformers vision model (SigLIP, DINOv2, CLIP)."""
+    vision_channels: int | None = None
+    vision_blocks: int | None = None
+    vision_layers: int | None = None
+    """Of vit."""
+    vision_patch_px: int | None = None
+    """Of vit."""
+    num_keypoints: int | None = None
+    image_token_grid: int | None = None
+    """Image tokens of a camera are means over a square of this side, or"""
+    image_queries: int | None = None
+    """are gathered by this many learned queries."""
+    history_length: int | None = None
+    """Earlier observations that a decision looks back on,"""
+    history_stride: int | None = None
+    """this many control steps apart."""
+    instruction_length: int | None = None
+    """Tokens of the longest instruction; what is longer is cut off."""
+    chunk_length: int | None = None
+    moe_layers: int | None = None
+    num_experts: int | None = None
+    top_k_experts: int | None = None
+    expert_size: int | None = None
+    shared_expert: bool | None = None
+    decoupled_weights: bool | None = None
+    balancing_rate: float | None = None
+    action_distribution: str | None = None
+    """laplace, tokens or flow."""
 
 
 def create_policy(
-    name: str,
+    model: ModelConfig,
     world_spec: WorldSpec,
     statistics: Mapping[str, Mapping[str, ArrayLike]],
-    num_layers: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[VLA, Processor]:
     """Model and processor; what is not pretrained is random, from torch's generator.
 
     Args:
+        model: which.
+        world_spec: of the world to act in.
         statistics: as `Processor.from_statistics` wants them.
-        num_layers: of a pretrained decoder, the first so many; None for all, or 8 of smol.
         dtype: of a pretrained decoder's weights; bfloat16 halves them and is for decoders that stay frozen.
 
     Raises:
-        ValueError: nothing has that name, or its weights are broken; the message says what exists and how to get more.
+        ValueError: nothing has that name, its weights are broken, or its fields do not fit each other; the message says
+            what exists and how to get more.
     """
-    check_model(name)
-    if name in SIZES:
-        config = SIZES[name](world_spec)
-        return VLA(config), Processor.from_statistics(world_spec, statistics, config.instruction_length)
-    if name == "smol":
-        backbone = load_backbone(smol_folder(), num_layers or SMOL_LAYERS, dtype)
-    else:
-        backbone = load_backbone(name, num_layers, dtype)
-    config = VLAConfig(backbone=backbone.decoder.config, **sizes_of(world_spec))
-    model = VLA(config, decoder=backbone.decoder)
-    return model, Processor.from_statistics(
-        world_spec, statistics, config.instruction_length, tokenizer=backbone.tokenizer
-    )
+    check_model(model)
+    config, decoder, tokenizer = _decoder(model, world_spec, dtype)
+    changes = {field.name: getattr(model, field.name) for field in fields(model)}
+    for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
+        if changes[name] is not None:
+            setattr(config, name, changes[name])
+    eyes = _see_with(config, model.vision) if model.vision is not None else None
+    processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
+    return VLA(config, decoder=decoder, image_encoder=eyes), processor
 
 
-def check_model(name: str) -> None:
+def check_model(model: ModelConfig) -> None:
     """
     Raises:
-        ValueError: nothing has that name.
+        ValueError: nothing has that name, or its vision does not exist.
     """
+    name, vision = model.name, model.vision
     if name == "smol" and not smol_folder().exists():
         raise ValueError("the weights of smol are not here yet; fetch and convert them with: make smol")
     if name != "smol" and name not in SIZES and not Path(name).exists():
         raise ValueError(
             f"model {name!r} does not exist; models: {', '.join(SIZES)}, smol, or a local model folder or .gguf file"
         )
+    if model.hidden_size is not None and name not in SIZES:
+        raise ValueError(f"the decoder {name} has its weights, so its width cannot be chosen: leave out hidden_size")
+    if vision is not None and vision not in _FROM_NOTHING:
+        if not Path(vision).is_dir():
+            raise ValueError(
+                f"vision {vision!r} does not exist; vision: {', '.join(_FROM_NOTHING)}, or the local folder of a "
+                "transformers vision model"
+            )
+        vision_config(Path(vision))
+
+
+def _decoder(
+    model: ModelConfig, world_spec: WorldSpec, dtype: torch.dtype
+) -> tuple[VLAConfig, PreTrainedModel | None, Tokenizer | None]:
+    """The model's config, before its fields are changed; a pretrained decoder, and its tokenizer."""
+    if model.name in SIZES:
+        config = SIZES[model.name](world_spec)
+        assert isinstance(config.backbone, PretrainedConfig)
+        config.backbone = _resized(config.backbone, model.num_layers, model.hidden_size)
+        return config, None, None
+    if model.name == "smol":
+        backbone = load_backbone(smol_folder(), model.num_layers or SMOL_LAYERS, dtype)
+    else:
+        backbone = load_backbone(model.name, model.num_layers, dtype)
+    config = VLAConfig(backbone=backbone.decoder.config, **sizes_of(world_spec))
+    return config, backbone.decoder, backbone.tokenizer
+
+
+def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: int | None) -> PretrainedConfig:
+    """A decoder's config with another depth and width, at the same ratio of MLP to width."""
+    changes: dict[str, Any] = {}
+    if num_layers is not None:
+        changes["num_hidden_layers"] = num_layers
+    if hidden_size is not None:
+        width, heads = backbone.hidden_size, backbone.num_attention_heads
+        if hidden_size % (2 * heads):
+            raise ValueError(f"hidden_size must be a multiple of {2 * heads}, two for each head, got {hidden_size}")
+        changes["hidden_size"] = hidden_size
+        changes["intermediate_size"] = round(backbone.intermediate_size * hidden_size / width / 8) * 8
+        if getattr(backbone, "head_dim", None) == width // heads:
+            changes["head_dim"] = hidden_size // heads
+    return type(backbone)(**(backbone.to_dict() | changes)) if changes else backbone
+
+
+def _see_with(config: VLAConfig, vision: str) -> PreTrainedModel | None:
+    """Write into the config what sees; returns the image encoder if it is a pretrained one."""
+    if vision in _FROM_NOTHING:
+        config.vision = vision
+        return None
+    encoder = load_image_encoder(vision)
+    config.vision, config.image_encoder, config.image_size_px = "pretrained", encoder.model.config, encoder.size_px
+    config.image_mean, config.image_std = encoder.mean, encoder.std
+    return encoder.model

@@ -24,6 +24,7 @@ from vla_model.model import VLA
 _HEADS = ("action_head.", "value_head.")
 """Beginnings of the names of the heads' weights."""
 _DECODER = "backbone."
+_IMAGE_ENCODER = "image_encoder."
 _LORA = ".lora_"
 """Part of the names of all adapters' weights."""
 
@@ -42,6 +43,8 @@ class FineTuning:
     """Keep the router of the experts as it is."""
     towers: bool = False
     """Train the cameras' towers and all other inputs of the decoder too."""
+    freeze_image_encoder: bool = False
+    """Keep a pretrained image encoder as it is, and train what projects its features."""
 
 
 def prepare(model: VLA, fine_tuning: FineTuning) -> None:
@@ -100,7 +103,9 @@ def merged_state_dict(model: VLA) -> dict[str, Tensor]:
 def _learns(name: str, fine_tuning: FineTuning) -> bool:
     learns = fine_tuning.mode == "full" or name.startswith(_HEADS) or _LORA in name
     learns |= fine_tuning.towers and not name.startswith(_DECODER)
-    return learns and not (fine_tuning.freeze_router and ".router." in name)
+    frozen = fine_tuning.freeze_router and ".router." in name
+    frozen |= fine_tuning.freeze_image_encoder and name.startswith(_IMAGE_ENCODER)
+    return learns and not frozen
 
 
 def _plain(name: str) -> str:

@@ -1,10 +1,11 @@
 """ModelInputs: what a VLA reads, as tensors.
 
-Shape letters: B batch, I instruction tokens, S state dims, H x W pixels.
+Shape letters: B batch, I instruction tokens, S state dims, H x W pixels, n earlier observations.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class ModelInputs:
     """int64 [B, I]"""
     instruction_mask: Tensor
     """bool [B, I], False where padded; a row's real tokens come first and are at least one."""
+    past_frames: dict[str, Tensor] | None = None
+    """Of a model that looks back: {camera: uint8 [B, n, H, W, 3]}, oldest first (vla_model/history.py); None where what
+    it saw is kept as tokens."""
+    past_state: Tensor | None = None
+    """float32 [B, n, S], normalised."""
     shift_px: dict[str, Tensor] | None = None
     """Augmentation while training: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
     light: Tensor | None = None
@@ -43,6 +49,8 @@ class ModelInputs:
             state=self.state[indices],
             instruction_ids=self.instruction_ids[indices],
             instruction_mask=self.instruction_mask[indices],
+            past_frames=_each(self.past_frames, lambda frames: frames[indices]),
+            past_state=None if self.past_state is None else self.past_state[indices],
             shift_px=_each(self.shift_px, lambda shift: shift[indices]),
             light=None if self.light is None else self.light[indices],
             action_noise=None if self.action_noise is None else self.action_noise[indices],
@@ -54,6 +62,8 @@ class ModelInputs:
             state=self.state.to(device),
             instruction_ids=self.instruction_ids.to(device),
             instruction_mask=self.instruction_mask.to(device),
+            past_frames=_each(self.past_frames, lambda frames: frames.to(device)),
+            past_state=None if self.past_state is None else self.past_state.to(device),
             shift_px=_each(self.shift_px, lambda shift: shift.to(device)),
             light=None if self.light is None else self.light.to(device),
             action_noise=None if self.action_noise is None else self.action_noise.to(device),
@@ -99,14 +109,23 @@ def fake_inputs(config: VLAConfig, batch_size: int, seed: int = 0) -> ModelInput
     """Random inputs of the right shapes, the same for the same seed; instructions of different lengths."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, config.instruction_length + 1, (batch_size, 1), generator=generator)
-    return ModelInputs(
-        frames={
-            name: torch.randint(0, 256, (batch_size, height, width, 3), generator=generator, dtype=torch.uint8)
+
+    def frames(*leading: int) -> dict[str, Tensor]:
+        return {
+            name: torch.randint(0, 256, (*leading, height, width, 3), generator=generator, dtype=torch.uint8)
             for name, height, width in config.cameras or ()
-        },
+        }
+
+    inputs = ModelInputs(
+        frames=frames(batch_size),
         state=torch.randn(batch_size, config.state_size, generator=generator),
         instruction_ids=torch.randint(
             0, config.vocab_size, (batch_size, config.instruction_length), generator=generator
         ),
         instruction_mask=torch.arange(config.instruction_length) < lengths,
     )
+    if not config.history_length:
+        return inputs
+    past = batch_size, config.history_length
+    past_state = torch.randn(*past, config.state_size, generator=generator)
+    return dataclasses.replace(inputs, past_frames=frames(*past), past_state=past_state)

@@ -1,13 +1,15 @@
 """VLA: frames + instruction + proprioception -> a distribution over the next K actions.
 
-    sequence: [instruction][image tokens, camera by camera][state][K action queries] -> causal LLaMA-family decoder
+    sequence: [instruction][n earlier observations][the present one][K action queries] -> causal LLaMA-family decoder
+        an observation is [image tokens, camera by camera][state]; an earlier one says how old it is
     the queries' hidden states -> Mixture-of-Experts action head -> actions
     the queries' hidden states -> value head, if there is one -> expected returns
     auxiliary heads, training only: where the things are that the instruction names
 
 Shape letters, here and in the files it joins:
-    B batch   I instruction tokens   R other tokens   K chunk length   A action dims   S state dims
-    L localization dims   H x W pixels   M keypoints per camera   d decoder width   E experts   k experts per token
+    B batch   I instruction tokens   R other tokens   V tokens of an observation   n earlier observations
+    K chunk length   A action dims   S state dims   L localization dims   H x W pixels   M keypoints per camera
+    d decoder width   E experts   k experts per token
 """
 
 from __future__ import annotations
@@ -17,17 +19,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from vla_model.action_head import ActionHead
 from vla_model.backbones import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
 from vla_model.distributions import ActionDistribution
+from vla_model.image_encoder import ImageEncoder
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
 from vla_model.pointing import Pointing
 from vla_model.value_head import ValueHead
-from vla_model.vision import CameraFeatures, CameraTower
+from vla_model.vision import TOWERS, CameraFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What an observation looks like to the decoder."""
+
+    tokens: Tensor
+    """[B, V, d]: what is kept of it where the model looks back."""
+    views: dict[str, CameraFeatures]
+    """By camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +101,24 @@ class VLAOutput:
 
 
 class VLA(nn.Module):
-    """The model. Without gradients in mind: `read` once per episode, then `forward` with its prefix."""
+    """The model. Without gradients in mind: `read` once per episode, then `forward` with its prefix, or, where it looks
+    back, `look` and `decide`, which takes what was seen before as it was kept.
+    """
 
-    def __init__(self, config: VLAConfig, decoder: PreTrainedModel | None = None) -> None:
+    def __init__(
+        self,
+        config: VLAConfig,
+        decoder: PreTrainedModel | None = None,
+        image_encoder: PreTrainedModel | None = None,
+    ) -> None:
         """
         Args:
             decoder: a pretrained one of config.backbone's shape; a random one where None.
+            image_encoder: likewise of config.image_encoder's.
 
         Raises:
-            ValueError: the config has no camera, or no state or action.
+            ValueError: the config has no camera, no state or action, no such vision, or more tokens than the decoder
+                has positions for.
         """
         super().__init__()
         if not config.cameras or config.state_size < 1 or config.action_size < 1:
@@ -105,10 +127,14 @@ class VLA(nn.Module):
                 f"the config has cameras {config.cameras}, state_size {config.state_size}, "
                 f"action_size {config.action_size}"
             )
+        if config.vision not in TOWERS:
+            raise ValueError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
         self.config = config
         size = config.hidden_size
         self.backbone = Backbone(config, decoder)
-        self.cameras = nn.ModuleDict({name: CameraTower(config) for name, _, _ in config.cameras})
+        self.image_encoder = _image_encoder(config, image_encoder)
+        tower = TOWERS[config.vision]
+        self.cameras = nn.ModuleDict({name: tower(config, name, self.image_encoder) for name, _, _ in config.cameras})
         self.to_state_token = nn.Linear(config.state_size, size)
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
         self.action_head = ActionHead(config)
@@ -116,6 +142,9 @@ class VLA(nn.Module):
         self.localize_from_vision = _localizer(seen, size, len(config.position_columns))
         self.localize_from_queries = _localizer(size, size, len(config.position_columns))
         self.value_head = ValueHead(size) if config.value_head else None
+        # For each earlier observation, oldest first, what its tokens have that the present one's have not.
+        past = config.history_length
+        self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions."""
@@ -124,22 +153,55 @@ class VLA(nn.Module):
     def forward(self, inputs: ModelInputs, prefix: InstructionPrefix | None = None) -> VLAOutput:
         """
         Args:
-            inputs: of B worlds or samples.
+            inputs: of B worlds or samples, with what they look back on.
             prefix: of the same B instructions, if it was read before; then the inputs' instruction is not looked at.
         """
         if prefix is None:
             prefix = self.read(inputs)
-        shifts = inputs.shift_px or {}
-        views = [
-            tower(inputs.frames[name], prefix.summary, shifts.get(name), inputs.light)
-            for name, tower in self.cameras.items()
-        ]
-        state = self.to_state_token(inputs.state)[:, None]  # [B, 1, d]
-        queries = self.queries.expand(len(state), -1, -1)  # [B, K, d]
-        rest = torch.cat([*(view.tokens for view in views), state, queries], dim=1)  # [B, R, d]
+        return self.decide(inputs, prefix, self.look(inputs, prefix), self.remember(inputs, prefix))
+
+    def look(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Sight:
+        """The inputs' present observations, asked what the instructions ask."""
+        return self._sight(inputs.frames, inputs.state, prefix.summary, inputs.shift_px or {}, inputs.light)
+
+    def remember(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Tensor | None:
+        """The tokens of the inputs' earlier observations, [B, n, V, d]; None for a model that does not look back."""
+        n = self.config.history_length
+        if not n:
+            return None
+        if inputs.past_frames is None or inputs.past_state is None:
+            raise ValueError(f"the model looks back on {n} observations, and the inputs hold none")
+
+        def each(rows: Tensor) -> Tensor:  # one row for each earlier observation
+            return rows.repeat_interleave(n, 0)
+
+        sights = self._sight(
+            {name: frames.flatten(0, 1) for name, frames in inputs.past_frames.items()},
+            inputs.past_state.flatten(0, 1),
+            each(prefix.summary),
+            {name: each(shift) for name, shift in (inputs.shift_px or {}).items()},
+            None if inputs.light is None else each(inputs.light),
+        )
+        return sights.tokens.unflatten(0, (-1, n))
+
+    def decide(
+        self, inputs: ModelInputs, prefix: InstructionPrefix, sight: Sight, past: Tensor | None = None
+    ) -> VLAOutput:
+        """What to do.
+
+        Args:
+            inputs: whose present observation was looked at.
+            prefix: of the same B instructions.
+            sight: what `look` gave.
+            past: tokens of earlier sights, [B, n, V, d], oldest first; None for a model that does not look back.
+        """
+        queries = self.queries.expand(len(inputs.state), -1, -1)  # [B, K, d]
+        rest = torch.cat([sight.tokens, queries], dim=1)  # [B, R, d]
+        if past is not None and self.ages is not None:
+            rest = torch.cat([(past + self.ages).flatten(1, 2), rest], dim=1)
         hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
         actions, routing = self.action_head(hidden, inputs.action_noise)
-        seen = torch.cat([*(view.keypoints for view in views), inputs.state], dim=1)
+        seen = torch.cat([*(view.keypoints for view in sight.views.values()), inputs.state], dim=1)
         return VLAOutput(
             actions=actions,
             routing=routing,
@@ -147,8 +209,15 @@ class VLA(nn.Module):
             localization_from_vision=_localize(self.localize_from_vision, seen),
             localization_from_queries=_localize(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,
-            pointing=self._pointing(dict(zip(self.cameras, views, strict=True))),
+            pointing=self._pointing(sight.views),
         )
+
+    def _sight(
+        self, frames: dict[str, Tensor], state: Tensor, film: Tensor, shift_px: dict[str, Tensor], light: Tensor | None
+    ) -> Sight:
+        views = {name: tower(frames[name], film, shift_px.get(name), light) for name, tower in self.cameras.items()}
+        state_token = self.to_state_token(state)[:, None]  # [B, 1, d]
+        return Sight(tokens=torch.cat([*(view.tokens for view in views.values()), state_token], dim=1), views=views)
 
     def _pointing(self, views: dict[str, CameraFeatures]) -> tuple[Pointing, ...]:
         """A camera's first heatmaps are those that point."""
@@ -161,6 +230,14 @@ class VLA(nn.Module):
             for name, columns in (self.config.pointing or {}).items()
             if columns
         )
+
+
+def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEncoder | None:
+    """What all cameras share, where they do."""
+    if config.image_encoder is None:
+        return None
+    assert isinstance(config.image_encoder, PretrainedConfig)
+    return ImageEncoder(config.image_encoder, config.image_size_px, config.image_mean, config.image_std, model)
 
 
 def _localizer(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:

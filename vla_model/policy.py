@@ -2,12 +2,13 @@
 
 numpy in, numpy out; a world whose observations are torch tensors gets its actions as a tensor on their device.
 
-Shape letters: N worlds, K chunk length, A action dims, E experts.
+Shape letters: N worlds, K chunk length, A action dims, E experts, V tokens of an observation, n earlier observations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,39 @@ from torch import Tensor
 from envs.types import Array, Observation
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
+from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
 from vla_model.model import VLA, VLAOutput
 from vla_model.precision import DtypeName, best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Episode:
+    """What is kept of an episode."""
+
+    prefix: InstructionPrefix
+    generator: torch.Generator
+    steps: list[int] = field(default_factory=list)
+    """Of the observations that are remembered, ascending."""
+    tokens: list[Tensor] = field(default_factory=list)
+    """Of each of them, [V, d]."""
+
+    def see(self, step: int, tokens: Tensor, length: int, stride: int) -> Tensor:
+        """Remember the observation of this step; returns what a decision at it looks back on, [n, V, d].
+
+        An episode that is asked about an earlier step than before, or about the same, goes on from there.
+        """
+        while self.steps and self.steps[-1] >= step:
+            self.steps.pop()
+            self.tokens.pop()
+        self.steps.append(step)
+        self.tokens.append(tokens)
+        seen = newest_not_after(self.steps, past_steps(step, length, stride)).tolist()
+        past = torch.stack([self.tokens[i] for i in seen])
+        del self.steps[: seen[0]], self.tokens[: seen[0]]  # nothing looks back that far again
+        return past
 
 
 class VLAPolicy:
@@ -31,6 +60,9 @@ class VLAPolicy:
     Which worlds: `begin` makes a world known, `act` is asked for the N worlds of its observation. A world that never
     began gets zeros. N may change between two acts only if worlds began in between: they are kept, all others
     are forgotten.
+
+    History: a model that looks back needs to know when an observation was made, its `step`. What it saw is kept as
+    tokens, so a frame is looked at once.
     """
 
     def __init__(
@@ -56,9 +88,8 @@ class VLAPolicy:
         self._dtype_name: DtypeName = dtype
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
-        self._prefixes: dict[int, InstructionPrefix] = {}
+        self._episodes: dict[int, _Episode] = {}
         self._batch: InstructionPrefix | None = None
-        self._generators: dict[int, torch.Generator] = {}
         self._fresh: set[int] = set()
         self._num_worlds: int | None = None
 
@@ -134,8 +165,8 @@ class VLAPolicy:
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
             prefix = self.model.backbone.read(ids.to(self._device), mask.to(self._device))
         for row, (world, seed) in enumerate(zip(worlds.tolist(), seeds, strict=True)):
-            self._prefixes[world] = prefix.rows(slice(row, row + 1))
-            self._generators[world] = _generator(self._seed, seed)
+            alone = prefix.rows(slice(row, row + 1))
+            self._episodes[world] = _Episode(prefix=alone, generator=_generator(self._seed, seed))
         self._fresh.update(worlds.tolist())
         self._batch = None
 
@@ -145,37 +176,37 @@ class VLAPolicy:
         Expert usage is each expert's share of the top-k choices. A world that never began has zeros there too.
 
         Raises:
-            ValueError: no world began, or N changed though no world began since the last act.
+            ValueError: no world began, N changed though no world began since the last act, or the model looks back and
+                the observation does not say its step.
         """
         num_worlds = len(observation["state"])
         acting = self._acting_worlds(num_worlds)
         if self._batch is None:
-            self._batch = InstructionPrefix.concatenate([self._prefixes[world] for world in acting])
-        inputs = self.processor.encode(observation).to(self._device)
+            self._batch = InstructionPrefix.concatenate([self._episodes[world].prefix for world in acting])
+        inputs, steps = self.processor.encode(observation).to(self._device), self._steps(observation)
         if len(acting) < num_worlds:
             inputs = inputs.rows(torch.tensor(acting, device=self._device))
-        return self._decide(inputs, self._batch, acting, observation["state"]).spread(acting, num_worlds)
+            steps = None if steps is None else steps[acting]
+        return self._decide(inputs, self._batch, acting, steps, observation["state"]).spread(acting, num_worlds)
 
     def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """As `act`, for these worlds alone, whose episodes began: row i of observation and chunk is world worlds[i].
 
         For batches that change from call to call. Worlds that are not asked for keep their episodes.
         """
-        prefix = InstructionPrefix.concatenate([self._prefixes[world] for world in worlds])
+        prefix = InstructionPrefix.concatenate([self._episodes[world].prefix for world in worlds])
         inputs = self.processor.encode(observation).to(self._device)
-        return self._decide(inputs, prefix, worlds, observation["state"])
+        return self._decide(inputs, prefix, worlds, self._steps(observation), observation["state"])
 
     def forget(self, worlds: Iterable[int]) -> None:
         """The episodes in these worlds ended, and no other follows."""
         for world in worlds:
-            self._prefixes.pop(world, None)
-            self._generators.pop(world, None)
+            self._episodes.pop(world, None)
             self._fresh.discard(world)
         self._batch = None
 
     def _forget_all(self) -> None:
-        self._prefixes.clear()
-        self._generators.clear()
+        self._episodes.clear()
         self._fresh.clear()
         self._batch = None
         self._num_worlds = None
@@ -192,22 +223,41 @@ class VLAPolicy:
                     f"the observation has {num_worlds} worlds, and no episode began in them; call begin first"
                     + (f" (the last act had {self._num_worlds} worlds)" if self._num_worlds else "")
                 )
-            self._prefixes = {world: self._prefixes[world] for world in self._fresh}
+            self._episodes = {world: self._episodes[world] for world in self._fresh}
             self._batch = None
             self._num_worlds = num_worlds
-        beyond = [world for world in self._prefixes if world >= num_worlds]
+        beyond = [world for world in self._episodes if world >= num_worlds]
         if beyond:
             raise ValueError(f"episodes began in worlds {beyond}, but the observation has only {num_worlds} worlds")
         self._fresh.clear()
-        return sorted(self._prefixes)
+        return sorted(self._episodes)
+
+    def _steps(self, observation: Observation) -> NDArray[np.int64] | None:
+        """When each world's observation was made; None where the model does not look back."""
+        if not self.model.config.history_length:
+            return None
+        if "step" not in observation:
+            raise ValueError(
+                "this policy looks back on what it saw, so an observation must say its 'step': the control steps since "
+                f"the episode began; it has: {', '.join(observation)}"
+            )
+        return np.asarray(observation["step"], np.int64)
 
     def _decide(
-        self, inputs: ModelInputs, prefix: InstructionPrefix, worlds: Sequence[int], like: Array
+        self,
+        inputs: ModelInputs,
+        prefix: InstructionPrefix,
+        worlds: Sequence[int],
+        steps: NDArray[np.int64] | None,
+        like: Array,
     ) -> ActionChunk:
         """What to do in n worlds, a row for each, in arrays like `like`. Each episode draws from its own generator."""
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            output: VLAOutput = self.model(inputs, prefix)
-            draw = output.actions.sample([self._generators[world] for world in worlds]) if self._sample else None
+            sight = self.model.look(inputs, prefix)
+            past = None if steps is None else self._past(worlds, steps, sight.tokens)
+            output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
+            generators = [self._episodes[world].generator for world in worlds]
+            draw = output.actions.sample(generators) if self._sample else None
             normalised = output.actions.mode() if draw is None else draw.actions
             return ActionChunk(
                 actions=_like(like, self.processor.decode(normalised)),
@@ -216,6 +266,17 @@ class VLAPolicy:
                 log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
                 value=None if output.values is None else _like(like, output.values),
             )
+
+    def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
+        """What each of these worlds looks back on, [_, n, V, d], after remembering the tokens of now, [_, V, d]."""
+        config = self.model.config
+        rows = zip(worlds, steps.tolist(), tokens, strict=True)
+        return torch.stack(
+            [
+                self._episodes[world].see(step, seen, config.history_length, config.history_stride)
+                for world, step, seen in rows
+            ]
+        )
 
 
 def _like(array: Array, tensor: Tensor) -> Array:

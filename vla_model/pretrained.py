@@ -62,14 +62,14 @@ def load_backbone(
         file = GGUFFile(path)
         _check_family(path, file.config)
         config = _first_layers(file.config, num_layers)
-        decoder = _load(path, config, dtype, state_dict=file.state_dict(config, dtype))
+        decoder = load_weights(path, config, dtype, state_dict=file.state_dict(config, dtype)).get_decoder()
         tokenizer = file.tokenizer()
     else:
         config = _checked_config(path)
-        _check_weights(path)
+        check_weights(path)
         _first_layers(config.get_text_config(decoder=True), num_layers)
         tokenizer = _folder_tokenizer(path)
-        decoder = _load(path, config, dtype)
+        decoder = load_weights(path, config, dtype).get_decoder()
     if tokenizer.get_vocab_size() > decoder.config.vocab_size:
         raise ValueError(
             f"the tokenizer of {path} has {tokenizer.get_vocab_size()} tokens, "
@@ -106,8 +106,11 @@ def _check_family(path: Path, config: PretrainedConfig) -> None:
         raise ValueError(f"{path} is of the family {config.model_type!r}; families: {', '.join(FAMILIES)}")
 
 
-def _check_weights(folder: Path) -> None:
-    """Every file is there and whole: a safetensors header says how long its file must be."""
+def check_weights(folder: Path) -> None:
+    """
+    Raises:
+        ValueError: a file of weights is missing or not whole: a safetensors header says how long its file must be.
+    """
     files, names = {folder / _SAFETENSORS}, {}
     if (folder / _INDEX).is_file():
         try:
@@ -151,10 +154,20 @@ def _folder_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer.backend_tokenizer
 
 
-def _load(
+def load_weights(
     path: Path, config: PretrainedConfig, dtype: torch.dtype, state_dict: dict[str, torch.Tensor] | None = None
 ) -> PreTrainedModel:
-    """The decoder, after a comparison of every name and shape; weights from the folder where none are given."""
+    """The model of that config, after a comparison of every name and shape.
+
+    Args:
+        path: a folder, whose weights are read where no state_dict is given; else what to call it in errors.
+        config: of a whole model, or of that half of it which is wanted.
+        dtype: of the weights.
+        state_dict: the weights, if they were read already.
+
+    Raises:
+        ValueError: weights are missing, or of other shapes.
+    """
     with torch.device("meta"):
         kind: Any = type(AutoModel.from_config(config))
     try:
@@ -172,7 +185,7 @@ def _load(
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
         raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
-    return model.get_decoder()
+    return model
 
 
 @contextmanager

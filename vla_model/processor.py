@@ -217,6 +217,13 @@ class Processor:
             encoded[camera.name] = tensor
         return encoded
 
+    def encode_past(self, frames: Mapping[str, Any], state: ArrayLike) -> tuple[dict[str, Tensor], Tensor]:
+        """Earlier observations, {camera: uint8 [B, n, H, W, 3]} and [B, n, S], encoded like the present ones."""
+        batch = np.shape(state)[:2]
+        encoded = self.encode_frames({name: views.reshape(-1, *views.shape[2:]) for name, views in frames.items()})
+        states = self.encode_state(np.asarray(state).reshape(-1, np.shape(state)[2]))
+        return {name: views.unflatten(0, batch) for name, views in encoded.items()}, states.unflatten(0, batch)
+
     def encode_state(self, state: ArrayLike | Tensor) -> Tensor:
         """[B, S] in the world's units -> float32 [B, S], normalised."""
         tensor = torch.as_tensor(state, dtype=torch.float32)

@@ -1,19 +1,23 @@
-"""Frames -> image tokens: one small convolutional tower per camera, told what to look for by the instruction.
+"""Frames -> image tokens: one tower per camera, told what to look for by the instruction.
 
-    uint8 frame -> patch convolution of stride 4 -> convolution of stride 2
-                -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018) -> features, H/8 x W/8
-    features -> g x g pooled image tokens
+    uint8 frame -> features, h x w cells, by
+        conv          patch convolution of stride 4, convolution of stride 2: H/8 x W/8 cells
+        vit           a small Vision Transformer, from nothing, one cell per patch
+        pretrained    a transformers vision model that all cameras share, and a linear projector (image_encoder.py)
+    features -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018)
+    features -> image tokens, means over a grid or gathered by learned queries (resampler.py)
     features -> M heatmaps -> the expected x, y of each (spatial softmax, Levine et al. 2016) -> one keypoint token
 
 A small policy fails by not seeing where things are, so the keypoints keep sub-cell positions that pooled tokens lose.
 Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm and BatchNorm were not chosen because
 the first is slow in bf16 on CPUs and the second sees other numbers in training than at rollout.
 
-Shape letters: B batch, H x W pixels, C channels, h x w cells, g side of the token grid, M keypoints, d decoder width.
+Shape letters: B batch, H x W pixels, C channels, h x w cells, M keypoints, d decoder width.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vla_model.config import VLAConfig
+from vla_model.image_encoder import ImageEncoder, vit_config
 from vla_model.precision import compute_dtype
+from vla_model.resampler import Means, Queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class CameraFeatures:
     """What one tower sees."""
 
     tokens: Tensor
-    """[B, g * g + 1, d], the keypoint token last."""
+    """[B, V, d], the keypoint token last."""
     keypoints: Tensor
     """float32 [B, 2 M], x then y of each keypoint in [-1, 1], in the frame as it came (before the random shift)."""
     heatmaps: Tensor
@@ -38,22 +44,34 @@ class CameraFeatures:
     """float32 [B, 2]: what was added to keypoints in [-1, 1] because of the shift."""
 
 
-class CameraTower(nn.Module):
-    """Tower of one camera."""
+class CameraTower(nn.Module, ABC):
+    """Tower of one camera: a subclass says how features are made of frames."""
 
-    def __init__(self, config: VLAConfig) -> None:
+    def __init__(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None = None) -> None:
+        """
+        Args:
+            config: of the model.
+            camera: a name of its cameras.
+            encoder: that all cameras share, if they do.
+        """
         super().__init__()
         channels = config.vision_channels
-        self.stem = Stem(channels // 2)
-        self.halving = nn.Conv2d(channels // 2, channels, 3, 2, padding=1)
-        self.norm = ChannelNorm(channels)
+        self._build(config, camera, encoder)
         self.blocks = nn.ModuleList(FilmBlock(channels, config.hidden_size) for _ in range(config.vision_blocks))
         self.heatmaps = nn.Conv2d(channels, config.num_keypoints, 1)
         self.to_keypoint_token = nn.Linear(2 * config.num_keypoints, config.hidden_size)
-        self.pool = nn.AdaptiveAvgPool2d(config.image_token_grid)
+        queries = config.image_queries
+        self.resample = Queries(channels, queries) if queries else Means(config.image_token_grid)
         self.to_tokens = nn.Linear(channels, config.hidden_size)
-        num_tokens = config.image_token_grid**2 + 1
-        self.positions = nn.Parameter(torch.randn(num_tokens, config.hidden_size) * 0.02)
+        self.positions = nn.Parameter(torch.randn(self.resample.num_tokens + 1, config.hidden_size) * 0.02)
+
+    @abstractmethod
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        """Make what `_features` needs."""
+
+    @abstractmethod
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        """uint8 [B, H, W, 3], colours multiplied by light [B, 3] if any -> [B, C, h, w]."""
 
     def forward(
         self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None, light: Tensor | None = None
@@ -68,7 +86,7 @@ class CameraTower(nn.Module):
         """
         if shift_px is not None:
             frames = shift_frames(frames, shift_px)
-        x = F.silu(self.norm(self.halving(F.silu(self.stem(frames, light)))))  # [B, C, h, w]
+        x = self._features(frames, light)  # [B, C, h, w]
         for block in self.blocks:
             x = block(x, film)
         heatmaps = self.heatmaps(x)  # [B, M, h, w]
@@ -77,9 +95,61 @@ class CameraTower(nn.Module):
             height, width = frames.shape[1:3]
             shift = 2.0 * shift_px / torch.tensor([width, height], device=frames.device)
         keypoints = (spatial_softmax(heatmaps) + shift[:, None]).flatten(1)  # [B, 2 M]
-        tokens = self.to_tokens(self.pool(x).flatten(2).transpose(1, 2))  # [B, g * g, d]
+        tokens = self.to_tokens(self.resample(x))  # [B, V - 1, d]
         tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
         return CameraFeatures(tokens=tokens + self.positions, keypoints=keypoints, heatmaps=heatmaps, shift=shift)
+
+
+class ConvTower(CameraTower):
+    """Sees with convolutions, from nothing."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del camera, encoder
+        channels = config.vision_channels
+        self.stem = Stem(channels // 2)
+        self.halving = nn.Conv2d(channels // 2, channels, 3, 2, padding=1)
+        self.norm = ChannelNorm(channels)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        return F.silu(self.norm(self.halving(F.silu(self.stem(frames, light)))))
+
+
+class ViTTower(CameraTower):
+    """Sees with a Vision Transformer of its own, from nothing."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del encoder
+        height, width = next(size for name, *size in config.cameras or () if name == camera)
+        shape = vit_config(
+            height,
+            width,
+            channels=config.vision_channels,
+            layers=config.vision_layers,
+            patch_px=config.vision_patch_px,
+        )
+        self.encoder = ImageEncoder(shape, [height, width], config.image_mean, config.image_std)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        return self.encoder(frames, light)
+
+
+class PretrainedTower(CameraTower):
+    """Sees with an encoder that all cameras share, and projects what it says."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del camera
+        assert encoder is not None, "the model makes the encoder that its towers share"
+        self._encoder = (encoder,)  # in a tuple: its weights are the model's, and saved once
+        self.project = nn.Conv2d(encoder.model.config.hidden_size, config.vision_channels, 1)
+        self.norm = ChannelNorm(config.vision_channels)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        (encoder,) = self._encoder
+        return self.norm(self.project(encoder(frames, light).to(compute_dtype(self.project.weight))))
+
+
+TOWERS: dict[str, type[CameraTower]] = {"conv": ConvTower, "vit": ViTTower, "pretrained": PretrainedTower}
+"""Towers by name."""
 
 
 class Stem(nn.Module):

@@ -252,7 +252,7 @@ class Drive:
 
     def _ask(self, reading: Reading) -> None:
         self._asked_s, self._mark = self._clock.now_s(), self._plan.mark()
-        self._inference.ask(reading.observation(self._instruction))
+        self._inference.ask(reading.observation(self._instruction, self._period))
         self._recorder.asked()
 
     def _hear(self) -> None:

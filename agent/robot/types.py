@@ -110,12 +110,13 @@ class Reading:
     ended: str | None = None
     """Why there is nothing more to do: "success", a failure's name, "step limit"; None while there is."""
 
-    def observation(self, instruction: str) -> Observation:
-        """As a policy takes it: of one world."""
+    def observation(self, instruction: str, step: int) -> Observation:
+        """As a policy takes it: of one world, that many control periods after the drive began."""
         return Observation(
             frames={name: frame[None] for name, frame in self.frames.items()},
             state=self.state[None],
             instruction=(instruction,),
+            step=np.array([step]),
         )
 
 

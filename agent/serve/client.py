@@ -8,6 +8,7 @@ Shape letters: N worlds, K chunk length, A action dims.
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ _TOO_BIG = 1009
 class ServedPolicy:
     """Policy of vla_model/types.py, with a connection for each world, so that the server decides for them together.
 
-    A connection that breaks is made again and its observation sent again: an observation says all that a decision
-    depends on, so nothing is lost but time.
+    A connection that breaks is made again and its observation sent again, after those that a policy which looks back
+    would remember: a decision depends on nothing else, so nothing is lost but time.
 
     Example:
         with ServedPolicy("ws://127.0.0.1:8000") as policy:
@@ -58,6 +59,8 @@ class ServedPolicy:
         self._options = options
         self._instructions: dict[int, str] = {}
         self._connections: dict[int, ClientConnection] = {}
+        self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
+        """Of each world's episode, step and request of what a policy that looks back was asked."""
         self.metadata: dict[str, Any] = {}
         """What the server tells of its policy."""
         self._connection(0)
@@ -73,12 +76,14 @@ class ServedPolicy:
         """Note the instructions; the server reads them with the next observation, and draws nothing."""
         del seeds
         self._instructions.update(zip(worlds.tolist(), instructions, strict=True))
+        self._remembered.update((world, deque()) for world in worlds.tolist())
 
     def act(self, observation: Observation) -> ActionChunk:
         """Actions [N, K, A]; a world that never began has zeros.
 
         Raises:
-            ValueError: the server refuses an observation; its own words. Or no world began.
+            ValueError: the server refuses an observation; its own words. Or no world began, or an observation lacks the
+                step that a policy which looks back needs.
             ConnectionError: the server could not be reached again.
         """
         num_worlds = len(observation["state"])
@@ -89,6 +94,9 @@ class ServedPolicy:
         for world in acting:
             self._send(world, requests[world])
         actions = np.stack([self._receive(world, requests[world]) for world in acting])
+        if window := self.metadata.get("history_steps"):
+            for world in acting:
+                self._remember(world, int(observation["step"][world]), requests[world], window)
         return ActionChunk(actions=actions).spread(acting, num_worlds)
 
     def close(self) -> None:
@@ -99,14 +107,24 @@ class ServedPolicy:
 
     def _request(self, observation: Observation, world: int) -> bytes:
         frames = {openpi.PREFIX + name: frames[world] for name, frames in observation["frames"].items()}
-        return openpi.pack(
-            frames | {openpi.STATE: observation["state"][world], openpi.PROMPT: self._instructions[world]}
-        )
+        said = {openpi.STATE: observation["state"][world], openpi.PROMPT: self._instructions[world]}
+        if "history_steps" in self.metadata:
+            if "step" not in observation:
+                raise ValueError("the policy looks back on what it saw, so an observation must say its 'step'")
+            said[openpi.STEP] = int(observation["step"][world])
+        return openpi.pack(frames | said)
+
+    def _remember(self, world: int, step: int, request: bytes, window: int) -> None:
+        """Keep the request, and of the others those that a later decision can look back on."""
+        kept = self._remembered[world]
+        kept.append((step, request))
+        while len(kept) > 1 and kept[1][0] <= step - window:
+            kept.popleft()
 
     def _send(self, world: int, request: bytes) -> None:
         try:
             self._connection(world).send(request)
-        except ConnectionClosed:
+        except (ConnectionClosed, TimeoutError):
             self._drop(world)  # which _receive mends
 
     def _receive(self, world: int, request: bytes) -> NDArray[np.float32]:
@@ -131,6 +149,8 @@ class ServedPolicy:
 
     def _connection(self, world: int) -> ClientConnection:
         """The world's connection; made if there is none, with ever longer pauses between attempts.
+
+        A new one is told first what its episode remembers.
 
         Raises:
             ConnectionError: it could not be made.
@@ -158,6 +178,9 @@ class ServedPolicy:
                 trouble = error
             else:
                 self._connections[world] = connection
+                for _, request in self._remembered.get(world, ()):
+                    connection.send(request)
+                    connection.recv(self._timeout_s)
                 return connection
             if time.monotonic() + pause_s > deadline_s:
                 raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble

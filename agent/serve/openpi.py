@@ -2,11 +2,13 @@
 
     server  binary  metadata                                  it speaks first
     client  binary  observation   {"observation/<camera>": uint8 [H, W, 3], "observation/state": [S], "prompt": str}
+                                  and, if it likes, "observation/step": control steps since the episode began
     server  binary  answer        {"actions": float32 [K, A], "policy_timing": {...}, "server_timing": {...}}
             or text an error, and the connection is closed with code 1011
 
 Frames are msgpack; an array is a map with the keys b"__ndarray__", b"data", b"dtype" and b"shape". One request is under
-way per connection. There is no message for a new episode: a policy keeps nothing of one but its instruction.
+way per connection. There is no message for a new episode. A policy that looks back keeps what it saw, so its clients
+should send the step: an earlier one than the last begins an episode.
 
 A client may slice every array of an answer by step (openpi_client's ActionChunkBroker does), so an answer has none but
 the actions.
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 PREFIX = "observation/"
 STATE = "observation/state"
+STEP = "observation/step"
 PROMPT = "prompt"
 _MARKER = b"__ndarray__"
 _CLOSE_CODE = 1011
@@ -82,8 +85,9 @@ async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
     }
     state = array(STATE, wire.entry(observation, STATE))
     prompt = wire.text(observation, PROMPT)
+    step = wire.integer(observation, STEP) if STEP in observation else None
     began_s = time.perf_counter()
-    actions = await session.act(frames, state, prompt)
+    actions = await session.act(frames, state, prompt, step)
     return {
         "actions": actions,
         "policy_timing": {"infer_ms": _since_ms(began_s)},

@@ -121,6 +121,9 @@ class PolicyServer:
         self._inference = InferenceServer(lambda: MeasuredPolicy(policy, self._metrics), inference, None)
         self._names = itertools.count()
         self._metadata = metadata(policy.processor.world_spec, chunk_length, execute_steps, policy.version)
+        if length := policy.model.config.history_length:
+            self._metadata["observation"][openpi.STEP] = "control steps since the episode began, may be left out"
+            self._metadata["history_steps"] = length * policy.model.config.history_stride
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[str]:

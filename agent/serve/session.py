@@ -16,10 +16,18 @@ from envs.world import MAX_INSTRUCTION_CHARS
 from rollout.inference import InferenceServer
 from vla_model.processor import Processor
 
+_MAX_STEP = 1_000_000_000
+_CHARS_PER_TOKEN = 8
+"""A policy of long instructions takes more characters than a world's are long."""
+
 
 class Session:
     """One client. Its instruction is read once, and again when it changes; its observations are decided for together
     with those of other clients, so each is checked before it meets them.
+
+    A policy that looks back must know when an observation was made. A client may say so; else each is taken to be made
+    `execute_steps` control steps after the one before. An episode begins with another instruction, with an earlier step
+    than the last one, or when the client says so (`restart`).
     """
 
     def __init__(self, name: str, processor: Processor, inference: InferenceServer, execute_steps: int) -> None:
@@ -35,34 +43,50 @@ class Session:
         self._processor = processor
         self._inference = inference
         self._instruction: str | None = None
+        self._step = 0
+        """Of the last observation."""
 
     @property
     def world_spec(self) -> WorldSpec:
         """Cameras, state and actions of the policy."""
         return self._processor.world_spec
 
-    async def act(self, frames: Mapping[str, NDArray[Any]], state: NDArray[Any], instruction: str) -> NDArray[Any]:
+    def restart(self) -> None:
+        """The next observation begins an episode."""
+        self._instruction = None
+
+    async def act(
+        self, frames: Mapping[str, NDArray[Any]], state: NDArray[Any], instruction: str, step: int | None = None
+    ) -> NDArray[Any]:
         """What the policy wants done, float32 [K, A].
 
         Args:
             frames: {camera: uint8 [H, W, 3]}.
             state: [S], in the world's units.
             instruction: a sentence.
+            step: control steps since the episode began, if the client knows.
 
         Raises:
             ValueError: one of them is not what the policy was made for.
             RuntimeError: the policy failed.
         """
+        if step is not None and not 0 <= step <= _MAX_STEP:
+            raise ValueError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
+        begins = instruction != self._instruction or (step is not None and step < self._step)
+        if step is None:
+            step = 0 if begins else self._step + self.execute_steps
         observation = Observation(
             frames={camera: frame[None] for camera, frame in frames.items()},
             state=_float32(state)[None],
             instruction=(instruction,),
+            step=np.array([step]),
         )
         self._check(observation)
         try:
-            if instruction != self._instruction:
+            if begins:
                 await self._inference.begin(self._name, np.array([0]), (instruction,), (0,))
                 self._instruction = instruction
+            self._step = step
             chunk = await self._inference.act(self._name, [0], observation)
         except Exception as error:  # a ValueError too: the observation was in order
             raise RuntimeError("the policy failed") from error
@@ -80,10 +104,9 @@ class Session:
             names = ", ".join(self.world_spec.state.names[i] for i in bad)
             raise ValueError(f"the state has numbers that are not finite: {names}")
         (instruction,) = observation["instruction"]
-        if not 1 <= len(instruction) <= MAX_INSTRUCTION_CHARS:
-            raise ValueError(
-                f"the instruction has {len(instruction)} characters, expected 1 to {MAX_INSTRUCTION_CHARS}"
-            )
+        longest = max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self._processor.instruction_length)
+        if not 1 <= len(instruction) <= longest:
+            raise ValueError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
 
 
 def _float32(state: NDArray[Any]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ map with the keys "__ndarray__", "data", "dtype" and "shape"; an image {"__image
 
 The client asks for every step. The policy is asked for a chunk, of which the first `execute_steps` answer as many
 observations; what those show is not looked at.
+An episode_start lets a policy that looks back forget what it saw.
 
 Shape letters: A action dims, S state dims, H x W pixels.
 """
@@ -49,7 +50,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
         kind, seq = "message", 0
         try:
             request = wire.unpack(message)
-            kind, seq = wire.text(request, "type"), _seq(request)
+            kind, seq = wire.text(request, "type"), wire.integer(request, "seq")
             if kind == "hello":
                 reply = _pack("hello", _hello(session.world_spec, metadata), seq)
             elif kind == "observation":
@@ -59,6 +60,8 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
             elif kind in _SILENT:
                 reply = None
                 chunk.drop()
+                if kind == "episode_start":
+                    session.restart()
             else:
                 raise ValueError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
         except Exception as error:  # whatever it was, the client must hear of it, and the others must not
@@ -101,13 +104,6 @@ def _frame(camera: CameraSpec, value: Any) -> NDArray[Any]:
             return wire.array(camera.name, value, _IMAGE)
         return wire.image(camera.name, value.get("data"), camera.height, camera.width)
     return wire.array(camera.name, value, _ARRAY)
-
-
-def _seq(request: Any) -> int:
-    seq = wire.entry(request, "seq")
-    if type(seq) is not int:
-        raise ValueError(f"'seq' is {type(seq).__name__}, expected an integer")
-    return seq
 
 
 def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:

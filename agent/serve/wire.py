@@ -73,6 +73,14 @@ def text(mapping: Any, key: str) -> str:
     return value
 
 
+def integer(mapping: Any, key: str) -> int:
+    """mapping[key], an integer."""
+    value = entry(mapping, key)
+    if type(value) is not int:
+        raise ValueError(f"{key!r} is {type(value).__name__}, expected an integer")
+    return value
+
+
 def array(name: str, value: Any, marker: str | bytes) -> NDArray[Any]:
     """An array of numbers, from the map that carries it.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from envs.render import BatchRenderer
 from envs.tabletop.control import CONTROL_DT_S
+from envs.tabletop.tasks import SUITES
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Info, Observation
 from envs.world import observation_space
@@ -61,7 +62,9 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode {render_mode!r} does not exist; modes: rgb_array, or None")
-        self._world = TabletopWorld(1, config)
+        # A task of no suite is looked for in the main one, whose error names what exists.
+        suite = next((name for name, tasks in SUITES.items() if task in tasks), "tabletop")
+        self._world = TabletopWorld(1, config, suite=suite)
         self._max_episode_steps = self._world.task_of(self._spec(task, variation, seed=0)).max_steps
         self.task = task
         self.variation = variation

@@ -93,8 +93,8 @@ def read_state(field: Fields, scene: Scene, worlds: Array, base_height_m: Array)
     return xp.astype(xp.concat(columns, axis=1), xp.float32)
 
 
-def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array) -> View:
-    """The privileged view of these worlds."""
+def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array, step: Array) -> View:
+    """The privileged view of these worlds, whose episodes are at `step`, [n]."""
     qpos = field["qpos"][worlds]
     xp = array_namespace(qpos)
     mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
@@ -104,6 +104,7 @@ def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array) -> View:
     geoms = field["geom_xpos"][worlds]
     return View(
         **{name: getattr(drawn, name)[worlds] for name in _SEEN_BY_TASKS},
+        step=step,
         tcp_pos=field["site_xpos"][worlds, scene.tcp_site],
         tcp_yaw=xp.atan2(mat[:, 1, 0], mat[:, 0, 0]),
         tcp_tilt=xp.stack((-mat[:, 1, 2], mat[:, 0, 2]), axis=1),

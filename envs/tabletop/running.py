@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from envs.tabletop.layout import Episode
 from envs.tabletop.task import Task
-from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks import EVERY_TASK
 
-_TASKS = tuple(TASKS.values())
-_TASK_INDEX = {name: i for i, name in enumerate(TASKS)}
+_TASKS = tuple(EVERY_TASK.values())
+_TASK_INDEX = {name: i for i, name in enumerate(EVERY_TASK)}
 _MAX_STEPS = np.array([task.max_steps for task in _TASKS])
 
 
@@ -28,14 +28,15 @@ class Running:
         self.truncated = np.zeros(num_worlds, bool)
         self.success = np.zeros(num_worlds, bool)
         self.failure: list[str | None] = [None] * num_worlds
+        self.steps = np.zeros(num_worlds, np.int64)
+        """Control steps since each episode began."""
         self._task = np.full(num_worlds, -1)
-        self._steps = np.zeros(num_worlds, np.int64)
 
     def begin(self, worlds: Sequence[int], episodes: Sequence[Episode]) -> None:
         """These episodes begin in these worlds."""
         for world, episode in zip(worlds, episodes, strict=True):
             self.episodes[world], self.failure[world] = episode, None
-            self._task[world], self._steps[world] = _TASK_INDEX[episode.spec.task], 0
+            self._task[world], self.steps[world] = _TASK_INDEX[episode.spec.task], 0
             self.terminated[world] = self.truncated[world] = self.success[world] = False
 
     def alive(self) -> NDArray[np.int64]:
@@ -48,18 +49,17 @@ class Running:
         for index in sorted(set(tasks.tolist())):
             yield _TASKS[index], np.flatnonzero(tasks == index)
 
-    def count_step(
+    def judge(
         self,
         worlds: NDArray[np.int64],
         broken: NDArray[np.bool_],  # [n]
         success: NDArray[np.bool_],  # [n]
         wrong: NDArray[np.bool_],  # [n]
     ) -> None:
-        """These worlds made one step; end the episodes that it ended."""
-        self._steps[worlds] += 1
+        """These worlds made one step, which is counted already; end the episodes that it ended."""
         success, wrong = success & ~broken, wrong & ~broken & ~success
         self.success[worlds], self.terminated[worlds] = success, broken | success | wrong
-        self.truncated[worlds] = ~self.terminated[worlds] & (self._steps[worlds] >= _MAX_STEPS[self._task[worlds]])
+        self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= _MAX_STEPS[self._task[worlds]])
         for world in worlds[broken].tolist():
             self.failure[world] = "non-finite physics"
         for world in worlds[wrong].tolist():

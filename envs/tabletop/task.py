@@ -22,6 +22,7 @@ from envs.types import Array
 class View:
     """The privileged state of n worlds: metres and radians, table frame (z = 0 on the table)."""
 
+    step: Array  # [n] int64, control steps since the episode began
     target: Array  # [n] int64, Episode.target
     goal: Array  # [n] int64, Episode.goal
     start_pos: Array  # [n, 2] where the target object lay at first
@@ -81,6 +82,8 @@ class Task(ABC):
     """How many things of a fixtures table the instruction chooses among."""
     target_drawer_open: ClassVar[bool | None] = None
     """How the target drawer begins, where the task needs one of the two."""
+    has_signals: ClassVar[bool] = False
+    """Whether the buttons show what `button_rgb` says, and not their episode's colours."""
 
     def can_begin(self, episode: Episode) -> bool:
         """Whether the task can be done in this layout."""
@@ -100,6 +103,10 @@ class Task(ABC):
         return view.target < 0
 
     wrong_name: ClassVar[str] = "wrong object"
+
+    def button_rgb(self, view: View) -> Array:
+        """What the buttons show now, [n, buttons, 3]; asked where has_signals."""
+        raise NotImplementedError(f"the buttons of {self.name} show no signals")
 
     @abstractmethod
     def places(self, view: View) -> tuple[Array, Array]:

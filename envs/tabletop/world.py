@@ -27,7 +27,7 @@ from envs.tabletop.reading import Drawn, read_state, read_view
 from envs.tabletop.running import Running
 from envs.tabletop.scene import CAMERAS, PHYSICS_DT_S, build_scene
 from envs.tabletop.task import Task, View
-from envs.tabletop.tasks import TASKS
+from envs.tabletop.tasks import SUITES
 from envs.tabletop.variations import VARIATIONS
 from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
@@ -87,13 +87,18 @@ class TabletopWorld(World):
     """The tabletop suite."""
 
     def __init__(
-        self, num_worlds: int, config: TabletopConfig | None = None, make_simulator: SimulatorMaker | None = None
+        self,
+        num_worlds: int,
+        config: TabletopConfig | None = None,
+        make_simulator: SimulatorMaker | None = None,
+        suite: str = "tabletop",
     ) -> None:
         """N tables without an episode.
 
         Args:
             config: how they are simulated and rewarded.
             make_simulator: what they run on; the CPU where None.
+            suite: a name of SUITES, whose tasks these worlds run.
         """
         self.config = config or TabletopConfig()
         spec = WorldSpec(
@@ -103,7 +108,7 @@ class TabletopWorld(World):
             localization=LOCALIZATION,
             control_dt_s=control.CONTROL_DT_S,
         )
-        super().__init__(num_worlds=num_worlds, world_spec=spec, suite="tabletop", tasks=tuple(TASKS))
+        super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(SUITES[suite]))
         self.scene = build_scene()
         make_simulator = make_simulator or functools.partial(CpuSim, num_threads=self.config.num_threads)
         self.sim: Any = make_simulator(  # a Simulator; who knows which one may use what else it has
@@ -116,6 +121,7 @@ class TabletopWorld(World):
             )
         )
         self._running = Running(num_worlds)
+        self._has_signals = any(task.has_signals for task in SUITES[suite].values())
         self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)
         self._frames = {c.name: self._zeros(c.height, c.width, 3, dtype=np.uint8) for c in self.config.cameras}
         self._state = self._zeros(STATE.size)
@@ -140,11 +146,12 @@ class TabletopWorld(World):
         """
         if spec.suite != self.suite:
             raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
-        if spec.task not in TASKS:
-            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(TASKS)}")
+        tasks = SUITES[self.suite]
+        if spec.task not in tasks:
+            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(tasks)}")
         if spec.variation not in VARIATIONS:
             raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(VARIATIONS)}")
-        return TASKS[spec.task]
+        return tasks[spec.task]
 
     def example_spec(self, seed: int) -> EpisodeSpec:
         """Tasks take turns with the seed."""
@@ -164,6 +171,7 @@ class TabletopWorld(World):
             self.drawn.write(self.sim.on_device(np.array(worlds)), drawn)
             self.sim.begin(worlds, beginnings(self.scene, episodes))
             self._look(np.array(sorted(worlds)))
+            self._signal(np.array(sorted(worlds)))
             self._draw(sorted(worlds))
         return self._observation(), {"localization": _copy(self._localization)}
 
@@ -226,10 +234,12 @@ class TabletopWorld(World):
         """One control step of these worlds: move, look, judge. action: [N, A]."""
         at = self.sim.on_device(worlds)
         broken = self._move(at, action[at])
+        self._running.steps[worlds] += 1
         success, wrong = self._look(worlds)
+        self._signal(worlds)
         self._reward(at[~broken], success[~broken], record, i)
         record.num_steps[worlds] += 1
-        self._running.count_step(worlds, to_numpy(broken), to_numpy(success), to_numpy(wrong))
+        self._running.judge(worlds, to_numpy(broken), to_numpy(success), to_numpy(wrong))
 
     def _move(self, worlds: Array, action: Array) -> Array:
         """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
@@ -277,7 +287,8 @@ class TabletopWorld(World):
         """Every task that some of these worlds run, its rows in `worlds`, and its view."""
         if not len(worlds):
             return
-        everything = read_view(self.sim.field, self.drawn, self.scene, self.sim.on_device(worlds))
+        step = self.sim.on_device(self._running.steps[worlds])
+        everything = read_view(self.sim.field, self.drawn, self.scene, self.sim.on_device(worlds), step)
         for task, rows in self._running.by_task(worlds):
             alone = len(rows) == len(worlds)
             yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
@@ -296,6 +307,18 @@ class TabletopWorld(World):
             success[row], wrong[row] = task.success(view), task.wrong(view)
         self._localization[at] = read_labels(self.sim.field, self.scene, at, places, base_m)
         return success, wrong
+
+    def _signal(self, worlds: NDArray[np.int64]) -> None:
+        """Give the buttons the colours that their tasks show now, where any do."""
+        if not self._has_signals:
+            return
+        colours, buttons = self.sim.model_field["geom_rgba"], self.sim.on_device(np.array(self.scene.button_geoms))
+        for task, rows, view in self._views(worlds):
+            if task.has_signals:
+                rgb = task.button_rgb(view)
+                colours[self.sim.on_device(worlds[rows])[:, None], buttons, :3] = array_namespace(rgb).astype(
+                    rgb, colours.dtype
+                )
 
     def _draw(self, worlds: Sequence[int]) -> None:
         at = self.sim.on_device(np.array(worlds, np.int64))

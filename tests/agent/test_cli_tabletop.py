@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from agent import cli
+from agent.options import load_policy, parse_with
+from agent.recipes import sft_memory
 from envs.make import make_world
 from rollout.dataset import DatasetReader
 from vla_model.checkpoint import save_policy
 from vla_model.config import SIZES
+from vla_model.create import ModelConfig
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -85,6 +88,28 @@ def test_eval_of_the_expert_writes_results_controls_and_a_film(tmp_path: Path) -
         "press_button-train-1000000-success.mp4",
         "reach-train-1000000-success.mp4",
     ]
+
+
+def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) -> None:
+    def model_of(*args: str) -> ModelConfig:
+        command = ["--out", str(tmp_path), *args]
+        return parse_with(cli.Train, "train sft_memory", command, config=sft_memory()).config.model
+
+    assert model_of() == ModelConfig(history_length=1, history_stride=64)
+    options = ("--model", "smol", "--model.num-experts", "4", "--model.vision", "vit", "--model.history-length", "0")
+    assert model_of(*options) == ModelConfig(
+        name="smol", num_experts=4, vision="vit", history_length=0, history_stride=64
+    )
+
+
+def test_a_policy_that_remembers_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
+    small = ("--demonstrations.episodes-per-task", "2", "--learner.num-updates", "2", "--learner.batch-size", "4")
+    judged = ("--evaluation.episodes-per-task", "1", "--evaluation.films-per-task", "0", "--evaluation.no-controls")
+    cli.main(["train", "sft_memory", "--workers", "1", *small, *judged, "--out", str(tmp_path / "run")])
+    info = json.loads((tmp_path / "run" / "eval_info.json").read_text())
+    assert info["overall"]["n_episodes"] == 1
+    policy = load_policy(str(tmp_path / "run"))
+    assert policy.model.config.history == (1, 64)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from agent.decisions import Decisions, decisions
 from agent.grpo import GRPOConfig, grpo_credit, grpo_loss
 from agent.learner import Learner, LearnerConfig
 from agent.ppo import PPOConfig, ppo_credit, ppo_loss
+from rollout.collect import collect
 from rollout.types import Trajectory
 from rollout.workers import Workers, WorkersConfig
 from vla_model.policy import VLAPolicy
@@ -48,6 +49,25 @@ def test_a_policy_that_draws_nothing_is_refused() -> None:
     silent = [replace(t, log_prob=None) for t in trajectories]
     with pytest.raises(ValueError, match="gave no log-probabilities"):
         decisions(ppo_credit(silent, PPOConfig()), sides_processor())
+
+
+@pytest.mark.parametrize("all_frames", [False, True])
+def test_a_policy_that_looks_back_is_learned_from_as_it_acted(all_frames: bool) -> None:
+    model = sides_model(value_head=True, history_length=2, history_stride=2)
+    policy = VLAPolicy(model, sides_processor(), sample=True, seed=3, dtype="float32")
+    found = collect(policy, WillingSidesWorld(8), sides_specs(6), execute_steps=1, all_frames=all_frames)
+    trajectories = sorted(found, key=lambda t: t.spec)
+    credited = ppo_credit(trajectories, PPOConfig())
+    batch = decisions(credited, sides_processor(), model.config.history)
+    assert batch.inputs.past_state is not None
+    first = trajectories[0]
+    expected = [[first.state[max(t - 4, 0), 0] / 3.0, first.state[max(t - 2, 0), 0] / 3.0] for t in first.decision_step]
+    np.testing.assert_allclose(batch.inputs.past_state[: len(first.decision_step), :, 0], expected, rtol=1e-6)
+    _, metrics = ppo_loss(model, batch, PPOConfig())
+    assert metrics["policy/max_log_ratio"] < 1e-5
+    with torch.no_grad():
+        forgetful = replace(batch, inputs=replace(batch.inputs, past_state=0.0 * batch.inputs.past_state))
+    assert ppo_loss(model, forgetful, PPOConfig())[1]["policy/max_log_ratio"] > 1e-4
 
 
 def ppo_batch(trajectories: list[Trajectory]) -> Decisions:

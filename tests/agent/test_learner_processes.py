@@ -123,7 +123,7 @@ def test_one_process_steps_on_the_mean_of_the_parts_losses(one: RunFolder) -> No
     """The learner written out, without threads."""
     config, data = tiny(), TrainingData([one.dataset])
     torch.manual_seed(config.seed)
-    model = VLA(SIZES[config.model](data.world_spec))
+    model = VLA(SIZES[config.model.name](data.world_spec))
     processor = Processor.from_statistics(data.world_spec, data.stats, model.config.instruction_length)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed)
     reference = copy.deepcopy(model).train()
@@ -159,7 +159,7 @@ def test_one_process_steps_on_the_mean_of_the_parts_losses(one: RunFolder) -> No
 
 def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> None:
     data = TrainingData([one.dataset])
-    model_config = SIZES[tiny().model](data.world_spec)
+    model_config = SIZES[tiny().model.name](data.world_spec)
     model_config.action_distribution = "flow"  # whose loss takes noise
     processor = Processor.from_statistics(data.world_spec, data.stats, model_config.instruction_length)
 

@@ -18,6 +18,7 @@ from agent.learner import Learner
 from agent.loop import RunConfig, train
 from agent.recipes import RECIPES, sft_tiny
 from agent.run_folder import PRETRAINED, RunFolder, start_run
+from vla_model.create import ModelConfig
 from vla_model.model import VLA
 
 
@@ -81,7 +82,7 @@ def test_an_interrupted_run_resumes_to_identical_numbers(
 
 
 def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
-    config = replace(small(), model="nanno")
+    config = replace(small(), model=ModelConfig(name="nanno"))
     run = start_run(tmp_path / "run", config)
     with pytest.raises(ValueError, match="models: nano"):
         train(config, run)

@@ -33,10 +33,15 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def phase(
-    demonstrations: Path, trajectories: list[Trajectory], *, iteration: int = 0, **changes: object
+    demonstrations: Path,
+    trajectories: list[Trajectory],
+    *,
+    iteration: int = 0,
+    history_length: int = 0,
+    **changes: object,
 ) -> tuple[dict[str, float], dict[str, Tensor], Learner[VLA]]:
     config = replace(CONFIG, **changes)
-    learner = Learner(sides_model(value_head=True), LearnerConfig(ema_decay=0.0))
+    learner = Learner(sides_model(value_head=True, history_length=history_length), LearnerConfig(ema_decay=0.0))
     with closing(learner):
         told = Perception(config, sides_processor(), demonstrations, seed=1).learn(learner, trajectories, iteration)
     return told, learner.model.state_dict(), learner
@@ -49,6 +54,13 @@ def test_it_learns_where_things_are_in_its_own_frames(demonstrations: Path) -> N
     last, *_ = phase(demonstrations, trajectories, updates=200)
     assert last["perception/localization"] < after["perception/localization"] < before["perception/localization"]
     assert last["perception/action"] < before["perception/action"]
+
+
+def test_a_policy_that_looks_back_learns_with_what_it_looked_back_on(demonstrations: Path) -> None:
+    trajectories = draw(4, history_length=1)
+    before, *_ = phase(demonstrations, trajectories, history_length=1, updates=1)
+    after, *_ = phase(demonstrations, trajectories, history_length=1, updates=60)
+    assert after["perception/localization"] < before["perception/localization"]
 
 
 def test_nothing_that_the_policy_did_is_imitated(demonstrations: Path) -> None:

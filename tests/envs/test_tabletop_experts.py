@@ -79,7 +79,7 @@ def test_obeying_another_instruction_never_succeeds_and_ends_early_where_it_cann
     begin(world, [spec(name, seed) for seed in range(NUM_SEEDS)])
     episodes = [of_another_instruction(world.episode(n), task) for n in rows]
     misled = Drawn.of(episodes, world.scene, world.sim.on_device)
-    result = run(world, lambda: task.expert(read_view(world.sim.field, misled, world.scene, rows)))
+    result = run(world, lambda: task.expert(read_view(world.sim.field, misled, world.scene, rows, 0 * rows)))
     assert not result.success.any()
     assert set(result.failure) <= {None, task.wrong_name}
     if name in ENDS_EARLY:

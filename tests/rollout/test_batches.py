@@ -36,6 +36,9 @@ def write(root: Path, seeds: Iterable[int]) -> dict[int, Trajectory]:
 def assert_same(a: Batch, b: Batch) -> None:
     for field in dataclasses.fields(Batch):
         x, y = getattr(a, field.name), getattr(b, field.name)
+        if x is None or y is None:
+            assert x is y, field.name
+            continue
         for key in x if isinstance(x, dict) else [...]:
             np.testing.assert_array_equal(x[key], y[key], err_msg=field.name)
 
@@ -68,6 +71,24 @@ def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> 
     won = np.array([succeeds(data.episodes[e]["seed"]) for e in batch.episode])
     assert 0 < won.sum() < data.num_rows == TrainingData([tmp_path / "a"]).num_rows
     np.testing.assert_array_equal(batch.mask[:, 0], won)
+
+
+def test_rows_come_with_the_rows_before_them_of_the_same_episode(tmp_path: Path) -> None:
+    recorded = write(tmp_path / "a", range(4)) | write(tmp_path / "b", range(4, 7))
+    data = TrainingData([tmp_path / "a", tmp_path / "b"])
+    rows = np.random.default_rng(0).permutation(data.num_rows)
+    batch, plain = data.gather(rows, 2, history=(2, 2)), data.gather(rows, 2)
+    assert plain.past_frames is None and plain.past_state is None
+    assert_same(dataclasses.replace(batch, past_frames=None, past_state=None), plain)
+    assert batch.past_frames is not None and batch.past_state is not None
+    for i in range(data.num_rows):
+        t, step = recorded[data.episodes[batch.episode[i]]["seed"]], int(batch.state[i, 0])
+        before = [max(step - 4, 0), max(step - 2, 0)]
+        np.testing.assert_array_equal(batch.past_state[i], t.state[before])
+        for camera in t.frames:
+            np.testing.assert_array_equal(batch.past_frames[camera][i], t.frames[camera][before])
+    with data.batches(6, 2, seed=1, history=(2, 2), part=(1, 2)) as stream:
+        assert_same(next(stream), data.gather(data._by_dataset(data.rows_at(0, 6, seed=1))[1::2], 2, history=(2, 2)))
 
 
 def test_labels_are_taught_and_not_what_was_executed(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_policy_that_cannot_be_made_is_an_error() -> None:
     assert "no such weights" in str(caught.value.__cause__)
 
 
-def tiny_vla(_: World | None = None) -> VLAPolicy:
+def tiny_vla(_: World | None = None, history_length: int = 0) -> VLAPolicy:
     backbone = LlamaConfig(
         vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
     )
@@ -192,6 +192,8 @@ def tiny_vla(_: World | None = None) -> VLAPolicy:
         num_keypoints=6,
         image_token_grid=2,
         expert_size=24,
+        history_length=history_length,
+        history_stride=2,
         **sizes_of(WORLD_SPEC),
     )
     statistics = {
@@ -203,11 +205,13 @@ def tiny_vla(_: World | None = None) -> VLAPolicy:
     return VLAPolicy(VLA(config).eval(), processor, sample=True, dtype="float32")
 
 
-def test_a_vla_that_samples_decides_for_other_workers_as_for_its_own_worlds() -> None:
+@pytest.mark.parametrize("history_length", [0, 2])
+def test_a_vla_that_samples_decides_for_other_workers_as_for_its_own_worlds(history_length: int) -> None:
     specs = [fake_spec(s) for s in range(12)]
-    with Workers(partial(FakeWorld, 3), tiny_vla, WorkersConfig(workers=0)) as workers:
+    policy = partial(tiny_vla, history_length=history_length)
+    with Workers(partial(FakeWorld, 3), policy, WorkersConfig(workers=0)) as workers:
         alone = {t.spec: t for t in workers.collect(specs)}
-    with Workers(partial(FakeWorld, 3), tiny_vla, SHARED) as workers:
+    with Workers(partial(FakeWorld, 3), policy, SHARED) as workers:
         shared = {t.spec: t for t in workers.collect(specs)}
     assert alone.keys() == shared.keys()
     for spec, t in alone.items():

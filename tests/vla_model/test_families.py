@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,70 @@ def test_without_images_our_decoder_is_transformers_llama() -> None:
     ours = backbone(prefix, words[:, 24:])
     theirs = reference(inputs_embeds=words, use_cache=False).last_hidden_state
     torch.testing.assert_close(ours, theirs[:, 24:], atol=1e-5, rtol=1e-5)
+
+
+ROPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"factor": 4.0},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 64},
+    "dynamic": {"factor": 2.0},
+    "longrope": {
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "factor": 2.0,
+        "original_max_position_embeddings": 512,
+    },
+}
+
+
+def scaled_llama(rope_type: str, positions: int) -> LlamaConfig:
+    rope = {"rope_type": rope_type, "rope_theta": 1e4} | ROPES[rope_type]
+    size: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    return LlamaConfig(
+        **size, vocab_size=2048, num_attention_heads=4, max_position_embeddings=positions, rope_parameters=rope
+    )
+
+
+@pytest.mark.parametrize("rope_type", ROPES)
+def test_a_long_prompt_is_read_with_the_ropes_scaling_as_transformers_reads_it(rope_type: str) -> None:
+    torch.manual_seed(0)
+    config = scaled_llama(rope_type, positions=512)
+    backbone = Backbone(tiny_config(backbone=config, instruction_length=300)).eval()
+    reference = LlamaModel(config).eval()
+    reference.load_state_dict(backbone.decoder.state_dict())
+    words = backbone.decoder.get_input_embeddings()(torch.randint(0, 2048, (2, 320)))
+    ids = torch.randint(0, 2048, (2, 300))
+    words[:, :300] = backbone.decoder.get_input_embeddings()(ids)
+    with torch.no_grad():
+        ours = backbone(backbone.read(ids, torch.ones(2, 300, dtype=torch.bool)), words[:, 300:])
+        theirs = reference(inputs_embeds=words, use_cache=False).last_hidden_state
+    torch.testing.assert_close(ours, theirs[:, 300:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_sequence_beyond_the_positions_at_which_scaling_sets_in_is_refused() -> None:
+    for rope_type, positions in (("dynamic", 256), ("longrope", 1024)):
+        config = scaled_llama(rope_type, positions)
+        Backbone(tiny_config(backbone=config, instruction_length=200))
+        with pytest.raises(ValueError, match=r"a sequence takes up to .* but the decoder has \d+ positions"):
+            Backbone(tiny_config(backbone=config, instruction_length=500))
+
+
+def test_the_end_of_a_long_prompt_is_heard() -> None:
+    long = tiny_processor(instruction_length=200)
+    model = VLA(tiny_config(instruction_length=200)).eval()
+    sentences = [f"{'go on and ' * 40}lift the {colour} cube" for colour in ("red", "blue")]
+    ids, mask = long.encode_instructions(sentences)
+    assert 80 < mask.sum(1).min() <= mask.sum(1).max() < 200
+    prefix = model.backbone.read(ids, mask)
+    assert (prefix.summary[0] - prefix.summary[1]).abs().max() > 1e-4
+    short, _ = tiny_processor().encode_instructions(sentences)
+    assert torch.equal(short[0], short[1])
 
 
 def test_rope_scaling_changes_what_far_tokens_are_to_each_other() -> None:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from vla_model.checkpoint import load_policy, save_policy
-from vla_model.create import create_policy
+from vla_model.create import ModelConfig, create_policy
 from vla_model.finetune import FineTuning, prepare
 from vla_model.inputs import fake_inputs
 from vla_model.make_tokenizer import TOKENIZER_FILE
@@ -292,7 +292,9 @@ def test_gguf_files_that_are_broken_or_something_else_are_refused_with_the_reaso
 
 def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_path: Path) -> None:
     write_folder(tmp_path / "weights")
-    model, processor = create_policy(str(tmp_path / "weights"), WORLD_SPEC, STATISTICS, 1, torch.bfloat16)
+    model, processor = create_policy(
+        ModelConfig(name=str(tmp_path / "weights"), num_layers=1), WORLD_SPEC, STATISTICS, torch.bfloat16
+    )
     reference = load_backbone(tmp_path / "weights", 1, torch.bfloat16).decoder
     save_policy(tmp_path / "policy", model.eval(), processor)
     loaded, loaded_processor = load_policy(tmp_path / "policy")
@@ -311,16 +313,16 @@ def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_
 def test_a_model_that_does_not_exist_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="model 'llama9' does not exist; models: nano, llama1_7b"):
-        create_policy("llama9", WORLD_SPEC, STATISTICS)
+        create_policy(ModelConfig(name="llama9"), WORLD_SPEC, STATISTICS)
     with pytest.raises(ValueError, match="weights of smol are not here yet; fetch and convert them with: make smol"):
-        create_policy("smol", WORLD_SPEC, STATISTICS)
+        create_policy(ModelConfig(name="smol"), WORLD_SPEC, STATISTICS)
 
 
 @pytest.mark.parametrize("mode", ["head", "lora"])
 def test_around_a_frozen_decoder_in_bfloat16_everything_learns(mode: Literal["head", "lora"], tmp_path: Path) -> None:
     write_folder(tmp_path / "weights")
     torch.manual_seed(0)
-    model, _ = create_policy(str(tmp_path / "weights"), WORLD_SPEC, STATISTICS, dtype=torch.bfloat16)
+    model, _ = create_policy(ModelConfig(name=str(tmp_path / "weights")), WORLD_SPEC, STATISTICS, torch.bfloat16)
     prepare(model.train(), FineTuning(mode=mode, lora_rank=2, towers=True))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)

@@ -9,7 +9,7 @@ import torch
 from test_pretrained import states, write_gguf
 from tiny_model import STATISTICS, WORLD_SPEC
 
-from vla_model.create import SMOL_LAYERS, create_policy
+from vla_model.create import SMOL_LAYERS, ModelConfig, create_policy
 from vla_model.pretrained import load_backbone
 from vla_model.smol import convert, smol_folder
 
@@ -29,7 +29,7 @@ def test_the_converted_folder_is_the_file_in_bfloat16_and_its_texts_begin_with_a
 
 @pytest.mark.skipif(not smol_folder().exists(), reason="needs the weights of make smol")
 def test_smol_reads_instructions_with_the_first_layers_of_smollm2() -> None:
-    model, processor = create_policy("smol", WORLD_SPEC, STATISTICS)
+    model, processor = create_policy(ModelConfig(name="smol"), WORLD_SPEC, STATISTICS)
     config = model.backbone.decoder.config
     assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (SMOL_LAYERS, 576, 49_152)
     ids, mask = processor.encode_instructions(["push the red cube to the left"])

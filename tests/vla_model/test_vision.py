@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_model import gradient, tiny_config
 
-from vla_model.vision import CameraTower, Stem, shift_frames, spatial_softmax
+from vla_model.vision import ConvTower, Stem, shift_frames, spatial_softmax
 
 
 def test_spatial_softmax_of_a_sharp_peak_is_the_centre_of_its_cell() -> None:
@@ -47,7 +47,7 @@ def test_light_multiplies_each_colour_of_each_frame() -> None:
 
 def test_keypoints_are_told_in_the_frame_as_it_was_before_the_shift() -> None:
     torch.manual_seed(0)
-    tower, film = CameraTower(tiny_config()), torch.randn(2, 32)
+    tower, film = ConvTower(tiny_config(), "front"), torch.randn(2, 32)
     frames = torch.full((2, 32, 64, 3), 90, dtype=torch.uint8)  # looks the same shifted, so only the telling differs
     still = tower(frames, film).keypoints.view(2, -1, 2)
     moved = tower(frames, film, torch.tensor([[4, -1], [0, 2]])).keypoints.view(2, -1, 2)
@@ -57,7 +57,7 @@ def test_keypoints_are_told_in_the_frame_as_it_was_before_the_shift() -> None:
 
 def test_the_instruction_changes_where_a_tower_looks() -> None:
     torch.manual_seed(0)
-    tower = CameraTower(tiny_config())
+    tower = ConvTower(tiny_config(), "front")
     frames = torch.randint(0, 256, (1, 32, 48, 3), dtype=torch.uint8).expand(2, -1, -1, -1)
     features = tower(frames, torch.randn(2, 32))
     assert (features.keypoints[0] - features.keypoints[1]).abs().max() > 1e-3
@@ -66,7 +66,7 @@ def test_the_instruction_changes_where_a_tower_looks() -> None:
 
 def test_gradient_reaches_the_first_convolution_and_the_instruction() -> None:
     torch.manual_seed(0)
-    tower = CameraTower(tiny_config())
+    tower = ConvTower(tiny_config(), "front")
     film = torch.randn(3, 32, requires_grad=True)
     tower(torch.randint(0, 256, (3, 32, 48, 3), dtype=torch.uint8), film).keypoints.square().sum().backward()
     assert gradient(tower.stem.conv.weight).abs().sum() > 0
@@ -74,7 +74,7 @@ def test_gradient_reaches_the_first_convolution_and_the_instruction() -> None:
 
 
 def test_frames_of_any_size_give_the_same_number_of_tokens() -> None:
-    tower = CameraTower(tiny_config())
+    tower = ConvTower(tiny_config(), "front")
     for height, width in ((16, 16), (64, 48), (100, 132)):
         frames = torch.zeros(1, height, width, 3, dtype=torch.uint8)
         assert tower(frames, torch.zeros(1, 32)).tokens.shape == (1, 5, 32)

@@ -51,8 +51,8 @@ def tiny_vla(**changes: Any) -> VLA:
     return VLA(tiny_config(**changes)).eval()
 
 
-def tiny_processor() -> Processor:
-    return Processor.from_statistics(WORLD_SPEC, STATISTICS)
+def tiny_processor(instruction_length: int = 24) -> Processor:
+    return Processor.from_statistics(WORLD_SPEC, STATISTICS, instruction_length)
 
 
 def gradient(tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from envs.tabletop.tasks.place import Place
 from envs.tabletop.tasks.press_button import PressButton
 from envs.tabletop.tasks.push import Push
 from envs.tabletop.tasks.reach import Reach
+from envs.tabletop.tasks.recall_button import RecallButton
 from envs.tabletop.tasks.slide import Slide
 from envs.tabletop.tasks.sort import Sort
 from envs.tabletop.tasks.stack import Stack
@@ -33,4 +34,13 @@ TASKS: dict[str, Task] = {
         TurnDial(),
     )
 }
-"""Every task of the suite by name."""
+"""The tasks of the suite "tabletop" by name."""
+
+MEMORY_TASKS: dict[str, Task] = {task.name: task for task in (RecallButton(),)}
+"""The tasks that need memory: a suite of their own, so that "all tasks of the tabletop" stays what it is."""
+
+SUITES: dict[str, dict[str, Task]] = {"tabletop": TASKS, "tabletop_memory": MEMORY_TASKS}
+"""Suites of this table by name."""
+
+EVERY_TASK = TASKS | MEMORY_TASKS
+"""No two suites have a task of the same name."""

@@ -13,11 +13,13 @@ from agent.loop import RunConfig, learn
 from agent.robot.agent import Agent
 from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
-from agent.run_folder import RunFolder
+from agent.run_folder import PRETRAINED, RunFolder
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.batches import TrainingData
 from rollout.processes import Process
+from vla_model.create import ModelConfig
+from vla_model.policy import VLAPolicy
 
 
 def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
@@ -31,8 +33,24 @@ def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
             assert agent.run("touch it", 30.0, record=run.dataset).success
     data = TrainingData([run.dataset], failed="left out")
     assert [episode["variation"] for episode in data.episodes] == ["drive", "drive"]
-    config = RunConfig(learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))
+    model = ModelConfig(history_length=2, history_stride=3)
+    config = RunConfig(model=model, learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))
     told: list[dict[str, object]] = []
     learn(config, run, Process(interrupted=lambda: False, tell=lambda **news: told.append(news)))
     assert run.last_checkpoint() == run.checkpoint(2)
     assert len(told) == 2
+    policy = VLAPolicy.from_pretrained(run.checkpoint(2) / PRETRAINED)
+    with closing(make_world("tabletop")) as world:
+        robot = SimRobot(world, EpisodeSpec(suite="tabletop", task="reach", seed=2), clock=clock)
+        agent = Agent(
+            policy, robot, clock=clock, make_inference=partial(SimulatedInference, clock=clock, latency_s=late)
+        )
+        assert agent.run("touch it", 1.0).num_steps == 10
+    (episode,) = policy._episodes.values()
+    assert episode.steps == [2, 4, 6, 8], "decisions of two periods each, back to 6 steps before the last"
+
+
+def late(number: int) -> float:
+    """Every answer takes somewhat more than a period."""
+    del number
+    return 0.15

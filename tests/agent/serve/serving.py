@@ -24,8 +24,9 @@ from vla_model.policy import VLAPolicy
 EXECUTE_STEPS = 2
 
 
-def tiny_policy() -> VLAPolicy:
-    return VLAPolicy(tiny_vla(), tiny_processor(), version=7)
+def tiny_policy(**changes: Any) -> VLAPolicy:
+    """Of a tiny model whose config has these changes."""
+    return VLAPolicy(tiny_vla(**changes), tiny_processor(), version=7)
 
 
 @contextmanager
@@ -77,6 +78,13 @@ def infer(connection: ClientConnection, observation: dict[str, Any]) -> NDArray[
     connection.send(openpi.pack(observation))
     answer = connection.recv(timeout=30)
     return openpi.array("actions", wire.unpack(answer)["actions"])
+
+
+def looked_back(policy: VLAPolicy, *seeds_and_steps: tuple[int, int]) -> list[NDArray[np.float32]]:
+    """What the policy decides in an episode of these observations, each at its step, [K, A] each."""
+    policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+    seen = [Observation(**(observe(1, seed) | {"step": np.array([step])})) for seed, step in seeds_and_steps]
+    return [policy.act(observation).actions[0] for observation in seen]
 
 
 def in_process(policy: VLAPolicy, seed: int, instruction: str = SENTENCES[0]) -> NDArray[np.float32]:

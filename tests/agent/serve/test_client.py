@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from serving import EXECUTE_STEPS, in_process, metric, running, served, tiny_policy
+from serving import EXECUTE_STEPS, in_process, looked_back, metric, running, served, tiny_policy
 from tiny_model import SENTENCES, observe
 
 from agent.serve.client import ServedPolicy
 from agent.serve.link import LimitsConfig
 from agent.serve.server import PolicyServer, ServerConfig
 from envs.types import Observation
+from vla_model.policy import VLAPolicy
 
 
 def test_one_world_has_the_actions_of_the_policy_in_process() -> None:
@@ -45,24 +46,38 @@ def test_an_act_before_any_episode_is_refused() -> None:
         policy.act(observe(1))
 
 
-def test_a_server_that_comes_back_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("history_length", [0, 2])
+def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> None:
+    def make() -> VLAPolicy:
+        return tiny_policy(history_length=history_length, history_stride=2)
+
     def serve_again() -> None:
-        with running(PolicyServer(tiny_policy(), ServerConfig(port=port), EXECUTE_STEPS)):
+        with running(PolicyServer(make(), ServerConfig(port=port), EXECUTE_STEPS)):
             answered.wait(timeout=20)
 
-    here, answered = tiny_policy(), threading.Event()
-    with served() as url:
+    seeds_and_steps = [(1, 0), (2, 2), (4, 5), (5, 6)]
+    seen = [Observation(**(observe(1, seed) | {"step": np.array([step])})) for seed, step in seeds_and_steps]
+    answered = threading.Event()
+    with served(make()) as url:
         port = urlsplit(url).port or 0
         policy = ServedPolicy(url)
         policy.begin(np.array([0]), (SENTENCES[0],), (0,))
-        policy.act(observe(1))
+        for observation in seen[:-1]:
+            policy.act(observation)
     again = threading.Timer(0.5, serve_again)
     again.start()
     with policy:
-        actions = policy.act(observe(1, 3, SENTENCES[:1])).actions
+        actions = policy.act(seen[-1]).actions
     answered.set()
     again.join()
-    assert_array_equal(actions[0], in_process(here, 3))
+    assert_array_equal(actions[0], looked_back(make(), *seeds_and_steps)[-1])
+
+
+def test_a_policy_that_looks_back_is_not_asked_without_a_step() -> None:
+    with served(tiny_policy(history_length=1)) as url, ServedPolicy(url) as policy:
+        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        with pytest.raises(ValueError, match="an observation must say its 'step'"):
+            policy.act(observe(1))
 
 
 def test_a_server_that_stays_away_is_an_error() -> None:

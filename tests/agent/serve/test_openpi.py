@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from serving import client, in_process, infer, page, said, served, tiny_policy
+from serving import client, in_process, infer, looked_back, page, said, served, tiny_policy
 from tiny_model import SENTENCES
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
@@ -61,6 +61,23 @@ def test_actions_are_those_of_the_policy_in_process_bit_for_bit() -> None:
     with served() as url, client(url) as connection:
         for seed, sentence in enumerate((*SENTENCES, SENTENCES[0], SENTENCES[0])):
             assert_array_equal(infer(connection, said(seed, sentence)), in_process(here, seed, sentence))
+
+
+def test_a_policy_that_looks_back_remembers_by_the_clients_steps_or_by_its_own_count() -> None:
+    changes = {"history_length": 1, "history_stride": 2}
+    here, there = tiny_policy(**changes), tiny_policy(**changes)
+    with served(there) as url, client(url) as connection:
+        counted = [infer(connection, said(seed)) for seed in range(3)]
+        told = [infer(connection, said(seed) | {"observation/step": step}) for seed, step in ((0, 0), (1, 1), (2, 2))]
+        again = infer(connection, said(3) | {"observation/step": 0})
+        connection.send(openpi.pack(said(3) | {"observation/step": -1}))
+        assert "the step is -1, expected 0 to 1000000000 control steps" in str(connection.recv(timeout=30))
+    for actions, expected in zip(counted, looked_back(here, (0, 0), (1, 2), (2, 4)), strict=True):
+        assert_array_equal(actions, expected)
+    for actions, expected in zip(told, looked_back(here, (0, 0), (1, 1), (2, 2)), strict=True):
+        assert_array_equal(actions, expected)
+    assert np.abs(counted[2] - told[2]).max() > 1e-5
+    assert_array_equal(again, looked_back(here, (3, 0))[0])
 
 
 def test_every_array_of_an_answer_has_a_row_per_step_and_times_are_numbers() -> None:

@@ -12,8 +12,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
-from serving import in_process, served, tiny_policy
-from tiny_model import observe
+from serving import in_process, looked_back, served, tiny_policy
+from tiny_model import SENTENCES, observe
 from websockets.sync.client import ClientConnection, connect
 
 
@@ -70,6 +70,20 @@ def test_hello_is_answered_with_what_the_policy_gives_and_takes() -> None:
     }
     assert payload["observation_spec"]["state"] == {"name": "state", "dims": 4, "format": "x y z opening"}
     assert payload["observation_spec"]["front"]["format"] == "rgb_hwc_uint8"
+
+
+def test_an_episode_start_forgets_what_a_policy_that_looks_back_saw() -> None:
+    changes = {"history_length": 1, "history_stride": 4}
+    here, there = tiny_policy(**changes), tiny_policy(**changes)
+    with served(there) as url, connect(url + "/vla-eval") as connection:
+        # Of every two observations, the second is not looked at.
+        *_, last = [act(connection, seen(seed, SENTENCES[0]), seq) for seq, seed in enumerate((0, 9, 1, 9, 2))]
+        assert_array_equal(last, looked_back(here, (0, 0), (1, 2), (2, 4))[-1][0])
+        act(connection, seen(9, SENTENCES[0]), 5)
+        say(connection, "episode_start", {"task": {"name": "lift"}}, 6)
+        first = act(connection, seen(2, SENTENCES[0]), 7)
+    assert_array_equal(first, looked_back(here, (2, 0))[0][0])
+    assert np.abs(first - last).max() > 1e-5
 
 
 def test_a_chunk_answers_as_many_steps_as_are_executed_and_an_episode_begins_with_a_new_one() -> None:
