@@ -1,10 +1,12 @@
 # `make demo` and `make test` do everything, set-up included. Variables of the set-up: see setup.sh.
-export PYTHON TORCH
+export PYTHON TORCH METAWORLD_PYTHON
 
 BIN := .venv/bin
 STAMP := .venv/set-up-done
 
-.PHONY: setup demo smol test test-learning check clean
+STAMP_METAWORLD := .venv-metaworld/set-up-done
+
+.PHONY: setup demo smol metaworld test test-learning check clean
 
 setup: $(STAMP)
 
@@ -18,6 +20,12 @@ demo: setup
 smol: setup
 	$(BIN)/python -m vla_model.smol
 
+metaworld: $(STAMP_METAWORLD)
+
+$(STAMP_METAWORLD): setup_metaworld.sh | setup
+	./setup_metaworld.sh
+	@touch $@
+
 test: setup
 	$(BIN)/pytest
 
@@ -30,5 +38,5 @@ check: setup
 	$(BIN)/ty check
 
 clean:
-	rm -rf .venv build dist llamarm.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-metaworld build dist llamarm.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,10 +25,15 @@ from agent.options import load_policy, parse, parse_with, recorded_config, steps
 from agent.run_folder import RunFolder, start_run
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agent.averages import Average
+    from agent.demonstrations import DemonstrationsConfig
     from agent.evaluate import Evaluation, Proportion
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
     from envs.world import World
+    from rollout.workers import WorkersConfig
     from vla_model.types import Policy
 
 _HELP = """\
@@ -36,7 +41,7 @@ usage: llamarm COMMAND ...
 
 Train, evaluate and drive robot agents that see through cameras and obey written instructions.
 
-  collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset
+  collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (a world's name will do)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
   drive   POLICY             drive a robot, simulated or real, and record what it does
@@ -73,8 +78,8 @@ class Eval:
     """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's scripted expert."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
-    world: str = "tabletop"
-    """Suite of worlds."""
+    world: str | None = None
+    """Suite of worlds; if not given, that of the run, or tabletop if it is no run."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -120,22 +125,29 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _collect(args: list[str]) -> None:
-    from agent.improve import ImproveConfig
+    from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
+    from envs.make import WORLDS
+    from rollout.workers import WorkersConfig
 
-    name, recipe = _recipe("collect", args)
-    whole = recipe()
-    if isinstance(whole, ImproveConfig):
-        raise ValueError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
-    options = parse_with(
-        Collect, f"collect {name}", args[1:], demonstrations=whole.demonstrations, rollout=whole.rollout
-    )
-
-    from agent.demonstrations import collect_demonstrations
-
+    if args and args[0] in WORLDS:
+        name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
+    else:
+        name, demonstrations, rollout = _recipe_s_demonstrations(args)
+    options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
     outcome = collect_demonstrations(options.demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
+
+
+def _recipe_s_demonstrations(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:
+    from agent.improve import ImproveConfig
+
+    name, recipe = _recipe("collect", args)
+    config = recipe()
+    if isinstance(config, ImproveConfig):
+        raise ValueError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
+    return name, config.demonstrations, config.rollout
 
 
 def _train(args: list[str]) -> None:
@@ -175,8 +187,9 @@ def _eval(args: list[str]) -> None:
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    name = check_name("world", options.world, WORLDS)
-    named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
+    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
+    name = check_name("world", options.world or trained.get("world", "tabletop"), WORLDS)
+    named = options.tasks or (trained.get("tasks", ()) if name == trained.get("world") else ())
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,
@@ -269,15 +282,32 @@ def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Non
         table.add_row("all", *(_percent(success.rate) for success in evaluation.per_variation.values()))
         table.add_row("95 % interval", *map(_interval, evaluation.per_variation.values()))
         console.print(table)
+    if evaluation.task_groups:
+        console.print(_groups_table(evaluation, controls))
     for reason, count in evaluation.failures.items():
         print(f"failed: {reason}, {count} episodes")
+
+
+def _groups_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Table:
+    """Success by the suite's groups of tasks, the mean over these, and the mean over tasks."""
+    from rich.table import Column, Table
+
+    from agent.averages import averages
+
+    table = Table(Column("group", no_wrap=True), "success", Column("95 % interval", no_wrap=True), *controls)
+    blind = [averages(control.per_task, control.task_groups) for control in controls.values()]
+    for name, success in averages(evaluation.per_task, evaluation.task_groups).items():
+        table.add_row(
+            name, _percent(success.rate), _interval(success), *(_percent(other[name].rate) for other in blind)
+        )
+    return table
 
 
 def _percent(rate: float) -> str:
     return f"{100 * rate:.1f} %"
 
 
-def _interval(success: Proportion) -> str:
+def _interval(success: Proportion | Average) -> str:
     low, high = success.interval
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 

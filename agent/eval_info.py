@@ -1,8 +1,9 @@
 """eval_info.json: an evaluation in the shape that LeRobot writes, with what a reader needs to judge it beside.
 
 LeRobot's part (lerobot_eval.py): per_task [{task_group, task_id, metrics}], per_group and overall, success in percent.
-Here a group is a variation of a suite ("tabletop/train"). Added: 95 % intervals in percent, the mean over tasks, the
-protocol, failures by name, blind controls, expert usage, and every episode by its id, so two files can be paired.
+Here a group is a variation of a suite ("tabletop/train"). Added: 95 % intervals in percent, averages over tasks and
+over the suite's own groups of tasks, the protocol, failures by name, blind controls, expert usage,
+and every episode by its id, so two files can be paired.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from agent.averages import Average, averages
 from agent.evaluate import LOST, EpisodeResult, Evaluation, Proportion
 
 
@@ -30,11 +33,11 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
     speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
-    mean = {"pc_success_mean_over_tasks": 100 * evaluation.mean_over_tasks}
+    aggregate = partial(_aggregate, films_dir=films_dir, task_groups=evaluation.task_groups)
     return {
         "per_task": _per_task(evaluation, films_dir),
-        "per_group": {group: _aggregate(rows, films_dir) for group, rows in groups.items()},
-        "overall": _aggregate(evaluation.results, films_dir) | mean | timing | speed,
+        "per_group": {group: aggregate(rows) for group, rows in groups.items()},
+        "overall": aggregate(evaluation.results) | timing | speed,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
         "controls": {name: _control(control, evaluation) for name, control in controls.items()},
@@ -76,22 +79,35 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _aggregate(rows: Sequence[EpisodeResult], films_dir: str) -> dict[str, Any]:
+def _aggregate(
+    rows: Sequence[EpisodeResult], films_dir: str, task_groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     return {
         "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
         "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
         **_success(rows),
+        **_averages(rows, task_groups),
         "video_paths": _films(rows, films_dir),
     }
 
 
 def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
-    proportion = Proportion(successes=sum(r.success for r in rows), episodes=len(rows))
-    return {
-        "pc_success": 100 * proportion.rate,
-        "pc_success_interval": [100 * bound for bound in proportion.interval],
-        "n_episodes": proportion.episodes,
-    }
+    proportion = _proportion(rows)
+    return _percent(proportion) | {"n_episodes": proportion.episodes}
+
+
+def _averages(rows: Sequence[EpisodeResult], task_groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    tasks = sorted({r.spec.task for r in rows})
+    per_task = {task: _proportion([r for r in rows if r.spec.task == task]) for task in tasks}
+    return {"averages": {name: _percent(average) for name, average in averages(per_task, task_groups).items()}}
+
+
+def _proportion(rows: Sequence[EpisodeResult]) -> Proportion:
+    return Proportion(successes=sum(r.success for r in rows), episodes=len(rows))
+
+
+def _percent(rate: Proportion | Average) -> dict[str, Any]:
+    return {"pc_success": 100 * rate.rate, "pc_success_interval": [100 * bound for bound in rate.interval]}
 
 
 def _control(control: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
@@ -104,7 +120,7 @@ def _control(control: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
 
 def _by_task(evaluation: Evaluation) -> dict[str, Any]:
     per_task = {task: _success(rows) for task, rows in evaluation.by(lambda r: r.spec.task).items()}
-    return _success(evaluation.results) | {"per_task": per_task}
+    return _success(evaluation.results) | {"per_task": per_task} | _averages(evaluation.results, evaluation.task_groups)
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:
@@ -117,6 +133,8 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
         "execute_steps": evaluation.execute_steps,
         "policy_versions": sorted({r.policy_version for r in evaluation.results if r.failure != LOST}),
         "interval": "95 % Wilson score interval over episodes",
+        "interval_of_averages": "95 %, from the tasks' Wilson intervals by the square-and-add rule",
+        "task_groups": {name: list(tasks) for name, tasks in evaluation.task_groups.items()},
         "success": "decided by the world",
     }
 

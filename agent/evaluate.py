@@ -6,7 +6,7 @@ evaluation at or above it, so no evaluated episode was ever seen in training.
 
 Intervals are 95 % Wilson score intervals of a binomial proportion (Wilson 1927): they describe the drawn episodes of
 these tasks and these weights, not other training seeds. Two averages are kept apart because published tables differ:
-`success` pools all episodes, `mean_over_tasks` weighs every task alike.
+`success` pools all episodes, `mean_over_tasks` weighs every task alike (agent/averages.py has more, with intervals).
 
 Shape letters: E experts.
 """
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
@@ -139,6 +139,8 @@ class Evaluation:
     """Camera frames per second, over the same episodes."""
     expert_usage: dict[str, NDArray[np.float64]]
     """{task: [layers, E]}: the mean over all decisions of what the policy reported; empty if it has no experts."""
+    task_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """As the world has them."""
 
     @property
     def success(self) -> Proportion:
@@ -246,6 +248,7 @@ def evaluate(
         expert_usage=mean_per_task(
             (spec.task, results[spec.id].num_decisions, usage[spec.id]) for spec in specs if spec.id in usage
         ),
+        task_groups=world.task_groups,
     )
 
 

@@ -121,6 +121,58 @@ def dagger_tabletop() -> ImproveConfig:
     )
 
 
+def sft_mt10() -> RunConfig:
+    """Meta-World's MT10 cloned from its scripted experts (make metaworld installs it), by the published protocol."""
+    return RunConfig(
+        model=ModelConfig(name="nano_steady"),
+        demonstrations=DemonstrationsConfig(world="metaworld-mt10", episodes_per_task=50, noise_std=0.3),
+        learner=LearnerConfig(batch_size=128, num_updates=6000),
+        evaluation=EvaluationConfig(episodes_per_task=10, execute_steps=4),
+        save_every=2000,
+    )
+
+
+def sft_mt50() -> RunConfig:
+    """All 50 tasks of Meta-World, as sft_mt10."""
+    mt10 = sft_mt10()
+    return replace(
+        mt10,
+        demonstrations=replace(mt10.demonstrations, world="metaworld-mt50"),
+        learner=replace(mt10.learner, num_updates=20000),
+        save_every=4000,
+    )
+
+
+def rft_mt50() -> ImproveConfig:
+    """The policy of --init made better on Meta-World's 50 tasks by cloning its own successes."""
+    rft = rft_tabletop()
+    return replace(
+        rft,
+        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=8),
+        iterations=8,
+        learner=replace(rft.learner, num_updates=16000),
+        algorithm=RFTConfig(updates=2000),
+        evaluation=sft_mt10().evaluation,
+        evaluate_every=2,
+        selection_episodes=4,
+    )
+
+
+def dagger_mt50() -> ImproveConfig:
+    """The policy of --init made better on Meta-World's 50 tasks by the scripted experts' labels where it gets to."""
+    return replace(rft_mt50(), algorithm=DaggerConfig(updates=2000))
+
+
+def ppo_mt50() -> ImproveConfig:
+    """The policy of --init made better on Meta-World's 50 tasks by ppo, with success as the only reward."""
+    return replace(
+        ppo_tabletop(),
+        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=8, num_worlds=8),
+        evaluation=sft_mt10().evaluation,
+        selection_episodes=4,
+    )
+
+
 def _steady(learning_rate: float) -> LearnerConfig:
     """For policy gradients: the policy that acts is the weights themselves, and nothing pulls at them but the loss."""
     return LearnerConfig(
@@ -144,5 +196,10 @@ RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "grpo_tabletop": grpo_tabletop,
     "rft_tabletop": rft_tabletop,
     "dagger_tabletop": dagger_tabletop,
+    "sft_mt10": sft_mt10,
+    "sft_mt50": sft_mt50,
+    "rft_mt50": rft_mt50,
+    "dagger_mt50": dagger_mt50,
+    "ppo_mt50": ppo_mt50,
 }
 """Every recipe by name."""

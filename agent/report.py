@@ -63,6 +63,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "failures": info.get("failures", {}),
         "controls": info.get("controls", {}),
         "control_rows": _control_rows(info),
+        "average_rows": _average_rows(info),
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
         **_films(folder.root, info),
         "usage": _usage(info),
@@ -102,7 +103,6 @@ def _success(info: dict[str, Any]) -> dict[str, Any]:
     return {
         "headline": groups.get(group),
         "headline_group": group,
-        "headline_mean": sum(row["pc_success"] for row in tasks) / max(len(tasks), 1),
         "tasks": tasks,
         "variation_rows": by_variation,
     }
@@ -117,6 +117,20 @@ def _control_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
     tasks = controls[0]["per_task"]
     rows = [{"task": task, "successes": [c["per_task"][task]["pc_success"] for c in columns]} for task in tasks]
     return [*rows, {"task": "all", "successes": [c["pc_success"] for c in columns]}]
+
+
+def _average_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per average of the headline's variation, with the controls'; none where the suite has no task groups."""
+    headline = _success(info)["headline"]
+    if headline is None or not info["protocol"]["task_groups"]:
+        return []
+    controls = list(info["controls"].values())
+    return [
+        average
+        | {"name": name, "is_mean": name not in info["protocol"]["task_groups"]}
+        | {"controls": [control["averages"][name]["pc_success"] for control in controls]}
+        for name, average in headline["averages"].items()
+    ]
 
 
 def _films(root: Path, info: dict[str, Any]) -> dict[str, Any]:

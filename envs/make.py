@@ -6,9 +6,11 @@ import functools
 from typing import Literal, get_args
 
 from envs.sim import SimulatorMaker
+from envs.suites.metaworld.world import WORLDS as METAWORLDS
+from envs.suites.metaworld.world import MetaworldWorld
 from envs.world import World
 
-WORLDS = ("tabletop", "tabletop_memory")
+WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS)
 Device = Literal["cpu", "warp", "cuda"]
 """MuJoCo on the CPU; MuJoCo Warp on the CPU, for tests; MuJoCo Warp on an NVIDIA GPU."""
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -20,10 +22,15 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
 
     Raises:
-        ValueError: no suite or device of that name (the message lists those that exist), or no GPU for "cuda".
+        ValueError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", or a suite
+            that is not installed or has no simulator for the device.
     """
     if name not in WORLDS:
         raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
+    if name in METAWORLDS:
+        if device != "cpu":
+            raise ValueError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
+        return MetaworldWorld(num_worlds, METAWORLDS[name])
     from envs.tabletop.world import TabletopWorld
 
     return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)

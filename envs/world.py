@@ -12,7 +12,7 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, L localiz
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import gymnasium
@@ -40,6 +40,9 @@ class World(VectorEnv[Observation, Array, Array]):
         self.world_spec = world_spec
         self.suite = suite
         self.tasks = tasks
+        self.task_groups: dict[str, tuple[str, ...]] = {}
+        """Parts of the suite whose success published tables state, by name: each task is in one of them, or all in
+        none."""
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = observation_space(world_spec)
         self.observation_space = batch_space(self.single_observation_space, num_worlds)
@@ -79,6 +82,38 @@ class World(VectorEnv[Observation, Array, Array]):
     @abstractmethod
     def example_spec(self, seed: int) -> EpisodeSpec:
         """Some episode of this world, for gymnasium's `reset(seed=...)`."""
+
+    def check_spec(self, spec: EpisodeSpec, variations: Collection[str]) -> None:
+        """
+        Raises:
+            ValueError: a spec of another suite, or an unknown task or variation; the message lists what exists.
+        """
+        if spec.suite != self.suite:
+            raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
+        if spec.task not in self.tasks:
+            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(self.tasks)}")
+        if spec.variation not in variations:
+            raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
+
+    def check_action_shape(self, actions: Array) -> None:
+        """
+        Raises:
+            ValueError: not [N, k, A] with k at least 1.
+        """
+        expected = (self.num_envs, self.world_spec.action.size)
+        if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
+            raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
+
+    def refuse_non_finite(self, actions: NDArray[np.floating], worlds: NDArray[np.int64]) -> None:
+        """
+        Raises:
+            ValueError: an action [N, k, A] of one of those worlds is not finite; the message names the first.
+        """
+        bad = np.argwhere(~np.isfinite(actions[worlds]))
+        if len(bad):
+            row, step, dim = bad[0]
+            name, value = self.world_spec.action.names[dim], actions[worlds[row], step, dim]
+            raise ValueError(f"action {name!r} of world {worlds[row]}, step {step} of the chunk, is {value}")
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None

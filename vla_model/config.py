@@ -154,6 +154,13 @@ def nano(world_spec: WorldSpec) -> VLAConfig:
     )
 
 
+def nano_steady(world_spec: WorldSpec) -> VLAConfig:
+    """nano for worlds whose light never changes: frames are shifted while training, and never darkened or tinted."""
+    config = nano(world_spec)
+    config.random_light = None
+    return config
+
+
 def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
     """The size around a decoder of presets.py."""
     return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
@@ -183,5 +190,8 @@ def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
     }
 
 
-SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {"nano": nano} | {name: published(name) for name in PRESETS}
+SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {
+    "nano": nano,
+    "nano_steady": nano_steady,
+} | {name: published(name) for name in PRESETS}
 """Named sizes."""

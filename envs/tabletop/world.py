@@ -144,14 +144,8 @@ class TabletopWorld(World):
         Raises:
             ValueError: another suite, or an unknown task or variation; the message lists what exists.
         """
-        if spec.suite != self.suite:
-            raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
-        tasks = SUITES[self.suite]
-        if spec.task not in tasks:
-            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(tasks)}")
-        if spec.variation not in VARIATIONS:
-            raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(VARIATIONS)}")
-        return tasks[spec.task]
+        self.check_spec(spec, VARIATIONS)
+        return SUITES[self.suite][spec.task]
 
     def example_spec(self, seed: int) -> EpisodeSpec:
         """Tasks take turns with the seed."""
@@ -208,27 +202,15 @@ class TabletopWorld(World):
 
     def _checked(self, actions: Array) -> Array:
         """The actions on the worlds' device in the simulator's precision, clipped."""
-        expected = (self.num_envs, self.world_spec.action.size)
-        if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
-            raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
+        self.check_action_shape(actions)
         qpos = self.sim.field["qpos"]
         xp = array_namespace(qpos)
         actions = xp.astype(xp.astype(self.sim.on_device(actions), xp.float32), qpos.dtype)
         sound = xp.isfinite(actions)
         if not xp.all(sound):
-            self._refuse_non_finite(to_numpy(actions))
+            self.refuse_non_finite(to_numpy(actions), self._running.alive())
             actions = xp.where(sound, actions, 0.0)
         return actions.clip(-1.0, 1.0)
-
-    def _refuse_non_finite(self, actions: NDArray[np.floating]) -> None:
-        alive = self._running.alive()
-        bad = np.argwhere(~np.isfinite(actions[alive]))
-        if len(bad):
-            row, step, dim = bad[0]
-            name = self.world_spec.action.names[dim]
-            raise ValueError(
-                f"action {name!r} of world {alive[row]}, step {step} of the chunk, is {actions[alive][row, step, dim]}"
-            )
 
     def _step(self, worlds: NDArray[np.int64], action: Array, record: _Record, i: int) -> None:
         """One control step of these worlds: move, look, judge. action: [N, A]."""

@@ -49,3 +49,22 @@ def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: 
     low, high = control["pc_success_interval"]
     assert low == pytest.approx(0.0, abs=1e-9) and 45 < high < 55
     assert read["expert_usage"] == {"left": [[1.0, 0.0, 0.0]], "right": [[0.0, 1.0, 0.0]]}
+
+
+def test_a_world_s_groups_of_tasks_have_their_averages_and_those_of_the_controls() -> None:
+    world = SidesWorld(2)
+    world.task_groups = {"easy": ("left", "either"), "hard": ("right",)}
+    specs = evaluation_specs("sides", ["left", "right"], 2)
+    evaluation = evaluate_here(Reader(), world, specs)
+    info = eval_info(evaluation, {"black frames": evaluate_here(BlackFrames(Reader()), world, specs)})
+    means = ["easy", "hard", "mean over groups", "mean over tasks"]
+    for averages, expected in (
+        (info["per_group"]["sides/train"]["averages"], 100.0),
+        (info["overall"]["averages"], 100.0),
+        (info["controls"]["black frames"]["averages"], 0.0),
+        (info["controls"]["black frames"]["policy"]["averages"], 100.0),
+    ):
+        assert {name: average["pc_success"] for name, average in averages.items()} == dict.fromkeys(means, expected)
+    assert info["protocol"]["task_groups"] == {"easy": ["left", "either"], "hard": ["right"]}
+    alone = eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {})
+    assert list(alone["overall"]["averages"]) == ["mean over tasks"]

@@ -71,10 +71,11 @@ class Page(HTMLParser):
         self._open = []
 
 
-def evaluated(root: Path, *, controls: bool = True) -> RunFolder:
+def evaluated(root: Path, *, controls: bool = True, groups: dict[str, tuple[str, ...]] | None = None) -> RunFolder:
     """A run of which everything exists: the policy succeeds in 8 of 8, blind in none."""
     run = start_run(root, Config())
     world = SidesWorld(2)
+    world.task_groups = groups or {}
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left", "right"], 2, "dim"))
     with run.session(["llamarm", "train", "tiny", "--out", "my run"]):
         with run.phase("evaluate"):
@@ -106,6 +107,19 @@ def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
     assert "llamarm train tiny --out 'my run'" in page.text["Made with"]
     assert page.tags.count("video") == 4
     assert page.tags.count("svg") == 1
+
+
+def test_groups_of_tasks_are_shown_with_their_means_and_the_controls(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run", groups={"easy": ("left",), "hard": ("right",)})
+    page = Page(write_report(run.root).read_text())
+    text = re.sub(r"\s+", " ", page.text["Success by task"])
+    assert "By group of tasks" in text
+    assert "hard 100.0 34.2 to 100.0 0.0 0.0" in text
+    assert "mean over groups 100.0" in text and "mean over tasks 100.0" in text
+    assert "Mean over groups 100.0 %" in page.text[""]
+    alone = Page(write_report(evaluated(tmp_path / "alone").root).read_text())
+    assert "By group of tasks" not in alone.text["Success by task"]
+    assert "Mean over tasks 100.0 %" in alone.text[""]
 
 
 def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""Drawing in the simulator's process: one OpenGL context of ours, and the meshes of one task at a time in it.
+
+What is drawn and what collides are apart here: decimation changes a copy of the model that goes to OpenGL and nowhere
+else, so physics does not depend on how the frames are made.
+
+Shape letters: V vertices, F faces, n clusters, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.gl import gl_context
+from envs.suites.metaworld.sensor import CAMERA, Sensor, View
+
+_SMALL_MESH_FACES = 1000
+"""Smaller meshes are drawn as they are: they are the tasks' things and not the robot."""
+
+
+class Drawer:
+    """Draws the views of a sensor; `show` a model before its data are drawn."""
+
+    def __init__(self, sensor: Sensor) -> None:
+        self._sensor = sensor
+        self._width = max(view.width_px for view in sensor.views)
+        self._height = max(view.height_px for view in sensor.views)
+        self._gl: Any = None
+        self._context: Any = None
+        self._scene: Any = None
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
+        self._option = mujoco.MjvOption()
+        self._decimation = Decimation(sensor.cell_m)
+
+    def show(self, model: mujoco.MjModel) -> None:
+        """Bring its meshes and textures to OpenGL, in place of the last model's."""
+        if self._gl is None:
+            self._gl = gl_context(self._width, self._height)
+            self._gl.make_current()
+        if self._context is not None:
+            self._context.free()
+        drawn = copy.copy(model)
+        if self._sensor.cell_m:
+            self._decimation.apply(drawn)
+        drawn.vis.quality.offsamples = self._sensor.samples
+        if not self._sensor.shadows:
+            drawn.vis.quality.shadowsize = 1  # else OpenGL holds 64 MB for them
+        drawn.vis.global_.offwidth, drawn.vis.global_.offheight = self._width, self._height
+        self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 32)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._scene.flags[flag] = self._sensor.shadows
+        self._camera.fixedcamid = model.camera(CAMERA).id
+
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, view: View, out: NDArray[np.uint8]) -> None:
+        """One view of a state whose kinematics are up to date, to out [H, W, 3] RGB."""
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
+        # OpenGL counts rows from the bottom and the frame is turned by 180 degrees: its first column is our last.
+        left = view.whole_px - view.left_px - view.width_px
+        whole = mujoco.MjrRect(-left, -view.top_px, view.whole_px, view.whole_px)
+        mujoco.mjr_render(whole, self._scene, self._context)
+        pixels = np.empty_like(out)
+        mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(0, 0, view.width_px, view.height_px), self._context)
+        out[:] = pixels[:, ::-1]
+
+
+class Decimation:
+    """Large meshes with one vertex per cube: Rossignac and Borrel 1993, "Multi-resolution 3D approximations for
+    rendering complex scenes". Vertices of a cube become their mean, and faces with two corners in one cube go.
+
+    What it found for a mesh it keeps: most meshes are the robot's, which every task has.
+    """
+
+    def __init__(self, cell_m: float) -> None:
+        self._cell_m = cell_m
+        self._known: dict[tuple[str, int, int], _Decimated] = {}
+
+    def apply(self, model: mujoco.MjModel) -> None:
+        """Decimate in place a model that is only drawn from then on; textured meshes stay as they are."""
+        plain_and_large = (model.mesh_facenum >= _SMALL_MESH_FACES) & (model.mesh_texcoordnum == 0)
+        for mesh in np.flatnonzero(plain_and_large).tolist():
+            num_vertices, num_faces = model.mesh_vertnum[mesh], model.mesh_facenum[mesh]
+            vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][:num_vertices]
+            normals = model.mesh_normal[model.mesh_normaladr[mesh] :][: model.mesh_normalnum[mesh]]
+            faces = model.mesh_face[model.mesh_faceadr[mesh] :][:num_faces]
+            face_normals = model.mesh_facenormal[model.mesh_faceadr[mesh] :][:num_faces]
+            key = (model.mesh(mesh).name, int(num_vertices), int(num_faces))
+            if key not in self._known:
+                self._known[key] = _decimated(vertices, normals, faces, face_normals, self._cell_m)
+            small = self._known[key]
+            vertices[:], normals[:] = small.vertices, small.normals
+            faces[: len(small.faces)], face_normals[: len(small.faces)] = small.faces, small.face_normals
+            model.mesh_facenum[mesh] = len(small.faces)
+
+
+@dataclass(frozen=True)
+class _Decimated:
+    vertices: NDArray[np.float32]  # [V, 3], of which faces use few
+    normals: NDArray[np.float32]
+    faces: NDArray[np.int64]  # [F, 3]
+    face_normals: NDArray[np.int64]  # [F, 3], into normals
+
+
+def _decimated(
+    vertices: NDArray[np.float32],
+    normals: NDArray[np.float32],
+    faces: NDArray[np.int32],
+    face_normals: NDArray[np.int32],
+    cell_m: float,
+) -> _Decimated:
+    vertices, normals = vertices.copy(), normals.copy()
+    cell, keeper = _clusters(vertices, cell_m)
+    corners = keeper[cell[faces]]  # [F, 3]
+    kept = _distinct(corners)
+    _average(vertices, cell, keeper)
+    if len(normals) != len(vertices):
+        return _Decimated(vertices, normals, corners[kept], face_normals[kept].astype(np.int64))
+    _average(normals, cell, keeper)
+    normals[keeper] /= np.linalg.norm(normals[keeper], axis=1, keepdims=True) + 1e-9
+    return _Decimated(vertices, normals, corners[kept], corners[kept])
+
+
+def _clusters(vertices: NDArray[np.float32], cell_m: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each vertex's cluster, [V], and a vertex of each cluster, [n]."""
+    cells, cell = np.unique(np.floor(vertices / cell_m).astype(np.int64), axis=0, return_inverse=True)
+    cell = cell.reshape(-1)
+    keeper = np.empty(len(cells), np.int64)
+    keeper[cell] = np.arange(len(vertices))
+    return cell, keeper
+
+
+def _average(values: NDArray[np.float32], cell: NDArray[np.int64], keeper: NDArray[np.int64]) -> None:
+    """Give every keeper the mean of its cluster, in place; values: [V, 3]."""
+    count = np.bincount(cell, minlength=len(keeper))
+    values[keeper] = np.stack([np.bincount(cell, column, len(keeper)) / count for column in values.T], axis=1)
+
+
+def _distinct(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Faces with three different corners, one of those with the same three, by index."""
+    a, b, c = faces.T
+    whole = np.flatnonzero((a != b) & (b != c) & (a != c))
+    _, first = np.unique(np.sort(faces[whole], axis=1), axis=0, return_index=True)
+    return whole[np.sort(first)]

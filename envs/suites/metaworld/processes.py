@@ -1,0 +1,133 @@
+"""Our side of the processes that run Meta-World, one per world, in the interpreter that `make metaworld` builds.
+
+Requests and replies are JSON over one socket per world; frames lie in memory that both sides see. Nothing is pickled,
+so the two interpreters need have nothing in common but envs/suites/metaworld and the standard library.
+
+    {"do": "begin", "task", "seed"}             -> {"state" [S], "localization" [L], "expert" [A]}
+    {"do": "step", "actions" [k][A],            -> {"states" [m][S], "localization" [m][L], "dense" [m], "expert" [A],
+     "draw_ended"}                                  "success", "truncated", "failure"} of the m <= k actions executed
+    anything that raises there                  -> {"error": the traceback}
+
+Every reply of the first kind leaves the world's frames as they are then; the second leaves those of an episode that
+ended alone unless draw_ended says otherwise.
+
+Shape letters: N worlds, k actions, A action dims, S state dims, L localization dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.suites.metaworld.host import frames_bytes, frames_of
+from envs.suites.metaworld.sensor import Sensor
+
+PYTHON_VARIABLE = "LLAMARM_METAWORLD_PYTHON"
+"""Environment variable: the interpreter that has Meta-World, where it is not the one of `make metaworld`."""
+
+_ROOT = Path(__file__).parents[3]
+# Last on the path: the other interpreter's own packages come before those beside ours.
+_START = "import sys; sys.path.append({root!r}); from envs.suites.metaworld.host import main; main()"
+_END_S = 10.0
+
+
+def metaworld_python() -> Path:
+    """The interpreter that has Meta-World.
+
+    Raises:
+        ValueError: there is none.
+    """
+    named = os.environ.get(PYTHON_VARIABLE)
+    python = Path(named) if named else _ROOT / ".venv-metaworld" / "bin" / "python"
+    if not python.exists():
+        where = f"{PYTHON_VARIABLE} names {python}, which does not exist" if named else f"{python} does not exist"
+        raise ValueError(f"Meta-World runs in an interpreter of its own, and {where}; build it with: make metaworld")
+    return python
+
+
+class Processes:
+    """N processes of one world each; they end with this process, whatever becomes of it."""
+
+    def __init__(self, num_worlds: int, sensor: Sensor, max_steps: int) -> None:
+        """Start them; each makes its environment when its first episode begins.
+
+        Raises:
+            ValueError: see `metaworld_python`.
+        """
+        memory_fd = os.memfd_create("llamarm-metaworld")
+        os.ftruncate(memory_fd, frames_bytes(sensor, num_worlds))
+        pairs = [socket.socketpair() for _ in range(num_worlds + 1)]
+        ours, theirs = zip(*pairs, strict=True)
+        *channel_fds, life_fd = (end.fileno() for end in theirs)
+        asked = {
+            "sensor": sensor.content(),
+            "max_steps": max_steps,
+            "frames_fd": memory_fd,
+            "channel_fds": channel_fds,
+            "life_fd": life_fd,
+        }
+        start = _START.format(root=str(_ROOT))
+        self._host = subprocess.Popen(
+            [str(metaworld_python()), "-I", "-c", start, json.dumps(asked)],
+            pass_fds=(memory_fd, *channel_fds, life_fd),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us, and we end them
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        for end in theirs:
+            end.close()
+        *self._channels, self._life = (Connection(end.detach()) for end in ours)
+        self.frames: list[NDArray[np.uint8]] = frames_of(sensor, num_worlds, mmap.mmap(memory_fd, 0))
+        """As the worlds last drew them, one [N, H, W, 3] per view."""
+        os.close(memory_fd)
+
+    @property
+    def host_pid(self) -> int:
+        """The process whose children the worlds' are."""
+        return self._host.pid
+
+    def ask(self, requests: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Send every world its request and wait for all replies.
+
+        Raises:
+            RuntimeError: a world's process died, or Meta-World raised in it.
+        """
+        for world, request in requests.items():
+            try:
+                self._channels[world].send_bytes(json.dumps(request).encode())
+            except OSError as error:
+                raise _died(world) from error
+        return {world: self._reply(world) for world in requests}
+
+    def _reply(self, world: int) -> dict[str, Any]:
+        try:
+            reply = json.loads(self._channels[world].recv_bytes())
+        except (EOFError, OSError) as error:
+            raise _died(world) from error
+        if "error" in reply:
+            raise RuntimeError(f"Meta-World raised in world {world}:\n{reply['error']}")
+        return reply
+
+    def close(self) -> None:
+        """End them; a second time does nothing."""
+        for channel in (*self._channels, self._life):
+            channel.close()
+        try:
+            self._host.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._host.kill()
+            self._host.wait()
+
+
+def _died(world: int) -> RuntimeError:
+    return RuntimeError(f"the process of Meta-World's world {world} died; why, it or the system said on stderr")

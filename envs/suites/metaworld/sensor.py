@@ -1,0 +1,139 @@
+"""What is seen of Meta-World, and the numbers beside it: frames, state, action, labels.
+
+A view is a window into the published camera's whole frame. The simulator's process draws nothing but the window, so a
+window of 128 x 128 pixels costs the same whether the whole frame is 128 or 300 pixels wide, and things in it are as
+large as in the whole frame.
+
+Nothing here imports a simulator: both interpreters read it.
+
+Shape letters: P points, L localization dims.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import CameraSpec, VectorSpec, WorldSpec
+
+CAMERA = "corner2"
+CAMERA_POS_M = (0.75, 0.075, 0.7)
+"""Where published evaluations move the camera of that name; its frame is turned by 180 degrees."""
+CAMERA_FOV_DEG = 60.0
+
+CONTROL_DT_S = 0.0125
+"""Five physics steps."""
+
+THINGS = ("object", "second", "goal")
+"""What is to be moved; the second thing that a task has, else the first again; where it is to go."""
+
+OUTSIDE = 2.0
+"""Frame coordinates are limited to this; what lies behind the camera is there."""
+
+STATE = VectorSpec(
+    names=("hand_x", "hand_y", "hand_z", "gripper_opening"),
+    units=("m", "m", "m", "1"),
+    low=(-0.525, 0.348, -0.0525, -1.0),
+    high=(0.525, 1.025, 0.7, 1.0),
+)
+"""The first four numbers of Meta-World's observation, with its ranges."""
+
+ACTION = VectorSpec(
+    names=("hand_dx", "hand_dy", "hand_dz", "gripper_effort"),
+    units=("0.01 m/step", "0.01 m/step", "0.01 m/step", "1"),
+    low=(-1.0,) * 4,
+    high=(1.0,) * 4,
+)
+"""Motion of the point that pulls the hand, and force on the fingers, 1 to close."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A window into the whole frame of CAMERA."""
+
+    name: str = CAMERA
+    whole_px: int
+    """Side of the whole frame, which is square."""
+    left_px: int = 0
+    top_px: int = 0
+    width_px: int
+    height_px: int
+
+    def frame_coordinates(self, in_camera: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Where points appear: u to the right and v down, -1 and 1 at the window's edges, float32 [P, 2].
+
+        Args:
+            in_camera: [P, 3] in the camera's own axes: right, up, backward, before the frame is turned.
+        """
+        right, up, backward = in_camera.T
+        ahead = np.maximum(-backward, 1e-6) * math.tan(math.radians(CAMERA_FOV_DEG) / 2)
+        whole = np.stack((-right / ahead, up / ahead), axis=1)  # turned by 180 degrees
+        first = np.array([self.left_px, self.top_px])
+        size = np.array([self.width_px, self.height_px])
+        window = 2 * ((1 + whole) / 2 * self.whole_px - first) / size - 1
+        window[backward > 0] = OUTSIDE
+        return np.clip(window, -OUTSIDE, OUTSIDE).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensor:
+    """How frames are made."""
+
+    views: tuple[View, ...]
+    shadows: bool = False
+    """With reflections."""
+    samples: int = 0
+    """Multisampling."""
+    cell_m: float = 0.012
+    """Vertices of large meshes are drawn as one where they share a cube of this side; 0 draws the meshes as they are.
+    Only what is drawn changes."""
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        others = {name: value for name, value in content.items() if name != "views"}
+        return cls(views=tuple(View(**view) for view in content["views"]), **others)
+
+    def content(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @property
+    def cameras(self) -> tuple[CameraSpec, ...]:
+        return tuple(CameraSpec(name=v.name, height=v.height_px, width=v.width_px) for v in self.views)
+
+    @property
+    def localization(self) -> VectorSpec:
+        """Positions of THINGS in the robot's frame, then where they appear in every view."""
+        in_frames = 2 * len(THINGS) * len(self.views)
+        return VectorSpec(
+            names=(
+                *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
+                *(f"{thing}_{view.name}_{axis}" for view in self.views for thing in THINGS for axis in "uv"),
+            ),
+            units=(*("m",) * 9, *("half frame",) * in_frames),
+            low=(*(-2.0,) * 9, *(-OUTSIDE,) * in_frames),
+            high=(*(2.0,) * 9, *(OUTSIDE,) * in_frames),
+        )
+
+    @property
+    def world_spec(self) -> WorldSpec:
+        return WorldSpec(
+            cameras=self.cameras,
+            state=STATE,
+            action=ACTION,
+            localization=self.localization,
+            control_dt_s=CONTROL_DT_S,
+        )
+
+
+PUBLISHED = Sensor(views=(View(whole_px=480, width_px=480, height_px=480),), shadows=True, samples=4, cell_m=0.0)
+"""What published evaluations see."""
+
+FAST = Sensor(views=(View(whole_px=208, left_px=56, top_px=52, width_px=128, height_px=144),))
+"""Without shadows, and of the workspace alone: the window holds the things and goals of every task but the goal of
+sweep-v3, which lies off the table, in the same direction in every episode."""

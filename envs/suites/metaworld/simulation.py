@@ -1,0 +1,162 @@
+"""One Meta-World environment, in the process and interpreter that it needs.
+
+Every episode begins in a new environment object on a copy of its task's compiled model: Meta-World writes goals into
+the model and keeps numbers of the last episode, so a used one would begin another episode than a fresh one. The draw of
+object and goal is `env.seed(seed); env.reset()`, as LeRobot does it since 0.6.
+
+After `reset` the sites, and in some tasks the bodies, still lie where they were before the draw, until the first step.
+So kinematics are computed again before anything is read or drawn.
+
+Shape letters: k actions, L localization dims.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.policies import ENV_POLICY_MAP
+from numpy.typing import NDArray
+
+from envs.suites.metaworld.drawing import Drawer
+from envs.suites.metaworld.sensor import CAMERA, CAMERA_POS_M, Sensor
+
+_BROKEN = (
+    mujoco.mjtWarning.mjWARN_BADQPOS.value,
+    mujoco.mjtWarning.mjWARN_BADQVEL.value,
+    mujoco.mjtWarning.mjWARN_BADQACC.value,
+)
+_SECOND = slice(11, 14)
+"""Where an observation has the second thing's position; zeros in tasks without one."""
+
+# The experts' gains are high by design; Meta-World warns of it at every step.
+warnings.filterwarnings("ignore", message="Constant.s. may be too high")
+
+
+class Simulation:
+    """Answers the requests of processes.py, which says what they hold."""
+
+    def __init__(self, sensor: Sensor, max_steps: int, frames: Sequence[NDArray[np.uint8]]) -> None:
+        """
+        Args:
+            sensor: what is seen.
+            max_steps: after which an episode ends.
+            frames: where each view is drawn, [H, W, 3].
+        """
+        self._sensor = sensor
+        self._max_steps = max_steps
+        self._frames = frames
+        self._drawer = Drawer(sensor)
+        self._task = ""
+        self._model: Any = None
+        """The task's, never simulated."""
+        self._env: Any = None
+        self._observation = np.zeros(39)
+        self._num_steps = 0
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a request comes to."""
+        if request["do"] == "begin":
+            return self._begin(request["task"], request["seed"])
+        return self._step(request["actions"], draw_ended=request["draw_ended"])
+
+    def _begin(self, task: str, seed: int) -> dict[str, Any]:
+        if task != self._task:
+            self._task, self._model = task, _compile(task)
+            self._drawer.show(self._model)
+        env = self._env = _environment(task, self._model)
+        env.seed(seed)
+        env.reset()
+        mujoco.mj_forward(env.model, env.data)
+        now = env._get_curr_obs_combined_no_goal()
+        self._observation = np.hstack((now, now, env._get_pos_goal()))
+        env._prev_obs = now
+        self._num_steps = 0
+        self._draw()
+        return {"state": self._state(), "localization": self._localization(), "expert": self._expert()}
+
+    def _step(self, actions: list[list[float]], *, draw_ended: bool) -> dict[str, Any]:
+        states, localization, dense = [], [], []
+        success = truncated = ended = False
+        failure = None
+        for action in actions:
+            reward, success, failure = self._move(np.array(action, np.float32))
+            truncated = not success and failure is None and self._num_steps >= self._max_steps
+            states.append(self._state())
+            localization.append(self._localization())
+            dense.append(reward)
+            ended = success or truncated or failure is not None
+            if ended:
+                break
+        if draw_ended or not ended:
+            self._draw()
+        return {
+            "states": states,
+            "localization": localization,
+            "dense": dense,
+            "success": success,
+            "truncated": truncated,
+            "failure": failure,
+            "expert": self._expert(),
+        }
+
+    def _move(self, action: NDArray[np.float32]) -> tuple[float, bool, str | None]:
+        """One control step: the suite's own reward in [0, 1], success, and why the episode failed."""
+        observation, reward, _, _, info = self._env.step(action)
+        self._num_steps += 1
+        if any(self._env.data.warning[kind].number for kind in _BROKEN) or not np.isfinite(observation).all():
+            return 0.0, False, "non-finite physics"
+        self._observation = observation
+        return float(reward) / 10.0, bool(info["success"]), None
+
+    def _state(self) -> list[float]:
+        return self._observation[:4].tolist()
+
+    def _things(self) -> NDArray[np.float64]:
+        """Positions of THINGS, [3, 3]."""
+        thing, second = self._observation[4:7], self._observation[_SECOND]
+        return np.stack((thing, second if second.any() else thing, self._env._get_pos_goal()))
+
+    def _localization(self) -> list[float]:
+        data, things = self._env.data, self._things()
+        camera = data.camera(CAMERA)
+        in_camera = (things - camera.xpos) @ camera.xmat.reshape(3, 3)
+        in_frames = [view.frame_coordinates(in_camera) for view in self._sensor.views]
+        return np.concatenate([part.ravel() for part in (things, *in_frames)]).tolist()
+
+    def _expert(self) -> list[float]:
+        action = ENV_POLICY_MAP[self._task]().get_action(self._observation)
+        return np.clip(action, -1.0, 1.0).tolist()
+
+    def _draw(self) -> None:
+        for view, frame in zip(self._sensor.views, self._frames, strict=True):
+            self._drawer.draw(self._env.model, self._env.data, view, frame)
+
+
+def _compile(task: str) -> mujoco.MjModel:
+    """The task's model, with the published camera."""
+    model = ALL_V3_ENVIRONMENTS[task]().model
+    model.camera(CAMERA).pos = CAMERA_POS_M
+    return model
+
+
+def _environment(task: str, model: mujoco.MjModel) -> Any:
+    """A fresh environment on a copy of that model, its goal drawn at reset and shown to the expert."""
+    kind = ALL_V3_ENVIRONMENTS[task]
+
+    def from_the_copy(_: object) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        own = copy.copy(model)
+        return own, mujoco.MjData(own)
+
+    env: Any = type(kind.__name__, (kind,), {"_initialize_simulation": from_the_copy})()
+    env._set_task_called = True
+    env._freeze_rand_vec = False
+    env.seeded_rand_vec = True
+    env._partially_observable = False
+    del env.sawyer_observation_space  # cached, with a goal of zeros
+    return env

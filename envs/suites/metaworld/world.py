@@ -1,0 +1,207 @@
+"""MetaworldWorld: N tables of Meta-World, each running any of its tasks in a process of its own.
+
+Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.suites.metaworld import tasks
+from envs.suites.metaworld.processes import Processes, metaworld_python
+from envs.suites.metaworld.sensor import ACTION, FAST, PUBLISHED, STATE, Sensor
+from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation
+from envs.world import World
+
+SUITE = "metaworld"
+MAX_STEPS = 400
+"""As LeRobot's config and Evo-1 have it; the suite's own limit is 500."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaworldConfig:
+    """Which tasks, how they are seen and rewarded, and when they end."""
+
+    tasks: tuple[str, ...] = tuple(tasks.TASKS)
+    sensor: Sensor = FAST
+    max_steps: int = MAX_STEPS
+    """At most 500. An episode ends with its first success."""
+    success_weight: float = 1.0
+    """Of the term "success": 1 in the step in which the task is done."""
+    dense_weight: float = 0.0
+    """Of the term "dense": the suite's own shaped reward, divided by its maximum, 10."""
+
+
+WORLDS = {
+    "metaworld-mt10": MetaworldConfig(tasks=tasks.MT10),
+    "metaworld-mt50": MetaworldConfig(),
+    "metaworld-mt10-published": MetaworldConfig(tasks=tasks.MT10, sensor=PUBLISHED),
+    "metaworld-mt50-published": MetaworldConfig(sensor=PUBLISHED),
+}
+"""Names for `make_world`."""
+
+
+class MetaworldWorld(World):
+    """Meta-World behind our interface. Its processes start with the first episode."""
+
+    def __init__(self, num_worlds: int, config: MetaworldConfig | None = None) -> None:
+        """N worlds without an episode.
+
+        Raises:
+            ValueError: the interpreter that has Meta-World does not exist, or a task does not.
+        """
+        self.config = config = config or MetaworldConfig()
+        metaworld_python()
+        super().__init__(
+            num_worlds=num_worlds, world_spec=config.sensor.world_spec, suite=SUITE, tasks=tuple(config.tasks)
+        )
+        kept = {split: tuple(task for task in of if task in config.tasks) for split, of in tasks.SPLITS.items()}
+        self.task_groups = {split: of for split, of in kept.items() if of}
+        self._processes: Processes | None = None
+        self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in config.sensor.cameras}
+        self._state = np.zeros((num_worlds, STATE.size), np.float32)
+        self._localization = np.zeros((num_worlds, self.world_spec.localization.size), np.float32)
+        self._expert = np.zeros((num_worlds, ACTION.size), np.float32)
+        self._instruction = [""] * num_worlds
+        self._begun = np.zeros(num_worlds, bool)
+        self._terminated = np.zeros(num_worlds, bool)
+        self._truncated = np.zeros(num_worlds, bool)
+        self._success = np.zeros(num_worlds, bool)
+        self._failure: list[str | None] = [None] * num_worlds
+
+    def example_spec(self, seed: int) -> EpisodeSpec:
+        """Tasks take turns with the seed."""
+        return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
+
+    def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
+        """See World.reset_to.
+
+        Raises:
+            ValueError: a spec of another suite, or with an unknown task or variation.
+        """
+        for spec in specs:
+            self.check_spec(spec, tuple(tasks.VARIATIONS))
+        requests = {n: {"do": "begin", "task": s.task, "seed": s.seed} for n, s in zip(worlds, specs, strict=True)}
+        replies = self._ask(requests)
+        for n, spec in zip(worlds, specs, strict=True):
+            reply = replies[n]
+            self._state[n], self._localization[n] = reply["state"], reply["localization"]
+            self._expert[n] = reply["expert"]
+            self._instruction[n] = tasks.instruction(spec.task, spec.variation)
+            self._begun[n] = True
+            self._terminated[n] = self._truncated[n] = self._success[n] = False
+            self._failure[n] = None
+        self._take_frames(list(worlds))
+        return self._observation(), {"localization": self._localization.copy()}
+
+    def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
+        """See World.step_chunk."""
+        actions = self._checked(actions)
+        record = _Record.zeros(actions.shape[1], self._state, self._localization)
+        frames: list[dict[str, NDArray[np.uint8]]] = []
+        if not all_frames:
+            self._execute(actions, record, 0, draw_ended=ended_frames)
+        else:
+            for i in range(actions.shape[1]):
+                self._execute(actions[:, i : i + 1], record, i, draw_ended=True)
+                frames.append({name: seen.copy() for name, seen in self._frames.items()})
+        return self._result(record, frames)
+
+    def expert_action(self) -> Array:
+        """See World.expert_action; the suite's scripted policy, clipped."""
+        return np.where(self._alive[:, None], self._expert, np.float32(0.0))
+
+    def close_extras(self, **kwargs: object) -> None:
+        """End the processes."""
+        del kwargs
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
+
+    @property
+    def _alive(self) -> NDArray[np.bool_]:
+        return self._begun & ~self._terminated & ~self._truncated
+
+    def _ask(self, requests: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        if self._processes is None:
+            self._processes = Processes(self.num_envs, self.config.sensor, self.config.max_steps)
+        return self._processes.ask(requests)
+
+    def _checked(self, actions: Array) -> NDArray[np.float32]:
+        self.check_action_shape(actions)
+        actions = np.asarray(actions, np.float32)
+        self.refuse_non_finite(actions, np.flatnonzero(self._alive))
+        return np.clip(np.nan_to_num(actions), -1.0, 1.0)
+
+    def _execute(self, actions: NDArray[np.float32], record: _Record, first: int, *, draw_ended: bool) -> None:
+        """Execute the chunk's actions from `first` on in every world that runs an episode; actions: [N, k, A]."""
+        alive = np.flatnonzero(self._alive).tolist()
+        requests = {n: {"do": "step", "actions": actions[n].tolist(), "draw_ended": draw_ended} for n in alive}
+        for n, reply in self._ask(requests).items() if requests else ():
+            end = first + len(reply["states"])
+            record.states[n, first:end], record.states[n, end:] = reply["states"], reply["states"][-1]
+            record.localization[n, first:end] = reply["localization"]
+            record.localization[n, end:] = reply["localization"][-1]
+            record.dense[n, first:end] = reply["dense"]
+            record.success[n, end - 1] = reply["success"]
+            record.num_steps[n] = end
+            self._state[n], self._localization[n] = record.states[n, -1], record.localization[n, -1]
+            self._expert[n] = reply["expert"]
+            self._success[n], self._failure[n] = reply["success"], reply["failure"]
+            self._terminated[n] = reply["success"] or reply["failure"] is not None
+            self._truncated[n] = reply["truncated"]
+        self._take_frames(alive)
+
+    def _take_frames(self, worlds: list[int]) -> None:
+        for seen, drawn in zip(self._frames.values(), self._processes.frames if self._processes else (), strict=True):
+            seen[worlds] = drawn[worlds]
+
+    def _observation(self) -> Observation:
+        return {
+            "frames": {name: frames.copy() for name, frames in self._frames.items()},
+            "state": self._state.copy(),
+            "instruction": tuple(self._instruction),
+        }
+
+    def _result(self, record: _Record, frames: list[dict[str, NDArray[np.uint8]]]) -> ChunkResult:
+        success = self.config.success_weight * record.success
+        return ChunkResult(
+            observation=self._observation(),
+            reward_terms={"success": record.success, "dense": record.dense},
+            reward=(success + self.config.dense_weight * record.dense).astype(np.float32),
+            states=record.states,
+            localization=record.localization,
+            num_steps=record.num_steps,
+            terminated=self._terminated.copy(),
+            truncated=self._truncated.copy(),
+            success=self._success.copy(),
+            failure=tuple(self._failure),
+            all_frames={name: np.stack([f[name] for f in frames], axis=1) for name in self._frames} if frames else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Rows of a chunk as they are filled; where an episode has ended, its last state stays."""
+
+    states: NDArray[np.float32]  # [N, k, S]
+    localization: NDArray[np.float32]  # [N, k, L]
+    dense: NDArray[np.float32]  # [N, k]
+    success: NDArray[np.float32]  # [N, k]
+    num_steps: NDArray[np.int64]  # [N]
+
+    @classmethod
+    def zeros(cls, k: int, state: NDArray[np.float32], localization: NDArray[np.float32]) -> _Record:
+        num_worlds = len(state)
+        return cls(
+            states=np.repeat(state[:, None], k, axis=1),
+            localization=np.repeat(localization[:, None], k, axis=1),
+            dense=np.zeros((num_worlds, k), np.float32),
+            success=np.zeros((num_worlds, k), np.float32),
+            num_steps=np.zeros(num_worlds, np.int64),
+        )

@@ -1,0 +1,52 @@
+"""What is known of Meta-World without running it: sentences, splits, and where a point appears in a view."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from envs.suites.metaworld.processes import PYTHON_VARIABLE
+from envs.suites.metaworld.sensor import FAST, PUBLISHED, Sensor, View
+from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
+from envs.suites.metaworld.world import MetaworldWorld
+from vla_model.config import pointing_columns
+
+
+def test_every_task_is_in_one_split_of_the_published_sizes() -> None:
+    assert {name: len(tasks) for name, tasks in SPLITS.items()} == {"easy": 28, "medium": 11, "hard": 6, "very hard": 5}
+    assert sorted(task for tasks in SPLITS.values() for task in tasks) == sorted(TASKS)
+    assert len(TASKS) == 50 and len(MT10) == 10 and set(MT10) <= set(TASKS)
+
+
+def test_push_and_push_back_share_the_published_sentence_and_no_distinct_one() -> None:
+    said = Counter(instruction(task, "train") for task in TASKS)
+    assert [sentence for sentence, count in said.items() if count > 1] == ["Push the puck to a goal"]
+    assert len({instruction(task, "distinct") for task in TASKS}) == 50
+    assert set(VARIATIONS) == {"train", "distinct"}
+
+
+def test_a_window_enlarges_what_the_whole_frame_shows() -> None:
+    edge = math.tan(math.radians(30))
+    points = np.array([(0.0, 0.0, -2.0), (-edge, 0.0, -1.0), (0.0, edge / 2, -1.0), (0.0, 0.0, 1.0)])
+    whole = View(whole_px=480, width_px=480, height_px=480).frame_coordinates(points)
+    assert whole[:3] == pytest.approx(np.array([(0, 0), (1, 0), (0, 0.5)]), abs=1e-6)
+    assert whole[3].tolist() == [2.0, 2.0], "behind the camera"
+    window = View(whole_px=200, left_px=50, top_px=100, width_px=100, height_px=100).frame_coordinates(points)
+    # Pixels 100, 200 and 100 of the whole frame's width; 100, 100 and 150 of its height.
+    assert window[:3] == pytest.approx(np.array([(0, -1), (2, -1), (0, 0)]), abs=1e-6)
+
+
+def test_a_sensor_survives_json_and_points_at_three_things_in_every_view() -> None:
+    assert Sensor.of(FAST.content()) == FAST
+    assert PUBLISHED.cameras[0].height == PUBLISHED.cameras[0].width == 480 and PUBLISHED.shadows
+    columns = pointing_columns(FAST.world_spec)
+    assert columns == {"corner2": [[9, 10], [11, 12], [13, 14]]}
+
+
+def test_a_missing_interpreter_is_named_with_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
+    with pytest.raises(ValueError, match=r"LLAMARM_METAWORLD_PYTHON names /nowhere/python.*make metaworld"):
+        MetaworldWorld(1)
