@@ -27,7 +27,7 @@ class LeRobotRobot:
     matter: many arms go limp.
 
     Example:
-        >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", cameras=...))
+        >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", use_degrees=False, cameras=...))
         >>> ranges = {name: (-100.0, 100.0) for name in arm.action_features} | {"gripper.pos": (0.0, 100.0)}
         >>> top = CameraSpec(name="front", height=128, width=128)  # what a policy calls the arm's camera "top"
         >>> robot = LeRobotRobot(arm, ranges=ranges, control_dt_s=1 / 30, cameras={"top": top})
