@@ -125,9 +125,9 @@ def sft_mt10() -> RunConfig:
     """Meta-World's MT10 cloned from its scripted experts (make metaworld installs it), by the published protocol."""
     return RunConfig(
         model=ModelConfig(name="nano_steady"),
-        demonstrations=DemonstrationsConfig(world="metaworld-mt10", episodes_per_task=50, noise_std=0.3),
+        demonstrations=DemonstrationsConfig(world="metaworld-mt10", episodes_per_task=50, num_worlds=4, noise_std=0.3),
         learner=LearnerConfig(batch_size=128, num_updates=6000),
-        evaluation=EvaluationConfig(episodes_per_task=10, execute_steps=4),
+        evaluation=EvaluationConfig(episodes_per_task=10, execute_steps=4, num_worlds=4),
         save_every=2000,
     )
 
@@ -148,7 +148,7 @@ def rft_mt50() -> ImproveConfig:
     rft = rft_tabletop()
     return replace(
         rft,
-        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=8),
+        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=4),
         iterations=8,
         learner=replace(rft.learner, num_updates=16000),
         algorithm=RFTConfig(updates=2000),
@@ -167,7 +167,7 @@ def ppo_mt50() -> ImproveConfig:
     """The policy of --init made better on Meta-World's 50 tasks by ppo, with success as the only reward."""
     return replace(
         ppo_tabletop(),
-        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=8, num_worlds=8),
+        practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=8, num_worlds=4),
         evaluation=sft_mt10().evaluation,
         selection_episodes=4,
     )

@@ -50,6 +50,7 @@ BEYOND_DOCSTRING = {"envs": "from envs.registration import register_envs\nregist
 TOO_HEAVY = {
     "envs.types": {"mujoco", "mujoco_warp", "torch"},
     "envs.tabletop.world": {"mujoco_warp", "torch", "warp"},
+    "envs.suites.metaworld.world": {"mujoco", "torch"},
     "vla_model": {"ray", "mujoco", "transformers", "torch"},
     "rollout.collect": {"ray", "mujoco", "torch"},
     "agent.serve.client": {"ray", "mujoco", "torch", "transformers"},

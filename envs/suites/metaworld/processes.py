@@ -82,7 +82,7 @@ class Processes:
             pass_fds=(memory_fd, *channel_fds, life_fd),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us, and we end them
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
         )
         for end in theirs:
             end.close()

@@ -148,12 +148,11 @@ def _compile(task: str) -> mujoco.MjModel:
 def _environment(task: str, model: mujoco.MjModel) -> Any:
     """A fresh environment on a copy of that model, its goal drawn at reset and shown to the expert."""
     kind = ALL_V3_ENVIRONMENTS[task]
-
-    def from_the_copy(_: object) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        own = copy.copy(model)
-        return own, mujoco.MjData(own)
-
-    env: Any = type(kind.__name__, (kind,), {"_initialize_simulation": from_the_copy})()
+    env: Any = kind.__new__(kind)
+    own = copy.copy(model)
+    env._initialize_simulation = lambda: (own, mujoco.MjData(own))
+    env.__init__()
+    del env._initialize_simulation  # it would keep the model for as long as garbage stays
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
