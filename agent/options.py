@@ -12,6 +12,7 @@ import tyro
 from agent.run_folder import RunFolder, policy_folder
 
 if TYPE_CHECKING:
+    from vla_model.dtypes import DtypeName
     from vla_model.policy import VLAPolicy
 
 Options = TypeVar("Options")
@@ -34,19 +35,27 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
     return parse(joined, command, args)
 
 
-def load_policy(name: str) -> VLAPolicy:
-    """The policy of a run, a checkpoint or a policy's folder."""
+def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
+    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format."""
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
-    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
 
 
 def recorded_config(policy: str) -> dict[str, Any] | None:
     """The config of the run, if the policy is one."""
     run = RunFolder(Path(policy))
     return run.record["config"] if run.record_file.exists() else None
+
+
+def trained_tasks(policy: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether the policy is a run, and the tasks that it was trained on: none for all of its world."""
+    recorded = recorded_config(policy)
+    return recorded is not None, tuple(
+        recorded.get("practice", recorded.get("demonstrations"))["tasks"]
+    ) if recorded else ()
 
 
 def steps_to_execute(policy: str, asked: int | None) -> int | None:
