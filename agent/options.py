@@ -50,12 +50,12 @@ def recorded_config(policy: str) -> dict[str, Any] | None:
     return run.record["config"] if run.record_file.exists() else None
 
 
-def trained_tasks(policy: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether the policy is a run, and the tasks that it was trained on: none for all of its world."""
+def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The name of a world and tasks of it, none for all: as asked, else those that the run was trained on."""
     recorded = recorded_config(policy)
-    return recorded is not None, tuple(
-        recorded.get("practice", recorded.get("demonstrations"))["tasks"]
-    ) if recorded else ()
+    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
+    name = world or trained.get("world", "tabletop")
+    return name, tasks or (tuple(trained.get("tasks", ())) if name == trained.get("world") else ())
 
 
 def steps_to_execute(policy: str, asked: int | None) -> int | None:

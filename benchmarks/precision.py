@@ -25,7 +25,7 @@ import tyro
 from agent.compare import compare_episodes
 from agent.evaluate import Evaluation, evaluation_specs
 from agent.measure import EvaluationConfig, Measured, run_specs
-from agent.options import load_policy, steps_to_execute, trained_tasks
+from agent.options import load_policy, steps_to_execute, where_to_act
 from agent.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import median_ms, noise
@@ -96,18 +96,18 @@ def random_policy(name: str, world_spec: WorldSpec, dtype: DtypeName) -> VLAPoli
 
 def success(options: Options, policy: str) -> Iterator[str]:
     """Table of a trained policy's success by format."""
-    _, named = trained_tasks(policy)
+    name, named = where_to_act(policy, None, ())
     config = EvaluationConfig(
         episodes_per_task=options.episodes, execute_steps=steps_to_execute(policy, None), films_per_task=0
     )
     found: dict[DtypeName, Evaluation] = {}
-    with closing(make_world("tabletop")) as world:
+    with closing(make_world(name)) as world:
         specs = evaluation_specs(world.suite, named or world.tasks, options.episodes)
         for dtype in FORMATS:
             acting = load_policy(policy, dtype)
             measured = Measured(
                 world,
-                partial(make_world, "tabletop"),
+                partial(make_world, name),
                 lambda _, acting=acting: acting,
                 WorkersConfig(workers=options.workers),
             )

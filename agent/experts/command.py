@@ -15,7 +15,7 @@ from agent.experts.page import draw, tables
 from agent.experts.study import study_experts, to_json
 from agent.measure import EvaluationConfig, Measured
 from agent.names import check_name
-from agent.options import load_policy, parse_with, steps_to_execute, trained_tasks
+from agent.options import load_policy, parse_with, recorded_config, steps_to_execute, where_to_act
 from envs.make import WORLDS, make_world
 from rollout.workers import WorkersConfig
 from vla_model.dtypes import DtypeName
@@ -29,8 +29,8 @@ class Experts:
     """A run (its last checkpoint), a checkpoint, or a policy's folder."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
-    world: str = "tabletop"
-    """Suite of worlds."""
+    world: str | None = None
+    """Suite of worlds; if not given, the run's, or tabletop if POLICY is not a run."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -52,11 +52,11 @@ class Experts:
 def experts(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Experts, "experts", args, rollout=WorkersConfig(workers=0))
-    recorded, named = trained_tasks(options.policy)
-    if options.out is None and not recorded:
+    if options.out is None and recorded_config(options.policy) is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where experts.json goes")
     folder = options.out or Path(options.policy)
-    name = check_name("world", options.world, WORLDS)
+    asked, named = where_to_act(options.policy, options.world, options.tasks)
+    name = check_name("world", asked, WORLDS)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,
@@ -65,7 +65,7 @@ def experts(args: list[str]) -> None:
     )
     policy = load_policy(options.policy, options.dtype)
     with closing(make_world(name)) as world:
-        tasks = [check_name("task", task, world.tasks) for task in options.tasks or named] or world.tasks
+        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
         policy.processor.check(world.world_spec)
         worlds = partial(make_world, name, device=options.device)
         measured = Measured(world, worlds, lambda _: policy, options.rollout)
