@@ -20,11 +20,11 @@ from agent.scale.grid import (
     GridConfig,
     Place,
     ScaleConfig,
-    budget_of,
     held_out_places,
+    measured_budget,
     places,
+    recorded_budget,
     run_grid,
-    world_spec_of,
 )
 from agent.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.scale.page import draw, tables
@@ -48,14 +48,13 @@ def scale(args: list[str], name: str, recipe: RunConfig) -> None:
     """Run the command with a recipe."""
     options = parse_with(Scale, f"scale {name}", args, grid=GridConfig(), run=recipe)
     config = ScaleConfig(grid=options.grid, run=options.run)
-    check_model(config.run.model)
-    places(config), held_out_places(config)
-    folder = RunFolder(options.out)
-    folder = start_run(options.out, config, resume=folder.record_file.exists())
-    budget = budget_of(config, folder, world_spec_of(config.run))
-    _say(config, budget)
+    _check(config)
     if options.estimate:
+        _say(config, measured_budget(config))
         return
+    folder = start_run(options.out, config, resume=RunFolder(options.out).record_file.exists())
+    budget = recorded_budget(config, folder)
+    _say(config, budget)
     with folder.session(["llamarm", "scale", name, *args]):
         found = _run(config, folder, budget, ["llamarm", "scale", name, *args])
     report(config, folder, budget, found)
@@ -82,6 +81,16 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
 def best_cell(cells: Sequence[Cell]) -> Cell:
     """Where a user stands who takes the best of the grid: most success, then least error."""
     return max(cells, key=lambda cell: (cell.successes / cell.episodes, -cell.error))
+
+
+def _check(config: ScaleConfig) -> None:
+    """
+    Raises:
+        ValueError: there is no such model, or the grid is none.
+    """
+    check_model(config.run.model)
+    places(config)
+    held_out_places(config)
 
 
 def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[str]) -> dict[Place, Cell]:

@@ -18,6 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -195,15 +196,26 @@ class Budget:
         return self.updates * sum(self.seconds_per_update.values()) / 3600
 
 
-def budget_of(config: ScaleConfig, folder: RunFolder, world_spec: WorldSpec) -> Budget:
-    """As recorded in grid.json, else measured now and recorded.
+def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
+    """As grid.json says, else measured now and written there.
+
+    Raises:
+        ValueError: as `measured_budget`.
+    """
+    file = folder.root / "grid.json"
+    if not file.exists():
+        _write(file, asdict(measured_budget(config)))
+    return Budget(**json.loads(file.read_text()))
+
+
+def measured_budget(config: ScaleConfig) -> Budget:
+    """By timing a few updates of every size on this machine.
 
     Raises:
         ValueError: the hours are too few for a single update.
     """
-    file = folder.root / "grid.json"
-    if file.exists():
-        return Budget(**json.loads(file.read_text()))
+    with closing(make_world(config.run.demonstrations.world)) as world:
+        world_spec = world.world_spec
     everyone = [*places(config), *held_out_places(config)]
     by_size: dict[tuple[int, int], float] = {}
     for place in everyone:
@@ -215,9 +227,7 @@ def budget_of(config: ScaleConfig, folder: RunFolder, world_spec: WorldSpec) -> 
         raise ValueError(
             f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values())} s"
         )
-    budget = Budget(updates=updates, seconds_per_update=seconds)
-    _write(file, asdict(budget))
-    return budget
+    return Budget(updates=updates, seconds_per_update=seconds)
 
 
 def run_grid(
@@ -293,12 +303,3 @@ def _write(file: Path, content: dict[str, object]) -> None:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     part.replace(file)
-
-
-def world_spec_of(config: RunConfig) -> WorldSpec:
-    """Of the recipe's world."""
-    world = make_world(config.demonstrations.world)
-    try:
-        return world.world_spec
-    finally:
-        world.close()

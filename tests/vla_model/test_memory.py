@@ -107,7 +107,6 @@ def test_policies_in_fewer_bits_hold_less_and_load_through_bfloat16() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        {"model": "smol", "dtype": "bfloat16"},
         {"model": "smol", "mode": "head, bfloat16 decoder", "batch_size": 2},
         {"model": "nano", "batch_size": 64},
     ],
