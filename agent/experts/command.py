@@ -16,6 +16,7 @@ from agent.experts.study import study_experts, to_json
 from agent.measure import EvaluationConfig, Measured
 from agent.names import check_name
 from agent.options import load_policy, parse_with, recorded_config, steps_to_execute, where_to_act
+from agent.run_folder import RunFolder
 from envs.make import WORLDS, make_world
 from rollout.workers import WorkersConfig
 from vla_model.dtypes import DtypeName
@@ -72,7 +73,7 @@ def experts(args: list[str]) -> None:
         study = study_experts(policy, measured, tasks, config, ablate=options.ablate)
     found = to_json(study)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "experts.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    RunFolder(folder).experts.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
     (folder / "experts.md").write_text("\n".join(lines) + "\n")
     draw(found, folder / "experts.png")

@@ -76,6 +76,12 @@ def test_every_family_acts_nearly_alike_in_fewer_bits(family: str, tmp_path: Pat
         assert np.abs(actions(folder, dtype) - whole).mean() < share * spread, dtype
 
 
+def test_a_vision_transformer_sees_in_bfloat16(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "policy", vision="vit", vision_channels=16, vision_patch_px=8)
+    whole = actions(folder, "float32")
+    assert np.abs(actions(folder, "bfloat16") - whole).mean() < 0.1 * whole.std()
+
+
 def test_8_bit_policies_hold_a_quarter_of_their_matrices_travel_and_take_no_other_weights(tmp_path: Path) -> None:
     folder = saved(tmp_path / "policy")
     policy = VLAPolicy.from_pretrained(folder, dtype="int8")
