@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, drive, serve, report.
+"""The command `llamarm`: collect, train, eval, experts, scale, plan, drive, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from agent.names import check_name
-from agent.options import load_policy, parse, parse_with, recorded_config, steps_to_execute
+from agent.options import load_policy, parse, parse_with, recorded_config, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder, start_run
+from vla_model.dtypes import DtypeName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +45,9 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (a world's name will do)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  experts POLICY             which experts decide what, and what is lost without each
+  scale   RECIPE --out DIR   more data or more parameters: train a grid of both, and fit what comes of it
+  plan                       which models a machine holds, to act and to be trained
   drive   POLICY             drive a robot, simulated or real, and record what it does
   serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
@@ -94,6 +98,8 @@ class Eval:
     """Episodes to film, per task and variation."""
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
     num_worlds: int = 8
     """Worlds side by side in each process."""
 
@@ -183,13 +189,11 @@ def _eval(args: list[str]) -> None:
     options = parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
 
     of_run = RunFolder(Path(options.policy))
-    recorded = recorded_config(options.policy)
-    if options.out is None and recorded is None:
+    if options.out is None and recorded_config(options.policy) is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
-    name = check_name("world", options.world or trained.get("world", "tabletop"), WORLDS)
-    named = options.tasks or (trained.get("tasks", ()) if name == trained.get("world") else ())
+    asked, named = where_to_act(options.policy, options.world, options.tasks)
+    name = check_name("world", asked, WORLDS)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,
@@ -201,10 +205,35 @@ def _eval(args: list[str]) -> None:
     with closing(make_world(name)) as world:
         tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
         worlds = partial(make_world, name, device=options.device)
-        measured = Measured(world, worlds, _policy_maker(options.policy, world), options.rollout)
+        measured = Measured(world, worlds, _policy_maker(options.policy, world, options.dtype), options.rollout)
         evaluation, controls = measure(measured, tasks, config, folder)
     _print_table(evaluation, controls)
     print(folder.eval_info)
+
+
+def _experts(args: list[str]) -> None:
+    from agent.experts.command import experts
+
+    experts(args)
+
+
+def _scale(args: list[str]) -> None:
+    from agent.loop import RunConfig
+
+    name, recipe = _recipe("scale", args)
+    config = recipe()
+    if not isinstance(config, RunConfig):
+        raise ValueError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
+
+    from agent.scale.command import scale
+
+    scale(args[1:], name, config)
+
+
+def _plan(args: list[str]) -> None:
+    from agent.plan import plan
+
+    plan(args)
 
 
 def _drive(args: list[str]) -> None:
@@ -231,6 +260,9 @@ _COMMANDS = {
     "collect": _collect,
     "train": _train,
     "eval": _eval,
+    "experts": _experts,
+    "scale": _scale,
+    "plan": _plan,
     "drive": _drive,
     "serve": _serve,
     "report": _report,
@@ -252,13 +284,13 @@ def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig 
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
 
 
-def _policy_maker(name: str, world: World) -> Callable[[World], Policy]:
+def _policy_maker(name: str, world: World, dtype: DtypeName) -> Callable[[World], Policy]:
     """What makes that policy for any world like the given one."""
     if name == "expert":
         from rollout.expert import ExpertPolicy
 
         return ExpertPolicy
-    policy = load_policy(name)
+    policy = load_policy(name, dtype)
     policy.processor.check(world.world_spec)
     return lambda _: policy.to("auto")
 
@@ -317,7 +349,7 @@ def _stopped(args: list[str]) -> int:
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
-    what = "start over" if args[0] in ("eval", "drive") else "go on"
+    what = "start over" if args[0] in ("eval", "experts", "drive") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
     return 130
 

@@ -2,10 +2,18 @@
 
 McNemar's test (McNemar 1947) looks only at the episodes in which the two differ: if neither policy were better, each of
 those would be won or lost with probability 1/2, so the number won is binomial. The p-value is the exact two-sided one.
+
+The interval of the difference of two paired proportions is the adjusted Wald interval of Bonett & Price (2012,
+"Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data"): with w episodes won
+and l lost of n, and p = (w + 1) / (n + 2), q = (l + 1) / (n + 2),
+
+    p - q +- 1.96 sqrt((p + q - (p - q)^2) / (n + 2))
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +38,19 @@ class Comparison:
         differ = len(self.won) + len(self.lost)
         return float(binomtest(len(self.won), differ, 0.5).pvalue) if differ else 1.0
 
+    @property
+    def difference(self) -> float:
+        """Of success, later minus earlier, in points of percent."""
+        return 100 * (len(self.won) - len(self.lost)) / self.num_episodes
+
+    @property
+    def difference_interval(self) -> tuple[float, float]:
+        """95 % interval of the difference, in points of percent."""
+        n = self.num_episodes + 2
+        p, q = (len(self.won) + 1) / n, (len(self.lost) + 1) / n
+        half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / n)
+        return 100 * max(p - q - half, -1.0), 100 * min(p - q + half, 1.0)
+
     def __str__(self) -> str:
         first, second = self.pc_success
         return (
@@ -45,11 +66,38 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
         ValueError: they are not of the same episodes.
     """
     first, second = ({row["id"]: row["success"] for row in info["per_episode"]} for info in (before, after))
+    return compare_episodes(first, second)
+
+
+def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> Comparison:
+    """From the successes of an earlier and a later policy, by the episode's id.
+
+    Raises:
+        ValueError: they are not of the same episodes, or of none.
+    """
+    if not first:
+        raise ValueError("there is no episode to compare")
     if first.keys() != second.keys():
-        raise ValueError(f"the evaluations share {len(first.keys() & second.keys())} of {len(first | second)} episodes")
+        together = len(first.keys() | second.keys())
+        raise ValueError(f"the evaluations share {len(first.keys() & second.keys())} of {together} episodes")
     return Comparison(
-        pc_success=(before["overall"]["pc_success"], after["overall"]["pc_success"]),
+        pc_success=(100 * sum(first.values()) / len(first), 100 * sum(second.values()) / len(second)),
         won=tuple(id_ for id_ in first if second[id_] and not first[id_]),
         lost=tuple(id_ for id_ in first if first[id_] and not second[id_]),
         num_episodes=len(first),
     )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests at once, adjusted by Holm's step-down method (Holm 1979).
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

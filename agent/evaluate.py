@@ -245,9 +245,7 @@ def evaluate(
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
         frames_per_s=speeds[-1][1],
-        expert_usage=mean_per_task(
-            (spec.task, results[spec.id].num_decisions, usage[spec.id]) for spec in specs if spec.id in usage
-        ),
+        expert_usage=mean_per_task((spec.task, usage[spec.id]) for spec in specs if spec.id in usage),
         task_groups=world.task_groups,
     )
 

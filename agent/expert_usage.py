@@ -1,29 +1,114 @@
-"""Which experts a policy used, task by task.
+"""Which experts a policy used: by task, by phase of the motion, by layer.
 
-Shape letters: E experts.
+How much the choice of an expert says about the task is their mutual information, in bits:
+
+    I(e; t) = H(sum_t p_t u_t) - sum_t p_t H(u_t)    u_t [E] the shares of the experts in task t, p_t its decisions'
+
+0 where all tasks use the experts alike. A decision that spreads its choices over k experts alike leaves at most
+log2(E / k). Given the task, the same with phases for tasks says how much more the phase tells.
+
+Shape letters: E experts, n decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+Shares = NDArray[np.float64]
+"""[layers, E]"""
 
-def mean_per_task(episodes: Iterable[tuple[str, int, NDArray[np.float32]]]) -> dict[str, NDArray[np.float64]]:
+
+def mean_per_task(episodes: Iterable[tuple[str, NDArray[np.float32]]]) -> dict[str, Shares]:
     """{task: [layers, E]}, the mean over all decisions.
 
     Args:
-        episodes: task, number of decisions and their mean usage [layers, E] of each episode.
+        episodes: task and usage [n, layers, E] of each episode.
 
     Example:
-        >>> mean_per_task([("lift", 1, np.array([[1.0, 0.0]])), ("lift", 3, np.array([[0.0, 1.0]]))])
+        >>> mean_per_task([("lift", np.array([[[1.0, 0.0]]])), ("lift", np.array([[[0.0, 1.0]]] * 3))])
         {'lift': array([[0.25, 0.75]])}
     """
-    total: dict[str, NDArray[np.float64]] = {}
+    total: dict[str, Shares] = {}
     decisions: dict[str, int] = {}
-    for task, count, usage in episodes:
-        total[task] = total.get(task, np.zeros(usage.shape)) + count * usage.astype(np.float64)
-        decisions[task] = decisions.get(task, 0) + count
+    for task, usage in episodes:
+        total[task] = total.get(task, np.zeros(usage.shape[1:])) + usage.sum(0, dtype=np.float64)
+        decisions[task] = decisions.get(task, 0) + len(usage)
     return {task: total[task] / decisions[task] for task in sorted(total)}
+
+
+@dataclass
+class UsageByPhase:
+    """Sums over decisions, by task and phase, to which episodes are added."""
+
+    totals: dict[tuple[str, str], Shares] = field(default_factory=dict)
+    """{(task, phase): sum of [layers, E]}"""
+    decisions: dict[tuple[str, str], int] = field(default_factory=dict)
+    phases: tuple[str, ...] = ()
+    """In the order in which a motion passes them."""
+
+    def add(self, task: str, phases: NDArray[np.str_], usage: NDArray[np.float32]) -> None:
+        """An episode.
+
+        Args:
+            task: of the episode.
+            phases: at each decision, [n].
+            usage: of each decision, [n, layers, E].
+        """
+        for phase in np.unique(phases).tolist():
+            of_phase = usage[phases == phase].astype(np.float64)
+            key = (task, phase)
+            self.totals[key] = self.totals.get(key, np.zeros(usage.shape[1:])) + of_phase.sum(0)
+            self.decisions[key] = self.decisions.get(key, 0) + len(of_phase)
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({task for task, _ in self.totals})
+
+    def by_task(self) -> dict[str, Shares]:
+        """Over all phases."""
+        return {task: self._mean({key for key in self.totals if key[0] == task}) for task in self.tasks}
+
+    def by_phase(self, task: str | None = None) -> dict[str, Shares]:
+        """Of one task or, each decision counting alike, of all; phases that occur."""
+        keys = {phase: {k for k in self.totals if k[1] == phase and task in (None, k[0])} for phase in self.phases}
+        return {phase: self._mean(of_phase) for phase, of_phase in keys.items() if of_phase}
+
+    def task_information(self) -> NDArray[np.float64]:
+        """I(expert; task) in bits, [layers]."""
+        weights = {task: sum(n for (of, _), n in self.decisions.items() if of == task) for task in self.tasks}
+        return information(self.by_task(), weights)
+
+    def phase_information(self) -> NDArray[np.float64]:
+        """I(expert; phase | task) in bits, [layers]: the mean over tasks, each weighing as many decisions as it has."""
+        total = 0.0
+        parts = []
+        for task in self.tasks:
+            weights = {phase: n for (of, phase), n in self.decisions.items() if of == task}
+            parts.append(sum(weights.values()) * information(self.by_phase(task), weights))
+            total += sum(weights.values())
+        return np.sum(parts, axis=0) / total
+
+    def _mean(self, keys: set[tuple[str, str]]) -> Shares:
+        return np.sum([self.totals[k] for k in keys], axis=0) / sum(self.decisions[k] for k in keys)
+
+
+def information(shares: Mapping[str, Shares], weights: Mapping[str, int]) -> NDArray[np.float64]:
+    """Mutual information of expert and group in bits, [layers].
+
+    Args:
+        shares: of the experts in each group.
+        weights: how many decisions each group has.
+    """
+    p = np.array([weights[name] for name in shares], np.float64)
+    p /= p.sum()
+    stacked = np.stack(list(shares.values()))  # [groups, layers, E]
+    return _entropy(np.einsum("g,gle->le", p, stacked)) - np.einsum("g,gl->l", p, _entropy(stacked))
+
+
+def _entropy(shares: Shares) -> NDArray[np.float64]:
+    """In bits, over the last dimension."""
+    return -np.sum(shares * np.log2(np.where(shares > 0, shares, 1.0)), axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
@@ -13,6 +14,7 @@ from agent.progress import EpisodesBar, progress_bars
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
+from rollout.types import Trajectory
 from rollout.workers import Workers, WorkersConfig
 from vla_model.types import Policy
 
@@ -61,8 +63,8 @@ def measure(
         for variation in config.variations
         for spec in evaluation_specs(measured.example.suite, tasks, config.episodes_per_task, variation)
     ]
-    run = partial(_run, measured, config, folder)
-    evaluation = run("evaluation", None, specs, config.films_per_task)
+    run = partial(run_specs, measured, config)
+    evaluation = run("evaluation", specs, films_dir=folder.films)
     # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
     lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
     said = {
@@ -75,34 +77,52 @@ def measure(
         blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
     if config.controls:
         blind["black frames"] = BlackFrames
-    controls = {name: run(name, control, list(said), 0) for name, control in blind.items()}
+    controls = {name: run(name, list(said), control=control) for name, control in blind.items()}
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))
     return evaluation, controls
 
 
-def _run(
+def run_specs(
     measured: Measured,
     config: EvaluationConfig,
-    folder: RunFolder,
     name: str,
-    control: Callable[[Policy], Policy] | None,
     specs: Sequence[EpisodeSpec],
-    films_per_task: int,
+    *,
+    control: Callable[[Policy], Policy] | None = None,
+    films_dir: Path | None = None,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
+    """Evaluate on some episodes, with a progress bar; what became of workers is printed.
+
+    Args:
+        measured: whom, and where.
+        config: whose execute_steps, num_worlds and films_per_task count.
+        name: of the bar.
+        specs: the episodes.
+        control: what wraps the policy in every process.
+        films_dir: where films go; None films nothing.
+        on_trajectory: called after each episode, in this process.
+    """
     make_worlds = partial(measured.make_world, config.num_worlds)
     with (
         Workers(make_worlds, measured.make_policy, measured.workers, wrap=control) as workers,
         progress_bars() as progress,
     ):
         bar = EpisodesBar(progress, name, len(specs))
+
+        def after(trajectory: Trajectory) -> None:
+            bar.show(trajectory)
+            if on_trajectory is not None:
+                on_trajectory(trajectory)
+
         evaluation = evaluate(
             workers.collect,
             measured.example,
             specs,
             execute_steps=config.execute_steps,
-            films_per_task=films_per_task,
-            films_dir=folder.films,
-            on_trajectory=bar.show,
+            films_per_task=0 if films_dir is None else config.films_per_task,
+            films_dir=films_dir,
+            on_trajectory=after,
         )
         for line in workers.report.lines():
             progress.console.print(line, highlight=False, soft_wrap=True)

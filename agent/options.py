@@ -12,6 +12,7 @@ import tyro
 from agent.run_folder import RunFolder, policy_folder
 
 if TYPE_CHECKING:
+    from vla_model.dtypes import DtypeName
     from vla_model.policy import VLAPolicy
 
 Options = TypeVar("Options")
@@ -34,19 +35,27 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
     return parse(joined, command, args)
 
 
-def load_policy(name: str) -> VLAPolicy:
-    """The policy of a run, a checkpoint or a policy's folder."""
+def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
+    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format."""
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
-    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
 
 
 def recorded_config(policy: str) -> dict[str, Any] | None:
     """The config of the run, if the policy is one."""
     run = RunFolder(Path(policy))
     return run.record["config"] if run.record_file.exists() else None
+
+
+def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The name of a world and tasks of it, none for all: as asked, else those that the run was trained on."""
+    recorded = recorded_config(policy)
+    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
+    name = world or trained.get("world", "tabletop")
+    return name, tasks or (tuple(trained.get("tasks", ())) if name == trained.get("world") else ())
 
 
 def steps_to_execute(policy: str, asked: int | None) -> int | None:

@@ -67,6 +67,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
         **_films(folder.root, info),
         "usage": _usage(info),
+        "ablations": json.loads(folder.experts.read_text())["ablations"] if folder.experts.exists() else [],
         "weights": {key: value for key, value in config.items() if "sft." in key and key.endswith("_weight")},
         "sessions": sessions,
         "phases": record["phases"],

@@ -16,7 +16,7 @@ Shape letters: B batch, K chunk length, A action dims, L localization dims.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
-from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts
+from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
@@ -135,6 +135,26 @@ class SFTEncoder:
             localization=torch.from_numpy(batch.localization),
             normalised_localization=processor.normalise_localization(batch.localization),
         )
+
+
+def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
+    """Random samples, augmented, with instructions of full length: as large as any, to time and to measure."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = fake_inputs(config, batch_size, seed)
+    localization = torch.rand(batch_size, config.localization_size, generator=generator)
+    return SFTBatch(
+        inputs=replace(
+            inputs,
+            instruction_mask=torch.ones_like(inputs.instruction_mask),
+            shift_px=draw_shifts(config, batch_size, generator),
+            light=draw_light(config, batch_size, generator),
+            action_noise=draw_action_noise(config, batch_size, generator),
+        ),
+        actions=torch.randn(batch_size, config.chunk_length, config.action_size, generator=generator),
+        mask=torch.ones(batch_size, config.chunk_length, dtype=torch.bool),
+        localization=localization,
+        normalised_localization=localization,
+    )
 
 
 def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,10 +30,10 @@ from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
 from rollout.batches import Batch
+from vla_model.dtypes import DtypeName
 from vla_model.inputs import fake_inputs
 from vla_model.moe import MixtureOfExperts
 from vla_model.policy import VLAPolicy
-from vla_model.precision import DtypeName
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTENCE = "pick up the red cube and put it into the blue bowl"

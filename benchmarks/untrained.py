@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from envs.types import WorldSpec
 from vla_model.create import ModelConfig, create_policy
@@ -13,11 +14,15 @@ from vla_model.processor import Processor
 
 def untrained(world_spec: WorldSpec, model: str = "nano", dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:
     """A policy of that name, always with the same random weights, whose statistics change nothing."""
+    torch.manual_seed(0)
+    return create_policy(ModelConfig(name=model), world_spec, unit_statistics(world_spec), dtype)
+
+
+def unit_statistics(world_spec: WorldSpec) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """That change nothing."""
     vectors = {
         "observation.state": world_spec.state,
         "action": world_spec.action,
         "label.localization": world_spec.localization,
     }
-    unit = {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}
-    torch.manual_seed(0)
-    return create_policy(ModelConfig(name=model), world_spec, unit, dtype)
+    return {name: {"mean": np.zeros(v.size), "std": np.ones(v.size)} for name, v in vectors.items()}

@@ -6,7 +6,8 @@ device. Who is done and why is numpy everywhere, for the loop around a world nee
 Autoreset rule, in one sentence: a world never resets itself; a finished episode holds still and ignores actions until
 `reset` is called with its index in the mask.
 
-Shape letters: N worlds, k actions executed of a chunk, A action dims, L localization dims.
+Shape letters: N worlds, T steps of an episode, k actions executed of a chunk, A action dims, S state dims,
+L localization dims.
 """
 
 from __future__ import annotations
@@ -114,6 +115,22 @@ class World(VectorEnv[Observation, Array, Array]):
             row, step, dim = bad[0]
             name, value = self.world_spec.action.names[dim], actions[worlds[row], step, dim]
             raise ValueError(f"action {name!r} of world {worlds[row]}, step {step} of the chunk, is {value}")
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """What `motion_phases` may say, in the order in which a motion passes them."""
+        return ("first third", "second third", "last third")
+
+    def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:
+        """The phase of the motion at every step of a finished episode, [T]; thirds of its time if nothing is known.
+
+        Args:
+            state: proprioception before each action, [T, S].
+            localization: privileged labels, [T, L].
+        """
+        del localization
+        thirds = np.arange(len(state)) * len(self.phases) // len(state)
+        return np.array(self.phases)[thirds]
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None

@@ -215,7 +215,7 @@ class _Episode:
             drawn=columns.get("drawn"),
             log_prob=columns.get("log_prob"),
             value=columns.get("value"),
-            expert_usage=np.mean(self.expert_usage, axis=0) if self.expert_usage else None,
+            expert_usage=np.stack(self.expert_usage) if self.expert_usage else None,
             duration_s=self.duration_s,
         )
 

@@ -56,7 +56,7 @@ class Trajectory:
     value: NDArray[np.float32] | None = None
     """Return that the policy expected from each action on, seen at its decision, [T]; None without a value head."""
     expert_usage: NDArray[np.float32] | None = None
-    """Share of each expert, the mean over the decisions, [layers, E]; None if the policy reports none."""
+    """Share of each expert in each decision, [decisions, layers, E]; None if the policy reports none."""
     duration_s: float
     """Wall-clock of the episode's share of its batch: a report of speed, never of content."""
 

@@ -94,6 +94,7 @@ class Backbone(nn.Module):
         self.rest_position = config.instruction_length
         self.decoder = decoder or AutoModel.from_config(config.backbone)
         self.decoder.set_attn_implementation(config.attention)
+        self.dtype = self.decoder.dtype  # of what flows through it, however a policy holds its weights later
         self.has_window = getattr(config.backbone, "sliding_window", None) is not None
 
     def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
@@ -107,7 +108,7 @@ class Backbone(nn.Module):
         ids, mask = ids[:, :longest], mask[:, :longest]
         cache = DynamicCache()
         hidden = self.decoder(
-            inputs_embeds=self.decoder.get_input_embeddings()(ids),
+            inputs_embeds=self.decoder.get_input_embeddings()(ids).to(self.dtype),
             attention_mask=mask,
             position_ids=torch.arange(ids.shape[1], device=ids.device)[None],
             cache=cache,
@@ -127,7 +128,7 @@ class Backbone(nn.Module):
             prefix = prefix.padded(self.rest_position)
         seen = torch.ones(batch, num_tokens, dtype=torch.bool, device=rest.device)
         return self.decoder(
-            inputs_embeds=rest.to(self.decoder.dtype),
+            inputs_embeds=rest.to(self.dtype),
             attention_mask=torch.cat([prefix.mask, seen], dim=1),
             position_ids=torch.arange(num_tokens, device=rest.device)[None] + self.rest_position,
             cache=DynamicCache(prefix.keys_values),

@@ -15,10 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from vla_model.config import VLAConfig
+from vla_model.dtypes import DtypeName
 from vla_model.finetune import merged_state_dict
 from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
+from vla_model.weight_formats import hold_weights, narrow_model
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -45,11 +47,12 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     shutil.rmtree(_previous(folder), ignore_errors=True)
 
 
-def load_policy(folder: str | Path, *, value_head: bool = False) -> tuple[VLA, Processor]:
+def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeName = "auto") -> tuple[VLA, Processor]:
     """The model, in eval mode on the CPU, and its processor.
 
     Args:
         value_head: give the model a value head if it has none: a fresh one, the same every time.
+        dtype: how a model that only acts holds its weights; "auto" leaves them as they were saved.
 
     Raises:
         ValueError: a part is missing, truncated or does not fit the others; the message names it.
@@ -64,7 +67,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False) -> tuple[VLA, P
     config.value_head |= value_head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = VLA(config)
+        model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
     weights = load_file(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
@@ -72,6 +75,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False) -> tuple[VLA, P
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {error}") from error
+    hold_weights(model, dtype)
     return model.eval(), processor
 
 

@@ -22,9 +22,9 @@ from envs.types import WorldSpec
 from vla_model.config import SIZES, VLAConfig, sizes_of
 from vla_model.image_encoder import load_image_encoder, vision_config
 from vla_model.model import VLA
-from vla_model.pretrained import load_backbone
+from vla_model.pretrained import backbone_config, load_backbone
 from vla_model.processor import Processor
-from vla_model.smol import smol_folder
+from vla_model.smol import smol_config, smol_folder
 from vla_model.vision import TOWERS, PretrainedTower
 
 SMOL_LAYERS = 8
@@ -94,13 +94,34 @@ def create_policy(
     """
     check_model(model)
     config, decoder, tokenizer = _decoder(model, world_spec, dtype)
-    changes = {field.name: getattr(model, field.name) for field in fields(model)}
-    for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
-        if changes[name] is not None:
-            setattr(config, name, changes[name])
+    _change_fields(config, model)
     eyes = _see_with(config, model.vision) if model.vision is not None else None
     processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
     return VLA(config, decoder=decoder, image_encoder=eyes), processor
+
+
+def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
+    """The shape of what `create_policy` makes, read without any weights; smol's need not be there.
+
+    Raises:
+        ValueError: nothing has that name, or its fields do not fit each other.
+    """
+    if model.name in SIZES:
+        check_model(model)
+        config, _, _ = _decoder(model, world_spec, torch.float32)
+    elif model.name == "smol":
+        config = VLAConfig(backbone=smol_config(model.num_layers or SMOL_LAYERS), **sizes_of(world_spec))
+    else:
+        check_model(model)
+        backbone = backbone_config(model.name)
+        backbone.num_hidden_layers = model.num_layers or backbone.num_hidden_layers
+        config = VLAConfig(backbone=backbone, **sizes_of(world_spec))
+    _change_fields(config, model)
+    if model.vision in _FROM_NOTHING:
+        config.vision = model.vision
+    elif model.vision is not None:
+        config.vision, config.image_encoder = "pretrained", vision_config(Path(model.vision))
+    return config
 
 
 def check_model(model: ModelConfig) -> None:
@@ -141,6 +162,14 @@ def _decoder(
         backbone = load_backbone(model.name, model.num_layers, dtype)
     config = VLAConfig(backbone=backbone.decoder.config, **sizes_of(world_spec))
     return config, backbone.decoder, backbone.tokenizer
+
+
+def _change_fields(config: VLAConfig, model: ModelConfig) -> None:
+    """Those that mean the same in both."""
+    changes = {field.name: getattr(model, field.name) for field in fields(model)}
+    for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
+        if changes[name] is not None:
+            setattr(config, name, changes[name])
 
 
 def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: int | None) -> PretrainedConfig:

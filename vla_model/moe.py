@@ -14,6 +14,8 @@ Balancing without a loss (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing 
 p_e + b_e and weighs by p_e. After each update of the weights every b_e moves by a fixed step u, up for experts that
 had fewer tokens than the mean and down for the others: `balance_experts`.
 
+To see what an expert is good for, a router can be told to leave it out: `Router.leave_out`.
+
 No noise anywhere: what a trainer computes is what a worker did.
 
 Shape letters: T tokens, D token size, E experts, k experts per token, H hidden size of an expert.
@@ -79,12 +81,31 @@ class Router(nn.Module):
         self.adapter = nn.Parameter(torch.zeros(num_experts, size)) if decoupled_weights else None
         self.bias = nn.Buffer(torch.zeros(num_experts)) if balancing_rate else None
         self._counts: list[Tensor] = []
+        self._left_out: int | None = None
+
+    def leave_out(self, expert: int | None) -> None:
+        """Choose among the other experts from now on, as if this one's probability were the smallest; None for all.
+
+        The chosen ones' weights are what they would be if the others had been chosen: p_e over their sum.
+
+        Raises:
+            ValueError: there is no such expert, or a token needs all of them.
+        """
+        num_experts = len(self.weight)
+        if expert is not None and not 0 <= expert < num_experts:
+            raise ValueError(f"expert {expert} does not exist; experts: 0 to {num_experts - 1}")
+        if expert is not None and self.top_k_experts == num_experts:
+            raise ValueError(f"each token goes to all {num_experts} experts, so none can be left out")
+        self._left_out = expert
 
     def forward(self, x: Tensor) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
             probabilities = logits.softmax(-1)
             wanted = probabilities if self.bias is None else probabilities + self.bias
+            if self._left_out is not None:
+                index = torch.tensor([self._left_out], device=x.device)
+                wanted = wanted.index_fill(-1, index, float("-inf"))
             experts = wanted.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training:
                 # A list, because threads share the router: what they append, they may append in any order.

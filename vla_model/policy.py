@@ -7,6 +7,7 @@ Shape letters: N worlds, K chunk length, A action dims, E experts, V tokens of a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,12 @@ from torch import Tensor
 from envs.types import Array, Observation
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
+from vla_model.dtypes import DtypeName
 from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
 from vla_model.model import VLA, VLAOutput
-from vla_model.precision import DtypeName, best_device, resolve_dtype
+from vla_model.moe import MixtureOfExperts
+from vla_model.precision import best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
 
@@ -78,7 +81,9 @@ class VLAPolicy:
         Args:
             sample: draw actions from the distribution, and say how likely they were; otherwise take its mode.
             seed: of the draws. An episode's draws depend on this and the episode's seed alone, not on its world.
-            dtype: of the computation; "auto" is bfloat16 where the device has it natively.
+            dtype: of the computation; "auto" is bfloat16 where the device has it natively, and "int8" computes in
+                bfloat16 what its 8-bit weights do not. The model's weights stay as they are: `hold_weights` changes
+                them.
         """
         self.model = model
         self.processor = processor
@@ -105,10 +110,13 @@ class VLAPolicy:
     ) -> VLAPolicy:
         """A saved policy, on a device as `to` takes it.
 
+        Args:
+            dtype: of the computation, and of the weights: see vla_model/weight_formats.py.
+
         Raises:
-            ValueError: a part of the folder is missing or broken.
+            ValueError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.
         """
-        model, processor = load_policy(folder)
+        model, processor = load_policy(folder, dtype=dtype)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
 
     def to(self, device: str) -> VLAPolicy:
@@ -117,12 +125,38 @@ class VLAPolicy:
         Args:
             device: torch's name of it; "auto" is a GPU if this process has one, else the CPU. A policy that is sent to
                 a process is moved there, because only there one knows.
+
+        Raises:
+            ValueError: 8-bit weights on a GPU; "auto" keeps them on the CPU.
         """
-        self._device = best_device() if device == "auto" else torch.device(device)
+        on_cpu = self._dtype_name == "int8" and device == "auto"
+        self._device = torch.device(device) if device != "auto" else torch.device("cpu") if on_cpu else best_device()
+        if self._dtype_name == "int8" and self._device.type != "cpu":
+            raise ValueError(f"int8 is for CPUs; on {device!r} choose bfloat16")
         self.model.to(self._device)
         self._dtype = resolve_dtype(self._dtype_name, self._device)
         self._forget_all()
         return self
+
+    def without_expert(self, layer: int, expert: int) -> VLAPolicy:
+        """A policy of the same weights, shared and not copied, whose router never chooses that expert.
+
+        Args:
+            layer: of the action head, counted from 0.
+            expert: counted from 0.
+
+        Raises:
+            ValueError: there is no such layer or expert, or every decision needs all experts.
+        """
+        layers = self.model.action_head.layers
+        if not 0 <= layer < len(layers):
+            raise ValueError(f"layer {layer} does not exist; layers of experts: 0 to {len(layers) - 1}")
+        shared = (*self.model.parameters(), *self.model.buffers())
+        model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in shared})
+        chosen = model.action_head.layers[layer]
+        assert isinstance(chosen, MixtureOfExperts)
+        chosen.router.leave_out(expert)
+        return VLAPolicy(model, self.processor, self.version, self._sample, self._seed, self._dtype_name)
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
         """Act with these weights from now on, and forget every episode: the order rule of rollout/weights.py.
@@ -132,8 +166,11 @@ class VLAPolicy:
             state_dict: all tensors of the model, from any device.
 
         Raises:
-            ValueError: tensors that are missing, unexpected or of another shape, by name; the old weights stay.
+            ValueError: this policy's weights are 8-bit, or tensors that are missing, unexpected or of another shape,
+                by name; the old weights stay.
         """
+        if self._dtype_name == "int8":
+            raise ValueError("a policy of 8-bit weights takes no other weights")
         own = self.model.state_dict()
         problems = [f"{name} is missing" for name in own.keys() - state_dict.keys()]
         problems += [f"{name} is not of this model" for name in state_dict.keys() - own.keys()]

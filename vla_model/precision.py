@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+from vla_model.dtypes import DtypeName
 
 
 def best_device() -> torch.device:
@@ -16,9 +14,9 @@ def best_device() -> torch.device:
 
 
 def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is `native_dtype`."""
+    """What is computed in under that name, besides 8-bit weights; "auto" is `native_dtype`."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}[name]
     return native_dtype(device)
 
 

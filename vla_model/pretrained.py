@@ -87,6 +87,20 @@ def how_to_get_weights(path: Path) -> str:
     )
 
 
+def backbone_config(path: str | Path) -> PretrainedConfig:
+    """The decoder's shape alone, of a local folder or .gguf file whose weights are not looked at.
+
+    Raises:
+        ValueError: it is no model of these families.
+    """
+    path = Path(path)
+    if path.is_file():
+        config = GGUFFile(path).config
+        _check_family(path, config)
+        return config
+    return _checked_config(path).get_text_config(decoder=True)
+
+
 def _checked_config(folder: Path) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():

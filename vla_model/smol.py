@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from vla_model.folders import fresh_folder
 from vla_model.pretrained import load_backbone
@@ -35,6 +35,19 @@ def smol_folder() -> Path:
     """Where the converted model is kept: in $XDG_CACHE_HOME, or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "llamarm" / "smollm2-135m-instruct"
+
+
+def smol_config(num_layers: int) -> LlamaConfig:
+    """Shape of its first so many layers, of 30."""
+    return LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=num_layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+    )
 
 
 def convert(gguf: Path, folder: Path, begin: str = BEGIN) -> None:

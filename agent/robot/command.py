@@ -18,6 +18,7 @@ from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from envs.make import WORLDS, make_world
 from envs.types import EpisodeSpec
+from vla_model.dtypes import DtypeName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Drive:
     """Of the episode of "sim"."""
     variation: str = "train"
     """Of the episode of "sim"."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
 
 
 def drive(args: list[str]) -> None:
@@ -49,7 +52,7 @@ def drive(args: list[str]) -> None:
     options = parse_with(Drive, "drive", args, drive=DriveConfig())
 
     spare_a_core()
-    policy = load_policy(options.policy)
+    policy = load_policy(options.policy, options.dtype)
     with ExitStack() as stack:
         if options.robot == "sim":
             world = stack.enter_context(closing(make_world(check_name("world", options.world, WORLDS))))

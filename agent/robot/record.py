@@ -77,6 +77,6 @@ class Recorder:
             truncated=not success,
             failure=None if success else ended,
             policy_version=policy_version,
-            expert_usage=np.mean(self._expert_usage, axis=0) if self._expert_usage else None,
+            expert_usage=np.stack(self._expert_usage) if self._expert_usage else None,
             duration_s=duration_s,
         )

@@ -10,6 +10,7 @@ import tyro
 
 from agent.options import load_policy, parse_with, spare_a_core, steps_to_execute
 from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+from vla_model.dtypes import DtypeName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Serve:
     """A run (its last checkpoint), a checkpoint or a policy's folder."""
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
 
 
 def serve(args: list[str]) -> None:
@@ -28,7 +31,7 @@ def serve(args: list[str]) -> None:
     check(options.server)
 
     spare_a_core()
-    policy = load_policy(options.policy).to("auto")
+    policy = load_policy(options.policy, options.dtype).to("auto")
     execute_steps = steps_to_execute(options.policy, options.execute_steps) or policy.model.config.chunk_length
     server = PolicyServer(policy, options.server, execute_steps)
     log_to_stderr(options.server.debug)

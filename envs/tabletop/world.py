@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from envs.arrays import constant, to_numpy
 from envs.sim import SimulatorMaker, SimulatorSpec
 from envs.sim_cpu import CpuSim
-from envs.tabletop import control, terms
+from envs.tabletop import control, phases, terms
 from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
 from envs.tabletop.labels import LOCALIZATION, read_labels
 from envs.tabletop.layout import Episode, draw_episode
@@ -194,6 +194,15 @@ class TabletopWorld(World):
         for task, rows, view in self._views(worlds):
             actions[self.sim.on_device(worlds[rows])] = task.expert(view)
         return actions
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """See envs/tabletop/phases.py."""
+        return phases.PHASES
+
+    def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:
+        """See World.motion_phases."""
+        return phases.motion_phases(state[:, TCP], localization[:, :3])
 
     def close_extras(self, **kwargs: object) -> None:
         """Free the renderer."""

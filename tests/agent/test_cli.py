@@ -15,8 +15,11 @@ import pytest
 from agent import cli
 from agent.demonstrations import DemonstrationsConfig
 from agent.evaluate import EpisodeResult, Evaluation
+from agent.experts.command import Experts
+from agent.plan import PlanOptions
 from agent.robot.command import Drive
 from agent.run_folder import RunFolder, open_run
+from agent.scale.command import Scale
 from envs.types import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -122,12 +125,31 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
                 "controls",
                 "films",
                 "execute_steps",
+                "dtype",
                 "num_worlds",
             },
         ),
         (
+            Experts,
+            {
+                "policy",
+                "out",
+                "world",
+                "device",
+                "tasks",
+                "variations",
+                "episodes",
+                "ablate",
+                "execute_steps",
+                "dtype",
+                "num_worlds",
+            },
+        ),
+        (Scale, {"out", "estimate"}),
+        (PlanOptions, {"memory", "gpu", "models", "world", "batch_sizes"}),
+        (
             Drive,
-            {"policy", "robot", "instruction", "seconds", "record", "world", "task", "seed", "variation"},
+            {"policy", "robot", "instruction", "seconds", "record", "world", "task", "seed", "variation", "dtype"},
         ),
         (cli.Report, {"run"}),
     ],
@@ -150,7 +172,10 @@ def test_help_loads_nothing_heavy() -> None:
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main([])
     text = capsys.readouterr().out
-    assert all(f"  {command} " in text for command in ("collect", "train", "eval", "drive", "serve", "report"))
+    assert all(
+        f"  {command} " in text
+        for command in ("collect", "train", "eval", "experts", "scale", "plan", "drive", "serve", "report")
+    )
 
 
 def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(called: Called, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -120,6 +121,14 @@ def test_groups_of_tasks_are_shown_with_their_means_and_the_controls(tmp_path: P
     alone = Page(write_report(evaluated(tmp_path / "alone").root).read_text())
     assert "By group of tasks" not in alone.text["Success by task"]
     assert "Mean over tasks 100.0 %" in alone.text[""]
+
+
+def test_what_is_lost_without_an_expert_is_shown_if_it_was_studied(tmp_path: Path) -> None:
+    run = evaluated(tmp_path / "run")
+    lost = {"difference": -12.5, "difference_interval": [-20.0, -5.0], "p_value_holm": 0.004}
+    run.experts.write_text(json.dumps({"ablations": [{"layer": 1, "expert": 3, "all": lost}]}))
+    text = re.sub(r"\s+", " ", Page(write_report(run.root).read_text()).text["Experts by task"])
+    assert "1, 3 -12.5 -20.0 to -5.0 0.004" in text
 
 
 def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:

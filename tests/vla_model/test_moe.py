@@ -197,3 +197,27 @@ def test_balancing_spreads_tokens_that_all_wanted_one_expert() -> None:
 def test_without_a_rate_a_state_dict_has_no_biases() -> None:
     assert seeded(8, 4, 2).state_dict().keys() == {"router.weight", "gate_up", "down"}
     assert "router.bias" in seeded(8, 4, 2, balancing_rate=0.1).state_dict()
+
+
+@pytest.mark.parametrize("balancing_rate", [0.0, 0.1])
+def test_leaving_out_an_expert_is_a_layer_of_the_others(balancing_rate: float) -> None:
+    torch.manual_seed(0)
+    layer = MixtureOfExperts(16, num_experts=4, top_k_experts=2, balancing_rate=balancing_rate)
+    others = MixtureOfExperts(16, num_experts=3, top_k_experts=2, balancing_rate=balancing_rate)
+    keep = torch.tensor([0, 2, 3])
+    state = layer.state_dict()
+    others.load_state_dict({name: tensor[keep] for name, tensor in state.items()})
+    x = torch.randn(50, 16)
+    whole = layer(x)
+    layer.router.leave_out(1)
+    torch.testing.assert_close(layer(x), others(x))
+    assert layer.forward_with_routing(x)[1].usage()[:, 1].max() == 0.0
+    layer.router.leave_out(None)
+    assert torch.equal(layer(x), whole)
+
+
+def test_an_expert_that_does_not_exist_or_that_all_tokens_need_cannot_be_left_out() -> None:
+    with pytest.raises(ValueError, match="experts: 0 to 3"):
+        MixtureOfExperts(8, num_experts=4, top_k_experts=2).router.leave_out(4)
+    with pytest.raises(ValueError, match="all 2 experts"):
+        MixtureOfExperts(8, num_experts=2, top_k_experts=2).router.leave_out(0)

@@ -273,3 +273,22 @@ def test_worlds_that_never_began_draw_nothing() -> None:
     for array in (chunk.drawn, chunk.log_prob, chunk.value):
         assert array is not None and array.shape[0] == 3
         assert not array[[0, 2]].any() and array[1].any()
+
+
+def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_policy_alone() -> None:
+    whole = policy()
+    ablated = whole.without_expert(layer=1, expert=2)
+    observation = observe(4)
+    chunks = []
+    for acting in (whole, ablated):
+        acting.begin(np.arange(4), observation["instruction"], seeds=(0, 1, 2, 3))
+        chunks.append(acting.act(observation))
+    before, without = (chunk.expert_usage for chunk in chunks)
+    assert before is not None and without is not None
+    np.testing.assert_array_equal(without[:, 0], before[:, 0])
+    assert before[:, 1, 2].max() > 0.0
+    assert without[:, 1, 2].max() == 0.0
+    shared = {p.data_ptr() for p in whole.model.parameters()}
+    assert {p.data_ptr() for p in ablated.model.parameters()} == shared
+    with pytest.raises(ValueError, match="layers of experts: 0 to 1"):
+        whole.without_expert(layer=2, expert=0)

@@ -1,0 +1,1 @@
+"""Looking into a trained mixture of experts: the command `llamarm experts`."""

@@ -1,0 +1,166 @@
+"""The command `llamarm plan`: which models, number formats, fine-tuning modes and batch sizes a machine holds.
+
+Everything is computed from shapes (vla_model/memory.py); no weights are made or read. Something fits if it takes at
+most 90 % of the memory, for the formulas err by up to 10 % (docs/results/plan.md). One process is planned: each worker
+besides it holds what acting takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
+
+from agent.names import check_name
+from agent.options import parse
+from envs.make import WORLDS, make_world
+from envs.types import WorldSpec
+from vla_model.config import SIZES, VLAConfig
+from vla_model.create import ModelConfig, shape_of
+from vla_model.dtypes import DtypeName
+from vla_model.finetune import FineTuning
+from vla_model.memory import Footprint, Parameters, acting, count_parameters, learning
+from vla_model.precision import native_dtype
+
+SAFE_SHARE = 0.9
+"""Of the memory that may be planned for."""
+CONTEXT_GB = 0.6
+"""What CUDA holds on a GPU before anything is computed; not measured here."""
+FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")
+MODES: dict[str, tuple[FineTuning, DtypeName]] = {
+    "full": (FineTuning(mode="full"), "float32"),
+    "lora": (FineTuning(mode="lora", towers=True), "float32"),
+    "lora, bfloat16 decoder": (FineTuning(mode="lora", towers=True), "bfloat16"),
+    "head": (FineTuning(mode="head", towers=True), "float32"),
+    "head, bfloat16 decoder": (FineTuning(mode="head", towers=True), "bfloat16"),
+}
+"""What learns, and how the decoder's weights are held. Towers always learn: a pretrained decoder never saw a frame."""
+_UNITS = {"gib": 2**30, "gb": 1e9, "mib": 2**20, "mb": 1e6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Which models fit a machine: to act, and to be trained at which batch sizes."""
+
+    memory: str = "24GiB"
+    """Of the machine, in GiB, GB, MiB or MB."""
+    gpu: str = "none"
+    """Memory of its GPU, on which the model is then; "none" without."""
+    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Sizes, smol, or paths of pretrained weights; if none is named, all sizes and smol."""
+    world: str = "tabletop"
+    """Whose cameras, state and actions."""
+    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    """Of a training step; the largest that fits is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one model takes, in GB; None where it does not fit."""
+
+    model: str
+    parameters: Parameters
+    acts: dict[DtypeName, float | None]
+    """By number format of the weights."""
+    learns: dict[str, tuple[int, float] | None]
+    """By mode: the largest batch that fits, and what it takes."""
+
+
+def plan(args: list[str]) -> None:
+    """Run the command."""
+    options = parse(PlanOptions, "plan", args)
+    on_gpu = options.gpu != "none"
+    bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
+    with closing(make_world(check_name("world", options.world, WORLDS))) as world:
+        spec = world.world_spec
+    rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in options.models or (*SIZES, "smol")]
+    print_table(sorted(rows, key=lambda row: row.parameters.total), options)
+
+
+def parse_memory(text: str) -> float:
+    """Bytes of "24GiB".
+
+    Raises:
+        ValueError: it is no such amount.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError(f"{text!r} is no amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
+    return float(match[1]) * _UNITS[match[2].lower()]
+
+
+def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_sizes: Sequence[int]) -> Row:
+    """What that model takes of so many bytes.
+
+    Raises:
+        ValueError: nothing has that name, or the path is no model's folder.
+    """
+    config = shape_of(ModelConfig(name=name), world_spec)
+    counts = count_parameters(config, FineTuning())
+    acts = {dtype: _fits(acting(config, dtype, counts=counts), memory, on_gpu) for dtype in FORMATS}
+    learns: dict[str, tuple[int, float] | None] = {}
+    for mode, (fine_tuning, decoder) in MODES.items():
+        learns[mode] = None
+        # What cannot act cannot learn either, and counting adapters of the largest models takes seconds.
+        if acts[decoder] is not None:
+            counted = count_parameters(config, fine_tuning)
+            for batch_size in sorted(batch_sizes):
+                taken = _fits(_learning(config, fine_tuning, batch_size, decoder, counted), memory, on_gpu)
+                if taken is not None:
+                    learns[mode] = (batch_size, taken)
+    return Row(model=name, parameters=counts, acts=acts, learns=learns)
+
+
+def _learning(
+    config: VLAConfig, fine_tuning: FineTuning, batch_size: int, decoder: DtypeName, counts: Parameters
+) -> Footprint:
+    import torch
+
+    compute: DtypeName = "bfloat16" if native_dtype(torch.device("cpu")) == torch.bfloat16 else "float32"
+    parts = 2 if batch_size > 1 else 1
+    return learning(config, fine_tuning, batch_size, num_parts=parts, compute=compute, decoder=decoder, counts=counts)
+
+
+def _fits(footprint: Footprint, memory: float, on_gpu: bool) -> float | None:
+    """GB, or None."""
+    if on_gpu:
+        footprint = replace(footprint, process=1e9 * CONTEXT_GB)
+    return footprint.total / 1e9 if footprint.total <= SAFE_SHARE * memory else None
+
+
+def print_table(rows: Sequence[Row], options: PlanOptions) -> None:
+    """On the screen."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    console = Console()
+    where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
+    table = Table(
+        Column("model", no_wrap=True),
+        Column("parameters", justify="right"),
+        *(Column(f"act, {name}", justify="right") for name in FORMATS),
+        *(Column(mode, justify="right") for mode in MODES),
+        title=f"What fits {where}",
+    )
+    fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
+    for row in fitting:
+        table.add_row(row.model, _millions(row.parameters.total), *_cells(row))
+    console.print(table)
+    print("act: GB to decide for one world. Training: the largest batch that fits, and its GB; - does not fit.")
+    if len(fitting) < len(rows):
+        print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
+
+
+def _cells(row: Row) -> Iterator[str]:
+    for gb in row.acts.values():
+        yield "-" if gb is None else f"{gb:.1f}"
+    for found in row.learns.values():
+        yield "-" if found is None else f"{found[0]}: {found[1]:.1f}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3g} M" if count < 1e9 else f"{count / 1e9:.3g} B"

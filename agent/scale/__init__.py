@@ -1,0 +1,1 @@
+"""More data or more parameters: the command `llamarm scale`."""

@@ -1,0 +1,147 @@
+"""What number formats cost and what they save: memory, latency and success of policies that act.
+
+    python -m benchmarks.precision --models nano smol --policy runs/demo --out docs/results/precision.md
+
+Sizes have random weights here: they take and cost what trained ones do. Memory: what the weights are held in, and the
+largest resident memory of a process that loads a saved policy and acts (benchmarks/plan.py). Latency: a whole decision
+for one world, frames in and actions out, instruction cached; the median CPU time, one thread.
+
+With --policy, success: the trained policy in every format on the same episodes, each compared with float32 episode by
+episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+
+from agent.compare import compare_episodes
+from agent.evaluate import Evaluation, evaluation_specs
+from agent.measure import EvaluationConfig, Measured, run_specs
+from agent.options import load_policy, steps_to_execute, where_to_act
+from agent.run_folder import machine
+from benchmarks.document import finish, head
+from benchmarks.model import median_ms, noise
+from benchmarks.plan import Case, measured_gb
+from benchmarks.untrained import unit_statistics
+from envs.make import make_world
+from envs.types import WorldSpec
+from rollout.workers import WorkersConfig
+from vla_model.create import ModelConfig, shape_of
+from vla_model.dtypes import DtypeName
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
+from vla_model.weight_formats import hold_weights
+
+FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure."""
+
+    models: tuple[str, ...] = ("nano", "smol")
+    """Sizes, or smol."""
+    policy: str | None = None
+    """A run, whose success is then measured in every format."""
+    episodes: int = 50
+    """Per task, for success."""
+    workers: int = 2
+    """Processes that run them."""
+    repeats: int = 30
+    """Decisions that are timed."""
+    out: Path | None = None
+    """File that the tables are written to besides the screen."""
+
+
+def costs(options: Options, world_spec: WorldSpec) -> Iterator[str]:
+    """Table of memory and latency by size and format."""
+    yield "| model | parameters | weights in | weights MB | process GB | decision ms | actions differ by |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in options.models:
+        whole = None
+        for dtype in FORMATS:
+            policy = random_policy(name, world_spec, dtype)
+            tensors = (*policy.model.parameters(), *policy.model.buffers())
+            numbers = sum(t.numel() for t in tensors if t.dtype in (torch.float32, torch.bfloat16, torch.int8))
+            megabytes = sum(t.numel() * t.element_size() for t in tensors) / 1e6
+            observation = noise(world_spec, 1)
+            policy.begin(np.array([0]), observation["instruction"], seeds=(0,))
+            actions = policy.act(observation).actions
+            whole = actions if whole is None else whole
+            differ = np.abs(actions - whole).mean() / whole.std()
+            milliseconds = median_ms(lambda: policy.act(observation), options.repeats)  # noqa: B023
+            gb = measured_gb(Case(model=name, dtype=dtype))
+            yield (
+                f"| {name} | {numbers / 1e6:.1f} M | {dtype} | {megabytes:.1f} | {gb:.2f} | {milliseconds:.1f} "
+                f"| {100 * differ:.1f} % |"
+            )
+
+
+def random_policy(name: str, world_spec: WorldSpec, dtype: DtypeName) -> VLAPolicy:
+    """Of random weights, the same in every format."""
+    torch.manual_seed(0)
+    model = VLA(shape_of(ModelConfig(name=name), world_spec)).eval()
+    hold_weights(model, dtype)
+    return VLAPolicy(model, Processor.from_statistics(world_spec, unit_statistics(world_spec)), dtype=dtype)
+
+
+def success(options: Options, policy: str) -> Iterator[str]:
+    """Table of a trained policy's success by format."""
+    name, named = where_to_act(policy, None, ())
+    config = EvaluationConfig(
+        episodes_per_task=options.episodes, execute_steps=steps_to_execute(policy, None), films_per_task=0
+    )
+    found: dict[DtypeName, Evaluation] = {}
+    with closing(make_world(name)) as world:
+        specs = evaluation_specs(world.suite, named or world.tasks, options.episodes)
+        for dtype in FORMATS:
+            acting = load_policy(policy, dtype)
+            measured = Measured(
+                world,
+                partial(make_world, name),
+                lambda _, acting=acting: acting,
+                WorkersConfig(workers=options.workers),
+            )
+            found[dtype] = run_specs(measured, config, dtype, specs)
+    yield "| weights in | success % | 95 % interval | change | 95 % interval | won, lost | p |"
+    yield "|---|---|---|---|---|---|---|"
+    first = {r.spec.id: r.success for r in found["float32"].results}
+    for dtype, evaluation in found.items():
+        low, high = evaluation.success.interval
+        row = f"| {dtype} | {100 * evaluation.success.rate:.1f} | {100 * low:.1f} to {100 * high:.1f} "
+        compared = compare_episodes(first, {r.spec.id: r.success for r in evaluation.results})
+        below, above = compared.difference_interval
+        yield row + (
+            f"| {compared.difference:+.1f} | {below:+.1f} to {above:+.1f} | {len(compared.won)}, {len(compared.lost)} "
+            f"| {compared.p_value:.2g} |"
+            if dtype != "float32"
+            else "| | | | |"
+        )
+
+
+def main(options: Options) -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    with closing(make_world("tabletop")) as world:
+        world_spec = world.world_spec
+    conditions = f"One thread of {machine()['cpu']}, torch {torch.__version__}."
+    lines = [*head("Number formats of policies that act", "precision", conditions), "", *costs(options, world_spec)]
+    lines += ["", "Differences of actions: their mean, as a share of the actions' standard deviation."]
+    if options.policy is not None:
+        run = Path(options.policy).resolve().name
+        lines += ["", f"Success of {run} in {options.episodes} episodes of each task, against float32:", ""]
+        lines += success(options, options.policy)
+    finish(lines, options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
