@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from agent.names import check_name
-from agent.options import load_policy, parse, parse_with, recorded_config, steps_to_execute
+from agent.options import check_world, load_policy, parse, parse_with, recorded_config, steps_to_execute
 from agent.run_folder import RunFolder, start_run
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class Eval:
     """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's scripted expert."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
-    world: str = "tabletop"
-    """Suite of worlds."""
+    world: str | None = None
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, that of the run, or tabletop if it is no run."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -165,7 +165,7 @@ def _train(args: list[str]) -> None:
 
 def _eval(args: list[str]) -> None:
     from agent.measure import EvaluationConfig, Measured, measure
-    from envs.make import WORLDS, make_world
+    from envs.make import make_world
     from rollout.workers import WorkersConfig
 
     options = parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
@@ -175,8 +175,9 @@ def _eval(args: list[str]) -> None:
     if options.out is None and recorded is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    name = check_name("world", options.world, WORLDS)
-    named = options.tasks or (recorded.get("practice", recorded.get("demonstrations"))["tasks"] if recorded else ())
+    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
+    name = check_world(options.world or trained.get("world", "tabletop"))
+    named = options.tasks or (trained.get("tasks", ()) if name == trained.get("world") else ())
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from agent.names import check_name
 from agent.run_folder import RunFolder, policy_folder
 
 if TYPE_CHECKING:
@@ -41,6 +42,17 @@ def load_policy(name: str) -> VLAPolicy:
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
     return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0)
+
+
+def check_world(name: str) -> str:
+    """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    from envs.make import WORLDS
+
+    return name if ":" in name else check_name("world", name, WORLDS)
 
 
 def recorded_config(policy: str) -> dict[str, Any] | None:

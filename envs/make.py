@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from envs.sim import SimulatorMaker
+from envs.gl import choose_backend
+from envs.imported import imported
 from envs.world import World
+
+if TYPE_CHECKING:
+    from envs.sim import SimulatorMaker
 
 WORLDS = ("tabletop",)
 Device = Literal["cpu", "warp", "cuda"]
@@ -17,16 +21,35 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     """N worlds of a suite.
 
+    Args:
+        name: one of WORLDS, or MODULE:FUNCTION of a module of one's own: the function is called with num_worlds and
+            gives the worlds (docs/your_task.md).
+        num_worlds: N.
+        device: one of DEVICES; worlds of one's own run on "cpu".
+
     Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
 
     Raises:
-        ValueError: no suite or device of that name (the message lists those that exist), or no GPU for "cuda".
+        ValueError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", or a
+            function that cannot be imported or gives something else.
     """
+    if ":" in name:
+        return _own_world(name, num_worlds, device)
     if name not in WORLDS:
-        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
+        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
     from envs.tabletop.world import TabletopWorld
 
     return TabletopWorld(num_worlds, make_simulator=_simulator_on(device))
+
+
+def _own_world(name: str, num_worlds: int, device: str) -> World:
+    if device != "cpu":
+        raise ValueError(f"world {name!r} runs on the device 'cpu', got {device!r}")
+    choose_backend()  # before the module imports MuJoCo, which asks once
+    world = imported("world", name)(num_worlds)
+    if not isinstance(world, World):
+        raise ValueError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
+    return world
 
 
 def _simulator_on(device: str) -> SimulatorMaker | None:
