@@ -6,7 +6,8 @@ those would be won or lost with probability 1/2, so the number won is binomial. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scipy.stats import binomtest
@@ -23,6 +24,8 @@ class Comparison:
     lost: tuple[str, ...]
     """Ids of episodes in which only the earlier policy succeeded."""
     num_episodes: int
+    per_task: Mapping[str, Comparison] = field(default_factory=dict)
+    """The same of every task's episodes; of these no further."""
 
     @property
     def p_value(self) -> float:
@@ -44,12 +47,20 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     Raises:
         ValueError: they are not of the same episodes.
     """
-    first, second = ({row["id"]: row["success"] for row in info["per_episode"]} for info in (before, after))
+    first, second = ({row["id"]: row for row in info["per_episode"]} for info in (before, after))
     if first.keys() != second.keys():
         raise ValueError(f"the evaluations share {len(first.keys() & second.keys())} of {len(first | second)} episodes")
+    tasks = sorted({row["task"] for row in first.values()})
+    of_tasks = {task: [id_ for id_, row in first.items() if row["task"] == task] for task in tasks}
+    whole = _compared(first, second, list(first))
+    return replace(whole, per_task={task: _compared(first, second, ids) for task, ids in of_tasks.items()})
+
+
+def _compared(first: dict[str, Any], second: dict[str, Any], ids: list[str]) -> Comparison:
+    before, after = ({id_: rows[id_]["success"] for id_ in ids} for rows in (first, second))
     return Comparison(
-        pc_success=(before["overall"]["pc_success"], after["overall"]["pc_success"]),
-        won=tuple(id_ for id_ in first if second[id_] and not first[id_]),
-        lost=tuple(id_ for id_ in first if first[id_] and not second[id_]),
-        num_episodes=len(first),
+        pc_success=(100 * sum(before.values()) / len(ids), 100 * sum(after.values()) / len(ids)),
+        won=tuple(id_ for id_ in ids if after[id_] and not before[id_]),
+        lost=tuple(id_ for id_ in ids if before[id_] and not after[id_]),
+        num_episodes=len(ids),
     )

@@ -8,6 +8,7 @@
     tensorboard/    event files
     films/          MP4 of evaluated episodes
     eval_info.json  the latest evaluation
+    changes.json    which films show an episode that the best policy fixed, and one that it broke
     report.html     the report
 
 A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
@@ -95,6 +96,10 @@ class RunFolder:
     @property
     def eval_info(self) -> Path:
         return self.root / "eval_info.json"
+
+    @property
+    def changes(self) -> Path:
+        return self.root / "changes.json"
 
     @property
     def report(self) -> Path:
