@@ -145,10 +145,12 @@ def _train(args: list[str]) -> None:
 
     from agent.compare import compare
     from agent.eval_info import read_eval_info
-    from agent.improve import ImproveConfig, improve
+    from agent.improve import ImproveConfig, check_init, improve
     from agent.loop import train
     from agent.report import write_report
 
+    if isinstance(config, ImproveConfig) and not options.resume:
+        check_init(config)  # before there is a folder that another try would have to avoid
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
         evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
