@@ -6,8 +6,9 @@
 
     llamarm eval expert --world my_module:make_world ...
 
-Each of the N worlds has an environment of its own for every task that it has run, and steps it in this process; workers
-make worlds run side by side. Frames are asked for only when a policy or a recorder looks.
+Each of the N worlds has an environment of its own for every task that it has run; they are stepped one after the other,
+and workers make worlds run side by side. Frames are asked for only when a policy or a recorder looks. Environments and
+tasks are called in one thread, which does nothing else: OpenGL contexts belong to a thread, and a worker has several.
 
 Rule of seeds: `env.reset(seed=...)` alone decides the first observation, whatever ran there before. It is tried when
 the worlds are made, and an environment that breaks it is refused: paired results would compare nothing.
@@ -18,9 +19,10 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import gymnasium
 import numpy as np
@@ -34,6 +36,8 @@ from envs.world import World
 Env = gymnasium.Env[Any, Any]
 Frames = dict[str, NDArray[np.uint8]]
 """{camera: [H, W, 3]} of one environment."""
+P = ParamSpec("P")
+R = TypeVar("R")
 _FAR = float(np.finfo(np.float32).max)
 """A bound that is not known."""
 
@@ -157,7 +161,9 @@ class GymnasiumWorld(World):
         """
         self._tasks = dict(tasks)
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
-        specs = {name: self._look_at(EpisodeSpec(suite=suite, task=name, seed=0), control_dt_s) for name in tasks}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=suite)
+        examples = {name: EpisodeSpec(suite=suite, task=name, seed=0) for name in tasks}
+        specs = {name: self._do(self._look_at, example, control_dt_s) for name, example in examples.items()}
         if not specs:
             raise ValueError(f"suite {suite!r} has no task")
         (first_name, spec), *others = specs.items()
@@ -183,15 +189,34 @@ class GymnasiumWorld(World):
         for spec in specs:
             if spec.suite != self.suite or spec.task not in self.tasks:
                 raise ValueError(f"{spec.id} is not of suite {self.suite} with tasks: {', '.join(self.tasks)}")
-        for spec, n in zip(specs, worlds, strict=True):
-            self._episodes[n] = self._begin(spec, n)
-            self._look(n)
-            self._draw(n)
+        self._do(self._reset_all, specs, worlds)
         return self._observation(), {"localization": self._localization.copy()}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         """See World.step_chunk."""
-        actions = self._checked(to_numpy(actions))
+        return self._do(self._step_all, self._checked(to_numpy(actions)), all_frames, ended_frames)
+
+    def expert_action(self) -> NDArray[np.float32]:
+        """See World.expert_action."""
+        return self._do(self._ask_experts)
+
+    def close_extras(self, **kwargs: object) -> None:
+        """Close every environment."""
+        del kwargs
+        self._do(self._close_all)
+        self._thread.shutdown()
+
+    def _do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """In the environments' thread."""
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    def _reset_all(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
+        for spec, n in zip(specs, worlds, strict=True):
+            self._episodes[n] = self._begin(spec, n)
+            self._look(n)
+            self._draw(n)
+
+    def _step_all(self, actions: NDArray[np.float32], all_frames: bool, ended_frames: bool) -> ChunkResult:
         shape = actions.shape[:2]  # N, k
         reward = np.zeros(shape, np.float32)
         states = np.zeros((*shape, self._state.shape[1]), np.float32)
@@ -213,17 +238,14 @@ class GymnasiumWorld(World):
                 self._draw(n)
         return self._result(reward, states, localization, num_steps, films if all_frames else None)
 
-    def expert_action(self) -> NDArray[np.float32]:
-        """See World.expert_action."""
+    def _ask_experts(self) -> NDArray[np.float32]:
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
         for n, episode in enumerate(self._episodes):
             if episode is not None and not episode.done:
                 actions[n] = episode.actions.shrink(episode.task.expert_action(episode.env, episode.observation))
         return actions
 
-    def close_extras(self, **kwargs: object) -> None:
-        """Close every environment."""
-        del kwargs
+    def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
             env.close()
         self._envs = [{} for _ in self._envs]

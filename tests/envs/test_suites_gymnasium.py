@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,18 @@ def test_every_world_has_its_own_environment_and_closes_it() -> None:
     assert len(made) == 3
     world.close()
     assert all(env.closed for env in made)
+
+
+def test_an_environment_is_called_in_one_thread_whoever_calls_the_world() -> None:
+    task, threads = Walk(), set()
+    frames = task.frames
+    task.frames = lambda env: threads.add(threading.get_ident()) or frames(env)
+    world = corridors(2, walk=task)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(world.reset_to, [walk(0), walk(1)], [0, 1]).result()
+    world.step_chunk(np.ones((2, 1, 1), np.float32))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 class Sticky(Walk):
