@@ -248,7 +248,9 @@ class GymnasiumWorld(World):
     def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
             env.close()
-        self._envs = [{} for _ in self._envs]
+        # What a task keeps ends here too, in the thread that its OpenGL contexts belong to.
+        self._envs, self._episodes = [], []
+        self._tasks.clear()
 
     def _begin(self, spec: EpisodeSpec, n: int) -> _Episode:
         task = self._tasks[spec.task]

@@ -167,6 +167,25 @@ def test_an_environment_is_called_in_one_thread_whoever_calls_the_world() -> Non
     assert threading.get_ident() not in threads
 
 
+class Keeper(Walk):
+    """Ends what it keeps when it is forgotten, as mujoco.Renderer does."""
+
+    def __init__(self, ended_in: list[int]) -> None:
+        self.ended_in = ended_in
+
+    def __del__(self) -> None:
+        self.ended_in.append(threading.get_ident())
+
+
+def test_what_a_task_keeps_ends_in_that_thread_when_the_world_closes() -> None:
+    ended_in: list[int] = []
+    world = corridors(1, walk=Keeper(ended_in))
+    world.reset_to([walk(0)], [0])
+    world.close()
+    assert len(ended_in) == 1
+    assert threading.get_ident() not in ended_in
+
+
 class Sticky(Walk):
     def make_env(self) -> Any:
         return Corridor(reset_moves_back=False)
