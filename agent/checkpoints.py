@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.learner import Learner
@@ -15,6 +17,8 @@ from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
 
+_ACTED_FILE = "acted.safetensors"
+
 
 def save_checkpoint(
     folder: Path,
@@ -22,6 +26,7 @@ def save_checkpoint(
     processor: Processor,
     fine_tuning: FineTuning,
     files: dict[str, str] | None = None,
+    acted: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the folder, unless it is there already.
 
@@ -31,6 +36,7 @@ def save_checkpoint(
         processor: of the policy.
         fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
         files: texts to put beside, by name.
+        acted: weights that the next episodes are collected with, where these are not the policy's.
     """
     if folder.exists():
         return
@@ -41,6 +47,14 @@ def save_checkpoint(
         learner.save(fresh)
         for name, text in (files or {}).items():
             (fresh / name).write_text(text)
+        if acted is not None:
+            save_file({name: tensor.contiguous() for name, tensor in acted.items()}, fresh / _ACTED_FILE)
+
+
+def acted_weights(folder: Path) -> dict[str, Tensor] | None:
+    """What a checkpoint holds of `acted`."""
+    path = folder / _ACTED_FILE
+    return load_file(path) if path.exists() else None
 
 
 def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ class Eval:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
     world: str | None = None
-    """Suite of worlds; if not given, that of the run, or tabletop if it is no run."""
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, that of the run, or tabletop if it is no run."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -163,10 +163,12 @@ def _train(args: list[str]) -> None:
 
     from agent.compare import compare
     from agent.eval_info import read_eval_info
-    from agent.improve import ImproveConfig, improve
+    from agent.improve import ImproveConfig, check_init, improve
     from agent.loop import train
     from agent.report import write_report
 
+    if isinstance(config, ImproveConfig) and not options.resume:
+        check_init(config)  # before there is a folder that another try would have to avoid
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
         evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
@@ -183,7 +185,7 @@ def _train(args: list[str]) -> None:
 
 def _eval(args: list[str]) -> None:
     from agent.measure import EvaluationConfig, Measured, measure
-    from envs.make import WORLDS, make_world
+    from envs.make import make_world
     from rollout.workers import WorkersConfig
 
     options = parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
@@ -192,8 +194,7 @@ def _eval(args: list[str]) -> None:
     if options.out is None and recorded_config(options.policy) is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
     folder = of_run if options.out is None else RunFolder(options.out)
-    asked, named = where_to_act(options.policy, options.world, options.tasks)
-    name = check_name("world", asked, WORLDS)
+    name, named = where_to_act(options.policy, options.world, options.tasks)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,

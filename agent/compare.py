@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scipy.stats import binomtest
@@ -31,6 +31,8 @@ class Comparison:
     lost: tuple[str, ...]
     """Ids of episodes in which only the earlier policy succeeded."""
     num_episodes: int
+    per_task: Mapping[str, Comparison] = field(default_factory=dict)
+    """The same of every task's episodes; of these no further."""
 
     @property
     def p_value(self) -> float:
@@ -65,8 +67,17 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     Raises:
         ValueError: they are not of the same episodes.
     """
-    first, second = ({row["id"]: row["success"] for row in info["per_episode"]} for info in (before, after))
-    return compare_episodes(first, second)
+    first, second = ({row["id"]: row for row in info["per_episode"]} for info in (before, after))
+    whole = _compare_rows(first, second)
+    tasks = sorted({row["task"] for row in first.values()})
+    of_tasks = {
+        task: [{i: row for i, row in rows.items() if row["task"] == task} for rows in (first, second)] for task in tasks
+    }
+    return replace(whole, per_task={task: _compare_rows(*rows) for task, rows in of_tasks.items()})
+
+
+def _compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+    return compare_episodes(*({id_: row["success"] for id_, row in rows.items()} for rows in (first, second)))
 
 
 def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> Comparison:

@@ -291,11 +291,15 @@ def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
     return chosen
 
 
+def failure_of(trajectory: Trajectory) -> str | None:
+    """Why an episode failed, in words; None where it succeeded."""
+    if trajectory.success:
+        return None
+    return trajectory.failure or ("step limit" if trajectory.truncated else "ended by the task")
+
+
 def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float) -> EpisodeResult:
-    failure = None
-    if not trajectory.success:
-        failure = trajectory.failure or ("step limit" if trajectory.truncated else "ended by the task")
-    film = None
+    failure, film = failure_of(trajectory), None
     if films_dir is not None:
         film = write_film(films_dir, trajectory, failure=failure, control_dt_s=control_dt_s).name
     return EpisodeResult(

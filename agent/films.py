@@ -54,6 +54,31 @@ def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, con
     return path
 
 
+def write_comparison(
+    path: Path, before: Trajectory, after: Trajectory, *, failures: tuple[str | None, str | None], control_dt_s: float
+) -> None:
+    """Film one episode twice, side by side: as it went before and as it went after.
+
+    Args:
+        path: of the MP4.
+        before: with a frame of every step.
+        after: the same, of the same spec.
+        failures: why each failed; None where it succeeded.
+        control_dt_s: time between two control steps.
+    """
+    sides = [
+        list(_side(title, trajectory, failure, control_dt_s))
+        for title, trajectory, failure in zip(("before", "after"), (before, after), failures, strict=True)
+    ]
+    length = max(map(len, sides))
+    pages = (
+        _headed(after.instruction, np.concatenate([side[min(i, len(side) - 1)] for side in sides], axis=1))
+        for i in range(length + round(_HOLD_S / control_dt_s))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _encode(path, pages, 1 / Fraction(control_dt_s).limit_denominator(1000))
+
+
 def film_poster(path: Path) -> bytes:
     """The frame in the middle of a film, as a JPEG."""
     with av.open(path) as container:
@@ -66,33 +91,68 @@ def _pages(
     trajectory: Trajectory, failure: str | None, control_dt_s: float, frames_per_s: float
 ) -> Iterator[NDArray[np.uint8]]:
     """The film's pictures, [h, w, 3]."""
+    for views, clock, verdict in _moments(trajectory, failure, control_dt_s):
+        page = _page(np.concatenate(views, axis=1), trajectory.instruction, clock, verdict)
+        for _ in range(max(1, round(_HOLD_S * frames_per_s)) if verdict else 1):
+            yield page
+
+
+def _side(title: str, trajectory: Trajectory, failure: str | None, control_dt_s: float) -> Iterator[NDArray[np.uint8]]:
+    """One half of a comparison, its cameras below each other, [h, w, 3]."""
+    for views, clock, verdict in _moments(trajectory, failure, control_dt_s):
+        yield _page(np.concatenate(views, axis=0), title, clock, verdict, narrow=True)
+
+
+_Verdict = tuple[str, tuple[int, int, int]]
+"""Words and their colour."""
+
+
+def _moments(
+    trajectory: Trajectory, failure: str | None, control_dt_s: float
+) -> Iterator[tuple[list[NDArray[np.uint8]], str, _Verdict | None]]:
+    """Views, clock and verdict of every recorded frame, and of the end, which shows the last frame again."""
+    total = trajectory.num_steps
+
+    def views(i: int) -> list[NDArray[np.uint8]]:
+        return [_view(camera, frames[i]) for camera, frames in trajectory.frames.items()]
+
     for i, step in enumerate(trajectory.frame_step.tolist()):
-        clock = f"step {step} of {trajectory.num_steps}    {step * control_dt_s:.1f} s"
-        yield _page(_views(trajectory, i), trajectory.instruction, clock, None)
+        yield views(i), f"step {step} of {total}    {step * control_dt_s:.1f} s", None
     verdict = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
-    clock = f"step {trajectory.num_steps} of {trajectory.num_steps}    {trajectory.num_steps * control_dt_s:.1f} s"
-    last = _page(_views(trajectory, -1), trajectory.instruction, clock, verdict)
-    for _ in range(max(1, round(_HOLD_S * frames_per_s))):
-        yield last
-
-
-def _views(trajectory: Trajectory, i: int) -> dict[str, NDArray[np.uint8]]:
-    return {camera: frames[i] for camera, frames in trajectory.frames.items()}
+    yield views(-1), f"step {total} of {total}    {total * control_dt_s:.1f} s", verdict
 
 
 def _page(
-    views: dict[str, NDArray[np.uint8]], instruction: str, clock: str, verdict: tuple[str, tuple[int, int, int]] | None
+    picture: NDArray[np.uint8], text: str, clock: str, verdict: _Verdict | None, *, narrow: bool = False
 ) -> NDArray[np.uint8]:
-    picture = np.concatenate([_view(camera, frame) for camera, frame in views.items()], axis=1)  # [h, w, 3]
-    lines = textwrap.wrap(instruction, width=max(16, (picture.shape[1] - 2 * _MARGIN) // 10))
-    caption = np.full((2 * _MARGIN + _LINE_HEIGHT * (len(lines) + 1), picture.shape[1], 3), _BACKGROUND, np.uint8)
+    """The picture [h, w, 3] under a caption, where a player's controls do not cover it.
+
+    Where it is narrow, the verdict has a line of its own.
+    """
+    caption, line = _caption(text, picture.shape[1], more_lines=1 + narrow)
+    end = _write(caption, clock, _MARGIN, line, _GREY, 400)
+    if verdict is not None:
+        _write(caption, verdict[0], *((_MARGIN, line + 1) if narrow else (end + 24, line)), verdict[1], 700)
+    return _even(np.concatenate([caption, picture]))
+
+
+def _headed(text: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    caption, _ = _caption(text, picture.shape[1], more_lines=0)
+    return _even(np.concatenate([caption, picture]))
+
+
+def _caption(text: str, width: int, more_lines: int) -> tuple[NDArray[np.uint8], int]:
+    """A band with the text and room for more lines below it; and how many lines the text has."""
+    lines = textwrap.wrap(text, width=max(16, (width - 2 * _MARGIN) // 10))
+    caption = np.full((2 * _MARGIN + _LINE_HEIGHT * (len(lines) + more_lines), width, 3), _BACKGROUND, np.uint8)
     for i, line in enumerate(lines):
         _write(caption, line, _MARGIN, i, _WHITE, 500)
-    end = _write(caption, clock, _MARGIN, len(lines), _GREY, 400)
-    if verdict is not None:
-        _write(caption, verdict[0], end + 24, len(lines), verdict[1], 700)
-    page = np.concatenate([caption, picture])  # on top, where a player's controls do not cover it
-    return page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2]  # yuv420p wants even sides
+    return caption, len(lines)
+
+
+def _even(page: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """yuv420p wants even sides."""
+    return page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2]
 
 
 def _view(camera: str, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

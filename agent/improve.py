@@ -1,9 +1,11 @@
 """The loop that makes a policy better: collect -> credit -> update -> publish -> evaluate -> save, in one screen.
 
-    collect            episodes from first states of this iteration's own (agent/practice.py)
+    collect            episodes from first states of this iteration's own (agent/practice.py), or already those of the
+                       next one, while this one's are learned from (agent/collecting.py)
     credit, update     as the algorithm has it: agent/policy_gradient.py for ppo and grpo, agent/cloning.py for rft and
                        dagger
-    publish            the new weights, for the next iteration; every episode is of one version, which is its iteration
+    publish            the new weights, for the next iteration; every episode is of one version, the iteration that
+                       began with these weights
     evaluate           every few iterations (agent/selection.py); the best policy is kept, and a collapse ends the run
     save               weights, optimiser, iteration and what was best; of checkpoints the first and the last stay
 
@@ -22,7 +24,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -32,8 +34,10 @@ import torch
 import tyro
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.checkpoints import acting_weights, save_checkpoint
+from agent.changes import film_changes
+from agent.checkpoints import acted_weights, acting_weights, save_checkpoint
 from agent.cloning import Cloning
+from agent.collecting import Ahead, Collecting, InTurn
 from agent.dagger import DaggerConfig
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
@@ -48,6 +52,7 @@ from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
 from envs.make import make_world
+from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.weights import staleness
@@ -75,6 +80,9 @@ class ImproveConfig:
     """Of drawn actions, batches, augmentation and the first weights of adapters."""
     practice: PracticeConfig = field(default_factory=PracticeConfig)
     iterations: int = 40
+    overlap: bool = False
+    """Collect an iteration's episodes while the one before is learned from: faster where there are cores for both, but
+    every episode is of weights one iteration old."""
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -104,10 +112,21 @@ class Method(Protocol):
         ...
 
 
+def check_init(config: ImproveConfig) -> Path:
+    """The folder of the policy to begin with.
+
+    Raises:
+        ValueError: none is named, or it holds none.
+    """
+    if not config.init:
+        raise ValueError("there is no policy to begin with; name a run or a policy's folder with --init")
+    return policy_folder(config.init)
+
+
 def improve(
     config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
-    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, films, eval_info.json.
+    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, films, eval_info.json, changes.json.
 
     Args:
         config: what to do.
@@ -131,6 +150,9 @@ def improve(
             judged(run.checkpoint(0) / PRETRAINED, run.before)
             evaluation, controls = judged(run.best / PRETRAINED, run)
             figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
+        if config.evaluation.films_per_task:
+            specs = [result.spec for result in evaluation.results]
+            film_changes(run, specs, partial(_rerun, config, make_worlds), world.world_spec.control_dt_s)
     return evaluation, controls
 
 
@@ -147,21 +169,24 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
             return stack.enter_context(Workers(partial(make_worlds, num_worlds), make_policy, config.rollout))
 
         actors = crew(config.practice.num_worlds, method.actor(acting))
+        collecting = stack.enter_context(closing(_collecting(config, run, actors, method, world.suite, tasks)))
         judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(acting), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
-        finish = _Keeper(config, run, learner, processor, selection, log).finish
+        finish = _Keeper(config, run, learner, processor, selection, collecting, log).finish
         bars = stack.enter_context(progress_bars())
         done, progress = _progress_of(run) or (0, finish({}, 0, Progress()))
         bar = bars.add_task("iterations", total=config.iterations, completed=done)
         while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
             began_s = time.perf_counter()
-            actors.publish(done, acting_weights(learner))
-            asked = partial(practice_specs, config.practice, world.suite, tasks, done)
-            episodes = sorted(method.collect(actors.collect, asked, done), key=lambda t: t.spec)
+            episodes = collecting.episodes(done, acting_weights(learner))
             collected_s = time.perf_counter()
             metrics = method.learn(learner, episodes, done) | _summary(episodes, done)
-            metrics |= {"time/collect_s": collected_s - began_s, "time/update_s": time.perf_counter() - collected_s}
+            metrics |= {
+                "time/collect_s": collecting.seconds,
+                "time/wait_s": collected_s - began_s,
+                "time/update_s": time.perf_counter() - collected_s,
+            }
             done += 1
             progress = finish(metrics, done, progress)
             won = f"practice {metrics['practice/success']:.0%}, best {progress.best_success:.0%}"
@@ -177,6 +202,7 @@ class _Keeper:
     learner: Learner[VLA]
     processor: Processor
     selection: Selection
+    collecting: Collecting
     log: SummaryWriter
 
     def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
@@ -189,7 +215,8 @@ class _Keeper:
             self.log.add_scalar(name, value, done)
         self.log.flush()
         notes = {_PROGRESS_FILE: json.dumps(asdict(progress))}
-        save_checkpoint(self.run.checkpoint(done), self.learner, self.processor, config.fine_tuning, notes)
+        folder, acted = self.run.checkpoint(done), self.collecting.acted
+        save_checkpoint(folder, self.learner, self.processor, config.fine_tuning, notes, acted)
         for old in self.run.checkpoints.glob("*"):
             if old.name.isdecimal() and 0 < int(old.name) < done:
                 shutil.rmtree(old)
@@ -199,9 +226,7 @@ class _Keeper:
 def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], VLA, Processor]:
     """The learner as the last checkpoint has it, or with the policy that the config names; and a model for acting."""
     last = run.last_checkpoint()
-    if last is None and not config.init:
-        raise ValueError("there is no policy to begin with; name a run or a policy's folder with --init")
-    folder = policy_folder(config.init) if last is None else last / PRETRAINED
+    folder = check_init(config) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
     if isinstance(config.algorithm, PPOConfig | GRPOConfig):
@@ -232,6 +257,19 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         run=run,
         init=config.init,
     )
+
+
+def _collecting(
+    config: ImproveConfig, run: RunFolder, actors: Workers, method: Method, suite: str, tasks: Sequence[str]
+) -> Collecting:
+    def collect(episodes: Run, iteration: int) -> list[Trajectory]:
+        asked = partial(practice_specs, config.practice, suite, tasks, iteration)
+        return sorted(method.collect(episodes, asked, iteration), key=lambda t: t.spec)
+
+    if not config.overlap:
+        return InTurn(actors, collect)
+    last = run.last_checkpoint()
+    return Ahead(actors, collect, iterations=config.iterations, acted=acted_weights(last) if last else None)
 
 
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
@@ -277,3 +315,14 @@ def _measure(
     policy = VLAPolicy.from_pretrained(folder)
     measured = Measured(world, make_worlds, lambda _: policy.to("auto"), config.rollout)
     return measure(measured, tasks, config.evaluation, results)
+
+
+def _rerun(
+    config: ImproveConfig, make_worlds: Callable[[int], World], folder: Path, specs: list[EpisodeSpec]
+) -> list[Trajectory]:
+    """Episodes of a folder's policy, all in one process, with every step recorded."""
+    policy = VLAPolicy.from_pretrained(folder)
+    rollout = replace(config.rollout, workers=min(1, config.rollout.workers))
+    num_worlds = min(len(specs), config.evaluation.num_worlds)
+    with Workers(partial(make_worlds, num_worlds), lambda _: policy.to("auto"), rollout) as workers:
+        return list(workers.collect(specs, execute_steps=config.evaluation.execute_steps, all_frames=True))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from agent.names import check_name
 from agent.run_folder import RunFolder, policy_folder
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
     return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
 
 
+def check_world(name: str) -> str:
+    """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    from envs.make import WORLDS
+
+    return name if ":" in name else check_name("world", name, WORLDS)
+
+
 def recorded_config(policy: str) -> dict[str, Any] | None:
     """The config of the run, if the policy is one."""
     run = RunFolder(Path(policy))
@@ -51,10 +63,14 @@ def recorded_config(policy: str) -> dict[str, Any] | None:
 
 
 def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the run was trained on."""
+    """The name of a world and tasks of it, none for all: as asked, else those that the run was trained on.
+
+    Raises:
+        ValueError: see check_world.
+    """
     recorded = recorded_config(policy)
     trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
-    name = world or trained.get("world", "tabletop")
+    name = check_world(world or trained.get("world", "tabletop"))
     return name, tasks or (tuple(trained.get("tasks", ())) if name == trained.get("world") else ())
 
 

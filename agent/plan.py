@@ -15,9 +15,8 @@ from typing import Annotated
 
 import tyro
 
-from agent.names import check_name
-from agent.options import parse
-from envs.make import WORLDS, make_world
+from agent.options import check_world, parse
+from envs.make import make_world
 from envs.types import WorldSpec
 from vla_model.config import SIZES, VLAConfig
 from vla_model.create import ModelConfig, shape_of
@@ -75,7 +74,7 @@ def plan(args: list[str]) -> None:
     options = parse(PlanOptions, "plan", args)
     on_gpu = options.gpu != "none"
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
-    with closing(make_world(check_name("world", options.world, WORLDS))) as world:
+    with closing(make_world(check_world(options.world))) as world:
         spec = world.world_spec
     rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in options.models or (*SIZES, "smol")]
     print_table(sorted(rows, key=lambda row: row.parameters.total), options)

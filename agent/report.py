@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agent.compare import Comparison, compare
+from agent.compare import compare
 from agent.eval_info import read_eval_info
 from agent.films import film_poster
 from agent.report_curves import Curve, by_group, draw_curve, read_curves
@@ -56,7 +56,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
     return {
         "title": folder.root.resolve().name,
         **_success(info),
-        "comparison": _comparison(folder, info),
+        **_comparison(folder, info),
         "overall": info.get("overall"),
         "protocol": info.get("protocol"),
         "groups": _groups(info),
@@ -82,10 +82,20 @@ def _picture(curve: Curve) -> str:
     return draw_curve(curve) if len(curve.steps) > 1 else ""
 
 
-def _comparison(folder: RunFolder, info: dict[str, Any]) -> Comparison | None:
-    """With the policy that the run began with, if it began with one."""
-    before = folder.before.eval_info
-    return compare(read_eval_info(before), info) if info and before.exists() else None
+def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
+    """With the policy that the run began with, if it began with one, and films of what changed."""
+    nothing: dict[str, Any] = {"comparison": None, "incomparable": None, "changes": {}}
+    if not info or not folder.before.eval_info.exists():
+        return nothing
+    try:
+        comparison = compare(read_eval_info(folder.before.eval_info), info)
+    except ValueError as error:  # llamarm eval measured the run again, on other episodes
+        return nothing | {"incomparable": str(error)}
+    told = json.loads(folder.changes.read_text()) if folder.changes.exists() else {}
+    rows = {row["id"]: row for row in info["per_episode"]}
+    films = {kind: (folder.root / of["film"], rows[of["id"]]) for kind, of in told.items()}
+    changes = {kind: _film(path, row) for kind, (path, row) in films.items() if path.exists()}
+    return nothing | {"comparison": comparison, "changes": changes}
 
 
 def _groups(info: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@
     films/          MP4 of evaluated episodes
     eval_info.json  the latest evaluation
     experts.json    what its experts do (agent/experts), with experts.md and experts.png
+    changes.json    which films show an episode that the best policy fixed, and one that it broke
     report.html     the report
 
 A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
@@ -100,6 +101,10 @@ class RunFolder:
     @property
     def experts(self) -> Path:
         return self.root / "experts.json"
+
+    @property
+    def changes(self) -> Path:
+        return self.root / "changes.json"
 
     @property
     def report(self) -> Path:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from envs.sim import SimulatorMaker
+from envs.gl import choose_backend
+from envs.imported import imported
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
 from envs.world import World
+
+if TYPE_CHECKING:
+    from envs.sim import SimulatorMaker
 
 WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS)
 Device = Literal["cpu", "warp", "cuda"]
@@ -19,14 +23,23 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     """N worlds of a suite.
 
+    Args:
+        name: one of WORLDS, or MODULE:FUNCTION of a module of one's own: the function is called with num_worlds and
+            gives the worlds (docs/your_task.md).
+        num_worlds: N.
+        device: one of DEVICES; worlds of one's own run on "cpu".
+
     Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
 
     Raises:
-        ValueError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", or a suite
-            that is not installed or has no simulator for the device.
+        ValueError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", a suite
+            that is not installed or has no simulator for the device, or a function that cannot be imported or gives
+            something else.
     """
+    if ":" in name:
+        return _own_world(name, num_worlds, device)
     if name not in WORLDS:
-        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}")
+        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
     if name in METAWORLDS:
         if device != "cpu":
             raise ValueError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
@@ -34,6 +47,16 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     from envs.tabletop.world import TabletopWorld
 
     return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)
+
+
+def _own_world(name: str, num_worlds: int, device: str) -> World:
+    if device != "cpu":
+        raise ValueError(f"world {name!r} runs on the device 'cpu', got {device!r}")
+    choose_backend()  # before the module imports MuJoCo, which asks once
+    world = imported("world", name)(num_worlds)
+    if not isinstance(world, World):
+        raise ValueError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
+    return world
 
 
 def _simulator_on(device: str) -> SimulatorMaker | None:

@@ -48,6 +48,7 @@ BEYOND_DOCSTRING = {"envs": "from envs.registration import register_envs\nregist
 """Room: what its __init__ does besides saying what the room is. Here: gymnasium ids appear with `import envs`."""
 
 TOO_HEAVY = {
+    "envs.make": {"mujoco"},
     "envs.types": {"mujoco", "mujoco_warp", "torch"},
     "envs.tabletop.world": {"mujoco_warp", "torch", "warp"},
     "envs.suites.metaworld.world": {"mujoco", "torch"},

@@ -17,7 +17,7 @@ from agent.measure import EvaluationConfig, Measured
 from agent.names import check_name
 from agent.options import load_policy, parse_with, recorded_config, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder
-from envs.make import WORLDS, make_world
+from envs.make import make_world
 from rollout.workers import WorkersConfig
 from vla_model.dtypes import DtypeName
 
@@ -56,8 +56,7 @@ def experts(args: list[str]) -> None:
     if options.out is None and recorded_config(options.policy) is None:
         raise ValueError(f"{options.policy} is not a run's folder, so --out must say where experts.json goes")
     folder = options.out or Path(options.policy)
-    asked, named = where_to_act(options.policy, options.world, options.tasks)
-    name = check_name("world", asked, WORLDS)
+    name, named = where_to_act(options.policy, options.world, options.tasks)
     config = EvaluationConfig(
         episodes_per_task=options.episodes,
         variations=options.variations,

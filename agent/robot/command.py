@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Annotated, Any
 import tyro
 
 from agent.names import check_name
-from agent.options import load_policy, parse_with, spare_a_core
+from agent.options import check_world, load_policy, parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
-from envs.make import WORLDS, make_world
+from envs.imported import imported
+from envs.make import make_world
 from envs.types import EpisodeSpec
 from vla_model.dtypes import DtypeName
 
@@ -36,7 +36,7 @@ class Drive:
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobotDataset that the drive is appended to."""
     world: str = "tabletop"
-    """Suite of "sim"."""
+    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md)."""
     task: str | None = None
     """Of "sim"."""
     seed: int = 1_000_000
@@ -55,14 +55,14 @@ def drive(args: list[str]) -> None:
     policy = load_policy(options.policy, options.dtype)
     with ExitStack() as stack:
         if options.robot == "sim":
-            world = stack.enter_context(closing(make_world(check_name("world", options.world, WORLDS))))
+            world = stack.enter_context(closing(make_world(check_world(options.world))))
             task = check_name("task", options.task or "", world.tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
             robot: Any = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known
             instruction = options.instruction or robot.instruction
         else:
-            robot, instruction = _imported_robot(options.robot), options.instruction
+            robot, instruction = _own_robot(options.robot), options.instruction
         if instruction is None:
             raise ValueError("a real robot must be told what to do: --instruction TEXT")
         agent = Agent(policy.to("auto"), robot, config=options.drive)
@@ -71,17 +71,10 @@ def drive(args: list[str]) -> None:
         print(line)
 
 
-def _imported_robot(name: str) -> Any:
-    """What MODULE:FUNCTION gives, the current folder being one to import from."""
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
+def _own_robot(name: str) -> Any:
+    if ":" not in name:
         raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
-    sys.path.insert(0, "")
-    try:
-        make_robot = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"robot {name!r} cannot be imported: {error}") from error
-    return make_robot()
+    return imported("robot", name)()
 
 
 def _judge(outcome: Outcome) -> bool | None:

@@ -1,7 +1,5 @@
 """GymRobot: any gymnasium environment with pixels as a robot.
 
-It is given the environment, so gymnasium itself is not imported here.
-
 Shape letters: k periods, A action dims, H x W pixels.
 """
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from agent.robot.clock import Clock
 from agent.robot.stepped import SteppedRobot
 from agent.robot.types import Axis, RobotSpec
+from envs.suites.spaces import ActionBox, unnamed_vector
 from envs.types import CameraSpec, VectorSpec, WorldSpec
 
 
@@ -50,15 +49,12 @@ class GymRobot(SteppedRobot):
         Raises:
             ValueError: no pixels, or actions that are not a flat Box with bounds.
         """
-        space = env.action_space
-        if len(space.shape or ()) != 1 or not np.isfinite([*space.low, *space.high]).all():
-            raise ValueError(f"actions must be a flat Box with finite bounds, got {space}")
-        world = _world_spec(env, control_dt_s)
+        self._actions = ActionBox(env.action_space)
+        world = _world_spec(env, self._actions.spec, control_dt_s)
         axes = tuple(axes or (Axis(relative=True),) * world.action.size)
         super().__init__(RobotSpec(name=name, world=world, axes=axes), clock)
         self.seed = seed
         self._env = env
-        self._middle, self._half = (space.high + space.low) / 2, (space.high - space.low) / 2
 
     def _begin(self) -> dict[str, Any]:
         observation, info = self._env.reset(seed=self.seed)
@@ -67,7 +63,7 @@ class GymRobot(SteppedRobot):
     def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         for action in actions:
-            observation, _, terminated, truncated, info = self._env.step(self._middle + self._half * action)
+            observation, _, terminated, truncated, info = self._env.step(self._actions.stretch(action))
             fields = self._seen(observation, info)
             if terminated or truncated:
                 fields["ended"] = "success" if fields["success"] else "ended" if terminated else "step limit"
@@ -84,7 +80,7 @@ class GymRobot(SteppedRobot):
         }
 
 
-def _world_spec(env: Any, control_dt_s: float) -> WorldSpec:
+def _world_spec(env: Any, action: VectorSpec, control_dt_s: float) -> WorldSpec:
     """What an environment's spaces say."""
     space = env.observation_space
     spaces = getattr(space, "spaces", {"pixels": space})
@@ -99,19 +95,12 @@ def _world_spec(env: Any, control_dt_s: float) -> WorldSpec:
         cameras=tuple(
             CameraSpec(name=name, height=image.shape[0], width=image.shape[1]) for name, image in pixels.items()
         ),
-        state=_vector("state", "1", *((state.low, state.high) if state is not None else ((), ()))),
-        action=_vector("action", "of the Box", *[[bound] * env.action_space.shape[0] for bound in (-1.0, 1.0)]),
-        localization=_vector("", "", (), ()),
+        state=unnamed_vector("state", "1", *((state.low, state.high) if state is not None else ((), ()))),
+        action=action,
+        localization=unnamed_vector("", "", (), ()),
         control_dt_s=control_dt_s,
     )
 
 
 def _by_camera(pixels: Any) -> dict[str, Any]:
     return dict(pixels) if isinstance(pixels, Mapping) else {"image": pixels}
-
-
-def _vector(name: str, unit: str, low: Sequence[float], high: Sequence[float]) -> VectorSpec:
-    """Unnamed numbers, with names; JSON has no infinity, so a missing bound is the largest float32."""
-    bounds = [tuple(np.nan_to_num(np.asarray(bound, np.float32)).tolist()) for bound in (low, high)]
-    names = tuple(f"{name}_{i}" for i in range(len(bounds[0])))
-    return VectorSpec(names=names, units=(unit,) * len(names), low=bounds[0], high=bounds[1])

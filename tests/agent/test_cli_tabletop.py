@@ -137,3 +137,44 @@ def test_eval_runs_on_warp_the_expert_here_and_a_policy_in_a_worker(trained: Pat
     assert (expert["n_episodes"], expert["pc_success"]) == (2, 100.0)
     policy = evaluated(tmp_path / "policy", str(trained), *on_warp, "--episodes", "1", "--workers", "1")["overall"]
     assert policy["n_episodes"] == 1
+
+
+TINY_IMPROVEMENT = """
+    --workers 0 --iterations 1 --selection-episodes 1 --learner.batch-size 8 --practice.tasks reach
+    --practice.episodes-per-task 2 --practice.num-worlds 2 --evaluation.episodes-per-task 2 --evaluation.num-worlds 2
+    --evaluation.no-controls
+""".split()
+
+
+def test_train_ppo_begins_with_a_run_and_compares_what_came_of_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "better"
+    cli.main(["train", "ppo_tabletop", "--init", str(trained), "--out", str(run), *TINY_IMPROVEMENT])
+    text = capsys.readouterr().out
+    assert "first -> best policy: " in text
+    assert "of 2 episodes: " in text
+    record = json.loads((run / "run.json").read_text())
+    assert record["config"]["init"] == str(trained)
+    assert [phase["name"] for phase in record["phases"]] == ["improve", "evaluate"]
+    infos = [json.loads((folder / "eval_info.json").read_text()) for folder in (run / "before", run)]
+    ids = [[row["id"] for row in info["per_episode"]] for info in infos]
+    assert ids[0] == ids[1] == ["tabletop/reach/train/1000000", "tabletop/reach/train/1000001"]
+    assert "Before and after" in (run / "report.html").read_text()
+    assert json.loads((run / "changes.json").read_text()).keys() <= {"fixed", "broken"}
+    assert (run / "best" / "pretrained_model" / "model.safetensors").exists()
+
+
+def test_train_without_a_policy_to_begin_with_is_refused_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    for init, message in {
+        (): "there is no policy to begin with; name a run or a policy's folder with --init",
+        ("--init", str(tmp_path / "nothing")): "nothing is neither a policy (config.json), nor a checkpoint, nor a run",
+    }.items():
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["train", "grpo_tabletop", *init, "--out", str(out)])
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()

@@ -10,8 +10,12 @@ from agent.compare import compare, compare_episodes, holm
 
 
 def info(**successes: bool) -> dict[str, Any]:
-    rows = [{"id": id_, "success": success} for id_, success in successes.items()]
-    return {"per_episode": rows, "overall": {"pc_success": 100 * sum(successes.values()) / len(successes)}}
+    """Of episodes a to d of the task "lift" and others of the task "stack"."""
+    rows = [
+        {"id": id_, "task": "lift" if id_ in "abcd" else "stack", "success": success}
+        for id_, success in successes.items()
+    ]
+    return {"per_episode": rows}
 
 
 def test_won_and_lost_episodes_are_named_and_weighed() -> None:
@@ -22,6 +26,9 @@ def test_won_and_lost_episodes_are_named_and_weighed() -> None:
     assert found.lost == ("f",)
     # 5 or more of 6 coins, or 1 or fewer: 2 * (6 + 1) / 64
     assert found.p_value == pytest.approx(14 / 64)
+    lift, stack = found.per_task["lift"], found.per_task["stack"]
+    assert (lift.pc_success, lift.won, lift.lost) == ((0.0, 100.0), ("a", "b", "c", "d"), ())
+    assert (stack.pc_success, stack.won, stack.lost) == ((50.0, 50.0), ("e",), ("f",))
     assert str(found).startswith("25.0 % -> 75.0 % of 8 episodes: 5 won, 1 lost, p = 0.22")
 
 

@@ -91,7 +91,7 @@ def test_own_successes_or_the_experts_labels_teach_it_too(
     kind: Any, first: Path, demonstrations: Path, tmp_path: Path
 ) -> None:
     algorithm = kind(demonstrations=str(demonstrations), updates=60, sft=PLAIN)
-    evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=6), tmp_path / "run")
+    evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=2), tmp_path / "run")
     assert success_before(run) <= 0.6
     assert evaluation.mean_over_tasks >= 0.95
 

@@ -31,7 +31,8 @@ from pathlib import Path
 from test_improve_kill import RunFolder, WillingSidesWorld, config_of, improve, start_run
 from agent.learner import Learner
 
-run, kind, first = RunFolder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+run, kind, first, overlap = RunFolder(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]), bool(int(sys.argv[4]))
+config = config_of(kind, first, overlap=overlap)
 update, updates = Learner.update, []
 
 def deadly(self, batch, loss):
@@ -42,15 +43,15 @@ def deadly(self, batch, loss):
     return update(self, batch, loss)
 
 Learner.update = deadly
-improve(config_of(kind, first), start_run(run.root, config_of(kind, first)), WillingSidesWorld)
+improve(config, start_run(run.root, config), WillingSidesWorld)
 """
 
 
-def config_of(kind: str, first: Path) -> ImproveConfig:
+def config_of(kind: str, first: Path, *, overlap: bool) -> ImproveConfig:
     algorithm: Any = PPOConfig() if kind == "ppo" else DaggerConfig(demonstrations=str(first.parent / "d"), updates=4)
     learner = LearnerConfig(batch_size=16, num_updates=20, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
     practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=4)
-    return sides_config(algorithm, first, learner, practice=practice, iterations=5, evaluate_every=2)
+    return sides_config(algorithm, first, learner, practice=practice, iterations=5, evaluate_every=2, overlap=overlap)
 
 
 def curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
@@ -62,21 +63,23 @@ def curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["ppo", "dagger"])
-def test_a_run_killed_in_the_middle_of_iteration_3_goes_on_to_the_same_numbers(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "overlap"), [("ppo", False), ("dagger", False), ("ppo", True), ("dagger", True)])
+def test_a_run_killed_in_the_middle_of_iteration_3_goes_on_to_the_same_numbers(
+    kind: str, overlap: bool, tmp_path: Path
+) -> None:
     first = save_sides_policy(tmp_path / "first")
     world = WillingSidesWorld(4)
     demonstrations = DemonstrationsConfig(tasks=("left", "right"), episodes_per_task=2)
     expert = ExpertPolicy(world)
     fill_dataset(demonstrations, world, tmp_path / "d", lambda s: collect(expert, world, s, all_frames=True), {})
-    config = config_of(kind, first)
+    config = config_of(kind, first, overlap=overlap)
     straight = start_run(tmp_path / "straight", config)
     improve(config, straight, WillingSidesWorld)
     killed = tmp_path / "killed"
     # A sum over two threads is rounded otherwise than over one.
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     environment = os.environ | threads | {"PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", KILLED, str(killed), kind, str(first)]
+    command = [sys.executable, "-c", KILLED, str(killed), kind, str(first), str(int(overlap))]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
     last = RunFolder(killed).last_checkpoint()

@@ -16,9 +16,12 @@ from agent import report
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
 from agent.evaluate import evaluation_specs
+from agent.films import write_comparison
 from agent.report import write_report
 from agent.report_curves import MAX_POINTS, Curve, draw_curve, read_curves
 from agent.run_folder import RunFolder, start_run
+from rollout.collect import collect
+from vla_model.types import Policy
 
 SECTIONS = [
     "Success by task",
@@ -129,6 +132,37 @@ def test_what_is_lost_without_an_expert_is_shown_if_it_was_studied(tmp_path: Pat
     run.experts.write_text(json.dumps({"ablations": [{"layer": 1, "expert": 3, "all": lost}]}))
     text = re.sub(r"\s+", " ", Page(write_report(run.root).read_text()).text["Experts by task"])
     assert "1, 3 -12.5 -20.0 to -5.0 0.004" in text
+
+
+def begun_with(run: RunFolder, policy: Policy) -> RunFolder:
+    """The run as one that began with that policy, which is filmed as the fixed one's "before"."""
+    specs = [
+        spec for variation in ("train", "dim") for spec in evaluation_specs("sides", ["left", "right"], 2, variation)
+    ]
+    write_eval_info(run.before.eval_info, eval_info(evaluate_here(policy, SidesWorld(2), specs), {}))
+    (before,), (after,) = (collect(p, SidesWorld(1), specs[:1], all_frames=True) for p in (policy, Reader()))
+    write_comparison(run.films / "fixed.mp4", before, after, failures=("step limit", None), control_dt_s=0.1)
+    run.changes.write_text(json.dumps({"fixed": {"id": specs[0].id, "film": "films/fixed.mp4"}}))
+    return run
+
+
+def test_a_run_that_began_with_a_policy_shows_what_became_of_it(tmp_path: Path) -> None:
+    page = Page(write_report(begun_with(evaluated(tmp_path / "run"), BlackFrames(Reader())).root).read_text())
+    text = re.sub(r"\s+", " ", page.text["Before and after"])
+    assert "0.0 % -> 100.0 % of 8 episodes: 8 won, 0 lost, p = 0.0078" in text
+    assert "left 0.0 100.0 4 0" in text
+    assert "left · fixed sides/left/train/1000000" in text
+    assert page.tags.count("video") == 5
+    assert len(page.fetched) == 10
+
+
+def test_a_run_measured_again_on_other_episodes_says_that_it_cannot_be_compared(tmp_path: Path) -> None:
+    run = begun_with(evaluated(tmp_path / "run"), Reader())
+    specs = evaluation_specs("sides", ["left"], 3)
+    write_eval_info(run.eval_info, eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {}))
+    page = Page(write_report(run.root).read_text())
+    assert "of other episodes: the evaluations share 2 of 9 episodes" in page.text["Before and after"]
+    assert page.tags.count("video") == 0
 
 
 def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""What a user's own module makes, by the name MODULE:FUNCTION."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def imported(kind: str, name: str) -> Any:
+    """The object that MODULE:FUNCTION names, the current folder being one to import from, in workers too.
+
+    Raises:
+        ValueError: it is not of that form, or cannot be imported.
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f"{kind} {name!r} is not MODULE:FUNCTION")
+    # Workers are given this path, and they may run in another folder.
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error

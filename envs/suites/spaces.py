@@ -1,0 +1,48 @@
+"""gymnasium's spaces in the language of WorldSpec.
+
+Shape letters: A action dims.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from envs.types import VectorSpec
+
+
+class ActionBox:
+    """A Box of actions seen as [-1, 1]."""
+
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        """
+        Raises:
+            ValueError: it is not a flat Box with finite bounds.
+        """
+        is_flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+        if not is_flat_box or not np.isfinite([space.low, space.high]).all():
+            raise ValueError(f"actions must be a flat Box with finite bounds, got {space}")
+        ones = np.ones(space.shape)
+        self.spec = unnamed_vector("action", "of the Box", -ones, ones)
+        self._dtype = space.dtype
+        self._middle, self._half = (space.high + space.low) / 2, (space.high - space.low) / 2
+
+    def stretch(self, action: NDArray[np.float32]) -> NDArray[Any]:
+        """From [-1, 1] to the Box, [A]."""
+        return (self._middle + self._half * action).astype(self._dtype)
+
+    def shrink(self, action: ArrayLike) -> NDArray[np.float32]:
+        """From the Box to [-1, 1], [A]; 0 where the Box has no width."""
+        offset = np.asarray(action, np.float64) - self._middle
+        share = np.divide(offset, self._half, out=np.zeros_like(offset), where=self._half > 0)
+        return share.clip(-1.0, 1.0).astype(np.float32)
+
+
+def unnamed_vector(name: str, unit: str, low: ArrayLike, high: ArrayLike) -> VectorSpec:
+    """Numbers of which only the bounds are known; JSON has no infinity, so a missing bound is the largest float32."""
+    bounds = [tuple(np.nan_to_num(np.asarray(bound, np.float32)).tolist()) for bound in (low, high)]
+    names = tuple(f"{name}_{i}" for i in range(len(bounds[0])))
+    return VectorSpec(names=names, units=(unit,) * len(names), low=bounds[0], high=bounds[1])

@@ -1,0 +1,253 @@
+"""A user's own gymnasium environment as worlds: a corridor that can be walked by hand."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from envs.make import make_world
+from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
+from envs.types import CameraSpec, EpisodeSpec
+
+FELL = 5.0
+
+
+class Corridor(gymnasium.Env[Any, Any]):
+    """Walk to the door at +3 or -3, which the seed decides. An action between -0.5 and 1.5 is a step."""
+
+    def __init__(self, *, reset_moves_back: bool = True) -> None:
+        self.observation_space = gymnasium.spaces.Box(-FELL, FELL, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(np.float32(-0.5), np.float32(1.5), (1,), np.float32)
+        self.x = 0.0
+        self.closed = False
+        self._reset_moves_back = reset_moves_back
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.door = float(self.np_random.choice([-3.0, 3.0]))
+        self.x = 0.0 if self._reset_moves_back else self.x
+        return self.seen(), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.x += float(action[0])
+        return self.seen(), -abs(self.door - self.x), abs(self.x) >= FELL, False, {"is_success": self.x == self.door}
+
+    def seen(self) -> dict[str, Any]:
+        return {"agent_pos": np.array([self.x]), "door": self.door}
+
+    def render(self) -> Any:
+        frame = np.zeros((4, 11, 3), np.uint8)
+        frame[:, round(self.door) + 5, 0] = frame[:, int(np.clip(round(self.x), -5, 5)) + 5, 1] = 255
+        return frame
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Walk(GymnasiumTask):
+    max_steps = 8
+
+    def make_env(self) -> Any:
+        return Corridor()
+
+    def instruction(self, env: Any) -> str:
+        return f"go to {env.unwrapped.door:+.0f}"
+
+    def labels(self, env: Any) -> dict[str, float]:
+        return {"door_x": env.unwrapped.door}
+
+    def expert_action(self, env: Any, observation: Any) -> Any:
+        return [np.clip(observation["door"] - observation["agent_pos"][0], -0.5, 1.5)]
+
+
+def corridors(num_worlds: int, **tasks: GymnasiumTask) -> GymnasiumWorld:
+    return GymnasiumWorld(num_worlds, suite="corridor", tasks=tasks or {"walk": Walk()}, control_dt_s=0.1)
+
+
+def walk(seed: int, task: str = "walk", variation: str = "train") -> EpisodeSpec:
+    return EpisodeSpec(suite="corridor", task=task, seed=seed, variation=variation)
+
+
+def seed_of(door: float) -> int:
+    """Some seed whose door is there."""
+    return next(s for s in range(99) if np.random.default_rng(s).choice([-3.0, 3.0]) == door)
+
+
+def test_a_world_shows_what_its_environment_shows() -> None:
+    world = corridors(2)
+    spec = world.world_spec
+    assert spec.cameras == (CameraSpec(name="image", height=4, width=11),)
+    assert (spec.state.names, spec.action.names, spec.localization.names) == (("state_0",), ("action_0",), ("door_x",))
+    assert (spec.action.low, spec.action.high, spec.control_dt_s) == ((-1.0,), (1.0,), 0.1)
+    observation, info = world.reset_to([walk(seed_of(-3.0)), walk(seed_of(3.0))], [0, 1])
+    assert observation["instruction"] == ("go to -3", "go to +3")
+    assert info["localization"][1] == 3.0
+    assert observation["frames"]["image"][1, 0, 8].tolist() == [255, 0, 0]
+    assert observation in world.observation_space
+
+
+def test_a_chunk_stops_with_the_first_success() -> None:
+    world = corridors(2)
+    world.reset_to([walk(seed_of(3.0)), walk(seed_of(-3.0))], [0, 1])
+    forward = np.ones((2, 3, 1), np.float32)  # 1.5 each
+    forward[1, 2] = -0.5  # the middle of the Box is at 0.5
+    result = world.step_chunk(forward, all_frames=True)
+    assert result.num_steps.tolist() == [2, 3]
+    assert result.success.tolist() == [True, False]
+    assert result.done.tolist() == [True, False]
+    assert result.reward[0].tolist() == [-1.5, 0.0, 0.0]
+    assert result.states[:, :, 0].tolist() == [[1.5, 3.0, 3.0], [1.5, 3.0, 3.0]]
+    assert result.all_frames is not None
+    assert result.all_frames["image"][0, :, 0, :, 1].argmax(-1).tolist() == [7, 8, 8]
+    later = world.step_chunk(forward[:, :2])
+    assert later.num_steps.tolist() == [0, 2]
+    assert later.states[1, -1, 0] == 6.0
+    assert (later.terminated[1], later.success[1], later.failure[1]) == (True, False, "ended by the environment")
+
+
+def test_the_step_limit_ends_an_episode() -> None:
+    world = corridors(1)
+    world.reset_to([walk(seed_of(3.0))], [0])
+    still = np.full((1, 1, 1), -0.5, np.float32)
+    ends = [world.step_chunk(still).truncated[0] for _ in range(8)]
+    assert ends == [False] * 7 + [True]
+
+
+def test_the_same_spec_begins_alike_whatever_ran_before_and_in_any_world() -> None:
+    fresh, used = corridors(1), corridors(3)
+    used.reset_to([walk(s) for s in (5, 6, 7)], [0, 1, 2])
+    used.step_chunk(np.ones((3, 2, 1), np.float32))
+    expected, _ = fresh.reset_to([walk(11)], [0])
+    given, _ = used.reset_to([walk(11)], [2])
+    assert np.array_equal(expected["frames"]["image"][0], given["frames"]["image"][2])
+    assert np.array_equal(expected["state"][0], given["state"][2])
+    assert expected["instruction"][0] == given["instruction"][2]
+
+
+def test_the_expert_speaks_of_the_box_and_the_world_of_its_range() -> None:
+    world = corridors(3)
+    world.reset_to([walk(seed_of(3.0)), walk(seed_of(-3.0))], [0, 1])
+    assert world.expert_action().tolist() == [[1.0], [-1.0], [0.0]]
+    for _ in range(6):
+        result = world.step_chunk(world.expert_action()[:, None])
+    assert result.success.tolist() == [True, True, False]
+
+
+def test_every_world_has_its_own_environment_and_closes_it() -> None:
+    task, made = Walk(), []
+    make_env = task.make_env
+    task.make_env = lambda: made.append(make_env()) or made[-1]
+    world = corridors(3, walk=task)
+    world.reset_to([walk(s) for s in range(3)], [0, 1, 2])
+    world.reset_to([walk(s) for s in range(3)], [0, 1, 2])
+    assert len(made) == 3
+    world.close()
+    assert all(env.closed for env in made)
+
+
+def test_an_environment_is_called_in_one_thread_whoever_calls_the_world() -> None:
+    task, threads = Walk(), set()
+    frames = task.frames
+    task.frames = lambda env: threads.add(threading.get_ident()) or frames(env)
+    world = corridors(2, walk=task)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(world.reset_to, [walk(0), walk(1)], [0, 1]).result()
+    world.step_chunk(np.ones((2, 1, 1), np.float32))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+class Keeper(Walk):
+    """Ends what it keeps when it is forgotten, as mujoco.Renderer does."""
+
+    def __init__(self, ended_in: list[int]) -> None:
+        self.ended_in = ended_in
+
+    def __del__(self) -> None:
+        self.ended_in.append(threading.get_ident())
+
+
+def test_what_a_task_keeps_ends_in_that_thread_when_the_world_closes() -> None:
+    ended_in: list[int] = []
+    world = corridors(1, walk=Keeper(ended_in))
+    world.reset_to([walk(0)], [0])
+    world.close()
+    assert len(ended_in) == 1
+    assert threading.get_ident() not in ended_in
+
+
+class Sticky(Walk):
+    def make_env(self) -> Any:
+        return Corridor(reset_moves_back=False)
+
+
+class Endless(Walk):
+    max_steps = None
+
+
+class Grey(Walk):
+    def frames(self, env: Any) -> Any:
+        return {"image": env.render()[..., 0]}
+
+
+class Other(Walk):
+    def state(self, env: Any, observation: Any) -> Any:
+        return [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"walk": Sticky()}, "corridor/walk/train/0 began otherwise after some steps"),
+        ({"walk": Endless()}, "task 'walk' has no step limit"),
+        ({"walk": Grey()}, r"camera 'image' of walk gives uint8 \(4, 11\), expected uint8 \(H, W, 3\)"),
+        ({"walk": Walk(), "other": Other()}, "tasks of one suite show the same, but other has"),
+    ],
+    ids=["sticky", "endless", "grey", "different"],
+)
+def test_an_environment_that_cannot_be_a_world_is_refused(tasks: dict[str, GymnasiumTask], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        corridors(1, **tasks)
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    world = corridors(1)
+    with pytest.raises(ValueError, match="is not of suite corridor with tasks: walk"):
+        world.reset_to([walk(0, task="run")], [0])
+    with pytest.raises(ValueError, match="variation 'dark' does not exist in corridor; variations: train"):
+        world.reset_to([walk(0, variation="dark")], [0])
+    world.reset_to([walk(0)], [0])
+    with pytest.raises(ValueError, match="the actions of world 0 are not finite"):
+        world.step_chunk(np.full((1, 1, 1), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"actions must be \[1, k >= 1, 1\], got \[1, 1, 2\]"):
+        world.step_chunk(np.zeros((1, 1, 2), np.float32))
+
+
+def test_make_world_calls_a_function_of_a_module_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_corridors.py").write_text(f"from {__name__} import corridors\nno_world = float\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with closing(make_world("own_corridors:corridors", 2)) as world:
+        assert (world.suite, world.num_envs) == ("corridor", 2)
+    for name, message in {
+        "no_such_module:make": "world 'no_such_module:make' cannot be imported: No module named",
+        "own_corridors:no": "cannot be imported: module .* has no attribute 'no'",
+        "own_corridors:no_world": "gave a float, expected an envs.world.World",
+        "tabletob": "world 'tabletob' does not exist; worlds: tabletop, or MODULE:FUNCTION of your own",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            make_world(name)
+    with pytest.raises(ValueError, match="runs on the device 'cpu', got 'cuda'"):
+        make_world("own_corridors:corridors", device="cuda")
