@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, drive, serve, report.
+"""The command `llamarm`: collect, train, eval, drive, console, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -45,6 +45,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
   drive   POLICY             drive a robot, simulated or real, and record what it does
+  console POLICY             a page in the browser: instruct, watch, disturb, stop, take over, record
   serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
 
@@ -213,6 +214,12 @@ def _drive(args: list[str]) -> None:
     drive(args)
 
 
+def _console(args: list[str]) -> None:
+    from agent.console.command import console
+
+    console(args)
+
+
 def _serve(args: list[str]) -> None:
     from agent.serve.command import serve
 
@@ -232,6 +239,7 @@ _COMMANDS = {
     "train": _train,
     "eval": _eval,
     "drive": _drive,
+    "console": _console,
     "serve": _serve,
     "report": _report,
 }
@@ -317,7 +325,7 @@ def _stopped(args: list[str]) -> int:
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
-    what = "start over" if args[0] in ("eval", "drive") else "go on"
+    what = "start over" if args[0] in ("eval", "drive", "console") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
     return 130
 

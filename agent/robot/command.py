@@ -59,7 +59,7 @@ def drive(args: list[str]) -> None:
             robot.connect()  # begins the episode, whose instruction is then known
             instruction = options.instruction or robot.instruction
         else:
-            robot, instruction = _imported_robot(options.robot), options.instruction
+            robot, instruction = imported_robot(options.robot), options.instruction
         if instruction is None:
             raise ValueError("a real robot must be told what to do: --instruction TEXT")
         agent = Agent(policy.to("auto"), robot, config=options.drive)
@@ -68,7 +68,7 @@ def drive(args: list[str]) -> None:
         print(line)
 
 
-def _imported_robot(name: str) -> Any:
+def imported_robot(name: str) -> Any:
     """What MODULE:FUNCTION gives, the current folder being one to import from."""
     module, colon, function = name.partition(":")
     if not (module and colon and function):

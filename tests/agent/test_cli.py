@@ -150,7 +150,9 @@ def test_help_loads_nothing_heavy() -> None:
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main([])
     text = capsys.readouterr().out
-    assert all(f"  {command} " in text for command in ("collect", "train", "eval", "drive", "serve", "report"))
+    assert all(
+        f"  {command} " in text for command in ("collect", "train", "eval", "drive", "console", "serve", "report")
+    )
 
 
 def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(called: Called, tmp_path: Path) -> None:
