@@ -71,7 +71,7 @@ class Bench:
         self.session.show(EpisodeSpec(suite="tabletop", task=task, seed=1_000_000))
 
     def start(self, instruction: str) -> None:
-        self.tab.get_by_role("textbox", name="Instruction").fill(instruction)
+        self.tab.locator("textarea:visible").fill(instruction)
         self.tab.get_by_role("button", name="Start").click()
         wait_until(self.tab, lambda: self.session.status.state == "driving")
 
@@ -95,10 +95,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     thread = Thread(target=page.run, args=(ended,))
     thread.start()
     try:
-        with browser_tab(page.address) as tab:
+        with browser_tab(page.address, 1100, 700) as tab:
             found = Bench(table, expert, session, tab, record)
             tab.on("pageerror", lambda error: found.errors.append(str(error)))
-            tab.get_by_text("At rest").wait_for()
+            tab.locator(".llamarm-state", has_text="At rest").wait_for()
             yield found
     finally:
         ended.set()
@@ -113,7 +113,7 @@ def test_a_typed_instruction_is_what_the_policy_is_told_and_the_task_succeeds(be
     outcome = bench.end()
     assert bench.expert.told == outcome.instruction == "touch it, please"
     assert (outcome.success, outcome.ended) == (True, "success")
-    bench.tab.get_by_text("Success: success").wait_for()
+    bench.tab.locator(".llamarm-state", has_text="Success: success").wait_for()
     assert bench.errors == []
 
 
@@ -132,7 +132,7 @@ def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
 
 def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_learned(bench: Bench) -> None:
     bench.choose("lift")
-    bench.tab.get_by_role("checkbox", name="Record").check()
+    bench.tab.get_by_role("checkbox").check()
     bench.start("lift it")
     bench.tab.keyboard.press("t")
     wait_until(bench.tab, lambda: bench.session.takeover.targets is not None)
@@ -142,7 +142,7 @@ def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_le
     for _ in range(4):
         bench.tab.keyboard.press("j")
         bench.tab.wait_for_timeout(1000 * DT_S)
-    bench.tab.get_by_text("You drive").wait_for()
+    bench.tab.locator(".llamarm-state", has_text="You drive").wait_for()
     bench.tab.wait_for_timeout(3000 * DT_S)
     after = bench.session.status.period
     assert after is not None
@@ -151,7 +151,7 @@ def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_le
     bench.tab.keyboard.press("y")
     outcome = bench.end()
     assert (outcome.success, outcome.ended) == (True, "stopped: marked on the page")
-    bench.tab.get_by_role("checkbox", name="Record").uncheck()
+    bench.tab.get_by_role("checkbox").uncheck()
     by_hand = DatasetReader(bench.record).episode(0).columns["intervention"]
     assert 7 <= by_hand.sum() < len(by_hand) and not by_hand[0]
     assert TrainingData([bench.record], drives=[bench.record]).num_rows == len(by_hand) + by_hand.sum()
