@@ -94,10 +94,10 @@ class TrainingData:
             raise ValueError("expected at least one dataset, got none")
         self._datasets = [open_cache(root) for root in (*roots, *drives)]
         self._num_roots = len(roots)
-        first = self._datasets[0]
+        one = self._datasets[0]
         for other in self._datasets[1:]:
-            if lines := differences(kind(first.info), kind(other.info)):
-                raise ValueError(f"{other.root} is of another kind than {first.root}:\n  " + "\n  ".join(lines))
+            if lines := differences(kind(one.info), kind(other.info)):
+                raise ValueError(f"{other.root} is of another kind than {one.root}:\n  " + "\n  ".join(lines))
         self.instructions: list[str] = []
         """Every instruction of the datasets; batches name them by position."""
         self.episodes: list[dict[str, Any]] = []
@@ -109,8 +109,8 @@ class TrainingData:
             for row in dataset.episodes:
                 name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
                 if (_share_of(name) < held_out_share) == (split == "held_out"):
-                    spans = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
-                    chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in spans]
+                    parts = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
+                    chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in parts]
                 start += row["length"]
         if not chosen:
             raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
@@ -118,11 +118,11 @@ class TrainingData:
         chosen.sort(key=lambda c: c[:2])
         ids: dict[str, int] = {}
         spans: list[tuple[int, int, int, int, int]] = []
-        for number, _, (start, first, end), row in chosen:
+        for number, _, (start, begin, end), row in chosen:
             self.episodes.append(row | {"dataset": str(self._datasets[number].root)})
-            spans.append((number, start, first, end, ids.setdefault(row["tasks"][0], len(ids))))
+            spans.append((number, start, begin, end, ids.setdefault(row["tasks"][0], len(ids))))
         self.instructions = list(ids)
-        # Of each span its dataset, where its episode starts, and its rows from the first to before the end.
+        # Of each span its dataset, where its episode starts, and its rows, from the first to before the end.
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [failed == "imitated" or number >= self._num_roots or row.get("success", True) for number, *_, row in chosen]

@@ -270,4 +270,4 @@ def side_by_side(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     height = max(frame.shape[0] for frame in drawn)
     gap = np.full((height, _GAP_PX, 3), 255, np.uint8)
     columns = [np.pad(d, ((0, height - len(d)), (0, 0), (0, 0)), constant_values=255) for d in drawn]
-    return np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1)
+    return np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1, dtype=np.uint8)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
 import pytest
+from line_arm import LineArm, always
 from numpy.typing import NDArray
+from viser.transforms import SO3
 
 from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
+from agent.robot.clock import WallClock
 from agent.robot.drive import Outcome
 from benchmarks.browser import Tab, browser_tab, chromium, wait_until
 from envs.tabletop.variations import VARIATIONS
@@ -63,6 +67,7 @@ class Bench:
     table: WatchedTable
     expert: ToldExpert
     session: Session
+    page: Page
     tab: Tab
     record: Path
     errors: list[str] = field(default_factory=list)
@@ -74,6 +79,32 @@ class Bench:
         self.tab.locator("textarea:visible").fill(instruction)
         self.tab.get_by_role("button", name="Start").click()
         wait_until(self.tab, lambda: self.session.status.state == "driving")
+
+    def pixel(self, place: NDArray[np.float64]) -> tuple[float, float]:
+        """Where in the tab a place [3] of the scene is seen."""
+        (client,) = self.page._server.get_clients().values()
+        camera, box = client.camera, self.tab.locator("canvas").first.bounding_box()
+        assert box is not None
+        x, y, z = SO3(camera.wxyz).inverse().apply(place - camera.position)  # x is right, y down, z ahead
+        focal = camera.image_height / 2 / np.tan(camera.fov / 2)
+        per_pixel = box["height"] / camera.image_height
+        return (
+            float(box["x"] + per_pixel * (camera.image_width / 2 + focal * x / z)),
+            float(box["y"] + per_pixel * (camera.image_height / 2 + focal * y / z)),
+        )
+
+    @contextmanager
+    def dragged(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> Iterator[None]:
+        """The mouse takes hold at one place and holds on to it at another one."""
+        mouse, (a, b) = self.tab.mouse, (np.array(self.pixel(start)), np.array(self.pixel(end)))
+        mouse.move(*a.tolist())
+        self.tab.wait_for_timeout(300)
+        mouse.down()
+        for share in np.linspace(0.1, 1.0, 10):
+            mouse.move(*(a + share * (b - a)).tolist())
+            self.tab.wait_for_timeout(50)
+        yield
+        mouse.up()
 
     def end(self) -> Outcome:
         wait_until(self.tab, lambda: not self.session.busy and self.session.status.state == "idle")
@@ -96,7 +127,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     thread.start()
     try:
         with browser_tab(page.address, 1100, 700) as tab:
-            found = Bench(table, expert, session, tab, record)
+            found = Bench(table, expert, session, page, tab, record)
             tab.on("pageerror", lambda error: found.errors.append(str(error)))
             tab.locator(".llamarm-state", has_text="At rest").wait_for()
             yield found
@@ -171,3 +202,52 @@ def test_a_push_from_the_page_moves_the_thing(bench: Bench) -> None:
     bench.tab.keyboard.press("Escape")
     assert bench.end().ended == "stopped: on the page"
     assert bench.errors == []
+
+
+def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Bench) -> None:
+    bench.choose("stack")
+    bench.start("stack it")
+    bench.tab.keyboard.press("t")
+    wait_until(bench.tab, lambda: bench.session.takeover.targets is not None)
+    scene = bench.table.scene
+    assert scene is not None
+    body = next(iter(scene.things.values()))
+    start = bench.table.poses().pos_m[body]
+    with bench.dragged(start, start + [0.0, 0.0, 0.10]):
+        wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
+    wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
+    hand = bench.table.poses().tool_m
+    grip = hand + [0.0, 0.0, 0.10]  # on the gizmo's vertical axis
+    with bench.dragged(grip, grip + [0.0, 0.0, 0.06]):
+        wait_until(bench.tab, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
+    moved = bench.table.poses().tool_m - hand
+    assert np.abs(moved[:2]).max() < 0.02
+    bench.tab.keyboard.press("Escape")
+    bench.end()
+    assert bench.errors == []
+
+
+def test_an_arm_that_is_not_simulated_has_a_page_too_and_is_judged_there(bench: Bench, tmp_path: Path) -> None:
+    arm = LineArm(WallClock())
+    session = Session(always(0.0), arm)
+    page = Page(session, arm.spec, PageConfig(port=0, seconds=1.0, record=tmp_path / "drives"), instruction="go")
+    ended = Event()
+    thread = Thread(target=page.run, args=(ended,))
+    thread.start()
+    try:
+        bench.tab.goto(page.address)
+        headline = bench.tab.locator(".llamarm-state")
+        headline.filter(has_text="At rest").wait_for()
+        assert bench.tab.get_by_text("Disturb").count() == 0
+        bench.tab.get_by_role("checkbox").check()
+        bench.tab.get_by_role("button", name="Start").click()
+        headline.filter(has_text="Did it succeed?").wait_for()
+        bench.tab.keyboard.press("y")
+        headline.filter(has_text="Success: time limit").wait_for()
+    finally:
+        ended.set()
+        thread.join()
+        page.close()
+        session.close()
+    (row,) = DatasetReader(tmp_path / "drives").episodes
+    assert (row["tasks"], row["success"]) == (["go"], True)
