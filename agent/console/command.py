@@ -58,7 +58,7 @@ def console(args: list[str]) -> None:
     ended = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with closing(session), closing(page):
+    with closing(page), closing(session):  # the robot rests first
         print(f"{page.address} shows {options.policy}; Ctrl-C ends it", flush=True)
         page.run(ended)
 

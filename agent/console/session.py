@@ -115,6 +115,9 @@ class Session:
 
     def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
         """Drive, unless a drive is on. Arguments as for `Agent.run`."""
+        if not instruction:
+            self._failed("the policy must be told what to do")
+            return
         with self._lock:
             if self._busy:
                 return

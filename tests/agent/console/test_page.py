@@ -213,12 +213,12 @@ def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Be
     assert scene is not None
     body = next(iter(scene.things.values()))
     start = bench.table.poses().pos_m[body]
-    with bench.dragged(start, start + [0.0, 0.0, 0.10]):
+    with bench.dragged(start, start + np.array((0.0, 0.0, 0.10))):
         wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
     wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
     hand = bench.table.poses().tool_m
-    grip = hand + [0.0, 0.0, 0.10]  # on the gizmo's vertical axis
-    with bench.dragged(grip, grip + [0.0, 0.0, 0.06]):
+    grip = hand + np.array((0.0, 0.0, 0.10))  # on the gizmo's vertical axis
+    with bench.dragged(grip, grip + np.array((0.0, 0.0, 0.06))):
         wait_until(bench.tab, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
     moved = bench.table.poses().tool_m - hand
     assert np.abs(moved[:2]).max() < 0.02
