@@ -125,7 +125,10 @@ class TrainingData:
         # Of each span its dataset, where its episode starts, and its rows, from the first to before the end.
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
-            [failed == "imitated" or number >= self._num_roots or row.get("success", True) for number, *_, row in chosen]
+            [
+                failed == "imitated" or number >= self._num_roots or row.get("success", True)
+                for number, *_, row in chosen
+            ]
         )
         lengths = self._end - first
         self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]
