@@ -234,7 +234,7 @@ def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(
     write(tmp_path / "demos", [30])
     write_drives(tmp_path / "drives", {good[0]: [], good[1]: [1], bad[0]: [], bad[1]: [0, 2, 3]})
     data = TrainingData([tmp_path / "demos"], drives=[tmp_path / "drives"])
-    batch = data.gather(np.arange(data.num_rows), 2)
+    batch = data.gather(np.arange(data.num_rows), 2, history=(1, 1))
     seeds = [data.episodes[i]["seed"] for i in batch.episode]
     rows = {(seed, int(state)) for seed, state in zip(seeds, batch.state[:, 0], strict=True)}
     whole = {(s, step) for s in (30, good[0]) for step in range(episode_length(s))}
@@ -245,6 +245,13 @@ def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(
     }
     assert masks[bad[1], 0] == [True, False], "what the policy did next is nobody's lesson"
     assert masks[bad[1], 2] == [True, True]
+    assert batch.past_state is not None
+    (before,) = [
+        int(past[0, 0])
+        for seed, state, past in zip(seeds, batch.state[:, 0], batch.past_state, strict=True)
+        if (seed, int(state)) == (bad[1], 2)
+    ]
+    assert before == 1, "what was seen before he took over was seen"
     assert data.stats["index"]["count"] == [episode_length(30)], "statistics are those of the demonstrations"
 
 
