@@ -30,6 +30,7 @@ from agent.console.hands import Hands, asks
 from agent.console.session import Session, Status
 from agent.console.stage import Stage
 from agent.console.table import LiveTable
+from agent.robot.safety import broken_parts
 from agent.robot.types import RobotSpec
 from envs.types import EpisodeSpec
 
@@ -125,7 +126,8 @@ class Page:
             self._stage.update()
         if status.reading is not None and status.reading is not self._told:
             self._told = status.reading
-            self._image.image = side_by_side([status.reading.frames[c.name] for c in self._spec.world.cameras])
+            if not broken_parts(self._spec, status.reading):
+                self._image.image = side_by_side([status.reading.frames[c.name] for c in self._spec.world.cameras])
         self._show_controls(status)
         if now_s >= self._panels_due_s:
             self._panels_due_s = now_s + 1.0 / _PANELS_PER_S
@@ -167,11 +169,11 @@ class Page:
     def _show_panels(self, status: Status) -> None:
         self._status_html.content = panels.status_html(status, self._spec.world.control_dt_s, self.rate_hz)
         self._outcome_html.content = panels.outcome_html(status)
-        self._safety_html.content = panels.safety_html(tuple(self._session.history.interventions))
+        periods, interventions = self._session.history()
+        self._safety_html.content = panels.safety_html(interventions)
         answer = status.period.answer if status.period is not None else None
         usage = answer.expert_usage if answer is not None else None
         self._usage.content = panels.usage_html(None if usage is None else usage[0])
-        periods = tuple(self._session.history.periods)
         if answer is None or not periods:
             return
         chunk = np.asarray(answer.chunk[0], np.float64)  # [K, A]

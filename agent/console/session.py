@@ -18,7 +18,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,16 +60,6 @@ class Status:
     """Done so far: two that are alike can be told apart."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """The last periods of a drive, for curves."""
-
-    periods: collections.deque[Period] = field(default_factory=lambda: collections.deque(maxlen=_KEPT_PERIODS))
-    interventions: collections.deque[Intervention] = field(
-        default_factory=lambda: collections.deque(maxlen=_KEPT_INTERVENTIONS)
-    )
-
-
 class Session:
     """One robot and one policy, driven as often as a person likes."""
 
@@ -85,7 +75,6 @@ class Session:
             ValueError: the policy was made for another robot; the message lists every difference.
         """
         self.takeover = Takeover(robot.spec)
-        self.history = History()
         self._policy = policy
         self._robot = robot
         self._config = config
@@ -94,7 +83,9 @@ class Session:
         self._status = Status()
         self._lock = threading.Lock()
         self._busy = False
-        self._num_told = 0  # interventions that the history has
+        self._periods: collections.deque[Period] = collections.deque(maxlen=_KEPT_PERIODS)
+        self._interventions: collections.deque[Intervention] = collections.deque(maxlen=_KEPT_INTERVENTIONS)
+        self._num_told = 0  # interventions that came with a period
         self._marks: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="driving", daemon=True)
@@ -103,6 +94,11 @@ class Session:
     @property
     def status(self) -> Status:
         return self._status
+
+    def history(self) -> tuple[tuple[Period, ...], tuple[Intervention, ...]]:
+        """The last periods and interventions of this drive, or of the last one."""
+        with self._lock:
+            return tuple(self._periods), tuple(self._interventions)
 
     @property
     def busy(self) -> bool:
@@ -178,8 +174,9 @@ class Session:
         )
 
     def _drive(self, instruction: str, seconds: float, record: Path | None, seed: int) -> None:
-        self.history.periods.clear()
-        self.history.interventions.clear()
+        with self._lock:
+            self._periods.clear()
+            self._interventions.clear()
         self.takeover.give_back()
         self._marks, self._num_told = queue.SimpleQueue(), 0
         try:
@@ -187,7 +184,8 @@ class Session:
         finally:
             self.takeover.give_back()
             self._busy = False
-        self.history.interventions.extend(outcome.interventions[self._num_told :])  # after the last period
+        with self._lock:
+            self._interventions.extend(outcome.interventions[self._num_told :])  # after the last period
         recorded = str(record) if record is not None and outcome.num_steps else None
         self._status = replace(self._status, outcome=outcome, recorded=recorded)
 
@@ -199,7 +197,8 @@ class Session:
         return self._marks.get()
 
     def _saw(self, period: Period) -> None:
-        self.history.periods.append(period)
-        self.history.interventions.extend(period.interventions)
+        with self._lock:
+            self._periods.append(period)
+            self._interventions.extend(period.interventions)
         self._num_told += len(period.interventions)
         self._status = replace(self._status, state="driving", reading=period.reading, period=period)
