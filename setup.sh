@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds .venv and makes sure that cameras can be rendered. `make` calls it whenever pyproject.toml has changed.
+# Builds .venv, makes sure that cameras can be rendered, and gets a browser for the tests. `make` calls it whenever
+# pyproject.toml has changed.
 #   PYTHON  interpreter to build .venv with; default: the first of python3, python3.14 ... python3.11 that is new enough
 #   TORCH   what to ask pip for; default: torch==2.13.0, unless .venv already has a torch of at least 2.9
 set -euo pipefail
@@ -74,5 +75,16 @@ if ! backend=$(.venv/bin/python -m envs.gl 2>/dev/null); then
     # shellcheck disable=SC2046  # one word per package
     install_system_packages $(.venv/bin/python -c 'from envs.gl import APT_PACKAGES; print(*APT_PACKAGES)')
     backend=$(.venv/bin/python -m envs.gl) || fail "cameras cannot be rendered, for the reason above"
+fi
+# Of the tests, those of the live page need a browser; nothing else does.
+has_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" >/dev/null && return
+    done
+    return 1
+}
+if ! has_browser && ! (install_system_packages chromium fonts-dejavu-core); then
+    say "going on without Chromium, for the reason above: the tests of the live page will be skipped"
 fi
 say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))'), rendering through $backend"

@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, experts, scale, plan, drive, serve, report.
+"""The command `llamarm`: collect, train, eval, experts, scale, plan, drive, console, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -49,6 +49,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   scale   RECIPE --out DIR   more data or more parameters: train a grid of both, and fit what comes of it
   plan                       which models a machine holds, to act and to be trained
   drive   POLICY             drive a robot, simulated or real, and record what it does
+  console POLICY             a page in the browser: instruct, watch, disturb, stop, take over, record
   serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
 
@@ -243,6 +244,12 @@ def _drive(args: list[str]) -> None:
     drive(args)
 
 
+def _console(args: list[str]) -> None:
+    from agent.console.command import console
+
+    console(args)
+
+
 def _serve(args: list[str]) -> None:
     from agent.serve.command import serve
 
@@ -265,6 +272,7 @@ _COMMANDS = {
     "scale": _scale,
     "plan": _plan,
     "drive": _drive,
+    "console": _console,
     "serve": _serve,
     "report": _report,
 }
@@ -350,7 +358,7 @@ def _stopped(args: list[str]) -> int:
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
-    what = "start over" if args[0] in ("eval", "experts", "drive") else "go on"
+    what = "start over" if args[0] in ("eval", "experts", "drive", "console") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
     return 130
 

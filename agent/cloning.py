@@ -26,7 +26,7 @@ from agent.run_folder import RunFolder
 from agent.sft import SFTEncoder, sft_loss
 from envs.world import World
 from rollout.batches import TrainingData
-from rollout.dataset import DatasetWriter
+from rollout.dataset import DatasetReader, DatasetWriter
 from rollout.types import Trajectory
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -59,7 +59,7 @@ class Cloning:
             init: the policy that the run began with.
 
         Raises:
-            ValueError: there are no demonstrations.
+            ValueError: there are no demonstrations, or no drives where the config names some.
         """
         self._demonstrations = Path(config.demonstrations) if config.demonstrations else RunFolder(Path(init)).dataset
         if not self._demonstrations.exists():
@@ -67,6 +67,9 @@ class Cloning:
                 f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "
                 "one with --algorithm.demonstrations"
             )
+        self._drives = config.drives if isinstance(config, DaggerConfig) else ()
+        for folder in self._drives:
+            DatasetReader(folder)  # refuses a folder without a dataset before anything is practised
         self._config = config
         self._processor = processor
         self._suite = suite
@@ -92,7 +95,8 @@ class Cloning:
         del iteration
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
-        data = TrainingData(roots, failed="imitated" if isinstance(self._config, DaggerConfig) else "seen")
+        failed = "imitated" if isinstance(self._config, DaggerConfig) else "seen"
+        data = TrainingData(roots, drives=self._drives, failed=failed)
         encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []

@@ -14,6 +14,8 @@ learner failed are kept: their states are those it needs to be taught about.
                chunk are the expert's in the states that followed: those of its own path only once the learner follows.
     learner    acts by its mode, as it will when it is evaluated
 
+    drives     a person's labels, where one took a drive over (agent/console/), stand beside the scripted expert's
+
 Left out: asking the expert only where the learner is unsure (SafeDAgger and kin), as a scripted expert costs nothing.
 
 Shape letters: N worlds, K chunk length, A action dims.
@@ -23,8 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,6 +53,9 @@ class DaggerConfig:
     """Of that share, per iteration."""
     demonstrations: str = ""
     """Folder of the dataset that the growing one is added to; if not given, that of the run that init names."""
+    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    without (docs/console.md)."""
     updates: int = 300
     """In an iteration."""
     sft: SFTConfig = field(default_factory=SFTConfig)

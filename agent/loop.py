@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -33,6 +34,7 @@ from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
 from rollout.batches import TrainingData
+from rollout.dataset import DatasetReader
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy
@@ -57,6 +59,9 @@ class RunConfig:
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
     learner's processes, if it has several, run at the same address."""
+    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    without (docs/console.md)."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -75,6 +80,8 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
     """
     check_model(config.model)
     check_shares(config.learner)
+    for folder in config.drives:
+        DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
     with run.phase("collect") as figures:
         died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
         figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
@@ -98,6 +105,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
+        config = replace(config, drives=tuple(str(Path(folder).resolve()) for folder in config.drives))
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
             config.learner.num_processes,
@@ -114,7 +122,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     Returns:
         How fast it went.
     """
-    data, part = TrainingData([run.dataset]), (process.rank, process.count)
+    data, part = TrainingData([run.dataset], drives=config.drives), (process.rank, process.count)
     torch.manual_seed(config.seed)
     model, processor = create_policy(config.model, data.world_spec, data.stats)
     prepare(model, config.fine_tuning)

@@ -32,10 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import WorldSpec
-from rollout.dataset_read import read_stats
-from rollout.dataset_schema import differences, read_world_spec
+from rollout.dataset_read import read_interventions, read_stats
+from rollout.dataset_schema import differences, kind, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
-from rollout.frame_cache import FrameFile, open_cache
+from rollout.frame_cache import CachedDataset, FrameFile, open_cache
 from vla_model.history import past_steps
 
 
@@ -70,6 +70,7 @@ class TrainingData:
         self,
         roots: Sequence[str | Path],
         *,
+        drives: Sequence[str | Path] = (),
         failed: Literal["imitated", "seen", "left out"] = "imitated",
         held_out_share: float = 0.0,
         split: Literal["train", "held_out"] = "train",
@@ -78,8 +79,11 @@ class TrainingData:
 
         Args:
             roots: folders of datasets.
-            failed: what becomes of episodes that failed; those "seen" have masks of False alone. Episodes of a
-                dataset that doesn't say are imitated, and cannot be left out.
+            drives: folders of recorded drives, of which is learned what is worth it: what a person did in those that
+                one took over (Kelly et al. 2019, HG-DAgger), whatever came of it, and whole those that succeeded
+                without. Statistics are not theirs.
+            failed: what becomes of episodes of `roots` that failed; those "seen" have masks of False alone. Episodes of
+                a dataset that doesn't say are imitated, and cannot be left out.
             held_out_share: the share of episodes, decided by their spec's id, that split "train" leaves out.
             split: "held_out" selects just those episodes.
 
@@ -88,42 +92,48 @@ class TrainingData:
         """
         if not roots:
             raise ValueError("expected at least one dataset, got none")
-        self._datasets = [open_cache(root) for root in roots]
-        first = self._datasets[0]
+        self._datasets = [open_cache(root) for root in (*roots, *drives)]
+        self._num_roots = len(roots)
+        one = self._datasets[0]
         for other in self._datasets[1:]:
-            lines = [d for key in ("fps", "features") for d in differences(first.info[key], other.info[key], key)]
-            if lines:
-                raise ValueError(f"{other.root} is of another kind than {first.root}:\n  " + "\n  ".join(lines))
+            if lines := differences(kind(one.info), kind(other.info)):
+                raise ValueError(f"{other.root} is of another kind than {one.root}:\n  " + "\n  ".join(lines))
         self.instructions: list[str] = []
         """Every instruction of the datasets; batches name them by position."""
         self.episodes: list[dict[str, Any]] = []
-        """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in."""
-        chosen: list[tuple[int, str, int, dict[str, Any]]] = []
+        """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in; one that a person took
+        over several times stands here as often, each time being taught as an episode of its own."""
+        chosen: list[tuple[int, str, tuple[int, int, int], dict[str, Any]]] = []
         for number, dataset in enumerate(self._datasets):
-            start = 0
+            start, is_drive = 0, number >= self._num_roots
             for row in dataset.episodes:
                 name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
-                held_out = _share_of(name) < held_out_share
-                kept = failed != "left out" or _succeeded(row, dataset.root)
-                if kept and held_out == (split == "held_out"):
-                    chosen.append((number, name, start, row))
+                if (_share_of(name) < held_out_share) == (split == "held_out"):
+                    parts = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
+                    chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in parts]
                 start += row["length"]
         if not chosen:
             raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
         # Workers store episodes as they finish; in the order of their names a batch does not depend on that.
         chosen.sort(key=lambda c: c[:2])
         ids: dict[str, int] = {}
-        spans: list[tuple[int, int, int, int]] = []
-        for number, _, start, row in chosen:
+        spans: list[tuple[int, int, int, int, int]] = []
+        for number, _, (start, begin, end), row in chosen:
             self.episodes.append(row | {"dataset": str(self._datasets[number].root)})
-            spans.append((number, start, start + row["length"], ids.setdefault(row["tasks"][0], len(ids))))
+            spans.append((number, start, begin, end, ids.setdefault(row["tasks"][0], len(ids))))
         self.instructions = list(ids)
-        self._dataset, self._start, self._end, self._instruction = np.array(spans, np.int64).T
-        self._imitated = np.array([failed == "imitated" or row.get("success", True) for *_, row in chosen])
-        lengths = self._end - self._start
+        # Of each span its dataset, where its episode starts, and its rows, from the first to before the end.
+        self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
+        self._imitated = np.array(
+            [
+                failed == "imitated" or number >= self._num_roots or row.get("success", True)
+                for number, *_, row in chosen
+            ]
+        )
+        lengths = self._end - first
         self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]
         before = np.cumsum(lengths) - lengths
-        self._row = np.arange(len(self._episode)) + np.repeat(self._start - before, lengths)  # [R], within its dataset
+        self._row = np.arange(len(self._episode)) + np.repeat(first - before, lengths)  # [R], within its dataset
 
     @property
     def num_rows(self) -> int:
@@ -140,12 +150,12 @@ class TrainingData:
 
     @cached_property
     def stats(self) -> dict[str, FeatureStats]:
-        """Statistics of all episodes of the datasets, selected or not, from their stats.json.
+        """Statistics of all episodes of the datasets, selected or not, from their stats.json; without the drives.
 
         Raises:
             ValueError: a dataset has none.
         """
-        parts = [read_stats(dataset.root) for dataset in self._datasets]
+        parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0]}
 
     def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
@@ -302,6 +312,20 @@ def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def _share_of(spec_id: str) -> float:
     """A number in [0, 1) that belongs to this id for ever."""
     return int.from_bytes(hashlib.sha256(spec_id.encode()).digest()[:8], "big") / 2**64
+
+
+def _whole(dataset: CachedDataset, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:
+    """Begin and end of an episode's rows, within it, if it is wanted."""
+    return [(0, row["length"])] if failed_too or _succeeded(row, dataset.root) else []
+
+
+def _lessons(dataset: CachedDataset, row: dict[str, Any]) -> list[tuple[int, int]]:
+    """Begin and end of what of a drive is worth imitating."""
+    by_hand = read_interventions(dataset.root, dataset.info, row)
+    if not by_hand.any():
+        return _whole(dataset, row, failed_too=False)
+    edges = np.flatnonzero(np.diff(by_hand.astype(np.int8), prepend=0, append=0)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:

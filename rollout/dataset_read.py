@@ -165,6 +165,13 @@ def read_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Store
     return StoredEpisode(row=row, columns={key: _to_numpy(table[key]) for key in numbers}, frames=frames)
 
 
+def read_interventions(root: Path, info: dict[str, Any], row: dict[str, Any]) -> NDArray[np.bool_]:
+    """In which frames of an episode a person acted, [T]; in none where the dataset does not say."""
+    if schema.INTERVENTION not in info["features"]:
+        return np.zeros(row["length"], bool)
+    return _to_numpy(_read_data(root, info, row, [schema.INTERVENTION])[schema.INTERVENTION])
+
+
 def cameras(features: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     """The cameras' names, without LeRobot's prefix."""
     keys = [key for key, feature in features.items() if feature["dtype"] in ("image", "video")]

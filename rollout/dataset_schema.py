@@ -9,6 +9,7 @@ units and ranges.
     action                                             what to imitate (an expert's clean action where one labelled)
     executed_action                                    what the world did execute
     next.reward, next.done, next.success               what came of it
+    intervention                                       whether a person acted; only where one could, LeRobot's name
 
 The privileged label and the executed action have names that LeRobot takes for neither an observation nor an action, so
 its policies are not fed with them.
@@ -45,6 +46,7 @@ EXECUTED = "executed_action"
 REWARD = "next.reward"
 DONE = "next.done"
 SUCCESS = "next.success"
+INTERVENTION = "intervention"
 IMAGE_PREFIX = "observation.images."
 
 _VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
@@ -65,7 +67,9 @@ def frames_per_second(world_spec: WorldSpec) -> int:
     return fps
 
 
-def make_features(world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCodec) -> dict[str, dict[str, Any]]:
+def make_features(
+    world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCodec, *, interventions: bool
+) -> dict[str, dict[str, Any]]:
     """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature."""
     features: dict[str, dict[str, Any]] = {}
     for key, attribute in _VECTORS.items():
@@ -82,6 +86,8 @@ def make_features(world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCode
             feature["info"] = _video_info(camera, frames_per_second(world_spec), codec)
         features[IMAGE_PREFIX + camera.name] = feature
     scalars = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", "timestamp": "float32"}
+    if interventions:
+        scalars[INTERVENTION] = "bool"
     scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in scalars.items()}
     bad = [key for key in features if "/" in key]
@@ -103,7 +109,9 @@ def _video_info(camera: CameraSpec, fps: int, codec: VideoCodec) -> dict[str, An
     }
 
 
-def make_info(world_spec: WorldSpec, robot_type: str, image_mode: ImageMode, codec: VideoCodec) -> dict[str, Any]:
+def make_info(
+    world_spec: WorldSpec, robot_type: str, image_mode: ImageMode, codec: VideoCodec, *, interventions: bool
+) -> dict[str, Any]:
     """info.json of an empty dataset."""
     return {
         "codebase_version": CODEBASE_VERSION,
@@ -118,7 +126,7 @@ def make_info(world_spec: WorldSpec, robot_type: str, image_mode: ImageMode, cod
         "splits": {},
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH if image_mode == "video" else None,
-        "features": make_features(world_spec, image_mode, codec),
+        "features": make_features(world_spec, image_mode, codec, interventions=interventions),
         # Through JSON, so that what is compared with a file's content has a file's types (lists, not tuples).
         "llamarm": {"world_spec": json.loads(json.dumps(dataclasses.asdict(world_spec)))},
     }
@@ -139,6 +147,12 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
     }
     cameras = tuple(CameraSpec(**camera) for camera in stored["cameras"])
     return WorldSpec(cameras=cameras, control_dt_s=stored["control_dt_s"], **vectors)
+
+
+def kind(info: dict[str, Any]) -> dict[str, Any]:
+    """What datasets must have in common to be trained on together."""
+    features = {key: feature for key, feature in info["features"].items() if key != INTERVENTION}
+    return {"fps": info["fps"], "features": features}
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -48,6 +48,7 @@ class DatasetWriter:
         robot_type: str,
         image_mode: schema.ImageMode = "image",
         codec: schema.VideoCodec = "libsvtav1",
+        interventions: bool = False,
     ) -> None:
         """Open, repair or create the dataset.
 
@@ -57,13 +58,14 @@ class DatasetWriter:
             robot_type: LeRobot's name of the robot.
             image_mode: "image" keeps exact PNGs in the parquet files; "video" keeps one mp4 per camera and episode.
             codec: of videos.
+            interventions: also keep which frames a person acted in.
 
         Raises:
             ValueError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
                 differences), another writer has it open, it is damaged, or it holds something else.
         """
         self.root = Path(root)
-        self.info = schema.make_info(world_spec, robot_type, image_mode, codec)
+        self.info = schema.make_info(world_spec, robot_type, image_mode, codec, interventions=interventions)
         self._codec: schema.VideoCodec = codec
         (self.root / "meta").mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self.root / _LOCK_PATH)
@@ -141,6 +143,7 @@ class DatasetWriter:
             schema.REWARD: trajectory.reward,
             schema.DONE: last,
             schema.SUCCESS: last & trajectory.success,
+            schema.INTERVENTION: np.zeros(steps, bool) if trajectory.intervention is None else trajectory.intervention,
             "timestamp": (np.arange(steps) / self.info["fps"]).astype(np.float32),
             "frame_index": np.arange(steps),
             "episode_index": np.full(steps, self.info["total_episodes"]),

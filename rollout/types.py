@@ -37,6 +37,8 @@ class Trajectory:
     """Executed, [T, A] in [-1, 1]."""
     label: NDArray[np.float32]
     """What a learner should imitate, [T, A]: an expert's clean action where one labelled, else the executed action."""
+    intervention: NDArray[np.bool_] | None = None
+    """Whether a person acted in place of the policy, [T]; None where nobody could."""
     localization: NDArray[np.float32]
     """Privileged positions before each action, [T, L], metres."""
     reward_terms: dict[str, NDArray[np.float32]]

@@ -33,8 +33,10 @@ OWNER = {
     "av": "rollout",
     "pyarrow": "rollout",
     "ray": "rollout",
+    "mjviser": "agent",
     "msgpack": "agent",
     "prometheus_client": "agent",
+    "viser": "agent",
     "websockets": "agent",
 }
 """Library: the only room that may import it."""

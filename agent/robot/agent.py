@@ -15,6 +15,7 @@ from agent.robot.drive import Drive, DriveConfig, Outcome
 from agent.robot.inference import Inference, InferenceThread
 from agent.robot.record import Recorder
 from agent.robot.types import Robot, RobotSpec
+from agent.robot.watch import Operator, Watcher
 from envs.types import EpisodeSpec
 from rollout.dataset import DatasetWriter
 from rollout.dataset_schema import ImageMode
@@ -40,6 +41,8 @@ class Agent:
         config: DriveConfig | None = None,
         clock: Clock | None = None,
         make_inference: Callable[[Policy], Inference] = InferenceThread,
+        operator: Operator | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         """
         Args:
@@ -48,6 +51,8 @@ class Agent:
             config: how the control loop treats what comes late.
             clock: the one that the robot's readings are timed by; the machine's where None.
             make_inference: what asks the policy; see agent/robot/simulated.py for another than a thread.
+            operator: a person who may take over; what he did is marked in the recording.
+            watcher: is shown every control period.
 
         Raises:
             ValueError: the policy's processor was made for other cameras, state, actions or another rate than the
@@ -60,6 +65,8 @@ class Agent:
         self._config = config or DriveConfig()
         self._clock = clock or WallClock()
         self._make_inference = make_inference
+        self._operator = operator
+        self._watcher = watcher
         self._switch = StopSwitch()
 
     def run(
@@ -74,7 +81,8 @@ class Agent:
     ) -> Outcome:
         """Connect, drive until the task or the time is over or someone stops it, and disconnect.
 
-        In the main thread Ctrl-C and SIGTERM stop the robot and end the drive; a second one is the process's own.
+        In the main thread Ctrl-C and SIGTERM stop the robot and end the drive; a second one is the process's own. A
+        `stop` that came before, since the last drive, ends this one before anything moves.
 
         Args:
             instruction: what to do.
@@ -90,8 +98,7 @@ class Agent:
                 nothing has moved.
             OSError: the robot cannot be connected. What breaks later ends the drive instead.
         """
-        self._switch, recorder = StopSwitch(), Recorder()
-        began_s = time.perf_counter()
+        recorder, began_s = Recorder(), time.perf_counter()
         with _writer(record, self._robot.spec, image_mode) as writer:
             with _signals_throw(self._switch):
                 outcome = self._drive(instruction, seconds, seed, recorder)
@@ -128,11 +135,14 @@ class Agent:
                 switch=self._switch,
                 config=self._config,
                 recorder=recorder,
+                operator=self._operator,
+                watcher=self._watcher,
             )
             return drive.run(instruction, seconds, seed)
         finally:
             self._robot.disconnect()
             inference.close()
+            self._switch = StopSwitch()
 
 
 def _writer(
@@ -141,7 +151,7 @@ def _writer(
     """Opened before anything moves: a folder that cannot be written to ends no drive."""
     if record is None:
         return nullcontext()
-    return DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode)
+    return DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode, interventions=True)
 
 
 def _episode(spec: RobotSpec, number: int) -> EpisodeSpec:

@@ -62,7 +62,7 @@ def drive(args: list[str]) -> None:
             robot.connect()  # begins the episode, whose instruction is then known
             instruction = options.instruction or robot.instruction
         else:
-            robot, instruction = _own_robot(options.robot), options.instruction
+            robot, instruction = imported_robot(options.robot), options.instruction
         if instruction is None:
             raise ValueError("a real robot must be told what to do: --instruction TEXT")
         agent = Agent(policy.to("auto"), robot, config=options.drive)
@@ -71,7 +71,8 @@ def drive(args: list[str]) -> None:
         print(line)
 
 
-def _own_robot(name: str) -> Any:
+def imported_robot(name: str) -> Any:
+    """What MODULE:FUNCTION gives, the current folder being one to import from."""
     if ":" not in name:
         raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
     return imported("robot", name)()

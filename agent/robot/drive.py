@@ -5,13 +5,17 @@
       observes the robot
       hears a chunk ◄──────────────────────── answers
       asks ─────────────────────────────────► acts in the policy
-      takes the plan's next action
+      takes the plan's next action, or that of a person who took over
       passes it through the safety filter
       sends it
 
 Who waits: the loop, for the next period's time and nothing else; the clock or the StopSwitch unblocks it. So neither a
 slow policy nor a dead one delays a period, and a stop is heard within one.
 Order rule: a period's action is decided after its observation. A chunk is heard in the first period after its answer.
+
+While a person drives (agent/robot/watch.py), the policy is still asked, so that it can go on at once when it is given
+back. Meanwhile its plan stands still, and gives way to every chunk whose observation was made by hand: older ones know
+nothing of where the arm was taken.
 
 Period p begins at start + p dt, whatever the one before took; one that comes too late for its time is left out, and
 counted.
@@ -29,11 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, StopSwitch
-from agent.robot.inference import Inference, PolicyError
+from agent.robot.inference import Answer, Inference, PolicyError
 from agent.robot.plan import Plan
 from agent.robot.record import Recorder
 from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
 from agent.robot.types import Reading, Robot
+from agent.robot.watch import Operator, Period, Watcher
 
 _SAME_TIME_S = 1e-6
 """Sums of periods differ by less."""
@@ -114,6 +119,8 @@ class Drive:
         switch: StopSwitch,
         config: DriveConfig,
         recorder: Recorder,
+        operator: Operator | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         """
         Args:
@@ -123,6 +130,8 @@ class Drive:
             switch: ends the drive from anywhere.
             config: how to treat what comes late.
             recorder: empty.
+            operator: a person who may take over.
+            watcher: is shown every period.
         """
         self._robot = robot
         self._inference = inference
@@ -130,6 +139,8 @@ class Drive:
         self._switch = switch
         self._config = config
         self._recorder = recorder
+        self._operator = operator
+        self._watcher = watcher
         self._filter = SafetyFilter(robot.spec)
         self._dt_s = robot.spec.world.control_dt_s
         relative = np.array([axis.relative for axis in robot.spec.axes])
@@ -138,6 +149,9 @@ class Drive:
         self._instruction = ""
         self._asked_s: float | None = None  # None while no answer is awaited
         self._mark = self._plan.mark()  # of the observation that was asked about last
+        self._by_hand = False
+        self._asked_by_hand = False  # whether a person drove when that observation was made
+        self._answer: tuple[float, Answer] | None = None  # moves made before its observation, and what it was
         self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
         self._start_s = 0.0
         self._period = 0
@@ -230,17 +244,55 @@ class Drive:
         reading = self._observe()
         if reading.ended is not None:
             return reading.ended
-        self._lateness_s.append(now_s - scheduled_s)
-        self._hear()
+        late_s = now_s - scheduled_s
+        self._lateness_s.append(late_s)
+        noted = len(self._interventions)
         trouble = self._filter.trouble_with(
             reading, now_s, self._config.stale_after_periods * self._dt_s + _SAME_TIME_S
         )
-        if trouble is not None and trouble[0] in ("stale observation", "broken observation"):
+        blind = trouble is not None and trouble[0] in ("stale observation", "broken observation")
+        wanted = None
+        if self._operator is not None and not blind:
+            wanted = self._operator.action(reading, self._filter.rest(reading.state))
+        self._by_hand = wanted is not None
+        self._hear()
+        if blind:
             self._plan.clear()  # what it was made for may have changed unseen
         elif self._asked_s is None:
             self._ask(reading)
-        self._send(reading, trouble or self._silence(now_s))
+        if wanted is None:
+            trouble, wanted = trouble or self._silence(now_s), self._plan.next_action()
+        sent = self._send(reading, wanted, trouble)
+        if self._watcher is not None:
+            self._show(now_s, late_s, reading, sent, trouble, noted)
         return None
+
+    def _show(
+        self,
+        now_s: float,
+        late_s: float,
+        reading: Reading,
+        sent: NDArray[np.float32],
+        trouble: tuple[Reason, str] | None,
+        noted: int,
+    ) -> None:
+        """Tell the watcher of this period, in which interventions came after the first `noted`."""
+        assert self._watcher is not None
+        asked_at, answer = self._answer or (0.0, None)
+        self._watcher(
+            Period(
+                number=self._period,
+                time_s=now_s - self._start_s,
+                late_s=late_s,
+                reading=reading,
+                sent=sent,
+                by_hand=self._by_hand,
+                holding=trouble[0] if trouble is not None else None,
+                answer=answer,
+                moves_since=self._plan.mark().moves - asked_at,
+                interventions=tuple(self._interventions[noted:]),
+            )
+        )
 
     def _observe(self) -> Reading:
         """The newest reading; the last one again if nothing new was measured, which then grows old."""
@@ -251,7 +303,7 @@ class Drive:
         return self._reading
 
     def _ask(self, reading: Reading) -> None:
-        self._asked_s, self._mark = self._clock.now_s(), self._plan.mark()
+        self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._plan.mark(), self._by_hand
         self._inference.ask(reading.observation(self._instruction, self._period))
         self._recorder.asked()
 
@@ -269,6 +321,9 @@ class Drive:
             self._note("refused chunk", self._refused, came=answer.chunk)
             return
         self._recorder.answered(answer.expert_usage)
+        self._answer = self._mark.moves, answer
+        if self._asked_by_hand:
+            self._plan.clear()
         self._plan.add(self._mark, answer.chunk[0])
         if self._lateness_s:  # the first answer of all may take as long as it wants
             # A chunk is needed until the next one is heard: for as long again as it took.
@@ -286,21 +341,23 @@ class Drive:
             )
         return None
 
-    def _send(self, reading: Reading, trouble: tuple[Reason, str] | None) -> None:
-        """Send the plan's next action as far as the limits let it pass, or rest where there is trouble."""
-        wanted = self._plan.next_action()
+    def _send(
+        self, reading: Reading, wanted: NDArray[np.float32] | None, trouble: tuple[Reason, str] | None
+    ) -> NDArray[np.float32]:
+        """Send what is wanted as far as the limits let it, or rest where there is trouble; returns what was sent."""
         if trouble is not None or wanted is None:
             sent, changes = self._filter.rest(reading.state), dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
         executed = self._robot.act(sent)
-        if trouble is None:
+        if trouble is None and not self._by_hand:
             self._plan.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)
         if "broken observation" not in changes:
-            self._recorder.add(reading, executed)
+            self._recorder.add(reading, executed, by_hand=self._by_hand and trouble is None)
         for reason, detail in changes.items():
             self._note(reason, detail, came=wanted, sent=executed)
+        return executed
 
     def _halt(self) -> None:
         try:

@@ -19,6 +19,7 @@ class Recorder:
     def __init__(self) -> None:
         self._readings: list[Reading] = []
         self._actions: list[NDArray[np.float32]] = []
+        self._by_hand: list[bool] = []
         self._asked: list[int] = []
         self._expert_usage: list[NDArray[np.float32]] = []
 
@@ -36,8 +37,9 @@ class Recorder:
         if expert_usage is not None:
             self._expert_usage.append(expert_usage[0])
 
-    def add(self, reading: Reading, action: NDArray[np.float32]) -> None:
-        """A period: what it showed, and what the robot was then sent, [A]."""
+    def add(self, reading: Reading, action: NDArray[np.float32], *, by_hand: bool) -> None:
+        """A period: what it showed, what the robot was then sent, [A], and whether a person wanted it."""
+        self._by_hand.append(by_hand)
         self._readings.append(reading)
         self._actions.append(action)
 
@@ -69,6 +71,7 @@ class Recorder:
             state=np.stack([reading.state for reading in self._readings]),
             action=action,
             label=action,
+            intervention=np.array(self._by_hand),
             localization=np.stack([reading.localization for reading in self._readings]),
             reward_terms={"success": reward},
             reward=reward,

@@ -160,14 +160,14 @@ class ServedPolicy:
         deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             try:
+                # Entered by hand, and left by `close`: from version 17.1 on, websockets wants a context manager.
                 connection = connect(
                     self._url,
                     additional_headers=self._headers,
                     compression=None,
                     max_size=None,
-                    legacy=True,
                     **self._options,
-                )
+                ).__enter__()
                 self.metadata = wire.unpack(connection.recv(self._timeout_s))
             except InvalidStatus as error:
                 if error.response.status_code != 503:

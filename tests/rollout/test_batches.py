@@ -215,6 +215,46 @@ def test_datasets_of_different_kinds_or_without_rows_are_refused(tmp_path: Path)
         TrainingData([tmp_path / "c"], failed="left out")
 
 
+def write_drives(root: Path, by_hand: dict[int, list[int]]) -> dict[int, Trajectory]:
+    """Episodes of these seeds, in which a person acted in those steps."""
+    world = FakeWorld(1)
+    recorded = {
+        t.spec.seed: t for t in collect(CountingPolicy(3), world, [fake_spec(s) for s in by_hand], all_frames=True)
+    }
+    with DatasetWriter(root, WORLD_SPEC, robot_type="fake", interventions=True) as writer:
+        for seed, steps in by_hand.items():
+            flags = np.isin(np.arange(episode_length(seed)), steps)
+            writer.append(dataclasses.replace(recorded[seed], intervention=flags))
+    return recorded
+
+
+def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(tmp_path: Path) -> None:
+    good, bad = [s for s in range(30) if succeeds(s)][:2], [s for s in range(30) if not succeeds(s)][:2]
+    assert all(episode_length(s) >= 4 for s in (good[1], bad[1]))
+    write(tmp_path / "demos", [30])
+    write_drives(tmp_path / "drives", {good[0]: [], good[1]: [1], bad[0]: [], bad[1]: [0, 2, 3]})
+    data = TrainingData([tmp_path / "demos"], drives=[tmp_path / "drives"])
+    batch = data.gather(np.arange(data.num_rows), 2, history=(1, 1))
+    seeds = [data.episodes[i]["seed"] for i in batch.episode]
+    rows = {(seed, int(state)) for seed, state in zip(seeds, batch.state[:, 0], strict=True)}
+    whole = {(s, step) for s in (30, good[0]) for step in range(episode_length(s))}
+    assert rows == whole | {(good[1], 1), (bad[1], 0), (bad[1], 2), (bad[1], 3)}
+    masks = {
+        (seed, int(state)): mask.tolist()
+        for seed, state, mask in zip(seeds, batch.state[:, 0], batch.mask, strict=True)
+    }
+    assert masks[bad[1], 0] == [True, False], "what the policy did next is nobody's lesson"
+    assert masks[bad[1], 2] == [True, True]
+    assert batch.past_state is not None
+    (before,) = [
+        int(past[0, 0])
+        for seed, state, past in zip(seeds, batch.state[:, 0], batch.past_state, strict=True)
+        if (seed, int(state)) == (bad[1], 2)
+    ]
+    assert before == 1, "what was seen before he took over was seen"
+    assert data.stats["index"]["count"] == [episode_length(30)], "statistics are those of the demonstrations"
+
+
 def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on() -> None:
     def make(step: int) -> Batch:
         if step == 2:

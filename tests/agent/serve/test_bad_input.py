@@ -120,7 +120,7 @@ def test_garbage_instead_of_a_handshake_ends_with_its_connection() -> None:
 
 def test_a_client_that_vanishes_without_a_word_is_forgotten() -> None:
     with watched() as (url, server):
-        connection = connect(url, ping_interval=None, legacy=True)
+        connection = connect(url, ping_interval=None).__enter__()
         connection.recv(timeout=30)
         infer(connection, said(0))
         assert server._inference._index

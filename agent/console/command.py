@@ -1,0 +1,85 @@
+"""The command `llamarm console`."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Event
+from typing import Annotated, Any
+
+import tyro
+
+from agent.console.page import Page, PageConfig
+from agent.console.session import Session
+from agent.console.table import LiveTable, TableExpert
+from agent.names import check_name
+from agent.options import load_policy, parse_with, spare_a_core
+from agent.robot.command import imported_robot
+from agent.robot.drive import DriveConfig
+from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.world import TabletopWorld
+from envs.types import EpisodeSpec
+from vla_model.types import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """A page in the browser: instruct, watch, disturb, stop, take over and record. Ctrl-C ends it."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted expert of "sim"."""
+    robot: str = "sim"
+    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    instruction: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
+    """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
+    task: str = "pick_place"
+    """Of "sim" at first."""
+    seed: int = 1_000_000
+    """Of the episode of "sim" at first."""
+    variation: str = "train"
+    """Of the episode of "sim" at first."""
+
+
+def console(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
+
+    spare_a_core()
+    policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")
+    if options.robot == "sim":
+        session, page = _with_table(options, policy)
+    elif policy is None:
+        raise ValueError("the scripted expert drives 'sim' alone")
+    else:
+        robot = imported_robot(options.robot)
+        session = Session(policy, robot, options.drive)
+        page = Page(session, robot.spec, options.page, instruction=options.instruction)
+    ended = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with closing(page), closing(session):  # the robot rests first
+        print(f"{page.address} shows {options.policy}; Ctrl-C ends it", flush=True)
+        page.run(ended)
+
+
+def _with_table(options: Any, policy: Policy | None) -> tuple[Session, Page]:
+    """The simulated table, shown."""
+    world = TabletopWorld(1)
+    task, variation = (
+        check_name("task", options.task, world.tasks),
+        check_name("variation", options.variation, VARIATIONS),
+    )
+    table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))
+    session = Session(policy or TableExpert(table), table, options.drive, close=world.close)
+    session.show(table.episode)
+    page = Page(
+        session,
+        table.spec,
+        options.page,
+        table=table,
+        tasks=world.tasks,
+        variations=tuple(VARIATIONS),
+        instruction=options.instruction,
+    )
+    return session, page

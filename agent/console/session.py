@@ -1,0 +1,204 @@
+"""Session: what a page can ask for, and the thread that does it. It knows no page.
+
+    page's threads                         driving thread
+      show(episode) ─────► orders ───────►   shows a table, or drives; one order after the other
+      start(...)    ─────►
+      stop(), mark(), takeover  ─────────►   heard by the control loop, within one period
+      read `status` ◄────────────────────    leaves it, period by period
+
+Who waits: the driving thread, for an order, and within a drive for what agent/robot/drive.py says; where the robot
+cannot tell whether a drive succeeded, for `mark`. A stop waits for nothing: it does not stand in the queue of orders.
+One thread does all that touches the robot, because a renderer belongs to the thread that made it.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.console.takeover import Takeover
+from agent.robot.agent import Agent
+from agent.robot.drive import DriveConfig, Outcome
+from agent.robot.safety import Intervention
+from agent.robot.types import Reading, Robot
+from agent.robot.watch import Period
+from envs.types import EpisodeSpec
+from vla_model.types import Policy
+
+_KEPT_PERIODS = 150
+_KEPT_INTERVENTIONS = 50
+_CLOSE_S = 5.0
+
+State = Literal["idle", "waiting", "driving", "judging"]
+"""Waiting is for the policy's first answer, judging for a person's word on success."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What there is to see now."""
+
+    state: State = "idle"
+    instruction: str = ""
+    """Of the drive, or what the table that is shown asks for."""
+    reading: Reading | None = None
+    """The newest."""
+    period: Period | None = None
+    """The newest of this drive, or of the last one."""
+    outcome: Outcome | None = None
+    """Of the last drive."""
+    recorded: str | None = None
+    """Where that is kept."""
+    trouble: str | None = None
+    """Why the last order could not be done."""
+    num_orders: int = 0
+    """Done so far: two that are alike can be told apart."""
+
+
+class Session:
+    """One robot and one policy, driven as often as a person likes."""
+
+    def __init__(self, policy: Policy, robot: Robot, config: DriveConfig | None = None, close: Any = None) -> None:
+        """
+        Args:
+            policy: for all drives.
+            robot: not connected.
+            config: of the control loop.
+            close: called at the end, in the driving thread, to free what the robot stands on.
+
+        Raises:
+            ValueError: the policy was made for another robot; the message lists every difference.
+        """
+        self.takeover = Takeover(robot.spec)
+        self._policy = policy
+        self._robot = robot
+        self._config = config
+        self._agent = self._new_agent()
+        self._close = close
+        self._status = Status()
+        self._lock = threading.Lock()
+        self._busy = False
+        self._periods: collections.deque[Period] = collections.deque(maxlen=_KEPT_PERIODS)
+        self._interventions: collections.deque[Intervention] = collections.deque(maxlen=_KEPT_INTERVENTIONS)
+        self._num_told = 0  # interventions that came with a period
+        self._marks: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="driving", daemon=True)
+        self._thread.start()
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def history(self) -> tuple[tuple[Period, ...], tuple[Intervention, ...]]:
+        """The last periods and interventions of this drive, or of the last one."""
+        with self._lock:
+            return tuple(self._periods), tuple(self._interventions)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drive is on."""
+        return self._busy
+
+    def show(self, episode: EpisodeSpec) -> None:
+        """Show a simulated robot's table as an episode begins, when no drive is on."""
+        self._orders.put(lambda: self._show(episode))
+
+    def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
+        """Drive, unless a drive is on. Arguments as for `Agent.run`."""
+        if not instruction:
+            self._failed("the policy must be told what to do")
+            return
+        with self._lock:
+            if self._busy:
+                return
+            self._busy, self._agent = True, self._new_agent()
+        self._status = replace(self._status, state="waiting", instruction=instruction, trouble=None)
+        self._orders.put(lambda: self._drive(instruction, seconds, record, seed))
+
+    def stop(self, reason: str = "on the page") -> None:
+        """Bring the robot to rest within one control period and end the drive."""
+        self._agent.stop(reason)
+        if self._status.state == "judging":
+            self._marks.put(None)
+
+    def mark(self, success: bool) -> None:
+        """Say whether the task is done; a drive that is on ends with it."""
+        if self._status.state == "judging":
+            self._marks.put(success)
+        elif self.busy:
+            self._agent.stop("marked on the page", success=success)
+
+    def close(self) -> None:
+        """Stop, and end the thread."""
+        self.stop("the page is closed")
+        self._marks.put(None)  # whoever is asked once the robot is at rest
+        self._orders.put(None)
+        self._thread.join(_CLOSE_S)
+
+    def _new_agent(self) -> Agent:
+        """For one drive: a stop that comes before its first period is its own, and no other's."""
+        return Agent(self._policy, self._robot, config=self._config, operator=self.takeover, watcher=self._saw)
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None:
+            try:
+                order()
+            except (ValueError, OSError) as error:
+                self._failed(str(error))
+            except Exception as error:  # a bug, which the page should show and the terminal explain
+                traceback.print_exception(error)
+                self._failed(repr(error))
+            state: State = "waiting" if self._busy else "idle"  # a drive may have been ordered meanwhile
+            self._status = replace(self._status, state=state, num_orders=self._status.num_orders + 1)
+        if self._close is not None:
+            self._close()
+
+    def _failed(self, trouble: str) -> None:
+        self._status = replace(self._status, trouble=trouble)
+
+    def _show(self, episode: EpisodeSpec) -> None:
+        robot: Any = self._robot
+        robot.episode = episode
+        robot.connect()
+        self._status = Status(
+            state="idle",
+            instruction=robot.instruction,
+            reading=robot.observe(),
+            num_orders=self._status.num_orders,
+        )
+
+    def _drive(self, instruction: str, seconds: float, record: Path | None, seed: int) -> None:
+        with self._lock:
+            self._periods.clear()
+            self._interventions.clear()
+        self.takeover.give_back()
+        self._marks, self._num_told = queue.SimpleQueue(), 0
+        try:
+            outcome = self._agent.run(instruction, seconds, seed=seed, record=record, judge=self._judge)
+        finally:
+            self.takeover.give_back()
+            self._busy = False
+        with self._lock:
+            self._interventions.extend(outcome.interventions[self._num_told :])  # after the last period
+        recorded = str(record) if record is not None and outcome.num_steps else None
+        self._status = replace(self._status, outcome=outcome, recorded=recorded)
+
+    def _judge(self, outcome: Outcome) -> bool | None:
+        """The robot's verdict, or a person's where it has none."""
+        if outcome.success is not None or not outcome.num_steps:
+            return outcome.success
+        self._status = replace(self._status, state="judging", outcome=outcome)
+        return self._marks.get()
+
+    def _saw(self, period: Period) -> None:
+        with self._lock:
+            self._periods.append(period)
+            self._interventions.extend(period.interventions)
+        self._num_told += len(period.interventions)
+        self._status = replace(self._status, state="driving", reading=period.reading, period=period)

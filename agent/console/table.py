@@ -1,0 +1,127 @@
+"""The simulated table behind the page: a SimRobot that another thread may look at and disturb.
+
+    driving thread                                   page's thread
+      applies pushes and drags, takes its steps        asks for poses at any moment
+      leaves the new state ──────────────────────►     between the two newest states
+      takes pushes and drags ◄───────────────────      leaves them
+
+Who waits: nobody, but for a lock that is held while a few numbers change hands. What lies on the table can be disturbed
+while the robot is driven; before and after, time stands still.
+
+Shape letters: N worlds, A action dims.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.robot.sim_robot import SimRobot
+from envs.arrays import to_numpy
+from envs.tabletop.view import Poses, TableHands, TableScene
+from envs.tabletop.world import TabletopWorld
+from envs.types import EpisodeSpec, Observation
+from vla_model.types import ActionChunk
+
+_PUSH_M_S = 1.0
+"""Change of velocity; friction leaves so much of it that a thing slides for some 8 cm."""
+_EXPERT_MOVES = 3
+"""How often the scripted expert's action is repeated: it cannot be asked ahead of time."""
+
+
+class LiveTable(SimRobot):
+    """SimRobot of a tabletop world with a window and hands."""
+
+    def __init__(self, world: TabletopWorld, episode: EpisodeSpec) -> None:
+        """A robot that begins `episode` when it is connected."""
+        super().__init__(world, episode)
+        self.lock = threading.RLock()
+        """Held while the world moves."""
+        self.scene: TableScene | None = None
+        """Of the episode that runs or ran last; another object for every episode."""
+        self._table = world
+        self._hands = TableHands(world)
+        self._states: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # the last two
+        self._moved_s = 0.0
+        self._poses: tuple[Poses, Poses] | None = None  # of those states, for the page's thread
+        self._drags: dict[int, NDArray[np.float64]] = {}
+        self._pushes: dict[int, NDArray[np.float64]] = {}
+
+    @property
+    def tabletop(self) -> TabletopWorld:
+        return self._table
+
+    def push(self, thing: str, direction: NDArray[np.float64]) -> None:
+        """Give a thing a push along the unit vector [3], in the next control period. From any thread."""
+        with self.lock:
+            body = self._body(thing)
+            self._pushes[body] = self._pushes.get(body, np.zeros(3)) + _PUSH_M_S * direction
+
+    def drag(self, thing: str, target: NDArray[np.float64] | None) -> None:
+        """Draw a thing to a place [3] in the world from now on, or let it go. From any thread."""
+        with self.lock:
+            if target is None:
+                self._drags.pop(self._body(thing), None)
+            else:
+                self._drags[self._body(thing)] = target
+
+    def poses(self) -> Poses:
+        """Where everything is, a control period ago: so it moves evenly between states that come period by period.
+
+        For one thread, the page's.
+        """
+        with self.lock:
+            assert self.scene is not None and self._states is not None, "an episode has begun"
+            scene, states, moved_s = self.scene, self._states, self._moved_s
+            if self._poses is None:
+                self._poses = scene.poses(states[0]), scene.poses(states[1])
+            before, after = self._poses
+        share = (time.monotonic() - moved_s) / self.spec.world.control_dt_s
+        return before.towards(after, min(1.0, share))
+
+    def _begin(self) -> dict[str, Any]:
+        with self.lock:
+            seen = super()._begin()
+            self._drags.clear()
+            self._pushes.clear()
+            self.scene = TableScene(self._table)
+            self._states = self._hands.state(), self._hands.state()
+            self._poses = None
+        return seen
+
+    def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
+        with self.lock:
+            assert self._states is not None
+            self._hands.hold(self._drags, self._pushes)
+            self._pushes.clear()
+            seen = super()._steps(actions)
+            self._hands.hold({}, {})
+            self._states, self._moved_s = (self._states[1], self._hands.state()), time.monotonic()
+            self._poses = None
+        return seen
+
+    def _body(self, thing: str) -> int:
+        assert self.scene is not None, "an episode has begun"
+        return self.scene.things[thing]
+
+
+class TableExpert:
+    """Policy that repeats the scripted expert's action for the present state of the table."""
+
+    version = -1
+
+    def __init__(self, table: LiveTable) -> None:
+        self._table = table
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        """Nothing to prepare: the expert knows the task, whatever it is told."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        del observation
+        with self._table.lock:
+            action = to_numpy(self._table.tabletop.expert_action())  # [1, A]
+        return ActionChunk(actions=np.repeat(action[:, None], _EXPERT_MOVES, axis=1))

@@ -1,0 +1,253 @@
+"""The page in a headless Chromium: what is typed, clicked and pressed there drives the simulated arm in real time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+from line_arm import LineArm, always
+from numpy.typing import NDArray
+from viser.transforms import SO3
+
+from agent.console.page import Page, PageConfig
+from agent.console.session import Session
+from agent.console.table import LiveTable, TableExpert
+from agent.robot.clock import WallClock
+from agent.robot.drive import Outcome
+from benchmarks.browser import Tab, browser_tab, chromium, wait_until
+from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.world import TabletopWorld
+from envs.types import EpisodeSpec
+from rollout.batches import TrainingData
+from rollout.dataset import DatasetReader
+
+DT_S = 0.1
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="no Chromium: sudo apt-get install -y chromium fonts-dejavu-core"
+)
+
+
+class WatchedTable(LiveTable):
+    """Notes when it is sent something and when it is stopped, in seconds of the epoch."""
+
+    def __init__(self, world: TabletopWorld, episode: EpisodeSpec) -> None:
+        super().__init__(world, episode)
+        self.sent_s: list[float] = []
+        self.stopped_s: list[float] = []
+
+    def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.sent_s.append(time.time())
+        return super().act(action)
+
+    def stop(self) -> None:
+        self.stopped_s.append(time.time())
+        super().stop()
+
+
+class ToldExpert(TableExpert):
+    """Notes what it is told."""
+
+    told: str = ""
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        (self.told,) = instructions
+        super().begin(worlds, instructions, seeds)
+
+
+@dataclass
+class Bench:
+    """A table, whoever drives it, and a tab that shows it."""
+
+    table: WatchedTable
+    expert: ToldExpert
+    session: Session
+    page: Page
+    tab: Tab
+    record: Path
+    errors: list[str] = field(default_factory=list)
+
+    def choose(self, task: str) -> None:
+        self.session.show(EpisodeSpec(suite="tabletop", task=task, seed=1_000_000))
+
+    def start(self, instruction: str) -> None:
+        self.tab.locator("textarea:visible").fill(instruction)
+        self.tab.get_by_role("button", name="Start").click()
+        wait_until(self.tab, lambda: self.session.status.state == "driving")
+
+    def pixel(self, place: NDArray[np.float64]) -> tuple[float, float]:
+        """Where in the tab a place [3] of the scene is seen."""
+        (client,) = self.page._server.get_clients().values()
+        camera, box = client.camera, self.tab.locator("canvas").first.bounding_box()
+        assert box is not None
+        x, y, z = SO3(camera.wxyz).inverse().apply(place - camera.position)  # x is right, y down, z ahead
+        focal = camera.image_height / 2 / np.tan(camera.fov / 2)
+        per_pixel = box["height"] / camera.image_height
+        return (
+            float(box["x"] + per_pixel * (camera.image_width / 2 + focal * x / z)),
+            float(box["y"] + per_pixel * (camera.image_height / 2 + focal * y / z)),
+        )
+
+    @contextmanager
+    def dragged(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> Generator[None]:
+        """The mouse takes hold at one place and holds on to it at another one."""
+        mouse, (a, b) = self.tab.mouse, (np.array(self.pixel(start)), np.array(self.pixel(end)))
+        mouse.move(*a.tolist())
+        self.tab.wait_for_timeout(300)
+        mouse.down()
+        for share in np.linspace(0.1, 1.0, 10):
+            mouse.move(*(a + share * (b - a)).tolist())
+            self.tab.wait_for_timeout(50)
+        yield
+        mouse.up()
+
+    def end(self) -> Outcome:
+        wait_until(self.tab, lambda: not self.session.busy and self.session.status.state == "idle")
+        assert self.session.status.trouble is None
+        assert self.session.status.outcome is not None
+        return self.session.status.outcome
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    world = TabletopWorld(1)
+    table = WatchedTable(world, EpisodeSpec(suite="tabletop", task="reach", seed=1_000_000))
+    expert, record = ToldExpert(table), tmp_path_factory.mktemp("page") / "drives"
+    session = Session(expert, table, close=world.close)
+    session.show(table.episode)
+    config = PageConfig(port=0, record=record, rate_hz=20.0)
+    page = Page(session, table.spec, config, table=table, tasks=world.tasks, variations=VARIATIONS)
+    ended = Event()
+    thread = Thread(target=page.run, args=(ended,))
+    thread.start()
+    try:
+        with browser_tab(page.address, 1100, 700) as tab:
+            found = Bench(table, expert, session, page, tab, record)
+            tab.on("pageerror", lambda error: found.errors.append(str(error)))
+            tab.locator(".llamarm-state", has_text="At rest").wait_for()
+            yield found
+    finally:
+        ended.set()
+        thread.join()
+        page.close()
+        session.close()
+
+
+def test_a_typed_instruction_is_what_the_policy_is_told_and_the_task_succeeds(bench: Bench) -> None:
+    bench.choose("reach")
+    bench.start("touch it, please")
+    outcome = bench.end()
+    assert bench.expert.told == outcome.instruction == "touch it, please"
+    assert (outcome.success, outcome.ended) == (True, "success")
+    bench.tab.locator(".llamarm-state", has_text="Success: success").wait_for()
+    assert bench.errors == []
+
+
+def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
+    bench.choose("stack")
+    bench.start("stack it")
+    bench.tab.evaluate("addEventListener('click', () => { window.clicked_ms = Date.now() }, true)")
+    bench.table.stopped_s.clear()
+    bench.tab.get_by_role("button", name="Stop").click()
+    outcome = bench.end()
+    assert outcome.ended == "stopped: on the page"
+    clicked_s = bench.tab.evaluate("window.clicked_ms") / 1000
+    assert bench.table.stopped_s[0] - clicked_s <= DT_S
+    assert bench.table.sent_s[-1] < bench.table.stopped_s[0], "nothing is sent after it"
+
+
+def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_learned(bench: Bench) -> None:
+    bench.choose("lift")
+    bench.tab.get_by_role("checkbox").check()
+    bench.start("lift it")
+    bench.tab.keyboard.press("t")
+    wait_until(bench.tab, lambda: bench.session.takeover.targets is not None)
+    period = bench.session.status.period
+    assert period is not None
+    before = period.reading.state
+    for _ in range(4):
+        bench.tab.keyboard.press("j")
+        bench.tab.wait_for_timeout(1000 * DT_S)
+    bench.tab.locator(".llamarm-state", has_text="You drive").wait_for()
+    bench.tab.wait_for_timeout(3000 * DT_S)
+    after = bench.session.status.period
+    assert after is not None
+    tcp_y = bench.table.spec.world.state.names.index("tcp_y")
+    assert after.reading.state[tcp_y] - before[tcp_y] == pytest.approx(4 * 0.5 * 0.04, abs=0.01)
+    bench.tab.keyboard.press("y")
+    outcome = bench.end()
+    assert (outcome.success, outcome.ended) == (True, "stopped: marked on the page")
+    bench.tab.get_by_role("checkbox").uncheck()
+    by_hand = DatasetReader(bench.record).episode(0).columns["intervention"]
+    assert 7 <= by_hand.sum() < len(by_hand) and not by_hand[0]
+    assert TrainingData([bench.record], drives=[bench.record]).num_rows == len(by_hand) + by_hand.sum()
+
+
+def test_a_push_from_the_page_moves_the_thing(bench: Bench) -> None:
+    bench.choose("stack")
+    bench.start("stack it")
+    scene = bench.table.scene
+    assert scene is not None
+    bench.tab.keyboard.press("t")
+    wait_until(bench.tab, lambda: bench.session.takeover.targets is not None)
+    name = next(iter(scene.things))
+    before = bench.table.poses().pos_m[scene.things[name]]
+    bench.tab.get_by_role("button", name="left").click()
+    wait_until(bench.tab, lambda: bench.table.poses().pos_m[scene.things[name]][1] - before[1] > 0.03)
+    bench.tab.keyboard.press("Escape")
+    assert bench.end().ended == "stopped: on the page"
+    assert bench.errors == []
+
+
+def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Bench) -> None:
+    bench.choose("stack")
+    bench.start("stack it")
+    bench.tab.keyboard.press("t")
+    wait_until(bench.tab, lambda: bench.session.takeover.targets is not None)
+    scene = bench.table.scene
+    assert scene is not None
+    body = next(iter(scene.things.values()))
+    start = bench.table.poses().pos_m[body]
+    with bench.dragged(start, start + np.array((0.0, 0.0, 0.10))):
+        wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
+    wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
+    hand = bench.table.poses().tool_m
+    grip = hand + np.array((0.0, 0.0, 0.10))  # on the gizmo's vertical axis
+    with bench.dragged(grip, grip + np.array((0.0, 0.0, 0.06))):
+        wait_until(bench.tab, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
+    moved = bench.table.poses().tool_m - hand
+    assert np.abs(moved[:2]).max() < 0.02
+    bench.tab.keyboard.press("Escape")
+    bench.end()
+    assert bench.errors == []
+
+
+def test_an_arm_that_is_not_simulated_has_a_page_too_and_is_judged_there(bench: Bench, tmp_path: Path) -> None:
+    arm = LineArm(WallClock())
+    session = Session(always(0.0), arm)
+    page = Page(session, arm.spec, PageConfig(port=0, seconds=1.0, record=tmp_path / "drives"), instruction="go")
+    ended = Event()
+    thread = Thread(target=page.run, args=(ended,))
+    thread.start()
+    try:
+        bench.tab.goto(page.address)
+        headline = bench.tab.locator(".llamarm-state")
+        headline.filter(has_text="At rest").wait_for()
+        assert bench.tab.get_by_text("Disturb").count() == 0
+        bench.tab.get_by_role("checkbox").check()
+        bench.tab.get_by_role("button", name="Start").click()
+        headline.filter(has_text="Did it succeed?").wait_for()
+        bench.tab.keyboard.press("y")
+        headline.filter(has_text="Success: time limit").wait_for()
+    finally:
+        ended.set()
+        thread.join()
+        page.close()
+        session.close()
+    (row,) = DatasetReader(tmp_path / "drives").episodes
+    assert (row["tasks"], row["success"]) == (["go"], True)

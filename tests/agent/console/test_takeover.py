@@ -1,0 +1,92 @@
+"""The hand on the arm, by numbers: the tabletop's axes move 4 cm, turn 0.2 rad and open 8 cm per action."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from agent.console.takeover import Takeover
+from agent.robot.tabletop import TABLETOP_AXES
+from agent.robot.types import Reading, RobotSpec
+from envs.tabletop.control import ACTION
+from envs.tabletop.labels import LOCALIZATION
+from envs.tabletop.world import STATE
+from envs.types import WorldSpec
+
+WORLD = WorldSpec(cameras=(), state=STATE, action=ACTION, localization=LOCALIZATION, control_dt_s=0.1)
+SPEC = RobotSpec(name="tabletop", world=WORLD, axes=TABLETOP_AXES)
+X, ROT_Z, GRIPPER = 0, 5, 6
+REST = np.array([0, 0, 0, 0, 0, 0, 0.6], np.float32)
+"""The gripper holds something."""
+
+
+def at(x_m: float = 0.5, y_m: float = 0.0, z_m: float = 0.2) -> Reading:
+    state = np.zeros(STATE.size, np.float32)
+    state[[STATE.names.index(f"tcp_{name}") for name in "xyz"]] = x_m, y_m, z_m
+    state[STATE.names.index("gripper_opening")] = 0.045
+    return Reading(frames={}, state=state, time_s=0.0)
+
+
+def test_nobody_drives_until_he_takes_over_and_then_everything_stays_as_it_is() -> None:
+    takeover = Takeover(SPEC)
+    assert takeover.action(at(), REST) is None
+    takeover.take()
+    action = takeover.action(at(), REST)
+    assert action is not None and action.dtype == np.float32
+    assert action == pytest.approx(REST, abs=1e-6), "the grip does not loosen to what the fingers show"
+    takeover.give_back()
+    assert takeover.action(at(), REST) is None
+
+
+def test_the_arm_goes_where_it_is_aimed_at_as_fast_as_an_action_may() -> None:
+    takeover = Takeover(SPEC)
+    takeover.take()
+    takeover.action(at(), REST)
+    takeover.aim(X, 0.55)
+    assert takeover.action(at(0.50), REST) == pytest.approx([1.0, *REST[1:]], abs=1e-6)
+    assert takeover.action(at(0.54), REST) == pytest.approx([0.25, *REST[1:]], abs=1e-5)
+    assert takeover.action(at(0.56), REST) == pytest.approx([-0.25, *REST[1:]], abs=1e-5)
+
+
+def test_a_turn_that_no_state_shows_is_done_once() -> None:
+    takeover = Takeover(SPEC)
+    takeover.take()
+    takeover.action(at(), REST)
+    takeover.nudge(ROT_Z, 0.5)
+    done = [takeover.action(at(), REST) for _ in range(3)]
+    assert [float(action[ROT_Z]) for action in done if action is not None] == pytest.approx([0.5, 0.0, 0.0])
+
+
+def test_a_held_key_never_runs_ahead_by_more_than_an_action() -> None:
+    takeover = Takeover(SPEC)
+    takeover.take()
+    takeover.action(at(), REST)
+    for _ in range(50):
+        takeover.nudge(X, 0.5)
+        takeover.nudge(ROT_Z, -0.5)
+    targets = takeover.targets
+    assert targets is not None and targets[X] == pytest.approx(0.54) and targets[ROT_Z] == pytest.approx(-0.2)
+    takeover.nudge(X, -0.5)
+    assert takeover.action(at(), REST) == pytest.approx([0.5, 0, 0, 0, 0, -1.0, 0.6], abs=1e-5)
+
+
+def test_the_gripper_does_what_it_is_told_to() -> None:
+    takeover = Takeover(SPEC)
+    takeover.command(GRIPPER, 1.0)
+    takeover.take()
+    takeover.action(at(), REST)
+    takeover.command(GRIPPER, -1.0)
+    action = takeover.action(at(), REST)
+    assert action is not None and action[GRIPPER] == -1.0
+
+
+def test_who_takes_over_again_begins_at_rest() -> None:
+    takeover = Takeover(SPEC)
+    takeover.take()
+    takeover.action(at(), REST)
+    takeover.aim(X, 0.7)
+    takeover.give_back()
+    takeover.nudge(X, 1.0)
+    takeover.take()
+    assert takeover.targets is None
+    assert takeover.action(at(0.6), REST) == pytest.approx(REST, abs=1e-6)
