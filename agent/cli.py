@@ -136,7 +136,7 @@ def _collect(args: list[str]) -> None:
     from envs.make import WORLDS
     from rollout.workers import WorkersConfig
 
-    if args and args[0] in WORLDS:
+    if args and (args[0] in WORLDS or ":" in args[0]):
         name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
     else:
         name, demonstrations, rollout = _recipe_s_demonstrations(args)
