@@ -68,9 +68,9 @@ class Options:
 
     num_worlds: int = 64
     """In each process of ours and of the bare loop."""
-    rounds: int = 3
+    rounds: int = 2
     """Episodes of every world, per measurement of ours."""
-    bare_steps: int = 120
+    bare_steps: int = 64
     """Control steps of every world, per measurement of the bare loop."""
     gym_envs: tuple[int, ...] = (2, 8)
     """Numbers of environments to try in AsyncVectorEnv; the best is quoted."""
