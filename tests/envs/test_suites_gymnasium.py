@@ -245,7 +245,7 @@ def test_make_world_calls_a_function_of_a_module_of_the_current_folder(
         "no_such_module:make": "world 'no_such_module:make' cannot be imported: No module named",
         "own_corridors:no": "cannot be imported: module .* has no attribute 'no'",
         "own_corridors:no_world": "gave a float, expected an envs.world.World",
-        "tabletob": "world 'tabletob' does not exist; worlds: tabletop, or MODULE:FUNCTION of your own",
+        "tabletob": "world .tabletob. does not exist; worlds: tabletop, .*, or MODULE:FUNCTION of your own",
     }.items():
         with pytest.raises(ValueError, match=message):
             make_world(name)
