@@ -8,7 +8,7 @@ besides it holds what acting takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -138,27 +138,19 @@ def print_table(rows: Sequence[Row], options: PlanOptions) -> None:
 
     console = Console()
     where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
-    table = Table(
-        Column("model", no_wrap=True),
-        Column("parameters", justify="right"),
-        *(Column(f"act, {name}", justify="right") for name in FORMATS),
-        *(Column(mode, justify="right") for mode in MODES),
-        title=f"What fits {where}",
-    )
     fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
+    first = (Column("model", no_wrap=True), Column("parameters", justify="right", no_wrap=True))
+    acts = Table(*first, *(Column(name, justify="right") for name in FORMATS), title=f"To act, GB; {where}")
+    learns = Table(*first, *(Column(mode, justify="right") for mode in MODES), title="To train, largest batch: GB")
     for row in fitting:
-        table.add_row(row.model, _millions(row.parameters.total), *_cells(row))
-    console.print(table)
-    print("act: GB to decide for one world. Training: the largest batch that fits, and its GB; - does not fit.")
+        name = (row.model, _millions(row.parameters.total))
+        acts.add_row(*name, *("-" if gb is None else f"{gb:.1f}" for gb in row.acts.values()))
+        learns.add_row(*name, *("-" if it is None else f"{it[0]}:{it[1]:.1f}" for it in row.learns.values()))
+    console.print(acts)
+    console.print(learns)
+    print("To act: for one world. - does not fit.")
     if len(fitting) < len(rows):
         print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
-
-
-def _cells(row: Row) -> Iterator[str]:
-    for gb in row.acts.values():
-        yield "-" if gb is None else f"{gb:.1f}"
-    for found in row.learns.values():
-        yield "-" if found is None else f"{found[0]}: {found[1]:.1f}"
 
 
 def _millions(count: int) -> str:
