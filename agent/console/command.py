@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from agent.names import check_name
 from agent.options import load_policy, parse_with, spare_a_core
 from agent.robot.command import imported_robot
 from agent.robot.drive import DriveConfig
+from envs.tabletop.control import CONTROL_DT_S
 from envs.tabletop.variations import VARIATIONS
-from envs.tabletop.world import TabletopWorld
+from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
 from vla_model.types import Policy
 
@@ -65,7 +67,8 @@ def console(args: list[str]) -> None:
 
 def _with_table(options: Any, policy: Policy | None) -> tuple[Session, Page]:
     """The simulated table, shown."""
-    world = TabletopWorld(1)
+    # A person is slower than an expert: what ends a drive is the page's time limit, not the task's.
+    world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
     task, variation = (
         check_name("task", options.task, world.tasks),
         check_name("variation", options.variation, VARIATIONS),

@@ -22,7 +22,8 @@ _MAX_STEPS = np.array([task.max_steps for task in _TASKS])
 class Running:
     """Books of N worlds; a world that has not begun an episode does not run."""
 
-    def __init__(self, num_worlds: int) -> None:
+    def __init__(self, num_worlds: int, max_steps: int | None = None) -> None:
+        """No episode runs; each will for at most max_steps, or as its task says where None."""
         self.episodes: list[Episode | None] = [None] * num_worlds
         self.terminated = np.zeros(num_worlds, bool)
         self.truncated = np.zeros(num_worlds, bool)
@@ -31,6 +32,7 @@ class Running:
         self.steps = np.zeros(num_worlds, np.int64)
         """Control steps since each episode began."""
         self._task = np.full(num_worlds, -1)
+        self._max_steps = _MAX_STEPS if max_steps is None else np.full_like(_MAX_STEPS, max_steps)
 
     def begin(self, worlds: Sequence[int], episodes: Sequence[Episode]) -> None:
         """These episodes begin in these worlds."""
@@ -59,7 +61,8 @@ class Running:
         """These worlds made one step, which is counted already; end the episodes that it ended."""
         success, wrong = success & ~broken, wrong & ~broken & ~success
         self.success[worlds], self.terminated[worlds] = success, broken | success | wrong
-        self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= _MAX_STEPS[self._task[worlds]])
+        limits = self._max_steps[self._task[worlds]]
+        self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= limits)
         for world in worlds[broken].tolist():
             self.failure[world] = "non-finite physics"
         for world in worlds[wrong].tolist():

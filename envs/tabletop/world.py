@@ -65,6 +65,8 @@ class TabletopConfig:
     """Of the term "progress": near(target, goal) in every step."""
     num_threads: int = 1
     """For physics; rendering has one."""
+    max_steps: int | None = None
+    """Of every episode, where somebody needs more time than its task gives."""
 
 
 _FIELDS = ("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat", "geom_xpos", "cam_xpos", "cam_xmat")
@@ -120,7 +122,7 @@ class TabletopWorld(World):
                 per_sim_model_fields=PER_EPISODE_MODEL_FIELDS,
             )
         )
-        self._running = Running(num_worlds)
+        self._running = Running(num_worlds, self.config.max_steps)
         self._has_signals = any(task.has_signals for task in SUITES[suite].values())
         self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)
         self._frames = {c.name: self._zeros(c.height, c.width, 3, dtype=np.uint8) for c in self.config.cameras}

@@ -22,10 +22,11 @@ from agent.robot.clock import WallClock
 from agent.robot.drive import Outcome
 from benchmarks.browser import Tab, browser_tab, chromium, wait_until
 from envs.tabletop.variations import VARIATIONS
-from envs.tabletop.world import TabletopWorld
-from envs.types import EpisodeSpec
+from envs.tabletop.world import TabletopConfig, TabletopWorld
+from envs.types import EpisodeSpec, Observation
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader
+from vla_model.types import ActionChunk
 
 DT_S = 0.1
 pytestmark = pytest.mark.skipif(
@@ -54,6 +55,13 @@ class ToldExpert(TableExpert):
     """Notes what it is told."""
 
     told: str = ""
+    pace: float = 1.0
+    """Share of its displacements that it wants: with little of them it does not get done while a browser is slow."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        chunk = super().act(observation)
+        chunk.actions[..., :6] *= self.pace
+        return chunk
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         (self.told,) = instructions
@@ -115,7 +123,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    world = TabletopWorld(1)
+    world = TabletopWorld(1, TabletopConfig(max_steps=3000))
     table = WatchedTable(world, EpisodeSpec(suite="tabletop", task="reach", seed=1_000_000))
     expert, record = ToldExpert(table), tmp_path_factory.mktemp("page") / "drives"
     session = Session(expert, table, close=world.close)
@@ -150,11 +158,13 @@ def test_a_typed_instruction_is_what_the_policy_is_told_and_the_task_succeeds(be
 
 def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
     bench.choose("stack")
+    bench.expert.pace = 0.05
     bench.start("stack it")
     bench.tab.evaluate("addEventListener('click', () => { window.clicked_ms = Date.now() }, true)")
     bench.table.stopped_s.clear()
     bench.tab.get_by_role("button", name="Stop").click()
     outcome = bench.end()
+    bench.expert.pace = 1.0
     assert outcome.ended == "stopped: on the page"
     clicked_s = bench.tab.evaluate("window.clicked_ms") / 1000
     assert bench.table.stopped_s[0] - clicked_s <= DT_S
