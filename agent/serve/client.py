@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
 from envs.types import Observation
@@ -58,7 +59,7 @@ class ServedPolicy:
         self._patience_s = patience_s
         self._options = options
         self._instructions: dict[int, str] = {}
-        self._connections: dict[int, ClientConnection] = {}
+        self._connections: dict[int, Connection] = {}
         self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
         """Of each world's episode, step and request of what a policy that looks back was asked."""
         self.metadata: dict[str, Any] = {}
@@ -147,7 +148,7 @@ class ServedPolicy:
             raise ValueError(f"{self._url} refuses the observation: {answer}")
         return openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
 
-    def _connection(self, world: int) -> ClientConnection:
+    def _connection(self, world: int) -> Connection:
         """The world's connection; made if there is none, with ever longer pauses between attempts.
 
         A new one is told first what its episode remembers.

@@ -14,7 +14,8 @@ from urllib.request import urlopen
 import numpy as np
 from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
 from agent.serve.server import PolicyServer, ServerConfig
@@ -60,7 +61,7 @@ def served(policy: VLAPolicy | None = None, **changes: Any) -> Generator[str]:
 
 
 @contextmanager
-def client(url: str, **options: Any) -> Generator[ClientConnection]:
+def client(url: str, **options: Any) -> Generator[Connection]:
     """A connection in openpi's manner, whose metadata came."""
     with connect(url, compression=None, max_size=None, **options) as connection:
         assert connection.recv(timeout=30)
@@ -74,7 +75,7 @@ def said(seed: int, instruction: str = SENTENCES[0]) -> dict[str, Any]:
     return frames | {"observation/state": world["state"][0], "prompt": instruction}
 
 
-def infer(connection: ClientConnection, observation: dict[str, Any]) -> NDArray[np.float32]:
+def infer(connection: Connection, observation: dict[str, Any]) -> NDArray[np.float32]:
     connection.send(openpi.pack(observation))
     answer = connection.recv(timeout=30)
     return openpi.array("actions", wire.unpack(answer)["actions"])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from serving import in_process, looked_back, served, tiny_policy
 from tiny_model import SENTENCES, observe
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 
 def array(value: NDArray[Any]) -> dict[str, Any]:
@@ -37,17 +38,17 @@ def seen(seed: int, instruction: str = "lift it", kind: str = "png") -> dict[str
     return {"images": images, "state": array(world["state"][0]), "task_description": instruction}
 
 
-def say(connection: ClientConnection, kind: str, payload: dict[str, Any], seq: int) -> None:
+def say(connection: Connection, kind: str, payload: dict[str, Any], seq: int) -> None:
     connection.send(msgpack.packb({"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}))
 
 
-def hear(connection: ClientConnection) -> dict[str, Any]:
+def hear(connection: Connection) -> dict[str, Any]:
     message = msgpack.unpackb(connection.recv(timeout=30))
     assert message.keys() == {"type", "payload", "seq", "timestamp"}
     return message
 
 
-def act(connection: ClientConnection, observation: dict[str, Any], seq: int) -> NDArray[np.float32]:
+def act(connection: Connection, observation: dict[str, Any], seq: int) -> NDArray[np.float32]:
     say(connection, "observation", observation, seq)
     reply = hear(connection)
     assert (reply["type"], reply["seq"]) == ("action", seq), reply
