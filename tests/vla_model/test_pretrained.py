@@ -312,7 +312,7 @@ def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_
 
 def test_a_model_that_does_not_exist_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match="model 'llama9' does not exist; models: nano, llama1_7b"):
+    with pytest.raises(ValueError, match="model 'llama9' does not exist; models: nano, nano_steady, llama1_7b"):
         create_policy(ModelConfig(name="llama9"), WORLD_SPEC, STATISTICS)
     with pytest.raises(ValueError, match="weights of smol are not here yet; fetch and convert them with: make smol"):
         create_policy(ModelConfig(name="smol"), WORLD_SPEC, STATISTICS)
