@@ -1,7 +1,7 @@
 """The command `llamarm plan`: which models, number formats, fine-tuning modes and batch sizes a machine holds.
 
 Everything is computed from shapes (vla_model/memory.py); no weights are made or read. Something fits if it takes at
-most 90 % of the memory, for the formulas err by up to 10 % (docs/results/plan.md). One process is planned: each worker
+most 90 % of the memory, for the formulas err by up to 10 % (benchmarks/plan.py). One process is planned: each worker
 besides it holds what acting takes.
 """
 
