@@ -162,13 +162,15 @@ def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: t
     return replace(inputs, past_frames=past_frames, past_state=past_state)
 
 
-def looked_back(
-    trajectories: Sequence[Trajectory], history: tuple[int, int]
+def seen_at(
+    trajectories: Sequence[Trajectory], steps: Sequence[NDArray[np.int64]]
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
-    steps = [
-        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
-    ]  # [decisions, n] each
+    """Frames, {camera: [D, ..., H, W, 3]}, and states, [D, ..., S], of decisions.
+
+    Args:
+        trajectories: in which frames were seen at those steps.
+        steps: of each trajectory [decisions, ...].
+    """
     at = [np.searchsorted(t.frame_step, step) for t, step in zip(trajectories, steps, strict=True)]
     frames = {
         camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
@@ -177,14 +179,18 @@ def looked_back(
     return frames, np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)])
 
 
+def looked_back(
+    trajectories: Sequence[Trajectory], history: tuple[int, int]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
+    steps = [
+        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
+    ]  # [decisions, n] each
+    return seen_at(trajectories, steps)
+
+
 def _seen(trajectories: Sequence[Trajectory]) -> Observation:
     """The observations at all decisions."""
-    at = [np.searchsorted(t.frame_step, t.decision_step) for t in trajectories]
-    return Observation(
-        frames={
-            camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
-            for camera in trajectories[0].frames
-        },
-        state=np.concatenate([t.state[t.decision_step] for t in trajectories]),
-        instruction=tuple(t.instruction for t in trajectories for _ in t.decision_step),
-    )
+    frames, state = seen_at(trajectories, [t.decision_step for t in trajectories])
+    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
+    return Observation(frames=frames, state=state, instruction=instruction)

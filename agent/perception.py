@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.decisions import looked_back
+from agent.decisions import looked_back, seen_at
 from agent.learner import Learner, LearnerConfig
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from rollout.batches import Batch, TrainingData
@@ -116,16 +116,13 @@ def _decisions(
     trajectories: Sequence[Trajectory], first_instruction: int, chunk_length: int, history: tuple[int, int]
 ) -> Batch:
     """What was seen at every decision, with nothing to imitate: [D, ...]."""
-    at = [np.searchsorted(t.frame_step, t.decision_step) for t in trajectories]
+    frames, state = seen_at(trajectories, [t.decision_step for t in trajectories])
     counts = [len(t.decision_step) for t in trajectories]
     episode = np.repeat(np.arange(len(trajectories)), counts)
     past_frames, past_state = looked_back(trajectories, history) if history[0] else (None, None)
     return Batch(
-        frames={
-            camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
-            for camera in trajectories[0].frames
-        },
-        state=np.concatenate([t.state[t.decision_step] for t in trajectories]),
+        frames=frames,
+        state=state,
         instruction_id=first_instruction + episode,
         action=np.zeros((len(episode), chunk_length, trajectories[0].action.shape[1]), np.float32),
         mask=np.zeros((len(episode), chunk_length), bool),
