@@ -31,7 +31,7 @@ class Experts:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
     world: str | None = None
-    """Suite of worlds; if not given, the run's, or tabletop if POLICY is not a run."""
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the run's, or tabletop if POLICY is not a run."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
