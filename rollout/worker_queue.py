@@ -25,32 +25,21 @@ _CALLS_AHEAD = 2
 class WorkerQueue:
     """The specs of one collect that no worker has in hand."""
 
-    def __init__(self, call: Call, num_workers: int) -> None:
+    def __init__(self, call: Call) -> None:
         self._todo = deque(call.specs)
         self._suspects: deque[EpisodeSpec] = deque()
         """Run alone, after everything else."""
         self._call = call
-        self._num_workers = num_workers
         self._deaths_alone: Counter[EpisodeSpec] = Counter()
 
     def __len__(self) -> int:
         return len(self._todo) + len(self._suspects)
 
-    def tell(self, remote: Remote) -> None:
-        """Keep a worker supplied; where nothing is left, tell it to finish what it has.
-
-        One that was told to finish gets nothing more before it has: it may run a suspect, which must be alone, and what
-        another worker's death brings back to the queue meanwhile would be taken for its company.
-        """
-        if remote.calls and not remote.expects_more:
-            return
-        while self._todo and len(remote.calls) < _CALLS_AHEAD:
-            block = [self._todo.popleft() for _ in range(self._block_size(remote))]
-            remote.tell(replace(self._call, specs=block, more_follow=bool(self._todo)))
-        if remote.expects_more and not self._todo:
-            remote.tell(replace(self._call, specs=[]))
-        if not remote.calls and self._suspects:
-            remote.tell(replace(self._call, specs=[self._suspects.popleft()]))
+    def tell(self, remotes: Sequence[Remote]) -> None:
+        """Keep every worker that is ready supplied."""
+        for remote in remotes:
+            if remote.hello is not None:
+                self._tell(remote, remotes)
 
     def take_back(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
         """Queue again what a dead worker had in hand; returns a spec that is to be set aside instead.
@@ -68,10 +57,33 @@ class WorkerQueue:
         self._suspects.extend(running)
         return None
 
-    def _block_size(self, remote: Remote) -> int:
-        """A worker's worlds at first, then less towards the end, so that all finish at about the same time."""
-        share = self._num_workers if not remote.told else 2 * self._num_workers
-        return max(1, min(remote.num_worlds, math.ceil(len(self._todo) / share)))
+    def _tell(self, remote: Remote, remotes: Sequence[Remote]) -> None:
+        """Keep a worker supplied; where nothing is left, tell it to finish what it has.
+
+        One that was told to finish gets nothing more before it has: it may run a suspect, which must be alone, and what
+        another worker's death brings back to the queue meanwhile would be taken for its company.
+        """
+        if remote.calls and not remote.expects_more:
+            return
+        while len(remote.calls) < _CALLS_AHEAD and (size := self._block_size(remote, remotes)) > 0:
+            block = [self._todo.popleft() for _ in range(size)]
+            remote.tell(replace(self._call, specs=block, more_follow=bool(self._todo)))
+        if remote.expects_more and not self._todo:
+            remote.tell(replace(self._call, specs=[]))
+        if not remote.calls and self._suspects:
+            remote.tell(replace(self._call, specs=[self._suspects.popleft()]))
+
+    def _block_size(self, remote: Remote, remotes: Sequence[Remote]) -> int:
+        """A worker's worlds, so that they begin together and are decided for together; its share where less is left.
+
+        Nothing is told ahead that a worker that waits, or still starts, could begin at once.
+        """
+        waiting = sum(not other.calls for other in remotes)
+        if not remote.calls:
+            return min(remote.num_worlds, math.ceil(len(self._todo) / waiting))
+        spare = max(0, len(self._todo) - waiting * remote.num_worlds)
+        takers = sum(len(other.calls) < _CALLS_AHEAD for other in remotes)
+        return min(remote.num_worlds, math.ceil(spare / takers))
 
 
 class Patience:

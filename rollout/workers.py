@@ -120,7 +120,7 @@ class Workers:
         self._start()
         self._update_server()
         try:
-            yield from self._dispatch(WorkerQueue(call, len(self._remotes)))
+            yield from self._dispatch(WorkerQueue(call))
         finally:
             # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
             for remote in [remote for remote in self._remotes if remote.calls]:
@@ -196,9 +196,7 @@ class Workers:
         patience = Patience(len(self._remotes))
         checked_s = time.monotonic()
         while queue or any(remote.calls for remote in self._remotes):
-            for remote in self._remotes:
-                if remote.hello is not None:
-                    queue.tell(remote)
+            queue.tell(self._remotes)
             awaited = {id(ref): remote for remote in self._remotes if (ref := remote.awaited) is not None}
             ready, _ = ray.wait([r.awaited for r in awaited.values()], num_returns=1, timeout=CHECK_EVERY_S)
             for remote in [awaited[id(ref)] for ref in ready]:
