@@ -12,30 +12,21 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from agent.names import check_name
-from agent.options import load_policy, parse, parse_with, recorded_config, steps_to_execute, where_to_act
+from agent.options import parse, parse_with
 from agent.run_folder import RunFolder, start_run
-from vla_model.dtypes import DtypeName
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from agent.averages import Average
     from agent.demonstrations import DemonstrationsConfig
-    from agent.evaluate import Evaluation, Proportion
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
-    from envs.world import World
     from rollout.workers import WorkersConfig
-    from vla_model.types import Policy
 
 _HELP = """\
 usage: llamarm COMMAND ...
@@ -83,26 +74,10 @@ class Eval:
     """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's scripted expert."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
-    world: str | None = None
-    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, that of the run, or tabletop if it is no run."""
-    device: Literal["cpu", "warp", "cuda"] = "cpu"
-    """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
-    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
-    """If none is named, those that the run was trained on, or all of the world if POLICY is not a run."""
-    variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
-    """Of the world's episodes; each is evaluated on the same seeds."""
-    episodes: int = 20
-    """Per task and variation."""
     controls: bool = False
     """Also run the blind controls: shuffled instructions and black frames."""
     films: int = 1
     """Episodes to film, per task and variation."""
-    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
-    dtype: DtypeName = "auto"
-    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
-    num_worlds: int = 8
-    """Worlds side by side in each process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +142,14 @@ def _train(args: list[str]) -> None:
     from agent.improve import ImproveConfig, check_init, improve
     from agent.loop import train
     from agent.report import write_report
+    from agent.success_tables import print_success
 
     if isinstance(config, ImproveConfig) and not options.resume:
         check_init(config)  # before there is a folder that another try would have to avoid
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
         evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
-    _print_table(evaluation, controls)
+    print_success(evaluation, controls)
     if run.before.eval_info.exists():
         print(f"first -> best policy: {compare(read_eval_info(run.before.eval_info), read_eval_info(run.eval_info))}")
     for phase in run.record["phases"]:
@@ -185,31 +161,17 @@ def _train(args: list[str]) -> None:
 
 
 def _eval(args: list[str]) -> None:
-    from agent.measure import EvaluationConfig, Measured, measure
-    from envs.make import make_world
+    from agent.acting import ActingConfig, acting, folder_for
+    from agent.measure import measure
+    from agent.success_tables import print_success
     from rollout.workers import WorkersConfig
 
-    options = parse_with(Eval, "eval", args, rollout=WorkersConfig(workers=0))
-
-    of_run = RunFolder(Path(options.policy))
-    if options.out is None and recorded_config(options.policy) is None:
-        raise ValueError(f"{options.policy} is not a run's folder, so --out must say where eval_info.json goes")
-    folder = of_run if options.out is None else RunFolder(options.out)
-    name, named = where_to_act(options.policy, options.world, options.tasks)
-    config = EvaluationConfig(
-        episodes_per_task=options.episodes,
-        variations=options.variations,
-        controls=options.controls,
-        films_per_task=options.films,
-        execute_steps=steps_to_execute(options.policy, options.execute_steps),
-        num_worlds=options.num_worlds,
-    )
-    with closing(make_world(name)) as world:
-        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
-        worlds = partial(make_world, name, device=options.device)
-        measured = Measured(world, worlds, _policy_maker(options.policy, world, options.dtype), options.rollout)
+    options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
+    folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
+    config = options.acting.evaluation(options.policy, controls=options.controls, films=options.films)
+    with acting(options.policy, options.acting, options.rollout) as (measured, tasks):
         evaluation, controls = measure(measured, tasks, config, folder)
-    _print_table(evaluation, controls)
+    print_success(evaluation, controls)
     print(folder.eval_info)
 
 
@@ -291,66 +253,6 @@ def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig 
         print(f"  {name:{width}}  {(recipe.__doc__ or '').strip().partition(chr(10))[0]}")
     print(f"\nllamarm {command} RECIPE --help lists its options.")
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
-
-
-def _policy_maker(name: str, world: World, dtype: DtypeName) -> Callable[[World], Policy]:
-    """What makes that policy for any world like the given one."""
-    if name == "expert":
-        from rollout.expert import ExpertPolicy
-
-        return ExpertPolicy
-    policy = load_policy(name, dtype)
-    policy.processor.check(world.world_spec)
-    return lambda _: policy.to("auto")
-
-
-def _print_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    console = Console()
-    table = Table(Column("task", no_wrap=True), "success", Column("95 % interval", no_wrap=True), "episodes", *controls)
-    blind = [control.per_task | {"all": control.success} for control in controls.values()]
-    for task, success in (evaluation.per_task | {"all": evaluation.success}).items():
-        others = [_percent(control[task].rate) for control in blind]
-        table.add_row(task, _percent(success.rate), _interval(success), str(success.episodes), *others)
-    console.print(table)
-    if len(evaluation.per_variation) > 1:
-        table = Table(Column("task", no_wrap=True), *evaluation.per_variation)
-        parts = [evaluation.of_variation(name) for name in evaluation.per_variation]
-        for task in evaluation.per_task:
-            table.add_row(task, *(_percent(part[task].rate) if task in part else "" for part in parts))
-        table.add_row("all", *(_percent(success.rate) for success in evaluation.per_variation.values()))
-        table.add_row("95 % interval", *map(_interval, evaluation.per_variation.values()))
-        console.print(table)
-    if evaluation.task_groups:
-        console.print(_groups_table(evaluation, controls))
-    for reason, count in evaluation.failures.items():
-        print(f"failed: {reason}, {count} episodes")
-
-
-def _groups_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Table:
-    """Success by the suite's groups of tasks, the mean over these, and the mean over tasks."""
-    from rich.table import Column, Table
-
-    from agent.averages import averages
-
-    table = Table(Column("group", no_wrap=True), "success", Column("95 % interval", no_wrap=True), *controls)
-    blind = [averages(control.per_task, control.task_groups) for control in controls.values()]
-    for name, success in averages(evaluation.per_task, evaluation.task_groups).items():
-        table.add_row(
-            name, _percent(success.rate), _interval(success), *(_percent(other[name].rate) for other in blind)
-        )
-    return table
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.1f} %"
-
-
-def _interval(success: Proportion | Average) -> str:
-    low, high = success.interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def _stopped(args: list[str]) -> int:

@@ -16,6 +16,7 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.workers import Workers, WorkersConfig
+from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
 
 
@@ -127,3 +128,8 @@ def run_specs(
         for line in workers.report.lines():
             progress.console.print(line, highlight=False, soft_wrap=True)
     return evaluation
+
+
+def on_best_device(policy: VLAPolicy, _: World) -> VLAPolicy:
+    """For `Measured.make_policy`: the policy where it acts, which only the process that runs it knows."""
+    return policy.to("auto")

@@ -15,17 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 
+from agent.acting import ActingConfig, acting
 from agent.compare import compare_episodes
 from agent.evaluate import Evaluation, evaluation_specs
-from agent.measure import EvaluationConfig, Measured, run_specs
-from agent.options import load_policy, steps_to_execute, where_to_act
+from agent.measure import run_specs
 from agent.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import median_ms, noise
@@ -96,22 +95,12 @@ def random_policy(name: str, world_spec: WorldSpec, dtype: DtypeName) -> VLAPoli
 
 def success(options: Options, policy: str) -> Iterator[str]:
     """Table of a trained policy's success by format."""
-    name, named = where_to_act(policy, None, ())
-    config = EvaluationConfig(
-        episodes_per_task=options.episodes, execute_steps=steps_to_execute(policy, None), films_per_task=0
-    )
     found: dict[DtypeName, Evaluation] = {}
-    with closing(make_world(name)) as world:
-        specs = evaluation_specs(world.suite, named or world.tasks, options.episodes)
-        for dtype in FORMATS:
-            acting = load_policy(policy, dtype)
-            measured = Measured(
-                world,
-                partial(make_world, name),
-                lambda _, acting=acting: acting,
-                WorkersConfig(workers=options.workers),
-            )
-            found[dtype] = run_specs(measured, config, dtype, specs)
+    for dtype in FORMATS:
+        config = ActingConfig(episodes=options.episodes, dtype=dtype)
+        with acting(policy, config, WorkersConfig(workers=options.workers)) as (measured, tasks):
+            specs = evaluation_specs(measured.example.suite, tasks, options.episodes)
+            found[dtype] = run_specs(measured, config.evaluation(policy), dtype, specs)
     yield "| weights in | success % | 95 % interval | change | 95 % interval | won, lost | p |"
     yield "|---|---|---|---|---|---|---|"
     first = {r.spec.id: r.success for r in found["float32"].results}

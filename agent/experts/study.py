@@ -20,12 +20,11 @@ import numpy as np
 from agent.compare import Comparison, compare_episodes, holm
 from agent.evaluate import Evaluation, evaluation_specs
 from agent.expert_usage import UsageByPhase
-from agent.measure import EvaluationConfig, Measured, run_specs
+from agent.measure import EvaluationConfig, Measured, on_best_device, run_specs
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from vla_model.policy import VLAPolicy
-from vla_model.types import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +133,8 @@ def _evaluate(
     policy: VLAPolicy,
     on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
-    make_policy = partial(_on_best_device, policy)
+    make_policy = partial(on_best_device, policy)
     return run_specs(replace(measured, make_policy=make_policy), config, name, specs, on_trajectory=on_trajectory)
-
-
-def _on_best_device(policy: VLAPolicy, _: World) -> Policy:
-    return policy.to("auto")
 
 
 def _note(usage: UsageByPhase, world: World, trajectory: Trajectory) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent import cli
+from agent.acting import ActingConfig
 from agent.demonstrations import DemonstrationsConfig
 from agent.evaluate import EpisodeResult, Evaluation
 from agent.experts.command import Experts
@@ -112,39 +113,9 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     [
         (cli.Collect, {"out"}),
         (cli.Train, {"out", "resume"}),
-        (
-            cli.Eval,
-            {
-                "policy",
-                "out",
-                "world",
-                "device",
-                "tasks",
-                "variations",
-                "episodes",
-                "controls",
-                "films",
-                "execute_steps",
-                "dtype",
-                "num_worlds",
-            },
-        ),
-        (
-            Experts,
-            {
-                "policy",
-                "out",
-                "world",
-                "device",
-                "tasks",
-                "variations",
-                "episodes",
-                "ablate",
-                "execute_steps",
-                "dtype",
-                "num_worlds",
-            },
-        ),
+        (cli.Eval, {"policy", "out", "controls", "films"}),
+        (Experts, {"policy", "out", "ablate"}),
+        (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "execute_steps", "dtype", "num_worlds"}),
         (Scale, {"out", "estimate"}),
         (PlanOptions, {"memory", "gpu", "models", "world", "batch_sizes"}),
         (

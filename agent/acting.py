@@ -1,0 +1,94 @@
+"""Options of the commands that have a policy act and measure it, and what they come to: tasks, worlds and a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from agent.measure import EvaluationConfig, Measured, on_best_device
+from agent.names import check_name
+from agent.options import load_policy, recorded_config, steps_to_execute, where_to_act
+from envs.make import make_world
+from envs.world import World
+from rollout.expert import ExpertPolicy
+from rollout.workers import WorkersConfig
+from vla_model.dtypes import DtypeName
+from vla_model.policy import VLAPolicy
+from vla_model.types import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActingConfig:
+    """Where a policy acts, and how."""
+
+    world: str | None = None
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the run's, or tabletop if POLICY is not a run."""
+    device: Literal["cpu", "warp", "cuda"] = "cpu"
+    """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
+    """If none is named, those that the run was trained on, or all of the world if POLICY is not a run."""
+    variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
+    """Of the world's episodes; each is run on the same seeds."""
+    episodes: int = 20
+    """Per task and variation."""
+    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+    num_worlds: int = 8
+    """Worlds side by side in each process."""
+
+    def evaluation(self, policy: str, *, controls: bool = False, films: int = 0) -> EvaluationConfig:
+        """Which episodes that policy runs."""
+        return EvaluationConfig(
+            episodes_per_task=self.episodes,
+            variations=self.variations,
+            controls=controls,
+            films_per_task=films,
+            execute_steps=steps_to_execute(policy, self.execute_steps),
+            num_worlds=self.num_worlds,
+        )
+
+
+@contextmanager
+def acting(
+    policy: str, config: ActingConfig, workers: WorkersConfig, *, loaded: VLAPolicy | None = None
+) -> Generator[tuple[Measured, Sequence[str]]]:
+    """Who is measured where, and the tasks.
+
+    Args:
+        policy: a run, a checkpoint, a policy's folder, or "expert".
+        config: where it acts.
+        workers: in how many processes.
+        loaded: the policy itself, where it is at hand.
+
+    Raises:
+        ValueError: no such policy, world or task, or the policy expects other cameras, states or actions.
+    """
+    name, named = where_to_act(policy, config.world, config.tasks)
+    with closing(make_world(name)) as world:
+        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+        worlds = partial(make_world, name, device=config.device)
+        make_policy: Callable[[World], Policy] = ExpertPolicy
+        if policy != "expert":
+            acts = loaded or load_policy(policy, config.dtype)
+            acts.processor.check(world.world_spec)
+            make_policy = partial(on_best_device, acts)
+        yield Measured(world, worlds, make_policy, workers), tasks
+
+
+def folder_for(policy: str, out: Path | None, file: str) -> Path:
+    """The folder that is asked for, else the run's own.
+
+    Raises:
+        ValueError: no folder is asked for, and the policy is not a run.
+    """
+    if out is None and recorded_config(policy) is None:
+        raise ValueError(f"{policy} is not a run's folder, so --out must say where {file} goes")
+    return out or Path(policy)
