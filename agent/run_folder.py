@@ -169,7 +169,8 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     """Begin a run in `root`, or with `resume` go on with the one that is there.
 
     Args:
-        root: the run's folder; it must be new or empty, unless resuming.
+        root: the run's folder; it must be new or empty, unless resuming, or hold a run that ended before it made
+            anything, e.g. because a name in its config was misspelt.
         config: resolved, seeds included; every field is a plain value, a path or another dataclass.
         resume: go on with the run in `root`.
 
@@ -192,9 +193,10 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
             raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
         _write_json(folder.record_file, record | {"config": asked})
         return folder
-    if folder.record_file.exists():
+    others = [path for path in root.iterdir() if path != folder.record_file] if root.exists() else []
+    if others and folder.record_file.exists():
         raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
-    if root.exists() and any(root.iterdir()):
+    if others:
         raise ValueError(f"{root} is not empty and holds no run; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
     _write_json(folder.record_file, {"config": asked, "sessions": [], "phases": []})

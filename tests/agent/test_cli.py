@@ -83,6 +83,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
 
     def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
         called.config, called.run = config, run
+        run.checkpoints.mkdir(exist_ok=True)
         if called.error is not None:
             raise called.error
         with run.phase("update") as figures:

@@ -39,13 +39,18 @@ def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path: Path) -> None:
-    start_run(tmp_path / "run", Config())
+    start_run(tmp_path / "run", Config()).dataset.mkdir()
     with pytest.raises(ValueError, match="already holds a run; --resume"):
         start_run(tmp_path / "run", Config())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("cat")
     with pytest.raises(ValueError, match="not empty and holds no run"):
         start_run(tmp_path / "photos", Config())
+
+
+def test_a_run_that_made_nothing_makes_room(tmp_path: Path) -> None:
+    start_run(tmp_path / "run", Config())
+    assert start_run(tmp_path / "run", Config(seed=1)).record["config"]["seed"] == 1
 
 
 def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -> None:
