@@ -31,6 +31,8 @@ _DEFAULT_TOKENIZER = Path(__file__).parent / "assets" / TOKENIZER_FILE
 
 _STATE_LIMIT = 10.0
 """Standard deviations beyond which a state counts as broken and is clipped."""
+_LABEL_LIMIT = 5.0
+"""Standard deviations beyond which a label only says that something is far off, e.g. on its way to the floor."""
 _MIN_STD = 1e-3
 """A number that hardly moved in training is divided by this: a millimetre, a milliradian, a thousandth of an action."""
 _FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
@@ -143,8 +145,8 @@ class Processor:
         return self.normalisations["action"](actions)
 
     def normalise_localization(self, localization: ArrayLike | Tensor) -> Tensor:
-        """Metres to standard deviations, float32 [..., L]."""
-        return self.normalisations["localization"](localization)
+        """The world's units to standard deviations, limited, float32 [..., L]."""
+        return self.normalisations["localization"](localization).clamp(-_LABEL_LIMIT, _LABEL_LIMIT)
 
     def decode(self, actions: Tensor) -> Tensor:
         """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1], on the same device."""

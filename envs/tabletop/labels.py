@@ -19,14 +19,17 @@ THINGS = ("target", "goal")
 OUTSIDE = 2.0
 """Frame coordinates are limited to this; what lies behind the camera is there."""
 
+FARTHEST_M = 1.5
+"""Positions are limited to this: what is pushed off the table falls for as long as it is simulated."""
+
 LOCALIZATION = VectorSpec(
     names=(
         *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
         *(f"{thing}_{camera.name}_{axis}" for camera in CAMERAS for thing in THINGS for axis in "uv"),
     ),
     units=(*("m",) * 6, *("half frame",) * (4 * len(CAMERAS))),
-    low=(*(-1.5,) * 6, *(-OUTSIDE,) * (4 * len(CAMERAS))),
-    high=(*(1.5,) * 6, *(OUTSIDE,) * (4 * len(CAMERAS))),
+    low=(*(-FARTHEST_M,) * 6, *(-OUTSIDE,) * (4 * len(CAMERAS))),
+    high=(*(FARTHEST_M,) * 6, *(OUTSIDE,) * (4 * len(CAMERAS))),
 )
 """Positions in the arm's base frame, then where they appear in each camera's frame: u to the right, v down, -1 and 1 at
 the frame's edges."""
@@ -42,7 +45,8 @@ def read_labels(
     """Labels of n worlds, float32 [n, L]."""
     xp = array_namespace(places)
     above_base = places[:, :, 2:] - base_height_m[:, None, None]
-    columns = [xp.concat((places[:, :, :2], above_base), axis=-1).reshape(len(worlds), -1)]
+    in_base = xp.concat((places[:, :, :2], above_base), axis=-1).clip(-FARTHEST_M, FARTHEST_M)
+    columns = [in_base.reshape(len(worlds), -1)]
     for camera, spec in zip(scene.camera_ids, CAMERAS, strict=True):
         position = field["cam_xpos"][worlds, camera]  # [n, 3]
         axes = field["cam_xmat"][worlds, camera].reshape(-1, 3, 3)  # columns: right, up, backward

@@ -57,13 +57,17 @@ class Running:
         broken: NDArray[np.bool_],  # [n]
         success: NDArray[np.bool_],  # [n]
         wrong: NDArray[np.bool_],  # [n]
+        lost: NDArray[np.bool_],  # [n]
     ) -> None:
         """These worlds made one step, which is counted already; end the episodes that it ended."""
         success, wrong = success & ~broken, wrong & ~broken & ~success
-        self.success[worlds], self.terminated[worlds] = success, broken | success | wrong
+        lost = lost & ~broken & ~success & ~wrong
+        self.success[worlds], self.terminated[worlds] = success, broken | success | wrong | lost
         limits = self._max_steps[self._task[worlds]]
         self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= limits)
         for world in worlds[broken].tolist():
             self.failure[world] = "non-finite physics"
         for world in worlds[wrong].tolist():
             self.failure[world] = _TASKS[self._task[world]].wrong_name
+        for world in worlds[lost].tolist():
+            self.failure[world] = "object off the table"

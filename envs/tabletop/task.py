@@ -17,6 +17,9 @@ from array_api_compat import array_namespace
 from envs.tabletop.layout import Episode
 from envs.types import Array
 
+LOST_BELOW_M = 0.05
+"""An object this far under the table's top falls and does not come back."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -103,6 +106,13 @@ class Task(ABC):
         return view.target < 0
 
     wrong_name: ClassVar[str] = "wrong object"
+
+    def lost(self, view: View) -> Array:
+        """Whether an object that the instruction names has left the table, [n]."""
+        if self.kind == "fixtures":
+            return view.target < 0
+        lost = view.of_target(view.object_pos)[:, 2] < -LOST_BELOW_M
+        return lost | (view.of_goal(view.object_pos)[:, 2] < -LOST_BELOW_M) if self.goal_is_object else lost
 
     def button_rgb(self, view: View) -> Array:
         """What the buttons show now, [n, buttons, 3]; asked where has_signals."""

@@ -228,11 +228,11 @@ class TabletopWorld(World):
         at = self.sim.on_device(worlds)
         broken = self._move(at, action[at])
         self._running.steps[worlds] += 1
-        success, wrong = self._look(worlds)
+        success, wrong, lost = self._look(worlds)
         self._signal(worlds)
         self._reward(at[~broken], success[~broken], record, i)
         record.num_steps[worlds] += 1
-        self._running.judge(worlds, to_numpy(broken), to_numpy(success), to_numpy(wrong))
+        self._running.judge(worlds, *map(to_numpy, (broken, success, wrong, lost)))
 
     def _move(self, worlds: Array, action: Array) -> Array:
         """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
@@ -286,20 +286,24 @@ class TabletopWorld(World):
             alone = len(rows) == len(worlds)
             yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
 
-    def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array]:
-        """Bring the observed state and the labels up to date; returns who succeeded and who failed for good, [n]."""
+    def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """Bring the observed state and the labels up to date.
+
+        Returns:
+            Who succeeded, who did the wrong thing and who lost what it needs, [n] each.
+        """
         at = self.sim.on_device(worlds)
         base_m = self.drawn.base_height_m[at]
         xp = array_namespace(base_m)
         self._state[at] = read_state(self.sim.field, self.scene, at, base_m)
         places = xp.empty((len(worlds), 2, 3), dtype=base_m.dtype, device=base_m.device)
-        success, wrong = (xp.zeros_like(base_m, dtype=xp.bool) for _ in range(2))
+        success, wrong, lost = (xp.zeros_like(base_m, dtype=xp.bool) for _ in range(3))
         for task, rows, view in self._views(worlds):
             row = self.sim.on_device(rows)
             places[row] = xp.stack(task.places(view), axis=1)
-            success[row], wrong[row] = task.success(view), task.wrong(view)
+            success[row], wrong[row], lost[row] = task.success(view), task.wrong(view), task.lost(view)
         self._localization[at] = read_labels(self.sim.field, self.scene, at, places, base_m)
-        return success, wrong
+        return success, wrong, lost
 
     def _signal(self, worlds: NDArray[np.int64]) -> None:
         """Give the buttons the colours that their tasks show now, where any do."""

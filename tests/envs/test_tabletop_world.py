@@ -89,6 +89,21 @@ def test_a_finished_episode_holds_still_until_its_own_reset() -> None:
     assert world.step_chunk(still(2, 1)).num_steps.tolist() == [1, 1]
 
 
+def test_an_object_that_leaves_the_table_ends_its_episode_and_its_label_stays_in_range() -> None:
+    world = TabletopWorld(3, BLIND)
+    begin(world, [spec("lift"), spec("stack"), spec("lift", 1)])
+    for n, thing in ((0, world.episode(0).target), (1, world.episode(1).goal)):
+        start = world.scene.object_qpos[thing]
+        world.sim.field["qpos"][n, start : start + 3] = (0.5, 0.0, -100.0)
+    result = world.step_chunk(still(3, 2))
+    assert result.failure == ("object off the table", "object off the table", None)
+    assert result.terminated.tolist() == [True, True, False]
+    assert result.num_steps.tolist() == [1, 1, 2]
+    labels = world.world_spec.localization
+    assert (result.localization >= labels.low).all()
+    assert (result.localization <= labels.high).all()
+
+
 def test_success_ends_an_episode_once_and_is_rewarded_once() -> None:
     world = TabletopWorld(1, BLIND)
     begin(world, [spec("reach", 3)])

@@ -39,6 +39,11 @@ def test_localization_is_normalised_by_its_statistics() -> None:
     torch.testing.assert_close(normalised, torch.tensor([[1.0, -2.0]]))
 
 
+def test_the_label_of_a_thing_that_fell_off_is_limited() -> None:
+    normalised = tiny_processor().normalise_localization(np.array([[-100.0, 0.4]], np.float32))
+    torch.testing.assert_close(normalised, torch.tensor([[-5.0, 2.0]]))
+
+
 def test_frames_stay_the_bytes_they_were() -> None:
     observation = observe(3)
     inputs = tiny_processor().encode(observation)
