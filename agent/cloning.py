@@ -3,7 +3,8 @@
     collect    episodes of the acting policy (agent/rft.py, agent/dagger.py), every frame recorded
     credit     rft imitates successes and looks at the rest, dagger imitates everything; episodes go into the run's
                dataset, once each
-    update     behaviour cloning (agent/sft.py) on demonstrations and the run's dataset, every row as likely
+    update     behaviour cloning (agent/sft.py) on demonstrations and the run's dataset, every row as likely, but no
+               more than `rows_per_episode` of an episode: one that hangs until its step limit would count for ten
 
 The dataset is on the disk before the first update, so an iteration that is done again after a crash learns from the
 same rows.
@@ -96,7 +97,7 @@ class Cloning:
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
         failed = "imitated" if isinstance(self._config, DaggerConfig) else "seen"
-        data = TrainingData(roots, drives=self._drives, failed=failed)
+        data = TrainingData(roots, drives=self._drives, failed=failed, rows_per_episode=self._config.rows_per_episode)
         encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []

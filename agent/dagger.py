@@ -6,10 +6,10 @@ Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction t
     p_i     = b_i expert + (1 - b_i) learner_i     who acts, drawn anew at every control step;   b_i = beta decay^i
     D_i     = D_{i-1} + {(s, expert(s)) for every state s that p_i visited}        learner_{i+1} = clone D_i
 
-The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish at
-once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is the same state many
-times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it needs
-to be taught about.
+The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish
+at once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is the same state many
+times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
+needs to be taught about.
 
     chunks     within these rollouts the learner decides at every control step and executes the first action of its
                chunk, because the expert must see every state; row t's label is thus exact. The later labels of row t's
@@ -60,6 +60,8 @@ class DaggerConfig:
     without (docs/console.md)."""
     updates: int = 300
     """In an iteration."""
+    rows_per_episode: int = 24
+    """Rows to learn from of each episode, evenly spaced where it is longer."""
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 

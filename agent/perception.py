@@ -92,7 +92,7 @@ class Perception:
             ) as demonstrated,
         ):
             for update in range(config.updates):
-                rows = order.integers(len(seen.episode), size=half)
+                rows = _drawn_rows(seen.episode, half, order)
                 batch = encode(_joined(next(demonstrated), _rows(seen, rows)), update)
                 told.append(own.update(batch.to(learner.device), loss))
         names = ("loss/action", "loss/localization", "loss/pointing")
@@ -131,6 +131,14 @@ def _decisions(
         past_frames=past_frames,
         past_state=past_state,
     )
+
+
+def _drawn_rows(episode: NDArray[np.int64], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Every episode as likely as any other, however long it is, and within it every decision; episode: sorted, [D]."""
+    count = np.bincount(episode)
+    drawn = generator.integers(len(count), size=size)
+    first = np.cumsum(count) - count
+    return first[drawn] + (generator.random(size) * count[drawn]).astype(np.int64)
 
 
 def _rows(batch: Batch, rows: NDArray[np.int64]) -> Batch:

@@ -28,6 +28,8 @@ class RFTConfig:
     """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
     updates: int = 300
     """In an iteration."""
+    rows_per_episode: int = 24
+    """Rows to learn from of each episode, evenly spaced where it is longer."""
     see_failures: bool = True
     """Whether failed episodes teach the auxiliary heads."""
     sft: SFTConfig = field(default_factory=SFTConfig)

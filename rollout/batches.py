@@ -72,6 +72,7 @@ class TrainingData:
         *,
         drives: Sequence[str | Path] = (),
         failed: Literal["imitated", "seen", "left out"] = "imitated",
+        rows_per_episode: int | None = None,
         held_out_share: float = 0.0,
         split: Literal["train", "held_out"] = "train",
     ) -> None:
@@ -84,6 +85,8 @@ class TrainingData:
                 without. Statistics are not theirs.
             failed: what becomes of episodes of `roots` that failed; those "seen" have masks of False alone. Episodes of
                 a dataset that doesn't say are imitated, and cannot be left out.
+            rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
+                the longest and show one thing over and over. None for all rows.
             held_out_share: the share of episodes, decided by their spec's id, that split "train" leaves out.
             split: "held_out" selects just those episodes.
 
@@ -131,9 +134,11 @@ class TrainingData:
             ]
         )
         lengths = self._end - first
-        self._episode = np.repeat(np.arange(len(spans)), lengths)  # [R]
-        before = np.cumsum(lengths) - lengths
-        self._row = np.arange(len(self._episode)) + np.repeat(first - before, lengths)  # [R], within its dataset
+        kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
+        self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
+        number = np.arange(len(self._episode)) - np.repeat(np.cumsum(kept) - kept, kept)  # within its episode
+        # Of each row, where it stands in its dataset.
+        self._row = np.repeat(first, kept) + number * np.repeat(lengths, kept) // np.repeat(kept, kept)  # [R]
 
     @property
     def num_rows(self) -> int:

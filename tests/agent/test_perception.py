@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
@@ -13,7 +14,7 @@ from sides_rollouts import draw
 from torch import Tensor
 
 from agent.learner import Learner, LearnerConfig
-from agent.perception import Perception, PerceptionConfig
+from agent.perception import Perception, PerceptionConfig, _drawn_rows
 from rollout.collect import collect
 from rollout.dataset import DatasetWriter
 from rollout.expert import ExpertPolicy
@@ -94,3 +95,10 @@ def test_the_value_head_is_left_alone(demonstrations: Path) -> None:
     _, weights, _ = phase(demonstrations, draw(4))
     begun = sides_model(value_head=True).state_dict()
     assert all(torch.equal(weights[name], begun[name]) for name in weights if name.startswith("value_head."))
+
+
+def test_an_episode_counts_once_however_long_it_was() -> None:
+    episode = np.repeat([0, 1, 2], [90, 9, 1])
+    rows = _drawn_rows(episode, 30_000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.bincount(episode[rows]), 10_000, rtol=0.03)
+    np.testing.assert_allclose(np.bincount(rows)[:90], 10_000 / 90, rtol=0.4)

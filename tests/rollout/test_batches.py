@@ -73,6 +73,21 @@ def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> 
     np.testing.assert_array_equal(batch.mask[:, 0], won)
 
 
+def test_of_long_episodes_evenly_spaced_rows_are_learned_with_the_actions_that_followed(tmp_path: Path) -> None:
+    recorded = write(tmp_path / "a", range(6))
+    data = TrainingData([tmp_path / "a"], rows_per_episode=3)
+    batch = data.gather(np.arange(data.num_rows), 2)
+    for number, row in enumerate(data.episodes):
+        t = recorded[row["seed"]]
+        steps = [i * t.num_steps // min(3, t.num_steps) for i in range(min(3, t.num_steps))]
+        mine = batch.episode == number
+        assert batch.state[mine, 0].tolist() == steps
+        for step, action, mask in zip(steps, batch.action[mine], batch.mask[mine], strict=True):
+            assert mask.tolist() == [True, step + 1 < t.num_steps]
+            np.testing.assert_array_equal(action[mask], t.action[step : step + 2])
+    assert any(episode_length(s) > 3 for s in range(6))
+
+
 def test_rows_come_with_the_rows_before_them_of_the_same_episode(tmp_path: Path) -> None:
     recorded = write(tmp_path / "a", range(4)) | write(tmp_path / "b", range(4, 7))
     data = TrainingData([tmp_path / "a", tmp_path / "b"])
