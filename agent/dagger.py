@@ -7,7 +7,7 @@ Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction t
     D_i     = D_{i-1} + {(s, expert(s)) for every state s that p_i visited}        learner_{i+1} = clone D_i
 
 The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish
-at once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is the same state many
+at once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is one state many
 times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
 needs to be taught about.
 
