@@ -22,6 +22,7 @@ from agent.dagger import DaggerConfig, Mixture
 from agent.learner import Learner
 from agent.offending import kept_if_not_finite
 from agent.practice import Run, Specs
+from agent.renewal import renew
 from agent.rft import RFTConfig
 from agent.run_folder import RunFolder
 from agent.sft import SFTEncoder, sft_loss
@@ -93,7 +94,8 @@ class Cloning:
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """See agent/improve.py; returns the means over the updates."""
-        del iteration
+        if iteration == 0 and isinstance(self._config, DaggerConfig) and self._config.keep < 1.0:
+            renew(learner, self._config.keep, seed=self._seed)
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
         failed = "imitated" if isinstance(self._config, DaggerConfig) else "seen"

@@ -14,6 +14,8 @@ needs to be taught about.
     chunks     within these rollouts the learner decides at every control step and executes the first action of its
                chunk, because the expert must see every state; row t's label is thus exact. The later labels of row t's
                chunk are the expert's in the states that followed: those of its own path only once the learner follows.
+    renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
+               (docs/results/dagger.md), so its weights may be renewed before the first update
     learner    acts by its mode, as it will when it is evaluated
 
     drives     a person's labels, where one took a drive over (agent/console/), stand beside the scripted expert's
@@ -62,6 +64,9 @@ class DaggerConfig:
     """In an iteration."""
     rows_per_episode: int = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
+    keep: float = 1.0
+    """Share of the first policy's weights that the learner begins with, the rest being those of a new model
+    (agent/renewal.py). Below 1 only for a model from nothing that is trained whole."""
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 

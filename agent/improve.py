@@ -246,8 +246,8 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         return PolicyGradient(
             algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
         )
-    if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
-        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
+    if isinstance(algorithm, DaggerConfig):
+        _check_dagger(config, algorithm)
     return Cloning(
         algorithm,
         processor,
@@ -257,6 +257,18 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         run=run,
         init=config.init,
     )
+
+
+def _check_dagger(config: ImproveConfig, algorithm: DaggerConfig) -> None:
+    if config.rollout.inference is not None:
+        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
+    if not 0.0 <= algorithm.keep <= 1.0:
+        raise ValueError(f"the share of the weights to keep must lie within 0 and 1, got {algorithm.keep}")
+    if algorithm.keep < 1.0 and config.fine_tuning.mode != "full":
+        raise ValueError(
+            f"with fine-tuning mode {config.fine_tuning.mode!r} all weights must be kept: --algorithm.keep 1, "
+            f"not {algorithm.keep}"
+        )
 
 
 def _collecting(

@@ -1,0 +1,63 @@
+"""Shrink and perturb: what is kept of a learner's weights, and which ones stay out of it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import torch
+from sides_policy import sides_model
+
+from agent.dagger import DaggerConfig
+from agent.improve import _check_dagger
+from agent.learner import Learner, LearnerConfig
+from agent.recipes import dagger_tabletop
+from agent.renewal import renew
+from vla_model.finetune import FineTuning
+from vla_model.model import VLA
+
+
+def renewed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:
+    """The first model, the learner and the new model; the first weight of all is frozen."""
+    model = sides_model()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    next(model.parameters()).requires_grad_(False)
+    before = VLA(model.config)
+    before.load_state_dict(model.state_dict())
+    learner = Learner(model, LearnerConfig())
+    with closing(learner):
+        renew(learner, keep, seed=7)
+    torch.manual_seed(7)
+    return before, learner, VLA(model.config)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
+def test_weights_that_are_trained_move_towards_those_of_a_new_model(keep: float) -> None:
+    before, learner, new = renewed(keep)
+    pairs = list(zip(before.parameters(), learner.model.parameters(), new.parameters(), strict=True))
+    torch.testing.assert_close(pairs[0][1], pairs[0][0])
+    for old, now, fresh in pairs[1:]:
+        torch.testing.assert_close(now, keep * old + (1 - keep) * fresh)
+    for average, now in zip(learner.average.parameters(), learner.model.parameters(), strict=True):
+        torch.testing.assert_close(average, now)
+
+
+def test_random_numbers_of_others_are_not_used_up() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    with closing(Learner(sides_model(), LearnerConfig())) as learner:
+        torch.manual_seed(3)
+        renew(learner, 0.5, seed=1)
+    torch.testing.assert_close(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize(
+    ("keep", "mode", "message"), [(1.5, "full", "within 0 and 1"), (0.5, "lora", "--algorithm.keep 1")]
+)
+def test_what_cannot_be_kept_is_refused(keep: float, mode: str, message: str) -> None:
+    config = replace(dagger_tabletop(), fine_tuning=FineTuning(mode=mode))  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match=message):
+        _check_dagger(config, DaggerConfig(keep=keep))
