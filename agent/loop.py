@@ -12,6 +12,7 @@ the same random numbers whether or not a process died before it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,6 +63,9 @@ class RunConfig:
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
+    seen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Datasets whose frames teach where things are, and whose actions nobody imitates: any episodes in simulation will
+    do, a policy's failures too."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -80,7 +84,7 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
     """
     check_model(config.model)
     check_shares(config.learner)
-    for folder in config.drives:
+    for folder in (*config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
     with run.phase("collect") as figures:
         died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
@@ -105,7 +109,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
-        config = replace(config, drives=tuple(str(Path(folder).resolve()) for folder in config.drives))
+        config = replace(config, drives=_resolved(config.drives), seen=_resolved(config.seen))
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
             config.learner.num_processes,
@@ -122,7 +126,8 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     Returns:
         How fast it went.
     """
-    data, part = TrainingData([run.dataset], drives=config.drives), (process.rank, process.count)
+    data = TrainingData([run.dataset], drives=config.drives, seen=config.seen)
+    part = (process.rank, process.count)
     torch.manual_seed(config.seed)
     model, processor = create_policy(config.model, data.world_spec, data.stats)
     prepare(model, config.fine_tuning)
@@ -152,6 +157,11 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
             if stop:
                 raise KeyboardInterrupt
     return figures
+
+
+def _resolved(folders: Sequence[str]) -> tuple[str, ...]:
+    """For processes that run elsewhere."""
+    return tuple(str(Path(folder).resolve()) for folder in folders)
 
 
 def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryWriter | None]:

@@ -114,10 +114,10 @@ def dagger_tabletop() -> ImproveConfig:
     rft = rft_tabletop()
     return replace(
         rft,
-        algorithm=DaggerConfig(keep=0.0),
+        algorithm=DaggerConfig(keep=0.0, updates=450),
         practice=replace(rft.practice, episodes_per_task=32),
-        iterations=15,
-        learner=replace(rft.learner, num_updates=4500, learning_rate=1.0e-3),
+        iterations=16,
+        learner=replace(rft.learner, num_updates=7200, learning_rate=1.0e-3),
     )
 
 

@@ -6,7 +6,7 @@ once per epoch, each epoch in an order of its own. So a run resumed at step s se
 Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
 imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
 (Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there in an
-episode that failed, if so asked: its frames still teach where things are.
+episode that failed, or in a whole dataset, if so asked: its frames still teach where things are.
 
 For a model that looks back a row comes with the rows before it that the model would have seen (vla_model/history.py).
 
@@ -71,6 +71,7 @@ class TrainingData:
         roots: Sequence[str | Path],
         *,
         drives: Sequence[str | Path] = (),
+        seen: Sequence[str | Path] = (),
         failed: Literal["imitated", "seen", "left out"] = "imitated",
         rows_per_episode: int | None = None,
         held_out_share: float = 0.0,
@@ -83,6 +84,8 @@ class TrainingData:
             drives: folders of recorded drives, of which is learned what is worth it: what a person did in those that
                 one took over (Kelly et al. 2019, HG-DAgger), whatever came of it, and whole those that succeeded
                 without. Statistics are not theirs.
+            seen: folders of datasets of which nothing is imitated: their frames teach where things are. Nor are
+                statistics theirs.
             failed: what becomes of episodes of `roots` that failed; those "seen" have masks of False alone. Episodes of
                 a dataset that doesn't say are imitated, and cannot be left out.
             rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
@@ -95,8 +98,9 @@ class TrainingData:
         """
         if not roots:
             raise ValueError("expected at least one dataset, got none")
-        self._datasets = [open_cache(root) for root in (*roots, *drives)]
+        self._datasets = [open_cache(root) for root in (*roots, *drives, *seen)]
         self._num_roots = len(roots)
+        seen_from = len(roots) + len(drives)
         one = self._datasets[0]
         for other in self._datasets[1:]:
             if lines := differences(kind(one.info), kind(other.info)):
@@ -108,7 +112,7 @@ class TrainingData:
         over several times stands here as often, each time being taught as an episode of its own."""
         chosen: list[tuple[int, str, tuple[int, int, int], dict[str, Any]]] = []
         for number, dataset in enumerate(self._datasets):
-            start, is_drive = 0, number >= self._num_roots
+            start, is_drive = 0, self._num_roots <= number < seen_from
             for row in dataset.episodes:
                 name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
                 if (_share_of(name) < held_out_share) == (split == "held_out"):
@@ -129,7 +133,7 @@ class TrainingData:
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [
-                failed == "imitated" or number >= self._num_roots or row.get("success", True)
+                number < seen_from and (failed == "imitated" or number >= self._num_roots or row.get("success", True))
                 for number, *_, row in chosen
             ]
         )
@@ -155,7 +159,7 @@ class TrainingData:
 
     @cached_property
     def stats(self) -> dict[str, FeatureStats]:
-        """Statistics of all episodes of the datasets, selected or not, from their stats.json; without the drives.
+        """Statistics of all episodes of `roots`, selected or not, from their stats.json.
 
         Raises:
             ValueError: a dataset has none.

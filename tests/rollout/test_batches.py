@@ -73,6 +73,18 @@ def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> 
     np.testing.assert_array_equal(batch.mask[:, 0], won)
 
 
+def test_of_datasets_that_are_only_seen_nothing_is_imitated_and_statistics_are_not_theirs(tmp_path: Path) -> None:
+    demonstrated, seen = write(tmp_path / "a", range(3)), write(tmp_path / "b", range(3, 8))
+    data = TrainingData([tmp_path / "a"], seen=[tmp_path / "b"])
+    batch = data.gather(np.arange(data.num_rows), 2)
+    seeds = np.array([data.episodes[e]["seed"] for e in batch.episode])
+    assert set(seeds) == {*demonstrated, *seen}
+    np.testing.assert_array_equal(batch.mask[:, 0], seeds < 3)
+    for seed, step, label in zip(seeds, batch.state[:, 0], batch.localization, strict=True):
+        np.testing.assert_array_equal(label, (demonstrated | seen)[seed].localization[int(step)])
+    assert data.stats["action"]["count"] == sum(t.num_steps for t in demonstrated.values())
+
+
 def test_of_long_episodes_evenly_spaced_rows_are_learned_with_the_actions_that_followed(tmp_path: Path) -> None:
     recorded = write(tmp_path / "a", range(6))
     data = TrainingData([tmp_path / "a"], rows_per_episode=3)
