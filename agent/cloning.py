@@ -20,6 +20,7 @@ import numpy as np
 
 from agent.dagger import DaggerConfig, Mixture
 from agent.learner import Learner
+from agent.measure import on_best_device
 from agent.offending import kept_if_not_finite
 from agent.practice import Run, Specs
 from agent.renewal import renew
@@ -85,7 +86,7 @@ class Cloning:
         policy = VLAPolicy(model, self._processor, sample=isinstance(config, RFTConfig), seed=self._seed)
         if isinstance(config, DaggerConfig):
             return lambda world: Mixture(policy.to("auto"), world, config)
-        return lambda _: policy.to("auto")
+        return partial(on_best_device, policy)
 
     def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
         """See agent/improve.py."""
@@ -94,7 +95,7 @@ class Cloning:
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """See agent/improve.py; returns the means over the updates."""
-        if iteration == 0 and isinstance(self._config, DaggerConfig) and self._config.keep < 1.0:
+        if iteration == 0 and self._config.keep < 1.0:
             renew(learner, self._config.keep, seed=self._seed)
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
@@ -107,12 +108,17 @@ class Cloning:
         with data.batches(
             learner.config.batch_size, model.chunk_length, seed=self._seed, start_step=first, history=model.history
         ) as batches:
-            for _ in range(self._config.updates):
+            for _ in range(self._updates(iteration)):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
                 with kept_if_not_finite(batch, self._run.root):
                     told.append(learner.update(batch, loss))
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
         return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
+
+    def _updates(self, iteration: int) -> int:
+        config = self._config
+        more = config.first_updates if isinstance(config, RFTConfig) and iteration == 0 else 0
+        return max(config.updates, more)
 
     def _store(self, trajectories: list[Trajectory]) -> int:
         """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""

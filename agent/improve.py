@@ -42,12 +42,13 @@ from agent.dagger import DaggerConfig
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
 from agent.learner import Learner, LearnerConfig
-from agent.measure import EvaluationConfig, Measured, measure
+from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.names import check_name
 from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig, Run, Specs, practice_specs
 from agent.progress import progress_bars
+from agent.renewal import check_keep
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
@@ -229,7 +230,9 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     folder = check_init(config) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
-    if isinstance(config.algorithm, PPOConfig | GRPOConfig):
+    if isinstance(config.algorithm, RFTConfig | DaggerConfig):
+        check_keep(config.algorithm.keep, config.fine_tuning, model.config)
+    else:
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
     acting = copy.deepcopy(model)
     torch.manual_seed(config.seed)
@@ -246,8 +249,8 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         return PolicyGradient(
             algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
         )
-    if isinstance(algorithm, DaggerConfig):
-        _check_dagger(config, algorithm)
+    if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
+        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
     return Cloning(
         algorithm,
         processor,
@@ -257,18 +260,6 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         run=run,
         init=config.init,
     )
-
-
-def _check_dagger(config: ImproveConfig, algorithm: DaggerConfig) -> None:
-    if config.rollout.inference is not None:
-        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
-    if not 0.0 <= algorithm.keep <= 1.0:
-        raise ValueError(f"the share of the weights to keep must lie within 0 and 1, got {algorithm.keep}")
-    if algorithm.keep < 1.0 and config.fine_tuning.mode != "full":
-        raise ValueError(
-            f"with fine-tuning mode {config.fine_tuning.mode!r} all weights must be kept: --algorithm.keep 1, "
-            f"not {algorithm.keep}"
-        )
 
 
 def _collecting(
@@ -286,7 +277,7 @@ def _collecting(
 
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
     policy = VLAPolicy(model, processor)
-    return lambda _: policy.to("auto")
+    return partial(on_best_device, policy)
 
 
 def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
@@ -325,7 +316,7 @@ def _measure(
     results: RunFolder,
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
     policy = VLAPolicy.from_pretrained(folder)
-    measured = Measured(world, make_worlds, lambda _: policy.to("auto"), config.rollout)
+    measured = Measured(world, make_worlds, partial(on_best_device, policy), config.rollout)
     return measure(measured, tasks, config.evaluation, results)
 
 
@@ -336,5 +327,5 @@ def _rerun(
     policy = VLAPolicy.from_pretrained(folder)
     rollout = replace(config.rollout, workers=min(1, config.rollout.workers))
     num_worlds = min(len(specs), config.evaluation.num_worlds)
-    with Workers(partial(make_worlds, num_worlds), lambda _: policy.to("auto"), rollout) as workers:
+    with Workers(partial(make_worlds, num_worlds), partial(on_best_device, policy), rollout) as workers:
         return list(workers.collect(specs, execute_steps=config.evaluation.execute_steps, all_frames=True))

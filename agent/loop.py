@@ -28,7 +28,7 @@ from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
 from agent.learner import Learner, LearnerConfig, check_shares
-from agent.measure import EvaluationConfig, Measured, measure
+from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
@@ -179,7 +179,7 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
         worlds = partial(make_world, name, device=device)
-        measured = Measured(world, worlds, lambda _: policy.to("auto"), config.rollout)
+        measured = Measured(world, worlds, partial(on_best_device, policy), config.rollout)
         evaluation, controls = measure(measured, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):

@@ -24,6 +24,7 @@ from agent.decisions import Credited, Decisions, decisions
 from agent.gradients import Loss
 from agent.grpo import GRPOConfig, collect_groups, grpo_credit, grpo_loss
 from agent.learner import Learner
+from agent.measure import on_best_device
 from agent.offending import kept_if_not_finite
 from agent.perception import Perception
 from agent.ppo import PPOConfig, ppo_credit, ppo_loss
@@ -118,7 +119,7 @@ class PolicyGradient:
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         policy = VLAPolicy(model, self._processor, sample=True, seed=self._seed, dtype="float32")
-        return lambda _: policy.to("auto")
+        return partial(on_best_device, policy)
 
     def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
         del iteration

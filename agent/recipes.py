@@ -102,10 +102,10 @@ def rft_tabletop() -> ImproveConfig:
     """The policy of --init made better on the demo's six tasks by cloning its own successes."""
     return replace(
         ppo_tabletop(),
-        algorithm=RFTConfig(),
+        algorithm=RFTConfig(keep=0.0, first_updates=1500),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
-        iterations=10,
-        learner=LearnerConfig(batch_size=128, num_updates=3000, learning_rate=5.0e-4, warmup_updates=100),
+        iterations=15,
+        learner=LearnerConfig(batch_size=128, num_updates=5700, learning_rate=1.0e-3, warmup_updates=100),
     )
 
 
@@ -117,7 +117,7 @@ def dagger_tabletop() -> ImproveConfig:
         algorithm=DaggerConfig(keep=0.0, updates=450),
         practice=replace(rft.practice, episodes_per_task=32),
         iterations=16,
-        learner=replace(rft.learner, num_updates=7200, learning_rate=1.0e-3),
+        learner=replace(rft.learner, num_updates=7200),
     )
 
 
@@ -156,7 +156,7 @@ def rft_mt50() -> ImproveConfig:
         rft,
         practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=4),
         iterations=8,
-        learner=replace(rft.learner, num_updates=16000),
+        learner=replace(rft.learner, num_updates=16000, learning_rate=5.0e-4),
         algorithm=RFTConfig(updates=2000),
         evaluation=sft_mt10().evaluation,
         evaluate_every=2,

@@ -7,6 +7,9 @@ Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4:
 A network that goes on from weights which fit little data generalises worse than a new one that sees all of the data,
 and more data or more updates do not mend it. keep = 1 goes on from them, keep = 0 begins anew.
 
+A learner that begins anew must be taught well before it acts by itself: dagger's expert acts in its stead, rft makes
+more updates in its first iteration.
+
 Left out: to do it again with every iteration's data, as the first data are the few.
 """
 
@@ -15,7 +18,29 @@ from __future__ import annotations
 import torch
 
 from agent.learner import Learner
+from vla_model.config import VLAConfig
+from vla_model.finetune import FineTuning
 from vla_model.model import VLA
+
+
+def check_keep(keep: float, fine_tuning: FineTuning, model: VLAConfig) -> None:
+    """
+    Raises:
+        ValueError: `renew` cannot keep that share of that model's weights.
+    """
+    if not 0.0 <= keep <= 1.0:
+        raise ValueError(f"the share of the weights to keep must lie within 0 and 1, got {keep}")
+    if keep == 1.0:
+        return
+    if fine_tuning.mode != "full":
+        raise ValueError(
+            f"with fine-tuning mode {fine_tuning.mode!r} all weights must be kept: --algorithm.keep 1, not {keep}"
+        )
+    if model.pretrained:
+        raise ValueError(
+            "the policy to begin with has pretrained weights, of which a new model has none, so all must be kept: "
+            f"--algorithm.keep 1, not {keep}"
+        )
 
 
 @torch.no_grad()

@@ -110,17 +110,20 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
         check_model(model)
         config, _, _ = _decoder(model, world_spec, torch.float32)
     elif model.name == "smol":
-        config = VLAConfig(backbone=smol_config(model.num_layers or SMOL_LAYERS), **sizes_of(world_spec))
+        config = VLAConfig(
+            backbone=smol_config(model.num_layers or SMOL_LAYERS), pretrained=True, **sizes_of(world_spec)
+        )
     else:
         check_model(model)
         backbone = backbone_config(model.name)
         backbone.num_hidden_layers = model.num_layers or backbone.num_hidden_layers
-        config = VLAConfig(backbone=backbone, **sizes_of(world_spec))
+        config = VLAConfig(backbone=backbone, pretrained=True, **sizes_of(world_spec))
     _change_fields(config, model)
     if model.vision in _FROM_NOTHING:
         config.vision = model.vision
     elif model.vision is not None:
         config.vision, config.image_encoder = "pretrained", vision_config(Path(model.vision))
+        config.pretrained = True
     return config
 
 
@@ -160,7 +163,7 @@ def _decoder(
         backbone = load_backbone(smol_folder(), model.num_layers or SMOL_LAYERS, dtype)
     else:
         backbone = load_backbone(model.name, model.num_layers, dtype)
-    config = VLAConfig(backbone=backbone.decoder.config, **sizes_of(world_spec))
+    config = VLAConfig(backbone=backbone.decoder.config, pretrained=True, **sizes_of(world_spec))
     return config, backbone.decoder, backbone.tokenizer
 
 
@@ -195,5 +198,6 @@ def _see_with(config: VLAConfig, vision: str) -> PreTrainedModel | None:
         return None
     encoder = load_image_encoder(vision)
     config.vision, config.image_encoder, config.image_size_px = "pretrained", encoder.model.config, encoder.size_px
+    config.pretrained = True
     config.image_mean, config.image_std = encoder.mean, encoder.std
     return encoder.model

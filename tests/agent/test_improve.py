@@ -86,11 +86,19 @@ def test_success_alone_teaches_a_policy_that_knew_nothing(
     assert evaluation.mean_over_tasks >= 0.95
 
 
-@pytest.mark.parametrize("kind", [RFTConfig, DaggerConfig], ids=["rft", "dagger"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        RFTConfig(updates=60, sft=PLAIN),
+        RFTConfig(updates=60, sft=PLAIN, keep=0.0, first_updates=120),
+        DaggerConfig(updates=60, sft=PLAIN),
+    ],
+    ids=["rft", "rft by renewed weights", "dagger"],
+)
 def test_own_successes_or_the_experts_labels_teach_it_too(
-    kind: Any, first: Path, demonstrations: Path, tmp_path: Path
+    algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path
 ) -> None:
-    algorithm = kind(demonstrations=str(demonstrations), updates=60, sft=PLAIN)
+    algorithm = replace(algorithm, demonstrations=str(demonstrations))
     evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=2), tmp_path / "run")
     assert success_before(run) <= 0.6
     assert evaluation.mean_over_tasks >= 0.95

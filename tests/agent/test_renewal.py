@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from sides_policy import sides_model
 
-from agent.dagger import DaggerConfig
-from agent.improve import _check_dagger
 from agent.learner import Learner, LearnerConfig
-from agent.recipes import dagger_tabletop
-from agent.renewal import renew
+from agent.renewal import check_keep, renew
+from vla_model.config import VLAConfig
 from vla_model.finetune import FineTuning
 from vla_model.model import VLA
 
@@ -55,9 +53,17 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "mode", "message"), [(1.5, "full", "within 0 and 1"), (0.5, "lora", "--algorithm.keep 1")]
+    ("keep", "mode", "pretrained", "message"),
+    [
+        (1.5, "full", False, "within 0 and 1"),
+        (0.5, "lora", False, "mode 'lora' all weights must be kept"),
+        (0.5, "full", True, "pretrained weights"),
+    ],
 )
-def test_what_cannot_be_kept_is_refused(keep: float, mode: str, message: str) -> None:
-    config = replace(dagger_tabletop(), fine_tuning=FineTuning(mode=mode))  # ty: ignore[invalid-argument-type]
+def test_what_cannot_be_kept_is_refused(keep: float, mode: Any, pretrained: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        _check_dagger(config, DaggerConfig(keep=keep))
+        check_keep(keep, FineTuning(mode=mode), VLAConfig(pretrained=pretrained))
+
+
+def test_all_weights_of_any_model_may_be_kept() -> None:
+    check_keep(1.0, FineTuning(mode="lora"), VLAConfig(pretrained=True))
