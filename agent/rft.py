@@ -6,8 +6,8 @@ Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
     actions    are drawn from the policy, so that it tries what it would not do by its mode; what is cloned is what was
                executed. The L1 of the action loss takes the median of what is noisy.
     mix        demonstrations stay in: alone, a policy's successes are the first states it could do already
-    renewal    the weights may be renewed, as in agent/dagger.py; then the first iteration makes more updates, as the policy
-               that acts in the second one must have been taught well
+    renewal    the weights may be renewed, as in agent/dagger.py; then the first iteration makes more updates, for a new
+               learner must be taught well before it acts in the second one
     failures   show where things are: their frames teach the auxiliary heads (agent/sft.py), their actions nothing.
                A policy of few demonstrations fails by not seeing, in states that its successes do not hold
 
