@@ -89,6 +89,21 @@ def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path
     assert not run.dataset.exists()
 
 
+def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected(
+    straight: RunFolder, tmp_path: Path
+) -> None:
+    config = replace(small(), seen=(str(straight.dataset),))
+    run = start_run(tmp_path / "run", config)
+    train(config, run)
+    alone, also = final_state(straight), final_state(run)
+    assert any(not torch.equal(alone[name], also[name]) for name in alone)
+    config = replace(small(), seen=(str(tmp_path / "nowhere"),))
+    run = start_run(tmp_path / "other", config)
+    with pytest.raises(ValueError, match="nowhere"):
+        train(config, run)
+    assert not run.dataset.exists()
+
+
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
     for recipe in RECIPES.values():
         assert isinstance(recipe(), RunConfig | ImproveConfig)
