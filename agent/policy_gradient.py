@@ -118,7 +118,15 @@ class PolicyGradient:
         )
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
-        policy = VLAPolicy(model, self._processor, sample=True, seed=self._seed, dtype="float32")
+        policy = VLAPolicy(
+            model,
+            self._processor,
+            sample=True,
+            seed=self._seed,
+            dtype="float32",
+            noise_correlation=self._algorithm.surrogate.noise_correlation,
+            execute_steps=self._execute_steps,
+        )
         return partial(on_best_device, policy)
 
     def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:

@@ -46,6 +46,8 @@ class SurrogateConfig:
     min_log_scale: float = -2.0
     """VLAConfig.min_log_scale from the first iteration on. Cloned policies are so sure of some numbers (of a gripper
     that opens or closes) that nothing else is tried there, and that any update moves the ratios out of the clip."""
+    noise_correlation: float = 0.0
+    """Of an action's noise with that of the action before it, below 1 (vla_model/noise.py)."""
     entropy_weight: float = 0.0
     """w_ent"""
     anchor_weight: float = 0.0

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from vla_model.config import VLAConfig
+from vla_model.noise import LastingNoise
 
-Generators: TypeAlias = torch.Generator | Sequence[torch.Generator]
-"""Where random numbers come from: one generator for all rows of a batch, or one for each row."""
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | LastingNoise]
+"""Where random numbers come from: one generator for all rows of a batch, or a source for each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,4 +221,11 @@ def random(draw: Callable[..., Tensor], shape: Sequence[int], generators: Genera
     """torch.rand or torch.randn of that shape [B, ...], on the generators' device."""
     if isinstance(generators, torch.Generator):
         return draw(shape, generator=generators, device=generators.device)
-    return torch.stack([draw(shape[1:], generator=generator, device=generator.device) for generator in generators])
+    return torch.stack(
+        [
+            source(draw, shape[1:])
+            if isinstance(source, LastingNoise)
+            else draw(shape[1:], generator=source, device=source.device)
+            for source in generators
+        ]
+    )

@@ -25,6 +25,7 @@ from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
 from vla_model.model import VLA, VLAOutput
 from vla_model.moe import MixtureOfExperts
+from vla_model.noise import LastingNoise
 from vla_model.precision import best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
@@ -35,7 +36,7 @@ class _Episode:
     """What is kept of an episode."""
 
     prefix: InstructionPrefix
-    generator: torch.Generator
+    noise: torch.Generator | LastingNoise
     steps: list[int] = field(default_factory=list)
     """Of the observations that are remembered, ascending."""
     tokens: list[Tensor] = field(default_factory=list)
@@ -76,6 +77,9 @@ class VLAPolicy:
         sample: bool = False,
         seed: int = 0,
         dtype: DtypeName = "auto",
+        *,
+        noise_correlation: float = 0.0,
+        execute_steps: int | None = None,
     ) -> None:
         """
         Args:
@@ -84,12 +88,21 @@ class VLAPolicy:
             dtype: of the computation; "auto" is bfloat16 where the device has it natively, and "int8" computes in
                 bfloat16 what its 8-bit weights do not. The model's weights stay as they are: `hold_weights` changes
                 them.
+            noise_correlation: of the draws for an action with those for the action before (vla_model/noise.py).
+            execute_steps: actions executed of each chunk, which such noise has to know; None for all.
+
+        Raises:
+            ValueError: the correlation is not within 0 and 1, or 1.
         """
+        if not 0.0 <= noise_correlation < 1.0:
+            raise ValueError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
         self.model = model
         self.processor = processor
         self.version = version
         self._sample = sample
         self._seed = seed
+        self._noise_correlation = noise_correlation
+        self._execute_steps = execute_steps
         self._dtype_name: DtypeName = dtype
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
@@ -156,7 +169,16 @@ class VLAPolicy:
         chosen = model.action_head.layers[layer]
         assert isinstance(chosen, MixtureOfExperts)
         chosen.router.leave_out(expert)
-        return VLAPolicy(model, self.processor, self.version, self._sample, self._seed, self._dtype_name)
+        return VLAPolicy(
+            model,
+            self.processor,
+            self.version,
+            self._sample,
+            self._seed,
+            self._dtype_name,
+            noise_correlation=self._noise_correlation,
+            execute_steps=self._execute_steps,
+        )
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
         """Act with these weights from now on, and forget every episode: the order rule of rollout/weights.py.
@@ -203,7 +225,7 @@ class VLAPolicy:
             prefix = self.model.backbone.read(ids.to(self._device), mask.to(self._device))
         for row, (world, seed) in enumerate(zip(worlds.tolist(), seeds, strict=True)):
             alone = prefix.rows(slice(row, row + 1))
-            self._episodes[world] = _Episode(prefix=alone, generator=_generator(self._seed, seed))
+            self._episodes[world] = _Episode(prefix=alone, noise=self._noise(seed))
         self._fresh.update(worlds.tolist())
         self._batch = None
 
@@ -288,13 +310,13 @@ class VLAPolicy:
         steps: NDArray[np.int64] | None,
         like: Array,
     ) -> ActionChunk:
-        """What to do in n worlds, a row for each, in arrays like `like`. Each episode draws from its own generator."""
+        """What to do in n worlds, a row for each, in arrays like `like`. Each episode has its own noise."""
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
             sight = self.model.look(inputs, prefix)
             past = None if steps is None else self._past(worlds, steps, sight.tokens)
             output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
-            generators = [self._episodes[world].generator for world in worlds]
-            draw = output.actions.sample(generators) if self._sample else None
+            noise = [self._episodes[world].noise for world in worlds]
+            draw = output.actions.sample(noise) if self._sample else None
             normalised = output.actions.mode() if draw is None else draw.actions
             return ActionChunk(
                 actions=_like(like, self.processor.decode(normalised)),
@@ -303,6 +325,11 @@ class VLAPolicy:
                 log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
                 value=None if output.values is None else _like(like, output.values),
             )
+
+    def _noise(self, episode_seed: int) -> torch.Generator | LastingNoise:
+        generator = _generator(self._seed, episode_seed)
+        correlation = self._noise_correlation
+        return LastingNoise(generator, correlation, self._execute_steps) if correlation else generator
 
     def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
         """What each of these worlds looks back on, [_, n, V, d], after remembering the tokens of now, [_, V, d]."""

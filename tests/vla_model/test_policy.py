@@ -169,6 +169,23 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
     assert np.abs(other.act(twice).actions - first).max() > 1e-3
 
 
+def test_noise_may_last_from_one_decision_to_the_next() -> None:
+    observation = observe(1)
+
+    def twice(**kwargs: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        drawing = policy(sample=True, **kwargs)
+        begin(drawing, [0], observation)
+        first, second = (drawing.act(observation).drawn for _ in range(2))
+        assert first is not None
+        assert second is not None
+        return first, second
+
+    (first, second), (other, another) = twice(noise_correlation=0.9999, execute_steps=2), twice()
+    assert np.abs(second - first).mean() < 0.1 * np.abs(another - other).mean()
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        policy(noise_correlation=1.5)
+
+
 def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     acting = policy()
     acting.model.train()

@@ -1,0 +1,54 @@
+"""Noise that lasts: an episode's draws, each of which resembles the one for the action before.
+
+    z_t = c z_{t-1} + sqrt(1 - c^2) e_t,   e_t ~ N(0, 1)          u_t = Phi(z_t)
+
+t counts executed actions, also across decisions. Every z_t is a standard normal and every u_t uniform, so each action
+on its own is distributed as without, and its log-probability is what it was. What follows from several together is
+not: where actions are small motions that add up, independent noise takes itself back, and c widens what is tried by
+up to sqrt((1 + c) / (1 - c)) times. Policy gradients that score each action on its own gain from it (Hollenstein et
+al. 2024, "Colored Noise in PPO", section 4; Lillicrap et al. 2016 has it for deterministic policies).
+
+Shape letters: K chunk length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+_BELOW_ONE = 1.0 - 2.0**-24
+"""The largest float32 below 1: uniform draws are below 1."""
+
+
+class LastingNoise:
+    """The random numbers of one episode's chunks."""
+
+    def __init__(self, generator: torch.Generator, correlation: float, execute_steps: int | None) -> None:
+        """
+        Args:
+            generator: of the e_t.
+            correlation: c, from 0 to below 1.
+            execute_steps: actions executed of each chunk, after which the next chunk's noise goes on; None for all.
+        """
+        self._generator = generator
+        self._correlation = correlation
+        self._execute_steps = execute_steps
+        self._last: Tensor | None = None
+
+    def __call__(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+        """What torch.rand or torch.randn would give for that shape [K, ...], on the generator's device."""
+        fresh = torch.randn(shape, generator=self._generator, device=self._generator.device)
+        rest = math.sqrt(1.0 - self._correlation**2)
+        steps: list[Tensor] = []
+        last = self._last
+        for noise in fresh:
+            last = noise if last is None else self._correlation * last + rest * noise
+            steps.append(last)
+        self._last = steps[(self._execute_steps or len(steps)) - 1]
+        normal = torch.stack(steps)
+        if draw is torch.randn:
+            return normal
+        return torch.special.ndtr(normal.double()).float().clamp(max=_BELOW_ONE)
