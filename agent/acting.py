@@ -13,7 +13,8 @@ import tyro
 
 from agent.measure import EvaluationConfig, Measured, on_best_device
 from agent.names import check_name
-from agent.options import load_policy, recorded_config, steps_to_execute, where_to_act
+from agent.options import load_policy, steps_to_execute, where_to_act
+from agent.run_folder import RunFolder
 from envs.make import make_world
 from envs.world import World
 from rollout.expert import ExpertPolicy
@@ -89,6 +90,6 @@ def folder_for(policy: str, out: Path | None, file: str) -> Path:
     Raises:
         ValueError: no folder is asked for, and the policy is not a run.
     """
-    if out is None and recorded_config(policy) is None:
+    if out is None and not RunFolder(Path(policy)).record_file.exists():
         raise ValueError(f"{policy} is not a run's folder, so --out must say where {file} goes")
     return out or Path(policy)

@@ -25,7 +25,7 @@ from agent.offending import kept_if_not_finite
 from agent.practice import Run, Specs
 from agent.renewal import renew
 from agent.rft import RFTConfig
-from agent.run_folder import RunFolder
+from agent.run_folder import RunFolder, dataset_of
 from agent.sft import SFTEncoder, sft_loss
 from envs.world import World
 from rollout.batches import TrainingData
@@ -64,7 +64,7 @@ class Cloning:
         Raises:
             ValueError: there are no demonstrations, or no drives where the config names some.
         """
-        self._demonstrations = Path(config.demonstrations) if config.demonstrations else RunFolder(Path(init)).dataset
+        self._demonstrations = Path(config.demonstrations or dataset_of(init))
         if not self._demonstrations.exists():
             raise ValueError(
                 f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from agent.names import check_name
-from agent.run_folder import RunFolder, policy_folder
+from agent.run_folder import policy_folder, run_of
 
 if TYPE_CHECKING:
     from vla_model.dtypes import DtypeName
@@ -57,13 +57,13 @@ def check_world(name: str) -> str:
 
 
 def recorded_config(policy: str) -> dict[str, Any] | None:
-    """The config of the run, if the policy is one."""
-    run = RunFolder(Path(policy))
-    return run.record["config"] if run.record_file.exists() else None
+    """The config of the run that the policy is of, if it is of one."""
+    run = run_of(policy)
+    return run.record["config"] if run else None
 
 
 def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the run was trained on.
+    """The name of a world and tasks of it, none for all: as asked, else those that the policy's run was trained on.
 
     Raises:
         ValueError: see check_world.
@@ -75,7 +75,7 @@ def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tupl
 
 
 def steps_to_execute(policy: str, asked: int | None) -> int | None:
-    """Of each chunk: as asked, else as the run does, else None."""
+    """Of each chunk: as asked, else as the policy's run does, else None."""
     recorded = recorded_config(policy)
     return asked or (recorded["evaluation"]["execute_steps"] if recorded else None)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +28,7 @@ from agent.offending import kept_if_not_finite
 from agent.perception import Perception
 from agent.ppo import PPOConfig, ppo_credit, ppo_loss
 from agent.practice import Run, Specs
-from agent.run_folder import PRETRAINED, RunFolder
+from agent.run_folder import PRETRAINED, RunFolder, dataset_of
 from agent.surrogate import SurrogateConfig, predict
 from envs.world import World
 from rollout.types import Trajectory
@@ -112,7 +111,7 @@ class PolicyGradient:
         self._run = run
         self._perception = self._algorithm.surrogate.perception
         self._eyes = (
-            Perception(self._perception, processor, RunFolder(Path(init)).dataset, seed=seed)
+            Perception(self._perception, processor, dataset_of(init), seed=seed)
             if self._perception.iterations
             else None
         )

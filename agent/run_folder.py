@@ -230,6 +230,18 @@ def policy_folder(path: str | Path) -> Path:
     raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
 
 
+def run_of(policy: str | Path) -> RunFolder | None:
+    """The run that a policy is of, given that run, a checkpoint or a policy's folder; None where it is of none."""
+    path = Path(policy).resolve()
+    runs = (RunFolder(folder) for folder in (path, *path.parents[:3]))
+    return next((run for run in runs if run.record_file.exists()), None)
+
+
+def dataset_of(policy: str | Path) -> Path:
+    """The dataset of the run that a policy is of."""
+    return (run_of(policy) or RunFolder(Path(policy))).dataset
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of `PACKAGES`; what is not installed is left out."""
     found = {"python": platform.python_version()}

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.run_folder import HOW, git_state, open_run, policy_folder, start_run, versions
+from agent.run_folder import (
+    HOW,
+    PRETRAINED,
+    dataset_of,
+    git_state,
+    open_run,
+    policy_folder,
+    run_of,
+    start_run,
+    versions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +127,17 @@ def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Pa
     assert run.last_checkpoint() == run.checkpoint(1000200)
     newest = run.checkpoint(1000200) / "pretrained_model"
     assert policy_folder(run.root) == policy_folder(run.checkpoint(1000200)) == policy_folder(newest) == newest
+
+
+def test_a_checkpoint_and_the_best_policy_are_of_their_run(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    for policy in (run.root, run.checkpoint(7), run.checkpoint(7) / PRETRAINED, run.best, run.best / PRETRAINED):
+        policy.mkdir(parents=True, exist_ok=True)
+        assert run_of(policy) == run
+        assert dataset_of(policy) == run.dataset
+    (alone := tmp_path / "alone").mkdir()
+    assert run_of(alone) is None
+    assert dataset_of(alone) == alone / "dataset"
 
 
 def test_phases_are_recorded_one_by_one_finished_or_not(tmp_path: Path) -> None:
