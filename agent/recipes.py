@@ -104,8 +104,8 @@ def rft_tabletop() -> ImproveConfig:
         ppo_tabletop(),
         algorithm=RFTConfig(keep=0.0, first_updates=1500),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
-        iterations=15,
-        learner=LearnerConfig(batch_size=128, num_updates=5700, learning_rate=1.0e-3, warmup_updates=100),
+        iterations=12,
+        learner=LearnerConfig(batch_size=128, num_updates=4800, learning_rate=1.0e-3, warmup_updates=100),
     )
 
 
