@@ -102,10 +102,21 @@ def rft_tabletop() -> ImproveConfig:
     """The policy of --init made better on the demo's six tasks by cloning its own successes."""
     return replace(
         ppo_tabletop(),
-        algorithm=RFTConfig(keep=0.0, first_updates=1500),
+        algorithm=RFTConfig(),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
+        iterations=10,
+        learner=LearnerConfig(batch_size=128, num_updates=3000, learning_rate=5.0e-4, warmup_updates=100),
+    )
+
+
+def rft_few() -> ImproveConfig:
+    """rft_tabletop for sft_few's policy, whose weights know few scenes by heart: a new model learns in its place."""
+    rft = rft_tabletop()
+    return replace(
+        rft,
+        algorithm=RFTConfig(keep=0.0, first_updates=1500),
         iterations=12,
-        learner=LearnerConfig(batch_size=128, num_updates=4800, learning_rate=1.0e-3, warmup_updates=100),
+        learner=replace(rft.learner, num_updates=4800, learning_rate=1.0e-3),
     )
 
 
@@ -114,10 +125,21 @@ def dagger_tabletop() -> ImproveConfig:
     rft = rft_tabletop()
     return replace(
         rft,
-        algorithm=DaggerConfig(keep=0.0, updates=450),
+        algorithm=DaggerConfig(),
         practice=replace(rft.practice, episodes_per_task=32),
+        iterations=15,
+        learner=replace(rft.learner, num_updates=4500),
+    )
+
+
+def dagger_few() -> ImproveConfig:
+    """dagger_tabletop for sft_few's policy, whose weights know few scenes by heart: a new model learns in its place."""
+    dagger = dagger_tabletop()
+    return replace(
+        dagger,
+        algorithm=DaggerConfig(keep=0.0, updates=450),
         iterations=16,
-        learner=replace(rft.learner, num_updates=7200),
+        learner=replace(dagger.learner, num_updates=7200, learning_rate=1.0e-3),
     )
 
 
@@ -156,7 +178,7 @@ def rft_mt50() -> ImproveConfig:
         rft,
         practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=4),
         iterations=8,
-        learner=replace(rft.learner, num_updates=16000, learning_rate=5.0e-4),
+        learner=replace(rft.learner, num_updates=16000),
         algorithm=RFTConfig(updates=2000),
         evaluation=sft_mt10().evaluation,
         evaluate_every=2,
@@ -201,7 +223,9 @@ RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "ppo_tabletop": ppo_tabletop,
     "grpo_tabletop": grpo_tabletop,
     "rft_tabletop": rft_tabletop,
+    "rft_few": rft_few,
     "dagger_tabletop": dagger_tabletop,
+    "dagger_few": dagger_few,
     "sft_mt10": sft_mt10,
     "sft_mt50": sft_mt50,
     "rft_mt50": rft_mt50,
