@@ -36,7 +36,7 @@ def check_keep(keep: float, fine_tuning: FineTuning, model: VLAConfig) -> None:
         raise ValueError(
             f"with fine-tuning mode {fine_tuning.mode!r} all weights must be kept: --algorithm.keep 1, not {keep}"
         )
-    if model.pretrained:
+    if model.pretrained or model.vision == "pretrained":
         raise ValueError(
             "the policy to begin with has pretrained weights, of which a new model has none, so all must be kept: "
             f"--algorithm.keep 1, not {keep}"

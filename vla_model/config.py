@@ -26,7 +26,7 @@ class VLAConfig(PretrainedConfig):
     backbone: dict[str, Any] | PretrainedConfig | None = None
     """The decoder: a transformers config; its model_type names the family, its dtype that of the weights."""
     pretrained: bool = False
-    """Whether the decoder or the image encoder had weights before the model was made."""
+    """Whether the decoder had weights before the model was made."""
     attention: str = "eager"
     """How transformers computes attention. Plain softmax by default: the fused one's bf16 backward is slow on CPUs."""
     cameras: list[Any] | None = None

@@ -123,7 +123,6 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
         config.vision = model.vision
     elif model.vision is not None:
         config.vision, config.image_encoder = "pretrained", vision_config(Path(model.vision))
-        config.pretrained = True
     return config
 
 
@@ -198,6 +197,5 @@ def _see_with(config: VLAConfig, vision: str) -> PreTrainedModel | None:
         return None
     encoder = load_image_encoder(vision)
     config.vision, config.image_encoder, config.image_size_px = "pretrained", encoder.model.config, encoder.size_px
-    config.pretrained = True
     config.image_mean, config.image_std = encoder.mean, encoder.std
     return encoder.model

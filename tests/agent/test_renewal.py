@@ -53,16 +53,17 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "mode", "pretrained", "message"),
+    ("keep", "mode", "model", "message"),
     [
-        (1.5, "full", False, "within 0 and 1"),
-        (0.5, "lora", False, "mode 'lora' all weights must be kept"),
-        (0.5, "full", True, "pretrained weights"),
+        (1.5, "full", {}, "within 0 and 1"),
+        (0.5, "lora", {}, "mode 'lora' all weights must be kept"),
+        (0.5, "full", {"pretrained": True}, "pretrained weights"),
+        (0.5, "full", {"vision": "pretrained"}, "pretrained weights"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(keep: float, mode: Any, pretrained: bool, message: str) -> None:
+def test_what_cannot_be_kept_is_refused(keep: float, mode: Any, model: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_keep(keep, FineTuning(mode=mode), VLAConfig(pretrained=pretrained))
+        check_keep(keep, FineTuning(mode=mode), VLAConfig(**model))
 
 
 def test_all_weights_of_any_model_may_be_kept() -> None:
