@@ -95,8 +95,9 @@ class Cloning:
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """See agent/improve.py; returns the means over the updates."""
-        if iteration == 0 and self._config.keep < 1.0:
-            renew(learner, self._config.keep, seed=self._seed)
+        renewal = self._config.renewal
+        if renewed := renewal.keep < 1.0 and iteration + 1 == renewal.iteration:
+            renew(learner, renewal.keep, seed=self._seed)
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
         failed = "imitated" if isinstance(self._config, DaggerConfig) else "seen"
@@ -108,17 +109,12 @@ class Cloning:
         with data.batches(
             learner.config.batch_size, model.chunk_length, seed=self._seed, start_step=first, history=model.history
         ) as batches:
-            for _ in range(self._updates(iteration)):
+            for _ in range(max(self._config.updates, renewal.updates if renewed else 0)):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
                 with kept_if_not_finite(batch, self._run.root):
                     told.append(learner.update(batch, loss))
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
         return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
-
-    def _updates(self, iteration: int) -> int:
-        config = self._config
-        more = config.first_updates if isinstance(config, RFTConfig) and iteration == 0 else 0
-        return max(config.updates, more)
 
     def _store(self, trajectories: list[Trajectory]) -> int:
         """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""

@@ -15,7 +15,7 @@ needs to be taught about.
                chunk, because the expert must see every state; row t's label is thus exact. The later labels of row t's
                chunk are the expert's in the states that followed: those of its own path only once the learner follows.
     renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
-               (docs/results/dagger.md), so its weights may be renewed before the first update
+               (docs/results/dagger.md), so its weights may be renewed (agent/renewal.py), best in the last iteration
     learner    acts by its mode, as it will when it is evaluated
 
     drives     a person's labels, where one took a drive over (agent/console/), stand beside the scripted expert's
@@ -36,6 +36,7 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.renewal import RenewalConfig
 from agent.sft import SFTConfig
 from envs.arrays import to_numpy
 from envs.types import Observation
@@ -64,9 +65,7 @@ class DaggerConfig:
     """In an iteration."""
     rows_per_episode: int = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
-    keep: float = 1.0
-    """Share of the first policy's weights that the learner begins with, the rest being those of a new model
-    (agent/renewal.py). Below 1 only for a model from nothing that is trained whole."""
+    renewal: RenewalConfig = field(default_factory=RenewalConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 

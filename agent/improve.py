@@ -48,7 +48,7 @@ from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig, Run, Specs, practice_specs
 from agent.progress import progress_bars
-from agent.renewal import check_keep
+from agent.renewal import check_renewal
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
@@ -231,7 +231,7 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
     if isinstance(config.algorithm, RFTConfig | DaggerConfig):
-        check_keep(config.algorithm.keep, config.fine_tuning, model.config)
+        check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, model.config)
     else:
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
     acting = copy.deepcopy(model)

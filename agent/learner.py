@@ -158,6 +158,12 @@ class Learner(Generic[M]):
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
+    def begin_anew(self) -> None:
+        """Go on as a new learner of the weights as they are: no moments, the average theirs, the schedule's begin."""
+        self.num_updates_done = 0
+        self._optimizer.state.clear()
+        self.average.load_state_dict(self.model.state_dict())
+
     def close(self) -> None:
         """End what computes gradients."""
         self._gradients.close()

@@ -18,6 +18,7 @@ from agent.loop import RunConfig
 from agent.measure import EvaluationConfig
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig
+from agent.renewal import RenewalConfig
 from agent.rft import RFTConfig
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig
@@ -110,11 +111,11 @@ def rft_tabletop() -> ImproveConfig:
 
 
 def rft_few() -> ImproveConfig:
-    """rft_tabletop for sft_few's policy, whose weights know few scenes by heart: a new model learns in its place."""
+    """rft_tabletop for sft_few's policy, which knows few scenes by heart: a new model learns in its place."""
     rft = rft_tabletop()
     return replace(
         rft,
-        algorithm=RFTConfig(keep=0.0, first_updates=1500),
+        algorithm=RFTConfig(renewal=RenewalConfig(keep=0.0, updates=1500)),
         iterations=12,
         learner=replace(rft.learner, num_updates=4800, learning_rate=1.0e-3),
     )
@@ -133,13 +134,12 @@ def dagger_tabletop() -> ImproveConfig:
 
 
 def dagger_few() -> ImproveConfig:
-    """dagger_tabletop for sft_few's policy, whose weights know few scenes by heart: a new model learns in its place."""
+    """dagger_tabletop for sft_few's policy, which knows few scenes by heart: at the end a new model learns all."""
     dagger = dagger_tabletop()
     return replace(
         dagger,
-        algorithm=DaggerConfig(keep=0.0, updates=450),
-        iterations=16,
-        learner=replace(dagger.learner, num_updates=7200, learning_rate=1.0e-3),
+        algorithm=DaggerConfig(updates=150, renewal=RenewalConfig(keep=0.0, iteration=15, updates=3600)),
+        learner=replace(dagger.learner, num_updates=3600, learning_rate=1.0e-3),
     )
 
 

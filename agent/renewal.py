@@ -5,15 +5,19 @@ Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4:
     w <- keep w + (1 - keep) w_new        w_new: weights that a new model of the same shape begins with
 
 A network that goes on from weights which fit little data generalises worse than a new one that sees all of the data,
-and more data or more updates do not mend it. keep = 1 goes on from them, keep = 0 begins anew.
+and more data or more updates do not mend it. keep = 1 goes on from them, keep = 0 begins anew. The optimiser and the
+learning rate's schedule begin anew with it.
 
-A learner that begins anew must be taught well before it acts by itself: dagger's expert acts in its stead, rft makes
-more updates in its first iteration.
+When: while data are still gathered, the renewed learner's first data are few again; at the end it sees all of them, but
+nothing is gathered by it. dagger, whose labels don't depend on who acts, does best at the end; rft, which learns from
+what it can do itself, at the beginning.
 
-Left out: to do it again with every iteration's data, as the first data are the few.
+Left out: to do it again with every iteration's data, as a renewed learner costs thousands of updates.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -23,23 +27,40 @@ from vla_model.finetune import FineTuning
 from vla_model.model import VLA
 
 
-def check_keep(keep: float, fine_tuning: FineTuning, model: VLAConfig) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RenewalConfig:
+    """Whether and when to renew the learner's weights."""
+
+    keep: float = 1.0
+    """Share of its weights that the learner goes on with, the rest being those of a new model. Below 1 only for a model
+    from nothing that is trained whole."""
+    iteration: int = 1
+    """Before whose updates they are renewed, counted from 1 as in the log."""
+    updates: int = 0
+    """In that iteration, if these are more than in others: a new model must be taught well before it acts."""
+
+
+def check_renewal(config: RenewalConfig, iterations: int, fine_tuning: FineTuning, model: VLAConfig) -> None:
     """
     Raises:
-        ValueError: `renew` cannot keep that share of that model's weights.
+        ValueError: it would never come to it, or `renew` cannot keep that share of that model's weights.
     """
+    keep = config.keep
     if not 0.0 <= keep <= 1.0:
         raise ValueError(f"the share of the weights to keep must lie within 0 and 1, got {keep}")
     if keep == 1.0:
         return
+    if not 1 <= config.iteration <= iterations:
+        raise ValueError(f"the weights are to be renewed in iteration {config.iteration}, expected 1 to {iterations}")
     if fine_tuning.mode != "full":
         raise ValueError(
-            f"with fine-tuning mode {fine_tuning.mode!r} all weights must be kept: --algorithm.keep 1, not {keep}"
+            f"with fine-tuning mode {fine_tuning.mode!r} all weights must be kept: "
+            f"--algorithm.renewal.keep 1, not {keep}"
         )
     if model.pretrained or model.vision == "pretrained":
         raise ValueError(
             "the policy to begin with has pretrained weights, of which a new model has none, so all must be kept: "
-            f"--algorithm.keep 1, not {keep}"
+            f"--algorithm.renewal.keep 1, not {keep}"
         )
 
 
@@ -48,7 +69,7 @@ def renew(learner: Learner[VLA], keep: float, *, seed: int) -> None:
     """Do that to every weight that is trained, and to the moving average.
 
     Args:
-        learner: before its first update; of a whole model, without adapters.
+        learner: of a whole model, without adapters.
         keep: share of the weights that it has.
         seed: of the new ones.
     """
@@ -59,4 +80,4 @@ def renew(learner: Learner[VLA], keep: float, *, seed: int) -> None:
     for name, weight in learner.model.named_parameters():
         if weight.requires_grad:
             weight.lerp_(known[name].to(weight), 1.0 - keep)
-    learner.average.load_state_dict(learner.model.state_dict())
+    learner.begin_anew()

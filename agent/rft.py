@@ -6,8 +6,8 @@ Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
     actions    are drawn from the policy, so that it tries what it would not do by its mode; what is cloned is what was
                executed. The L1 of the action loss takes the median of what is noisy.
     mix        demonstrations stay in: alone, a policy's successes are the first states it could do already
-    renewal    the weights may be renewed, as in agent/dagger.py; then the first iteration makes more updates, for a new
-               learner must be taught well before it acts in the second one
+    renewal    the weights may be renewed (agent/renewal.py), with more updates in that iteration, for a new learner
+               must be taught well before it acts in the next one
     failures   show where things are: their frames teach the auxiliary heads (agent/sft.py), their actions nothing.
                A policy of few demonstrations fails by not seeing, in states that its successes do not hold
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.renewal import RenewalConfig
 from agent.sft import SFTConfig
 
 
@@ -30,13 +31,9 @@ class RFTConfig:
     """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
     updates: int = 300
     """In an iteration."""
-    first_updates: int = 0
-    """In the first one, if these are more."""
     rows_per_episode: int = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
-    keep: float = 1.0
-    """Share of the first policy's weights that the learner begins with, the rest being those of a new model
-    (agent/renewal.py). Below 1 only for a model from nothing that is trained whole."""
+    renewal: RenewalConfig = field(default_factory=RenewalConfig)
     see_failures: bool = True
     """Whether failed episodes teach the auxiliary heads."""
     sft: SFTConfig = field(default_factory=SFTConfig)

@@ -22,6 +22,7 @@ from agent.improve import ImproveConfig, improve
 from agent.learner import LearnerConfig
 from agent.ppo import PPOConfig, ppo_credit
 from agent.practice import PracticeConfig
+from agent.renewal import RenewalConfig
 from agent.report_curves import read_curves
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
@@ -90,10 +91,11 @@ def test_success_alone_teaches_a_policy_that_knew_nothing(
     "algorithm",
     [
         RFTConfig(updates=60, sft=PLAIN),
-        RFTConfig(updates=60, sft=PLAIN, keep=0.0, first_updates=120),
+        RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=120)),
         DaggerConfig(updates=60, sft=PLAIN),
+        DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
     ],
-    ids=["rft", "rft by renewed weights", "dagger"],
+    ids=["rft", "rft by renewed weights", "dagger", "dagger by weights renewed at the end"],
 )
 def test_own_successes_or_the_experts_labels_teach_it_too(
     algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path

@@ -92,6 +92,20 @@ def test_a_resumed_learner_continues_to_identical_numbers(tmp_path: Path) -> Non
     )
 
 
+def test_a_learner_that_begins_anew_is_a_new_learner_of_its_weights() -> None:
+    renewed = Learner(Line(), CONFIG)
+    for update in range(6):
+        renewed.update(points(update), squared_error)
+    new = Learner(Line(), CONFIG)
+    new.model.load_state_dict(renewed.model.state_dict())
+    new.average.load_state_dict(renewed.model.state_dict())
+    renewed.begin_anew()
+    for update in range(3):
+        assert renewed.update(points(update), squared_error) == new.update(points(update), squared_error)
+    assert all(torch.equal(a, b) for a, b in zip(weights(renewed), weights(new), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(renewed.average.parameters(), new.average.parameters(), strict=True))
+
+
 def test_the_moving_average_lags_behind_and_follows() -> None:
     learner = Learner(Line(), CONFIG)
     start = weights(learner)

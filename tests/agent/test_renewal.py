@@ -10,7 +10,7 @@ import torch
 from sides_policy import sides_model
 
 from agent.learner import Learner, LearnerConfig
-from agent.renewal import check_keep, renew
+from agent.renewal import RenewalConfig, check_renewal, renew
 from vla_model.config import VLAConfig
 from vla_model.finetune import FineTuning
 from vla_model.model import VLA
@@ -53,18 +53,22 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "mode", "model", "message"),
+    ("keep", "iteration", "mode", "model", "message"),
     [
-        (1.5, "full", {}, "within 0 and 1"),
-        (0.5, "lora", {}, "mode 'lora' all weights must be kept"),
-        (0.5, "full", {"pretrained": True}, "pretrained weights"),
-        (0.5, "full", {"vision": "pretrained"}, "pretrained weights"),
+        (1.5, 1, "full", {}, "within 0 and 1"),
+        (0.5, 0, "full", {}, "iteration 0, expected 1 to 5"),
+        (0.5, 6, "full", {}, "iteration 6, expected 1 to 5"),
+        (0.5, 1, "lora", {}, "mode 'lora' all weights must be kept"),
+        (0.5, 1, "full", {"pretrained": True}, "pretrained weights"),
+        (0.5, 1, "full", {"vision": "pretrained"}, "pretrained weights"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(keep: float, mode: Any, model: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_renewed_is_refused(
+    keep: float, iteration: int, mode: Any, model: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        check_keep(keep, FineTuning(mode=mode), VLAConfig(**model))
+        check_renewal(RenewalConfig(keep=keep, iteration=iteration), 5, FineTuning(mode=mode), VLAConfig(**model))
 
 
 def test_all_weights_of_any_model_may_be_kept() -> None:
-    check_keep(1.0, FineTuning(mode="lora"), VLAConfig(pretrained=True))
+    check_renewal(RenewalConfig(iteration=9), 5, FineTuning(mode="lora"), VLAConfig(pretrained=True))
