@@ -20,6 +20,7 @@ from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig
 from agent.renewal import RenewalConfig
 from agent.rft import RFTConfig
+from envs.tabletop.variations import VARIATIONS
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig
 
@@ -43,7 +44,7 @@ def sft_tabletop() -> RunConfig:
         demo,
         demonstrations=replace(demo.demonstrations, tasks=()),
         learner=replace(demo.learner, num_updates=10000),
-        evaluation=replace(demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution")),
+        evaluation=replace(demo.evaluation, variations=VARIATIONS),
         save_every=2000,
     )
 

@@ -28,7 +28,7 @@ class Options:
     """What to measure."""
 
     variations: tuple[str, ...] = ("train",)
-    """Each has a table of its own: train, vision, paraphrase, combination, execution."""
+    """Each has a table of its own: train, vision, paraphrase, combination, execution, synonym."""
     episodes_per_task: int = 100
     num_worlds: int = 24
     out: Path | None = None

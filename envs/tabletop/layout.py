@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from envs.tabletop.arm import NUM_JOINTS
 from envs.tabletop.scene import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES, SHAPES
-from envs.tabletop.variations import HELD_OUT_PAIRS, Look, Pose, draw_look, draw_pose
+from envs.tabletop.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, draw_look, draw_pose
 from envs.types import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
     else:
         episode = _draw_fixtures(layout, spec, task, look, pose)
     bank = task.held_out_paraphrases if spec.variation == "paraphrase" else task.paraphrases
-    sentence = bank[int(language.integers(len(bank)))]
-    return replace(episode, instruction=sentence.format(**task.words(episode)))
+    sentence = bank[int(language.integers(len(bank)))].format(**task.words(episode))
+    if spec.variation == "synonym":
+        sentence = " ".join(str(language.choice(SYNONYMS.get(word, (word,)))) for word in sentence.split())
+    return replace(episode, instruction=sentence)
 
 
 def _draw_objects(

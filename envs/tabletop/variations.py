@@ -13,8 +13,9 @@ import numpy as np
 
 from envs.tabletop.scene import FRONT_CAMERA_POS_M, NUM_DISTRACTORS
 
-VARIATIONS = ("train", "vision", "paraphrase", "combination", "execution")
-"""train: nothing held out; vision; language as unseen sentences or as unseen colour-shape pairs; execution."""
+VARIATIONS = ("train", "vision", "paraphrase", "combination", "execution", "synonym")
+"""train: nothing held out; vision; execution; language as unseen sentences, as unseen colour-shape pairs, or as
+training's sentences in which every word of SYNONYMS is another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,23 @@ HELD_OUT_EXECUTION = ExecutionRange(
 
 HELD_OUT_PAIRS = frozenset({("purple", "cube"), ("yellow", "cylinder"), ("red", "cylinder")})
 """Colour-shape pairs that no training instruction names (they do lie on the table as other objects)."""
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "red": ("crimson", "scarlet"),
+    "green": ("emerald", "jade"),
+    "blue": ("azure", "navy"),
+    "yellow": ("golden", "amber"),
+    "purple": ("violet", "lilac"),
+    "cube": ("block", "box"),
+    "cylinder": ("tube", "can"),
+    "bowl": ("dish", "basin"),
+    "zone": ("area", "region"),
+    "drawer": ("compartment",),
+    "button": ("switch",),
+    "dial": ("wheel",),
+    "knob": ("wheel",),
+}
+"""Word of training: words for the same that no training instruction holds."""
 
 
 @dataclass(frozen=True, kw_only=True)

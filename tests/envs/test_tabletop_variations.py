@@ -15,13 +15,21 @@ from envs.tabletop.instructions import name_object
 from envs.tabletop.layout import Episode, draw_episode
 from envs.tabletop.scene import TABLE_MATERIALS
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.variations import HELD_OUT_EXECUTION, HELD_OUT_PAIRS, HELD_OUT_VISION, TRAIN_EXECUTION, TRAIN_VISION
+from envs.tabletop.variations import (
+    HELD_OUT_EXECUTION,
+    HELD_OUT_PAIRS,
+    HELD_OUT_VISION,
+    SYNONYMS,
+    TRAIN_EXECUTION,
+    TRAIN_VISION,
+)
 from envs.world import MAX_INSTRUCTION_CHARS
 
 OBJECT_TASKS = [name for name, task in TASKS.items() if task.kind == "objects"]
 FAMILY = {
     "vision": {"look"},
     "paraphrase": {"instruction"},
+    "synonym": {"instruction"},
     "execution": {"pose"},
     "combination": {"instruction", "colours", "shapes", "receptacle_colours"},
 }
@@ -76,6 +84,26 @@ def test_training_says_training_sentences_and_the_paraphrase_variation_the_held_
             assert matching, episode.instruction
             heard[variation].update(matching)
         assert heard[variation] == set(bank), "every template is drawn at some time"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_synonyms_are_never_said_in_training_and_stand_for_all_words_that_have_them(name: str) -> None:
+    unseen = {word for synonyms in SYNONYMS.values() for word in synonyms}
+    for seed in range(60):
+        trained, varied = (drawn(name, seed, variation).instruction.split() for variation in ("train", "synonym"))
+        assert not unseen & set(trained)
+        assert not SYNONYMS.keys() & set(varied)
+        for word, said in zip(trained, varied, strict=True):
+            assert said in SYNONYMS.get(word, (word,))
+
+
+def test_no_synonym_stands_for_two_things() -> None:
+    names = {"knob": "dial"}
+    stands_for = {
+        word: {names.get(w, w) for w, s in SYNONYMS.items() if word in s} for s in SYNONYMS.values() for word in s
+    }
+    assert all(len(words) == 1 for words in stands_for.values())
+    assert not stands_for.keys() & SYNONYMS.keys()
 
 
 def test_held_out_pairs_are_never_named_in_training_and_always_acted_on_in_their_variation() -> None:
