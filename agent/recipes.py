@@ -21,7 +21,6 @@ from agent.practice import PracticeConfig
 from agent.renewal import RenewalConfig
 from agent.rft import RFTConfig
 from agent.surrogate import SurrogateConfig
-from envs.tabletop.variations import VARIATIONS
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig
 
@@ -48,7 +47,9 @@ def sft_tabletop() -> RunConfig:
         demo,
         demonstrations=replace(demo.demonstrations, tasks=()),
         learner=replace(demo.learner, num_updates=10000),
-        evaluation=replace(demo.evaluation, variations=VARIATIONS),
+        evaluation=replace(
+            demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution", "synonym")
+        ),
         save_every=2000,
     )
 
