@@ -56,9 +56,11 @@ TOO_HEAVY = {
     "envs.suites.metaworld.world": {"mujoco", "torch"},
     "vla_model": {"ray", "mujoco", "transformers", "torch"},
     "rollout.collect": {"ray", "mujoco", "torch"},
+    "agent.cli": {"mujoco"},
     "agent.serve.client": {"ray", "mujoco", "torch", "transformers"},
 }
-"""Module: libraries that importing it must not load."""
+"""Module: libraries that importing it must not load. MuJoCo chooses what it draws with when it is first imported, so
+commands leave that to the world."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
