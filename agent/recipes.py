@@ -26,9 +26,6 @@ from vla_model.create import ModelConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
 
-_LASTING_NOISE = SurrogateConfig(epochs=1, noise_correlation=0.7)
-"""Noise that lasts moves an arm where independent noise shakes it; one pass leaves time for more episodes."""
-
 
 def sft_demo() -> RunConfig:
     """Six tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
@@ -92,10 +89,10 @@ def sft_few() -> RunConfig:
 def ppo_tabletop() -> ImproveConfig:
     """The policy of --init made better on the demo's six tasks by ppo, with success as the only reward."""
     return ImproveConfig(
-        algorithm=PPOConfig(surrogate=_LASTING_NOISE),
+        algorithm=PPOConfig(surrogate=_practised(PPOConfig().surrogate)),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
         iterations=100,
-        learner=_steady(learning_rate=1.0e-4),
+        learner=_steady(),
         # Half as many decisions to learn from as with 2, for little less success.
         evaluation=EvaluationConfig(episodes_per_task=20, execute_steps=4),
         evaluate_every=10,
@@ -104,7 +101,7 @@ def ppo_tabletop() -> ImproveConfig:
 
 def grpo_tabletop() -> ImproveConfig:
     """As ppo_tabletop, by grpo: groups of eight episodes in place of a value head."""
-    return replace(ppo_tabletop(), algorithm=GRPOConfig(surrogate=replace(_LASTING_NOISE, clip_high=0.28)))
+    return replace(ppo_tabletop(), algorithm=GRPOConfig(surrogate=_practised(GRPOConfig().surrogate)))
 
 
 def rft_tabletop() -> ImproveConfig:
@@ -146,7 +143,7 @@ def dagger_few() -> ImproveConfig:
     dagger = dagger_tabletop()
     return replace(
         dagger,
-        algorithm=DaggerConfig(updates=150, renewal=RenewalConfig(keep=0.0, iteration=15, updates=3600)),
+        algorithm=DaggerConfig(updates=150, renewal=RenewalConfig(keep=0.0, iteration=dagger.iterations, updates=3600)),
         learner=replace(dagger.learner, num_updates=3600, learning_rate=1.0e-3),
     )
 
@@ -209,17 +206,22 @@ def ppo_mt50() -> ImproveConfig:
     )
 
 
-def _steady(learning_rate: float) -> LearnerConfig:
+def _steady() -> LearnerConfig:
     """For policy gradients: the policy that acts is the weights themselves, and nothing pulls at them but the loss."""
     return LearnerConfig(
         batch_size=512,
-        learning_rate=learning_rate,
+        learning_rate=1.0e-4,
         value_rate=15.0,
         warmup_updates=0,
         final_lr_share=1.0,
         weight_decay=0.0,
         ema_decay=0.0,
     )
+
+
+def _practised(surrogate: SurrogateConfig) -> SurrogateConfig:
+    """Noise that lasts moves an arm where independent noise shakes it; one pass leaves time for more episodes."""
+    return replace(surrogate, epochs=1, noise_correlation=0.7)
 
 
 RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
