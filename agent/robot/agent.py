@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from agent.robot.clock import Clock, Stop, StopSwitch, WallClock
 from agent.robot.drive import Drive, DriveConfig, Outcome
@@ -16,7 +17,7 @@ from agent.robot.inference import Inference, InferenceThread
 from agent.robot.record import Recorder
 from agent.robot.types import Robot, RobotSpec
 from agent.robot.watch import Operator, Watcher
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset import DatasetWriter
 from rollout.dataset_schema import ImageMode
 from vla_model.types import Policy
@@ -55,11 +56,12 @@ class Agent:
             watcher: is shown every control period.
 
         Raises:
-            ValueError: the policy's processor was made for other cameras, state, actions or another rate than the
-                robot has; the message lists every difference.
+            ValueError: the policy was made for other cameras, state, actions or another rate than the robot has; the
+                message lists every difference.
         """
-        if (processor := getattr(policy, "processor", None)) is not None:
-            processor.check(robot.spec.world)
+        knows = getattr(policy, "processor", policy)
+        if isinstance(knows, _Checks):
+            knows.check(robot.spec.world)
         self._policy = policy
         self._robot = robot
         self._config = config or DriveConfig()
@@ -125,7 +127,6 @@ class Agent:
         self._switch.throw(Stop(reason, success))
 
     def _drive(self, instruction: str, seconds: float, seed: int, recorder: Recorder) -> Outcome:
-        self._robot.connect()
         inference = self._make_inference(self._policy)
         try:
             drive = Drive(
@@ -138,11 +139,18 @@ class Agent:
                 operator=self._operator,
                 watcher=self._watcher,
             )
+            self._robot.connect()
             return drive.run(instruction, seconds, seed)
         finally:
-            self._robot.disconnect()
-            inference.close()
             self._switch = StopSwitch()
+            inference.close()
+
+
+@runtime_checkable
+class _Checks(Protocol):
+    """What knows which world a policy was made for: its processor, or a served policy itself."""
+
+    def check(self, world_spec: WorldSpec) -> None: ...
 
 
 def _writer(

@@ -79,7 +79,10 @@ def imported_robot(name: str) -> Any:
 
 
 def _judge(outcome: Outcome) -> bool | None:
-    """The robot's verdict, or a person's where it has none."""
+    """The robot's verdict, or a person's where it has none; who does not answer does not know."""
     if outcome.success is None and sys.stdin.isatty():
-        return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
+        try:
+            return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
+        except (EOFError, KeyboardInterrupt):
+            print()
     return outcome.success

@@ -26,6 +26,7 @@ Shape letters: A action dims, K chunk length.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ class Outcome:
 
 
 class Drive:
-    """Drives once. The robot is connected before and disconnected after by whoever makes this."""
+    """Drives once. The robot is connected before by whoever makes this, and disconnected at the end of `run`."""
 
     def __init__(
         self,
@@ -151,6 +152,7 @@ class Drive:
         self._mark = self._plan.mark()  # of the observation that was asked about last
         self._by_hand = False
         self._asked_by_hand = False  # whether a person drove when that observation was made
+        self._blind_since = False  # whether a period since then showed nothing
         self._answer: tuple[float, Answer] | None = None  # moves made before its observation, and what it was
         self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
         self._start_s = 0.0
@@ -160,7 +162,7 @@ class Drive:
         self._interventions: list[Intervention] = []
 
     def run(self, instruction: str, seconds: float, seed: int) -> Outcome:
-        """Wait for the policy's first answer, drive, and leave the robot at rest.
+        """Wait for the policy's first answer, drive, and leave the robot at rest and disconnected.
 
         Args:
             instruction: what to do.
@@ -171,13 +173,16 @@ class Drive:
             ValueError: the first reading is not as the robot's spec says; nothing has moved.
         """
         self._instruction = instruction
+        self._start_s = self._clock.now_s()  # for what goes wrong before there is a first period
         missed = 0
         try:
             ended = self._first_answer(seed)
             while ended is None:
                 ended = self._tick(seconds)
                 now = math.ceil((self._clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
-                missed += max(0, now - self._period - 1)
+                if now > self._period + 1:
+                    missed += now - self._period - 1
+                    self._filter.came_to_rest()
                 self._period = max(now, self._period + 1)
         except PolicyError as failed:
             ended = f"policy failed: {failed.__cause__!r}"
@@ -186,7 +191,10 @@ class Drive:
             ended = f"robot failed: {error!r}"
             self._note("robot failed", repr(error))
         finally:
-            self._halt()
+            try:
+                self._leave("stop", self._robot.stop)
+            finally:
+                self._leave("disconnect", self._robot.disconnect)
         stop = self._switch.wait()
         said = stop.success if stop is not None else None
         return Outcome(
@@ -202,14 +210,12 @@ class Drive:
 
     def _first_answer(self, seed: int) -> str | None:
         """Wait, at rest, until there is a plan; returns why there will be none."""
-        reading = self._reading = self._robot.observe()
-        if problems := broken_parts(self._robot.spec, reading):
-            raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+        self._filter.begin(self._sound_reading().state)
         self._inference.begin(self._instruction, seed)
         patience_s = self._config.answer_within_periods * self._dt_s
         for _ in range(2):
             self._plan.clear()
-            self._ask(self._robot.observe())
+            self._ask(self._sound_reading())
             asked_s = self._clock.now_s()
             if (ended := self._wait_for_plan()) is not None:
                 return ended
@@ -217,6 +223,13 @@ class Drive:
                 break  # otherwise the policy is warm by now, and what it saw is too old to move on
         self._start_s = self._clock.now_s()
         return None
+
+    def _sound_reading(self) -> Reading:
+        """The newest reading, which must be as the robot's spec says."""
+        reading = self._observe()
+        if problems := broken_parts(self._robot.spec, reading):
+            raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+        return reading
 
     def _wait_for_plan(self) -> str | None:
         """Wait, at rest, for a sound chunk; returns why there will be none."""
@@ -253,15 +266,19 @@ class Drive:
         blind = trouble is not None and trouble[0] in ("stale observation", "broken observation")
         wanted = None
         if self._operator is not None and not blind:
-            wanted = self._operator.action(reading, self._filter.rest(reading.state))
+            wanted = self._operator.action(reading, self._filter.rest())
         self._by_hand = wanted is not None
         self._hear()
         if blind:
-            self._plan.clear()  # what it was made for may have changed unseen
+            # What it was made for may have changed unseen, and so may that of an answer which is still to come.
+            self._plan.clear()
+            self._blind_since = True
         elif self._asked_s is None:
             self._ask(reading)
         if wanted is None:
             trouble, wanted = trouble or self._silence(now_s), self._plan.next_action()
+        elif not np.isfinite(wanted).all():
+            trouble = trouble or ("refused action", f"{wanted.tolist()} is not finite")
         sent = self._send(reading, wanted, trouble)
         if self._watcher is not None:
             self._show(now_s, late_s, reading, sent, trouble, noted)
@@ -299,11 +316,13 @@ class Drive:
         try:
             self._reading = self._robot.observe()
         except TimeoutError:
-            assert self._reading is not None
+            if self._reading is None:
+                raise
         return self._reading
 
     def _ask(self, reading: Reading) -> None:
         self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._plan.mark(), self._by_hand
+        self._blind_since = False
         self._inference.ask(reading.observation(self._instruction, self._period))
         self._recorder.asked()
 
@@ -315,6 +334,8 @@ class Drive:
         assert self._asked_s is not None
         late_s, self._asked_s = self._clock.now_s() - self._asked_s, None
         self._inference_s.append(answer.inference_s)
+        if self._blind_since:
+            return
         self._refused = self._filter.refusal(answer.chunk)
         if self._refused is not None:
             self._plan.clear()
@@ -346,7 +367,7 @@ class Drive:
     ) -> NDArray[np.float32]:
         """Send what is wanted as far as the limits let it, or rest where there is trouble; returns what was sent."""
         if trouble is not None or wanted is None:
-            sent, changes = self._filter.rest(reading.state), dict([trouble] if trouble is not None else [])
+            sent, changes = self._filter.rest(), dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
         executed = self._robot.act(sent)
@@ -359,11 +380,12 @@ class Drive:
             self._note(reason, detail, came=wanted, sent=executed)
         return executed
 
-    def _halt(self) -> None:
+    def _leave(self, name: str, leave: Callable[[], None]) -> None:
+        """Stop or disconnect; that it failed is noted, and loses nothing of the drive."""
         try:
-            self._robot.stop()
+            leave()
         except OSError as error:
-            self._note("robot failed", f"stop: {error!r}")
+            self._note("robot failed", f"{name}: {error!r}")
 
     def _note(
         self, reason: Reason, detail: str, came: NDArray[Any] | None = None, sent: NDArray[np.float32] | None = None

@@ -8,7 +8,8 @@ Shape letters: A action dims, S state dims, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -90,22 +91,30 @@ class LeRobotRobot:
             )
             for name, scale, offset in zip(self._actions, self._scale.tolist(), self._offset.tolist(), strict=True)
         )
+        self._shown: dict[str, float] = {}  # the numbers that it showed last
         self.spec = RobotSpec(name=getattr(arm, "name", type(arm).__name__), world=world, axes=axes)
 
     def connect(self) -> None:
         """Connect, and calibrate if LeRobot finds that it must."""
-        self._arm.connect()
+        with _as_connection_errors():
+            try:
+                self._arm.connect()
+            except BaseException:
+                self._free()
+                raise
 
     def observe(self) -> Reading:
         """As old as the call that asks for it: LeRobot says no time.
 
         Raises:
-            ConnectionError: LeRobot left something out.
+            ConnectionError: LeRobot failed, or left something out.
         """
         time_s = self._clock.now_s()
-        shown = self._arm.get_observation()
+        with _as_connection_errors():
+            shown = self._arm.get_observation()
         if missing := [name for name in (*self._cameras, *self._states) if name not in shown]:
             raise ConnectionError(f"{self.spec.name} did not show {', '.join(missing)}")
+        self._shown = {name: shown[name] for name in self._states}
         return Reading(
             frames={spec.name: resized(shown[name], spec) for name, spec in self._cameras.items()},
             state=np.array([shown[name] for name in self._states], np.float32),
@@ -115,19 +124,45 @@ class LeRobotRobot:
     def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Send targets, and return those that LeRobot says it sent, [A]."""
         targets = dict(zip(self._actions, (self._offset + self._scale * action).tolist(), strict=True))
-        sent = targets | dict(self._arm.send_action(targets) or {})
+        with _as_connection_errors():
+            sent = targets | dict(self._arm.send_action(targets) or {})
         return ((np.array([sent[name] for name in self._actions]) - self._offset) / self._scale).astype(np.float32)
 
     def stop(self) -> None:
-        """Send as targets the positions that the arm shows; a target that it does not show stays what it is."""
-        if self._arm.is_connected:
-            shown = self._arm.get_observation()
+        """Send as targets the positions that the arm shows; a target that it does not show stays what it is.
+
+        LeRobot reads an arm and its cameras in one call. Where that fails, say for a camera that hangs, the positions
+        of the last observation stand in.
+        """
+        with _as_connection_errors():
+            try:
+                shown = self._arm.get_observation()
+            except (OSError, RuntimeError):
+                shown = self._shown
             self._arm.send_action({name: shown[name] for name in self._actions if name in shown})
 
     def disconnect(self) -> None:
-        """Disconnect, if it is connected."""
+        """Disconnect what is connected."""
+        with _as_connection_errors():
+            self._free()
+
+    def _free(self) -> None:
+        """LeRobot's own `disconnect` refuses an arm of which a part is not connected; then each part for itself."""
         if self._arm.is_connected:
             self._arm.disconnect()
+            return
+        for part in (getattr(self._arm, "bus", None), *getattr(self._arm, "cameras", {}).values()):
+            if part is not None and part.is_connected:
+                part.disconnect()
+
+
+@contextmanager
+def _as_connection_errors() -> Generator[None]:
+    """LeRobot raises RuntimeErrors too where a thread of a camera or a motor fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -40,6 +40,7 @@ Reason = Literal[
     "stale observation",
     "broken observation",
     "refused chunk",
+    "refused action",
     "silent policy",
     "late chunk",
     "stop",
@@ -71,7 +72,7 @@ class SafetyFilter:
     """Knows what was sent last."""
 
     def __init__(self, spec: RobotSpec) -> None:
-        """Begin at rest."""
+        """At rest; `begin` says where."""
         self._spec = spec
         self._dt_s = spec.world.control_dt_s
         states = spec.world.state.names
@@ -87,16 +88,22 @@ class SafetyFilter:
         )
         self._watched_columns = [states.index(watch.state) for watch in spec.watched]
         self._last_action: NDArray[np.float32] | None = None
+        self._target = np.zeros(len(spec.axes))  # what rest asks of the axes that have targets
         self._last_velocity = np.zeros(len(spec.axes))
         self._last_watched: tuple[float, NDArray[np.float32]] | None = None
 
+    def begin(self, state: NDArray[np.float32]) -> None:
+        """Take in where the axes are before anything is sent, from a sound state [S]."""
+        target = np.clip((self._position(state) - self._offset) / self._scale, -1.0, 1.0)
+        self._target[self._shown] = target[self._shown]
+
     def trouble_with(self, reading: Reading, now_s: float, stale_after_s: float) -> tuple[Reason, str] | None:
         """Why nothing should move on what this reading shows; None if nothing is wrong. Once per period."""
+        if problems := broken_parts(self._spec, reading):
+            return "broken observation", "; ".join(problems)
         age_s = now_s - reading.time_s
         if age_s > stale_after_s:
             return "stale observation", f"{1000 * age_s:.0f} ms old"
-        if problems := broken_parts(self._spec, reading):
-            return "broken observation", "; ".join(problems)
         watched = reading.state[self._watched_columns]
         before_s, before = self._last_watched or (reading.time_s, watched)
         speed = np.abs(watched - before) / max(reading.time_s - before_s, self._dt_s)
@@ -152,24 +159,24 @@ class SafetyFilter:
         within = self._action(velocity, position) if changed.keys() - {"change"} else wanted
         return keep("range", within, np.clip(within, -1.0, 1.0)).astype(np.float32), changed
 
-    def rest(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+    def rest(self) -> NDArray[np.float32]:
         """The action that leaves everything where it is, [A]: no displacement, and the last target again.
 
-        Before anything was sent, a target is where its axis is, or 0 where no state shows it.
+        Before anything was sent, a target is where its axis was in the beginning, or 0 where no state shows it.
         """
-        if self._last_action is not None:
-            target = self._last_action
-        else:
-            target = np.clip((self._position(state) - self._offset) / self._scale, -1.0, 1.0)
-            target[[i for i in range(len(target)) if i not in self._shown]] = 0.0
-        return np.where(self._relative, 0.0, target).astype(np.float32)
+        return np.where(self._relative, 0.0, self._target).astype(np.float32)
 
     def was_sent(self, action: NDArray[np.float32], state: NDArray[np.float32], *, resting: bool) -> None:
         """Remember what the robot said was sent in this period, [A], from this state."""
         self._last_action = action
+        self._target[:] = action
         self._last_velocity = (
             np.zeros(len(action)) if resting else self._velocity(action.astype(np.float64), self._position(state))
         )
+
+    def came_to_rest(self) -> None:
+        """Remember that nothing was sent for at least a period."""
+        self._last_velocity = np.zeros(len(self._last_velocity))
 
     def _position(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
         """What each axis shows, [A]; 0 for those that no state shows, which have no limits on it."""

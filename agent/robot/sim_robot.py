@@ -19,7 +19,9 @@ from envs.arrays import to_numpy
 from envs.types import EpisodeSpec
 from envs.world import World
 
-ARMS: dict[str, tuple[tuple[Axis, ...], tuple[Watch, ...]]] = {"tabletop": (TABLETOP_AXES, TABLETOP_WATCHED)}
+ARMS: dict[str, tuple[tuple[Axis, ...], tuple[Watch, ...]]] = dict.fromkeys(
+    ("tabletop", "tabletop_memory"), (TABLETOP_AXES, TABLETOP_WATCHED)
+)
 """{suite of worlds: its arm's axes, and what is watched}"""
 
 
@@ -48,19 +50,18 @@ class SimRobot(SteppedRobot):
         Args:
             world: of one world; whoever made it closes it.
             episode: which may be set anew before every `connect`.
-            axes: of the action; the arm's own where None.
+            axes: of the action; the arm's own where None, and displacements without limits where its suite is unknown.
             watched: besides what the arm watches by itself.
             clock: the machine's where None.
 
         Raises:
-            ValueError: several worlds, or axes are needed for this suite.
+            ValueError: several worlds, or axes that do not fit their state and action.
         """
         if world.num_envs != 1:
             raise ValueError(f"a robot is one world, this one has {world.num_envs}")
         if axes is None:
-            if world.suite not in ARMS:
-                raise ValueError(f"the arm of suite {world.suite!r} is unknown, so axes must say what its actions do")
-            axes, own = ARMS[world.suite]
+            unknown = (Axis(relative=True),) * world.world_spec.action.size
+            axes, own = ARMS.get(world.suite, (unknown, ()))
             watched = (*own, *watched)
         spec = RobotSpec(name=world.suite, world=world.world_spec, axes=tuple(axes), watched=tuple(watched))
         super().__init__(spec, clock)

@@ -1,37 +1,45 @@
 """ServedPolicy: a policy behind `llamarm serve`, used like one that runs here.
 
-It needs numpy, msgpack and websockets: no torch on a robot's computer.
+It needs neither torch nor a simulator on a robot's computer, but numpy, msgpack, websockets, Pillow, gymnasium and
+array-api-compat.
 
 Shape letters: N worlds, K chunk length, A action dims.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
-from envs.types import Observation
+from envs.types import Observation, WorldSpec
 from vla_model.types import ActionChunk
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_AWAY = (502, 503, 504)
+"""Statuses of a server that is full, or of a proxy whose server is away."""
 _TOO_BIG = 1009
 """Close code of a message above the server's limit; sent again it would be as big."""
+_SEEN = "observation"
+"""Of the metadata: what an observation must have."""
 
 
 class ServedPolicy:
     """Policy of vla_model/types.py, with a connection for each world, so that the server decides for them together.
 
     A connection that breaks is made again and its observation sent again, after those that a policy which looks back
-    would remember: a decision depends on nothing else, so nothing is lost but time.
+    would remember: a decision depends on nothing else, so nothing is lost but time. Of calls from several threads one
+    waits for the other.
 
     Example:
         with ServedPolicy("ws://127.0.0.1:8000") as policy:
@@ -58,6 +66,7 @@ class ServedPolicy:
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._options = options
+        self._lock = threading.Lock()
         self._instructions: dict[int, str] = {}
         self._connections: dict[int, Connection] = {}
         self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
@@ -73,11 +82,29 @@ class ServedPolicy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self, world_spec: WorldSpec) -> None:
+        """
+        Raises:
+            ValueError: the world differs from the one that the policy was made for, as far as the server tells of it;
+                the message lists every difference.
+        """
+        here = openpi.world_metadata(world_spec)
+        pairs = {key: (here[key], self.metadata[key]) for key in here.keys() & self.metadata.keys() - {_SEEN}}
+        for name, shape in self.metadata.get(_SEEN, {}).items():
+            if isinstance(shape, list):
+                pairs[name] = here[_SEEN].get(name), shape
+        differences = [
+            f"{key} is {ours}, expected {told}" for key, (ours, told) in sorted(pairs.items()) if ours != told
+        ]
+        if differences:
+            raise ValueError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
+
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Note the instructions; the server reads them with the next observation, and draws nothing."""
         del seeds
-        self._instructions.update(zip(worlds.tolist(), instructions, strict=True))
-        self._remembered.update((world, deque()) for world in worlds.tolist())
+        with self._lock:
+            self._instructions.update(zip(worlds.tolist(), instructions, strict=True))
+            self._remembered.update((world, deque()) for world in worlds.tolist())
 
     def act(self, observation: Observation) -> ActionChunk:
         """Actions [N, K, A]; a world that never began has zeros.
@@ -87,14 +114,23 @@ class ServedPolicy:
                 step that a policy which looks back needs.
             ConnectionError: the server could not be reached again.
         """
+        with self._lock:
+            return self._act(observation)
+
+    def _act(self, observation: Observation) -> ActionChunk:
         num_worlds = len(observation["state"])
         acting = [world for world in sorted(self._instructions) if world < num_worlds]
         if not acting:
             raise ValueError(f"the observation has {num_worlds} worlds, and no episode began in them; call begin first")
         requests = {world: self._request(observation, world) for world in acting}
-        for world in acting:
-            self._send(world, requests[world])
-        actions = np.stack([self._receive(world, requests[world]) for world in acting])
+        try:
+            for world in acting:
+                self._send(world, requests[world])
+            actions = np.stack([self._receive(world, requests[world]) for world in acting])
+        except BaseException:
+            for world in acting:  # an answer that nobody read would be taken for that to the next observation
+                self._drop(world)
+            raise
         if window := self.metadata.get("history_steps"):
             for world in acting:
                 self._remember(world, int(observation["step"][world]), requests[world], window)
@@ -144,7 +180,6 @@ class ServedPolicy:
                     raise ConnectionError(f"{self._url} gave no answer for {self._patience_s:g} s") from error
                 time.sleep(_FIRST_PAUSE_S)
         if isinstance(answer, str):
-            self._drop(world)  # the server closes it after an error
             raise ValueError(f"{self._url} refuses the observation: {answer}")
         return openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
 
@@ -161,32 +196,40 @@ class ServedPolicy:
         deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             try:
-                # Entered by hand, and left by `close`: from version 17.1 on, websockets wants a context manager.
-                connection = connect(
+                self._connections[world] = self._connected(world)
+                return self._connections[world]
+            except InvalidStatus as error:
+                if error.response.status_code not in _AWAY:
+                    reason = (error.response.body or b"").decode(errors="replace").strip()
+                    raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
+                trouble: Exception = error
+            except (OSError, ConnectionClosed, InvalidMessage) as error:  # or what is in front of it closes at once
+                trouble = error
+            except InvalidHandshake as error:
+                raise ConnectionError(f"{self._url} speaks no websocket: {error}") from error
+            if time.monotonic() + pause_s > deadline_s:
+                raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _connected(self, world: int) -> Connection:
+        """A new connection whose server was told what the world's episode remembers."""
+        with ExitStack() as stack:
+            connection = stack.enter_context(
+                connect(
                     self._url,
                     additional_headers=self._headers,
                     compression=None,
                     max_size=None,
                     **self._options,
-                ).__enter__()
-                self.metadata = wire.unpack(connection.recv(self._timeout_s))
-            except InvalidStatus as error:
-                if error.response.status_code != 503:
-                    reason = (error.response.body or b"").decode(errors="replace").strip()
-                    raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
-                trouble: Exception = error
-            except (OSError, ConnectionClosed) as error:
-                trouble = error
-            else:
-                self._connections[world] = connection
-                for _, request in self._remembered.get(world, ()):
-                    connection.send(request)
-                    connection.recv(self._timeout_s)
-                return connection
-            if time.monotonic() + pause_s > deadline_s:
-                raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                )
+            )
+            self.metadata = wire.unpack(connection.recv(self._timeout_s))
+            for _, request in self._remembered.get(world, ()):
+                connection.send(request)
+                connection.recv(self._timeout_s)
+            stack.pop_all()  # `close` leaves it
+        return connection
 
     def _drop(self, world: int) -> None:
         if world in self._connections:

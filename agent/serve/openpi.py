@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.serve import wire
+from envs.types import WorldSpec
 
 if TYPE_CHECKING:
     from agent.serve.link import Link
@@ -54,6 +55,23 @@ def pack(value: Any) -> bytes:
 def array(name: str, value: Any) -> NDArray[Any]:
     """An array that `wire.unpack` left packed; see `wire.array`."""
     return wire.array(name, value, _MARKER)
+
+
+def world_metadata(world_spec: WorldSpec) -> dict[str, Any]:
+    """What a server tells of the world that its policy was made for: plain values, as they come out of msgpack."""
+    return {
+        "action_dim": world_spec.action.size,
+        "action_names": list(world_spec.action.names),
+        "action_units": list(world_spec.action.units),
+        "control_hz": round(1.0 / world_spec.control_dt_s, 6),
+        "state_names": list(world_spec.state.names),
+        "state_units": list(world_spec.state.units),
+        "observation": {
+            **{PREFIX + camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras},
+            STATE: [world_spec.state.size],
+            PROMPT: "a sentence",
+        },
+    }
 
 
 async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:

@@ -222,17 +222,7 @@ def metadata(world_spec: WorldSpec, chunk_length: int, execute_steps: int, versi
         "policy_version": version,
         "action_horizon": chunk_length,
         "execute_steps": execute_steps,
-        "action_dim": world_spec.action.size,
-        "action_names": world_spec.action.names,
-        "action_units": world_spec.action.units,
-        "control_hz": 1.0 / world_spec.control_dt_s,
-        "state_names": world_spec.state.names,
-        "state_units": world_spec.state.units,
-        "observation": {
-            **{openpi.PREFIX + camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras},
-            openpi.STATE: [world_spec.state.size],
-            openpi.PROMPT: "a sentence",
-        },
+        **openpi.world_metadata(world_spec),
     }
 
 

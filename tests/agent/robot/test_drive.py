@@ -15,7 +15,7 @@ from line_arm import DT_S, LineArm, Script, agent_for, always, drive
 from numpy.typing import NDArray
 
 from agent.robot.simulated import SimulatedClock
-from agent.robot.types import Limits, Reading
+from agent.robot.types import Axis, Limits, Reading
 
 START_S = DT_S
 
@@ -221,6 +221,63 @@ def test_a_state_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
     assert {(i.reason, i.detail) for i in outcome.interventions} == {
         ("broken observation", "the state is not finite in x")
     }
+
+
+@pytest.mark.parametrize("bad", [np.array([nan], np.float32), np.zeros(2, np.float32)])
+def test_a_state_that_breaks_before_anything_was_sent_leaves_an_arm_with_targets_where_it_was(
+    bad: NDArray[np.float32],
+) -> None:
+    """Actions are targets on an axis of 10 units; the reading of the first period is broken."""
+    arm = LineArm(SimulatedClock())
+    arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
+    sound = replace(arm.observe(), state=np.array([4.0], np.float32), time_s=1e9)
+    arm.frozen = sound
+    arm.clock.at(START_S - 0.05, lambda: setattr(arm, "frozen", replace(sound, state=bad)))
+    arm.clock.at(START_S + 0.25, lambda: setattr(arm, "frozen", sound))
+    outcome = drive(arm, always(0.5), 0.6)
+    assert arm.actions == [0.4, 0.4, 0.4, 0.4, 0.5, 0.5], "the answer is heard a period after it is seen again"
+    assert outcome.interventions_by_reason() == {"broken observation": 3, "late chunk": 1}
+
+
+def test_an_answer_to_what_was_seen_before_a_blind_period_moves_nothing(arm: LineArm) -> None:
+    """Answers take 2 periods; that of period 2 comes in period 4, and period 3 shows nothing."""
+    sound = arm.observe
+    arm.clock.at(START_S + 0.25, lambda: setattr(arm, "frozen", replace(sound(), state=np.full(1, nan), time_s=1e9)))
+    arm.clock.at(START_S + 0.35, arm.thaw)
+    outcome = drive(arm, always(1.0, length=4), 0.8, lambda n: 2 * DT_S if n else 0.0)
+    assert arm.actions == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    assert outcome.interventions_by_reason() == {"broken observation": 1, "late chunk": 2}
+
+
+def test_an_arm_that_cannot_be_disconnected_loses_nothing_of_its_drive(
+    arm: LineArm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unplugged() -> None:
+        raise ConnectionError("no such port")
+
+    monkeypatch.setattr(arm, "disconnect", unplugged)
+    agent = agent_for(arm, always(1.0))
+    assert [agent.run("go", 0.5).num_steps for _ in range(2)] == [5, 5], "and it can be driven again"
+    outcome = agent.run("go", 0.5)
+    (failed,) = outcome.interventions
+    assert (failed.reason, failed.detail) == ("robot failed", "disconnect: ConnectionError('no such port')")
+
+
+def test_a_person_whose_action_is_not_finite_moves_nothing(arm: LineArm) -> None:
+    class Shaking:
+        def action(self, reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.array([nan if 0.15 < reading.time_s - START_S < 0.35 else 0.5], np.float32)
+
+    agent = agent_for(arm, always(1.0), operator=Shaking())
+    outcome = agent.run("go", 0.6)
+    assert arm.actions == [0.5, 0.5, 0.0, 0.0, 0.5, 0.5]
+    assert outcome.interventions_by_reason() == {"refused action": 2}
+
+
+def test_what_goes_wrong_before_the_first_period_is_timed_from_the_drives_beginning(arm: LineArm) -> None:
+    arm.clock.jump(500.0)
+    outcome = drive(arm, always(nan), 1.0)
+    assert outcome.interventions[0].time_s == pytest.approx(DT_S)
 
 
 def test_a_period_that_takes_too_long_costs_periods_and_not_the_schedule(arm: LineArm) -> None:

@@ -122,6 +122,59 @@ def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
     assert reading.state.tolist() == [10.0, 50.0]
 
 
+def test_a_camera_that_hangs_does_not_keep_the_arm_from_stopping() -> None:
+    """The last observation showed 10 degrees and 50; what is sent then stands for the stop."""
+    arm = FakeFollower()
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
+    robot.connect()
+    robot.observe()
+
+    def hangs() -> dict[str, Any]:
+        raise RuntimeError("the camera's thread is not running")
+
+    arm.get_observation = hangs
+    with pytest.raises(ConnectionError, match="thread is not running"):
+        robot.observe()
+    robot.stop()
+    assert arm.sent == [{"shoulder.pos": 10.0, "gripper.pos": 50.0}]
+
+
+class Part:
+    """A bus or a camera of an arm."""
+
+    def __init__(self, works: bool) -> None:
+        self.works, self.is_connected = works, False
+
+    def connect(self) -> None:
+        if not self.works:
+            raise ConnectionError("unplugged")
+        self.is_connected = True
+
+    def disconnect(self) -> None:
+        self.is_connected = False
+
+
+def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected() -> None:
+    class Follower(FakeFollower):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bus, self.cameras = Part(works=True), {"top": Part(works=False)}
+
+        def connect(self, calibrate: bool = True) -> None:
+            self.bus.connect()
+            self.cameras["top"].connect()
+            super().connect(calibrate)
+
+    arm = Follower()
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
+    with pytest.raises(ConnectionError, match="unplugged"):
+        robot.connect()
+    assert not arm.bus.is_connected
+    arm.cameras["top"].works = True
+    robot.connect()
+    assert arm.bus.is_connected
+
+
 def test_a_cable_that_comes_loose_ends_the_drive_and_disconnects_nothing_twice() -> None:
     arm = FakeFollower()
 

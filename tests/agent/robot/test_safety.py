@@ -113,9 +113,18 @@ def test_rest_is_no_displacement_and_the_same_target() -> None:
         )
     )
     state = array(3.0, 45.0, 7.0)
-    assert filter_.rest(state).tolist() == [0.0, 0.5, 0.0], "before anything was sent, a target is where the axis is"
+    filter_.begin(state)
+    assert filter_.rest().tolist() == [0.0, 0.5, 0.0], "before anything was sent, a target is where the axis is"
     filter_.was_sent(array(0.7, -0.25, 0.9), state, resting=False)
-    assert filter_.rest(state).tolist() == pytest.approx([0.0, -0.25, 0.9])
+    assert filter_.rest().tolist() == pytest.approx([0.0, -0.25, 0.9])
+
+
+def test_an_arm_that_came_to_rest_speeds_up_from_rest() -> None:
+    """5 units/s2 and 0.1 s allow 0.5 more in a period: 1.0 after 0.5, and 0.5 again after a rest."""
+    filter_ = relative(max_acceleration=5.0)
+    assert [limited(filter_, 1.0, 0.0)[0] for _ in range(2)] == [0.1, 0.2]
+    filter_.came_to_rest()
+    assert limited(filter_, 1.0, 0.0) == (0.1, {"acceleration"})
 
 
 @pytest.mark.parametrize("max_acceleration", [3.0, 20.0, inf])
@@ -165,7 +174,9 @@ def test_the_tabletop_arm_is_described_in_its_own_names() -> None:
     spec = RobotSpec(name="tabletop", world=world, axes=TABLETOP_AXES, watched=TABLETOP_WATCHED)
     state = np.zeros(STATE.size, np.float32)
     state[STATE.names.index("gripper_opening")] = 0.06
-    rest = SafetyFilter(spec).rest(state)
+    filter_ = SafetyFilter(spec)
+    filter_.begin(state)
+    rest = filter_.rest()
     assert rest.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, -0.5]), "three quarters open"
     with pytest.raises(ValueError, match="has no state 'tcp_w'; states: joint1_pos"):
         replace(spec, watched=(Watch(state="tcp_w"),))

@@ -15,6 +15,8 @@ from agent.robot.agent import Agent
 from agent.robot.gym_robot import GymRobot
 from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
+from agent.robot.tabletop import TABLETOP_AXES
+from agent.robot.types import Axis
 from envs.make import make_world
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
@@ -117,13 +119,13 @@ def test_an_agent_does_a_task_and_its_drive_is_a_dataset(latency_s: float, tmp_p
     assert episode.columns["label.localization"].shape == (outcome.num_steps, world.world_spec.localization.size)
 
 
-def test_a_robot_is_one_world_whose_actions_are_explained() -> None:
+def test_a_robot_is_one_world_and_moves_by_displacements_where_its_arm_is_unknown() -> None:
     with closing(make_world("tabletop", 2)) as two, pytest.raises(ValueError, match="this one has 2"):
         SimRobot(two, REACH)
-    with closing(make_world("tabletop")) as world:
+    with closing(make_world("tabletop_memory")) as world:
+        assert SimRobot(world, REACH).spec.axes == TABLETOP_AXES, "the same arm at another table"
         world.suite = "kitchen"
-        with pytest.raises(ValueError, match="suite 'kitchen' is unknown, so axes must say"):
-            SimRobot(world, REACH)
+        assert set(SimRobot(world, REACH).spec.axes) == {Axis(relative=True)}
 
 
 class PixelLine(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from serving import EXECUTE_STEPS, in_process, looked_back, metric, running, served, tiny_policy
-from tiny_model import SENTENCES, observe
+from tiny_model import SENTENCES, observe, tiny_processor
 
 from agent.serve.client import ServedPolicy
 from agent.serve.link import LimitsConfig
@@ -78,6 +82,62 @@ def test_a_policy_that_looks_back_is_not_asked_without_a_step() -> None:
         policy.begin(np.array([0]), (SENTENCES[0],), (0,))
         with pytest.raises(ValueError, match="an observation must say its 'step'"):
             policy.act(observe(1))
+
+
+def test_no_world_gets_the_answer_to_an_observation_before_one_that_was_refused() -> None:
+    here, worlds = tiny_policy(), np.array([0, 1])
+    sentences = SENTENCES[:2]
+    seen = [observe(2, seed, sentences) for seed in (1, 2)]
+    broken = Observation(**(seen[0] | {"state": np.array([[np.nan] * 4, [0.0] * 4], np.float32)}))
+    here.begin(worlds, sentences, (0, 0))
+    with served() as url, ServedPolicy(url) as policy:
+        policy.begin(worlds, sentences, (0, 0))
+        with pytest.raises(ValueError, match="refuses the observation"):
+            policy.act(broken)
+        assert_allclose(policy.act(seen[1]).actions, here.act(seen[1]).actions, atol=0.02)
+
+
+def test_threads_that_ask_at_once_each_get_their_own_answer() -> None:
+    here = tiny_policy()
+    with served() as url, ServedPolicy(url) as policy, ThreadPoolExecutor(4) as threads:
+        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        answers = threads.map(lambda seed: policy.act(observe(1, seed)).actions[0], range(12))
+        for seed, actions in enumerate(answers):
+            assert_allclose(actions, in_process(here, seed), atol=0.02)
+
+
+def test_a_robot_of_another_world_is_told_every_difference() -> None:
+    spec = tiny_processor().world_spec
+    with served() as url, ServedPolicy(url) as policy:
+        policy.check(spec)
+        other = replace(spec, control_dt_s=0.5, cameras=spec.cameras[1:])
+        with pytest.raises(ValueError, match="made for another world") as refused:
+            policy.check(other)
+    lines = str(refused.value).splitlines()[1:]
+    rate, missing = 1.0 / spec.control_dt_s, spec.cameras[0]
+    assert lines == [
+        f"  control_hz is 2.0, expected {rate}",
+        f"  observation/{missing.name} is None, expected {[missing.height, missing.width, 3]}",
+    ]
+
+
+def test_a_tunnel_whose_server_is_away_is_tried_again_until_it_is_there() -> None:
+    """A listener that closes every connection at once, as `ssh -L` does with nothing behind it."""
+    with socket.create_server(("127.0.0.1", 0)) as tunnel:
+        port = tunnel.getsockname()[1]
+
+        def close_at_once() -> None:
+            for _ in range(3):
+                tunnel.accept()[0].close()
+
+        closing_thread = threading.Thread(target=close_at_once)
+        closing_thread.start()
+        with pytest.raises(ConnectionError, match="cannot be reached"):
+            ServedPolicy(f"ws://127.0.0.1:{port}", patience_s=0.4)
+        while closing_thread.is_alive():
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+            closing_thread.join(0.05)
 
 
 def test_a_server_that_stays_away_is_an_error() -> None:
