@@ -77,6 +77,10 @@ class Threads(Generic[M]):
             parameter.grad = torch.stack(gradients).mean(0) if count > 1 else gradients[0]
         return {name: float(sum(m[name] for _, m in parts) / count) for name in parts[0][1]}
 
+    def summed(self, counts: Tensor) -> Tensor:
+        """What was counted in all processes: there is one."""
+        return counts
+
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
@@ -110,6 +114,11 @@ class Processes(Generic[M]):
         sums = torch.stack([torch.stack([metrics[name] for metrics in reports]).sum() for name in reports[0]])
         all_reduce(sums)
         return dict(zip(reports[0], (sums / self._num_parts).tolist(), strict=True))
+
+    def summed(self, counts: Tensor) -> Tensor:
+        """What was counted in all processes, in place."""
+        all_reduce(counts)
+        return counts
 
     def close(self) -> None:
         """The group belongs to who made it."""

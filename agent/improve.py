@@ -61,6 +61,7 @@ from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
 from vla_model.finetune import FineTuning, prepare
 from vla_model.model import VLA
+from vla_model.moe import keep_balance
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
 from vla_model.processor import Processor
@@ -234,6 +235,7 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
         check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, model.config)
     else:
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
+        keep_balance(model)  # who moves must be the policy that the ratios are of
     acting = copy.deepcopy(model)
     torch.manual_seed(config.seed)
     prepare(model, config.fine_tuning)

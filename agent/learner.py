@@ -50,12 +50,16 @@ class LearnerConfig:
 
 
 def check_shares(config: LearnerConfig) -> None:
-    """Whether the processes get equal shares of the batch and whole parts.
+    """Whether the processes get equal shares of the batch and whole parts, and every part a sample.
 
     Raises:
         ValueError: they do not.
     """
     count = config.num_processes
+    if not 1 <= config.num_parts <= config.batch_size:
+        raise ValueError(
+            f"a batch of {config.batch_size} cannot be computed in {config.num_parts} parts of at least one sample"
+        )
     if count < 1 or config.num_parts % count or (count > 1 and config.batch_size % count):
         raise ValueError(
             "the learner's num_processes must be at least 1 and divide num_parts and batch_size, "
@@ -118,7 +122,7 @@ class Learner(Generic[M]):
             group["lr"] = learning_rate * group["rate"]
         self._optimizer.step()
         self._optimizer.zero_grad()
-        balance_experts(self.model)
+        balance_experts(self.model, self._gradients.summed)
         self.num_updates_done += 1
         self._move_average()
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
@@ -142,7 +146,8 @@ class Learner(Generic[M]):
         """What `save` wrote.
 
         Raises:
-            ValueError: the file is missing or belongs to another model.
+            ValueError: the file is missing.
+            RuntimeError: it belongs to another model.
         """
         path = folder / STATE_FILE
         if not path.exists():

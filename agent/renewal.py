@@ -66,7 +66,7 @@ def check_renewal(config: RenewalConfig, iterations: int, fine_tuning: FineTunin
 
 @torch.no_grad()
 def renew(learner: Learner[VLA], keep: float, *, seed: int) -> None:
-    """Do that to every weight that is trained, and to the moving average.
+    """Do that to every weight that is trained, to the biases that balance experts, and to the moving average.
 
     Args:
         learner: of a whole model, without adapters.
@@ -80,4 +80,8 @@ def renew(learner: Learner[VLA], keep: float, *, seed: int) -> None:
     for name, weight in learner.model.named_parameters():
         if weight.requires_grad:
             weight.lerp_(known[name].to(weight), 1.0 - keep)
+    fresh = dict(new.named_buffers())
+    for name, value in learner.model.named_buffers():
+        if value.is_floating_point():
+            value.lerp_(fresh[name].to(value), 1.0 - keep)
     learner.begin_anew()

@@ -30,8 +30,8 @@ MAX_INSTRUCTION_CHARS = 256
 class World(VectorEnv[Observation, Array, Array]):
     """N worlds of one suite.
 
-    Subclasses implement `reset_to`, `step_chunk`, `expert_action`, `example_spec` and `close_extras`; this class
-    translates gymnasium's calls to them.
+    Subclasses implement `reset_to`, `step_chunk`, `expert_action` and `close_extras`; this class translates gymnasium's
+    calls to them.
     """
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
@@ -80,9 +80,9 @@ class World(VectorEnv[Observation, Array, Array]):
             NotImplementedError: this suite has no expert.
         """
 
-    @abstractmethod
     def example_spec(self, seed: int) -> EpisodeSpec:
-        """Some episode of this world, for gymnasium's `reset(seed=...)`."""
+        """Some episode of this world, for gymnasium's `reset(seed=...)`: tasks take turns with the seed."""
+        return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
 
     def check_spec(self, spec: EpisodeSpec, variations: Collection[str]) -> None:
         """
@@ -166,7 +166,10 @@ class World(VectorEnv[Observation, Array, Array]):
 
     def _seeds(self, seed: int | list[int | None] | None, worlds: list[int]) -> list[int]:
         if isinstance(seed, list):
-            return [int(s) if s is not None else int(self.np_random.integers(2**31)) for s in seed]
+            if len(seed) != self.num_envs:
+                raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} worlds")
+            chosen = [seed[n] for n in worlds]
+            return [int(s) if s is not None else int(self.np_random.integers(2**31)) for s in chosen]
         if seed is not None:
             return [seed + i for i in worlds]
         return self.np_random.integers(2**31, size=len(worlds)).tolist()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vla_model.config import VLAConfig
+from vla_model.config import VLAConfig, sizes_of
 from vla_model.dtypes import DtypeName
 from vla_model.finetune import merged_state_dict
 from vla_model.folders import fresh_folder
@@ -61,13 +62,16 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
     if not folder.exists() and _previous(folder).exists():
         folder = _previous(folder)
     _check_parts(folder)
-    processor = Processor.load(folder)
-    config = VLAConfig.from_pretrained(folder)
+    processor, config = Processor.load(folder), _config(folder)
+    _check_fit(folder, processor, config)
     add_value_head = value_head and not config.value_head
     config.value_head |= value_head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
+        try:
+            model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
+        except TypeError as error:  # transformers lets a field of another type pass
+            raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
     weights = load_file(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
@@ -93,6 +97,26 @@ def _check_parts(folder: Path) -> None:
             weights.keys()
     except SafetensorError as error:
         raise ValueError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
+
+
+def _config(folder: Path) -> VLAConfig:
+    try:
+        config = VLAConfig.from_pretrained(folder)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
+    if config.backbone is None:
+        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: it has no backbone")
+    return config
+
+
+def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
+    """Whether the two are of one policy."""
+    asked: dict[str, Any] = sizes_of(processor.world_spec) | {"instruction_length": processor.instruction_length}
+    wrong = [
+        f"{name} is {getattr(config, name)} and {size}" for name, size in asked.items() if getattr(config, name) != size
+    ]
+    if wrong:
+        raise ValueError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")
 
 
 def _previous(folder: Path) -> Path:

@@ -180,16 +180,22 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
 
 
 def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
-    """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`."""
+    """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`.
+
+    Raises:
+        ValueError: a label has its u and no v.
+    """
     names = list(world_spec.localization.names)
-    return {
-        camera.name: [
-            [column, names.index(f"{name[:-2]}_v")]
-            for column, name in enumerate(names)
-            if name.endswith(f"_{camera.name}_u")
-        ]
-        for camera in world_spec.cameras
-    }
+    columns: dict[str, list[list[int]]] = {camera.name: [] for camera in world_spec.cameras}
+    for u, name in enumerate(names):
+        cameras = [camera for camera in columns if name.endswith(f"_{camera}_u")]
+        if not cameras:
+            continue
+        if (other := f"{name[:-2]}_v") not in names:
+            raise ValueError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
+        # Of cameras "image" and "wrist_image" a label that ends with the longer name is the latter's.
+        columns[max(cameras, key=len)].append([u, names.index(other)])
+    return columns
 
 
 SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {

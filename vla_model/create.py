@@ -20,9 +20,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from envs.types import WorldSpec
 from vla_model.config import SIZES, VLAConfig, sizes_of
-from vla_model.image_encoder import load_image_encoder, vision_config
+from vla_model.image_encoder import encoder_shape, load_image_encoder
 from vla_model.model import VLA
-from vla_model.pretrained import backbone_config, load_backbone
+from vla_model.pretrained import backbone_config, first_layers, load_backbone
 from vla_model.processor import Processor
 from vla_model.smol import smol_config, smol_folder
 from vla_model.vision import TOWERS, PretrainedTower
@@ -95,8 +95,8 @@ def create_policy(
     check_model(model)
     config, decoder, tokenizer = _decoder(model, world_spec, dtype)
     _change_fields(config, model)
-    eyes = _see_with(config, model.vision) if model.vision is not None else None
     processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
+    eyes = load_image_encoder(model.vision) if model.vision is not None and config.image_encoder is not None else None
     return VLA(config, decoder=decoder, image_encoder=eyes), processor
 
 
@@ -106,34 +106,28 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
     Raises:
         ValueError: nothing has that name, or its fields do not fit each other.
     """
+    _check_names(model)
     if model.name in SIZES:
-        check_model(model)
         config, _, _ = _decoder(model, world_spec, torch.float32)
-    elif model.name == "smol":
-        config = VLAConfig(
-            backbone=smol_config(model.num_layers or SMOL_LAYERS), pretrained=True, **sizes_of(world_spec)
-        )
     else:
-        check_model(model)
-        backbone = backbone_config(model.name)
-        backbone.num_hidden_layers = model.num_layers or backbone.num_hidden_layers
-        config = VLAConfig(backbone=backbone, pretrained=True, **sizes_of(world_spec))
+        whole = smol_config() if model.name == "smol" else backbone_config(model.name)
+        config = VLAConfig(backbone=first_layers(whole, _num_layers(model)), pretrained=True, **sizes_of(world_spec))
     _change_fields(config, model)
-    if model.vision in _FROM_NOTHING:
-        config.vision = model.vision
-    elif model.vision is not None:
-        config.vision, config.image_encoder = "pretrained", vision_config(Path(model.vision))
     return config
 
 
 def check_model(model: ModelConfig) -> None:
     """
     Raises:
-        ValueError: nothing has that name, or its vision does not exist.
+        ValueError: nothing has that name, its vision does not exist, or its weights are not here.
     """
-    name, vision = model.name, model.vision
-    if name == "smol" and not smol_folder().exists():
+    _check_names(model)
+    if model.name == "smol" and not smol_folder().exists():
         raise ValueError("the weights of smol are not here yet; fetch and convert them with: make smol")
+
+
+def _check_names(model: ModelConfig) -> None:
+    name, vision = model.name, model.vision
     if name != "smol" and name not in SIZES and not Path(name).exists():
         raise ValueError(
             f"model {name!r} does not exist; models: {', '.join(SIZES)}, smol, or a local model folder or .gguf file"
@@ -146,7 +140,12 @@ def check_model(model: ModelConfig) -> None:
                 f"vision {vision!r} does not exist; vision: {', '.join(_FROM_NOTHING)}, or the local folder of a "
                 "transformers vision model"
             )
-        vision_config(Path(vision))
+        encoder_shape(vision)
+
+
+def _num_layers(model: ModelConfig) -> int | None:
+    """Of a pretrained decoder; None for all."""
+    return SMOL_LAYERS if model.name == "smol" and model.num_layers is None else model.num_layers
 
 
 def _decoder(
@@ -158,20 +157,23 @@ def _decoder(
         assert isinstance(config.backbone, PretrainedConfig)
         config.backbone = _resized(config.backbone, model.num_layers, model.hidden_size)
         return config, None, None
-    if model.name == "smol":
-        backbone = load_backbone(smol_folder(), model.num_layers or SMOL_LAYERS, dtype)
-    else:
-        backbone = load_backbone(model.name, model.num_layers, dtype)
+    backbone = load_backbone(smol_folder() if model.name == "smol" else model.name, _num_layers(model), dtype)
     config = VLAConfig(backbone=backbone.decoder.config, pretrained=True, **sizes_of(world_spec))
     return config, backbone.decoder, backbone.tokenizer
 
 
 def _change_fields(config: VLAConfig, model: ModelConfig) -> None:
-    """Those that mean the same in both."""
+    """Those that mean the same in both, and what sees."""
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
         if changes[name] is not None:
             setattr(config, name, changes[name])
+    if model.vision in _FROM_NOTHING:
+        config.vision = model.vision
+    elif model.vision is not None:
+        shape = encoder_shape(model.vision)
+        config.vision, config.image_encoder, config.image_size_px = "pretrained", shape.config, shape.size_px
+        config.image_mean, config.image_std = shape.mean, shape.std
 
 
 def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: int | None) -> PretrainedConfig:
@@ -188,14 +190,3 @@ def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: in
         if getattr(backbone, "head_dim", None) == width // heads:
             changes["head_dim"] = hidden_size // heads
     return type(backbone)(**(backbone.to_dict() | changes)) if changes else backbone
-
-
-def _see_with(config: VLAConfig, vision: str) -> PreTrainedModel | None:
-    """Write into the config what sees; returns the image encoder if it is a pretrained one."""
-    if vision in _FROM_NOTHING:
-        config.vision = vision
-        return None
-    encoder = load_image_encoder(vision)
-    config.vision, config.image_encoder, config.image_size_px = "pretrained", encoder.model.config, encoder.size_px
-    config.image_mean, config.image_std = encoder.mean, encoder.std
-    return encoder.model

@@ -29,10 +29,10 @@ _PROCESSOR_FILE = "preprocessor_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedEncoder:
-    """A vision model that has seen the world."""
+class EncoderShape:
+    """What decides the shape of a vision model, and what it wants to be given."""
 
-    model: PreTrainedModel
+    config: PretrainedConfig
     size_px: list[int]
     """Height and width of what it is given."""
     mean: list[float]
@@ -103,22 +103,32 @@ def vit_config(height: int, width: int, *, channels: int, layers: int, patch_px:
     )
 
 
-def load_image_encoder(folder: str | Path) -> PretrainedEncoder:
-    """The vision model of a local folder, with the mean and standard deviation of its image processor.
+def load_image_encoder(folder: str | Path) -> PreTrainedModel:
+    """The vision model of a local folder.
 
     Raises:
         ValueError: it is no folder of a vision model that gives patches, or a part is missing, truncated or does not
             fit; the message says which.
     """
     folder = Path(folder)
-    config = vision_config(folder)
-    size_px, mean, std = _preprocessing(folder, config)
+    config = encoder_shape(folder).config
     check_weights(folder)
-    model = load_weights(folder, config, torch.float32)
-    return PretrainedEncoder(model=model, size_px=size_px, mean=mean, std=std)
+    return load_weights(folder, config, torch.float32)
 
 
-def vision_config(folder: Path) -> PretrainedConfig:
+def encoder_shape(folder: str | Path) -> EncoderShape:
+    """Of the vision model of a local folder, with the mean and standard deviation of its image processor.
+
+    Raises:
+        ValueError: it is no folder of a vision model that gives patches, or one of the two files is broken.
+    """
+    folder = Path(folder)
+    config = _vision_config(folder)
+    size_px, mean, std = _preprocessing(folder, config)
+    return EncoderShape(config=config, size_px=size_px, mean=mean, std=std)
+
+
+def _vision_config(folder: Path) -> PretrainedConfig:
     """The config of the folder's vision model.
 
     Raises:

@@ -117,8 +117,8 @@ class VLA(nn.Module):
             image_encoder: likewise of config.image_encoder's.
 
         Raises:
-            ValueError: the config has no camera, no state or action, no such vision, or more tokens than the decoder
-                has positions for.
+            ValueError: the config has no camera, no state or action, no such vision, no layer of experts, fewer
+                keypoints than things to point at, or more tokens than the decoder has positions for.
         """
         super().__init__()
         if not config.cameras or config.state_size < 1 or config.action_size < 1:
@@ -129,6 +129,14 @@ class VLA(nn.Module):
             )
         if config.vision not in TOWERS:
             raise ValueError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
+        if config.moe_layers < 1:
+            raise ValueError(f"an action head has at least one layer of experts, got moe_layers {config.moe_layers}")
+        num_things = max((len(columns) for columns in (config.pointing or {}).values()), default=0)
+        if config.num_keypoints < num_things:
+            raise ValueError(
+                f"the world's labels point at {num_things} things in a frame, each by a keypoint of its own; "
+                f"num_keypoints is {config.num_keypoints}"
+            )
         self.config = config
         size = config.hidden_size
         self.backbone = Backbone(config, decoder)

@@ -23,6 +23,7 @@ Shape letters: T tokens, D token size, E experts, k experts per token, H hidden 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -107,7 +108,7 @@ class Router(nn.Module):
                 index = torch.tensor([self._left_out], device=x.device)
                 wanted = wanted.index_fill(-1, index, float("-inf"))
             experts = wanted.topk(self.top_k_experts, dim=-1).indices
-            if self.bias is not None and self.training:
+            if self.bias is not None and self.training and self.weight.requires_grad:
                 # A list, because threads share the router: what they append, they may append in any order.
                 self._counts.append(experts.flatten().bincount(minlength=len(self.bias)))
             top = probabilities.gather(-1, experts)
@@ -117,19 +118,31 @@ class Router(nn.Module):
             return Routing(logits=logits, experts=experts, weights=weights)
 
     @torch.no_grad()
-    def balance(self) -> None:
+    def balance(self, summed: Callable[[Tensor], Tensor]) -> None:
         """Move the biases one step, by the choices made in training mode since the last step."""
         if self.bias is not None and self._counts:
-            counts = torch.stack(self._counts).sum(0).float()
+            counts = summed(torch.stack(self._counts).sum(0)).float()
             self.bias += self.balancing_rate * (counts.mean() - counts).sign()
             self._counts.clear()
 
 
-def balance_experts(model: nn.Module) -> None:
-    """Move the biases of all routers one step: to be called after each update of the weights."""
+def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambda counts: counts) -> None:
+    """Move the biases of all routers that learn one step: to be called after each update of the weights.
+
+    Args:
+        model: which routed a batch, or this process's share of it.
+        summed: of an expert's tokens in each process, int64 [E], those in all; the same where there is one process.
+    """
     for module in model.modules():
         if isinstance(module, Router):
-            module.balance()
+            module.balance(summed)
+
+
+def keep_balance(model: nn.Module) -> None:
+    """Leave the biases of all routers as they are from now on, whatever learns."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.balancing_rate = 0.0
 
 
 class MixtureOfExperts(nn.Module):

@@ -92,8 +92,11 @@ class VLAPolicy:
             execute_steps: actions executed of each chunk, which such noise has to know; None for all.
 
         Raises:
-            ValueError: the correlation is not within 0 and 1, or 1.
+            ValueError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
         """
+        length = model.config.chunk_length
+        if execute_steps is not None and not 1 <= execute_steps <= length:
+            raise ValueError(f"execute_steps must be within 1..{length}, the chunk's length, got {execute_steps}")
         if not 0.0 <= noise_correlation < 1.0:
             raise ValueError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
         self.model = model

@@ -61,13 +61,13 @@ def load_backbone(
     if path.is_file():
         file = GGUFFile(path)
         _check_family(path, file.config)
-        config = _first_layers(file.config, num_layers)
+        config = first_layers(file.config, num_layers)
         decoder = load_weights(path, config, dtype, state_dict=file.state_dict(config, dtype)).get_decoder()
         tokenizer = file.tokenizer()
     else:
         config = _checked_config(path)
         check_weights(path)
-        _first_layers(config.get_text_config(decoder=True), num_layers)
+        first_layers(config.get_text_config(decoder=True), num_layers)
         tokenizer = _folder_tokenizer(path)
         decoder = load_weights(path, config, dtype).get_decoder()
     if tokenizer.get_vocab_size() > decoder.config.vocab_size:
@@ -147,8 +147,12 @@ def check_weights(folder: Path) -> None:
             raise ValueError(f"{file} lacks what {_INDEX} promises: {', '.join(sorted(absent)[:5])}")
 
 
-def _first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
-    """The config, shortened in place."""
+def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
+    """The config, shortened in place.
+
+    Raises:
+        ValueError: it has not so many layers.
+    """
     if num_layers is not None:
         if not 1 <= num_layers <= config.num_hidden_layers:
             raise ValueError(f"num_layers must be within 1..{config.num_hidden_layers}, got {num_layers}")

@@ -37,13 +37,13 @@ def smol_folder() -> Path:
     return Path(cache) / "llamarm" / "smollm2-135m-instruct"
 
 
-def smol_config(num_layers: int) -> LlamaConfig:
-    """Shape of its first so many layers, of 30."""
+def smol_config() -> LlamaConfig:
+    """Shape of all its layers."""
     return LlamaConfig(
         vocab_size=49_152,
         hidden_size=576,
         intermediate_size=1536,
-        num_hidden_layers=num_layers,
+        num_hidden_layers=30,
         num_attention_heads=9,
         num_key_value_heads=3,
         max_position_embeddings=8192,

@@ -2,7 +2,7 @@
 
 Komatsuzaki et al. 2023, "Sparse Upcycling": every expert starts as a copy of the dense layer and routers start random.
 Weights of the chosen experts sum to 1, so the output is the dense one whatever the routers say, until training parts
-the copies.
+the copies. What a decoupled weight adds to the router's is shared among the k chosen ones.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ def upcycle(model: VLA, num_experts: int, top_k_experts: int) -> VLA:
     fields: dict[str, Any] = model.config.to_dict() | {"num_experts": num_experts, "top_k_experts": top_k_experts}
     grown = VLA(VLAConfig(**fields), decoder=copy.deepcopy(model.backbone.decoder))
     dense = model.state_dict()
-    grown.load_state_dict(
-        {
-            name: fresh if ".router." in name else dense[name].expand_as(fresh)
-            for name, fresh in grown.state_dict().items()
-        }
-    )
+    for name, fresh in grown.state_dict().items():
+        if name.endswith(".router.adapter"):
+            fresh.copy_(dense[name] / top_k_experts)
+        elif ".router." not in name:
+            fresh.copy_(dense[name])
     return grown.to(model.queries.device)

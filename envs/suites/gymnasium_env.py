@@ -50,6 +50,8 @@ class GymnasiumTask(ABC):
 
     max_steps: int | None = None
     """The step limit; that of the environment's registration where None."""
+    variations: tuple[str, ...] = ("train",)
+    """Which an episode may ask for; `reset` is told the episode's."""
 
     @abstractmethod
     def make_env(self) -> Env:
@@ -60,13 +62,7 @@ class GymnasiumTask(ABC):
         """What the policy is told in the episode that has begun."""
 
     def reset(self, env: Env, spec: EpisodeSpec) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode of a spec, as env.reset does.
-
-        Raises:
-            ValueError: the variation does not exist.
-        """
-        if spec.variation != "train":
-            raise ValueError(f"variation {spec.variation!r} does not exist in {spec.suite}; variations: train")
+        """Begin the episode of a spec, as env.reset does."""
         return env.reset(seed=spec.seed)
 
     def frames(self, env: Env) -> Frames:
@@ -162,23 +158,16 @@ class GymnasiumWorld(World):
         self._tasks = dict(tasks)
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=suite)
-        examples = {name: EpisodeSpec(suite=suite, task=name, seed=0) for name in tasks}
-        specs = {name: self._do(self._look_at, example, control_dt_s) for name, example in examples.items()}
-        if not specs:
-            raise ValueError(f"suite {suite!r} has no task")
-        (first_name, spec), *others = specs.items()
-        for name, other in others:
-            if other != spec:
-                raise ValueError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
-        super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(tasks))
+        try:
+            spec = self._what_tasks_show(suite, control_dt_s)
+            super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(tasks))
+        except BaseException:
+            self.close_extras()
+            raise
         self._episodes: list[_Episode | None] = [None] * num_worlds
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in spec.cameras}
         self._state = np.zeros((num_worlds, spec.state.size), np.float32)
         self._localization = np.zeros((num_worlds, spec.localization.size), np.float32)
-
-    def example_spec(self, seed: int) -> EpisodeSpec:
-        """Tasks take turns with the seed."""
-        return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
@@ -187,8 +176,7 @@ class GymnasiumWorld(World):
             ValueError: a spec of another suite, or with an unknown task or variation.
         """
         for spec in specs:
-            if spec.suite != self.suite or spec.task not in self.tasks:
-                raise ValueError(f"{spec.id} is not of suite {self.suite} with tasks: {', '.join(self.tasks)}")
+            self.check_spec(spec, self._tasks[spec.task].variations if spec.task in self._tasks else ())
         self._do(self._reset_all, specs, worlds)
         return self._observation(), {"localization": self._localization.copy()}
 
@@ -273,11 +261,24 @@ class GymnasiumWorld(World):
             instruction=task.instruction(env),
         )
 
+    def _what_tasks_show(self, suite: str, control_dt_s: float) -> WorldSpec:
+        examples = {name: EpisodeSpec(suite=suite, task=name, seed=0) for name in self._tasks}
+        specs = {name: self._do(self._look_at, example, control_dt_s) for name, example in examples.items()}
+        if not specs:
+            raise ValueError(f"suite {suite!r} has no task")
+        (first_name, spec), *others = specs.items()
+        for name, other in others:
+            if other != spec:
+                raise ValueError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
+        return spec
+
     def _look_at(self, spec: EpisodeSpec, control_dt_s: float) -> WorldSpec:
         """What a task shows, seen in an episode that is begun twice, with some steps between."""
         episode = self._begin(spec, 0)
         frames, state = _images(episode), episode.state()
         for _ in range(3):
+            if episode.done:
+                break
             episode.step(np.ones(episode.actions.spec.size, np.float32))
         again = self._begin(spec, 0)
         same = [np.array_equal(frames[name], frame) for name, frame in _images(again).items()]
@@ -314,12 +315,9 @@ class GymnasiumWorld(World):
 
     def _checked(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """Clipped, where they are of the right shape and those of running worlds are finite."""
-        expected = (self.num_envs, self.world_spec.action.size)
-        if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
-            raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
-        for n, episode in enumerate(self._episodes):
-            if episode is not None and not episode.done and not np.isfinite(actions[n]).all():
-                raise ValueError(f"the actions of world {n} are not finite: {actions[n].tolist()}")
+        self.check_action_shape(actions)
+        running = [n for n, episode in enumerate(self._episodes) if episode is not None and not episode.done]
+        self.refuse_non_finite(actions, np.array(running, np.int64))
         return actions.astype(np.float32).clip(-1.0, 1.0)
 
     def _observation(self) -> Observation:

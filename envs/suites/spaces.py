@@ -28,11 +28,13 @@ class ActionBox:
         ones = np.ones(space.shape)
         self.spec = unnamed_vector("action", "of the Box", -ones, ones)
         self._dtype = space.dtype
-        self._middle, self._half = (space.high + space.low) / 2, (space.high - space.low) / 2
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
 
     def stretch(self, action: NDArray[np.float32]) -> NDArray[Any]:
         """From [-1, 1] to the Box, [A]."""
-        return (self._middle + self._half * action).astype(self._dtype)
+        stretched = self._middle + self._half * action
+        return (stretched.round() if np.issubdtype(self._dtype, np.integer) else stretched).astype(self._dtype)
 
     def shrink(self, action: ArrayLike) -> NDArray[np.float32]:
         """From the Box to [-1, 1], [A]; 0 where the Box has no width."""

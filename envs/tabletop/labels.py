@@ -6,12 +6,12 @@ Shape letters: n worlds, L label numbers, C cameras.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from array_api_compat import array_namespace
 
 from envs.tabletop.scene import CAMERAS, Scene
-from envs.types import Array, VectorSpec
+from envs.types import Array, CameraSpec, VectorSpec
 
 THINGS = ("target", "goal")
 """The thing to act on, and the place to bring it to."""
@@ -38,16 +38,19 @@ the frame's edges."""
 def read_labels(
     field: Mapping[str, Array],
     scene: Scene,
+    cameras: Sequence[CameraSpec],
     worlds: Array,
     places: Array,  # [n, 2, 3] THINGS in the table frame, metres
     base_height_m: Array,  # [n]
 ) -> Array:
-    """Labels of n worlds, float32 [n, L]."""
+    """Labels of n worlds, float32 [n, L], in the frames of these cameras; in its usual frame where one is not shown."""
+    shown = {camera.name: camera for camera in cameras}
     xp = array_namespace(places)
     above_base = places[:, :, 2:] - base_height_m[:, None, None]
     in_base = xp.concat((places[:, :, :2], above_base), axis=-1).clip(-FARTHEST_M, FARTHEST_M)
     columns = [in_base.reshape(len(worlds), -1)]
-    for camera, spec in zip(scene.camera_ids, CAMERAS, strict=True):
+    for camera, usual in zip(scene.camera_ids, CAMERAS, strict=True):
+        spec = shown.get(usual.name, usual)
         position = field["cam_xpos"][worlds, camera]  # [n, 3]
         axes = field["cam_xmat"][worlds, camera].reshape(-1, 3, 3)  # columns: right, up, backward
         half_height = math.tan(math.radians(scene.model.cam_fovy[camera]) / 2)

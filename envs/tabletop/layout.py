@@ -29,7 +29,6 @@ COLOURS = {
     "yellow": (0.92, 0.80, 0.10),
     "purple": (0.52, 0.14, 0.66),
 }
-RECEPTACLES = ("bowl", "zone")
 DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
 """Unit vectors on the table, seen from the arm."""
 

@@ -84,12 +84,10 @@ class Scene:
     distractor_bodies: tuple[int, ...]
     base_body: int
     cabinet_body: int
-    drawer_bodies: tuple[int, ...]
     drawer_qpos: tuple[int, ...]
     drawer_geoms: tuple[tuple[int, int], ...]
     """Handle and lid of each drawer: the parts that carry its colour."""
     panel_body: int
-    button_bodies: tuple[int, ...]
     button_qpos: tuple[int, ...]
     button_geoms: tuple[int, ...]
     dial_body: int
@@ -395,11 +393,9 @@ def _index(model: mujoco.MjModel) -> Scene:
         distractor_bodies=tuple(body(f"distractor{i}") for i in range(NUM_DISTRACTORS)),
         base_body=body("link0"),
         cabinet_body=body("cabinet"),
-        drawer_bodies=tuple(body(f"drawer{i}") for i in range(NUM_DRAWERS)),
         drawer_qpos=tuple(qpos(f"drawer{i}") for i in range(NUM_DRAWERS)),
         drawer_geoms=tuple((model.geom(f"handle{i}").id, model.geom(f"lid{i}").id) for i in range(NUM_DRAWERS)),
         panel_body=body("panel"),
-        button_bodies=tuple(body(f"button{i}") for i in range(NUM_BUTTONS)),
         button_qpos=tuple(qpos(f"button{i}") for i in range(NUM_BUTTONS)),
         button_geoms=tuple(model.geom(f"button{i}").id for i in range(NUM_BUTTONS)),
         dial_body=body("dial"),

@@ -1,8 +1,9 @@
 """What may differ between two episodes of a task, in three families: how it looks, how it is said, how it lies.
 
-Each family has a train range and a held-out range that do not overlap. An episode's variation names the one family that
-is drawn from its held-out range; everything else stays in the train range. All families draw from their own stream of
-the episode's seed, so episodes of one seed differ between variations in the named family only.
+Each family has a train range and a held-out range that do not overlap; of tints and joint noise, which are spreads
+around nothing, the held-out one is wider. An episode's variation names the one family that is drawn from its held-out
+range; everything else stays in the train range. All families draw from their own stream of the episode's seed, so
+episodes of one seed differ between variations in the named family only.
 """
 
 from __future__ import annotations

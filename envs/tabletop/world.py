@@ -149,10 +149,6 @@ class TabletopWorld(World):
         self.check_spec(spec, VARIATIONS)
         return SUITES[self.suite][spec.task]
 
-    def example_spec(self, seed: int) -> EpisodeSpec:
-        """Tasks take turns with the seed."""
-        return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
-
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
 
@@ -302,7 +298,7 @@ class TabletopWorld(World):
             row = self.sim.on_device(rows)
             places[row] = xp.stack(task.places(view), axis=1)
             success[row], wrong[row], lost[row] = task.success(view), task.wrong(view), task.lost(view)
-        self._localization[at] = read_labels(self.sim.field, self.scene, at, places, base_m)
+        self._localization[at] = read_labels(self.sim.field, self.scene, self.config.cameras, at, places, base_m)
         return success, wrong, lost
 
     def _signal(self, worlds: NDArray[np.int64]) -> None:

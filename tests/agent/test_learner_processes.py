@@ -29,14 +29,17 @@ from agent.sft import SFTBatch, SFTEncoder, sft_loss
 from rollout.batches import TrainingData
 from rollout.processes import Process, run_in_processes
 from vla_model.config import SIZES
+from vla_model.create import shape_of
 from vla_model.model import VLA
+from vla_model.moe import balance_experts
 from vla_model.precision import native_dtype
 from vla_model.processor import Processor
 
 
 def tiny(num_processes: int = 1) -> RunConfig:
     config = sft_tiny()
-    return replace(config, learner=replace(config.learner, num_updates=5, num_processes=num_processes))
+    model = replace(config.model, balancing_rate=0.05)  # the experts' biases are one thing that processes must share
+    return replace(config, model=model, learner=replace(config.learner, num_updates=5, num_processes=num_processes))
 
 
 def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
@@ -123,7 +126,7 @@ def test_one_process_steps_on_the_mean_of_the_parts_losses(one: RunFolder) -> No
     """The learner written out, without threads."""
     config, data = tiny(), TrainingData([one.dataset])
     torch.manual_seed(config.seed)
-    model = VLA(SIZES[config.model.name](data.world_spec))
+    model = VLA(shape_of(config.model, data.world_spec))
     processor = Processor.from_statistics(data.world_spec, data.stats, model.config.instruction_length)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed)
     reference = copy.deepcopy(model).train()
@@ -153,8 +156,9 @@ def test_one_process_steps_on_the_mean_of_the_parts_losses(one: RunFolder) -> No
             for group in optimizer.param_groups:
                 group["lr"] = config.learner.learning_rate * learning_rate_share(update, config.learner)
             optimizer.step()
-    for ours, theirs in zip(model.parameters(), parameters, strict=True):
-        assert torch.equal(ours, theirs)
+            balance_experts(reference)
+    for (name, ours), theirs in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
 
 
 def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> None:
@@ -187,3 +191,5 @@ def test_processes_that_cannot_share_a_batch_are_refused_before_anything_starts(
     for wrong in ({"num_processes": 3}, {"num_processes": 0}, {"num_processes": 2, "batch_size": 7}):
         with pytest.raises(ValueError, match="must be at least 1 and divide num_parts and batch_size"):
             check_shares(replace(learner, **wrong))
+    with pytest.raises(ValueError, match="a batch of 1 cannot be computed in 2 parts"):
+        check_shares(replace(learner, batch_size=1))

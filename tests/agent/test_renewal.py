@@ -43,6 +43,18 @@ def test_weights_that_are_trained_move_towards_those_of_a_new_model(keep: float)
         torch.testing.assert_close(average, now)
 
 
+def test_the_balance_of_experts_begins_anew_with_them() -> None:
+    learner = Learner(sides_model(balancing_rate=0.1), LearnerConfig())
+    biases = [buffer for name, buffer in learner.model.named_buffers() if name.endswith("router.bias")]
+    for bias in biases:
+        bias.fill_(0.4)
+    with closing(learner):
+        renew(learner, 0.25, seed=7)
+    assert biases
+    for bias in biases:
+        torch.testing.assert_close(bias, torch.full_like(bias, 0.1))
+
+
 def test_random_numbers_of_others_are_not_used_up() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from envs.make import make_world
 from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
+from envs.suites.spaces import ActionBox
 from envs.types import CameraSpec, EpisodeSpec
 
 FELL = 5.0
@@ -205,6 +206,73 @@ class Other(Walk):
         return [0.0, 0.0]
 
 
+class Brief(Walk):
+    """Its environment is not to be stepped past its end, which comes with the second step."""
+
+    def make_env(self) -> Any:
+        class Strict(Corridor):
+            def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+                self.left = 2
+                return super().reset(**options)
+
+            def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+                assert self.left, "it is over"
+                self.left -= 1
+                seen, reward, _, truncated, info = super().step(action)
+                return seen, reward, not self.left, truncated, info
+
+        return Strict()
+
+
+def test_an_environment_that_ends_at_once_may_be_a_world() -> None:
+    with closing(corridors(1, walk=Brief())) as world:
+        world.reset_to([walk(seed_of(-3.0))], [0])
+        assert world.step_chunk(np.ones((1, 4, 1), np.float32)).num_steps.tolist() == [2]
+
+
+def test_an_environment_that_is_refused_is_closed() -> None:
+    made: list[Corridor] = []
+
+    class Kept(Grey):
+        def make_env(self) -> Any:
+            made.append(Corridor())
+            return made[-1]
+
+    with pytest.raises(ValueError, match="expected uint8"):
+        corridors(1, walk=Kept())
+    assert [env.closed for env in made] == [True]
+
+
+def test_no_world_begins_where_one_episode_does_not_exist() -> None:
+    with closing(corridors(2)) as world:
+        first, _ = world.reset_to([walk(1), walk(2)], [0, 1])
+        world.step_chunk(np.ones((2, 1, 1), np.float32))
+        with pytest.raises(ValueError, match="variation 'dark' does not exist; variations: train"):
+            world.reset_to([walk(1), walk(2, variation="dark")], [0, 1])
+        assert (world.step_chunk(np.ones((2, 1, 1), np.float32)).states[:, 0, 0] == 3.0).all(), "both went on"
+        assert (first["state"] == 0.0).all()
+
+
+def test_seeds_of_a_list_are_those_of_the_worlds_that_are_reset() -> None:
+    with closing(corridors(2)) as world:
+        seeds: list[int | None] = [seed_of(3.0), seed_of(-3.0)]
+        observation, _ = world.reset(seed=seeds, options={"reset_mask": np.array([False, True])})
+        assert observation["instruction"] == ("", "go to -3")
+        with pytest.raises(ValueError, match="1 seeds were given for 2 worlds"):
+            world.reset(seed=seeds[:1])
+
+
+@pytest.mark.parametrize(("low", "high", "dtype"), [(-128, 127, np.int8), (10, 250, np.uint8), (-1, 1, np.int64)])
+def test_a_box_of_whole_numbers_is_reached_to_its_ends_and_rounded(low: int, high: int, dtype: Any) -> None:
+    box = ActionBox(gymnasium.spaces.Box(low, high, (1,), dtype))
+    ends = [box.stretch(np.array([share], np.float32)) for share in (-1.0, 1.0)]
+    assert [end.tolist() for end in ends] == [[low], [high]]
+    assert {end.dtype for end in ends} == {np.dtype(dtype)}
+    middle = (low + high) / 2
+    assert abs(box.stretch(np.array([0.0], np.float32))[0] - middle) <= 0.5
+    assert box.shrink([high]).tolist() == [1.0]
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
@@ -222,12 +290,12 @@ def test_an_environment_that_cannot_be_a_world_is_refused(tasks: dict[str, Gymna
 
 def test_what_does_not_exist_is_refused() -> None:
     world = corridors(1)
-    with pytest.raises(ValueError, match="is not of suite corridor with tasks: walk"):
+    with pytest.raises(ValueError, match="task 'run' does not exist in corridor; tasks: walk"):
         world.reset_to([walk(0, task="run")], [0])
-    with pytest.raises(ValueError, match="variation 'dark' does not exist in corridor; variations: train"):
+    with pytest.raises(ValueError, match="variation 'dark' does not exist; variations: train"):
         world.reset_to([walk(0, variation="dark")], [0])
     world.reset_to([walk(0)], [0])
-    with pytest.raises(ValueError, match="the actions of world 0 are not finite"):
+    with pytest.raises(ValueError, match="action 'action_0' of world 0, step 0 of the chunk, is nan"):
         world.step_chunk(np.full((1, 1, 1), np.nan, np.float32))
     with pytest.raises(ValueError, match=r"actions must be \[1, k >= 1, 1\], got \[1, 1, 2\]"):
         world.step_chunk(np.zeros((1, 1, 2), np.float32))

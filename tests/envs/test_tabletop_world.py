@@ -236,6 +236,21 @@ def test_cameras_are_the_configs() -> None:
     assert {name: frames.shape for name, frames in observation["frames"].items()} == {"wrist": (1, 48, 80, 3)}
 
 
+def test_places_in_a_wider_frame_are_measured_in_that_frame() -> None:
+    """A camera's height is given, so of a frame of 80 x 48 a place at the edge of a square one lies at 48 / 80."""
+    names = TabletopWorld(1).world_spec.localization.names
+    wide = TabletopWorld(1, TabletopConfig(cameras=(CameraSpec(name="wrist", height=48, width=80),)))
+    places = []
+    for world in (TabletopWorld(1), wide):
+        _, info = world.reset_to([spec("reach")], [0])
+        places.append(dict(zip(names, info["localization"][0].tolist(), strict=True)))
+    square, wider = places
+    assert 0 < abs(square["target_wrist_u"]) < 1
+    assert wider["target_wrist_u"] == pytest.approx(square["target_wrist_u"] * 48 / 80, rel=1e-5)
+    assert wider["target_wrist_v"] == square["target_wrist_v"]
+    assert wider["target_front_u"] == square["target_front_u"], "in its usual frame"
+
+
 def test_a_world_that_ended_is_not_drawn_where_nobody_looks() -> None:
     worlds = TabletopWorld(2), TabletopWorld(2)
     steps = TASKS["reach"].max_steps

@@ -73,6 +73,22 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
         load_policy(folder)
 
 
+def test_parts_of_two_policies_are_refused(folder: Path) -> None:
+    tiny_processor(instruction_length=48).save(folder)
+    with pytest.raises(ValueError, match=r"of two policies: instruction_length is 24 and 48"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("chunk_length", "8"), ("backbone", None), ("backbone", {"model_type": "x"})]
+)
+def test_a_config_that_is_none_of_a_policy_is_refused(folder: Path, field: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(ValueError, match=r"config.json in .* is not of a policy"):
+        load_policy(folder)
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere is not a saved policy"):
         load_policy(tmp_path / "nowhere")

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from vla_model.checkpoint import load_policy, save_policy
-from vla_model.create import ModelConfig, check_model, create_policy
+from vla_model.create import ModelConfig, check_model, create_policy, shape_of
 from vla_model.finetune import FineTuning, prepare
-from vla_model.image_encoder import ImageEncoder, load_image_encoder, vit_config
+from vla_model.image_encoder import ImageEncoder, encoder_shape, load_image_encoder, vit_config
 from vla_model.inputs import fake_inputs
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -75,9 +75,9 @@ def create(root: Path, kind: str, **fields: Any) -> tuple[VLA, Processor]:
 @every_family
 def test_a_folder_becomes_an_encoder_that_sees_what_transformers_sees(family: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, family)
-    loaded = load_image_encoder(folder)
-    assert (loaded.mean, loaded.std, loaded.size_px) == (MEAN, STD, [24, 24])
-    encoder = ImageEncoder(loaded.model.config, loaded.size_px, loaded.mean, loaded.std, loaded.model).eval()
+    loaded, shape = load_image_encoder(folder), encoder_shape(folder)
+    assert (shape.mean, shape.std, shape.size_px) == (MEAN, STD, [24, 24])
+    encoder = ImageEncoder(shape.config, shape.size_px, shape.mean, shape.std, loaded).eval()
     frames = torch.randint(0, 256, (2, 24, 24, 3), dtype=torch.uint8)
     whole = AutoModel.from_pretrained(folder).eval()
     reference = getattr(whole, "vision_model", whole)
@@ -90,13 +90,13 @@ def test_a_folder_becomes_an_encoder_that_sees_what_transformers_sees(family: st
 
 def test_frames_of_another_size_are_resized_whole_and_lit_before_they_are_normalised(tmp_path: Path) -> None:
     loaded = load_image_encoder(folder_of(tmp_path, "siglip_vision_model"))
-    encoder = ImageEncoder(loaded.model.config, [24, 24], MEAN, STD, loaded.model).eval()
+    encoder = ImageEncoder(loaded.config, [24, 24], MEAN, STD, loaded).eval()
     frames, light = torch.randint(0, 120, (1, 32, 48, 3), dtype=torch.uint8), torch.tensor([[2.0, 1.0, 0.5]])
     pixels = (frames.permute(0, 3, 1, 2).float() / 255) * light[:, :, None, None]
     pixels = F.interpolate(pixels, (24, 24), mode="bilinear", antialias=True)
     pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     with torch.no_grad():
-        expected = loaded.model(pixel_values=pixels).last_hidden_state
+        expected = loaded(pixel_values=pixels).last_hidden_state
         torch.testing.assert_close(encoder(frames, light).flatten(2).mT, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -107,15 +107,16 @@ def test_the_image_processors_size_is_taken_and_positions_are_interpolated(famil
         "do_center_crop": True,
         "crop_size": {"height": 32, "width": 32},
     }
-    model, _ = create_policy(ModelConfig(vision=str(folder_of(tmp_path, family, **size))), WORLD_SPEC, STATISTICS)
-    assert model.config.image_size_px == [32, 32]
+    asked = ModelConfig(vision=str(folder_of(tmp_path, family, **size)))
+    model, _ = create_policy(asked, WORLD_SPEC, STATISTICS)
+    assert model.config.image_size_px == shape_of(asked, WORLD_SPEC).image_size_px == [32, 32]
     assert model.image_encoder is not None
     assert model.image_encoder(torch.zeros(1, 32, 48, 3, dtype=torch.uint8)).shape == (1, 16, 4, 4)
 
 
 def test_a_processor_that_does_not_normalise_is_heard(tmp_path: Path) -> None:
-    loaded = load_image_encoder(folder_of(tmp_path, "dinov2", do_normalize=False))
-    assert (loaded.mean, loaded.std) == ([0.0] * 3, [1.0] * 3)
+    shape = encoder_shape(folder_of(tmp_path, "dinov2", do_normalize=False))
+    assert (shape.mean, shape.std) == ([0.0] * 3, [1.0] * 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +146,7 @@ def test_every_kind_learns_is_saved_and_acts(kind: str, queries: int, tmp_path: 
 def test_cameras_share_one_encoder_which_keeps_its_weights_and_can_stay_as_it_is(tmp_path: Path) -> None:
     model, _ = create(tmp_path, "siglip")
     assert model.image_encoder is not None
-    loaded = load_image_encoder(tmp_path / "siglip").model.state_dict()
+    loaded = load_image_encoder(tmp_path / "siglip").state_dict()
     own = model.image_encoder.model.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in loaded.items())
     names = [name for name, _ in model.named_parameters()]

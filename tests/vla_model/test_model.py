@@ -10,7 +10,7 @@ from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 
 from envs.types import CameraSpec
 from vla_model.action_head import DISTRIBUTIONS
-from vla_model.config import VLAConfig, nano
+from vla_model.config import VLAConfig, nano, pointing_columns
 from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA, VLAOutput
 
@@ -169,6 +169,14 @@ def test_nano_is_small_and_takes_its_sizes_from_the_world() -> None:
     model = VLA(config)
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 5e6
     assert model(fake_inputs(config, 1)).actions.loc.shape == (1, config.chunk_length, 3)
+
+
+def test_a_head_without_experts_and_things_without_keypoints_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one layer of experts, got moe_layers 0"):
+        tiny_vla(moe_layers=0)
+    things = max(len(columns) for columns in pointing_columns(WORLD_SPEC).values())
+    with pytest.raises(ValueError, match=f"point at {things} things in a frame.*num_keypoints is {things - 1}"):
+        tiny_vla(num_keypoints=things - 1)
 
 
 def test_an_empty_config_builds_no_model() -> None:

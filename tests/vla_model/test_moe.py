@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from vla_model.moe import MixtureOfExperts, Routing, balance_experts
+from vla_model.moe import MixtureOfExperts, Routing, balance_experts, keep_balance
 
 
 def seeded(*args: Any, **kwargs: Any) -> MixtureOfExperts:
@@ -178,6 +178,30 @@ def test_a_step_of_balancing_moves_biases_by_the_sign_of_what_is_missing() -> No
     assert layer.router.bias.tolist() == [-0.5, 0.5, -0.5, 0.5]
     balance_experts(layer)
     assert layer.router.bias.tolist() == [-0.5, 0.5, -0.5, 0.5], "nothing was counted since"
+
+
+def test_shares_of_a_batch_are_balanced_by_the_tokens_of_all() -> None:
+    """Two processes with 3, 1, 2, 0 and 0, 3, 0, 3 tokens: 3, 4, 2, 3 together, whose mean is 3."""
+    layer = seeded(8, 4, 1, balancing_rate=0.5).train()
+    with torch.no_grad():
+        layer.router.weight.copy_(torch.eye(4, 8))
+    layer(torch.eye(4, 8)[[0, 0, 0, 1, 2, 2]] * 9)
+    balance_experts(layer, lambda counts: counts + torch.tensor([0, 3, 0, 3]))
+    assert layer.router.bias is not None
+    assert layer.router.bias.tolist() == [0.0, -0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("how", ["frozen", "kept"])
+def test_a_router_that_does_not_learn_keeps_its_biases(how: str) -> None:
+    layer = seeded(8, 4, 1, balancing_rate=0.5).train()
+    if how == "frozen":
+        layer.router.weight.requires_grad_(False)
+    else:
+        keep_balance(layer)
+    layer(torch.randn(9, 8))
+    balance_experts(layer)
+    assert layer.router.bias is not None
+    assert not layer.router.bias.any()
 
 
 def test_balancing_spreads_tokens_that_all_wanted_one_expert() -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_model import tiny_processor, tiny_vla
 from torch import Tensor
 
 from vla_model.distributions import LaplaceActions, TokenActions
 from vla_model.noise import LastingNoise
+from vla_model.policy import VLAPolicy
 
 EPISODES = 4000
 
@@ -46,6 +48,11 @@ def test_an_extreme_number_is_still_below_one(monkeypatch: pytest.MonkeyPatch) -
     noise = LastingNoise(torch.Generator(), 0.5, None)
     drawn = noise(torch.rand, (2, 1))
     assert drawn.max() < 1
+
+
+def test_more_actions_than_a_chunk_has_cannot_be_executed_of_it() -> None:
+    with pytest.raises(ValueError, match=r"execute_steps must be within 1..4, the chunk's length, got 5"):
+        VLAPolicy(tiny_vla(), tiny_processor(), sample=True, noise_correlation=0.5, execute_steps=5)
 
 
 def test_distributions_draw_from_it_and_score_each_action_as_before() -> None:

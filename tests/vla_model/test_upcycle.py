@@ -16,6 +16,9 @@ from vla_model.upcycle import upcycle
 @pytest.mark.parametrize("changes", [{}, {"shared_expert": True, "decoupled_weights": True, "balancing_rate": 0.1}])
 def test_right_after_upcycling_the_actions_are_identical(changes: dict[str, Any]) -> None:
     dense = tiny_vla(num_experts=1, top_k_experts=1, **changes)
+    for name, weight in dense.named_parameters():
+        if name.endswith("router.adapter"):
+            torch.nn.init.normal_(weight, std=0.1)
     grown = upcycle(dense, num_experts=4, top_k_experts=2).eval()
     inputs = fake_inputs(dense.config, 5)
     ours, theirs = dense(inputs), grown(inputs)

@@ -22,6 +22,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -91,23 +92,25 @@ class Processes:
         """As the worlds last drew them, one [N, H, W, 3] per view."""
         os.close(memory_fd)
 
-    @property
-    def host_pid(self) -> int:
-        """The process whose children the worlds' are."""
-        return self._host.pid
-
     def ask(self, requests: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         """Send every world its request and wait for all replies.
 
         Raises:
-            RuntimeError: a world's process died, or Meta-World raised in it.
+            RuntimeError: a world's process died, or Meta-World raised in it; the replies of the others are lost.
         """
+        replies: dict[int, dict[str, Any]] = {}
+        troubles: list[RuntimeError] = []
         for world, request in requests.items():
-            try:
+            with suppress(OSError):  # of a process that died, which its reply will say
                 self._channels[world].send_bytes(json.dumps(request).encode())
-            except OSError as error:
-                raise _died(world) from error
-        return {world: self._reply(world) for world in requests}
+        for world in requests:  # all of them: a reply that is left would be taken for that to the next request
+            try:
+                replies[world] = self._reply(world)
+            except RuntimeError as trouble:
+                troubles.append(trouble)
+        if troubles:
+            raise troubles[0]
+        return replies
 
     def _reply(self, world: int) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arrays import to_numpy
 from envs.suites.metaworld import tasks
 from envs.suites.metaworld.processes import Processes, metaworld_python
 from envs.suites.metaworld.sensor import ACTION, FAST, PUBLISHED, STATE, Sensor
@@ -74,10 +75,6 @@ class MetaworldWorld(World):
         self._success = np.zeros(num_worlds, bool)
         self._failure: list[str | None] = [None] * num_worlds
 
-    def example_spec(self, seed: int) -> EpisodeSpec:
-        """Tasks take turns with the seed."""
-        return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
-
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
 
@@ -134,7 +131,7 @@ class MetaworldWorld(World):
 
     def _checked(self, actions: Array) -> NDArray[np.float32]:
         self.check_action_shape(actions)
-        actions = np.asarray(actions, np.float32)
+        actions = to_numpy(actions).astype(np.float32)
         self.refuse_non_finite(actions, np.flatnonzero(self._alive))
         return np.clip(np.nan_to_num(actions), -1.0, 1.0)
 

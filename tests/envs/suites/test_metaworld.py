@@ -180,11 +180,21 @@ def wait_until_gone(pids: list[int]) -> bool:
     return not any(map(lives, pids))
 
 
+def test_a_world_that_raises_leaves_the_other_in_step(world: MetaworldWorld) -> None:
+    expected, _ = world.reset_to([spec("reach-v3", 1), spec("push-v3", 3)], [0, 1])
+    assert world._processes is not None
+    step = {"do": "step", "actions": [[0.0, 0.0, 0.0, 0.0]], "draw_ended": True}
+    with pytest.raises(RuntimeError, match="Meta-World raised in world 0"):
+        world._processes.ask({0: {"do": "begin", "task": "no-such-task", "seed": 1}, 1: step})
+    again, _ = world.reset_to([spec("push-v3", 3)], [1])
+    assert (again["state"][1] == expected["state"][1]).all()
+
+
 def test_a_killed_process_is_an_error_that_names_its_world_and_closing_ends_the_others() -> None:
     world = MetaworldWorld(2)
     world.reset_to([spec("reach-v3", 1), spec("reach-v3", 2)], [0, 1])
     assert world._processes is not None
-    pids = processes_of(world._processes.host_pid)
+    pids = processes_of(world._processes._host.pid)
     assert len(pids) == 3
     os.kill(pids[2], signal.SIGKILL)
     with pytest.raises(RuntimeError, match="the process of Meta-World's world 1 died"):
@@ -200,7 +210,7 @@ from envs.suites.metaworld.world import MetaworldWorld
 from envs.types import EpisodeSpec
 world = MetaworldWorld(1)
 world.reset_to([EpisodeSpec(suite="metaworld", task="reach-v3", seed=1)], [0])
-print(world._processes.host_pid, flush=True)
+print(world._processes._host.pid, flush=True)
 time.sleep(60)
 """
     root = Path(__file__).parents[3]
