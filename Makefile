@@ -10,6 +10,14 @@ STAMP_METAWORLD := .venv-metaworld/set-up-done
 
 setup: $(STAMP)
 
+# An interpreter or a torch that is named on the command line is a wish for another set-up.
+ifneq ($(filter command,$(origin PYTHON) $(origin TORCH)),)
+.PHONY: $(STAMP)
+endif
+ifeq ($(origin METAWORLD_PYTHON),command line)
+.PHONY: $(STAMP_METAWORLD)
+endif
+
 $(STAMP): pyproject.toml setup.sh
 	./setup.sh
 	@touch $@

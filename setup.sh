@@ -59,7 +59,14 @@ pip_install() {
     .venv/bin/python -m pip install --disable-pip-version-check $quiet "$@"
 }
 
-.venv/bin/python -m pip --version >/dev/null 2>&1 || make_venv
+# Whether .venv is there, and of the interpreter that was asked for, if one was.
+has_venv() {
+    local which='import sys; print(sys.base_prefix, sys.version)'
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || return 1
+    [ -z "${PYTHON:-}" ] || [ "$(.venv/bin/python -c "$which")" = "$("$(find_python)" -c "$which")" ]
+}
+
+has_venv || make_venv
 
 if [ -n "${TORCH:-}" ] || ! has_torch; then
     torch=${TORCH:-torch==2.13.0}

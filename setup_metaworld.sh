@@ -19,8 +19,12 @@ for name in $candidates; do
 done
 [ -n "$python" ] || fail "no Python of 3.11 to 3.13 with its venv module among: $candidates"
 
-printf '== building .venv-metaworld with %s\n' "$("$python" --version)"
-.venv-metaworld/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv-metaworld
+which='import sys; print(sys.base_prefix, sys.version)'
+if ! .venv-metaworld/bin/python -m pip --version >/dev/null 2>&1 ||
+    { [ -n "${METAWORLD_PYTHON:-}" ] && [ "$(.venv-metaworld/bin/python -c "$which")" != "$("$python" -c "$which")" ]; }; then
+    printf '== building .venv-metaworld with %s\n' "$("$python" --version)"
+    "$python" -m venv --clear .venv-metaworld
+fi
 # packaging: gymnasium's MuJoCo environments import it, and do not ask for it.
 .venv-metaworld/bin/python -m pip install --disable-pip-version-check --quiet metaworld==3.1.1 packaging ||
     fail "pip could not install metaworld==3.1.1"

@@ -71,7 +71,8 @@ class Eval:
     """Success on held-out episodes, with intervals, blind controls and films."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's scripted expert."""
+    """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's
+    scripted expert."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
     controls: bool = False

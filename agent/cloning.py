@@ -83,7 +83,8 @@ class Cloning:
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         """See agent/improve.py."""
         config = self._config
-        policy = VLAPolicy(model, self._processor, sample=isinstance(config, RFTConfig), seed=self._seed)
+        # Of no version yet: whatever weights are published first, they are taken.
+        policy = VLAPolicy(model, self._processor, version=-1, sample=isinstance(config, RFTConfig), seed=self._seed)
         if isinstance(config, DaggerConfig):
             return lambda world: Mixture(policy.to("auto"), world, config)
         return partial(on_best_device, policy)

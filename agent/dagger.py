@@ -72,7 +72,7 @@ class DaggerConfig:
 class Mixture:
     """Policy of chunk length 1: the learner's action or the expert's, and the expert's as the label.
 
-    The learner's version is the iteration, which decides the share.
+    The learner's version decides the share: the iteration, or with overlap, from the second one on, the one before.
     """
 
     def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:

@@ -22,14 +22,13 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
-import numpy as np
 import torch
 import tyro
 from torch.utils.tensorboard import SummaryWriter
@@ -41,12 +40,12 @@ from agent.collecting import Ahead, Collecting, InTurn
 from agent.dagger import DaggerConfig
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
-from agent.learner import Learner, LearnerConfig
+from agent.learner import Learner, LearnerConfig, check_learner
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.names import check_name
 from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
-from agent.practice import PracticeConfig, Run, Specs, practice_specs
+from agent.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
 from agent.progress import progress_bars
 from agent.renewal import check_renewal
 from agent.rft import RFTConfig
@@ -56,7 +55,6 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
-from rollout.weights import staleness
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
 from vla_model.finetune import FineTuning, prepare
@@ -139,8 +137,10 @@ def improve(
         The evaluation of the best policy, and the blind controls by name.
 
     Raises:
-        ValueError: there is no policy to begin with, it was made for another world, or something named does not exist.
+        ValueError: there is no policy to begin with, it was made for another world, something named does not exist, or
+            the run could not come to its end.
     """
+    _check(config)
     make_example = make_worlds or partial(make_world, config.practice.world)
     make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
     with closing(make_example(1)) as world:
@@ -156,6 +156,23 @@ def improve(
             specs = [result.spec for result in evaluation.results]
             film_changes(run, specs, partial(_rerun, config, make_worlds), world.world_spec.control_dt_s)
     return evaluation, controls
+
+
+def _check(config: ImproveConfig) -> None:
+    """Refuse now what would fail after hours."""
+    algorithm, learner = config.algorithm, config.learner
+    grouped = isinstance(algorithm, GRPOConfig)
+    rounds, repeats = (algorithm.max_rounds, algorithm.group_size) if grouped else (1, 1)
+    check_practice(config.practice, config.iterations, rounds=rounds, repeats=repeats)
+    check_learner(learner)
+    if learner.num_processes != 1:
+        raise ValueError(
+            f"learner.num_processes is {learner.num_processes}, but what a policy practised is learned by one process"
+        )
+    if config.evaluate_every < 1:
+        raise ValueError(f"evaluate_every must be at least 1, got {config.evaluate_every}")
+    if isinstance(algorithm, RFTConfig | DaggerConfig) and algorithm.updates < 1:
+        raise ValueError(f"algorithm.updates must be at least 1, got {algorithm.updates}")
 
 
 def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World], world: World) -> None:
@@ -183,7 +200,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
             began_s = time.perf_counter()
             episodes = collecting.episodes(done, acting_weights(learner))
             collected_s = time.perf_counter()
-            metrics = method.learn(learner, episodes, done) | _summary(episodes, done)
+            metrics = method.learn(learner, episodes, done) | practice_summary(episodes, done)
             metrics |= {
                 "time/collect_s": collecting.seconds,
                 "time/wait_s": collected_s - began_s,
@@ -290,23 +307,6 @@ def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:
     """Iterations done and progress, as the last checkpoint has them."""
     last = run.last_checkpoint()
     return (int(last.name), Progress(**json.loads((last / _PROGRESS_FILE).read_text()))) if last else None
-
-
-def _summary(episodes: Iterable[Trajectory], iteration: int) -> dict[str, float]:
-    """Of an iteration's episodes: success, length, every reward term's sum per episode, and the age of the weights."""
-    episodes = list(episodes)
-    tasks = sorted({t.spec.task for t in episodes})
-    of_task = {task: [t.success for t in episodes if t.spec.task == task] for task in tasks}
-    terms = {f"reward/{name}": [t.reward_terms[name].sum() for t in episodes] for name in episodes[0].reward_terms}
-    values = {
-        "practice/success": [t.success for t in episodes],
-        "practice/steps": [t.num_steps for t in episodes],
-        "practice/episodes": [len(episodes)],
-        **{f"practice/success_{task}": won for task, won in of_task.items()},
-        **terms,
-    }
-    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
-    return means | staleness(iteration, [t.policy_version for t in episodes])
 
 
 def _measure(

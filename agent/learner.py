@@ -49,13 +49,16 @@ class LearnerConfig:
     this process and computes each part in a thread."""
 
 
-def check_shares(config: LearnerConfig) -> None:
-    """Whether the processes get equal shares of the batch and whole parts, and every part a sample.
+def check_learner(config: LearnerConfig) -> None:
+    """Whether there is anything to do, the processes get equal shares of the batch and whole parts, and every part a
+    sample.
 
     Raises:
-        ValueError: they do not.
+        ValueError: it is not so.
     """
     count = config.num_processes
+    if config.num_updates < 1:
+        raise ValueError(f"the learner's num_updates must be at least 1, got {config.num_updates}")
     if not 1 <= config.num_parts <= config.batch_size:
         raise ValueError(
             f"a batch of {config.batch_size} cannot be computed in {config.num_parts} parts of at least one sample"

@@ -27,7 +27,7 @@ from agent.checkpoints import save_checkpoint
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
-from agent.learner import Learner, LearnerConfig, check_shares
+from agent.learner import Learner, LearnerConfig, check_learner
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
@@ -83,7 +83,9 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
         ValueError: the config names something that does not exist, or shares a batch unevenly; nothing was started.
     """
     check_model(config.model)
-    check_shares(config.learner)
+    check_learner(config.learner)
+    if config.save_every < 1:
+        raise ValueError(f"save_every must be at least 1, got {config.save_every}")
     for folder in (*config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
     with run.phase("collect") as figures:
@@ -143,7 +145,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
-            with kept_if_not_finite(batch, run.root):
+            with kept_if_not_finite(batch, run.root, process.rank):
                 metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
             done, stop = learner.num_updates_done, process.interrupted()
             process.tell(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")

@@ -66,6 +66,7 @@ def measure(
     ]
     run = partial(run_specs, measured, config)
     evaluation = run("evaluation", specs, films_dir=folder.films)
+    write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.films.name))  # kept, should a control fail
     # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
     lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
     said = {
@@ -74,9 +75,9 @@ def measure(
         if spec.variation == config.variations[0] and spec.seed not in lost
     }
     blind: dict[str, Callable[[Policy], Policy]] = {}
-    if config.controls and len(tasks) > 1:
+    if config.controls and said and len(tasks) > 1:
         blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
-    if config.controls:
+    if config.controls and said:
         blind["black frames"] = BlackFrames
     controls = {name: run(name, list(said), control=control) for name, control in blind.items()}
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))

@@ -14,12 +14,18 @@ OFFENDING_FILE = "offending_batch.safetensors"
 
 
 @contextmanager
-def kept_if_not_finite(batch: object, folder: Path) -> Generator[None]:
-    """Write the batch into the folder if a FloatingPointError comes, and name the file in what is raised."""
+def kept_if_not_finite(batch: object, folder: Path, rank: int = 0) -> Generator[None]:
+    """Write the batch into the folder if a FloatingPointError comes, and name the file in what is raised.
+
+    Args:
+        batch: or this process's share of it.
+        folder: of the run.
+        rank: of this process; each has a file of its own, for the gradient that is not finite is that of all.
+    """
     try:
         yield
     except FloatingPointError as error:
-        path = folder / OFFENDING_FILE
+        path = folder / (f"process_{rank}_{OFFENDING_FILE}" if rank else OFFENDING_FILE)
         save_file({name: tensor.contiguous() for name, tensor in _tensors(batch, "batch")}, path)
         raise FloatingPointError(f"{error}; its batch is kept in {path}") from error
 

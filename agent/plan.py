@@ -48,7 +48,7 @@ class PlanOptions:
     memory: str = "24GiB"
     """Of the machine, in GiB, GB, MiB or MB."""
     gpu: str = "none"
-    """Memory of its GPU, on which the model is then; "none" without."""
+    """Memory of its GPU, on which the model then computes in bfloat16; "none" without."""
     models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Sizes, smol, or paths of pretrained weights; if none is named, all sizes and smol."""
     world: str = "tabletop"
@@ -108,18 +108,20 @@ def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_
         if acts[decoder] is not None:
             counted = count_parameters(config, fine_tuning)
             for batch_size in sorted(batch_sizes):
-                taken = _fits(_learning(config, fine_tuning, batch_size, decoder, counted), memory, on_gpu)
+                learns_with = _learning(config, fine_tuning, batch_size, decoder, counted, on_gpu)
+                taken = _fits(learns_with, memory, on_gpu)
                 if taken is not None:
                     learns[mode] = (batch_size, taken)
     return Row(model=name, parameters=counts, acts=acts, learns=learns)
 
 
 def _learning(
-    config: VLAConfig, fine_tuning: FineTuning, batch_size: int, decoder: DtypeName, counts: Parameters
+    config: VLAConfig, fine_tuning: FineTuning, batch_size: int, decoder: DtypeName, counts: Parameters, on_gpu: bool
 ) -> Footprint:
     import torch
 
-    compute: DtypeName = "bfloat16" if native_dtype(torch.device("cpu")) == torch.bfloat16 else "float32"
+    is_narrow = on_gpu or native_dtype(torch.device("cpu")) == torch.bfloat16
+    compute: DtypeName = "bfloat16" if is_narrow else "float32"
     parts = 2 if batch_size > 1 else 1
     return learning(config, fine_tuning, batch_size, num_parts=parts, compute=compute, decoder=decoder, counts=counts)
 

@@ -120,6 +120,7 @@ class PolicyGradient:
         policy = VLAPolicy(
             model,
             self._processor,
+            version=-1,  # whatever weights are published first, they are taken
             sample=True,
             seed=self._seed,
             dtype="float32",
@@ -135,8 +136,14 @@ class PolicyGradient:
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates, "policy/first_log_ratio" of the first one, which is to be nearly 0."""
         credited = self._algorithm.credit(trajectories)
-        if not credited.trajectories:
-            return credited.metrics
+        metrics = credited.metrics
+        if credited.trajectories:
+            metrics = metrics | self._passes(learner, credited, iteration)
+        if self._eyes is not None and iteration < self._perception.iterations:
+            metrics = metrics | self._eyes.learn(learner, trajectories, iteration)
+        return metrics
+
+    def _passes(self, learner: Learner[VLA], credited: Credited, iteration: int) -> dict[str, float]:
         batch = decisions(credited, self._processor, learner.model.config.history)
         loss, surrogate = self._algorithm.loss(iteration), self._algorithm.surrogate
         if surrogate.anchor_weight:
@@ -150,18 +157,11 @@ class PolicyGradient:
                     told.append(learner.update(minibatch.to(learner.device), loss))
             if np.mean([metrics["policy/kl"] for metrics in told[begun:]]) > surrogate.max_kl:
                 break
-        means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
-        if self._eyes is not None and iteration < self._perception.iterations:
-            means |= self._eyes.learn(learner, trajectories, iteration)
-        return (
-            credited.metrics
-            | means
-            | {
-                "policy/first_log_ratio": told[0]["policy/max_log_ratio"],
-                "policy/epochs": float(epochs),
-                "learner/decisions": float(len(batch)),
-            }
-        )
+        return {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]} | {
+            "policy/first_log_ratio": told[0]["policy/max_log_ratio"],
+            "policy/epochs": float(epochs),
+            "learner/decisions": float(len(batch)),
+        }
 
     @torch.no_grad()
     def _first_log_prob(self, batch: Decisions, batch_size: int) -> Tensor:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from agent.evaluate import check_training_seed
 from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
+from rollout.weights import staleness
 
 ROUNDS = 16
 """Rounds of episodes that an iteration may ask for."""
@@ -57,7 +60,6 @@ def practice_specs(
     count, rest = divmod(config.episodes_per_task, repeats)
     if rest or not count:
         raise ValueError(f"practice.episodes_per_task is {config.episodes_per_task}, expected a multiple of {repeats}")
-    assert round_ < ROUNDS, f"round {round_} of {ROUNDS}"
     first = config.first_seed + (iteration * ROUNDS + round_) * count
     check_training_seed(first)
     check_training_seed(first + count - 1)
@@ -66,6 +68,44 @@ def practice_specs(
         for seed in range(first, first + count)
         for task in tasks
     ]
+
+
+def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repeats: int) -> None:
+    """Whether there are first states for every iteration to the last.
+
+    Args:
+        config: what to practise.
+        iterations: of the run.
+        rounds: the most that one of them may ask for.
+        repeats: of each first state.
+
+    Raises:
+        ValueError: there are not.
+    """
+    if not 1 <= rounds <= ROUNDS:
+        raise ValueError(f"an iteration may have 1 to {ROUNDS} rounds of episodes, got {rounds}")
+    if iterations < 1:
+        raise ValueError(f"a run has at least one iteration, got {iterations}")
+    try:
+        practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
+    except ValueError as error:
+        raise ValueError(f"{iterations} iterations cannot be practised: {error}") from error
+
+
+def practice_summary(episodes: Sequence[Trajectory], iteration: int) -> dict[str, float]:
+    """Of an iteration's episodes: success, length, every reward term's sum per episode, and the age of the weights."""
+    tasks = sorted({t.spec.task for t in episodes})
+    of_task = {task: [t.success for t in episodes if t.spec.task == task] for task in tasks}
+    terms = {f"reward/{name}": [t.reward_terms[name].sum() for t in episodes] for name in episodes[0].reward_terms}
+    values = {
+        "practice/success": [t.success for t in episodes],
+        "practice/steps": [t.num_steps for t in episodes],
+        "practice/episodes": [len(episodes)],
+        **{f"practice/success_{task}": won for task, won in of_task.items()},
+        **terms,
+    }
+    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
+    return means | staleness(iteration, [t.policy_version for t in episodes])
 
 
 class Run(Protocol):

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.memory import peak_memory_gb
+from vla_model.folders import previous_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -203,18 +204,6 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     return folder
 
 
-def open_run(root: Path) -> RunFolder:
-    """The run in `root`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    folder = RunFolder(root)
-    if not folder.record_file.exists():
-        raise ValueError(f"{root} holds no run: {folder.record_file.name} is missing")
-    return folder
-
-
 def policy_folder(path: str | Path) -> Path:
     """The folder to load a policy from, given that folder, a checkpoint, or a run (its best, else its last checkpoint).
 
@@ -225,7 +214,8 @@ def policy_folder(path: str | Path) -> Path:
     run = RunFolder(path)
     last = run.last_checkpoint()
     for folder in (path, path / PRETRAINED, run.best / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
-        if (folder / "config.json").exists():
+        # A save that was killed may have left the one before it.
+        if any((place / "config.json").exists() for place in (folder, previous_folder(folder))):
             return folder
     raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
 
@@ -233,6 +223,8 @@ def policy_folder(path: str | Path) -> Path:
 def run_of(policy: str | Path) -> RunFolder | None:
     """The run that a policy is of, given that run, a checkpoint or a policy's folder; None where it is of none."""
     path = Path(policy).resolve()
+    if not path.exists():
+        return None
     runs = (RunFolder(folder) for folder in (path, *path.parents[:3]))
     return next((run for run in runs if run.record_file.exists()), None)
 

@@ -16,7 +16,6 @@ n earlier observations.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 import time
@@ -74,8 +73,6 @@ class TrainingData:
         seen: Sequence[str | Path] = (),
         failed: Literal["imitated", "seen", "left out"] = "imitated",
         rows_per_episode: int | None = None,
-        held_out_share: float = 0.0,
-        split: Literal["train", "held_out"] = "train",
     ) -> None:
         """Open the datasets, decoding into their caches what is not there yet.
 
@@ -90,8 +87,6 @@ class TrainingData:
                 a dataset that doesn't say are imitated, and cannot be left out.
             rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
                 the longest and show one thing over and over. None for all rows.
-            held_out_share: the share of episodes, decided by their spec's id, that split "train" leaves out.
-            split: "held_out" selects just those episodes.
 
         Raises:
             ValueError: no roots, datasets that differ in cameras, dimensions or rate, or no row left.
@@ -115,9 +110,8 @@ class TrainingData:
             start, is_drive = 0, self._num_roots <= number < seen_from
             for row in dataset.episodes:
                 name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
-                if (_share_of(name) < held_out_share) == (split == "held_out"):
-                    parts = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
-                    chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in parts]
+                parts = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
+                chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in parts]
                 start += row["length"]
         if not chosen:
             raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
@@ -316,11 +310,6 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
 @lru_cache(maxsize=4)
 def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_rows)
-
-
-def _share_of(spec_id: str) -> float:
-    """A number in [0, 1) that belongs to this id for ever."""
-    return int.from_bytes(hashlib.sha256(spec_id.encode()).digest()[:8], "big") / 2**64
 
 
 def _whole(dataset: CachedDataset, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:

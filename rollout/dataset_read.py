@@ -59,10 +59,6 @@ class DatasetReader:
         return len(self.episodes)
 
     @property
-    def num_frames(self) -> int:
-        return sum(row["length"] for row in self.episodes)
-
-    @property
     def cameras(self) -> tuple[str, ...]:
         return cameras(self.features)
 

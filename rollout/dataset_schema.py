@@ -151,7 +151,12 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
 
 def kind(info: dict[str, Any]) -> dict[str, Any]:
     """What datasets must have in common to be trained on together."""
-    features = {key: feature for key, feature in info["features"].items() if key != INTERVENTION}
+    features = {
+        # Frames are the same rows once they are decoded, whatever they were kept as.
+        key: {"shape": feature["shape"]} if feature["dtype"] in ("image", "video") else feature
+        for key, feature in info["features"].items()
+        if key != INTERVENTION
+    }
     return {"fps": info["fps"], "features": features}
 
 

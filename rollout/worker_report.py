@@ -50,15 +50,6 @@ class WorkerReport:
     def by_cause(self) -> dict[str, int]:
         return dict(Counter(death.cause for death in self.deaths).most_common())
 
-    @property
-    def by_spec(self) -> dict[EpisodeSpec, list[Death]]:
-        """Deaths that each spec was there at."""
-        found: dict[EpisodeSpec, list[Death]] = {}
-        for death in self.deaths:
-            for spec in death.running:
-                found.setdefault(spec, []).append(death)
-        return found
-
     def lines(self) -> list[str]:
         """For a person to read; empty where nothing happened."""
         counts = ", ".join(f"{count} {cause}" for cause, count in self.by_cause.items())

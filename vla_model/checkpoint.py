@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from vla_model.config import VLAConfig, sizes_of
 from vla_model.dtypes import DtypeName
 from vla_model.finetune import merged_state_dict
-from vla_model.folders import fresh_folder
+from vla_model.folders import fresh_folder, previous_folder
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 from vla_model.weight_formats import hold_weights, narrow_model
@@ -43,9 +43,9 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
         save_file(weights, fresh / WEIGHTS_FILE)
         processor.save(fresh)
         if folder.exists():  # A folder cannot replace a full one: the old one steps aside, to where load_policy looks.
-            shutil.rmtree(_previous(folder), ignore_errors=True)
-            folder.rename(_previous(folder))
-    shutil.rmtree(_previous(folder), ignore_errors=True)
+            shutil.rmtree(previous_folder(folder), ignore_errors=True)
+            folder.rename(previous_folder(folder))
+    shutil.rmtree(previous_folder(folder), ignore_errors=True)
 
 
 def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeName = "auto") -> tuple[VLA, Processor]:
@@ -59,8 +59,8 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         ValueError: a part is missing, truncated or does not fit the others; the message names it.
     """
     folder = Path(folder)
-    if not folder.exists() and _previous(folder).exists():
-        folder = _previous(folder)
+    if not folder.exists() and previous_folder(folder).exists():
+        folder = previous_folder(folder)
     _check_parts(folder)
     processor, config = Processor.load(folder), _config(folder)
     _check_fit(folder, processor, config)
@@ -117,7 +117,3 @@ def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
     ]
     if wrong:
         raise ValueError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def previous_folder(folder: Path) -> Path:
+    """Where a full folder steps aside while a fresh one takes its name."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
 @contextmanager
 def fresh_folder(folder: Path) -> Generator[Path]:
     """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end,

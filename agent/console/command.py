@@ -30,7 +30,8 @@ class Console:
     """A page in the browser: instruct, watch, disturb, stop, take over and record. Ctrl-C ends it."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted expert of "sim"."""
+    """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted
+    expert of "sim"."""
     robot: str = "sim"
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
     instruction: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""

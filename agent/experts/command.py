@@ -22,7 +22,7 @@ class Experts:
     """Which experts a policy uses in which task and phase of the motion, and what it loses without each."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint, or a policy's folder."""
+    """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
     ablate: bool = True

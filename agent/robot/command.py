@@ -26,7 +26,7 @@ class Drive:
     """Drive a robot in real time. Ctrl-C brings it to rest."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint, or a policy's folder."""
+    """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
     robot: str = "sim"
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None

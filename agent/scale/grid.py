@@ -118,13 +118,16 @@ def held_out_places(config: ScaleConfig) -> list[Place]:
     """Those that the fit must predict.
 
     Raises:
-        ValueError: one is not WIDTHxDEMONSTRATIONS.
+        ValueError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
     """
-    found = []
+    found: list[Place] = []
+    known = {(place.width, place.amount) for place in places(config)}
     for text in config.grid.hold_out:
         width, _, amount = text.partition("x")
-        if not (width.isdecimal() and amount.isdecimal()):
+        if not (width.isdecimal() and amount.isdecimal() and int(width) and int(amount)):
             raise ValueError(f"hold_out {text!r} is not WIDTHxDEMONSTRATIONS, as in 256x400")
+        if (int(width), int(amount)) in known:
+            raise ValueError(f"hold_out {text!r} is in the grid that the fit is made of; hold out one that is not")
         experts = sorted(config.grid.experts)[0]
         found.append(Place(width=int(width), amount=int(amount), experts=experts, seed=config.run.seed))
     return found

@@ -18,7 +18,7 @@ class Serve:
     """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
-    """A run (its last checkpoint), a checkpoint or a policy's folder."""
+    """A run (its best policy, else its last checkpoint), a checkpoint or a policy's folder."""
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
     dtype: DtypeName = "auto"

@@ -19,7 +19,7 @@ from agent.evaluate import EpisodeResult, Evaluation
 from agent.experts.command import Experts
 from agent.plan import PlanOptions
 from agent.robot.command import Drive
-from agent.run_folder import RunFolder, open_run
+from agent.run_folder import RunFolder
 from agent.scale.command import Scale
 from envs.types import EpisodeSpec
 
@@ -157,7 +157,7 @@ def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(call
     assert called.config.seed == 7
     assert called.config.optimiser.learning_rate == 0.5
     assert called.config.demonstrations.tasks == ("lift", "stack")
-    record = open_run(tmp_path / "run").record
+    record = RunFolder(tmp_path / "run").record
     assert record["config"]["seed"] == 7
     assert record["sessions"][0]["outcome"] == "finished"
     assert record["sessions"][0]["command"][:3] == ["llamarm", "train", "tiny"]
@@ -182,7 +182,7 @@ def test_ctrl_c_says_what_to_type_and_that_command_goes_on(
     assert f"llamarm train tiny --out '{tmp_path}/my run' --seed 7 --resume" in error
     called.error = None
     cli.main(["train", "tiny", "--out", str(tmp_path / "my run"), "--seed", "7", "--resume"])
-    assert [s["outcome"] for s in open_run(tmp_path / "my run").record["sessions"]] == ["interrupted", "finished"]
+    assert [s["outcome"] for s in RunFolder(tmp_path / "my run").record["sessions"]] == ["interrupted", "finished"]
 
 
 @pytest.mark.usefixtures("called")
@@ -223,4 +223,4 @@ def test_a_value_error_that_we_did_not_raise_is_a_bug_and_keeps_its_traceback(ca
     called.error = ValueError("operands could not be broadcast")
     with pytest.raises(ValueError, match="broadcast"):
         cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
-    assert "failed: ValueError" in open_run(tmp_path / "run").record["sessions"][0]["outcome"]
+    assert "failed: ValueError" in RunFolder(tmp_path / "run").record["sessions"][0]["outcome"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
@@ -20,6 +23,7 @@ from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
 from agent.improve import ImproveConfig, improve
 from agent.learner import LearnerConfig
+from agent.perception import PerceptionConfig
 from agent.ppo import PPOConfig, ppo_credit
 from agent.practice import PracticeConfig
 from agent.renewal import RenewalConfig
@@ -168,6 +172,36 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
     assert kept["batch.inputs.frames.front"].dtype == torch.uint8
 
 
+def test_a_policy_that_always_fails_still_learns_where_things_are(
+    first: Path, demonstrations: Path, tmp_path: Path
+) -> None:
+    """Groups of episodes that all come to the same teach grpo nothing, but their frames do."""
+    (own := tmp_path / "own").mkdir()
+    shutil.copytree(first, own / PRETRAINED)
+    shutil.copytree(demonstrations, own / "dataset")
+    surrogate = replace(SURROGATE, perception=PerceptionConfig(iterations=1, updates=2, batch_size=8))
+    config = sides_config(
+        GRPOConfig(surrogate=surrogate, max_rounds=1, group_size=2),
+        own,
+        GRADIENT,
+        iterations=1,
+        practice=PracticeConfig(tasks=("left",), episodes_per_task=2, num_worlds=2, first_seed=5),
+    )
+    run = start_run(tmp_path / "run", config)
+    improve(config, run, NeverSidesWorld)
+    values = {curve.tag: curve.values[-1] for curve in read_curves(run.tensorboard)}
+    assert values["groups/mixed"] == 0.0
+    assert values["perception/localization"] > 0.0
+    assert "policy/kl" not in values
+
+
+class NeverSidesWorld(WillingSidesWorld):
+    """Nothing ever succeeds."""
+
+    def _success(self) -> NDArray[np.bool_]:
+        return np.zeros(self.num_envs, bool)
+
+
 def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
     for i, (config, message) in enumerate(
         [
@@ -175,7 +209,16 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             (small(first, practice=PracticeConfig(tasks=("lift",))), "did you mean 'left'|task 'lift' does not exist"),
             (sides_config(RFTConfig(), first, CLONE), "there are no demonstrations"),
             (sides_config(GRPOConfig(group_size=5), first, GRADIENT, iterations=1), "expected a multiple of 5"),
+            (small(first, iterations=10**6), "1000000 iterations cannot be practised: training seeds"),
+            (replace(small(first), learner=replace(GRADIENT, num_processes=2)), "num_processes is 2"),
+            (
+                replace(small(first), learner=replace(GRADIENT, batch_size=1)),
+                "a batch of 1 cannot be computed in 2 parts",
+            ),
+            (small(first, evaluate_every=0), "evaluate_every must be at least 1"),
+            (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates must be at least 1"),
         ]
     ):
         with pytest.raises(ValueError, match=message):
             run_here(config, tmp_path / str(i))
+        assert [path.name for path in (tmp_path / str(i)).iterdir()] == ["run.json"], "so the folder can be used again"

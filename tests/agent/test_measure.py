@@ -15,6 +15,7 @@ from agent.measure import EvaluationConfig, Measured, measure
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec, Info, Observation
 from rollout.workers import WorkersConfig
+from vla_model.types import ActionChunk
 
 
 def reader(workers: int) -> Measured:
@@ -62,6 +63,35 @@ class Fatal(SidesWorld):
         if any(spec.seed == FIRST_EVALUATION_SEED + 1 and spec.task == "left" for spec in specs):
             raise ValueError("no such table")
         return super().reset_to(specs, worlds)
+
+
+def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Path) -> None:
+    config = EvaluationConfig(episodes_per_task=1, films_per_task=0, execute_steps=None, num_worlds=2)
+
+    class FatalAtOnce(SidesWorld):
+        def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
+            if any(spec.task == "left" for spec in specs):
+                raise ValueError("no such table")
+            return super().reset_to(specs, worlds)
+
+    measured = Measured(FatalAtOnce(1), FatalAtOnce, lambda _: Reader(), WorkersConfig(workers=1))
+    evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
+    assert (evaluation.failures, controls) == ({LOST: 1}, {})
+    assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 50.0
+
+
+def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
+    class Blinded(Reader):
+        def act(self, observation: Observation) -> ActionChunk:
+            if not observation["frames"]["front"].any():
+                raise RuntimeError("it is dark")
+            return super().act(observation)
+
+    config = EvaluationConfig(episodes_per_task=1, films_per_task=0, execute_steps=None, num_worlds=2)
+    measured = Measured(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))
+    with pytest.raises(RuntimeError, match="it is dark"):
+        measure(measured, ("left",), config, RunFolder(tmp_path))
+    assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 100.0
 
 
 def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(

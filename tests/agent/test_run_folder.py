@@ -13,7 +13,6 @@ from agent.run_folder import (
     PRETRAINED,
     dataset_of,
     git_state,
-    open_run,
     policy_folder,
     run_of,
     start_run,
@@ -37,7 +36,7 @@ class Config:
 
 
 def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
-    run = start_run(tmp_path / "run", Config())
+    start_run(tmp_path / "run", Config())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"] == {
         "tasks": ["lift", "stack"],
@@ -45,7 +44,6 @@ def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
         "seed": 0,
         "optimiser": {"learning_rate": 1e-3, "num_threads": 1, "betas": [0.9, 0.95]},
     }
-    assert open_run(tmp_path / "run") == run
 
 
 def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path: Path) -> None:
@@ -127,6 +125,10 @@ def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Pa
     assert run.last_checkpoint() == run.checkpoint(1000200)
     newest = run.checkpoint(1000200) / "pretrained_model"
     assert policy_folder(run.root) == policy_folder(run.checkpoint(1000200)) == policy_folder(newest) == newest
+    killed = run.best / ".pretrained_model.previous"  # what a save that was killed leaves of the best policy
+    killed.mkdir(parents=True)
+    (killed / "config.json").write_text("{}")
+    assert policy_folder(run.root) == run.best / "pretrained_model", "where load_policy finds the previous one"
 
 
 def test_a_checkpoint_and_the_best_policy_are_of_their_run(tmp_path: Path) -> None:
@@ -138,6 +140,7 @@ def test_a_checkpoint_and_the_best_policy_are_of_their_run(tmp_path: Path) -> No
     (alone := tmp_path / "alone").mkdir()
     assert run_of(alone) is None
     assert dataset_of(alone) == alone / "dataset"
+    assert run_of(run.root / "expert") is None, "a word that is no path is not of the run that it was typed in"
 
 
 def test_phases_are_recorded_one_by_one_finished_or_not(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ def test_places_are_every_width_amount_and_repeat_the_smallest_first() -> None:
         places(replace(CONFIG, grid=replace(GRID, widths=(16,))))
     with pytest.raises(ValueError, match="'big' is not WIDTHxDEMONSTRATIONS"):
         grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("big",))))
+    with pytest.raises(ValueError, match="'0x9' is not WIDTHxDEMONSTRATIONS"):
+        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("0x9",))))
+    with pytest.raises(ValueError, match="'24x3' is in the grid that the fit is made of"):
+        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("24x3",))))
 
 
 def test_the_recipes_own_width_is_its_model_and_idle_experts_do_not_act() -> None:

@@ -19,15 +19,16 @@ from rollout import frame_cache
 from rollout.batches import Batch, BatchStream, TrainingData
 from rollout.collect import collect
 from rollout.dataset import DatasetWriter
+from rollout.dataset_schema import ImageMode
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 
 
-def write(root: Path, seeds: Iterable[int]) -> dict[int, Trajectory]:
+def write(root: Path, seeds: Iterable[int], image_mode: ImageMode = "image") -> dict[int, Trajectory]:
     world = FakeWorld(2)
     found = collect(CountingPolicy(3), world, [fake_spec(s) for s in seeds], all_frames=True)
     recorded = {t.spec.seed: t for t in found}
-    with DatasetWriter(root, WORLD_SPEC, robot_type="fake") as writer:
+    with DatasetWriter(root, WORLD_SPEC, robot_type="fake", image_mode=image_mode) as writer:
         for seed in seeds:
             writer.append(recorded[seed])
     return recorded
@@ -158,19 +159,19 @@ def test_every_row_comes_once_per_epoch_in_a_new_order(tmp_path: Path) -> None:
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
 
 
-def test_failures_left_out_and_held_out_select_whole_episodes(tmp_path: Path) -> None:
+def test_frames_kept_as_images_and_as_video_are_trained_on_together(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(3))
+    write(tmp_path / "b", range(3, 6), image_mode="video")
+    data = TrainingData([tmp_path / "a", tmp_path / "b"])
+    assert {row["seed"] for row in data.episodes} == set(range(6))
+    frames = data.gather(np.arange(data.num_rows), 2).frames
+    assert {name: rows.shape[0] for name, rows in frames.items()} == dict.fromkeys(frames, data.num_rows)
+
+
+def test_failures_are_left_out_whole(tmp_path: Path) -> None:
     write(tmp_path / "a", range(30))
     successes = TrainingData([tmp_path / "a"], failed="left out")
     assert {row["seed"] for row in successes.episodes} == {s for s in range(30) if succeeds(s)}
-    train = TrainingData([tmp_path / "a"], held_out_share=0.25)
-    held = TrainingData([tmp_path / "a"], held_out_share=0.25, split="held_out")
-    ids = [{row["spec_id"] for row in split.episodes} for split in (train, held)]
-    assert not ids[0] & ids[1]
-    assert len(ids[0] | ids[1]) == 30
-    assert 3 <= len(ids[1]) <= 13
-    write(tmp_path / "b", range(30, 40))
-    later = TrainingData([tmp_path / "a", tmp_path / "b"], held_out_share=0.25, split="held_out")
-    assert ids[1] <= {row["spec_id"] for row in later.episodes}
 
 
 def test_the_cache_is_extended_when_the_dataset_grew_and_rebuilt_when_it_was_replaced(

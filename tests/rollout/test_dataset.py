@@ -114,7 +114,7 @@ def test_our_reader_gives_back_what_was_recorded(tmp_path: Path, mode: ImageMode
     write(tmp_path, recorded, VIDEO_SPEC, image_mode=mode, codec=codec)
     reader = DatasetReader(tmp_path)
     assert reader.world_spec == VIDEO_SPEC
-    assert (reader.num_episodes, reader.num_frames) == (4, sum(t.num_steps for t in recorded))
+    assert (reader.num_episodes, reader.info["total_frames"]) == (4, sum(t.num_steps for t in recorded))
     for i, (episode, t) in enumerate(zip(reader, recorded, strict=True)):
         np.testing.assert_array_equal(episode.columns["action"], t.label)
         np.testing.assert_array_equal(episode.columns["next.reward"], t.reward)

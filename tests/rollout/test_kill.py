@@ -71,8 +71,8 @@ def test_a_writer_killed_at_any_moment_loses_no_finished_episode(tmp_path: Path)
     for seed, episode in enumerate(reader):
         assert np.all(episode.frames["front"][:, -1, -1, 0] == seed)
         np.testing.assert_array_equal(episode.columns["observation.state"][:, 0], np.arange(episode_length(seed)))
-    np.testing.assert_array_equal(reader.stats["index"]["count"], [reader.num_frames])
-    np.testing.assert_allclose(reader.stats["index"]["mean"], [(reader.num_frames - 1) / 2])
+    np.testing.assert_array_equal(reader.stats["index"]["count"], [reader.info["total_frames"]])
+    np.testing.assert_allclose(reader.stats["index"]["mean"], [(reader.info["total_frames"] - 1) / 2])
     files = {p.relative_to(tmp_path / "a").parts[0] for p in (tmp_path / "a").rglob("*.parquet")}
     assert files == {"data", "meta"}
     assert len(list((tmp_path / "a/data").rglob("*.parquet"))) == len(returned) + 1

@@ -88,7 +88,7 @@ def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_r
     assert report.set_aside[specs[11]] == "raised: ValueError: no such table"
     assert "the limit is 0.6 GB" in report.set_aside[specs[17]]
     assert report.by_cause == {"hung": 4, "raised": 4, "memory": 4}
-    assert all(len(report.by_spec[specs[seed]]) == 4 for seed in troubles)
+    assert all(sum(specs[seed] in death.running for death in report.deaths) == 4 for seed in troubles)
     text = "\n".join(report.lines())
     assert text.startswith("12 workers were replaced: ")
     assert "set aside: fake/count/train/17, every worker died that ran it: memory: it held " in text
