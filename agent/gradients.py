@@ -17,8 +17,9 @@ one differentiation at a time, so a process's parts follow each other; before th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
+from threading import Barrier
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -68,6 +69,10 @@ class Threads(Generic[M]):
         self._threads = ThreadPoolExecutor(
             num_parts, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
         )
+        # All begin now: what they set is in part the whole process's, and decides how sums are rounded. A policy that
+        # acts here before the first update must round as one that acts after it.
+        ready = Barrier(num_parts)
+        wait([self._threads.submit(ready.wait) for _ in range(num_parts)])
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
         count = self._num_parts

@@ -140,7 +140,7 @@ def improve(
         ValueError: there is no policy to begin with, it was made for another world, something named does not exist, or
             the run could not come to its end.
     """
-    _check(config)
+    check_improvement(config)
     make_example = make_worlds or partial(make_world, config.practice.world)
     make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
     with closing(make_example(1)) as world:
@@ -158,8 +158,12 @@ def improve(
     return evaluation, controls
 
 
-def _check(config: ImproveConfig) -> None:
-    """Refuse now what would fail after hours."""
+def check_improvement(config: ImproveConfig) -> None:
+    """Refuse now what would fail after hours.
+
+    Raises:
+        ValueError: the run could not come to its end.
+    """
     algorithm, learner = config.algorithm, config.learner
     grouped = isinstance(algorithm, GRPOConfig)
     rounds, repeats = (algorithm.max_rounds, algorithm.group_size) if grouped else (1, 1)

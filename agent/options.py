@@ -77,7 +77,9 @@ def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tupl
 def steps_to_execute(policy: str, asked: int | None) -> int | None:
     """Of each chunk: as asked, else as the policy's run does, else None."""
     recorded = recorded_config(policy)
-    return asked or (recorded["evaluation"]["execute_steps"] if recorded else None)
+    if asked is not None or recorded is None:
+        return asked
+    return recorded["evaluation"]["execute_steps"]
 
 
 def spare_a_core() -> None:

@@ -223,7 +223,7 @@ def policy_folder(path: str | Path) -> Path:
 def run_of(policy: str | Path) -> RunFolder | None:
     """The run that a policy is of, given that run, a checkpoint or a policy's folder; None where it is of none."""
     path = Path(policy).resolve()
-    if not path.exists():
+    if not (path.exists() or previous_folder(path).exists()):
         return None
     runs = (RunFolder(folder) for folder in (path, *path.parents[:3]))
     return next((run for run in runs if run.record_file.exists()), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def previous_folder(folder: Path) -> Path:
     """Where a full folder steps aside while a fresh one takes its name."""
-    return folder.with_name(f".{folder.name}.previous")
+    return folder.parent / f".{folder.name}.previous"
 
 
 @contextmanager

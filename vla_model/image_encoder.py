@@ -124,6 +124,7 @@ def encoder_shape(folder: str | Path) -> EncoderShape:
     """
     folder = Path(folder)
     config = _vision_config(folder)
+    config.dtype = torch.float32  # in which it is loaded and trained, whatever it was saved in
     size_px, mean, std = _preprocessing(folder, config)
     return EncoderShape(config=config, size_px=size_px, mean=mean, std=std)
 

@@ -66,7 +66,7 @@ def drive(args: list[str]) -> None:
         if instruction is None:
             raise ValueError("a real robot must be told what to do: --instruction TEXT")
         agent = Agent(policy.to("auto"), robot, config=options.drive)
-        outcome = agent.run(instruction, options.seconds, record=options.record, judge=_judge)
+        outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():
         print(line)
 
@@ -78,7 +78,7 @@ def imported_robot(name: str) -> Any:
     return imported("robot", name)()
 
 
-def _judge(outcome: Outcome) -> bool | None:
+def judge(outcome: Outcome) -> bool | None:
     """The robot's verdict, or a person's where it has none; who does not answer does not know."""
     if outcome.success is None and sys.stdin.isatty():
         try:

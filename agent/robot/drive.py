@@ -156,6 +156,7 @@ class Drive:
         self._answer: tuple[float, Answer] | None = None  # moves made before its observation, and what it was
         self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
         self._start_s = 0.0
+        self._sent_s = 0.0
         self._period = 0
         self._lateness_s: list[float] = []
         self._inference_s: list[float] = []
@@ -170,7 +171,7 @@ class Drive:
             seed: of the policy's draws, if it draws.
 
         Raises:
-            ValueError: the first reading is not as the robot's spec says; nothing has moved.
+            ValueError: a reading before the first period is not as the robot's spec says; nothing has moved.
         """
         self._instruction = instruction
         self._start_s = self._clock.now_s()  # for what goes wrong before there is a first period
@@ -180,10 +181,11 @@ class Drive:
             while ended is None:
                 ended = self._tick(seconds)
                 now = math.ceil((self._clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
-                if now > self._period + 1:
-                    missed += now - self._period - 1
-                    self._filter.came_to_rest()
+                missed += max(0, now - self._period - 1)
                 self._period = max(now, self._period + 1)
+                begins_s = self._start_s + self._period * self._dt_s
+                if begins_s - self._sent_s > self._dt_s + _SAME_TIME_S:
+                    self._filter.came_to_rest()  # what was sent last will have lasted its period
         except PolicyError as failed:
             ended = f"policy failed: {failed.__cause__!r}"
             self._note("silent policy", str(failed))
@@ -210,7 +212,7 @@ class Drive:
 
     def _first_answer(self, seed: int) -> str | None:
         """Wait, at rest, until there is a plan; returns why there will be none."""
-        self._filter.begin(self._sound_reading().state)
+        self._sound_reading()
         self._inference.begin(self._instruction, seed)
         patience_s = self._config.answer_within_periods * self._dt_s
         for _ in range(2):
@@ -225,10 +227,11 @@ class Drive:
         return None
 
     def _sound_reading(self) -> Reading:
-        """The newest reading, which must be as the robot's spec says."""
+        """The newest reading before anything moves, which must be as the robot's spec says."""
         reading = self._observe()
         if problems := broken_parts(self._robot.spec, reading):
             raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+        self._filter.begin(reading.state)
         return reading
 
     def _wait_for_plan(self) -> str | None:
@@ -370,6 +373,7 @@ class Drive:
             sent, changes = self._filter.rest(), dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
+        self._sent_s = self._clock.now_s()
         executed = self._robot.act(sent)
         if trouble is None and not self._by_hand:
             self._plan.moved(executed)

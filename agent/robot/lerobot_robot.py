@@ -9,7 +9,7 @@ Shape letters: A action dims, S state dims, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -91,16 +91,18 @@ class LeRobotRobot:
             )
             for name, scale, offset in zip(self._actions, self._scale.tolist(), self._offset.tolist(), strict=True)
         )
-        self._shown: dict[str, float] = {}  # the numbers that it showed last
+        self._targets: dict[str, float] = {}  # sent last, since it was connected
         self.spec = RobotSpec(name=getattr(arm, "name", type(arm).__name__), world=world, axes=axes)
 
     def connect(self) -> None:
         """Connect, and calibrate if LeRobot finds that it must."""
+        self._targets = {}
         with _as_connection_errors():
             try:
                 self._arm.connect()
             except BaseException:
-                self._free()
+                with suppress(OSError, RuntimeError):  # what went wrong first says more
+                    self._free()
                 raise
 
     def observe(self) -> Reading:
@@ -114,7 +116,6 @@ class LeRobotRobot:
             shown = self._arm.get_observation()
         if missing := [name for name in (*self._cameras, *self._states) if name not in shown]:
             raise ConnectionError(f"{self.spec.name} did not show {', '.join(missing)}")
-        self._shown = {name: shown[name] for name in self._states}
         return Reading(
             frames={spec.name: resized(shown[name], spec) for name, spec in self._cameras.items()},
             state=np.array([shown[name] for name in self._states], np.float32),
@@ -126,20 +127,22 @@ class LeRobotRobot:
         targets = dict(zip(self._actions, (self._offset + self._scale * action).tolist(), strict=True))
         with _as_connection_errors():
             sent = targets | dict(self._arm.send_action(targets) or {})
+        self._targets = {name: sent[name] for name in self._actions}
         return ((np.array([sent[name] for name in self._actions]) - self._offset) / self._scale).astype(np.float32)
 
     def stop(self) -> None:
         """Send as targets the positions that the arm shows; a target that it does not show stays what it is.
 
-        LeRobot reads an arm and its cameras in one call. Where that fails, say for a camera that hangs, the positions
-        of the last observation stand in.
+        LeRobot reads an arm and its cameras in one call. Where that fails, say for a camera that hangs, the last
+        targets are sent again, on the way to which it is.
         """
         with _as_connection_errors():
             try:
                 shown = self._arm.get_observation()
             except (OSError, RuntimeError):
-                shown = self._shown
-            self._arm.send_action({name: shown[name] for name in self._actions if name in shown})
+                shown = self._targets
+            if targets := {name: shown[name] for name in self._actions if name in shown}:
+                self._arm.send_action(targets)
 
     def disconnect(self) -> None:
         """Disconnect what is connected."""
@@ -148,12 +151,17 @@ class LeRobotRobot:
 
     def _free(self) -> None:
         """LeRobot's own `disconnect` refuses an arm of which a part is not connected; then each part for itself."""
-        if self._arm.is_connected:
-            self._arm.disconnect()
+        arm = self._arm
+        if arm.is_connected:
+            arm.disconnect()
             return
-        for part in (getattr(self._arm, "bus", None), *getattr(self._arm, "cameras", {}).values()):
-            if part is not None and part.is_connected:
-                part.disconnect()
+        with ExitStack() as parts:  # all of them, also where one fails
+            for camera in getattr(arm, "cameras", {}).values():
+                if camera.is_connected:
+                    parts.callback(camera.disconnect)
+            if (bus := getattr(arm, "bus", None)) is not None and bus.is_connected:
+                goes_limp = getattr(getattr(arm, "config", None), "disable_torque_on_disconnect", True)
+                parts.callback(bus.disconnect, goes_limp)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _AWAY = (502, 503, 504)
 """Statuses of a server that is full, or of a proxy whose server is away."""
+_GOODBYE_S = 1.0
+"""How long a server that hangs is waited for when a connection is closed."""
 _TOO_BIG = 1009
 """Close code of a message above the server's limit; sent again it would be as big."""
 _SEEN = "observation"
@@ -65,8 +67,9 @@ class ServedPolicy:
         self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._options = options
+        self._options: dict[str, Any] = {"close_timeout": _GOODBYE_S} | options
         self._lock = threading.Lock()
+        self._closed = False
         self._instructions: dict[int, str] = {}
         self._connections: dict[int, Connection] = {}
         self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
@@ -137,10 +140,11 @@ class ServedPolicy:
         return ActionChunk(actions=actions).spread(acting, num_worlds)
 
     def close(self) -> None:
-        """Say goodbye."""
-        for connection in self._connections.values():
+        """Say goodbye, also while another thread waits for an answer, which then gets none."""
+        self._closed = True
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
             connection.close()
-        self._connections.clear()
 
     def _request(self, observation: Observation, world: int) -> bytes:
         frames = {openpi.PREFIX + name: frames[world] for name, frames in observation["frames"].items()}
@@ -195,6 +199,8 @@ class ServedPolicy:
             return self._connections[world]
         deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
+            if self._closed:
+                raise ConnectionError(f"the connections to {self._url} were closed")
             try:
                 self._connections[world] = self._connected(world)
                 return self._connections[world]
@@ -232,5 +238,5 @@ class ServedPolicy:
         return connection
 
     def _drop(self, world: int) -> None:
-        if world in self._connections:
-            self._connections.pop(world).close()
+        if (connection := self._connections.pop(world, None)) is not None:
+            connection.close()

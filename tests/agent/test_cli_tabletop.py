@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from agent import cli
 from agent.options import load_policy, parse_with
 from agent.recipes import sft_memory
+from agent.robot.command import judge
+from agent.robot.drive import Outcome
 from envs.make import make_world
 from rollout.dataset import DatasetReader
 from vla_model.checkpoint import save_policy
@@ -70,6 +73,43 @@ def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys
         with pytest.raises(SystemExit):
             cli.main(["drive", str(untrained), *args])
         assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "success"), [("y", True), ("", False), (None, None)], ids=["yes", "no", "eof"])
+def test_who_sits_at_the_keyboard_judges_a_drive_that_nothing_else_can(
+    answer: str | None, success: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(question: str) -> str:
+        assert question == "time limit. Success? [y/N] "
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("builtins.input", said)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    nothing = np.zeros(0)
+    outcome = Outcome(
+        instruction="go",
+        success=None,
+        ended="time limit",
+        num_steps=0,
+        missed_periods=0,
+        lateness_ms=nothing,
+        inference_ms=nothing,
+        interventions=(),
+    )
+    assert judge(outcome) is success
+    assert judge(replace(outcome, success=False)) is False, "the robot knows"
+
+
+def test_plan_prints_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["plan", "--memory", "1GiB", "--models", "nano", "llama3_8b"])
+    text = capsys.readouterr().out
+    assert "nano" in text
+    assert "too large in every format: llama3_8b" in text
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--memory", "lots"])
+    assert "'lots' is no amount of memory" in capsys.readouterr().err
 
 
 def evaluated(folder: Path, *args: str) -> dict[str, Any]:
@@ -129,6 +169,15 @@ def test_train_collects_and_evaluates_in_a_worker(trained: Path) -> None:
     info = json.loads((trained / "eval_info.json").read_text())
     assert info["overall"]["n_episodes"] == 2
     assert "<html" in (trained / "report.html").read_text()
+
+
+def test_eval_of_a_run_measures_as_the_run_did(trained: Path, tmp_path: Path) -> None:
+    """Its tasks, and as many actions of each chunk; the policy is that of the last checkpoint."""
+    for number, policy in enumerate((trained, trained / "checkpoints" / "000004")):
+        protocol = evaluated(tmp_path / str(number), str(policy), "--episodes", "1", "--films", "0")["protocol"]
+        assert protocol["tasks"] == ["press_button", "reach"]
+        assert protocol["execute_steps"] == 2
+        assert protocol["policy_versions"] == [4]
 
 
 def test_eval_runs_on_warp_the_expert_here_and_a_policy_in_a_worker(trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from agent import policy_gradient, selection
 from agent.dagger import DaggerConfig
 from agent.decisions import Credited
 from agent.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.evaluate import Evaluation
+from agent.evaluate import Evaluation, evaluation_specs
 from agent.grpo import GRPOConfig
 from agent.improve import ImproveConfig, improve
-from agent.learner import LearnerConfig
+from agent.learner import STATE_FILE, Learner, LearnerConfig
 from agent.perception import PerceptionConfig
 from agent.ppo import PPOConfig, ppo_credit
 from agent.practice import PracticeConfig
@@ -32,8 +33,12 @@ from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
 from agent.sft import SFTConfig
 from agent.surrogate import SurrogateConfig
+from envs.types import EpisodeSpec
+from envs.world import World
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy
+from vla_model.finetune import FineTuning
+from vla_model.model import VLA
 
 SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
 PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
@@ -122,8 +127,10 @@ def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
     successes = iter([0.25, 0.5, 0.2])
     evaluate = selection.evaluate
 
-    def pretend(*args: Any, **options: Any) -> Evaluation:
-        found = evaluate(*args, **options)
+    def pretend(run: Any, world: World, specs: Sequence[EpisodeSpec], **options: Any) -> Evaluation:
+        measuring = evaluation_specs("sides", ("left", "right"), 20)
+        assert not {spec.seed for spec in specs} & {spec.seed for spec in measuring}, "who chooses does not measure"
+        found = evaluate(run, world, specs, **options)
         won = round(next(successes) * len(found.results))
         results = tuple(
             replace(r, success=i < won) for i, r in enumerate(sorted(found.results, key=lambda r: r.spec.seed))
@@ -141,6 +148,30 @@ def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
     assert policy_folder(run.root) == run.best / PRETRAINED
     best, end = (load_file(folder / PRETRAINED / "model.safetensors") for folder in (run.best, last))
     assert any(not torch.equal(best[name], end[name]) for name in best)
+
+
+@pytest.mark.parametrize("mode", ["lora", "head"])
+def test_a_policy_that_learns_in_part_goes_on_to_the_same_numbers(
+    mode: Any, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(first, fine_tuning=FineTuning(mode=mode, lora_rank=2), iterations=3)
+    _, straight = run_here(config, tmp_path / "straight")
+    update, run = Learner.update, RunFolder(tmp_path / "run")
+
+    def interrupted(self: Learner[VLA], *args: Any) -> dict[str, float]:
+        if run.checkpoint(2).exists():
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    monkeypatch.setattr(Learner, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(config, run.root)
+    monkeypatch.undo()
+    improve(config, start_run(run.root, config, resume=True), WillingSidesWorld)
+    expected, resumed = (load_file(r.checkpoint(3) / STATE_FILE) for r in (straight, run))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert (run.checkpoint(3) / "adapter").exists()
 
 
 def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:

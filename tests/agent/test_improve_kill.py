@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +55,6 @@ def config_of(kind: str, first: Path, *, overlap: bool) -> ImproveConfig:
     return sides_config(algorithm, first, learner, practice=practice, iterations=5, evaluate_every=2, overlap=overlap)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Episodes that are collected before the learner's threads begin are rounded as those that come after."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def curves(run: RunFolder, first: int) -> dict[str, list[tuple[int, float]]]:
     """Every curve that does not tell the time, from that iteration on."""
     return {
@@ -90,7 +80,9 @@ def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_to_the_same_numbers(
     straight = start_run(tmp_path / "straight", config)
     improve(config, straight, WillingSidesWorld)
     killed = tmp_path / "killed"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    # A sum over two threads is rounded otherwise than over one.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | threads | {"PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", KILLED, str(killed), kind, str(first), str(int(overlap)), str(finished)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from agent.improve import ImproveConfig
-from agent.learner import Learner
-from agent.loop import RunConfig, train
+from agent.improve import ImproveConfig, check_improvement
+from agent.learner import Learner, check_learner
+from agent.loop import RunConfig, learn, train
 from agent.recipes import RECIPES, sft_tiny
 from agent.run_folder import PRETRAINED, RunFolder, start_run
-from vla_model.create import ModelConfig
+from rollout.batches import TrainingData
+from rollout.processes import Process
+from vla_model.adapters import load_adapted
+from vla_model.checkpoint import save_policy
+from vla_model.create import ModelConfig, create_policy
+from vla_model.finetune import FineTuning, merged_state_dict
 from vla_model.model import VLA
 
 
@@ -81,6 +87,35 @@ def test_an_interrupted_run_resumes_to_identical_numbers(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
+@pytest.mark.parametrize(
+    "fine_tuning", [FineTuning(mode="lora", lora_rank=2, towers=True), FineTuning(mode="head")], ids=["lora", "head"]
+)
+def test_what_is_fine_tuned_in_part_resumes_to_identical_numbers_and_is_kept_in_part(
+    straight: RunFolder, fine_tuning: FineTuning, tmp_path: Path
+) -> None:
+    config, data = replace(small(), fine_tuning=fine_tuning), TrainingData([straight.dataset])
+    runs = [RunFolder(tmp_path / name) for name in ("straight", "resumed")]
+    for run in runs:
+        shutil.copytree(straight.dataset, run.dataset)
+    learn(config, runs[0], Process(interrupted=lambda: False, tell=lambda **_: None))
+    stops = iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        learn(config, runs[1], Process(interrupted=lambda: next(stops), tell=lambda **_: None))
+    learn(config, runs[1], Process(interrupted=lambda: False, tell=lambda **_: None))
+    expected, resumed = map(final_state, runs)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+    torch.manual_seed(config.seed)
+    save_policy(tmp_path / "base", *create_policy(config.model, data.world_spec, data.stats))
+    last = runs[0].checkpoint(4)
+    adapted, _ = load_adapted(tmp_path / "base", last / "adapter")
+    merged, whole = merged_state_dict(adapted), load_file(last / PRETRAINED / "model.safetensors")
+    assert merged.keys() == whole.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(merged[name], tensor)
+
+
 def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
     config = replace(small(), model=ModelConfig(name="nanno"))
     run = start_run(tmp_path / "run", config)
@@ -106,5 +141,8 @@ def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected
 
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
     for recipe in RECIPES.values():
-        assert isinstance(recipe(), RunConfig | ImproveConfig)
+        config = recipe()
+        check_learner(config.learner)
+        if isinstance(config, ImproveConfig):
+            check_improvement(config)
         assert recipe.__doc__

@@ -112,7 +112,9 @@ def test_the_commit_is_known_in_a_checkout() -> None:
     assert len(state["commit"]) == 40
 
 
-def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Path) -> None:
+def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = start_run(tmp_path / "run", Config())
     assert run.last_checkpoint() is None
     with pytest.raises(ValueError, match="neither a policy"):
@@ -129,6 +131,9 @@ def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(tmp_path: Pa
     killed.mkdir(parents=True)
     (killed / "config.json").write_text("{}")
     assert policy_folder(run.root) == run.best / "pretrained_model", "where load_policy finds the previous one"
+    assert run_of(run.best / "pretrained_model") == run
+    monkeypatch.chdir(newest)
+    assert policy_folder(".") == Path()
 
 
 def test_a_checkpoint_and_the_best_policy_are_of_their_run(tmp_path: Path) -> None:

@@ -119,6 +119,22 @@ def test_a_processor_that_does_not_normalise_is_heard(tmp_path: Path) -> None:
     assert (shape.mean, shape.std) == ([0.0] * 3, [1.0] * 3)
 
 
+def test_an_encoder_that_was_saved_in_bfloat16_is_trained_and_kept_in_float32(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "siglip")
+    AutoModel.from_pretrained(folder).to(torch.bfloat16).save_pretrained(folder)
+    model, processor = create_policy(ModelConfig(vision=str(folder)), WORLD_SPEC, STATISTICS)
+    assert model.image_encoder is not None
+    with torch.no_grad():
+        for weight in model.image_encoder.parameters():
+            weight.add_(1e-4)
+    save_policy(tmp_path / "policy", model, processor)
+    again, _ = load_policy(tmp_path / "policy")
+    assert again.image_encoder is not None
+    for ours, theirs in zip(model.image_encoder.parameters(), again.image_encoder.parameters(), strict=True):
+        assert ours.dtype == theirs.dtype == torch.float32
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("queries", [0, 3])
 def test_every_kind_learns_is_saved_and_acts(kind: str, queries: int, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.simulated import SimulatedInference
 from agent.robot.types import Axis, Limits, Reading, RobotSpec
-from agent.robot.watch import Operator
+from agent.robot.watch import Operator, Watcher
 from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
 from vla_model.types import ActionChunk, Policy
 
@@ -129,16 +129,25 @@ def agent_for(
     policy: Policy,
     latency_s: Callable[[int], float] = lambda n: 0.0,
     operator: Operator | None = None,
+    watcher: Watcher | None = None,
     **config: float,
 ) -> Agent:
     """An agent in simulated time that follows the newest chunk alone, at full pace, unless told otherwise."""
     make_inference = partial(SimulatedInference, clock=arm.clock, latency_s=latency_s)
     changed = DriveConfig(**({"blend_decay": 0.0, "correction": 0.0, "max_moves_ahead": 1e9} | config))
-    return Agent(policy, arm, config=changed, clock=arm.clock, make_inference=make_inference, operator=operator)
+    return Agent(
+        policy,
+        arm,
+        config=changed,
+        clock=arm.clock,
+        make_inference=make_inference,
+        operator=operator,
+        watcher=watcher,
+    )
 
 
 def drive(
     arm: LineArm, policy: Policy, seconds: float, latency_s: Callable[[int], float] = lambda n: 0.0, **config: float
 ) -> Outcome:
     """Drive the arm in simulated time."""
-    return agent_for(arm, policy, latency_s, None, **config).run("go", seconds)
+    return agent_for(arm, policy, latency_s, None, None, **config).run("go", seconds)

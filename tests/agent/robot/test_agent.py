@@ -62,13 +62,14 @@ def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
     assert arm.stops_s[0] - thrown_s[0] < 0.25, "well before the period of 0.5 s was over"
 
 
-def test_ctrl_c_stops_the_robot_and_the_next_one_is_python_s_own() -> None:
-    arm = RealArm()
-    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
+    arm, before = RealArm(), signal.getsignal(number)
+    threading.Timer(0.4, os.kill, (os.getpid(), number)).start()
     outcome = Agent(always(0.5), arm).run("go", 10.0)
-    assert outcome.ended == "stopped: SIGINT"
+    assert outcome.ended == f"stopped: {number.name}"
     assert arm.stops_s and not arm.connected
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is before
 
 
 def test_a_policy_that_hangs_costs_no_period_and_does_not_keep_the_agent() -> None:

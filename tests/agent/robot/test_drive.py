@@ -6,8 +6,11 @@ Before the first period there is one in which the loop waits for the first answe
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from math import nan
+from types import SimpleNamespace
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from line_arm import DT_S, LineArm, Script, agent_for, always, drive
 from numpy.typing import NDArray
 
 from agent.robot.simulated import SimulatedClock
-from agent.robot.types import Axis, Limits, Reading
+from agent.robot.types import Axis, Limits, Reading, Watch
 
 START_S = DT_S
 
@@ -203,6 +206,34 @@ def test_limits_pass_what_they_allow_and_every_cut_is_written_down() -> None:
     assert outcome.interventions_by_reason() == {"velocity": 10, "position": 5}
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_an_arm_whose_watched_state_leaves_its_bounds_rests_whoever_drives(by_hand: bool) -> None:
+    pushing: Any = SimpleNamespace(action=lambda reading, rest: np.ones(1, np.float32) if by_hand else None)
+    arm = LineArm(SimulatedClock())
+    arm.spec = replace(arm.spec, watched=(Watch(state="x", high=2.5),))
+    outcome = agent_for(arm, always(1.0), operator=pushing).run("go", 1.0)
+    assert arm.actions == [1.0] * 3 + [0.0] * 7
+    assert outcome.interventions_by_reason() == {"watched state": 7}
+    assert outcome.interventions[0].detail == "x is 3, allowed -inf to 2.5"
+
+
+@pytest.mark.parametrize("who", ["robot", "watcher", "operator"])
+def test_a_bug_of_whoever_takes_part_leaves_the_arm_at_rest_and_disconnected(
+    who: str, arm: LineArm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Never:
+        raise RuntimeError("a bug")
+
+    taking_part: dict[str, Any] = {"operator": SimpleNamespace(action=fails), "watcher": fails}
+    if who == "robot":
+        monkeypatch.setattr(arm, "act", fails)
+    agent = agent_for(arm, always(1.0), **{name: part for name, part in taking_part.items() if name == who})
+    with pytest.raises(RuntimeError, match="a bug"):
+        agent.run("go", 1.0)
+    assert len(arm.stops_s) == 1
+    assert not arm.connected
+
+
 def test_what_a_robot_shows_is_checked_before_it_moves(arm: LineArm) -> None:
     small = replace(arm.spec.world.cameras[0], height=3)
     arm.spec = replace(arm.spec, world=replace(arm.spec.world, cameras=(small,)))
@@ -264,12 +295,12 @@ def test_an_arm_that_cannot_be_disconnected_loses_nothing_of_its_drive(
 
 
 def test_a_person_whose_action_is_not_finite_moves_nothing(arm: LineArm) -> None:
-    class Shaking:
-        def action(self, reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.array([nan if 0.15 < reading.time_s - START_S < 0.35 else 0.5], np.float32)
+    def shaking(reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32]:
+        del rest
+        return np.array([nan if 0.15 < reading.time_s - START_S < 0.35 else 0.5], np.float32)
 
-    agent = agent_for(arm, always(1.0), operator=Shaking())
-    outcome = agent.run("go", 0.6)
+    operator: Any = SimpleNamespace(action=shaking)
+    outcome = agent_for(arm, always(1.0), operator=operator).run("go", 0.6)
     assert arm.actions == [0.5, 0.5, 0.0, 0.0, 0.5, 0.5]
     assert outcome.interventions_by_reason() == {"refused action": 2}
 
@@ -294,6 +325,26 @@ def test_a_period_that_takes_too_long_costs_periods_and_not_the_schedule(arm: Li
     outcome = drive(arm, always(1.0), 1.0)
     assert (outcome.num_steps, outcome.missed_periods) == (8, 2)
     assert [s for s, _ in arm.sent][:5] == pytest.approx([START_S + p * DT_S for p in (0, 1, 2, 3, 6)])
+
+
+@pytest.mark.parametrize(("slow", "after"), [("act", 0.2), ("observe", 1.0)])
+def test_an_arm_that_rested_speeds_up_from_rest_and_one_that_still_moves_goes_on(slow: str, after: float) -> None:
+    """20 units/s2 are 0.2 more in each period of 0.1 s. In period 3 a call takes 0.13 s, so period 4 is missed: sent at
+    its time, the move of 0.8 is over before period 5; sent 0.13 s late, it lasts into period 5.
+    """
+    arm = LineArm(SimulatedClock(), Limits(max_acceleration=20.0))
+    call, count = getattr(arm, slow), itertools.count()
+
+    def slow_once(*args: NDArray[np.float32]) -> object:
+        done = call(*args)
+        if next(count) == (3 if slow == "act" else 5):  # two observations come before the first period
+            arm.clock.jump(arm.clock.now_s() + 0.13)
+        return done
+
+    setattr(arm, slow, slow_once)
+    outcome = drive(arm, always(1.0, length=20), 0.7)
+    assert outcome.missed_periods == 1
+    assert arm.actions[:5] == [0.2, 0.4, 0.6, 0.8, after]
 
 
 def test_no_first_answer_ends_the_drive_before_it_began(arm: LineArm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,42 +124,51 @@ def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
 
 
 def test_a_camera_that_hangs_does_not_keep_the_arm_from_stopping() -> None:
-    """The last observation showed 10 degrees and 50; what is sent then stands for the stop."""
+    """Its last targets are sent again; before there are any, also those of an earlier connection, nothing is."""
     arm = FakeFollower()
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
-    robot.connect()
-    robot.observe()
+    seen = arm.get_observation
 
     def hangs() -> dict[str, Any]:
         raise RuntimeError("the camera's thread is not running")
 
-    arm.get_observation = hangs
-    with pytest.raises(ConnectionError, match="thread is not running"):
-        robot.observe()
-    robot.stop()
-    assert arm.sent == [{"shoulder.pos": 10.0, "gripper.pos": 50.0}]
+    for _ in range(2):
+        arm.sent.clear()
+        robot.connect()
+        arm.get_observation = hangs
+        with pytest.raises(ConnectionError, match="thread is not running"):
+            robot.observe()
+        robot.stop()
+        assert arm.sent == []
+        robot.act(np.array([0.5, 0.0], np.float32))
+        robot.stop()
+        assert arm.sent == [{"shoulder.pos": 45.0, "gripper.pos": 50.0}] * 2
+        arm.get_observation = seen
+        robot.disconnect()
 
 
 class Part:
     """A bus or a camera of an arm."""
 
     def __init__(self, works: bool) -> None:
-        self.works, self.is_connected = works, False
+        self.works, self.is_connected, self.goes_limp = works, False, False
 
     def connect(self) -> None:
         if not self.works:
             raise ConnectionError("unplugged")
         self.is_connected = True
 
-    def disconnect(self) -> None:
-        self.is_connected = False
+    def disconnect(self, disable_torque: bool = False) -> None:
+        self.is_connected, self.goes_limp = False, disable_torque
 
 
-def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected() -> None:
+@pytest.mark.parametrize("goes_limp", [True, False])
+def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected(goes_limp: bool) -> None:
     class Follower(FakeFollower):
         def __init__(self) -> None:
             super().__init__()
             self.bus, self.cameras = Part(works=True), {"top": Part(works=False)}
+            self.config = SimpleNamespace(disable_torque_on_disconnect=goes_limp)
 
         def connect(self, calibrate: bool = True) -> None:
             self.bus.connect()
@@ -170,6 +180,7 @@ def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected() -> None:
     with pytest.raises(ConnectionError, match="unplugged"):
         robot.connect()
     assert not arm.bus.is_connected
+    assert arm.bus.goes_limp is goes_limp
     arm.cameras["top"].works = True
     robot.connect()
     assert arm.bus.is_connected
