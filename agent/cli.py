@@ -150,7 +150,8 @@ def _train(args: list[str]) -> None:
     run = start_run(options.out, config, resume=options.resume)
     with run.session(["llamarm", "train", *args]):
         evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
-    print_success(evaluation, controls)
+    if evaluation is not None:
+        print_success(evaluation, controls)
     if run.before.eval_info.exists():
         print(f"first -> best policy: {compare(read_eval_info(run.before.eval_info), read_eval_info(run.eval_info))}")
     for phase in run.record["phases"]:

@@ -55,6 +55,7 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
+from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
 from vla_model.finetune import FineTuning, prepare
@@ -173,6 +174,8 @@ def check_improvement(config: ImproveConfig) -> None:
         raise ValueError(
             f"learner.num_processes is {learner.num_processes}, but what a policy practised is learned by one process"
         )
+    if config.evaluation.episodes_per_task < 1:
+        raise ValueError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
     if config.evaluate_every < 1:
         raise ValueError(f"evaluate_every must be at least 1, got {config.evaluate_every}")
     if isinstance(algorithm, RFTConfig | DaggerConfig) and algorithm.updates < 1:
@@ -189,7 +192,9 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         log = stack.enter_context(SummaryWriter(run.tensorboard))
 
         def crew(num_worlds: int, make_policy: Callable[[World], Policy]) -> Workers:
-            return stack.enter_context(Workers(partial(make_worlds, num_worlds), make_policy, config.rollout))
+            workers = Workers(partial(make_worlds, num_worlds), make_policy, config.rollout)
+            stack.callback(_tell, workers.report)
+            return stack.enter_context(workers)
 
         actors = crew(config.practice.num_worlds, method.actor(acting))
         collecting = stack.enter_context(closing(_collecting(config, run, actors, method, world.suite, tasks)))
@@ -273,7 +278,7 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
             algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
         )
     if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
-        raise ValueError("dagger's expert must act in the worker's own world: leave out --inference")
+        raise ValueError("dagger's expert must act in the worker's own world: leave out rollout.inference")
     return Cloning(
         algorithm,
         processor,
@@ -296,6 +301,12 @@ def _collecting(
         return InTurn(actors, collect)
     last = run.last_checkpoint()
     return Ahead(actors, collect, iterations=config.iterations, acted=acted_weights(last) if last else None)
+
+
+def _tell(report: WorkerReport) -> None:
+    """Print what became of workers."""
+    for line in report.lines():
+        print(line)
 
 
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:

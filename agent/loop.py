@@ -1,6 +1,7 @@
 """The loop: collect -> update -> save -> evaluate, in one screen.
 
-    collect     the scripted expert's demonstrations into the run's dataset, unless they are there already
+    collect     the scripted expert's demonstrations into the run's dataset, unless they are there already, or recorded
+                datasets are named in their place
     update      the learner, batch by batch, in this process or several at once; a checkpoint every `save_every`
                 updates, and the last one
     evaluate    the saved policy on held-out episodes, and blind
@@ -42,6 +43,7 @@ from vla_model.create import ModelConfig, check_model, create_policy
 from vla_model.finetune import FineTuning, prepare
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
+from vla_model.processor import Processor
 
 LOG_EVERY = 20
 """Updates between two points of a curve."""
@@ -60,6 +62,10 @@ class RunConfig:
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
     learner's processes, if it has several, run at the same address."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded datasets to clone in place of the scripted expert's demonstrations, which are then not collected: what
+    `collect`, `drive` and `console` write. Episodes that failed are not imitated. What is evaluated, if anything
+    (--evaluation.episodes-per-task 0 for a real robot), is still said by demonstrations.world and .tasks."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
@@ -73,11 +79,11 @@ class RunConfig:
     """Updates between checkpoints."""
 
 
-def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
+def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
     """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
 
     Returns:
-        The evaluation of the last checkpoint, and the blind controls by name.
+        The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
 
     Raises:
         ValueError: the config names something that does not exist, or shares a batch unevenly; nothing was started.
@@ -86,13 +92,18 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Eval
     check_learner(config.learner)
     if config.save_every < 1:
         raise ValueError(f"save_every must be at least 1, got {config.save_every}")
-    for folder in (*config.drives, *config.seen):
+    for folder in (*config.data, *config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
-    with run.phase("collect") as figures:
-        died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
-        figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
+    if config.data:
+        _check_data(config)
+    else:
+        with run.phase("collect") as figures:
+            died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
+            figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
     with run.phase("update") as figures:
         figures.update(update(config, run))
+    if not config.evaluation.episodes_per_task:
+        return None, {}
     with run.phase("evaluate") as figures:
         evaluation, controls = evaluate_run(config, run)
         figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
@@ -111,7 +122,8 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
-        config = replace(config, drives=_resolved(config.drives), seen=_resolved(config.seen))
+        folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "seen")}
+        config = replace(config, **folders)
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
             config.learner.num_processes,
@@ -123,12 +135,12 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
 
 
 def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
-    """Train on the run's dataset from its last checkpoint, or from the beginning, to the last update.
+    """Train on the run's dataset, or on those that the config names, from the last checkpoint or from the beginning.
 
     Returns:
         How fast it went.
     """
-    data = TrainingData([run.dataset], drives=config.drives, seen=config.seen)
+    data = TrainingData(config.data or [run.dataset], drives=config.drives, seen=config.seen, failed="seen")
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
     model, processor = create_policy(config.model, data.world_spec, data.stats)
@@ -159,6 +171,17 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
             if stop:
                 raise KeyboardInterrupt
     return figures
+
+
+def _check_data(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: what was recorded cannot be evaluated where the config says.
+    """
+    data = TrainingData(config.data)
+    if config.evaluation.episodes_per_task:
+        with closing(make_world(config.demonstrations.world)) as world:
+            Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
 
 
 def _resolved(folders: Sequence[str]) -> tuple[str, ...]:

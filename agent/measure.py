@@ -25,7 +25,7 @@ class EvaluationConfig:
     """How the result is measured."""
 
     episodes_per_task: int = 20
-    """Per variation too."""
+    """Per variation too; 0, in recipes that clone, evaluates nothing."""
     variations: tuple[str, ...] = ("train",)
     """Each is evaluated on the same seeds."""
     controls: bool = True

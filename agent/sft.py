@@ -3,8 +3,9 @@
     L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_bal * L_balance + w_z * L_z
 
     L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
-    L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are:
-               a training label from privileged state, never an input; 0 weight trains without it
+    L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
+               summed over two readings, of the keypoints and of the action queries: a training label from privileged
+               state, never an input; 0 weight trains without it
     L_point    cross-entropy of heatmaps against where those things appear in each camera's frame
                (vla_model/pointing.py): a privileged training label too
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)

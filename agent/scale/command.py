@@ -86,9 +86,15 @@ def best_cell(cells: Sequence[Cell]) -> Cell:
 def _check(config: ScaleConfig) -> None:
     """
     Raises:
-        ValueError: there is no such model, or the grid is none.
+        ValueError: there is no such model, the grid is none, or its runs cannot be timed or compared.
     """
-    check_model(config.run.model)
+    run = config.run
+    check_model(run.model)
+    if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
+        raise ValueError(
+            "runs of a grid learn in one process, from demonstrations that it collects, and are evaluated: leave out "
+            "learner.num_processes, data and evaluation.episodes_per_task 0"
+        )
     places(config)
     held_out_places(config)
 

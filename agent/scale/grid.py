@@ -39,6 +39,7 @@ from vla_model.create import ModelConfig, shape_of
 from vla_model.finetune import prepare
 from vla_model.folders import fresh_folder
 from vla_model.model import VLA
+from vla_model.precision import best_device
 
 FIRST_HELD_OUT_SEED = 900_000
 """Of the demonstrations that the error of actions is measured on; no recipe's demonstrations reach it."""
@@ -172,10 +173,10 @@ def seconds_per_update(place: Place, config: ScaleConfig, world_spec: WorldSpec)
     """Measured here, on random samples."""
     shape = shape_of(model_of(place, config.run.model), world_spec)
     torch.manual_seed(0)
-    model = VLA(shape)
+    model = VLA(shape).to(best_device())
     prepare(model, config.run.fine_tuning)
     learner = Learner(model, config.run.learner)
-    batch = fake_batch(shape, config.run.learner.batch_size)
+    batch = fake_batch(shape, config.run.learner.batch_size).to(learner.device)
     times = []
     for _ in range(TIMED_UPDATES + 1):
         began_s = time.perf_counter()
@@ -275,6 +276,7 @@ def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budge
         run.dataset.symlink_to(Path("..", "..", "demonstrations", str(place.amount)), target_is_directory=True)
     with run.session(command):
         evaluation, _ = train(run_config, run)
+    assert evaluation is not None, "agent/scale/command.py refuses a grid without"
     cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"))
     _write(result, asdict(cell))
     return cell

@@ -11,7 +11,8 @@ geometric means, so that A and B are the parts of the middle of the grid. More e
 the grid has one X. E is what neither removes.
 
 Fits: the error by least squares of its logarithm under Huber's loss, as the paper does; success by the likelihood of
-binomial counts. Both from many beginnings, for the surfaces have several minima.
+binomial counts, with a wide prior on E, since counts that are all won would send it to infinity. Both from many
+beginnings, for the surfaces have several minima.
 
 Uncertainty: the bootstrap. Residuals of the error are drawn anew, widened by sqrt(cells / (cells - fitted numbers)).
 Counts of successes are drawn from the fit; where the cells scatter more than counts can (seeds differ), each

@@ -24,6 +24,7 @@ from agent.evaluate import Evaluation, evaluation_specs
 from agent.grpo import GRPOConfig
 from agent.improve import ImproveConfig, improve
 from agent.learner import STATE_FILE, Learner, LearnerConfig
+from agent.measure import EvaluationConfig
 from agent.perception import PerceptionConfig
 from agent.ppo import PPOConfig, ppo_credit
 from agent.practice import PracticeConfig
@@ -245,6 +246,10 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             (
                 replace(small(first), learner=replace(GRADIENT, batch_size=1)),
                 "a batch of 1 cannot be computed in 2 parts",
+            ),
+            (
+                replace(small(first), evaluation=EvaluationConfig(episodes_per_task=0)),
+                "evaluation.episodes_per_task must be at least 1",
             ),
             (small(first, evaluate_every=0), "evaluate_every must be at least 1"),
             (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates must be at least 1"),

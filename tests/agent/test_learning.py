@@ -28,6 +28,7 @@ def test_a_few_minutes_of_cloning_open_and_close_drawers_and_press_buttons_and_n
         evaluation=replace(demo.evaluation, episodes_per_task=15, films_per_task=0),
     )
     evaluation, controls = train(config, start_run(tmp_path / "run", config))
+    assert evaluation is not None
     assert evaluation.mean_over_tasks >= 0.75
     assert controls["shuffled instructions"].mean_over_tasks <= evaluation.mean_over_tasks / 2
     assert controls["black frames"].mean_over_tasks <= 0.15

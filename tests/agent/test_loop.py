@@ -18,6 +18,7 @@ from agent.improve import ImproveConfig, check_improvement
 from agent.learner import Learner, check_learner
 from agent.loop import RunConfig, learn, train
 from agent.recipes import RECIPES, sft_tiny
+from agent.report import write_report
 from agent.run_folder import PRETRAINED, RunFolder, start_run
 from rollout.batches import TrainingData
 from rollout.processes import Process
@@ -137,6 +138,33 @@ def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected
     with pytest.raises(ValueError, match="nowhere"):
         train(config, run)
     assert not run.dataset.exists()
+
+
+def test_recorded_datasets_are_cloned_in_place_of_demonstrations(straight: RunFolder, tmp_path: Path) -> None:
+    data = (str(straight.dataset),)
+    config = replace(small(), data=data, evaluation=replace(small().evaluation, episodes_per_task=0))
+    run = start_run(tmp_path / "run", config)
+    assert train(config, run) == (None, {})
+    expected, found = final_state(straight), final_state(run)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not run.dataset.exists()
+    assert [phase["name"] for phase in run.record["phases"]] == ["update"]
+    write_report(run.root)
+
+
+def test_what_was_recorded_elsewhere_is_refused_where_it_cannot_be_evaluated(
+    straight: RunFolder, tmp_path: Path
+) -> None:
+    alien = tmp_path / "alien"
+    shutil.copytree(straight.dataset, alien)
+    info = json.loads((alien / "meta" / "info.json").read_text())
+    info["llamarm"]["world_spec"]["action"]["names"][0] = "shoulder"
+    (alien / "meta" / "info.json").write_text(json.dumps(info))
+    config = replace(small(), data=(str(alien),))
+    run = start_run(tmp_path / "run", config)
+    with pytest.raises(ValueError, match="made for another world:\n  action names are"):
+        train(config, run)
+    assert not run.checkpoints.exists()
 
 
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
