@@ -71,7 +71,7 @@ class Threads(Generic[M]):
         )
         # All begin now: what they set is in part the whole process's, and decides how sums are rounded. A policy that
         # acts here before the first update must round as one that acts after it.
-        ready = Barrier(num_parts)
+        ready = Barrier(num_parts, timeout=60.0)
         wait([self._threads.submit(ready.wait) for _ in range(num_parts)])
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:

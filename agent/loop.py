@@ -30,6 +30,7 @@ from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
 from agent.learner import Learner, LearnerConfig, check_learner
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
+from agent.names import check_name
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
@@ -92,6 +93,8 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
     check_learner(config.learner)
     if config.save_every < 1:
         raise ValueError(f"save_every must be at least 1, got {config.save_every}")
+    if config.evaluation.episodes_per_task < 0:
+        raise ValueError(f"evaluation.episodes_per_task is {config.evaluation.episodes_per_task}; 0 evaluates nothing")
     for folder in (*config.data, *config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
     if config.data:
@@ -176,11 +179,13 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
 def _check_data(config: RunConfig) -> None:
     """
     Raises:
-        ValueError: what was recorded cannot be evaluated where the config says.
+        ValueError: no recorded episode succeeded, or they cannot be evaluated where the config says.
     """
-    data = TrainingData(config.data)
+    data = TrainingData(config.data, failed="left out")
     if config.evaluation.episodes_per_task:
         with closing(make_world(config.demonstrations.world)) as world:
+            for task in config.demonstrations.tasks:
+                check_name("task", task, world.tasks)
             Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
 
 

@@ -13,7 +13,7 @@
     report.html     the report
 
 A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
-marked HOW may change.
+marked HOW may change, and fields that llamarm got since may stand at their defaults.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -184,7 +184,8 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     if resume:
         if not folder.record_file.exists():
             raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
-        record, may_change = folder.record, _fields_of_how(config, prefix="")
+        record = folder.record
+        may_change = _fields_of_how(config, prefix="") | _fields_added_since(config, record["config"], prefix="")
         changes = [
             f"{key} was {old!r}, now {new!r}"
             for key, old, new in _differences(record["config"], asked, prefix="")
@@ -301,6 +302,19 @@ def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
             names.add(prefix + field.name)
         elif is_dataclass(value) and not isinstance(value, type):
             names |= _fields_of_how(value, prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
+    """Dotted names of the fields that a recorded config does not know, and that are as they are unless asked for."""
+    names = set()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in recorded:
+            made = field.default_factory() if field.default_factory is not MISSING else field.default
+            names |= {prefix + field.name} if value == made else set()
+        elif is_dataclass(value) and not isinstance(value, type):
+            names |= _fields_added_since(value, recorded[field.name], prefix=f"{prefix}{field.name}.")
     return names
 
 

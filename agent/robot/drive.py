@@ -44,6 +44,9 @@ from agent.robot.watch import Operator, Period, Watcher
 _SAME_TIME_S = 1e-6
 """Sums of periods differ by less."""
 
+_RESTED_AFTER_PERIODS = 1.5
+"""An action lasts one period; one that is sent so long after the last finds the arm at rest, and jitter is less."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DriveConfig:
@@ -183,9 +186,6 @@ class Drive:
                 now = math.ceil((self._clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
                 missed += max(0, now - self._period - 1)
                 self._period = max(now, self._period + 1)
-                begins_s = self._start_s + self._period * self._dt_s
-                if begins_s - self._sent_s > self._dt_s + _SAME_TIME_S:
-                    self._filter.came_to_rest()  # what was sent last will have lasted its period
         except PolicyError as failed:
             ended = f"policy failed: {failed.__cause__!r}"
             self._note("silent policy", str(failed))
@@ -369,11 +369,14 @@ class Drive:
         self, reading: Reading, wanted: NDArray[np.float32] | None, trouble: tuple[Reason, str] | None
     ) -> NDArray[np.float32]:
         """Send what is wanted as far as the limits let it, or rest where there is trouble; returns what was sent."""
+        now_s = self._clock.now_s()
+        if now_s - self._sent_s > _RESTED_AFTER_PERIODS * self._dt_s:
+            self._filter.came_to_rest()
+        self._sent_s = now_s
         if trouble is not None or wanted is None:
             sent, changes = self._filter.rest(), dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
-        self._sent_s = self._clock.now_s()
         executed = self._robot.act(sent)
         if trouble is None and not self._by_hand:
             self._plan.moved(executed)

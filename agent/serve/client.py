@@ -172,9 +172,11 @@ class ServedPolicy:
         deadline_s = time.monotonic() + self._patience_s
         while True:
             try:
-                if world not in self._connections:
-                    self._connection(world).send(request)
-                answer = self._connections[world].recv(self._timeout_s)
+                connection = self._connections.get(world)
+                if connection is None:
+                    connection = self._connection(world)
+                    connection.send(request)
+                answer = connection.recv(self._timeout_s)
                 break
             except (ConnectionClosed, TimeoutError) as error:
                 self._drop(world)
@@ -195,15 +197,14 @@ class ServedPolicy:
         Raises:
             ConnectionError: it could not be made.
         """
-        if world in self._connections:
-            return self._connections[world]
+        if (known := self._connections.get(world)) is not None:
+            return known
         deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             if self._closed:
                 raise ConnectionError(f"the connections to {self._url} were closed")
             try:
-                self._connections[world] = self._connected(world)
-                return self._connections[world]
+                connection = self._connected(world)
             except InvalidStatus as error:
                 if error.response.status_code not in _AWAY:
                     reason = (error.response.body or b"").decode(errors="replace").strip()
@@ -213,6 +214,12 @@ class ServedPolicy:
                 trouble = error
             except InvalidHandshake as error:
                 raise ConnectionError(f"{self._url} speaks no websocket: {error}") from error
+            else:
+                self._connections[world] = connection
+                if not self._closed:
+                    return connection
+                self._drop(world)  # `close` came meanwhile
+                continue
             if time.monotonic() + pause_s > deadline_s:
                 raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble
             time.sleep(pause_s)

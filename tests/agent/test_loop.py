@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -165,6 +167,32 @@ def test_what_was_recorded_elsewhere_is_refused_where_it_cannot_be_evaluated(
     with pytest.raises(ValueError, match="made for another world:\n  action names are"):
         train(config, run)
     assert not run.checkpoints.exists()
+
+
+def test_recordings_that_would_teach_nothing_or_be_measured_nowhere_are_refused(
+    straight: RunFolder, tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    shutil.copytree(straight.dataset, failed)
+    for path in (failed / "meta" / "episodes").rglob("*.parquet"):
+        rows = pq.read_table(path)
+        no = pa.array([False] * len(rows))
+        pq.write_table(rows.set_column(rows.schema.get_field_index("success"), "success", no), path)
+    demonstrations = replace(small().demonstrations, tasks=("lfit",))
+    for i, (config, message) in enumerate(
+        [
+            (replace(small(), data=(str(failed),)), "no episode of .*failed was selected"),
+            (
+                replace(small(), data=(str(straight.dataset),), demonstrations=demonstrations),
+                "task 'lfit' does not exist, did you mean 'lift'",
+            ),
+            (replace(small(), evaluation=replace(small().evaluation, episodes_per_task=-1)), "0 evaluates nothing"),
+        ]
+    ):
+        run = start_run(tmp_path / str(i), config)
+        with pytest.raises(ValueError, match=message):
+            train(config, run)
+        assert not run.checkpoints.exists()
 
 
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:

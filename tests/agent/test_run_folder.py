@@ -77,6 +77,17 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> 
     assert resumed.record["config"]["optimiser"]["num_threads"] == 2
 
 
+def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    record = run.record
+    del record["config"]["seed"], record["config"]["optimiser"]["learning_rate"]
+    run.record_file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="seed was None, now 7"):
+        start_run(tmp_path / "run", Config(seed=7), resume=True)
+    start_run(tmp_path / "run", Config(), resume=True)
+    assert run.record["config"]["seed"] == 0
+
+
 def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="plain values"):
         start_run(tmp_path / "run", replace(Config(), tasks={"lift"}))

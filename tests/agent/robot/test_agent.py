@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from line_arm import LineArm, Script, agent_for, always
+from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
 from agent.robot.clock import WallClock
@@ -64,8 +65,15 @@ def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
-    arm, before = RealArm(), signal.getsignal(number)
-    threading.Timer(0.4, os.kill, (os.getpid(), number)).start()
+    class Told(RealArm):
+        """The signal comes while it is driven, which is when it is handled."""
+
+        def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+            if len(self.sent) == 3:
+                os.kill(os.getpid(), number)
+            return super().act(action)
+
+    arm, before = Told(), signal.getsignal(number)
     outcome = Agent(always(0.5), arm).run("go", 10.0)
     assert outcome.ended == f"stopped: {number.name}"
     assert arm.stops_s and not arm.connected

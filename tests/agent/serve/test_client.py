@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -104,6 +105,19 @@ def test_threads_that_ask_at_once_each_get_their_own_answer() -> None:
         answers = threads.map(lambda seed: policy.act(observe(1, seed)).actions[0], range(12))
         for seed, actions in enumerate(answers):
             assert_allclose(actions, in_process(here, seed), atol=0.02)
+
+
+def test_closing_ends_the_wait_of_another_thread() -> None:
+    """The server is gone, so the other thread tries to reach it again."""
+    with served() as url:
+        policy = ServedPolicy(url, patience_s=30.0)
+    policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(policy.act, observe(1))
+        time.sleep(0.3)
+        policy.close()
+        with pytest.raises(ConnectionError, match=r"were closed"):
+            waiting.result(timeout=10)
 
 
 def test_a_robot_of_another_world_is_told_every_difference() -> None:
