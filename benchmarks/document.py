@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
+
+from agent.run_folder import git_state
 
 
 def head(title: str, benchmark: str, conditions: str) -> list[str]:
-    """First lines of a document."""
+    """First lines of a document: what was measured, by which command, when, and of which code."""
     command = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
-    return [f"# {title}", "", f"`{command}`", "", conditions]
+    when = f"{datetime.now():%d %B %Y}"
+    git = git_state()
+    of = "" if git is None else f", at {git['commit'][:7]}{' with changes not committed' if git['dirty'] else ''}"
+    return [f"# {title}", "", f"`{command}`, {when}{of}", "", conditions]
 
 
 def finish(lines: list[str], out: Path | None) -> None:
