@@ -1,6 +1,6 @@
 """Learning curves of several runs that differ in their seed, as one picture with intervals, and as a table.
 
-    python -m benchmarks.curves runs/ppo0 runs/ppo1 runs/ppo2 --out docs/results/ppo_seeds.png
+    python -m benchmarks.curves runs/ppo0 runs/ppo1 runs/ppo2 --out docs/results/ppo_three_tasks.png
 
 Thick lines are means over the runs, bands their 95 % intervals by Student's t over the runs (so three runs have wide
 ones), thin lines the runs themselves. What a curve averages within a run is not in the band.
