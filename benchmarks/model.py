@@ -2,8 +2,11 @@
 
     python -m benchmarks.model --out docs/results/model.md
 
-One thread. Times are medians of this process's CPU time, so that other load on the machine counts less; memory
-bandwidth and caches are shared all the same, so compare rows of one table and not tables of different days.
+    python -m benchmarks.model --device cuda --shapes 256 4096 512 4096 1024 16384 --out docs/results/model_gpu.md
+
+On the CPU with one thread; times are medians of this process's CPU time, so that other load on the machine counts less;
+memory bandwidth and caches are shared all the same, so compare rows of one table and not tables of different days.
+On a GPU they are medians of wall-clock time until the GPU has finished.
 
 Shape letters: N worlds, B batch, T tokens.
 """
@@ -14,7 +17,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,18 +55,29 @@ class Options:
     """N of a decision; each has a row of its own."""
     batch_size: int = 64
     """B of a training step."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    shapes: tuple[tuple[int, int], ...] = ((128, 512), (256, 512), (256, 4096), (512, 512), (512, 4096))
+    """Token size and number of tokens of the layers of experts."""
     repeats: int = 20
     out: Path | None = None
     """File that the tables are written to besides the screen."""
 
 
-def median_ms(function: Callable[[], object], repeats: int) -> float:
-    """Median CPU milliseconds of a call, after two that do not count."""
+def clock_s(device: str) -> float:
+    """What this process has cost the CPU so far; of a GPU, the time, once it has done what it was told."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def median_ms(function: Callable[[], object], repeats: int, device: str = "cpu") -> float:
+    """Median milliseconds of a call, after two that do not count."""
     times = []
     for _ in range(repeats + 2):
-        began = time.process_time()
+        began = clock_s(device)
         function()
-        times.append(1000.0 * (time.process_time() - began))
+        times.append(1000.0 * (clock_s(device) - began))
     return float(np.median(times[2:]))
 
 
@@ -81,13 +97,15 @@ def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of `VLAPolicy.act`, frames in and actions out, with the instruction's prefix cached."""
     yield "| worlds | float32 ms | bfloat16 ms |"
     yield "|---|---|---|"
-    policies = [VLAPolicy(*untrained(world_spec, options.model, DTYPES[name]), dtype=name) for name in DTYPES]
+    policies = [
+        VLAPolicy(*untrained(world_spec, options.model, DTYPES[name]), dtype=name).to(options.device) for name in DTYPES
+    ]
     for num_worlds in options.num_worlds:
         observation = noise(world_spec, num_worlds)
         cells = []
         for policy in policies:
             policy.begin(np.arange(num_worlds), observation["instruction"], tuple(range(num_worlds)))
-            cells.append(f"{median_ms(lambda: policy.act(observation), options.repeats):.1f}")  # noqa: B023
+            cells.append(f"{median_ms(lambda: policy.act(observation), options.repeats, options.device):.1f}")  # noqa: B023
         yield f"| {num_worlds} | {' | '.join(cells)} |"
 
 
@@ -96,13 +114,13 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     yield "| computed in | with ms | without ms | ratio |"
     yield "|---|---|---|---|"
     for name, dtype in DTYPES.items():
-        model, _ = untrained(world_spec, options.model, dtype)
-        inputs = fake_inputs(model.eval().config, batch_size=1)
+        model = untrained(world_spec, options.model, dtype)[0].to(options.device)
+        inputs = fake_inputs(model.eval().config, batch_size=1).to(options.device)
         inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
-        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.inference_mode(), torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
             prefix = model.read(inputs)
-            cached = median_ms(lambda: model(inputs, prefix), options.repeats)  # noqa: B023
-            whole = median_ms(lambda: model(inputs), options.repeats)  # noqa: B023
+            cached = median_ms(lambda: model(inputs, prefix), options.repeats, options.device)  # noqa: B023
+            whole = median_ms(lambda: model(inputs), options.repeats, options.device)  # noqa: B023
         yield f"| {name} | {cached:.1f} | {whole:.1f} | {cached / whole:.2f} |"
 
 
@@ -120,11 +138,12 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         localization=rng.uniform(-1, 1, (size, config.localization_size)).astype(np.float32),
         episode=np.zeros(size, np.int64),
     )
-    batch = SFTEncoder(processor, [SENTENCE], config, seed=0)(rows, 0)
+    batch = SFTEncoder(processor, [SENTENCE], config, seed=0)(rows, 0).to(torch.device(options.device))
+    model.to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(dtype: torch.dtype) -> None:
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
             loss, _ = sft_loss(model, batch, SFTConfig())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -134,7 +153,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     yield "| computed in | step ms | samples/s |"
     yield "|---|---|---|"
     for name, dtype in DTYPES.items():
-        milliseconds = median_ms(lambda: step(dtype), options.repeats)  # noqa: B023
+        milliseconds = median_ms(lambda: step(dtype), options.repeats, options.device)  # noqa: B023
         yield f"| {name} | {milliseconds:.0f} | {1000.0 * size / milliseconds:.0f} |"
 
 
@@ -165,19 +184,28 @@ def experts(options: Options) -> Iterator[str]:
     """Table of a forward and backward pass through 8 experts, 2 per token."""
     yield "| size | tokens | computed in | dense ms | experts ms | ratio | Mixtral's ms |"
     yield "|---|---|---|---|---|---|---|"
-    for size, num_tokens in ((128, 512), (256, 512), (256, 4096), (512, 512), (512, 4096)):
+    for size, num_tokens in options.shapes:
         layers = DenseLayer(size, 4 * size), MixtureOfExperts(size, 8, 2, hidden_size=2 * size), mixtral(size)
-        x = torch.randn(num_tokens, size, requires_grad=True)
+        layers = tuple(layer.to(options.device) for layer in layers)
+        x = torch.randn(num_tokens, size, device=options.device, requires_grad=True)
         for name, dtype in DTYPES.items():
 
             def both_ways(layer: nn.Module, dtype: torch.dtype = dtype, x: torch.Tensor = x) -> None:
-                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                with torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
                     y = layer(x)
                 y.float().square().mean().backward()
 
-            dense, sparse, theirs = (median_ms(lambda: both_ways(layer), options.repeats) for layer in layers)  # noqa: B023
+            times = (median_ms(partial(both_ways, layer), options.repeats, options.device) for layer in layers)
+            dense, sparse, theirs = times
             ratio = sparse / dense
             yield f"| {size} | {num_tokens} | {name} | {dense:.1f} | {sparse:.1f} | {ratio:.2f} | {theirs:.1f} |"
+
+
+def where(options: Options) -> str:
+    """The hardware, and which time is told."""
+    if options.device == "cuda":
+        return f"Medians of wall-clock time on one {torch.cuda.get_device_name()}"
+    return f"Medians of CPU time of one thread of {machine()['cpu']}"
 
 
 def main(options: Options) -> None:
@@ -189,10 +217,10 @@ def main(options: Options) -> None:
     cameras = " and ".join(f"{c.height} x {c.width}" for c in world_spec.cameras)
     conditions = (
         f"{num_parameters / 1e6:.2f} M parameters, cameras of {cameras} pixels. "
-        f"One thread of {machine()['cpu']}, torch {torch.__version__}. Medians of CPU time."
+        f"{where(options)}, torch {torch.__version__}."
     )
     lines = [
-        *head(f"What {options.model} costs on a CPU", "model", conditions),
+        *head(f"What {options.model} costs on a {'GPU' if options.device == 'cuda' else 'CPU'}", "model", conditions),
         "",
         "A decision, with the instruction's keys and values cached:",
         "",

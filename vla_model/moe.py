@@ -32,6 +32,12 @@ from torch.nn import functional as F
 
 from vla_model.precision import compute_dtype
 
+_HAS_GROUPED = hasattr(F, "grouped_mm")
+"""torch has it from 2.10 on."""
+
+_ALIGNED = 8
+"""On a GPU the grouped product takes rows of a multiple of 16 bytes."""
+
 _ROWS = 32
 """In bfloat16 each expert computes a multiple of this many rows."""
 
@@ -199,28 +205,52 @@ class MixtureOfExperts(nn.Module):
         return y.to(x.dtype).view_as(x), routing
 
     def _run_experts(self, tokens: Tensor, experts: Tensor) -> Tensor:
-        """Every token through each of its experts: [T, D], [T, k] -> [T, k, D].
-
-        Sorted once and split, so that each expert is one dense product over its own tokens. In bfloat16 its share is
-        filled up to a multiple of _ROWS with copies of token 0 that nobody reads: such products are compiled on CPUs
-        for each new shape, and no two batches route alike. Weights are cast once for all experts, and unbound, because
-        indexing `W[e]` would make autograd fill a gradient of all E experts for each of them.
-        """
-        num_tokens, k = experts.shape
+        """Every token through each of its experts: [T, D], [T, k] -> [T, k, D]."""
         dtype = compute_dtype(self.gate_up)
-        multiple = _ROWS if dtype == torch.bfloat16 else 1
-        choices = experts.flatten()  # [T * k]
-        order = choices.argsort(stable=True)
-        counts = choices.bincount(minlength=self.gate_up.shape[0])  # [E]
-        filled = (counts + multiple - 1) // multiple * multiple
-        gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], rows filled in before each expert
-        rows = torch.arange(len(order), device=order.device) + gap[choices[order]]  # [T * k], where each choice goes
-        sources = order.new_zeros(int(filled.sum())).index_copy(0, rows, order // k)
-        parts = tokens.to(dtype).index_select(0, sources).split(filled.tolist())
-        weights = zip(self.gate_up.to(dtype).unbind(0), self.down.to(dtype).unbind(0), strict=True)
-        outputs = [_gated_mlp(part, gate_up, down) for part, (gate_up, down) in zip(parts, weights, strict=True)]
-        back = torch.empty_like(order).index_copy(0, order, rows)
-        return torch.cat(outputs).index_select(0, back).view(num_tokens, k, -1)
+        aligned = self.down.shape[1] % _ALIGNED == 0 and self.down.shape[2] % _ALIGNED == 0
+        grouped = _HAS_GROUPED and tokens.is_cuda and dtype == torch.bfloat16 and aligned
+        run = run_at_once if grouped else run_one_by_one
+        return run(tokens.to(dtype), experts, self.gate_up.to(dtype), self.down.to(dtype))
+
+
+def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """[T, D], [T, k], [E, 2 H, D], [E, D, H] -> [T, k, D], by a dense product for each expert.
+
+    Sorted once and split, so that each expert is one dense product over its own tokens. In bfloat16 its share is filled
+    up to a multiple of _ROWS with copies of token 0 that nobody reads: such products are compiled on CPUs for each new
+    shape, and no two batches route alike. Weights are unbound, because indexing `W[e]` would make autograd fill a
+    gradient of all E experts for each of them.
+    """
+    num_tokens, k = experts.shape
+    multiple = _ROWS if tokens.dtype == torch.bfloat16 else 1
+    choices = experts.flatten()  # [T * k]
+    order = choices.argsort(stable=True)
+    counts = choices.bincount(minlength=len(gate_up))  # [E]
+    filled = (counts + multiple - 1) // multiple * multiple
+    gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], rows filled in before each expert
+    rows = torch.arange(len(order), device=order.device) + gap[choices[order]]  # [T * k], where each choice goes
+    sources = order.new_zeros(int(filled.sum())).index_copy(0, rows, order // k)
+    parts = tokens.index_select(0, sources).split(filled.tolist())
+    weights = zip(gate_up.unbind(0), down.unbind(0), strict=True)
+    outputs = [_gated_mlp(part, *of_expert) for part, of_expert in zip(parts, weights, strict=True)]
+    back = torch.empty_like(order).index_copy(0, order, rows)
+    return torch.cat(outputs).index_select(0, back).view(num_tokens, k, -1)
+
+
+def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """As run_one_by_one, by one grouped product for all experts.
+
+    For GPUs: a few launches, whatever the number of experts. On CPUs it is the slower one where there are many tokens.
+    """
+    num_tokens, k = experts.shape
+    choices = experts.flatten()  # [T * k]
+    order = choices.argsort(stable=True)
+    ends = choices.bincount(minlength=len(gate_up)).cumsum(0).to(torch.int32)  # [E], of the experts' sorted choices
+    x = tokens.index_select(0, order // k)
+    gate, up = F.grouped_mm(x, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
+    outputs = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
+    back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
+    return outputs.index_select(0, back).view(num_tokens, k, -1)
 
 
 def _gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from torch.nn import functional as F
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from vla_model.moe import MixtureOfExperts, Routing, balance_experts, keep_balance
+from vla_model.moe import (
+    MixtureOfExperts,
+    Routing,
+    balance_experts,
+    keep_balance,
+    run_at_once,
+    run_one_by_one,
+)
 
 
 def seeded(*args: Any, **kwargs: Any) -> MixtureOfExperts:
@@ -41,6 +49,41 @@ def test_each_row_is_the_weighted_sum_of_exactly_its_chosen_experts(top_k: int) 
         share = probabilities[row, chosen] / probabilities[row, chosen].sum()
         expected = sum(w * expert(layer, int(e), x[row]) for w, e in zip(share, chosen, strict=True))
         torch.testing.assert_close(y[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def run(
+    function: Callable[..., Tensor], dtype: torch.dtype, device: str, experts: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What 5 experts make of 40 tokens, and the gradients of the tokens and of both weights."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((40, 16), (5, 48, 16), (5, 16, 24))
+    inputs = [torch.randn(s, generator=generator).to(device, dtype).requires_grad_() for s in shapes]
+    tokens, gate_up, down = inputs
+    y = function(tokens, experts.to(device), gate_up, down)
+    return y.detach().float().cpu(), torch.autograd.grad(y.float().square().sum(), inputs)
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped product")
+@pytest.mark.parametrize(
+    ("dtype", "device", "tolerance"),
+    [
+        (torch.float32, "cpu", 1e-5),
+        pytest.param(
+            torch.bfloat16,
+            "cuda",
+            2e-2,
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+        ),
+    ],
+)
+def test_experts_run_at_once_do_what_they_do_one_by_one(dtype: torch.dtype, device: str, tolerance: float) -> None:
+    one_has_none = torch.stack([torch.arange(40) % 4, (torch.arange(40) + 1) % 4], dim=-1)
+    y, gradients = run(run_at_once, dtype, device, one_has_none)
+    expected, expected_gradients = run(run_one_by_one, dtype, device, one_has_none)
+    assert y.shape == (40, 2, 16)
+    torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
 
 
 def test_shared_expert_is_added_to_every_row() -> None:
