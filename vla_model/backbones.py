@@ -8,8 +8,11 @@ per episode (`InstructionPrefix`) and every decision runs only the rest. Trainin
 gradients through both, so what is cached at rollout and what is trained are one computation.
 
 Padded instruction tokens are masked, and the rest always begins at position I, whatever the length of an instruction.
-Where layers look back over a sliding window, the prefix is filled up to I, so that distances count positions. The cache
-is a plain one for the same reason: one made for such layers would drop what the window has passed.
+Their number changes nothing but how attention's sums are rounded, which is why training may leave out what is padding
+in a whole batch (VLA.read) and a policy that acts may not: what it does in one world would depend, in its last bits, on
+the instructions of the others. Where layers look back over a sliding window, the prefix is filled up to I, so that
+distances count positions. The cache is a plain one for the same reason: one made for such layers would drop what the
+window has passed.
 
 Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head
 size.
@@ -52,7 +55,7 @@ class InstructionPrefix:
         )
 
     def padded(self, length: int) -> InstructionPrefix:
-        """The same with `length` masked or real tokens each."""
+        """The same, masked beyond its own tokens up to `length`."""
         missing = length - self.mask.shape[1]
         return InstructionPrefix(
             keys_values=tuple(
@@ -65,9 +68,7 @@ class InstructionPrefix:
 
     @staticmethod
     def concatenate(parts: Sequence[InstructionPrefix]) -> InstructionPrefix:
-        """All rows of several prefixes, padded to the longest."""
-        longest = max(part.mask.shape[1] for part in parts)
-        parts = [part.padded(longest) for part in parts]
+        """All rows of several prefixes of one length."""
         layers = zip(*(part.keys_values for part in parts), strict=True)
         return InstructionPrefix(
             keys_values=tuple(
@@ -98,14 +99,12 @@ class Backbone(nn.Module):
         self.has_window = getattr(config.backbone, "sliding_window", None) is not None
 
     def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
-        """The prefix of instructions, as long as the longest of them.
+        """The prefix of instructions, padding and all.
 
         Args:
             ids: int64 [B, I].
             mask: bool [B, I], False where padded.
         """
-        longest = int(mask.sum(1).max())  # What is padding in every row would be computed and never looked at.
-        ids, mask = ids[:, :longest], mask[:, :longest]
         cache = DynamicCache()
         hidden = self.decoder(
             inputs_embeds=self.decoder.get_input_embeddings()(ids).to(self.dtype),

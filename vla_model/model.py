@@ -155,8 +155,9 @@ class VLA(nn.Module):
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
-        """The prefix of the inputs' instructions."""
-        return self.backbone.read(inputs.instruction_ids, inputs.instruction_mask)
+        """The prefix of the inputs' instructions, as long as the longest of them."""
+        longest = int(inputs.instruction_mask.sum(1).max())
+        return self.backbone.read(inputs.instruction_ids[:, :longest], inputs.instruction_mask[:, :longest])
 
     def forward(self, inputs: ModelInputs, prefix: InstructionPrefix | None = None) -> VLAOutput:
         """

@@ -97,6 +97,21 @@ def test_worlds_that_begin_at_different_times_act_as_if_alone() -> None:
             np.testing.assert_allclose(together[n : n + 1], fresh_actions(alone), atol=1e-5)
 
 
+def test_attention_runs_over_as_many_tokens_whatever_the_others_are_told() -> None:
+    # Over another number of them its sums are rounded otherwise, and an episode would depend on who acts beside it.
+    kept, lengths = policy(), []
+
+    def note_length(_: object, __: object, kwargs: dict[str, Any]) -> None:
+        lengths.append(kwargs["attention_mask"].shape[1])
+
+    kept.model.backbone.decoder.register_forward_pre_hook(note_length, with_kwargs=True)
+    for told in (("lift it",), ("lift it", SENTENCES[3]), ("lift it", "go on and " * 10)):
+        observation = observe(len(told), instructions=told)
+        begin(kept, list(range(len(told))), observation)
+        kept.act(observation)
+    assert lengths == [24, kept.model.config.num_tokens] * 3
+
+
 def test_the_instruction_told_at_the_beginning_decides() -> None:
     observation = observe(1)
     lies = Observation(**(observation | {"instruction": ("something else entirely",)}))
