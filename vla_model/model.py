@@ -155,9 +155,11 @@ class VLA(nn.Module):
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
-        """The prefix of the inputs' instructions, as long as the longest of them."""
+        """The prefix of the inputs' instructions, as long as the longest of them; those that are alike are read once."""
         longest = int(inputs.instruction_mask.sum(1).max())
-        return self.backbone.read(inputs.instruction_ids[:, :longest], inputs.instruction_mask[:, :longest])
+        ids = inputs.instruction_ids.where(inputs.instruction_mask, -1)[:, :longest]
+        distinct, which = ids.unique(dim=0, return_inverse=True)
+        return self.backbone.read(distinct.clamp(min=0), distinct >= 0).rows(which)
 
     def forward(self, inputs: ModelInputs, prefix: InstructionPrefix | None = None) -> VLAOutput:
         """
