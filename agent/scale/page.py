@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from agent.evaluate import Proportion
 from agent.scale.effort import INTERVAL, Effort, Prediction
@@ -123,6 +125,8 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
     held_out = [found.measured for found in predictions]
     _lines(left, cells, held_out, fit.error, fit.error_draws, lambda cell: cell.error)
     left.set_yscale("log")
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(ScalarFormatter())
     left.set_ylabel("error of actions")
     _lines(middle, cells, held_out, fit.success, fit.success_draws, lambda cell: cell.successes / cell.episodes)
     middle.set_ylabel("success")
@@ -133,9 +137,17 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
     d = np.geomspace(min(c.demonstrations for c in everyone), max(c.demonstrations for c in everyone), 60)
     success = 100 * fit.success(n[None, :], d[:, None], fewest)
     filled = right.contourf(n, d, success, levels=np.arange(0, 101, 10), cmap="viridis")
-    right.scatter([c.parameters for c in cells], [c.demonstrations for c in cells], color="white", s=12)
-    right.scatter([c.parameters for c in held_out], [c.demonstrations for c in held_out], color="red", s=24, marker="x")
+    right.scatter([c.parameters for c in cells], [c.demonstrations for c in cells], color="white", s=12, clip_on=False)
+    right.scatter(
+        [c.parameters for c in held_out],
+        [c.demonstrations for c in held_out],
+        color="red",
+        s=24,
+        marker="x",
+        clip_on=False,
+    )
     right.set(xscale="log", yscale="log", xlabel="acting parameters", ylabel="demonstrations per task")
+    _label_amounts(right.yaxis, everyone)
     figure.colorbar(filled, ax=right, label="success, %")
     figure.savefig(path, dpi=150)
 
@@ -156,3 +168,11 @@ def _lines(
             axes.scatter([c.demonstrations for c in of_size], [value(c) for c in of_size], color=colour, marker=marker)
     axes.set_xscale("log")
     axes.set_xlabel("demonstrations per task")
+    _label_amounts(axes.xaxis, everyone)
+
+
+def _label_amounts(axis: Axis, cells: Sequence[Cell]) -> None:
+    """Of demonstrations, those that there are."""
+    axis.set_ticks(sorted({cell.demonstrations for cell in cells}))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
