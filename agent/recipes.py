@@ -196,7 +196,7 @@ def dagger_mt50() -> ImproveConfig:
     rft = rft_mt50()
     return replace(
         rft,
-        # It gets on by itself in most tasks; where it does not is what it must be told about, so the expert acts seldom.
+        # It gets on by itself in most tasks, and must be told about what it does where it does not.
         algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=2000, rows_per_episode=100),
         iterations=6,
         learner=replace(rft.learner, num_updates=12000),

@@ -155,7 +155,7 @@ class VLA(nn.Module):
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
-        """The prefix of the inputs' instructions, as long as the longest of them; those that are alike are read once."""
+        """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once."""
         longest = int(inputs.instruction_mask.sum(1).max())
         ids = inputs.instruction_ids.where(inputs.instruction_mask, -1)[:, :longest]
         distinct, which = ids.unique(dim=0, return_inverse=True)

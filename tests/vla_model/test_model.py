@@ -43,6 +43,25 @@ def test_a_cached_prefix_changes_no_output() -> None:
     assert torch.equal(fresh.localization_from_vision, cached.localization_from_vision)
 
 
+def test_an_instruction_that_rows_share_is_read_once_and_is_what_each_would_have_read() -> None:
+    model, inputs = tiny_vla(), fake_inputs(tiny_config(), 3)
+    shared = inputs.rows(torch.tensor([2, 0, 2, 1, 0]))
+    padding = torch.randint(0, 2048, shared.instruction_ids.shape)
+    shared = replace(shared, instruction_ids=shared.instruction_ids.where(shared.instruction_mask, padding))
+    rows_read = []
+    model.backbone.decoder.register_forward_pre_hook(
+        lambda _, __, kwargs: rows_read.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    ours = model.read(shared)
+    assert rows_read == [3]
+    every = model.backbone.read(shared.instruction_ids, shared.instruction_mask)
+    assert torch.equal(ours.mask, every.mask[:, : ours.mask.shape[1]])
+    torch.testing.assert_close(ours.summary, every.summary, atol=1e-5, rtol=1e-5)
+    assert (ours.summary[0] - ours.summary[1]).abs().max() > 1e-3
+    seen = torch.randn(5, 7, 32)
+    torch.testing.assert_close(model.backbone(ours, seen), model.backbone(every, seen), atol=1e-5, rtol=1e-5)
+
+
 def test_every_input_matters() -> None:
     model, config = tiny_vla(), tiny_config()
     inputs, other = fake_inputs(config, 4), fake_inputs(config, 4, seed=1)
