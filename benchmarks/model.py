@@ -125,7 +125,7 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
-    """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, instructions of 12 tokens."""
+    """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, 12 tokens of instruction each."""
     model, processor = untrained(world_spec, options.model)
     config, size, rng = model.train().config, options.batch_size, np.random.default_rng(0)
     observation = noise(world_spec, size)
@@ -139,6 +139,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         episode=np.zeros(size, np.int64),
     )
     batch = SFTEncoder(processor, [SENTENCE], config, seed=0)(rows, 0).to(torch.device(options.device))
+    batch.inputs.instruction_ids[:, 0] = torch.arange(size)  # what samples share is read once, so they share nothing
     model.to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 

@@ -210,7 +210,7 @@ def inference_s(num_worlds: int) -> float:
     spent_s = []
     with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
         inputs = policy.processor.encode(observation)
-        prefix = policy.model.read(inputs)
+        prefix = policy.model.backbone.read(inputs.instruction_ids, inputs.instruction_mask)  # padded, as a policy's
         for _ in range(12):
             began_s = time.perf_counter()
             policy.model(inputs, prefix)
