@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, experts, scale, plan, drive, console, serve, report.
+"""The command `llamarm`: collect, train, eval, compare, experts, scale, plan, drive, console, serve, report.
 
 This file only reads the command line and calls what does the work, importing it then: `llamarm --help` loads neither a
 simulator nor torch. A recipe comes right after `collect` and `train`, because it decides which options there are: every
@@ -36,6 +36,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (a world's name will do)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  compare BEFORE AFTER       two evaluations of the same episodes: won, lost, and whether that could be chance
   experts POLICY             which experts decide what, and what is lost without each
   scale   RECIPE --out DIR   more data or more parameters: train a grid of both, and fit what comes of it
   plan                       which models a machine holds, to act and to be trained
@@ -177,6 +178,12 @@ def _eval(args: list[str]) -> None:
     print(folder.eval_info)
 
 
+def _compare(args: list[str]) -> None:
+    from agent.compare_command import compare_command
+
+    compare_command(args)
+
+
 def _experts(args: list[str]) -> None:
     from agent.experts.command import experts
 
@@ -232,6 +239,7 @@ _COMMANDS = {
     "collect": _collect,
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "experts": _experts,
     "scale": _scale,
     "plan": _plan,

@@ -31,6 +31,8 @@ class Comparison:
     lost: tuple[str, ...]
     """Ids of episodes in which only the earlier policy succeeded."""
     num_episodes: int
+    per_group: Mapping[str, Comparison] = field(default_factory=dict)
+    """The same of the episodes of every variation of a suite ("tabletop/train"); of these no further."""
     per_task: Mapping[str, Comparison] = field(default_factory=dict)
     """The same of every task's episodes; of these no further."""
 
@@ -67,17 +69,19 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     Raises:
         ValueError: they are not of the same episodes.
     """
-    first, second = ({row["id"]: row for row in info["per_episode"]} for info in (before, after))
-    whole = _compare_rows(first, second)
-    tasks = sorted({row["task"] for row in first.values()})
-    of_tasks = {
-        task: [{i: row for i, row in rows.items() if row["task"] == task} for rows in (first, second)] for task in tasks
-    }
-    return replace(whole, per_task={task: _compare_rows(*rows) for task, rows in of_tasks.items()})
+    first, second = ({row["id"]: row["success"] for row in info["per_episode"]} for info in (before, after))
+    whole = compare_episodes(first, second)
 
+    def by(key: str) -> dict[str, Comparison]:
+        ids: dict[str, list[str]] = {}
+        for row in before["per_episode"]:
+            ids.setdefault(row.get(key, ""), []).append(row["id"])  # earlier versions wrote no group
+        return {
+            name: compare_episodes(*({id_: successes[id_] for id_ in ids[name]} for successes in (first, second)))
+            for name in sorted(ids)
+        }
 
-def _compare_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
-    return compare_episodes(*({id_: row["success"] for id_, row in rows.items()} for rows in (first, second)))
+    return replace(whole, per_group=by("task_group"), per_task=by("task"))
 
 
 def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> Comparison:

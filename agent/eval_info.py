@@ -53,7 +53,13 @@ def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
 
 
 def read_eval_info(path: Path) -> dict[str, Any]:
-    """What `write_eval_info` wrote."""
+    """What `write_eval_info` wrote.
+
+    Raises:
+        ValueError: the file is missing.
+    """
+    if not path.exists():
+        raise ValueError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
     return json.loads(path.read_text())
 
 
@@ -142,6 +148,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
 def _episode(result: EpisodeResult, films_dir: str) -> dict[str, Any]:
     return {
         "id": result.spec.id,
+        "task_group": _group(result),
         "task": result.spec.task,
         "instruction": result.instruction,
         "success": result.success,

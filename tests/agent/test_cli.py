@@ -146,7 +146,19 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     assert all(
         f"  {command} " in text
-        for command in ("collect", "train", "eval", "experts", "scale", "plan", "drive", "console", "serve", "report")
+        for command in (
+            "collect",
+            "train",
+            "eval",
+            "compare",
+            "experts",
+            "scale",
+            "plan",
+            "drive",
+            "console",
+            "serve",
+            "report",
+        )
     )
 
 

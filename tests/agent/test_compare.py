@@ -10,9 +10,14 @@ from agent.compare import compare, compare_episodes, holm
 
 
 def info(**successes: bool) -> dict[str, Any]:
-    """Of episodes a to d of the task "lift" and others of the task "stack"."""
+    """Of episodes a to d of the task "lift" and others of the task "stack"; a and e of the group "seen"."""
     rows = [
-        {"id": id_, "task": "lift" if id_ in "abcd" else "stack", "success": success}
+        {
+            "id": id_,
+            "task_group": "seen" if id_ in "ae" else "unseen",
+            "task": "lift" if id_ in "abcd" else "stack",
+            "success": success,
+        }
         for id_, success in successes.items()
     ]
     return {"per_episode": rows}
@@ -29,6 +34,8 @@ def test_won_and_lost_episodes_are_named_and_weighed() -> None:
     lift, stack = found.per_task["lift"], found.per_task["stack"]
     assert (lift.pc_success, lift.won, lift.lost) == ((0.0, 100.0), ("a", "b", "c", "d"), ())
     assert (stack.pc_success, stack.won, stack.lost) == ((50.0, 50.0), ("e",), ("f",))
+    assert found.per_group["seen"].won == ("a", "e")
+    assert (found.per_group["unseen"].won, found.per_group["unseen"].lost) == (("b", "c", "d"), ("f",))
     assert str(found).startswith("25.0 % -> 75.0 % of 8 episodes: 5 won, 1 lost, p = 0.22")
 
 

@@ -44,6 +44,7 @@ def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: 
     read = read_eval_info(tmp_path / "run" / "eval_info.json")
     assert read == info
     assert [e["id"] for e in read["per_episode"]] == [spec.id for spec in specs]
+    assert {e["task_group"] for e in read["per_episode"]} == {"sides/train"}
     control = read["controls"]["shuffled instructions"]
     assert control["pc_success"] == 0.0 and control["per_task"]["left"]["n_episodes"] == 2
     low, high = control["pc_success_interval"]
