@@ -37,8 +37,11 @@ from envs.types import Observation, WorldSpec
 from rollout.batches import Batch
 from vla_model.dtypes import DtypeName
 from vla_model.inputs import fake_inputs
+from vla_model.model import VLA
 from vla_model.moe import MixtureOfExperts
 from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
+from vla_model.weight_formats import hold_weights
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTENCE = "pick up the red cube and put it into the blue bowl"
@@ -93,13 +96,18 @@ def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
     )
 
 
+def acting(options: Options, world_spec: WorldSpec, dtype: DtypeName) -> tuple[VLA, Processor]:
+    """Model and processor of a policy that only acts, which holds its weights in what it computes in."""
+    model, processor = untrained(world_spec, options.model, DTYPES[dtype])
+    hold_weights(model, dtype)
+    return model.to(options.device).eval(), processor
+
+
 def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     """Table of `VLAPolicy.act`, frames in and actions out, with the instruction's prefix cached."""
     yield "| worlds | float32 ms | bfloat16 ms |"
     yield "|---|---|---|"
-    policies = [
-        VLAPolicy(*untrained(world_spec, options.model, DTYPES[name]), dtype=name).to(options.device) for name in DTYPES
-    ]
+    policies = [VLAPolicy(*acting(options, world_spec, name), dtype=name).to(options.device) for name in DTYPES]
     for num_worlds in options.num_worlds:
         observation = noise(world_spec, num_worlds)
         cells = []
@@ -114,8 +122,8 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
     yield "| computed in | with ms | without ms | ratio |"
     yield "|---|---|---|---|"
     for name, dtype in DTYPES.items():
-        model = untrained(world_spec, options.model, dtype)[0].to(options.device)
-        inputs = fake_inputs(model.eval().config, batch_size=1).to(options.device)
+        model, _ = acting(options, world_spec, name)
+        inputs = fake_inputs(model.config, batch_size=1).to(options.device)
         inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
         with torch.inference_mode(), torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
             prefix = model.read(inputs)
@@ -223,7 +231,7 @@ def main(options: Options) -> None:
     lines = [
         *head(f"What {options.model} costs on a {'GPU' if options.device == 'cuda' else 'CPU'}", "model", conditions),
         "",
-        "A decision, with the instruction's keys and values cached:",
+        "A decision, weights held in what is computed in, the instruction's keys and values cached:",
         "",
         *decisions(options, world_spec),
         "",
