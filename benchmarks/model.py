@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,12 +76,18 @@ def clock_s(device: str) -> float:
 
 def median_ms(function: Callable[[], object], repeats: int, device: str = "cpu") -> float:
     """Median milliseconds of a call, after two that do not count."""
-    times = []
+    return medians_ms([function], repeats, device)[0]
+
+
+def medians_ms(functions: Sequence[Callable[[], object]], repeats: int, device: str = "cpu") -> list[float]:
+    """The same of several, called in turns, so that what is compared saw the same machine."""
+    times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats + 2):
-        began = clock_s(device)
-        function()
-        times.append(1000.0 * (clock_s(device) - began))
-    return float(np.median(times[2:]))
+        for function, its in zip(functions, times, strict=True):
+            began = clock_s(device)
+            function()
+            its.append(1000.0 * (clock_s(device) - began))
+    return [float(np.median(its[2:])) for its in times]
 
 
 def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
@@ -127,8 +133,8 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
         with torch.inference_mode(), torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
             prefix = model.read(inputs)
-            cached = median_ms(lambda: model(inputs, prefix), options.repeats, options.device)  # noqa: B023
-            whole = median_ms(lambda: model(inputs), options.repeats, options.device)  # noqa: B023
+            ways = [lambda: model(inputs, prefix), lambda: model(inputs)]  # noqa: B023
+            cached, whole = medians_ms(ways, options.repeats, options.device)
         yield f"| {name} | {cached:.1f} | {whole:.1f} | {cached / whole:.2f} |"
 
 
@@ -204,8 +210,8 @@ def experts(options: Options) -> Iterator[str]:
                     y = layer(x)
                 y.float().square().mean().backward()
 
-            times = (median_ms(partial(both_ways, layer), options.repeats, options.device) for layer in layers)
-            dense, sparse, theirs = times
+            ways = [partial(both_ways, layer) for layer in layers]
+            dense, sparse, theirs = medians_ms(ways, options.repeats, options.device)
             ratio = sparse / dense
             yield f"| {size} | {num_tokens} | {name} | {dense:.1f} | {sparse:.1f} | {ratio:.2f} | {theirs:.1f} |"
 

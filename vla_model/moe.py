@@ -36,7 +36,10 @@ _HAS_GROUPED = hasattr(F, "grouped_mm")
 """torch has it from 2.10 on."""
 
 _ALIGNED = 8
-"""On a GPU the grouped product takes rows of a multiple of 16 bytes."""
+"""The grouped product takes rows of a multiple of 16 bytes."""
+
+_FEW = 256
+"""Tokens of an expert up to which a grouped product in float32 is the faster one on CPUs (docs/results/model.md)."""
 
 _ROWS = 32
 """In bfloat16 each expert computes a multiple of this many rows."""
@@ -207,10 +210,23 @@ class MixtureOfExperts(nn.Module):
     def _run_experts(self, tokens: Tensor, experts: Tensor) -> Tensor:
         """Every token through each of its experts: [T, D], [T, k] -> [T, k, D]."""
         dtype = compute_dtype(self.gate_up)
-        aligned = self.down.shape[1] % _ALIGNED == 0 and self.down.shape[2] % _ALIGNED == 0
-        grouped = _HAS_GROUPED and tokens.is_cuda and dtype == torch.bfloat16 and aligned
-        run = run_at_once if grouped else run_one_by_one
-        return run(tokens.to(dtype), experts, self.gate_up.to(dtype), self.down.to(dtype))
+        gate_up, down = self.gate_up.to(dtype), self.down.to(dtype)
+        run = run_at_once if _better_at_once(experts.numel() / len(down), down) else run_one_by_one
+        return run(tokens.to(dtype), experts, gate_up, down)
+
+
+def _better_at_once(tokens_per_expert: float, down: Tensor) -> bool:
+    """Whether one grouped product is the faster way, or a product for each expert.
+
+    On CPUs a grouped one writes the gradient of all weights in place, which counts where an expert has few tokens;
+    where it has many, the plain product is better. In bfloat16 it would be compiled there for each new shape.
+    """
+    aligned = down.shape[1] % _ALIGNED == 0 and down.shape[2] % _ALIGNED == 0 and down.data_ptr() % 16 == 0
+    if not (_HAS_GROUPED and aligned):
+        return False
+    if down.is_cuda:
+        return down.dtype == torch.bfloat16
+    return down.dtype == torch.float32 and tokens_per_expert <= _FEW
 
 
 def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -240,7 +256,7 @@ def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tenso
 def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """As run_one_by_one, by one grouped product for all experts.
 
-    For GPUs: a few launches, whatever the number of experts. On CPUs it is the slower one where there are many tokens.
+    A few launches on a GPU, whatever the number of experts.
     """
     num_tokens, k = experts.shape
     choices = experts.flatten()  # [T * k]

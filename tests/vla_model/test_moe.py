@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
+from vla_model import moe
 from vla_model.moe import (
     MixtureOfExperts,
     Routing,
@@ -84,6 +85,18 @@ def test_experts_run_at_once_do_what_they_do_one_by_one(dtype: torch.dtype, devi
     torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped product")
+def test_on_a_cpu_experts_run_at_once_where_each_has_few_tokens_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name in ("run_at_once", "run_one_by_one"):
+        function = getattr(moe, name)
+        monkeypatch.setattr(moe, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
+    for layer, tokens in ((seeded(16, 2, 1), 512), (seeded(16, 2, 1), 513), (seeded(16, 2, 1).bfloat16(), 512)):
+        layer(torch.randn(tokens, 16, dtype=layer.down.dtype))
+    seeded(12, 2, 1)(torch.randn(8, 12))  # rows of 48 bytes, no multiple of eight numbers
+    assert calls == ["run_at_once", "run_one_by_one", "run_one_by_one", "run_one_by_one"]
 
 
 def test_shared_expert_is_added_to_every_row() -> None:
