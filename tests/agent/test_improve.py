@@ -101,7 +101,7 @@ def test_success_alone_teaches_a_policy_that_knew_nothing(
     "algorithm",
     [
         RFTConfig(updates=60, sft=PLAIN),
-        RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=120)),
+        RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=240)),
         DaggerConfig(updates=60, sft=PLAIN),
         DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
     ],
