@@ -176,6 +176,8 @@ def check_improvement(config: ImproveConfig) -> None:
         )
     if config.evaluation.episodes_per_task < 1:
         raise ValueError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
+    if config.overlap and config.practice.focus:
+        raise ValueError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
     if config.evaluate_every < 1:
         raise ValueError(f"evaluate_every must be at least 1, got {config.evaluate_every}")
     if isinstance(algorithm, RFTConfig | DaggerConfig) and algorithm.updates < 1:
@@ -197,7 +199,9 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
             return stack.enter_context(workers)
 
         actors = crew(config.practice.num_worlds, method.actor(acting))
-        collecting = stack.enter_context(closing(_collecting(config, run, actors, method, world.suite, tasks)))
+        success: dict[str, float] = {}
+        asked = partial(practice_specs, config.practice, world.suite, tasks, success=success)
+        collecting = stack.enter_context(closing(_collecting(config, run, actors, method, asked)))
         judges = crew(config.evaluation.num_worlds, _judge(copy.deepcopy(acting), processor))
         specs = selection_specs(world.suite, tasks, config.selection_episodes, config.practice.variation)
         selection = Selection(judges, world, specs, execute_steps, run.best / PRETRAINED)
@@ -207,6 +211,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
         bar = bars.add_task("iterations", total=config.iterations, completed=done)
         while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
             began_s = time.perf_counter()
+            success.update(progress.success_of_tasks)
             episodes = collecting.episodes(done, acting_weights(learner))
             collected_s = time.perf_counter()
             metrics = method.learn(learner, episodes, done) | practice_summary(episodes, done)
@@ -291,11 +296,10 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
 
 
 def _collecting(
-    config: ImproveConfig, run: RunFolder, actors: Workers, method: Method, suite: str, tasks: Sequence[str]
+    config: ImproveConfig, run: RunFolder, actors: Workers, method: Method, asked: Callable[..., list[EpisodeSpec]]
 ) -> Collecting:
     def collect(episodes: Run, iteration: int) -> list[Trajectory]:
-        asked = partial(practice_specs, config.practice, suite, tasks, iteration)
-        return sorted(method.collect(episodes, asked, iteration), key=lambda t: t.spec)
+        return sorted(method.collect(episodes, partial(asked, iteration), iteration), key=lambda t: t.spec)
 
     if not config.overlap:
         return InTurn(actors, collect)

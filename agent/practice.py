@@ -1,13 +1,19 @@
 """Practice: the episodes from which a policy learns by itself, each iteration's own.
 
 Every iteration begins from first states that no other one has, so nothing is learned by heart, and which ones they are
-depends on the iteration alone: an iteration that is done again after a crash sees the same.
+depends on the iteration alone: an iteration that is done again after a crash sees the same. So it does with `focus`,
+which gives task k of T, that failed with a rate of f_k when it was last evaluated,
+
+    n (1 - focus) + n focus T f_k / sum f      first states, but at most MOST_FOCUS n
+
+where each had n: little is learned where next to nothing fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +26,10 @@ from rollout.weights import staleness
 
 ROUNDS = 16
 """Rounds of episodes that an iteration may ask for."""
+MOST_FOCUS = 8
+"""Times its even share that a task may have of an iteration."""
+NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
+"""Of how tasks went: none was evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +44,9 @@ class PracticeConfig:
     """Empty for all tasks of the world."""
     variation: str = "train"
     episodes_per_task: int = 32
-    """In an iteration."""
+    """In an iteration; with focus, on average."""
+    focus: float = 0.0
+    """Share of the episodes that tasks get by how often they failed in the run's latest evaluation."""
     first_seed: int = 100_000
     """Seeds count up from here, stay below evaluation's, and lie above those of demonstrations."""
     num_worlds: int = 16
@@ -42,7 +54,13 @@ class PracticeConfig:
 
 
 def practice_specs(
-    config: PracticeConfig, suite: str, tasks: Sequence[str], iteration: int, round_: int = 0, repeats: int = 1
+    config: PracticeConfig,
+    suite: str,
+    tasks: Sequence[str],
+    iteration: int,
+    round_: int = 0,
+    repeats: int = 1,
+    success: Mapping[str, float] = NOTHING_KNOWN,
 ) -> list[EpisodeSpec]:
     """First states of one round of an iteration, tasks taking turns.
 
@@ -53,6 +71,7 @@ def practice_specs(
         iteration: counted from 0.
         round_: counted from 0, below ROUNDS.
         repeats: how often each is to be run, so that each task has episodes_per_task episodes.
+        success: rate of each task in the latest evaluation, where there was one; only focus looks at it.
 
     Raises:
         ValueError: the repeats don't divide the episodes, or the seeds reach evaluation's.
@@ -60,14 +79,24 @@ def practice_specs(
     count, rest = divmod(config.episodes_per_task, repeats)
     if rest or not count:
         raise ValueError(f"practice.episodes_per_task is {config.episodes_per_task}, expected a multiple of {repeats}")
-    first = config.first_seed + (iteration * ROUNDS + round_) * count
+    most = count * MOST_FOCUS if config.focus else count
+    first = config.first_seed + (iteration * ROUNDS + round_) * most
     check_training_seed(first)
-    check_training_seed(first + count - 1)
+    check_training_seed(first + most - 1)
+    counts = [min(most, round(count * share)) for share in _shares(config.focus, tasks, success)]
     return [
-        EpisodeSpec(suite=suite, task=task, seed=seed, variation=config.variation)
-        for seed in range(first, first + count)
-        for task in tasks
+        EpisodeSpec(suite=suite, task=task, seed=first + number, variation=config.variation)
+        for number in range(max(counts))
+        for task, own in zip(tasks, counts, strict=True)
+        if number < own
     ]
+
+
+def _shares(focus: float, tasks: Sequence[str], success: Mapping[str, float]) -> list[float]:
+    """Of each task, as a multiple of an even one."""
+    failures = [1.0 - success[task] if success else 1.0 for task in tasks]
+    mean = sum(failures) / len(failures)
+    return [1.0 - focus + focus * (failed / mean if mean else 1.0) for failed in failures]
 
 
 def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repeats: int) -> None:
@@ -86,6 +115,8 @@ def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repe
         raise ValueError(f"an iteration may have 1 to {ROUNDS} rounds of episodes, got {rounds}")
     if iterations < 1:
         raise ValueError(f"a run has at least one iteration, got {iterations}")
+    if not 0.0 <= config.focus <= 1.0:
+        raise ValueError(f"practice.focus is a share of the episodes, from 0 to 1, got {config.focus}")
     try:
         practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
     except ValueError as error:

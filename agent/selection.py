@@ -6,7 +6,7 @@ Whoever is best of many evaluations was lucky too, so these episodes don't measu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.checkpoints import acting_weights
@@ -31,6 +31,8 @@ class Progress:
     """Of the latest evaluation: the mean over the tasks."""
     best_success: float = -1.0
     best_iteration: int = 0
+    success_of_tasks: dict[str, float] = field(default_factory=dict)
+    """Of the latest evaluation."""
 
 
 class Selection:
@@ -60,7 +62,7 @@ class Selection:
         self._judges.publish(iteration, acting_weights(learner))
         found = evaluate(self._judges.collect, self._world, self._specs, execute_steps=self._execute_steps)
         success = found.mean_over_tasks
-        rates = {f"evaluation/success_{task}": proportion.rate for task, proportion in found.per_task.items()}
+        rates = {task: proportion.rate for task, proportion in found.per_task.items()}
         is_best = success > progress.best_success
         if is_best:
             save_policy(self._best, learner.average, processor)
@@ -68,8 +70,10 @@ class Selection:
             success=success,
             best_success=success if is_best else progress.best_success,
             best_iteration=iteration if is_best else progress.best_iteration,
+            success_of_tasks=rates,
         )
-        return progress, {"evaluation/success": success, **rates}
+        of_tasks = {f"evaluation/success_{task}": rate for task, rate in rates.items()}
+        return progress, {"evaluation/success": success, **of_tasks}
 
 
 def selection_specs(suite: str, tasks: Sequence[str], episodes_per_task: int, variation: str) -> Sequence[EpisodeSpec]:

@@ -122,6 +122,31 @@ def small(first: Path, **changes: Any) -> ImproveConfig:
     return sides_config(settings.pop("algorithm"), first, GRADIENT, **settings)
 
 
+def test_with_focus_what_the_last_evaluation_saw_fail_is_practised_more(first: Path, tmp_path: Path) -> None:
+    config = small(first, iterations=1)
+    config = replace(config, practice=replace(config.practice, focus=1.0))
+    run = start_run(tmp_path / "run", config)
+    practised: list[str] = []
+
+    class Watched(WillingSidesWorld):
+        def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> Any:
+            practised.extend(spec.task for spec in specs if 100_000 <= spec.seed < 1_000_000)
+            return super().reset_to(specs, worlds)
+
+    improve(config, run, Watched)
+    curves = {curve.tag: curve for curve in read_curves(run.tensorboard)}
+    failed = {task: 1.0 - curves[f"evaluation/success_{task}"].values[0] for task in ("left", "right")}
+    assert failed["left"] != failed["right"]
+    for task, rate in failed.items():
+        assert practised.count(task) == round(4 * 2 * rate / sum(failed.values()))
+
+
+def test_focus_is_refused_where_episodes_are_chosen_before_it_could_look(first: Path, tmp_path: Path) -> None:
+    config = small(first, overlap=True)
+    with pytest.raises(ValueError, match="with overlap"):
+        run_here(replace(config, practice=replace(config.practice, focus=0.5)), tmp_path / "run")
+
+
 def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

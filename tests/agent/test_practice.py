@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
-from agent.practice import PracticeConfig, check_practice, practice_specs
+from agent.practice import MOST_FOCUS, PracticeConfig, check_practice, practice_specs
 
 CONFIG = PracticeConfig(episodes_per_task=8)
 
@@ -35,3 +38,35 @@ def test_evaluations_seeds_and_broken_groups_are_refused() -> None:
         practice_specs(CONFIG, "s", ("a",), iteration=10**6)
     with pytest.raises(ValueError, match="multiple of 3"):
         practice_specs(CONFIG, "s", ("a",), 0, repeats=3)
+
+
+def counts(focus: float, success: dict[str, float], iteration: int = 0) -> Counter[str]:
+    specs = practice_specs(replace(CONFIG, focus=focus), "s", tuple(success), iteration, success=success)
+    return Counter(spec.task for spec in specs)
+
+
+def test_focus_gives_its_share_of_the_episodes_to_tasks_by_how_often_they_failed() -> None:
+    """Failures 0, 1/2 and 1, mean 1/2: half of 8 each, and of the other half nothing, once and twice as much."""
+    success = {"a": 1.0, "b": 0.5, "c": 0.0}
+    assert counts(0.5, success) == {"a": 4, "b": 8, "c": 12}
+    assert counts(1.0, success) == {"b": 8, "c": 16}
+    assert counts(0.0, success) == {"a": 8, "b": 8, "c": 8}
+
+
+def test_every_task_has_its_even_share_where_nothing_is_known_or_nothing_fails() -> None:
+    assert counts(1.0, {"a": 1.0, "b": 1.0}) == {"a": 8, "b": 8}
+    assert len(practice_specs(replace(CONFIG, focus=1.0), "s", ("a", "b"), 0)) == 16
+
+
+def test_one_task_that_fails_among_many_does_not_get_all_their_episodes_nor_another_iterations_first_states() -> None:
+    success = {f"easy{i}": 1.0 for i in range(19)} | {"hard": 0.0}
+    assert counts(0.9, success)["hard"] == MOST_FOCUS * 8
+    focused = replace(CONFIG, focus=0.9)
+    specs = [spec for i in range(3) for spec in practice_specs(focused, "s", tuple(success), i, success=success)]
+    assert len(specs) == len(set(specs))
+
+
+def test_a_focus_that_is_no_share_is_refused() -> None:
+    for focus in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            check_practice(replace(CONFIG, focus=focus), 3, rounds=1, repeats=1)
