@@ -26,6 +26,7 @@ import torch
 import tyro
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, MixtralConfig
 
 from agent.run_folder import machine
@@ -139,7 +140,9 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
-    """Table of behaviour cloning's whole step: forward, backward, clipping and AdamW, 12 tokens of instruction each."""
+    """Table of behaviour cloning's whole step: forward, backward, clipping, AdamW, 12 tokens of instruction each; and
+    of the multiplications in it, against those of a large matrix product in the same time.
+    """
     model, processor = untrained(world_spec, options.model)
     config, size, rng = model.train().config, options.batch_size, np.random.default_rng(0)
     observation = noise(world_spec, size)
@@ -165,11 +168,22 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         optimizer.step()
         optimizer.zero_grad()
 
-    yield "| computed in | step ms | samples/s |"
-    yield "|---|---|---|"
+    with FlopCounterMode(display=False) as counter:
+        step(torch.bfloat16)  # in which an expert is a product of its own, which torch counts
+    gflop = counter.get_total_flops() / 1e9
+    yield "| computed in | step ms | samples/s | GFLOP per sample | GFLOP/s | of a matrix product's |"
+    yield "|---|---|---|---|---|---|"
     for name, dtype in DTYPES.items():
-        milliseconds = median_ms(lambda: step(dtype), options.repeats, options.device)  # noqa: B023
-        yield f"| {name} | {milliseconds:.0f} | {1000.0 * size / milliseconds:.0f} |"
+        matrix = torch.randn(_MATRIX, _MATRIX, device=options.device, dtype=dtype)
+        ways = partial(step, dtype), partial(torch.mm, matrix, matrix)
+        milliseconds, product = medians_ms(ways, options.repeats, options.device)
+        rate, most = gflop / milliseconds * 1e3, 2 * _MATRIX**3 / product / 1e6
+        samples = f"{1e3 * size / milliseconds:.0f} | {gflop / size:.3f}"
+        yield f"| {name} | {milliseconds:.0f} | {samples} | {rate:.0f} | {100 * rate / most:.0f} % of {most:.0f} |"
+
+
+_MATRIX = 1024
+"""Rows and columns of the product that a step is measured against."""
 
 
 class DenseLayer(nn.Module):
