@@ -1,8 +1,8 @@
 """Practice: the episodes from which a policy learns by itself, each iteration's own.
 
 Every iteration begins from first states that no other one has, so nothing is learned by heart, and which ones they are
-depends on the iteration alone: an iteration that is done again after a crash sees the same. So it does with `focus`,
-which gives task k of T, that failed with a rate of f_k when it was last evaluated,
+depends on the iteration alone: an iteration that is done again after a crash sees the same. With `focus` also on the
+latest evaluation, which a checkpoint holds: task k of T, that failed there with a rate of f_k, gets
 
     n (1 - focus) + n focus T f_k / sum f      first states, but at most MOST_FOCUS n
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -28,8 +27,6 @@ ROUNDS = 16
 """Rounds of episodes that an iteration may ask for."""
 MOST_FOCUS = 8
 """Times its even share that a task may have of an iteration."""
-NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
-"""Of how tasks went: none was evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ def practice_specs(
     iteration: int,
     round_: int = 0,
     repeats: int = 1,
-    success: Mapping[str, float] = NOTHING_KNOWN,
+    success: Mapping[str, float] | None = None,
 ) -> list[EpisodeSpec]:
     """First states of one round of an iteration, tasks taking turns.
 
@@ -71,7 +68,7 @@ def practice_specs(
         iteration: counted from 0.
         round_: counted from 0, below ROUNDS.
         repeats: how often each is to be run, so that each task has episodes_per_task episodes.
-        success: rate of each task in the latest evaluation, where there was one; only focus looks at it.
+        success: rate of each task in the latest evaluation; None or empty before the first. Only focus looks at it.
 
     Raises:
         ValueError: the repeats don't divide the episodes, or the seeds reach evaluation's.
@@ -92,7 +89,7 @@ def practice_specs(
     ]
 
 
-def _shares(focus: float, tasks: Sequence[str], success: Mapping[str, float]) -> list[float]:
+def _shares(focus: float, tasks: Sequence[str], success: Mapping[str, float] | None) -> list[float]:
     """Of each task, as a multiple of an even one."""
     failures = [1.0 - success[task] if success else 1.0 for task in tasks]
     mean = sum(failures) / len(failures)
