@@ -3,7 +3,7 @@
 Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning", algorithm
 3.1:
 
-    p_i     = b_i expert + (1 - b_i) learner_i     who acts, drawn anew at every control step;   b_i = beta decay^i
+    p_i     = b_i expert + (1 - b_i) learner_i     who acts, drawn anew at every decision;   b_i = beta decay^i
     D_i     = D_{i-1} + {(s, expert(s)) for every state s that p_i visited}        learner_{i+1} = clone D_i
 
 The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish
@@ -11,9 +11,11 @@ at once: a learner that cannot grasp yet never comes to carry, and an episode in
 times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
 needs to be taught about.
 
-    chunks     within these rollouts the learner decides at every control step and executes the first action of its
-               chunk, because the expert must see every state; row t's label is thus exact. The later labels of row t's
-               chunk are the expert's in the states that followed: those of its own path only once the learner follows.
+    chunks     the learner executes the first `execute_steps` actions of each of its chunks, as it will when it is
+               evaluated, or else it learns where another policy gets to. The world goes one control step at a time all
+               the same, because the expert must see every state; row t's label is thus exact. The later labels of row
+               t's chunk are the expert's in the states that followed: those of its own path only once the learner
+               follows.
     renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
                (docs/results/dagger.md), so its weights may be renewed (agent/renewal.py), best in the last iteration
     learner    acts by its mode, as it will when it is evaluated
@@ -38,7 +40,7 @@ from torch import Tensor
 
 from agent.renewal import RenewalConfig
 from agent.sft import SFTConfig
-from envs.arrays import to_numpy
+from envs.arrays import rows_on_host, to_numpy
 from envs.types import Observation
 from envs.world import World
 from vla_model.policy import VLAPolicy
@@ -63,6 +65,8 @@ class DaggerConfig:
     without (docs/console.md)."""
     updates: int = 300
     """In an iteration."""
+    execute_steps: int = 1
+    """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
     rows_per_episode: int = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
     renewal: RenewalConfig = field(default_factory=RenewalConfig)
@@ -70,32 +74,57 @@ class DaggerConfig:
 
 
 class Mixture:
-    """Policy of chunk length 1: the learner's action or the expert's, and the expert's as the label.
+    """Policy of chunk length 1: the learner's next action or the expert's, and the expert's as the label.
 
     The learner's version decides the share: the iteration, or with overlap, from the second one on, the one before.
     """
 
     def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:
-        """It must act in that same world."""
+        """It must act in that same world.
+
+        Raises:
+            ValueError: the learner's chunks have not so many actions.
+        """
+        length = learner.model.config.chunk_length
+        if not 1 <= config.execute_steps <= length:
+            raise ValueError(
+                f"algorithm.execute_steps must be within 1..{length}, the chunk's length, got {config.execute_steps}"
+            )
         self.version = learner.version
         self._learner = learner
         self._world = world
         self._config = config
-        self._generators = [np.random.default_rng() for _ in range(world.num_envs)]
+        self._generators: dict[int, np.random.Generator] = {}
+        num_worlds, action_size = world.num_envs, world.world_spec.action.size
+        self._chunk = np.zeros((num_worlds, config.execute_steps, action_size), np.float32)  # [N, k, A]
+        self._executed = np.zeros(num_worlds, np.int64)  # [N], actions of that chunk
+        self._by_expert = np.zeros(num_worlds, np.bool_)  # [N]
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
         self._learner.load_weights(version, state_dict)
         self.version = version
+        self._generators.clear()
+        self._executed[:] = 0
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._learner.begin(worlds, instructions, seeds)
         for n, seed in zip(worlds.tolist(), seeds, strict=True):
             self._generators[n] = np.random.default_rng([_MIXTURE_STREAM, seed])
+        self._executed[worlds] = self._config.execute_steps
 
     def act(self, observation: Observation) -> ActionChunk:
-        chunk = self._learner.act(observation)
+        due = [n for n in sorted(self._generators) if self._executed[n] == self._config.execute_steps]
+        if due:
+            self._decide(due, observation)
         expert = to_numpy(self._world.expert_action())[:, None]  # [N, 1, A]
+        next_ = np.take_along_axis(self._chunk, self._executed[:, None, None], axis=1)  # [N, 1, A]
+        self._executed[list(self._generators)] += 1
+        return ActionChunk(actions=np.where(self._by_expert[:, None, None], expert, next_), labels=expert)
+
+    def _decide(self, worlds: list[int], observation: Observation) -> None:
+        """What the learner would do in these worlds next, and whether the expert acts in its place."""
+        actions = to_numpy(self._learner.act_in(worlds, rows_on_host(observation, worlds)).actions)  # [_, K, A]
+        self._chunk[worlds] = actions[:, : self._config.execute_steps]
         share = self._config.beta * self._config.beta_decay**self.version
-        by_expert = np.array([generator.random() < share for generator in self._generators])
-        actions = np.where(by_expert[:, None, None], expert, to_numpy(chunk.actions[:, :1]))
-        return ActionChunk(actions=actions, labels=expert, expert_usage=chunk.expert_usage)
+        self._by_expert[worlds] = [self._generators[n].random() < share for n in worlds]
+        self._executed[worlds] = 0

@@ -197,7 +197,7 @@ def dagger_mt50() -> ImproveConfig:
     return replace(
         rft,
         # It gets on by itself in most tasks, and must be told about what it does where it does not.
-        algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, rows_per_episode=100),
+        algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, execute_steps=4, rows_per_episode=100),
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
         evaluate_every=1,

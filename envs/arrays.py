@@ -7,13 +7,14 @@ array-api-compat names them. On the CPU they are numpy's own.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from envs.types import Array
+from envs.types import Array, Observation
 
 
 def constant(values: Any, like: Array) -> Array:
@@ -29,3 +30,16 @@ def _constant(xp: Any, values: Any, dtype: Any, device: Any) -> Array:
 def to_numpy(array: Array) -> NDArray[Any]:
     """The same numbers on the host; a numpy array is returned as it is."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
+def rows_on_host(observation: Observation, worlds: Sequence[int]) -> Observation:
+    """Of these worlds alone, in numpy."""
+    rows = list(worlds)
+    some = Observation(
+        frames={camera: to_numpy(frames)[rows] for camera, frames in observation["frames"].items()},
+        state=to_numpy(observation["state"])[rows],
+        instruction=tuple(observation["instruction"][world] for world in rows),
+    )
+    if "step" in observation:
+        some["step"] = observation["step"][rows]
+    return some

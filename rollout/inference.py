@@ -31,7 +31,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.arrays import to_numpy
+from envs.arrays import rows_on_host
 from envs.types import Array, Observation
 from rollout.weights import Published, pull
 from vla_model.types import ActionChunk, Policy
@@ -215,21 +215,8 @@ class RemotePolicy:
         import ray
 
         worlds = sorted(self._begun)
-        chunk = ray.get(self._server.act.remote(self._worker, worlds, _rows(observation, worlds)))
+        chunk = ray.get(self._server.act.remote(self._worker, worlds, rows_on_host(observation, worlds)))
         return chunk.spread(worlds, len(observation["state"]))
-
-
-def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
-    """Of these worlds, on the host: a GPU's arrays cannot be sent."""
-    rows = list(worlds)
-    some = Observation(
-        frames={camera: to_numpy(frames)[rows] for camera, frames in observation["frames"].items()},
-        state=to_numpy(observation["state"])[rows],
-        instruction=tuple(observation["instruction"][world] for world in rows),
-    )
-    if "step" in observation:
-        some["step"] = observation["step"][rows]
-    return some
 
 
 def _joined(observations: Sequence[Observation]) -> Observation:
