@@ -2,6 +2,7 @@
 
     Threads     batch -> P parts -> P threads, each with one core -> mean
     Processes   each of n processes: its share of the batch -> P / n parts, one after the other -> mean over processes
+    Captured    batch -> P parts, beside each other on a GPU -> mean, replayed (agent/captured.py)
 
 Row i of a batch is in part i % P, and in the share of process i % n, so both compute the same P parts. What is left to
 differ is the order of sums. Either leaves the mean in every parameter's .grad, zeros where the loss does not depend on
@@ -43,7 +44,7 @@ Loss = Callable[[M, Any], tuple[Tensor, dict[str, Tensor]]]
 """(model, Splittable) -> what to differentiate, and what to report: scalars."""
 
 
-class _Objective(nn.Module, Generic[M]):
+class Objective(nn.Module, Generic[M]):
     """A loss as the output of a module, in the number format of the model's device."""
 
     def __init__(self, model: M) -> None:
@@ -59,11 +60,33 @@ class _Objective(nn.Module, Generic[M]):
             return loss(self.model, part)
 
 
+Gradients = tuple[Sequence[Tensor], dict[str, Tensor]]
+"""One per parameter, and what the loss reports."""
+
+
+def gradients_of(
+    objective: Objective[M], loss: Loss[M], part: Splittable, parameters: Sequence[nn.Parameter]
+) -> Gradients:
+    """Of one part's loss."""
+    value, metrics = objective(loss, part)
+    return torch.autograd.grad(value, parameters, materialize_grads=True), metrics
+
+
+def mean_over_parts(parts: Sequence[Gradients]) -> Gradients:
+    """Of what each part's loss gave."""
+    count = len(parts)
+    each = zip(*(gradients for gradients, _ in parts), strict=True)
+    # Of one part too: a convolution's gradient may come in an order of dimensions that the optimiser refuses.
+    gradients = [torch.stack(of_parts).mean(0) for of_parts in each]
+    names = parts[0][1]
+    return gradients, {name: torch.stack([metrics[name] for _, metrics in parts]).sum(0) / count for name in names}
+
+
 class Threads(Generic[M]):
     """Gradients computed in threads of this process."""
 
     def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
-        self._objective = _Objective(model)
+        self._objective = Objective(model)
         self._parameters = parameters
         self._num_parts = num_parts
         self._threads = ThreadPoolExecutor(
@@ -76,11 +99,14 @@ class Threads(Generic[M]):
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
         count = self._num_parts
-        futures = [self._threads.submit(self._gradients, batch.part(i, count), loss) for i in range(count)]
-        parts = [future.result() for future in futures]
-        for parameter, *gradients in zip(self._parameters, *(gradients for gradients, _ in parts), strict=True):
-            parameter.grad = torch.stack(gradients).mean(0) if count > 1 else gradients[0]
-        return {name: float(sum(m[name] for _, m in parts) / count) for name in parts[0][1]}
+        futures = [
+            self._threads.submit(gradients_of, self._objective, loss, batch.part(i, count), self._parameters)
+            for i in range(count)
+        ]
+        gradients, metrics = mean_over_parts([future.result() for future in futures])
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return {name: float(value) for name, value in metrics.items()}
 
     def summed(self, counts: Tensor) -> Tensor:
         """What was counted in all processes: there is one."""
@@ -89,10 +115,6 @@ class Threads(Generic[M]):
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
-
-    def _gradients(self, part: Splittable, loss: Loss[M]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        value, metrics = self._objective(loss, part)
-        return torch.autograd.grad(value, self._parameters, materialize_grads=True), metrics
 
 
 class Processes(Generic[M]):
@@ -103,7 +125,7 @@ class Processes(Generic[M]):
         self._parameters = parameters
         self._num_parts = num_parts
         # A world without labels leaves the localization heads unused.
-        self._objective = DistributedDataParallel(_Objective(model), find_unused_parameters=True)
+        self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
 
     def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
         count = self._num_parts // get_world_size()

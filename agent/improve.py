@@ -262,7 +262,8 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     folder = check_init(config) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
-    if isinstance(config.algorithm, RFTConfig | DaggerConfig):
+    clones = isinstance(config.algorithm, RFTConfig | DaggerConfig)
+    if clones:
         check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, model.config)
     else:
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
@@ -270,7 +271,7 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     acting = copy.deepcopy(model)
     torch.manual_seed(config.seed)
     prepare(model, config.fine_tuning)
-    learner = Learner(model.to(best_device()), config.learner)
+    learner = Learner(model.to(best_device()), config.learner, repeats=clones)
     if last is not None:
         learner.load(last)
     return learner, acting, processor

@@ -17,11 +17,12 @@ from typing import Generic
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from agent.captured import Captured
 from agent.gradients import Loss, M, Processes, Splittable, Threads
 from agent.run_folder import HOW
-from vla_model.moe import balance_experts
+from vla_model.moe import balance_experts, balances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,10 @@ class LearnerConfig:
     shares of the tokens) is thereby a little different from its value on the whole batch."""
     num_processes: int = field(default=1, metadata=HOW)
     """That share the parts, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
-    this process and computes each part in a thread."""
+    this process and computes each part in a thread, or captures them."""
+    capture: bool = field(default=True, metadata=HOW)
+    """Whether one process on a GPU records how a small model's gradient is computed and replays it, where every update
+    repeats the same (agent/captured.py). Changes rounding, not meaning."""
 
 
 def check_learner(config: LearnerConfig) -> None:
@@ -73,12 +77,13 @@ def check_learner(config: LearnerConfig) -> None:
 class Learner(Generic[M]):
     """Weights, their moving average, and the optimiser's state."""
 
-    def __init__(self, model: M, config: LearnerConfig, average: M | None = None) -> None:
+    def __init__(self, model: M, config: LearnerConfig, average: M | None = None, *, repeats: bool = False) -> None:
         """
         Args:
             model: what learns.
             config: how.
             average: the moving average of another learner of the same model; a new one where None.
+            repeats: whether updates come with one and the same loss many times over, so that capturing it pays.
         """
         self.model = model
         self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
@@ -99,6 +104,14 @@ class Learner(Generic[M]):
             fused=True,
         )
         gradients = Threads if config.num_processes == 1 else Processes
+        if (
+            gradients is Threads
+            and repeats
+            and config.capture
+            and self.device.type == "cuda"
+            and _can_be_captured(model)
+        ):
+            gradients = Captured
         self._gradients = gradients(model, self._parameters, config.num_parts)
 
     def update(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
@@ -179,14 +192,16 @@ class Learner(Generic[M]):
     @torch.no_grad()
     def _move_average(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.num_updates_done) / (10 + self.num_updates_done))
-        for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(weight, 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         for average, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(value)
 
 
 STATE_FILE = "learner.safetensors"
 _VALUE_HEAD = "value_head."
+_MOST_CAPTURED = 50_000_000
+"""Parameters of a model that a GPU waits for its launches with; a larger one keeps it busy, and reads an instruction
+that samples share once, which a graph cannot."""
 
 
 def learning_rate_share(update: int, config: LearnerConfig) -> float:
@@ -196,6 +211,11 @@ def learning_rate_share(update: int, config: LearnerConfig) -> float:
     progress = (update - config.warmup_updates) / max(config.num_updates - config.warmup_updates, 1)
     cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return config.final_lr_share + (1 - config.final_lr_share) * cosine
+
+
+def _can_be_captured(model: nn.Module) -> bool:
+    """Whether a small model's loss does nothing but compute: balancing counts."""
+    return sum(p.numel() for p in model.parameters()) <= _MOST_CAPTURED and not balances(model)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

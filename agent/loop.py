@@ -148,10 +148,11 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     torch.manual_seed(config.seed)
     model, processor = create_policy(config.model, data.world_spec, data.stats)
     prepare(model, config.fine_tuning)
-    learner = Learner(model.to(process.device), config.learner)
+    learner = Learner(model.to(process.device), config.learner, repeats=True)
     if (last := run.last_checkpoint()) is not None:
         learner.load(last)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed, part=part)
+    loss = partial(sft_loss, config=config.sft)
     first, began_s = learner.num_updates_done, time.perf_counter()
     size, length = config.learner.batch_size, model.config.chunk_length
     figures: dict[str, float] = {}
@@ -161,7 +162,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
             with kept_if_not_finite(batch, run.root, process.rank):
-                metrics = learner.update(batch, lambda model, part: sft_loss(model, part, config.sft))
+                metrics = learner.update(batch, loss)
             done, stop = learner.num_updates_done, process.interrupted()
             process.tell(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
             wall_s = time.perf_counter() - began_s

@@ -60,7 +60,7 @@ class SFTBatch:
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
-        rows = torch.arange(index, len(self.actions), count)
+        rows = torch.arange(index, len(self.actions), count, device=self.actions.device)
         return SFTBatch(
             inputs=self.inputs.rows(rows),
             actions=self.actions[rows],

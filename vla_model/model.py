@@ -70,7 +70,7 @@ class VLAOutput:
         """
         if not self.position_columns:
             return target.new_zeros(())
-        target = target[:, self.position_columns]
+        target = torch.stack([target[:, column] for column in self.position_columns], dim=1)
         return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
             self.localization_from_queries, target
         )
@@ -155,7 +155,12 @@ class VLA(nn.Module):
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
-        """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once."""
+        """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once.
+
+        Recorded as a CUDA graph it is as long as they can be, and each row's is read: the graph must hold for others.
+        """
+        if inputs.instruction_ids.is_cuda and torch.cuda.is_current_stream_capturing():
+            return self.backbone.read(inputs.instruction_ids, inputs.instruction_mask)
         longest = int(inputs.instruction_mask.sum(1).max())
         ids = inputs.instruction_ids.where(inputs.instruction_mask, -1)[:, :longest]
         distinct, which = ids.unique(dim=0, return_inverse=True)
@@ -236,7 +241,7 @@ class VLA(nn.Module):
             Pointing(
                 logits=views[name].heatmaps[:, : len(columns)],
                 shift=views[name].shift,
-                columns=torch.tensor(columns, device=self.queries.device),
+                columns=columns,
             )
             for name, columns in (self.config.pointing or {}).items()
             if columns

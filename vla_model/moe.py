@@ -119,7 +119,7 @@ class Router(nn.Module):
             experts = wanted.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training and self.weight.requires_grad:
                 # A list, because threads share the router: what they append, they may append in any order.
-                self._counts.append(experts.flatten().bincount(minlength=len(self.bias)))
+                self._counts.append(_how_many(experts.flatten(), len(self.bias)))
             top = probabilities.gather(-1, experts)
             weights = top / top.sum(-1, keepdim=True)
             if self.adapter is not None:
@@ -145,6 +145,12 @@ def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambd
     for module in model.modules():
         if isinstance(module, Router):
             module.balance(summed)
+
+
+def balances(model: nn.Module) -> bool:
+    """Whether `balance_experts` would move anything."""
+    routers = (module for module in model.modules() if isinstance(module, Router))
+    return any(router.bias is not None and router.balancing_rate for router in routers)
 
 
 def keep_balance(model: nn.Module) -> None:
@@ -241,7 +247,7 @@ def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tenso
     multiple = _ROWS if tokens.dtype == torch.bfloat16 else 1
     choices = experts.flatten()  # [T * k]
     order = choices.argsort(stable=True)
-    counts = choices.bincount(minlength=len(gate_up))  # [E]
+    counts = _how_many(choices, len(gate_up))  # [E]
     filled = (counts + multiple - 1) // multiple * multiple
     gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], rows filled in before each expert
     rows = torch.arange(len(order), device=order.device) + gap[choices[order]]  # [T * k], where each choice goes
@@ -261,12 +267,17 @@ def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) 
     num_tokens, k = experts.shape
     choices = experts.flatten()  # [T * k]
     order = choices.argsort(stable=True)
-    ends = choices.bincount(minlength=len(gate_up)).cumsum(0).to(torch.int32)  # [E], of the experts' sorted choices
+    ends = _how_many(choices, len(gate_up)).cumsum(0).to(torch.int32)  # [E], of the experts' sorted choices
     x = tokens.index_select(0, order // k)
     gate, up = F.grouped_mm(x, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
     outputs = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
     back = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=order.device))
     return outputs.index_select(0, back).view(num_tokens, k, -1)
+
+
+def _how_many(choices: Tensor, num_experts: int) -> Tensor:
+    """Times that each expert was chosen, int64 [E]. torch's bincount would wait for a GPU."""
+    return (choices[:, None] == torch.arange(num_experts, device=choices.device)).sum(0)
 
 
 def _gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class Pointing:
     """[B, P, h, w]"""
     shift: Tensor
     """float32 [B, 2]: what to add to x, y in [-1, 1] of the frame as seen to get them in the frame as it came."""
-    columns: Tensor
-    """int64 [P, 2]: where u and v of each thing are in a localization vector."""
+    columns: list[list[int]]
+    """[P][2]: where u and v of each thing are in a localization vector."""
 
     def loss_and_count(self, localization: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of the things that are in the frame, and how many they are.
@@ -35,7 +35,8 @@ class Pointing:
         Args:
             localization: float32 [B, L] in the world's units: u to the right, v down, -1 and 1 at the frame's edges.
         """
-        position = localization[:, self.columns] - self.shift[:, None]  # [B, P, 2]
+        numbers = [localization[:, column] for pair in self.columns for column in pair]
+        position = torch.stack(numbers, dim=1).unflatten(1, (-1, 2)) - self.shift[:, None]  # [B, P, 2]
         num_rows, num_columns = self.logits.shape[2:]
         visible = (position.abs() < 1).all(-1)  # [B, P]
         across = _bilinear(position[..., 0], num_columns)  # [B, P, w]

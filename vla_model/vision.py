@@ -93,7 +93,7 @@ class CameraTower(nn.Module, ABC):
         shift = torch.zeros(len(frames), 2, device=frames.device)
         if shift_px is not None:
             height, width = frames.shape[1:3]
-            shift = 2.0 * shift_px / torch.tensor([width, height], device=frames.device)
+            shift = torch.stack([2.0 * shift_px[:, 0] / width, 2.0 * shift_px[:, 1] / height], dim=1)
         keypoints = (spatial_softmax(heatmaps) + shift[:, None]).flatten(1)  # [B, 2 M]
         tokens = self.to_tokens(self.resample(x))  # [B, V - 1, d]
         tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
@@ -215,6 +215,8 @@ def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
         shift_px: int64 [B, 2], columns and rows: what is at x, y comes from x + columns, y + rows.
     """
     height, width = frames.shape[1:3]
+    if frames.device.type != "cpu":
+        return gather_shifted(frames, shift_px)
     margin = int(shift_px.abs().max())
     top, bottom = frames[:, :1].expand(-1, margin, -1, -1), frames[:, -1:].expand(-1, margin, -1, -1)
     padded = torch.cat([top, frames, bottom], dim=1)
@@ -223,3 +225,12 @@ def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
     # Slices of whole rows: six times faster than one gather of single pixels.
     starts = (shift_px + margin).tolist()
     return torch.stack([frame[y : y + height, x : x + width] for frame, (x, y) in zip(padded, starts, strict=True)])
+
+
+def gather_shifted(frames: Tensor, shift_px: Tensor) -> Tensor:
+    """As `shift_frames`, without looking at the shifts, for which a GPU would have to be waited for."""
+    batch, height, width = frames.shape[:3]
+    device = frames.device
+    rows = (torch.arange(height, device=device) + shift_px[:, 1:]).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=device) + shift_px[:, :1]).clamp(0, width - 1)  # [B, W]
+    return frames[torch.arange(batch, device=device)[:, None, None], rows[:, :, None], columns[:, None]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,7 @@ def weights(learner: Learner[Line]) -> list[Tensor]:
 
 
 def test_two_threads_take_the_same_step_as_one_pass_over_the_whole_batch() -> None:
-    learners = [Learner(Line(), LearnerConfig(**{**CONFIG.__dict__, "num_parts": n})) for n in (1, 2)]
+    learners = [Learner(Line(), replace(CONFIG, num_parts=n)) for n in (1, 2)]
     for learner in learners:
         for update in range(3):
             learner.update(points(update), squared_error)
@@ -150,7 +150,7 @@ class Mixture(Line):
 
 
 def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_average() -> None:
-    learner = Learner(Mixture(), LearnerConfig(**{**CONFIG.__dict__, "num_parts": 2}))
+    learner = Learner(Mixture(), replace(CONFIG, num_parts=2))
     batch = points(0)
     experts = learner.model.experts.forward_with_routing(batch.x)[1].experts
     counts = experts.flatten().bincount(minlength=4).float()

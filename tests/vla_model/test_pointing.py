@@ -13,7 +13,7 @@ from vla_model.config import pointing_columns
 from vla_model.pointing import Pointing
 from vla_model.vision import spatial_softmax
 
-COLUMNS = torch.tensor([[1, 2]])
+COLUMNS = [[1, 2]]
 
 
 def pointing(logits: Tensor, shift: tuple[float, float] = (0.0, 0.0)) -> Pointing:

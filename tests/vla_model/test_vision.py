@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_model import gradient, tiny_config
 
-from vla_model.vision import ConvTower, Stem, shift_frames, spatial_softmax
+from vla_model.vision import ConvTower, Stem, gather_shifted, shift_frames, spatial_softmax
 
 
 def test_spatial_softmax_of_a_sharp_peak_is_the_centre_of_its_cell() -> None:
@@ -33,6 +33,12 @@ def test_shifted_frames_repeat_their_edges() -> None:
     for y in range(4):
         for x in range(5):
             assert torch.equal(shifted[0, y, x], frames[0, max(y - 1, 0), min(x + 2, 4)])
+
+
+def test_frames_shifted_pixel_by_pixel_as_on_a_gpu_are_those_shifted_as_on_a_cpu() -> None:
+    frames = torch.randint(0, 256, (6, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shift_px = torch.tensor([[0, 0], [3, -3], [-8, 2], [1, 12], [-1, -1], [6, 0]])
+    assert torch.equal(gather_shifted(frames, shift_px), shift_frames(frames, shift_px))
 
 
 def test_light_multiplies_each_colour_of_each_frame() -> None:
