@@ -108,7 +108,12 @@ class Cloning:
         told: list[dict[str, float]] = []
         first, model = learner.num_updates_done, learner.model.config
         with data.batches(
-            learner.config.batch_size, model.chunk_length, seed=self._seed, start_step=first, history=model.history
+            learner.config.batch_size,
+            model.chunk_length,
+            seed=self._seed,
+            start_step=first,
+            history=model.history,
+            foreseen_steps=model.foreseen_steps,
         ) as batches:
             for _ in range(max(self._config.updates, renewal.updates if renewed else 0)):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)

@@ -157,7 +157,10 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     size, length = config.learner.batch_size, model.config.chunk_length
     figures: dict[str, float] = {}
     history = model.config.history
-    batches = data.batches(size, length, seed=config.seed, start_step=first, part=part, history=history)
+    foreseen = model.config.foreseen_steps
+    batches = data.batches(
+        size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen_steps=foreseen
+    )
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < config.learner.num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)

@@ -20,6 +20,7 @@ from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig
 from agent.renewal import RenewalConfig
 from agent.rft import RFTConfig
+from agent.sft import SFTConfig
 from agent.surrogate import SurrogateConfig
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig
@@ -176,6 +177,16 @@ def sft_mt50() -> RunConfig:
     )
 
 
+def sft_mt50_unlabelled() -> RunConfig:
+    """As sft_mt50, and the simulator says nothing about where things are: only where the demonstrators' hand went."""
+    mt50 = sft_mt50()
+    return replace(
+        mt50,
+        model=replace(mt50.model, foreseen_steps=(10, 20, 40, 80, 160)),
+        sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
+    )
+
+
 def rft_mt50() -> ImproveConfig:
     """The policy of --init made better on Meta-World's 50 tasks by cloning its own successes."""
     rft = rft_tabletop()
@@ -197,7 +208,7 @@ def dagger_mt50() -> ImproveConfig:
     return replace(
         rft,
         # It gets on by itself in most tasks, and must be told about what it does where it does not.
-        algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, execute_steps=4, rows_per_episode=100),
+        algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, rows_per_episode=100),
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
         evaluate_every=1,
@@ -247,6 +258,7 @@ RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "dagger_few": dagger_few,
     "sft_mt10": sft_mt10,
     "sft_mt50": sft_mt50,
+    "sft_mt50_unlabelled": sft_mt50_unlabelled,
     "rft_mt50": rft_mt50,
     "dagger_mt50": dagger_mt50,
     "ppo_mt50": ppo_mt50,

@@ -1,6 +1,6 @@
 """Behaviour cloning: supervised fine-tuning on demonstrated action chunks.
 
-    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_bal * L_balance + w_z * L_z
+    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_see * L_see + w_bal * L_balance + w_z * L_z
 
     L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
     L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
@@ -8,6 +8,8 @@
                state, never an input; 0 weight trains without it
     L_point    cross-entropy of heatmaps against where those things appear in each camera's frame
                (vla_model/pointing.py): a privileged training label too
+    L_see      smooth L1 between what the model foresees of its state and what it became (vla_model/foresight.py): known
+               of every recording
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
 
 Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
@@ -26,7 +28,7 @@ from torch import Tensor
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
-from vla_model.model import VLA
+from vla_model.model import VLA, VLAOutput
 from vla_model.processor import Processor
 
 
@@ -38,6 +40,8 @@ class SFTConfig:
     """w_loc; disclosed in every report."""
     pointing_weight: float = 0.5
     """w_point; disclosed in every report."""
+    foresight_weight: float = 3.0
+    """w_see; of a model that foresees (model.foreseen_steps)."""
     load_balancing_weight: float = 0.01
     """w_bal"""
     router_z_weight: float = 0.001
@@ -57,6 +61,10 @@ class SFTBatch:
     """In the world's units, float32 [B, L]."""
     normalised_localization: Tensor
     """float32 [B, L]"""
+    future_state: Tensor | None = None
+    """What a model is to foresee, normalised, float32 [B, F, S]."""
+    future_known: Tensor | None = None
+    """bool [B], likewise."""
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
@@ -67,6 +75,8 @@ class SFTBatch:
             mask=self.mask[rows],
             localization=self.localization[rows],
             normalised_localization=self.normalised_localization[rows],
+            future_state=None if self.future_state is None else self.future_state[rows],
+            future_known=None if self.future_known is None else self.future_known[rows],
         )
 
     def to(self, device: torch.device) -> SFTBatch:
@@ -76,6 +86,8 @@ class SFTBatch:
             mask=self.mask.to(device),
             localization=self.localization.to(device),
             normalised_localization=self.normalised_localization.to(device),
+            future_state=None if self.future_state is None else self.future_state.to(device),
+            future_known=None if self.future_known is None else self.future_known.to(device),
         )
 
 
@@ -135,6 +147,8 @@ class SFTEncoder:
             mask=torch.from_numpy(batch.mask),
             localization=torch.from_numpy(batch.localization),
             normalised_localization=processor.normalise_localization(batch.localization),
+            future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),
+            future_known=None if batch.future_known is None else torch.from_numpy(batch.future_known),
         )
 
 
@@ -155,6 +169,8 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
         mask=torch.ones(batch_size, config.chunk_length, dtype=torch.bool),
         localization=localization,
         normalised_localization=localization,
+        future_state=torch.randn(batch_size, len(config.foreseen_steps), config.state_size, generator=generator),
+        future_known=torch.ones(batch_size, dtype=torch.bool),
     )
 
 
@@ -165,6 +181,7 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         "action": output.actions.loss(batch.actions, batch.mask),
         "localization": output.localization_loss(batch.normalised_localization),
         "pointing": output.pointing_loss(batch.localization),
+        "foresight": _foresight_loss(output, batch),
         "load_balancing": output.load_balancing_loss(),
         "router_z": output.router_z_loss(),
     }
@@ -172,8 +189,16 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         terms["action"]
         + config.localization_weight * terms["localization"]
         + config.pointing_weight * terms["pointing"]
+        + config.foresight_weight * terms["foresight"]
         + config.load_balancing_weight * terms["load_balancing"]
         + config.router_z_weight * terms["router_z"]
     )
     metrics = {f"loss/{name}": value.detach() for name, value in terms.items()}
     return loss, metrics | {"loss/total": loss.detach()}
+
+
+def _foresight_loss(output: VLAOutput, batch: SFTBatch) -> Tensor:
+    """0 where the model foresees nothing, or the batch does not say what came."""
+    if output.foresight is None or batch.future_state is None or batch.future_known is None:
+        return batch.actions.new_zeros(())
+    return output.foresight.loss(batch.future_state, batch.future_known)

@@ -11,7 +11,7 @@ episode that failed, or in a whole dataset, if so asked: its frames still teach 
 For a model that looks back a row comes with the rows before it that the model would have seen (vla_model/history.py).
 
 Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels,
-n earlier observations.
+n earlier observations, F steps foreseen.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class Batch:
     """{camera: [B, n, H, W, 3]}, oldest first, where a model looks back."""
     past_state: NDArray[np.float32] | None = None
     """[B, n, S], likewise."""
+    future_state: NDArray[np.float32] | None = None
+    """What the state became, [B, F, S], where a model foresees it; after the episode's end what it was then."""
+    future_known: NDArray[np.bool_] | None = None
+    """False where the episode failed or is not to be imitated, [B], likewise."""
 
 
 class TrainingData:
@@ -131,6 +135,7 @@ class TrainingData:
                 for number, *_, row in chosen
             ]
         )
+        self._to_foresee = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
         lengths = self._end - first
         kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
         self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
@@ -170,13 +175,20 @@ class TrainingData:
             rows[here] = _order(self.num_rows, seed, int(e))[position[here]]
         return rows
 
-    def gather(self, rows: NDArray[np.int64], chunk_length: int, history: tuple[int, int] = (0, 1)) -> Batch:
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        chunk_length: int,
+        history: tuple[int, int] = (0, 1),
+        foreseen_steps: Sequence[int] = (),
+    ) -> Batch:
         """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
 
         Args:
             rows: [B].
             chunk_length: K.
             history: (n, stride) of the model.
+            foreseen_steps: of the model.
         """
         rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
@@ -187,6 +199,7 @@ class TrainingData:
         ahead = np.minimum(steps, end - 1)
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
+        future = np.minimum(row[:, None] + np.array(foreseen_steps, np.int64), end - 1)  # [B, F]
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
@@ -204,6 +217,8 @@ class TrainingData:
             episode=episode,
             past_frames=read(past) if history[0] else None,
             past_state=take("state", past) if history[0] else None,
+            future_state=take("state", future) if foreseen_steps else None,
+            future_known=self._to_foresee[episode] if foreseen_steps else None,
         )
 
     def batches(
@@ -216,16 +231,18 @@ class TrainingData:
         prefetch: int = 4,
         part: tuple[int, int] = (0, 1),
         history: tuple[int, int] = (0, 1),
+        foreseen_steps: Sequence[int] = (),
     ) -> BatchStream:
         """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
 
-        With part = (index, count), rows index, index + count, ... of each of them. `history` is as `gather` takes it.
+        With part = (index, count), rows index, index + count, ... of each of them. The others are as `gather` takes
+        them.
         """
         index, count = part
 
         def make(step: int) -> Batch:
             rows = self._by_dataset(self.rows_at(step, batch_size, seed))
-            return self.gather(rows[index::count], chunk_length, history)
+            return self.gather(rows[index::count], chunk_length, history, foreseen_steps)
 
         return BatchStream(make, start_step, prefetch)
 

@@ -47,6 +47,9 @@ class VLAConfig(PretrainedConfig):
     """n, earlier observations that a decision sees besides the present one (vla_model/history.py)."""
     history_stride: int = 1
     """Control steps from each of them to the next, and from the last to the present."""
+    foreseen_steps: list[int] = field(default_factory=list)
+    """While training the model also says what its state will be so many control steps on (vla_model/foresight.py); none
+    builds no heads for it."""
 
     vision: str = "conv"
     """What sees: a name of `vision.TOWERS`."""

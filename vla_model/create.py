@@ -60,6 +60,8 @@ class ModelConfig:
     """Earlier observations that a decision looks back on,"""
     history_stride: int | None = None
     """this many control steps apart."""
+    foreseen_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...")] = None
+    """Control steps after which the model also says what the state will be, while training."""
     instruction_length: int | None = None
     """Tokens of the longest instruction; what is longer is cut off."""
     chunk_length: int | None = None
@@ -167,7 +169,7 @@ def _change_fields(config: VLAConfig, model: ModelConfig) -> None:
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
         if changes[name] is not None:
-            setattr(config, name, changes[name])
+            setattr(config, name, list(changes[name]) if isinstance(changes[name], tuple) else changes[name])
     if model.vision in _FROM_NOTHING:
         config.vision = model.vision
     elif model.vision is not None:

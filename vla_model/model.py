@@ -4,7 +4,7 @@
         an observation is [image tokens, camera by camera][state]; an earlier one says how old it is
     the queries' hidden states -> Mixture-of-Experts action head -> actions
     the queries' hidden states -> value head, if there is one -> expected returns
-    auxiliary heads, training only: where the things are that the instruction names
+    auxiliary heads, training only: where the things are that the instruction names, and what the state will be
 
 Shape letters, here and in the files it joins:
     B batch   I instruction tokens   R other tokens   V tokens of an observation   n earlier observations
@@ -25,6 +25,7 @@ from vla_model.action_head import ActionHead
 from vla_model.backbones import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
 from vla_model.distributions import ActionDistribution
+from vla_model.foresight import Foresight
 from vla_model.image_encoder import ImageEncoder
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
@@ -61,6 +62,8 @@ class VLAOutput:
     """Which columns of a localization label the two above are."""
     pointing: tuple[Pointing, ...]
     """Of every camera whose frame the labels have positions in."""
+    foresight: Foresight | None
+    """None for a model that foresees nothing."""
 
     def localization_loss(self, target: Tensor) -> Tensor:
         """Smooth L1 of both readings, summed; target is normalised, [B, L].
@@ -147,12 +150,15 @@ class VLA(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
         self.action_head = ActionHead(config)
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
-        self.localize_from_vision = _localizer(seen, size, len(config.position_columns))
-        self.localize_from_queries = _localizer(size, size, len(config.position_columns))
+        self.localize_from_vision = _auxiliary_head(seen, size, len(config.position_columns))
+        self.localize_from_queries = _auxiliary_head(size, size, len(config.position_columns))
         self.value_head = ValueHead(size) if config.value_head else None
         # For each earlier observation, oldest first, what its tokens have that the present one's have not.
         past = config.history_length
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
+        num_foreseen = len(config.foreseen_steps) * config.state_size
+        self.foresee_from_vision = _auxiliary_head(seen, size, num_foreseen)
+        self.foresee_from_queries = _auxiliary_head(size, size, num_foreseen)
 
     def read(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once.
@@ -222,10 +228,16 @@ class VLA(nn.Module):
             actions=actions,
             routing=routing,
             values=None if self.value_head is None else self.value_head(hidden),
-            localization_from_vision=_localize(self.localize_from_vision, seen),
-            localization_from_queries=_localize(self.localize_from_queries, hidden.mean(1)),
+            localization_from_vision=_read(self.localize_from_vision, seen),
+            localization_from_queries=_read(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,
             pointing=self._pointing(sight.views),
+            foresight=Foresight(
+                from_vision=_read(self.foresee_from_vision, seen),
+                from_queries=_read(self.foresee_from_queries, hidden.mean(1)),
+            )
+            if self.config.foreseen_steps
+            else None,
         )
 
     def _sight(
@@ -256,11 +268,11 @@ def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEnc
     return ImageEncoder(config.image_encoder, config.image_size_px, config.image_mean, config.image_std, model)
 
 
-def _localizer(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
-    """An auxiliary head of two layers; of none for a world without labels."""
+def _auxiliary_head(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
+    """Two layers; none where there is nothing to say."""
     layers = (nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, num_outputs)) if num_outputs else ()
     return nn.Sequential(*layers)
 
 
-def _localize(head: nn.Sequential, x: Tensor) -> Tensor:
-    return head(x).float() if len(head) else x.new_zeros(len(x), 0, dtype=torch.float32)  # [B, L]
+def _read(head: nn.Sequential, x: Tensor) -> Tensor:
+    return head(x).float() if len(head) else x.new_zeros(len(x), 0, dtype=torch.float32)  # [B, num_outputs]

@@ -227,12 +227,20 @@ class Processor:
         return {name: views.unflatten(0, batch) for name, views in encoded.items()}, states.unflatten(0, batch)
 
     def encode_state(self, state: ArrayLike | Tensor) -> Tensor:
-        """[B, S] in the world's units -> float32 [B, S], normalised."""
+        """[B, S] in the world's units -> float32 [B, S], normalised.
+
+        Raises:
+            ValueError: it has another shape.
+        """
         tensor = torch.as_tensor(state, dtype=torch.float32)
         size = self.world_spec.state.size
         if tensor.ndim != 2 or tensor.shape[1] != size:
             raise ValueError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
-        return self.normalisations["state"](tensor).clamp(-_STATE_LIMIT, _STATE_LIMIT)
+        return self.normalise_state(tensor)
+
+    def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
+        """As `encode_state`, of any leading dimensions: float32 [..., S]."""
+        return self.normalisations["state"](state).clamp(-_STATE_LIMIT, _STATE_LIMIT)
 
 
 def _normalisation(
