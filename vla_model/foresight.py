@@ -5,7 +5,8 @@
 A demonstrator's hand goes where the things are that the instruction means, so where it will be tells where they are. Of
 a chunk of actions the gradient reaches what sees through the decoder, and says only which way to set out; of states to
 come it reaches the keypoints at once, and says where to. Simulators' positions teach the same (vla_model/model.py's
-localization), but a recording of a real robot has none, and this it has.
+localization), but a recording of a real robot has none, and this it has. Dosovitskiy & Koltun 2017, "Learning to Act by
+Predicting the Future", foresee measurements at several offsets likewise, and act by them; here they only teach to see.
 
 Beyond its end an episode stays as it ended. Where a policy failed there is nothing to foresee: its mask is False.
 

@@ -65,6 +65,24 @@ def test_a_batch_holds_the_recorded_rows_and_masks_what_lies_beyond_the_end(tmp_
     assert len(seen) == data.num_rows
 
 
+def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_path: Path) -> None:
+    recorded = write(tmp_path / "a", range(6))
+    data = TrainingData([tmp_path / "a"])
+    rows = np.arange(data.num_rows)
+    batch = data.gather(rows, 2, foreseen_steps=(1, 3))
+    assert batch.future_state is not None
+    assert batch.future_known is not None
+    for i in rows:
+        t = recorded[data.episodes[batch.episode[i]]["seed"]]
+        step = int(batch.state[i, 0])
+        expected = [t.state[min(step + h, t.num_steps - 1)] for h in (1, 3)]
+        np.testing.assert_array_equal(batch.future_state[i], expected)
+        assert batch.future_known[i] == t.success, "where one failed there is nothing to foresee"
+    assert 0 < batch.future_known.sum() < data.num_rows
+    with data.batches(4, 2, seed=0, foreseen_steps=(1, 3)) as stream:
+        assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen_steps=(1, 3)))
+
+
 def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:
     write(tmp_path / "a", range(6))
     data = TrainingData([tmp_path / "a"], failed="seen")

@@ -1,0 +1,32 @@
+"""Foresight: its loss by hand, and a model with it and without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_model import tiny_config, tiny_vla
+
+from vla_model.foresight import Foresight
+from vla_model.inputs import fake_inputs
+
+
+def test_the_loss_is_the_mean_over_rows_with_a_future_of_both_readings() -> None:
+    future = torch.tensor([[[1.0, 0.0], [0.0, 3.0]], [[9.0, 9.0], [9.0, 9.0]]])
+    zeros = torch.zeros(2, 4)
+    foresight = Foresight(from_vision=zeros, from_queries=future.flatten(1))
+    # Smooth L1 of 1 and of 3 are 0.5 and 2.5; the second row has no future.
+    assert foresight.loss(future, torch.tensor([True, False])).item() == pytest.approx((0.5 + 2.5) / 4)
+    assert foresight.loss(future, torch.tensor([False, False])).item() == 0.0
+
+
+def test_a_model_foresees_every_number_of_the_state_at_every_step_it_is_asked_for() -> None:
+    foresight = tiny_vla(foreseen_steps=[5, 20, 80])(fake_inputs(tiny_config(), 2)).foresight
+    assert foresight is not None
+    assert foresight.from_vision.shape == foresight.from_queries.shape == (2, 3 * 4)
+
+
+def test_a_model_acts_the_same_whether_or_not_it_learns_to_foresee() -> None:
+    inputs = fake_inputs(tiny_config(), 3)
+    plain, foreseeing = tiny_vla()(inputs), tiny_vla(foreseen_steps=[5])(inputs)
+    assert plain.foresight is None
+    assert torch.equal(plain.actions.mode(), foreseeing.actions.mode())
