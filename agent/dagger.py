@@ -73,6 +73,17 @@ class DaggerConfig:
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 
+def check_dagger(config: DaggerConfig, chunk_length: int) -> None:
+    """
+    Raises:
+        ValueError: the learner's chunks have not as many actions as it is to execute.
+    """
+    if not 1 <= config.execute_steps <= chunk_length:
+        raise ValueError(
+            f"algorithm.execute_steps must be within 1..{chunk_length}, the chunk's length, got {config.execute_steps}"
+        )
+
+
 class Mixture:
     """Policy of chunk length 1: the learner's next action or the expert's, and the expert's as the label.
 
@@ -83,13 +94,9 @@ class Mixture:
         """It must act in that same world.
 
         Raises:
-            ValueError: the learner's chunks have not so many actions.
+            ValueError: as `check_dagger`.
         """
-        length = learner.model.config.chunk_length
-        if not 1 <= config.execute_steps <= length:
-            raise ValueError(
-                f"algorithm.execute_steps must be within 1..{length}, the chunk's length, got {config.execute_steps}"
-            )
+        check_dagger(config, learner.model.config.chunk_length)
         self.version = learner.version
         self._learner = learner
         self._world = world

@@ -37,7 +37,7 @@ from agent.changes import film_changes
 from agent.checkpoints import acted_weights, acting_weights, save_checkpoint
 from agent.cloning import Cloning
 from agent.collecting import Ahead, Collecting, InTurn
-from agent.dagger import DaggerConfig
+from agent.dagger import DaggerConfig, check_dagger
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
 from agent.learner import Learner, LearnerConfig, check_learner
@@ -263,6 +263,8 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
     clones = isinstance(config.algorithm, RFTConfig | DaggerConfig)
+    if isinstance(config.algorithm, DaggerConfig):
+        check_dagger(config.algorithm, model.config.chunk_length)
     if clones:
         check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, model.config)
     else:
