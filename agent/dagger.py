@@ -11,11 +11,11 @@ at once: a learner that cannot grasp yet never comes to carry, and an episode in
 times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
 needs to be taught about.
 
-    chunks     the learner executes the first `execute_steps` actions of each of its chunks, as it will when it is
-               evaluated, or else it learns where another policy gets to. The world goes one control step at a time all
-               the same, because the expert must see every state; row t's label is thus exact. The later labels of row
-               t's chunk are the expert's in the states that followed: those of its own path only once the learner
-               follows.
+    chunks     the learner executes the first `execute_steps` actions of each of its chunks: by default one, so it
+               decides at every control step; where it is evaluated with more, as many take it to the states that it
+               gets to then. The world goes one control step at a time all the same, because the expert must see every
+               state; row t's label is thus exact. The later labels of row t's chunk are the expert's in the states
+               that followed: those of its own path only once the learner follows.
     renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
                (docs/results/dagger.md), so its weights may be renewed (agent/renewal.py), best in the last iteration
     learner    acts by its mode, as it will when it is evaluated

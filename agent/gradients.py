@@ -74,12 +74,10 @@ def gradients_of(
 
 def mean_over_parts(parts: Sequence[Gradients]) -> Gradients:
     """Of what each part's loss gave."""
-    count = len(parts)
     each = zip(*(gradients for gradients, _ in parts), strict=True)
     # Of one part too: a convolution's gradient may come in an order of dimensions that the optimiser refuses.
     gradients = [torch.stack(of_parts).mean(0) for of_parts in each]
-    names = parts[0][1]
-    return gradients, {name: torch.stack([metrics[name] for _, metrics in parts]).sum(0) / count for name in names}
+    return gradients, {name: torch.stack([metrics[name] for _, metrics in parts]).mean(0) for name in parts[0][1]}
 
 
 class Threads(Generic[M]):

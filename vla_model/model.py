@@ -29,7 +29,7 @@ from vla_model.foresight import Foresight
 from vla_model.image_encoder import ImageEncoder
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
-from vla_model.pointing import Pointing
+from vla_model.pointing import Pointing, take_columns
 from vla_model.value_head import ValueHead
 from vla_model.vision import TOWERS, CameraFeatures
 
@@ -73,7 +73,7 @@ class VLAOutput:
         """
         if not self.position_columns:
             return target.new_zeros(())
-        target = torch.stack([target[:, column] for column in self.position_columns], dim=1)
+        target = take_columns(target, self.position_columns)
         return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
             self.localization_from_queries, target
         )
@@ -121,7 +121,8 @@ class VLA(nn.Module):
 
         Raises:
             ValueError: the config has no camera, no state or action, no such vision, no layer of experts, fewer
-                keypoints than things to point at, or more tokens than the decoder has positions for.
+                keypoints than things to point at, a step to foresee that is not to come, or more tokens than the
+                decoder has positions for.
         """
         super().__init__()
         if not config.cameras or config.state_size < 1 or config.action_size < 1:
@@ -139,6 +140,10 @@ class VLA(nn.Module):
             raise ValueError(
                 f"the world's labels point at {num_things} things in a frame, each by a keypoint of its own; "
                 f"num_keypoints is {config.num_keypoints}"
+            )
+        if any(step < 1 for step in config.foreseen_steps):
+            raise ValueError(
+                f"a state is foreseen 1 control step on or more, got foreseen_steps {config.foreseen_steps}"
             )
         self.config = config
         size = config.hidden_size

@@ -12,6 +12,7 @@ Shape letters: B batch, P things pointed at, h x w cells, L localization numbers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +36,8 @@ class Pointing:
         Args:
             localization: float32 [B, L] in the world's units: u to the right, v down, -1 and 1 at the frame's edges.
         """
-        numbers = [localization[:, column] for pair in self.columns for column in pair]
-        position = torch.stack(numbers, dim=1).unflatten(1, (-1, 2)) - self.shift[:, None]  # [B, P, 2]
+        seen = take_columns(localization, [column for pair in self.columns for column in pair])  # [B, 2 P]
+        position = seen.unflatten(1, (-1, 2)) - self.shift[:, None]  # [B, P, 2]
         num_rows, num_columns = self.logits.shape[2:]
         visible = (position.abs() < 1).all(-1)  # [B, P]
         across = _bilinear(position[..., 0], num_columns)  # [B, P, w]
@@ -44,6 +45,11 @@ class Pointing:
         target = (down[..., :, None] * across[..., None, :]).flatten(2)  # [B, P, h * w]
         loss = -(target * self.logits.flatten(2).float().log_softmax(-1)).sum(-1)  # [B, P]
         return (loss * visible).sum(), visible.sum()
+
+
+def take_columns(label: Tensor, columns: Sequence[int]) -> Tensor:
+    """label[:, columns], [B, len(columns)]: an index of a list would be sent to a GPU, and waited for, each time."""
+    return torch.stack([label[:, column] for column in columns], dim=1)
 
 
 def _bilinear(x: Tensor, num_cells: int) -> Tensor:

@@ -30,3 +30,8 @@ def test_a_model_acts_the_same_whether_or_not_it_learns_to_foresee() -> None:
     plain, foreseeing = tiny_vla()(inputs), tiny_vla(foreseen_steps=[5])(inputs)
     assert plain.foresight is None
     assert torch.equal(plain.actions.mode(), foreseeing.actions.mode())
+
+
+def test_only_what_is_to_come_can_be_foreseen() -> None:
+    with pytest.raises(ValueError, match=r"foreseen_steps \[5, 0\]"):
+        tiny_vla(foreseen_steps=[5, 0])
