@@ -113,7 +113,7 @@ class Cloning:
             seed=self._seed,
             start_step=first,
             history=model.history,
-            foreseen_steps=model.foreseen_steps,
+            foreseen=model.foreseen,
         ) as batches:
             for _ in range(max(self._config.updates, renewal.updates if renewed else 0)):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)

@@ -157,9 +157,9 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     size, length = config.learner.batch_size, model.config.chunk_length
     figures: dict[str, float] = {}
     history = model.config.history
-    foreseen = model.config.foreseen_steps
+    foreseen = model.config.foreseen
     batches = data.batches(
-        size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen_steps=foreseen
+        size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen=foreseen
     )
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < config.learner.num_updates:

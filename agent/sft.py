@@ -1,6 +1,7 @@
 """Behaviour cloning: supervised fine-tuning on demonstrated action chunks.
 
-    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_see * L_see + w_bal * L_balance + w_z * L_z
+    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_see * L_see + w_hand * L_hand
+        + w_bal * L_balance + w_z * L_z
 
     L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
     L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
@@ -10,6 +11,8 @@
                (vla_model/pointing.py): a privileged training label too
     L_see      smooth L1 between what the model foresees of its state and what it became (vla_model/foresight.py): known
                of every recording
+    L_hand     cross-entropy of heatmaps against where the hand will appear in each calibrated camera's frame at the
+               next keyframe and at the end: known of every recording too
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
 
 Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
@@ -25,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.types import OUTSIDE, WorldSpec
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
@@ -41,7 +45,9 @@ class SFTConfig:
     pointing_weight: float = 0.5
     """w_point; disclosed in every report."""
     foresight_weight: float = 3.0
-    """w_see; of a model that foresees (model.foreseen_steps)."""
+    """w_see; of a model that foresees (model.foreseen_steps, model.foreseen_keyframes)."""
+    hand_pointing_weight: float = 0.5
+    """w_hand; of one that foresees keyframes, where a camera is calibrated."""
     load_balancing_weight: float = 0.01
     """w_bal"""
     router_z_weight: float = 0.001
@@ -65,6 +71,8 @@ class SFTBatch:
     """What a model is to foresee, normalised, float32 [B, F, S]."""
     future_known: Tensor | None = None
     """bool [B], likewise."""
+    future_places: Tensor | None = None
+    """float32 [B, 4 calibrated cameras], likewise: see Foresight.pointing_loss."""
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
@@ -77,6 +85,7 @@ class SFTBatch:
             normalised_localization=self.normalised_localization[rows],
             future_state=None if self.future_state is None else self.future_state[rows],
             future_known=None if self.future_known is None else self.future_known[rows],
+            future_places=None if self.future_places is None else self.future_places[rows],
         )
 
     def to(self, device: torch.device) -> SFTBatch:
@@ -88,6 +97,7 @@ class SFTBatch:
             normalised_localization=self.normalised_localization.to(device),
             future_state=None if self.future_state is None else self.future_state.to(device),
             future_known=None if self.future_known is None else self.future_known.to(device),
+            future_places=None if self.future_places is None else self.future_places.to(device),
         )
 
 
@@ -149,7 +159,17 @@ class SFTEncoder:
             normalised_localization=processor.normalise_localization(batch.localization),
             future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),
             future_known=None if batch.future_known is None else torch.from_numpy(batch.future_known),
+            future_places=_hand_places(batch, processor.world_spec) if self._config.hand_columns else None,
         )
+
+
+def _hand_places(batch: Batch, world_spec: WorldSpec) -> Tensor:
+    """Where the hand will be in the frames of calibrated cameras, out of them where it is not known: [B, 4 cameras]."""
+    assert batch.future_state is not None and batch.future_known is not None
+    hand_m = batch.future_state[:, -2:, :3]
+    calibrated = [camera for camera in world_spec.cameras if camera.projection is not None]
+    places = np.concatenate([camera.project(hand_m) for camera in calibrated], axis=1)  # [B, 2 cameras, 2]
+    return torch.from_numpy(np.where(batch.future_known[:, None], places.reshape(len(places), -1), OUTSIDE))
 
 
 def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
@@ -169,8 +189,9 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
         mask=torch.ones(batch_size, config.chunk_length, dtype=torch.bool),
         localization=localization,
         normalised_localization=localization,
-        future_state=torch.randn(batch_size, len(config.foreseen_steps), config.state_size, generator=generator),
+        future_state=torch.randn(batch_size, config.num_foreseen, config.state_size, generator=generator),
         future_known=torch.ones(batch_size, dtype=torch.bool),
+        future_places=2 * torch.rand(batch_size, 4 * len(config.hand_columns), generator=generator) - 1,
     )
 
 
@@ -182,6 +203,7 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         "localization": output.localization_loss(batch.normalised_localization),
         "pointing": output.pointing_loss(batch.localization),
         "foresight": _foresight_loss(output, batch),
+        "hand_pointing": _hand_pointing_loss(output, batch),
         "load_balancing": output.load_balancing_loss(),
         "router_z": output.router_z_loss(),
     }
@@ -190,6 +212,7 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         + config.localization_weight * terms["localization"]
         + config.pointing_weight * terms["pointing"]
         + config.foresight_weight * terms["foresight"]
+        + config.hand_pointing_weight * terms["hand_pointing"]
         + config.load_balancing_weight * terms["load_balancing"]
         + config.router_z_weight * terms["router_z"]
     )
@@ -202,3 +225,10 @@ def _foresight_loss(output: VLAOutput, batch: SFTBatch) -> Tensor:
     if output.foresight is None or batch.future_state is None or batch.future_known is None:
         return batch.actions.new_zeros(())
     return output.foresight.loss(batch.future_state, batch.future_known)
+
+
+def _hand_pointing_loss(output: VLAOutput, batch: SFTBatch) -> Tensor:
+    """Likewise."""
+    if output.foresight is None or batch.future_places is None:
+        return batch.actions.new_zeros(())
+    return output.foresight.pointing_loss(batch.future_places)

@@ -7,8 +7,9 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypeAlias, TypedDict
+from typing import Any, NotRequired, Self, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,42 @@ To a type checker it is Any: the array API standard that the two share has no st
 """
 
 
+OUTSIDE = 2.0
+"""Frame coordinates are limited to this; what lies behind the camera is there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
-    """One camera: its name and the size of the frames it gives."""
+    """One camera: its name, the size of the frames it gives and, where it is calibrated, what appears where in them."""
 
     name: str
     height: int
     width: int
+    projection: tuple[float, ...] | None = None
+    """Of a calibrated camera that stays where it is: a matrix of 3 x 4, row by row, that takes (x, y, z, 1) to
+    (u w, v w, w). x, y and z are metres in the frame in which the first three numbers of the state are the hand's
+    position; u is to the right, v down, -1 and 1 at the frame's edges."""
+
+    def __post_init__(self) -> None:
+        if self.projection is not None and len(self.projection) != 12:
+            raise ValueError(f"the projection of camera {self.name!r} must be 3 x 4 numbers, got {self.projection}")
+
+    def project(self, points_m: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Where points appear, (u, v), limited to OUTSIDE, float32 [..., 2].
+
+        Args:
+            points_m: [..., 3].
+
+        Raises:
+            ValueError: the camera is not calibrated.
+        """
+        if self.projection is None:
+            raise ValueError(f"camera {self.name!r} has no projection, so where a point appears in it is unknown")
+        matrix = np.reshape(self.projection, (3, 4))
+        image = points_m @ matrix[:, :3].T + matrix[:, 3]
+        depth = image[..., 2:]
+        place = np.where(depth > 0, image[..., :2] / np.maximum(depth, 1e-6), OUTSIDE)
+        return place.clip(-OUTSIDE, OUTSIDE).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +97,19 @@ class WorldSpec:
     """Positions of what the instruction names, in metres: a training label only, never an input of a policy."""
     control_dt_s: float
     """Time between two actions."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of dataclasses.asdict, after JSON."""
+        vectors = {
+            name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
+            for name in ("state", "action", "localization")
+        }
+        cameras = tuple(
+            CameraSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in camera.items()})
+            for camera in content["cameras"]
+        )
+        return cls(cameras=cameras, control_dt_s=content["control_dt_s"], **vectors)
 
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name.

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from envs.types import WorldSpec
 from rollout.dataset_read import read_interventions, read_stats
-from rollout.dataset_schema import differences, kind, read_world_spec
+from rollout.dataset_schema import ACTION, differences, kind, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
 from rollout.frame_cache import CachedDataset, FrameFile, open_cache
 from vla_model.history import past_steps
@@ -61,7 +61,8 @@ class Batch:
     past_state: NDArray[np.float32] | None = None
     """[B, n, S], likewise."""
     future_state: NDArray[np.float32] | None = None
-    """What the state became, [B, F, S], where a model foresees it; after the episode's end what it was then."""
+    """What the state became, [B, F, S], where a model foresees it: so many steps on, and at the next keyframe and at
+    the end; after the episode's end what it was then."""
     future_known: NDArray[np.bool_] | None = None
     """False where the episode failed or is not to be imitated, [B], likewise."""
 
@@ -166,6 +167,15 @@ class TrainingData:
         parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0]}
 
+    @cached_property
+    def _changes(self) -> list[NDArray[np.int64]]:
+        """Of each dataset the rows whose action opens what the last row's closed or the other way round, and _NEVER.
+
+        Raises:
+            ValueError: no action is a gripper's.
+        """
+        return [_gripper_changes(dataset) for dataset in self._datasets]
+
     def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
         """The rows of one training step, [B]."""
         epoch, position = np.divmod(step * batch_size + np.arange(batch_size), self.num_rows)
@@ -180,7 +190,7 @@ class TrainingData:
         rows: NDArray[np.int64],
         chunk_length: int,
         history: tuple[int, int] = (0, 1),
-        foreseen_steps: Sequence[int] = (),
+        foreseen: tuple[Sequence[int], bool] = ((), False),
     ) -> Batch:
         """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
 
@@ -188,7 +198,7 @@ class TrainingData:
             rows: [B].
             chunk_length: K.
             history: (n, stride) of the model.
-            foreseen_steps: of the model.
+            foreseen: (steps, keyframes) of the model.
         """
         rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
@@ -199,7 +209,12 @@ class TrainingData:
         ahead = np.minimum(steps, end - 1)
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
-        future = np.minimum(row[:, None] + np.array(foreseen_steps, np.int64), end - 1)  # [B, F]
+        future_steps, keyframes = foreseen
+        future = row[:, None] + np.array(future_steps, np.int64)  # [B, F]
+        if keyframes:
+            next_change = np.concatenate([_next(d, row[part]) for d, part in zip(self._changes, parts, strict=True)])
+            future = np.column_stack((future, next_change, np.full(len(row), _NEVER)))
+        future = np.minimum(future, end - 1)
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
@@ -217,8 +232,8 @@ class TrainingData:
             episode=episode,
             past_frames=read(past) if history[0] else None,
             past_state=take("state", past) if history[0] else None,
-            future_state=take("state", future) if foreseen_steps else None,
-            future_known=self._to_foresee[episode] if foreseen_steps else None,
+            future_state=take("state", future) if future.size else None,
+            future_known=self._to_foresee[episode] if future.size else None,
         )
 
     def batches(
@@ -231,7 +246,7 @@ class TrainingData:
         prefetch: int = 4,
         part: tuple[int, int] = (0, 1),
         history: tuple[int, int] = (0, 1),
-        foreseen_steps: Sequence[int] = (),
+        foreseen: tuple[Sequence[int], bool] = ((), False),
     ) -> BatchStream:
         """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
 
@@ -242,7 +257,7 @@ class TrainingData:
 
         def make(step: int) -> Batch:
             rows = self._by_dataset(self.rows_at(step, batch_size, seed))
-            return self.gather(rows[index::count], chunk_length, history, foreseen_steps)
+            return self.gather(rows[index::count], chunk_length, history, foreseen)
 
         return BatchStream(make, start_step, prefetch)
 
@@ -322,6 +337,27 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
     for file, part in zip(files, parts, strict=True):
         file.read(rows[part].reshape(-1), frames[part].reshape(-1, *shape))
     return frames
+
+
+def _gripper_changes(dataset: CachedDataset) -> NDArray[np.int64]:
+    names = dataset.info["features"][ACTION]["names"] or []
+    found = [column for column, name in enumerate(names) if str(name).startswith("gripper")]
+    if not found:
+        raise ValueError(
+            f"keyframes are where the gripper's command changes, but no action of {dataset.root} has a name that "
+            f"begins with 'gripper'; actions: {', '.join(map(str, names)) or 'without names'}"
+        )
+    closing = dataset.vectors["action"][:, found[0]] > 0  # [rows]
+    return np.append(np.flatnonzero(closing[1:] != closing[:-1]) + 1, _NEVER)
+
+
+def _next(sorted_rows: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each of `rows` the first of `sorted_rows` after it."""
+    return sorted_rows[np.searchsorted(sorted_rows, rows, side="right")]
+
+
+_NEVER = np.iinfo(np.int64).max
+"""A row after all."""
 
 
 @lru_cache(maxsize=4)

@@ -140,13 +140,7 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
     """
     if "llamarm" not in info:
         raise ValueError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
-    stored = info["llamarm"]["world_spec"]
-    vectors = {
-        name: VectorSpec(**{key: tuple(values) for key, values in stored[name].items()})
-        for name in ("state", "action", "localization")
-    }
-    cameras = tuple(CameraSpec(**camera) for camera in stored["cameras"])
-    return WorldSpec(cameras=cameras, control_dt_s=stored["control_dt_s"], **vectors)
+    return WorldSpec.of(info["llamarm"]["world_spec"])
 
 
 def kind(info: dict[str, Any]) -> dict[str, Any]:

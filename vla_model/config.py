@@ -48,8 +48,12 @@ class VLAConfig(PretrainedConfig):
     history_stride: int = 1
     """Control steps from each of them to the next, and from the last to the present."""
     foreseen_steps: list[int] = field(default_factory=list)
-    """While training the model also says what its state will be so many control steps on (vla_model/foresight.py); none
-    builds no heads for it."""
+    """While training the model also says what its state will be so many control steps on (vla_model/foresight.py),"""
+    foreseen_keyframes: bool = False
+    """and, where True, at the episode's next keyframe and at its end, and points at where the hand will then be in the
+    frames of calibrated cameras. Without either there are no heads for it."""
+    calibrated_cameras: list[str] = field(default_factory=list)
+    """Those with a projection."""
 
     vision: str = "conv"
     """What sees: a name of `vision.TOWERS`."""
@@ -127,6 +131,24 @@ class VLAConfig(PretrainedConfig):
         return self.history_length, self.history_stride
 
     @property
+    def foreseen(self) -> tuple[list[int], bool]:
+        """(steps, keyframes), as a reader of datasets wants them."""
+        return self.foreseen_steps, self.foreseen_keyframes
+
+    @property
+    def num_foreseen(self) -> int:
+        """F, states foreseen."""
+        return len(self.foreseen_steps) + (2 if self.foreseen_keyframes else 0)
+
+    @property
+    def hand_columns(self) -> dict[str, list[list[int]]]:
+        """{camera: [[u, v], [u, v]]}: where the hand's places at the next keyframe and at the end, in the frames of all
+        calibrated cameras, [B, 4 cameras], are in that camera's frame.
+        """
+        cameras = self.calibrated_cameras if self.foreseen_keyframes else []
+        return {name: [[4 * i, 4 * i + 1], [4 * i + 2, 4 * i + 3]] for i, name in enumerate(cameras)}
+
+    @property
     def position_columns(self) -> list[int]:
         """Columns of the auxiliary label that are not positions in a frame."""
         in_frames = {column for pairs in (self.pointing or {}).values() for pair in pairs for column in pair}
@@ -179,6 +201,7 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
         "action_size": world_spec.action.size,
         "localization_size": world_spec.localization.size,
         "pointing": pointing_columns(world_spec),
+        "calibrated_cameras": [camera.name for camera in world_spec.cameras if camera.projection is not None],
     }
 
 

@@ -62,6 +62,8 @@ class ModelConfig:
     """this many control steps apart."""
     foreseen_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...")] = None
     """Control steps after which the model also says what the state will be, while training."""
+    foreseen_keyframes: bool | None = None
+    """Whether it says so of the next keyframe and of the episode's end."""
     instruction_length: int | None = None
     """Tokens of the longest instruction; what is longer is cut off."""
     chunk_length: int | None = None

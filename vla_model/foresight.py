@@ -8,9 +8,13 @@ come it reaches the keypoints at once, and says where to. Simulators' positions 
 localization), but a recording of a real robot has none, and this it has. Dosovitskiy & Koltun 2017, "Learning to Act by
 Predicting the Future", foresee measurements at several offsets likewise, and act by them; here they only teach to see.
 
-Beyond its end an episode stays as it ended. Where a policy failed there is nothing to foresee: its mask is False.
+Steps that are counted from the present tell of a small thing to be fetched first in a few rows only. A keyframe is
+where the gripper's command changes between opening and closing, so where the hand grasps or releases (James & Davison
+2022, "Q-attention", find keyframes so and at standstills): the state at the next one, or at the end where none is left,
+tells of that thing in every row before. Where a camera is calibrated, and the first three numbers of the state are the
+hand's position, heatmaps are also taught where in its frame the hand will appear then (vla_model/pointing.py).
 
-Left out: where in the frame the hand will be, which takes a calibrated camera.
+Beyond its end an episode stays as it ended. Where a policy failed there is nothing to foresee: its mask is False.
 
 Shape letters: B batch, F steps foreseen, S state dims.
 """
@@ -22,6 +26,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from vla_model.pointing import Pointing, pointing_loss
+
 
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
@@ -31,6 +37,8 @@ class Foresight:
     """float32 [B, F * S], normalised: read from the keypoints and the state."""
     from_queries: Tensor
     """float32 [B, F * S], normalised: read from the action queries."""
+    pointing: tuple[Pointing, ...] = ()
+    """At the hand as it will be at the next keyframe and at the end, in every calibrated camera's frame."""
 
     def loss(self, future: Tensor, known: Tensor) -> Tensor:
         """Smooth L1 of both readings, each a mean over the rows that have a future, summed.
@@ -45,3 +53,12 @@ class Foresight:
             for reading in (self.from_vision, self.from_queries)
         )  # [B]
         return (errors * known).sum() / known.sum().clamp(min=1)
+
+    def pointing_loss(self, future_places: Tensor) -> Tensor:
+        """See vla_model/pointing.py.
+
+        Args:
+            future_places: float32 [B, 4 calibrated cameras], (u, v) at the next keyframe and at the end; out of the
+                frame where they are not known.
+        """
+        return pointing_loss(self.pointing, future_places)

@@ -29,7 +29,7 @@ from vla_model.foresight import Foresight
 from vla_model.image_encoder import ImageEncoder
 from vla_model.inputs import ModelInputs
 from vla_model.moe import Routing
-from vla_model.pointing import Pointing, take_columns
+from vla_model.pointing import Pointing, pointing_loss, take_columns
 from vla_model.value_head import ValueHead
 from vla_model.vision import TOWERS, CameraFeatures
 
@@ -79,16 +79,12 @@ class VLAOutput:
         )
 
     def pointing_loss(self, localization: Tensor) -> Tensor:
-        """Mean over all things visible in any camera, see vla_model/pointing.py.
+        """Of the things of the labels, see vla_model/pointing.py.
 
         Args:
             localization: in the world's units, float32 [B, L].
         """
-        parts = [pointing.loss_and_count(localization) for pointing in self.pointing]
-        if not parts:
-            return localization.new_zeros(())
-        losses, counts = zip(*parts, strict=True)
-        return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
+        return pointing_loss(self.pointing, localization)
 
     def load_balancing_loss(self) -> Tensor:
         """Mean over the layers; 1 where perfectly balanced."""
@@ -135,10 +131,11 @@ class VLA(nn.Module):
             raise ValueError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
         if config.moe_layers < 1:
             raise ValueError(f"an action head has at least one layer of experts, got moe_layers {config.moe_layers}")
-        num_things = max((len(columns) for columns in (config.pointing or {}).values()), default=0)
-        if config.num_keypoints < num_things:
+        things, hands = config.pointing or {}, config.hand_columns
+        num_places = max(len(things.get(name, ())) + len(hands.get(name, ())) for name, _, _ in config.cameras)
+        if config.num_keypoints < num_places:
             raise ValueError(
-                f"the world's labels point at {num_things} things in a frame, each by a keypoint of its own; "
+                f"the model learns to point at {num_places} places in a frame, each by a keypoint of its own; "
                 f"num_keypoints is {config.num_keypoints}"
             )
         if any(step < 1 for step in config.foreseen_steps):
@@ -161,7 +158,7 @@ class VLA(nn.Module):
         # For each earlier observation, oldest first, what its tokens have that the present one's have not.
         past = config.history_length
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
-        num_foreseen = len(config.foreseen_steps) * config.state_size
+        num_foreseen = config.num_foreseen * config.state_size
         self.foresee_from_vision = _auxiliary_head(seen, size, num_foreseen)
         self.foresee_from_queries = _auxiliary_head(size, size, num_foreseen)
 
@@ -229,6 +226,7 @@ class VLA(nn.Module):
         hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
         actions, routing = self.action_head(hidden, inputs.action_noise)
         seen = torch.cat([*(view.keypoints for view in sight.views.values()), inputs.state], dim=1)
+        things: dict[str, list[list[int]]] = self.config.pointing or {}
         return VLAOutput(
             actions=actions,
             routing=routing,
@@ -236,12 +234,13 @@ class VLA(nn.Module):
             localization_from_vision=_read(self.localize_from_vision, seen),
             localization_from_queries=_read(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,
-            pointing=self._pointing(sight.views),
+            pointing=_pointing(sight.views, things, first={}),
             foresight=Foresight(
                 from_vision=_read(self.foresee_from_vision, seen),
                 from_queries=_read(self.foresee_from_queries, hidden.mean(1)),
+                pointing=_pointing(sight.views, self.config.hand_columns, first=things),
             )
-            if self.config.foreseen_steps
+            if self.config.num_foreseen
             else None,
         )
 
@@ -252,17 +251,20 @@ class VLA(nn.Module):
         state_token = self.to_state_token(state)[:, None]  # [B, 1, d]
         return Sight(tokens=torch.cat([*(view.tokens for view in views.values()), state_token], dim=1), views=views)
 
-    def _pointing(self, views: dict[str, CameraFeatures]) -> tuple[Pointing, ...]:
-        """A camera's first heatmaps are those that point."""
-        return tuple(
-            Pointing(
-                logits=views[name].heatmaps[:, : len(columns)],
-                shift=views[name].shift,
-                columns=columns,
-            )
-            for name, columns in (self.config.pointing or {}).items()
-            if columns
+
+def _pointing(
+    views: dict[str, CameraFeatures], pointed: dict[str, list[list[int]]], first: dict[str, list[list[int]]]
+) -> tuple[Pointing, ...]:
+    """A camera's first heatmaps are those that point; at what is in `first` before the others."""
+    return tuple(
+        Pointing(
+            logits=views[name].heatmaps[:, (before := len(first.get(name, ()))) : before + len(columns)],
+            shift=views[name].shift,
+            columns=columns,
         )
+        for name, columns in pointed.items()
+        if columns
+    )
 
 
 def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEncoder | None:

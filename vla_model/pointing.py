@@ -47,6 +47,18 @@ class Pointing:
         return (loss * visible).sum(), visible.sum()
 
 
+def pointing_loss(pointings: Sequence[Pointing], localization: Tensor) -> Tensor:
+    """Mean over all things visible in any camera; 0 where none is pointed at.
+
+    Args:
+        localization: as `Pointing.loss_and_count` takes it.
+    """
+    if not pointings:
+        return localization.new_zeros(())
+    losses, counts = zip(*(pointing.loss_and_count(localization) for pointing in pointings), strict=True)
+    return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
+
+
 def take_columns(label: Tensor, columns: Sequence[int]) -> Tensor:
     """label[:, columns], [B, len(columns)]: an index of a list would be sent to a GPU, and waited for, each time."""
     return torch.stack([label[:, column] for column in columns], dim=1)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
+from envs.types import Observation, VectorSpec, WorldSpec
 from vla_model.inputs import ModelInputs
 
 PROCESSOR_FILE = "processor.json"
@@ -185,7 +185,7 @@ class Processor:
         """
         content = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
         try:
-            world_spec = _world_spec_of(content["world_spec"])
+            world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
             instruction_length = int(content["instruction_length"])
         except (KeyError, TypeError) as error:
@@ -280,13 +280,3 @@ def _differences(expected: WorldSpec, given: WorldSpec) -> list[str]:
     if abs(expected.control_dt_s - given.control_dt_s) > 1e-9:
         found.append(f"control_dt_s is {given.control_dt_s}, expected {expected.control_dt_s}")
     return found
-
-
-def _world_spec_of(content: Mapping[str, Any]) -> WorldSpec:
-    """The inverse of dataclasses.asdict, after JSON."""
-    vectors = {
-        name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
-        for name in ("state", "action", "localization")
-    }
-    cameras = tuple(CameraSpec(**camera) for camera in content["cameras"])
-    return WorldSpec(cameras=cameras, control_dt_s=content["control_dt_s"], **vectors)

@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from array_api_compat import array_namespace
 
 from envs.tabletop.scene import CAMERAS, Scene
-from envs.types import Array, CameraSpec, VectorSpec
+from envs.types import OUTSIDE, Array, CameraSpec, VectorSpec
 
 THINGS = ("target", "goal")
 """The thing to act on, and the place to bring it to."""
-
-OUTSIDE = 2.0
-"""Frame coordinates are limited to this; what lies behind the camera is there."""
 
 FARTHEST_M = 1.5
 """Positions are limited to this: what is pushed off the table falls for as long as it is simulated."""

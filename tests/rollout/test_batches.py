@@ -69,7 +69,7 @@ def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_pat
     recorded = write(tmp_path / "a", range(6))
     data = TrainingData([tmp_path / "a"])
     rows = np.arange(data.num_rows)
-    batch = data.gather(rows, 2, foreseen_steps=(1, 3))
+    batch = data.gather(rows, 2, foreseen=((1, 3), False))
     assert batch.future_state is not None
     assert batch.future_known is not None
     for i in rows:
@@ -79,8 +79,8 @@ def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_pat
         np.testing.assert_array_equal(batch.future_state[i], expected)
         assert batch.future_known[i] == t.success, "where one failed there is nothing to foresee"
     assert 0 < batch.future_known.sum() < data.num_rows
-    with data.batches(4, 2, seed=0, foreseen_steps=(1, 3)) as stream:
-        assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen_steps=(1, 3)))
+    with data.batches(4, 2, seed=0, foreseen=((1, 3), False)) as stream:
+        assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen=((1, 3), False)))
 
 
 def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:

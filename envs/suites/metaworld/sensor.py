@@ -6,7 +6,7 @@ large as in the whole frame.
 
 Nothing here imports a simulator: both interpreters read it.
 
-Shape letters: P points, L localization dims.
+Shape letters: L localization dims.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from envs.types import CameraSpec, VectorSpec, WorldSpec
+from envs.types import OUTSIDE, CameraSpec, VectorSpec, WorldSpec
 
 CAMERA = "corner2"
 CAMERA_POS_M = (0.75, 0.075, 0.7)
 """Where published evaluations move the camera of that name; its frame is turned by 180 degrees."""
+CAMERA_AXES = (
+    (-0.549901329723, 0.376207740619, 0.745705212177),
+    (-0.833182756823, -0.30954914217, -0.458242100112),
+    (0.058438183601, -0.873296664645, 0.483671287361),
+)
+"""Its columns are the camera's right, up and backward, before its frame is turned; euler 3.9, 2.3, 0.6 in the suite's
+files."""
 CAMERA_FOV_DEG = 60.0
 
 CONTROL_DT_S = 0.0125
@@ -30,9 +36,6 @@ CONTROL_DT_S = 0.0125
 
 THINGS = ("object", "second", "goal")
 """What is to be moved; the second thing that a task has, else the first again; where it is to go."""
-
-OUTSIDE = 2.0
-"""Frame coordinates are limited to this; what lies behind the camera is there."""
 
 STATE = VectorSpec(
     names=("hand_x", "hand_y", "hand_z", "gripper_opening"),
@@ -63,20 +66,21 @@ class View:
     width_px: int
     height_px: int
 
-    def frame_coordinates(self, in_camera: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Where points appear: u to the right and v down, -1 and 1 at the window's edges, float32 [P, 2].
-
-        Args:
-            in_camera: [P, 3] in the camera's own axes: right, up, backward, before the frame is turned.
-        """
-        right, up, backward = in_camera.T
-        ahead = np.maximum(-backward, 1e-6) * math.tan(math.radians(CAMERA_FOV_DEG) / 2)
-        whole = np.stack((-right / ahead, up / ahead), axis=1)  # turned by 180 degrees
-        first = np.array([self.left_px, self.top_px])
+    @property
+    def camera(self) -> CameraSpec:
+        """With the projection of points in the robot's frame."""
+        edge = math.tan(math.radians(CAMERA_FOV_DEG) / 2)
+        whole = np.diag((-1.0, 1.0, -edge))  # right, up, backward -> u w, v w, w of the frame turned by 180 degrees
         size = np.array([self.width_px, self.height_px])
-        window = 2 * ((1 + whole) / 2 * self.whole_px - first) / size - 1
-        window[backward > 0] = OUTSIDE
-        return np.clip(window, -OUTSIDE, OUTSIDE).astype(np.float32)
+        middle = (self.whole_px - 2 * np.array([self.left_px, self.top_px])) / size - 1
+        window = np.block([[np.diag(self.whole_px / size), middle[:, None]], [np.array([[0.0, 0.0, 1.0]])]])
+        to_camera = np.transpose(CAMERA_AXES) @ np.hstack((np.eye(3), -np.array(CAMERA_POS_M)[:, None]))
+        return CameraSpec(
+            name=self.name,
+            height=self.height_px,
+            width=self.width_px,
+            projection=tuple((window @ whole @ to_camera).ravel().tolist()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,7 @@ class Sensor:
 
     @property
     def cameras(self) -> tuple[CameraSpec, ...]:
-        return tuple(CameraSpec(name=v.name, height=v.height_px, width=v.width_px) for v in self.views)
+        return tuple(view.camera for view in self.views)
 
     @property
     def localization(self) -> VectorSpec:

@@ -51,6 +51,7 @@ class Simulation:
         self._sensor = sensor
         self._max_steps = max_steps
         self._frames = frames
+        self._cameras = sensor.cameras
         self._drawer = Drawer(sensor)
         self._task = ""
         self._model: Any = None
@@ -123,10 +124,8 @@ class Simulation:
         return np.stack((thing, second if second.any() else thing, self._env._get_pos_goal()))
 
     def _localization(self) -> list[float]:
-        data, things = self._env.data, self._things()
-        camera = data.camera(CAMERA)
-        in_camera = (things - camera.xpos) @ camera.xmat.reshape(3, 3)
-        in_frames = [view.frame_coordinates(in_camera) for view in self._sensor.views]
+        things = self._things()
+        in_frames = [camera.project(things) for camera in self._cameras]
         return np.concatenate([part.ravel() for part in (things, *in_frames)]).tolist()
 
     def _expert(self) -> list[float]:
