@@ -98,6 +98,14 @@ class WorldSpec:
     control_dt_s: float
     """Time between two actions."""
 
+    def __post_init__(self) -> None:
+        for camera in self.cameras:
+            if camera.projection is not None and self.state.size < 3:
+                raise ValueError(
+                    f"camera {camera.name!r} has a projection, to say where the hand appears, but the first three "
+                    f"numbers of the state cannot be its position: the state is {self.state.names}"
+                )
+
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
         """The inverse of dataclasses.asdict, after JSON."""

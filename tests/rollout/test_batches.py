@@ -83,6 +83,39 @@ def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_pat
         assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen=((1, 3), False)))
 
 
+def test_keyframes_are_where_the_gripper_s_command_changes_and_the_end(tmp_path: Path) -> None:
+    grips = [-1.0, -0.2, 0.3, 1.0, 0.1, 0.0, -1.0]  # it closes at step 2 and opens at 5
+    states = {}
+    for folder, seeds in (("a", (4, 2)), ("b", (3,))):  # episodes of 7, 5 and 6 steps
+        with DatasetWriter(tmp_path / folder, WORLD_SPEC, robot_type="fake") as writer:
+            for t in collect(CountingPolicy(3), FakeWorld(2), [fake_spec(s) for s in seeds], all_frames=True):
+                states[t.spec.seed] = t.state
+                label = np.column_stack((t.label[:, :-1], np.float32(grips[: t.num_steps])))
+                writer.append(dataclasses.replace(t, label=label))
+    data = TrainingData([tmp_path / "a", tmp_path / "b"])
+    batch = data.gather(np.random.default_rng(0).permutation(data.num_rows), 2, foreseen=((2,), True))
+    assert batch.future_state is not None
+    nexts = {4: [2, 2, 5, 5, 5, 6, 6], 2: [2, 2, 4, 4, 4], 3: [2, 2, 5, 5, 5, 5]}
+    for i in range(data.num_rows):
+        seed, step = data.episodes[batch.episode[i]]["seed"], int(batch.state[i, 0])
+        end = len(nexts[seed]) - 1
+        expected = states[seed][[min(step + 2, end), nexts[seed][step], end]]
+        np.testing.assert_array_equal(batch.future_state[i], expected)
+
+
+def test_without_a_gripper_there_are_no_keyframes(tmp_path: Path) -> None:
+    spec = dataclasses.replace(WORLD_SPEC, action=dataclasses.replace(WORLD_SPEC.action, names=("dx", "dy", "dz")))
+    world = FakeWorld(1, spec)
+    with DatasetWriter(tmp_path / "a", spec, robot_type="fake") as writer:
+        for trajectory in collect(CountingPolicy(3), world, [fake_spec(0)], all_frames=True):
+            writer.append(trajectory)
+    data = TrainingData([tmp_path / "a"])
+    with pytest.raises(
+        ValueError, match=r"no action of .*a has a name that begins with 'gripper'; actions: dx, dy, dz"
+    ):
+        data.gather(np.arange(2), 2, foreseen=((), True))
+
+
 def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:
     write(tmp_path / "a", range(6))
     data = TrainingData([tmp_path / "a"], failed="seen")

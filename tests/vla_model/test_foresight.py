@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_model import tiny_config, tiny_vla
@@ -23,6 +26,25 @@ def test_a_model_foresees_every_number_of_the_state_at_every_step_it_is_asked_fo
     foresight = tiny_vla(foreseen_steps=[5, 20, 80])(fake_inputs(tiny_config(), 2)).foresight
     assert foresight is not None
     assert foresight.from_vision.shape == foresight.from_queries.shape == (2, 3 * 4)
+
+
+def test_keyframes_are_two_states_more_and_two_heatmaps_after_those_of_the_labels_in_calibrated_cameras() -> None:
+    pointing = {"front": [[0, 1]], "wrist": []}
+    model = tiny_vla(foreseen_steps=[5], foreseen_keyframes=True, calibrated_cameras=["front"], pointing=pointing)
+    inputs = fake_inputs(model.config, 2)
+    sight, output = model.look(inputs, model.read(inputs)), model(inputs)
+    foresight, (things,) = output.foresight, output.pointing
+    assert foresight is not None
+    assert foresight.from_vision.shape == foresight.from_queries.shape == (2, 3 * 4)
+    (hand,) = foresight.pointing
+    assert torch.equal(things.logits, sight.views["front"].heatmaps[:, :1])
+    assert torch.equal(hand.logits, sight.views["front"].heatmaps[:, 1:3])
+    # Heatmaps that are even cost the logarithm of their cells, and what is out of the frame nothing.
+    even = replace(foresight, pointing=(replace(hand, logits=torch.zeros(2, 2, 4, 8)),))
+    places = torch.tensor([[0.1, 0.2, -0.3, 0.4], [0.5, 0.5, 2.0, 2.0]])
+    assert even.pointing_loss(places).item() == pytest.approx(math.log(32))
+    assert even.pointing_loss(torch.full((2, 4), 2.0)).item() == 0.0
+    assert tiny_vla(foreseen_keyframes=True)(inputs).foresight.pointing == ()
 
 
 def test_a_model_acts_the_same_whether_or_not_it_learns_to_foresee() -> None:

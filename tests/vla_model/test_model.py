@@ -194,7 +194,7 @@ def test_a_head_without_experts_and_things_without_keypoints_are_refused() -> No
     with pytest.raises(ValueError, match="at least one layer of experts, got moe_layers 0"):
         tiny_vla(moe_layers=0)
     things = max(len(columns) for columns in pointing_columns(WORLD_SPEC).values())
-    with pytest.raises(ValueError, match=f"point at {things} things in a frame.*num_keypoints is {things - 1}"):
+    with pytest.raises(ValueError, match=f"point at {things} places in a frame.*num_keypoints is {things - 1}"):
         tiny_vla(num_keypoints=things - 1)
 
 

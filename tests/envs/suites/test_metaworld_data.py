@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.suites.metaworld.processes import PYTHON_VARIABLE
-from envs.suites.metaworld.sensor import FAST, PUBLISHED, Sensor, View
+from envs.suites.metaworld.sensor import CAMERA_AXES, CAMERA_POS_M, FAST, PUBLISHED, Sensor, View
 from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
 from envs.suites.metaworld.world import MetaworldWorld
 from vla_model.config import pointing_columns
@@ -30,11 +30,12 @@ def test_push_and_push_back_share_the_published_sentence_and_no_distinct_one() -
 
 def test_a_window_enlarges_what_the_whole_frame_shows() -> None:
     edge = math.tan(math.radians(30))
-    points = np.array([(0.0, 0.0, -2.0), (-edge, 0.0, -1.0), (0.0, edge / 2, -1.0), (0.0, 0.0, 1.0)])
-    whole = View(whole_px=480, width_px=480, height_px=480).frame_coordinates(points)
+    in_camera = np.array([(0.0, 0.0, -2.0), (-edge, 0.0, -1.0), (0.0, edge / 2, -1.0), (0.0, 0.0, 1.0)])
+    points_m = CAMERA_POS_M + in_camera @ np.transpose(CAMERA_AXES)
+    whole = View(whole_px=480, width_px=480, height_px=480).camera.project(points_m)
     assert whole[:3] == pytest.approx(np.array([(0, 0), (1, 0), (0, 0.5)]), abs=1e-6)
     assert whole[3].tolist() == [2.0, 2.0], "behind the camera"
-    window = View(whole_px=200, left_px=50, top_px=100, width_px=100, height_px=100).frame_coordinates(points)
+    window = View(whole_px=200, left_px=50, top_px=100, width_px=100, height_px=100).camera.project(points_m)
     # Pixels 100, 200 and 100 of the whole frame's width; 100, 100 and 150 of its height.
     assert window[:3] == pytest.approx(np.array([(0, -1), (2, -1), (0, 0)]), abs=1e-6)
 

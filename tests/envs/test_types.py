@@ -1,0 +1,49 @@
+"""The language of the worlds: where a calibrated camera shows a point, and a world's spec through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from envs.types import OUTSIDE, CameraSpec, VectorSpec, WorldSpec
+
+# At (0, 0, 2) it looks down, x to the right and y up; its frame ends 1 m to each side of what lies 1 m ahead.
+OVERHEAD = CameraSpec(
+    name="overhead", height=8, width=8, projection=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 2.0)
+)
+
+
+def test_points_appear_where_the_projection_puts_them() -> None:
+    points_m = np.array([(0.0, 0.0, 0.0), (1.0, 0.5, 0.0), (0.5, -0.5, 1.0), (9.0, 0.0, 0.0), (0.0, 0.0, 3.0)])
+    expected = [(0.0, 0.0), (0.5, -0.25), (0.5, 0.5), (OUTSIDE, 0.0), (OUTSIDE, OUTSIDE)]  # far off; behind the camera
+    places = OVERHEAD.project(points_m)
+    assert places.dtype == np.float32
+    np.testing.assert_allclose(places, expected)
+    np.testing.assert_array_equal(OVERHEAD.project(points_m[None]), places[None])
+
+
+def test_a_camera_without_a_projection_says_so_and_half_a_projection_is_refused() -> None:
+    with pytest.raises(ValueError, match="'overhead' has no projection"):
+        dataclasses.replace(OVERHEAD, projection=None).project(np.zeros(3))
+    with pytest.raises(ValueError, match=r"projection of camera 'overhead' must be 3 x 4 numbers, got \(1.0, 2.0\)"):
+        dataclasses.replace(OVERHEAD, projection=(1.0, 2.0))
+
+
+def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projections_have_none() -> None:
+    hand = VectorSpec(names=tuple("xyz"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3)
+    plain = CameraSpec(name="wrist", height=4, width=4)
+    spec = WorldSpec(cameras=(OVERHEAD, plain), state=hand, action=hand, localization=hand, control_dt_s=0.1)
+    content = json.loads(json.dumps(dataclasses.asdict(spec)))
+    assert WorldSpec.of(content) == spec
+    for camera in content["cameras"]:
+        del camera["projection"]
+    assert WorldSpec.of(content).cameras == (dataclasses.replace(OVERHEAD, projection=None), plain)
+
+
+def test_a_projection_takes_a_state_that_can_begin_with_the_hand_s_position() -> None:
+    x = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
+    with pytest.raises(ValueError, match=r"'overhead' has a projection.*the state is \('x',\)"):
+        WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)
