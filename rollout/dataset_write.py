@@ -273,6 +273,11 @@ class DatasetWriter:
         self._write_totals()
 
     def _refuse_another(self, found: dict[str, Any]) -> None:
+        if "llamarm" in found:
+            # Of before cameras had projections: what it does not say is as ours.
+            ours = self.info["llamarm"]["world_spec"]["cameras"]
+            for old, new in zip(found["llamarm"]["world_spec"]["cameras"], ours, strict=False):
+                old.setdefault("projection", new["projection"])
         kept = ("robot_type", "fps", "video_path", "features", "llamarm")
         lines = [line for key in kept for line in schema.differences(found.get(key), self.info[key], key)]
         if lines:

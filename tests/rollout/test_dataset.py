@@ -17,7 +17,7 @@ import pytest
 from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
 from numpy.typing import NDArray
 
-from envs.types import CameraSpec, WorldSpec
+from envs.types import CameraSpec, VectorSpec, WorldSpec
 from rollout.batches import TrainingData
 from rollout.collect import collect
 from rollout.dataset import DatasetReader, DatasetWriter
@@ -192,6 +192,24 @@ def test_a_writer_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
     assert len(files) == 6 + 6 + 3
     for file in files:
         assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "twice" / file).read_bytes(), file
+
+
+def test_a_dataset_of_before_cameras_had_projections_is_continued_and_then_has_them(tmp_path: Path) -> None:
+    hand = VectorSpec(names=("x", "y", "z"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3)
+    front = dataclasses.replace(WORLD_SPEC.cameras[0], projection=tuple(np.arange(12.0).tolist()))
+    spec = dataclasses.replace(WORLD_SPEC, state=hand, cameras=(front, WORLD_SPEC.cameras[1]))
+    recorded = [dataclasses.replace(t, state=np.pad(t.state, ((0, 0), (0, 1)))) for t in episodes(range(2))]
+    write(tmp_path, recorded[:1], spec)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    for camera in info["llamarm"]["world_spec"]["cameras"]:
+        del camera["projection"]
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    assert DatasetReader(tmp_path).world_spec.cameras == WORLD_SPEC.cameras
+    write(tmp_path, recorded[1:], spec)
+    assert DatasetReader(tmp_path).world_spec == spec
+    moved = dataclasses.replace(front, projection=(1.0,) * 12)
+    with pytest.raises(ValueError, match="another kind"):
+        DatasetWriter(tmp_path, dataclasses.replace(spec, cameras=(moved, spec.cameras[1])), robot_type="fake")
 
 
 def test_a_dataset_of_another_kind_is_refused_with_the_differences(tmp_path: Path) -> None:
