@@ -114,7 +114,7 @@ class WorldSpec:
             for name in ("state", "action", "localization")
         }
         cameras = tuple(
-            CameraSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in camera.items()})
+            CameraSpec(**camera | {"projection": (numbers := camera.get("projection")) and tuple(numbers)})
             for camera in content["cameras"]
         )
         return cls(cameras=cameras, control_dt_s=content["control_dt_s"], **vectors)

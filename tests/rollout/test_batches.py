@@ -90,7 +90,7 @@ def test_keyframes_are_where_the_gripper_s_command_changes_and_the_end(tmp_path:
         with DatasetWriter(tmp_path / folder, WORLD_SPEC, robot_type="fake") as writer:
             for t in collect(CountingPolicy(3), FakeWorld(2), [fake_spec(s) for s in seeds], all_frames=True):
                 states[t.spec.seed] = t.state
-                label = np.column_stack((t.label[:, :-1], np.float32(grips[: t.num_steps])))
+                label = np.column_stack((t.label[:, :-1], np.array(grips[: t.num_steps], np.float32)))
                 writer.append(dataclasses.replace(t, label=label))
     data = TrainingData([tmp_path / "a", tmp_path / "b"])
     batch = data.gather(np.random.default_rng(0).permutation(data.num_rows), 2, foreseen=((2,), True))
