@@ -182,6 +182,7 @@ def sft_mt50_unlabelled() -> RunConfig:
     mt50 = sft_mt50()
     return replace(
         mt50,
+        learner=replace(mt50.learner, num_updates=12000),
         model=replace(mt50.model, foreseen_steps=(10, 20, 40, 80, 160), foreseen_keyframes=True),
         sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
     )
