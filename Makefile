@@ -38,7 +38,7 @@ test: setup
 	$(BIN)/pytest
 
 test-learning: setup
-	$(BIN)/pytest -m learning
+	$(BIN)/pytest -m "learning or long"
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -100,12 +100,19 @@ def test_success_alone_teaches_a_policy_that_knew_nothing(
 @pytest.mark.parametrize(
     "algorithm",
     [
-        RFTConfig(updates=60, sft=PLAIN),
-        RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=240)),
-        DaggerConfig(updates=60, sft=PLAIN),
-        DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
+        pytest.param(RFTConfig(updates=60, sft=PLAIN), id="rft"),
+        pytest.param(
+            RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=240)),
+            id="rft by renewed weights",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(DaggerConfig(updates=60, sft=PLAIN), id="dagger"),
+        pytest.param(
+            DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
+            id="dagger by weights renewed at the end",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["rft", "rft by renewed weights", "dagger", "dagger by weights renewed at the end"],
 )
 def test_own_successes_or_the_experts_labels_teach_it_too(
     algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path

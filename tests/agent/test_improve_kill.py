@@ -66,7 +66,13 @@ def curves(run: RunFolder, first: int) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.parametrize(
     ("kind", "overlap", "finished"),
-    [("ppo", False, 2), ("dagger", False, 2), ("ppo", True, 2), ("dagger", True, 2), ("ppo", True, 1)],
+    [
+        ("ppo", False, 2),
+        pytest.param("dagger", False, 2, marks=pytest.mark.long),
+        ("ppo", True, 2),
+        ("dagger", True, 2),
+        ("ppo", True, 1),
+    ],
 )
 def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_to_the_same_numbers(
     kind: str, overlap: bool, finished: int, tmp_path: Path

@@ -94,6 +94,7 @@ def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 100.0
 
 
+@pytest.mark.long
 def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_experts_that_count_as_parameters_are_found() -> None:
     assert [e.what for e in doublings] == ["parameters", "demonstrations", "experts"]
 
 
+@pytest.mark.long
 def test_the_intervals_of_noisy_grids_hold_what_is_true() -> None:
     """Nine of ten should; of 2 x 10 predictions at least 14 do (chance 0.99 where they are right)."""
     point = Cell(parameters=8e6, demonstrations=400.0, experts=4, error=0.1, successes=0, episodes=100)

@@ -22,7 +22,13 @@ def num_stored(root: Path) -> int:
     return len(list((root / "meta/episodes").rglob("*.parquet")))
 
 
-@pytest.mark.parametrize("to_whole_group", [True, False], ids=["as a terminal sends it", "to the command alone"])
+@pytest.mark.parametrize(
+    "to_whole_group",
+    [
+        pytest.param(True, id="as a terminal sends it"),
+        pytest.param(False, id="to the command alone", marks=pytest.mark.long),
+    ],
+)
 def test_ctrl_c_leaves_no_process_and_keeps_what_is_finished(tmp_path: Path, to_whole_group: bool) -> None:
     root = tmp_path / "demos"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

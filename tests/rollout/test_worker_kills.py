@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import pytest
 from processes import descendants
 from test_workers import contents
 
@@ -29,6 +30,7 @@ def make_expert(world: World) -> ExpertPolicy:
     return ExpertPolicy(world, noise_std=0.2)
 
 
+@pytest.mark.long
 def test_200_episodes_are_the_same_though_a_worker_is_killed_every_two_seconds() -> None:
     worlds = partial(make_world, "tabletop", 2)
     with Workers(worlds, make_expert, WorkersConfig(workers=0)) as alone:

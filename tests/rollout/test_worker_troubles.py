@@ -68,6 +68,7 @@ class TroubledWorld(FakeWorld):
         return super().step_chunk(actions, all_frames=all_frames, ended_frames=ended_frames)
 
 
+@pytest.mark.long
 def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_report_that_names_them() -> None:
     specs = [fake_spec(s) for s in range(30)]
     troubles: dict[int, tuple[Trouble, Path | None]] = {
