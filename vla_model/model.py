@@ -256,15 +256,13 @@ def _pointing(
     views: dict[str, CameraFeatures], pointed: dict[str, list[list[int]]], first: dict[str, list[list[int]]]
 ) -> tuple[Pointing, ...]:
     """A camera's first heatmaps are those that point; at what is in `first` before the others."""
-    return tuple(
-        Pointing(
-            logits=views[name].heatmaps[:, (before := len(first.get(name, ()))) : before + len(columns)],
-            shift=views[name].shift,
-            columns=columns,
-        )
-        for name, columns in pointed.items()
-        if columns
-    )
+    found = []
+    for name, columns in pointed.items():
+        if columns:
+            before, view = len(first.get(name, ())), views[name]
+            logits = view.heatmaps[:, before : before + len(columns)]
+            found.append(Pointing(logits=logits, shift=view.shift, columns=columns))
+    return tuple(found)
 
 
 def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEncoder | None:
