@@ -15,14 +15,15 @@ Left out: recording the optimiser's step too. A gradient that is not finite has 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
 from agent.gradients import Gradients, Loss, M, Objective, Splittable, gradients_of, mean_over_parts
+from vla_model.tensors import tensors_of
 
 _WARM_UP = 3
 """Times to compute before recording, as torch's documentation has it: what is made at first use must be there."""
@@ -56,13 +57,13 @@ class Captured(Generic[M]):
         if loss is not self._loss:
             self._recorded.clear()
             self._loss = loss
-        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in _tensors(batch))
+        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors_of(batch))
         recorded = self._recorded.get(shapes)
         if recorded is None:
             if len(self._recorded) == _MOST_GRAPHS:
                 del self._recorded[next(iter(self._recorded))]
             recorded = self._recorded[shapes] = self._record(copy.deepcopy(batch), loss)  # the caller's stays as it is
-        for old, new in zip(_tensors(recorded.batch), _tensors(batch), strict=True):
+        for old, new in zip(tensors_of(recorded.batch), tensors_of(batch), strict=True):
             old.copy_(new)
         recorded.graph.replay()
         for parameter, gradient in zip(self._parameters, recorded.gradients, strict=True):
@@ -110,15 +111,3 @@ class Captured(Generic[M]):
         for stream in self._streams:
             now.wait_stream(stream)
         return mean_over_parts(parts)
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    """All tensors of a batch: of nested dataclasses and dictionaries, in their order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _tensors(each)

@@ -27,6 +27,7 @@ from rollout.types import Trajectory
 from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
 from vla_model.processor import Processor
+from vla_model.tensors import each_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +78,14 @@ class Decisions:
 
     def rows(self, indices: Tensor) -> Decisions:
         """Some of the decisions."""
-        return Decisions(
-            inputs=self.inputs.rows(indices), **{name: getattr(self, name)[indices] for name in _PER_ACTION}
-        )
+        return each_tensor(self, lambda tensor: tensor[indices])
 
     def part(self, index: int, count: int) -> Decisions:
         """The index-th of `count` interleaved parts."""
         return self.rows(torch.arange(index, len(self), count))
 
     def to(self, device: torch.device) -> Decisions:
-        return Decisions(
-            inputs=self.inputs.to(device), **{name: getattr(self, name).to(device) for name in _PER_ACTION}
-        )
-
-
-_PER_ACTION = ("drawn", "log_prob", "value", "advantage", "target", "weight", "anchor_log_prob")
+        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 def decisions(credited: Credited, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:
@@ -114,7 +108,7 @@ def decisions(credited: Credited, processor: Processor, history: tuple[int, int]
             name: torch.from_numpy(
                 np.concatenate([_by_decision(row[name], t, k) for row, t in zip(rows, trajectories, strict=True)])
             )
-            for name in _PER_ACTION
+            for name in rows[0]
         },
     )
 

@@ -36,12 +36,14 @@ from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import make_world
+from envs.types import WorldSpec
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
-from vla_model.create import ModelConfig, check_model, create_policy
+from vla_model.create import ModelConfig, check_model, create_policy, shape_of
 from vla_model.finetune import FineTuning, prepare
+from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
 from vla_model.processor import Processor
@@ -97,9 +99,8 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
         raise ValueError(f"evaluation.episodes_per_task is {config.evaluation.episodes_per_task}; 0 evaluates nothing")
     for folder in (*config.data, *config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
-    if config.data:
-        _check_data(config)
-    else:
+    _check_model(config, _recorded_spec(config) if config.data else _simulated_spec(config))
+    if not config.data:
         with run.phase("collect") as figures:
             died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
             figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
@@ -180,8 +181,24 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
-def _check_data(config: RunConfig) -> None:
+def _check_model(config: RunConfig, world_spec: WorldSpec) -> None:
     """
+    Raises:
+        ValueError: the model's fields do not fit each other or that world, or it cannot be fine-tuned so.
+    """
+    with torch.device("meta"):
+        prepare(VLA(shape_of(config.model, world_spec)), config.fine_tuning)
+
+
+def _simulated_spec(config: RunConfig) -> WorldSpec:
+    """Of the world to demonstrate in."""
+    with closing(make_world(config.demonstrations.world)) as world:
+        return world.world_spec
+
+
+def _recorded_spec(config: RunConfig) -> WorldSpec:
+    """Of recorded datasets.
+
     Raises:
         ValueError: no recorded episode succeeded, or they cannot be evaluated where the config says.
     """
@@ -191,6 +208,7 @@ def _check_data(config: RunConfig) -> None:
             for task in config.demonstrations.tasks:
                 check_name("task", task, world.tasks)
             Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
+    return data.world_spec
 
 
 def _resolved(folders: Sequence[str]) -> tuple[str, ...]:

@@ -32,8 +32,9 @@ from envs.types import OUTSIDE, WorldSpec
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
-from vla_model.model import VLA, VLAOutput
+from vla_model.model import VLA
 from vla_model.processor import Processor
+from vla_model.tensors import each_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,28 +78,10 @@ class SFTBatch:
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
         rows = torch.arange(index, len(self.actions), count, device=self.actions.device)
-        return SFTBatch(
-            inputs=self.inputs.rows(rows),
-            actions=self.actions[rows],
-            mask=self.mask[rows],
-            localization=self.localization[rows],
-            normalised_localization=self.normalised_localization[rows],
-            future_state=None if self.future_state is None else self.future_state[rows],
-            future_known=None if self.future_known is None else self.future_known[rows],
-            future_places=None if self.future_places is None else self.future_places[rows],
-        )
+        return each_tensor(self, lambda tensor: tensor[rows])
 
     def to(self, device: torch.device) -> SFTBatch:
-        return SFTBatch(
-            inputs=self.inputs.to(device),
-            actions=self.actions.to(device),
-            mask=self.mask.to(device),
-            localization=self.localization.to(device),
-            normalised_localization=self.normalised_localization.to(device),
-            future_state=None if self.future_state is None else self.future_state.to(device),
-            future_known=None if self.future_known is None else self.future_known.to(device),
-            future_places=None if self.future_places is None else self.future_places.to(device),
-        )
+        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 class SFTEncoder:
@@ -202,8 +185,8 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         "action": output.actions.loss(batch.actions, batch.mask),
         "localization": output.localization_loss(batch.normalised_localization),
         "pointing": output.pointing_loss(batch.localization),
-        "foresight": _foresight_loss(output, batch),
-        "hand_pointing": _hand_pointing_loss(output, batch),
+        "foresight": output.foresight_loss(batch.future_state, batch.future_known),
+        "hand_pointing": output.hand_pointing_loss(batch.future_places),
         "load_balancing": output.load_balancing_loss(),
         "router_z": output.router_z_loss(),
     }
@@ -218,17 +201,3 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
     )
     metrics = {f"loss/{name}": value.detach() for name, value in terms.items()}
     return loss, metrics | {"loss/total": loss.detach()}
-
-
-def _foresight_loss(output: VLAOutput, batch: SFTBatch) -> Tensor:
-    """0 where the model foresees nothing, or the batch does not say what came."""
-    if output.foresight is None or batch.future_state is None or batch.future_known is None:
-        return batch.actions.new_zeros(())
-    return output.foresight.loss(batch.future_state, batch.future_known)
-
-
-def _hand_pointing_loss(output: VLAOutput, batch: SFTBatch) -> Tensor:
-    """Likewise."""
-    if output.foresight is None or batch.future_places is None:
-        return batch.actions.new_zeros(())
-    return output.foresight.pointing_loss(batch.future_places)

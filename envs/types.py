@@ -83,6 +83,11 @@ class VectorSpec:
     def size(self) -> int:
         return len(self.names)
 
+    @property
+    def grippers(self) -> list[int]:
+        """Which elements are a gripper's, by their names."""
+        return [i for i, name in enumerate(self.names) if "gripper" in name]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from envs.types import WorldSpec
 from rollout.dataset_read import read_interventions, read_stats
-from rollout.dataset_schema import ACTION, differences, kind, read_world_spec
+from rollout.dataset_schema import differences, kind, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
 from rollout.frame_cache import CachedDataset, FrameFile, open_cache
 from vla_model.history import past_steps
@@ -169,11 +169,7 @@ class TrainingData:
 
     @cached_property
     def _changes(self) -> list[NDArray[np.int64]]:
-        """Of each dataset the rows whose action opens what the last row's closed or the other way round, and _NEVER.
-
-        Raises:
-            ValueError: no action is a gripper's.
-        """
+        """Of each dataset the rows whose action opens what the last row's closed or the other way round, and _NEVER."""
         return [_gripper_changes(dataset) for dataset in self._datasets]
 
     def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
@@ -340,15 +336,8 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
 
 
 def _gripper_changes(dataset: CachedDataset) -> NDArray[np.int64]:
-    names = dataset.info["features"][ACTION]["names"] or []
-    found = [column for column, name in enumerate(names) if str(name).startswith("gripper")]
-    if not found:
-        raise ValueError(
-            f"keyframes are where the gripper's command changes, but no action of {dataset.root} has a name that "
-            f"begins with 'gripper'; actions: {', '.join(map(str, names)) or 'without names'}"
-        )
-    closing = dataset.vectors["action"][:, found[0]] > 0  # [rows]
-    return np.append(np.flatnonzero(closing[1:] != closing[:-1]) + 1, _NEVER)
+    closing = dataset.vectors["action"][:, read_world_spec(dataset.info).action.grippers] > 0  # [rows, grippers]
+    return np.append(np.flatnonzero((closing[1:] != closing[:-1]).any(1)) + 1, _NEVER)
 
 
 def _next(sorted_rows: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -52,13 +52,13 @@ class ExpertPolicy:
                 "expected noise_std >= 0, noise_share in [0, 1] and noise_correlation in [0, 1), "
                 f"got {noise_std}, {noise_share} and {noise_correlation}"
             )
-        names = world.world_spec.action.names
+        action = world.world_spec.action
         self._world = world
         self._std = noise_std
         self._share = noise_share
         self._correlation = noise_correlation
-        self._takes_noise = np.array(["gripper" not in name for name in names])  # [A]
-        self._noise = np.zeros((world.num_envs, len(names)))  # [N, A], e_t in units of std
+        self._takes_noise = ~np.isin(np.arange(action.size), action.grippers)  # [A]
+        self._noise = np.zeros((world.num_envs, action.size))  # [N, A], e_t in units of std
         self._generators: dict[int, np.random.Generator] = {}
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:

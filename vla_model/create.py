@@ -98,7 +98,7 @@ def create_policy(
     """
     check_model(model)
     config, decoder, tokenizer = _decoder(model, world_spec, dtype)
-    _change_fields(config, model)
+    _change_fields(config, model, world_spec)
     processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
     eyes = load_image_encoder(model.vision) if model.vision is not None and config.image_encoder is not None else None
     return VLA(config, decoder=decoder, image_encoder=eyes), processor
@@ -116,7 +116,7 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
     else:
         whole = smol_config() if model.name == "smol" else backbone_config(model.name)
         config = VLAConfig(backbone=first_layers(whole, _num_layers(model)), pretrained=True, **sizes_of(world_spec))
-    _change_fields(config, model)
+    _change_fields(config, model, world_spec)
     return config
 
 
@@ -166,8 +166,12 @@ def _decoder(
     return config, backbone.decoder, backbone.tokenizer
 
 
-def _change_fields(config: VLAConfig, model: ModelConfig) -> None:
-    """Those that mean the same in both, and what sees."""
+def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec) -> None:
+    """Those that mean the same in both, and what sees.
+
+    Raises:
+        ValueError: keyframes are to be foreseen where there are none.
+    """
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
         if changes[name] is not None:
@@ -178,6 +182,11 @@ def _change_fields(config: VLAConfig, model: ModelConfig) -> None:
         shape = encoder_shape(model.vision)
         config.vision, config.image_encoder, config.image_size_px = "pretrained", shape.config, shape.size_px
         config.image_mean, config.image_std = shape.mean, shape.std
+    if config.foreseen_keyframes and not world_spec.action.grippers:
+        raise ValueError(
+            "foreseen_keyframes: a keyframe is where a gripper's command changes, but no action of this world has "
+            f"'gripper' in its name; actions: {', '.join(world_spec.action.names)}"
+        )
 
 
 def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: int | None) -> PretrainedConfig:

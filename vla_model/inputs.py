@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from vla_model.action_head import DISTRIBUTIONS
 from vla_model.config import VLAConfig
+from vla_model.tensors import each_tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +44,10 @@ class ModelInputs:
 
     def rows(self, indices: Tensor) -> ModelInputs:
         """Some rows of the batch."""
-        return ModelInputs(
-            frames={name: frames[indices] for name, frames in self.frames.items()},
-            state=self.state[indices],
-            instruction_ids=self.instruction_ids[indices],
-            instruction_mask=self.instruction_mask[indices],
-            past_frames=_each(self.past_frames, lambda frames: frames[indices]),
-            past_state=None if self.past_state is None else self.past_state[indices],
-            shift_px=_each(self.shift_px, lambda shift: shift[indices]),
-            light=None if self.light is None else self.light[indices],
-            action_noise=None if self.action_noise is None else self.action_noise[indices],
-        )
+        return each_tensor(self, lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> ModelInputs:
-        return ModelInputs(
-            frames={name: frames.to(device) for name, frames in self.frames.items()},
-            state=self.state.to(device),
-            instruction_ids=self.instruction_ids.to(device),
-            instruction_mask=self.instruction_mask.to(device),
-            past_frames=_each(self.past_frames, lambda frames: frames.to(device)),
-            past_state=None if self.past_state is None else self.past_state.to(device),
-            shift_px=_each(self.shift_px, lambda shift: shift.to(device)),
-            light=None if self.light is None else self.light.to(device),
-            action_noise=None if self.action_noise is None else self.action_noise.to(device),
-        )
-
-
-def _each(tensors: dict[str, Tensor] | None, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
-    return None if tensors is None else {name: function(tensor) for name, tensor in tensors.items()}
+        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:

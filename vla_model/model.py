@@ -86,6 +86,27 @@ class VLAOutput:
         """
         return pointing_loss(self.pointing, localization)
 
+    def foresight_loss(self, future: Tensor | None, known: Tensor | None) -> Tensor:
+        """Of the states to come, see vla_model/foresight.py; 0 where none is foreseen or where what came is not told.
+
+        Args:
+            future: float32 [B, F, S], normalised.
+            known: bool [B].
+        """
+        if self.foresight is None or future is None or known is None:
+            return self.localization_from_vision.new_zeros(())
+        return self.foresight.loss(future, known)
+
+    def hand_pointing_loss(self, future_places: Tensor | None) -> Tensor:
+        """Of the hand's places to come, likewise.
+
+        Args:
+            future_places: float32 [B, 4 calibrated cameras].
+        """
+        if self.foresight is None or future_places is None:
+            return self.localization_from_vision.new_zeros(())
+        return self.foresight.pointing_loss(future_places)
+
     def load_balancing_loss(self) -> Tensor:
         """Mean over the layers; 1 where perfectly balanced."""
         return torch.stack([routing.load_balancing_loss() for routing in self.routing]).mean()

@@ -127,6 +127,23 @@ def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path
     assert not run.dataset.exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ModelConfig(num_layers=2, hidden_size=50), "hidden_size must be a multiple"),
+        (ModelConfig(foreseen_steps=(5, 0)), r"foreseen_steps \[5, 0\]"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_anything_is_collected(
+    model: ModelConfig, message: str, tmp_path: Path
+) -> None:
+    config = replace(small(), model=model)
+    run = start_run(tmp_path / "run", config)
+    with pytest.raises(ValueError, match=message):
+        train(config, run)
+    assert not run.dataset.exists()
+
+
 def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected(
     straight: RunFolder, tmp_path: Path
 ) -> None:

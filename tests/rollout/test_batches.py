@@ -103,17 +103,14 @@ def test_keyframes_are_where_the_gripper_s_command_changes_and_the_end(tmp_path:
         np.testing.assert_array_equal(batch.future_state[i], expected)
 
 
-def test_without_a_gripper_there_are_no_keyframes(tmp_path: Path) -> None:
+def test_without_a_gripper_the_next_keyframe_is_the_end(tmp_path: Path) -> None:
     spec = dataclasses.replace(WORLD_SPEC, action=dataclasses.replace(WORLD_SPEC.action, names=("dx", "dy", "dz")))
-    world = FakeWorld(1, spec)
     with DatasetWriter(tmp_path / "a", spec, robot_type="fake") as writer:
-        for trajectory in collect(CountingPolicy(3), world, [fake_spec(0)], all_frames=True):
-            writer.append(trajectory)
-    data = TrainingData([tmp_path / "a"])
-    with pytest.raises(
-        ValueError, match=r"no action of .*a has a name that begins with 'gripper'; actions: dx, dy, dz"
-    ):
-        data.gather(np.arange(2), 2, foreseen=((), True))
+        (trajectory,) = collect(CountingPolicy(3), FakeWorld(1, spec), [fake_spec(0)], all_frames=True)
+        writer.append(trajectory)
+    batch = TrainingData([tmp_path / "a"]).gather(np.arange(2), 2, foreseen=((), True))
+    assert batch.future_state is not None
+    np.testing.assert_array_equal(batch.future_state, np.broadcast_to(trajectory.state[-1], (2, 2, 2)))
 
 
 def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:

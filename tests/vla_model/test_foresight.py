@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_model import tiny_config, tiny_vla
+from tiny_model import WORLD_SPEC, tiny_config, tiny_vla, vector
 
+from vla_model.create import ModelConfig, shape_of
 from vla_model.foresight import Foresight
 from vla_model.inputs import fake_inputs
 
@@ -57,3 +58,10 @@ def test_a_model_acts_the_same_whether_or_not_it_learns_to_foresee() -> None:
 def test_only_what_is_to_come_can_be_foreseen() -> None:
     with pytest.raises(ValueError, match=r"foreseen_steps \[5, 0\]"):
         tiny_vla(foreseen_steps=[5, 0])
+
+
+def test_keyframes_are_refused_where_no_gripper_makes_them() -> None:
+    model = ModelConfig(foreseen_keyframes=True)
+    assert shape_of(model, replace(WORLD_SPEC, action=vector("dx", "left_gripper"))).num_foreseen == 2
+    with pytest.raises(ValueError, match=r"no action of this world has 'gripper' in its name; actions: dx, dy"):
+        shape_of(model, replace(WORLD_SPEC, action=vector("dx", "dy")))

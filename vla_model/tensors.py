@@ -1,0 +1,38 @@
+"""Batches of nested dataclasses and dictionaries, as one taken by the tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+B = TypeVar("B")
+
+
+def tensors_of(batch: object) -> Iterator[Tensor]:
+    """All of them, in the order of fields and keys."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif is_dataclass(batch):
+        for field in fields(batch):
+            yield from tensors_of(getattr(batch, field.name))
+    elif isinstance(batch, dict):
+        for value in batch.values():
+            yield from tensors_of(value)
+
+
+def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:
+    """The same batch of other tensors: what `function` makes of each. Whatever else is in it stays as it is."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        if is_dataclass(value):
+            return type(value)(**{field.name: of(getattr(value, field.name)) for field in fields(value)})
+        if isinstance(value, dict):
+            return {key: of(each) for key, each in value.items()}
+        return value
+
+    return of(batch)
