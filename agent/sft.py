@@ -11,8 +11,8 @@
                (vla_model/pointing.py): a privileged training label too
     L_see      smooth L1 between what the model foresees of its state and what it became (vla_model/foresight.py): known
                of every recording
-    L_hand     cross-entropy of heatmaps against where the hand will appear in each calibrated camera's frame at the
-               next keyframe and at the end: known of every recording too
+    L_hand     cross-entropy of heatmaps against where the hand will appear in each calibrated camera's frame at
+               keyframes and waypoints to come: known of every recording too
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
 
 Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.types import OUTSIDE, WorldSpec
+from envs.types import OUTSIDE
 from rollout.batches import Batch
 from vla_model.config import VLAConfig
 from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
@@ -46,9 +46,9 @@ class SFTConfig:
     pointing_weight: float = 0.5
     """w_point; disclosed in every report."""
     foresight_weight: float = 3.0
-    """w_see; of a model that foresees (model.foreseen_steps, model.foreseen_keyframes)."""
+    """w_see; of a model that foresees (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
     hand_pointing_weight: float = 0.5
-    """w_hand; of one that foresees keyframes, where a camera is calibrated."""
+    """w_hand; of one that foresees keyframes or waypoints, where a camera is calibrated."""
     load_balancing_weight: float = 0.01
     """w_bal"""
     router_z_weight: float = 0.001
@@ -73,7 +73,7 @@ class SFTBatch:
     future_known: Tensor | None = None
     """bool [B], likewise."""
     future_places: Tensor | None = None
-    """float32 [B, 4 calibrated cameras], likewise: see Foresight.pointing_loss."""
+    """float32 [B, 2 num_places * calibrated cameras], likewise: see Foresight.pointing_loss."""
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
@@ -142,17 +142,16 @@ class SFTEncoder:
             normalised_localization=processor.normalise_localization(batch.localization),
             future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),
             future_known=None if batch.future_known is None else torch.from_numpy(batch.future_known),
-            future_places=_hand_places(batch, processor.world_spec) if self._config.hand_columns else None,
+            future_places=self._hand_places(batch) if self._config.hand_columns else None,
         )
 
-
-def _hand_places(batch: Batch, world_spec: WorldSpec) -> Tensor:
-    """Where the hand will be in the frames of calibrated cameras, out of them where it is not known: [B, 4 cameras]."""
-    assert batch.future_state is not None and batch.future_known is not None
-    hand_m = batch.future_state[:, -2:, :3]
-    calibrated = [camera for camera in world_spec.cameras if camera.projection is not None]
-    places = np.concatenate([camera.project(hand_m) for camera in calibrated], axis=1)  # [B, 2 cameras, 2]
-    return torch.from_numpy(np.where(batch.future_known[:, None], places.reshape(len(places), -1), OUTSIDE))
+    def _hand_places(self, batch: Batch) -> Tensor:
+        """Where the hand will be in the frames of calibrated cameras, out of them where it is not known."""
+        assert batch.future_state is not None and batch.future_known is not None
+        spec = self._processor.world_spec
+        hand_m = batch.future_state[:, -self._config.foreseen.num_places :, spec.state.position]
+        places = np.concatenate([camera.project(hand_m) for camera in spec.calibrated_cameras], axis=1)
+        return torch.from_numpy(np.where(batch.future_known[:, None], places.reshape(len(places), -1), OUTSIDE))
 
 
 def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
@@ -160,6 +159,7 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
     generator = torch.Generator().manual_seed(seed)
     inputs = fake_inputs(config, batch_size, seed)
     localization = torch.rand(batch_size, config.localization_size, generator=generator)
+    num_places = config.foreseen.num_places * len(config.hand_columns)
     return SFTBatch(
         inputs=replace(
             inputs,
@@ -174,7 +174,7 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
         normalised_localization=localization,
         future_state=torch.randn(batch_size, config.num_foreseen, config.state_size, generator=generator),
         future_known=torch.ones(batch_size, dtype=torch.bool),
-        future_places=2 * torch.rand(batch_size, 4 * len(config.hand_columns), generator=generator) - 1,
+        future_places=2 * torch.rand(batch_size, 2 * num_places, generator=generator) - 1,
     )
 
 

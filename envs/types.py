@@ -34,8 +34,8 @@ class CameraSpec:
     width: int
     projection: tuple[float, ...] | None = None
     """Of a calibrated camera that stays where it is: a matrix of 3 x 4, row by row, that takes (x, y, z, 1) to
-    (u w, v w, w). x, y and z are metres in the frame in which the first three numbers of the state are the hand's
-    position; u is to the right, v down, -1 and 1 at the frame's edges."""
+    (u w, v w, w). x, y and z are metres in the frame in which the state says where the hand is (WorldSpec.state's
+    `position`); u is to the right, v down, -1 and 1 at the frame's edges."""
 
     def __post_init__(self) -> None:
         if self.projection is not None and len(self.projection) != 12:
@@ -88,6 +88,13 @@ class VectorSpec:
         """Which elements are a gripper's, by their names."""
         return [i for i, name in enumerate(self.names) if "gripper" in name]
 
+    @property
+    def position(self) -> list[int]:
+        """Which elements of a state are the hand's position: the first three in a row in metres, or none."""
+        starts = (i for i in range(self.size - 2) if self.units[i : i + 3] == ("m",) * 3)
+        first = next(starts, None)
+        return [] if first is None else [first, first + 1, first + 2]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:
@@ -104,11 +111,11 @@ class WorldSpec:
     """Time between two actions."""
 
     def __post_init__(self) -> None:
-        for camera in self.cameras:
-            if camera.projection is not None and self.state.size < 3:
+        for camera in self.calibrated_cameras:
+            if not self.state.position:
                 raise ValueError(
-                    f"camera {camera.name!r} has a projection, to say where the hand appears, but the first three "
-                    f"numbers of the state cannot be its position: the state is {self.state.names}"
+                    f"camera {camera.name!r} has a projection, to say where the hand appears, but no three numbers of "
+                    f"the state in a row are in metres: {', '.join(self.state.names)} in {', '.join(self.state.units)}"
                 )
 
     @classmethod
@@ -123,6 +130,11 @@ class WorldSpec:
             for camera in content["cameras"]
         )
         return cls(cameras=cameras, control_dt_s=content["control_dt_s"], **vectors)
+
+    @property
+    def calibrated_cameras(self) -> list[CameraSpec]:
+        """Those with a projection."""
+        return [camera for camera in self.cameras if camera.projection is not None]
 
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name.

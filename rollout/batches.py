@@ -35,6 +35,8 @@ from rollout.dataset_read import read_interventions, read_stats
 from rollout.dataset_schema import differences, kind, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
 from rollout.frame_cache import CachedDataset, FrameFile, open_cache
+from rollout.keyframes import NEVER, keyframes, next_of, waypoints
+from vla_model.foresight import NOTHING, Foreseen
 from vla_model.history import past_steps
 
 
@@ -61,8 +63,8 @@ class Batch:
     past_state: NDArray[np.float32] | None = None
     """[B, n, S], likewise."""
     future_state: NDArray[np.float32] | None = None
-    """What the state became, [B, F, S], where a model foresees it: so many steps on, and at the next keyframe and at
-    the end; after the episode's end what it was then."""
+    """What the state became, [B, F, S], where a model foresees it (vla_model/foresight.py): so many steps on, at the
+    next keyframe and at the end, and at the next waypoint; after the episode's end what it was then."""
     future_known: NDArray[np.bool_] | None = None
     """False where the episode failed or is not to be imitated, [B], likewise."""
 
@@ -136,7 +138,7 @@ class TrainingData:
                 for number, *_, row in chosen
             ]
         )
-        self._to_foresee = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
+        self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
         lengths = self._end - first
         kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
         self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
@@ -168,9 +170,14 @@ class TrainingData:
         return {key: aggregate([part[key] for part in parts]) for key in parts[0]}
 
     @cached_property
-    def _changes(self) -> list[NDArray[np.int64]]:
-        """Of each dataset the rows whose action opens what the last row's closed or the other way round, and _NEVER."""
-        return [_gripper_changes(dataset) for dataset in self._datasets]
+    def _keyframes(self) -> list[NDArray[np.int64]]:
+        """Of each dataset."""
+        return [keyframes(dataset, self.world_spec) for dataset in self._datasets]
+
+    @cached_property
+    def _waypoints(self) -> list[NDArray[np.int64]]:
+        """Of each dataset."""
+        return [waypoints(dataset, self.world_spec) for dataset in self._datasets]
 
     def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
         """The rows of one training step, [B]."""
@@ -186,7 +193,7 @@ class TrainingData:
         rows: NDArray[np.int64],
         chunk_length: int,
         history: tuple[int, int] = (0, 1),
-        foreseen: tuple[Sequence[int], bool] = ((), False),
+        foreseen: Foreseen = NOTHING,
     ) -> Batch:
         """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
 
@@ -194,7 +201,7 @@ class TrainingData:
             rows: [B].
             chunk_length: K.
             history: (n, stride) of the model.
-            foreseen: (steps, keyframes) of the model.
+            foreseen: of the model.
         """
         rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
@@ -205,11 +212,7 @@ class TrainingData:
         ahead = np.minimum(steps, end - 1)
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
-        future_steps, keyframes = foreseen
-        future = row[:, None] + np.array(future_steps, np.int64)  # [B, F]
-        if keyframes:
-            next_change = np.concatenate([_next(d, row[part]) for d, part in zip(self._changes, parts, strict=True)])
-            future = np.column_stack((future, next_change, np.full(len(row), _NEVER)))
+        future = self._to_foresee(row, parts, foreseen)
         future = np.minimum(future, end - 1)
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -229,7 +232,7 @@ class TrainingData:
             past_frames=read(past) if history[0] else None,
             past_state=take("state", past) if history[0] else None,
             future_state=take("state", future) if future.size else None,
-            future_known=self._to_foresee[episode] if future.size else None,
+            future_known=self._has_future[episode] if future.size else None,
         )
 
     def batches(
@@ -242,7 +245,7 @@ class TrainingData:
         prefetch: int = 4,
         part: tuple[int, int] = (0, 1),
         history: tuple[int, int] = (0, 1),
-        foreseen: tuple[Sequence[int], bool] = ((), False),
+        foreseen: Foreseen = NOTHING,
     ) -> BatchStream:
         """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
 
@@ -256,6 +259,19 @@ class TrainingData:
             return self.gather(rows[index::count], chunk_length, history, foreseen)
 
         return BatchStream(make, start_step, prefetch)
+
+    def _to_foresee(self, row: NDArray[np.int64], parts: Sequence[slice], foreseen: Foreseen) -> NDArray[np.int64]:
+        """The rows of the states to come, [B, F]; beyond an episode's end too."""
+
+        def next_in(marks: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+            return np.concatenate([next_of(rows, row[part]) for rows, part in zip(marks, parts, strict=True)])
+
+        columns = [row + step for step in foreseen.steps]
+        if foreseen.keyframes:
+            columns += [next_in(self._keyframes), np.full(len(row), NEVER)]
+        if foreseen.waypoints:
+            columns += [next_in(self._waypoints)]
+        return np.array(columns, np.int64).reshape(-1, len(row)).T
 
     def _by_dataset(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]
@@ -333,20 +349,6 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
     for file, part in zip(files, parts, strict=True):
         file.read(rows[part].reshape(-1), frames[part].reshape(-1, *shape))
     return frames
-
-
-def _gripper_changes(dataset: CachedDataset) -> NDArray[np.int64]:
-    closing = dataset.vectors["action"][:, read_world_spec(dataset.info).action.grippers] > 0  # [rows, grippers]
-    return np.append(np.flatnonzero((closing[1:] != closing[:-1]).any(1)) + 1, _NEVER)
-
-
-def _next(sorted_rows: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of `rows` the first of `sorted_rows` after it."""
-    return sorted_rows[np.searchsorted(sorted_rows, rows, side="right")]
-
-
-_NEVER = np.iinfo(np.int64).max
-"""A row after all."""
 
 
 @lru_cache(maxsize=4)

@@ -14,6 +14,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from envs.types import WorldSpec
+from vla_model.foresight import Foreseen
 from vla_model.presets import PRESETS
 
 
@@ -50,8 +51,10 @@ class VLAConfig(PretrainedConfig):
     foreseen_steps: list[int] = field(default_factory=list)
     """While training the model also says what its state will be so many control steps on (vla_model/foresight.py),"""
     foreseen_keyframes: bool = False
-    """and, where True, at the episode's next keyframe and at its end, and points at where the hand will then be in the
-    frames of calibrated cameras. Without either there are no heads for it."""
+    """and, where True, at the episode's next keyframe and at its end,"""
+    foreseen_waypoints: bool = False
+    """and at its next waypoint. At where the hand will be at the latter it points in the frames of calibrated cameras.
+    Without any of the three there are no heads for it."""
     calibrated_cameras: list[str] = field(default_factory=list)
     """Those with a projection."""
 
@@ -131,22 +134,23 @@ class VLAConfig(PretrainedConfig):
         return self.history_length, self.history_stride
 
     @property
-    def foreseen(self) -> tuple[list[int], bool]:
-        """(steps, keyframes), as a reader of datasets wants them."""
-        return self.foreseen_steps, self.foreseen_keyframes
+    def foreseen(self) -> Foreseen:
+        """As a reader of datasets wants it."""
+        return Foreseen(self.foreseen_steps, self.foreseen_keyframes, self.foreseen_waypoints)
 
     @property
     def num_foreseen(self) -> int:
         """F, states foreseen."""
-        return len(self.foreseen_steps) + (2 if self.foreseen_keyframes else 0)
+        return len(self.foreseen_steps) + self.foreseen.num_places
 
     @property
     def hand_columns(self) -> dict[str, list[list[int]]]:
-        """{camera: [[u, v], [u, v]]}: where the hand's places at the next keyframe and at the end, in the frames of all
-        calibrated cameras, [B, 4 cameras], are in that camera's frame.
+        """{camera: [[u, v], ...]}: which of the hand's places to come, in the frames of all calibrated cameras, [B, 2
+        num_places * cameras], are in that camera's frame.
         """
-        cameras = self.calibrated_cameras if self.foreseen_keyframes else []
-        return {name: [[4 * i, 4 * i + 1], [4 * i + 2, 4 * i + 3]] for i, name in enumerate(cameras)}
+        n = self.foreseen.num_places
+        cameras = self.calibrated_cameras if n else []
+        return {name: [[2 * p, 2 * p + 1] for p in range(n * i, n * (i + 1))] for i, name in enumerate(cameras)}
 
     @property
     def position_columns(self) -> list[int]:
@@ -201,7 +205,7 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
         "action_size": world_spec.action.size,
         "localization_size": world_spec.localization.size,
         "pointing": pointing_columns(world_spec),
-        "calibrated_cameras": [camera.name for camera in world_spec.cameras if camera.projection is not None],
+        "calibrated_cameras": [camera.name for camera in world_spec.calibrated_cameras],
     }
 
 

@@ -63,7 +63,9 @@ class ModelConfig:
     foreseen_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...")] = None
     """Control steps after which the model also says what the state will be, while training."""
     foreseen_keyframes: bool | None = None
-    """Whether it says so of the next keyframe and of the episode's end."""
+    """Whether it says so of the next keyframe and of the episode's end,"""
+    foreseen_waypoints: bool | None = None
+    """and of the next waypoint."""
     instruction_length: int | None = None
     """Tokens of the longest instruction; what is longer is cut off."""
     chunk_length: int | None = None
@@ -170,7 +172,7 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
     """Those that mean the same in both, and what sees.
 
     Raises:
-        ValueError: keyframes are to be foreseen where there are none.
+        ValueError: keyframes or waypoints are to be foreseen where there are none.
     """
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
@@ -186,6 +188,11 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
         raise ValueError(
             "foreseen_keyframes: a keyframe is where a gripper's command changes, but no action of this world has "
             f"'gripper' in its name; actions: {', '.join(world_spec.action.names)}"
+        )
+    if config.foreseen_waypoints and not world_spec.state.position:
+        raise ValueError(
+            "foreseen_waypoints: a waypoint is where the hand's path turns, but no three numbers in a row of this "
+            f"world's state are in metres; units: {', '.join(world_spec.state.units)}"
         )
 
 

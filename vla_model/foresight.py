@@ -9,10 +9,10 @@ localization), but a recording of a real robot has none, and this it has. Dosovi
 Predicting the Future", foresee measurements at several offsets likewise, and act by them; here they only teach to see.
 
 Steps that are counted from the present tell of a small thing to be fetched first in a few rows only. A keyframe is
-where the gripper's command changes between opening and closing, so where the hand grasps or releases (James & Davison
-2022, "Q-attention", find keyframes so and at standstills): the state at the next one, or at the end where none is left,
-tells of that thing in every row before. Where a camera is calibrated, and the first three numbers of the state are the
-hand's position, heatmaps are also taught where in its frame the hand will appear then (vla_model/pointing.py).
+where the gripper's command changes, so where the hand grasps or releases: the state at the next one, or at the end
+where none is left, tells of that thing in every row before. What is moved without a change of that command has no
+keyframe, but the hand turns where it comes to it: a waypoint (rollout/keyframes.py finds both). Where a camera is
+calibrated, heatmaps are also taught where in its frame the hand will appear then (vla_model/pointing.py).
 
 Beyond its end an episode stays as it ended. Where a policy failed there is nothing to foresee: its mask is False.
 
@@ -21,7 +21,9 @@ Shape letters: B batch, F steps foreseen, S state dims.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,16 +31,35 @@ from torch.nn import functional as F
 from vla_model.pointing import Pointing, pointing_loss
 
 
+class Foreseen(NamedTuple):
+    """Which states of those to come a model foresees."""
+
+    steps: Sequence[int] = ()
+    """So many control steps on,"""
+    keyframes: bool = False
+    """at the next keyframe and at the end,"""
+    waypoints: bool = False
+    """and at the next waypoint."""
+
+    @property
+    def num_places(self) -> int:
+        """States at which it is said where the hand appears, the last of them."""
+        return 2 * self.keyframes + self.waypoints
+
+
+NOTHING = Foreseen()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
-    """What a model foresees."""
+    """What a model says of them."""
 
     from_vision: Tensor
     """float32 [B, F * S], normalised: read from the keypoints and the state."""
     from_queries: Tensor
     """float32 [B, F * S], normalised: read from the action queries."""
     pointing: tuple[Pointing, ...] = ()
-    """At the hand as it will be at the next keyframe and at the end, in every calibrated camera's frame."""
+    """At the hand as it will be at keyframes and waypoints, in every calibrated camera's frame."""
 
     def loss(self, future: Tensor, known: Tensor) -> Tensor:
         """Smooth L1 of both readings, each a mean over the rows that have a future, summed.
@@ -58,7 +79,7 @@ class Foresight:
         """See vla_model/pointing.py.
 
         Args:
-            future_places: float32 [B, 4 calibrated cameras], (u, v) at the next keyframe and at the end; out of the
-                frame where they are not known.
+            future_places: float32 [B, 2 num_places * calibrated cameras], (u, v) of the hand; out of the frame where
+                it is not known.
         """
         return pointing_loss(self.pointing, future_places)

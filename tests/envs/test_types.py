@@ -43,7 +43,17 @@ def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projectio
     assert WorldSpec.of(content).cameras == (dataclasses.replace(OVERHEAD, projection=None), plain)
 
 
-def test_a_projection_takes_a_state_that_can_begin_with_the_hand_s_position() -> None:
+def test_the_hand_s_position_is_the_first_three_numbers_in_a_row_in_metres() -> None:
+    def units(*units: str) -> VectorSpec:
+        size = len(units)
+        return VectorSpec(names=("x",) * size, units=units, low=(-1.0,) * size, high=(1.0,) * size)
+
+    assert units("m", "m", "m", "m").position == [0, 1, 2]
+    assert units("rad", "m", "m", "1", "m", "m", "m").position == [4, 5, 6]
+    assert units("m", "m", "rad").position == []
+
+
+def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
     x = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
-    with pytest.raises(ValueError, match=r"'overhead' has a projection.*the state is \('x',\)"):
+    with pytest.raises(ValueError, match=r"'overhead' has a projection.*in a row are in metres: x in m"):
         WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)

@@ -22,6 +22,7 @@ from rollout.dataset import DatasetWriter
 from rollout.dataset_schema import ImageMode
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
+from vla_model.foresight import Foreseen
 
 
 def write(root: Path, seeds: Iterable[int], image_mode: ImageMode = "image") -> dict[int, Trajectory]:
@@ -69,7 +70,7 @@ def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_pat
     recorded = write(tmp_path / "a", range(6))
     data = TrainingData([tmp_path / "a"])
     rows = np.arange(data.num_rows)
-    batch = data.gather(rows, 2, foreseen=((1, 3), False))
+    batch = data.gather(rows, 2, foreseen=Foreseen((1, 3)))
     assert batch.future_state is not None
     assert batch.future_known is not None
     for i in rows:
@@ -79,8 +80,8 @@ def test_what_is_foreseen_is_what_the_state_became_and_at_the_end_stayed(tmp_pat
         np.testing.assert_array_equal(batch.future_state[i], expected)
         assert batch.future_known[i] == t.success, "where one failed there is nothing to foresee"
     assert 0 < batch.future_known.sum() < data.num_rows
-    with data.batches(4, 2, seed=0, foreseen=((1, 3), False)) as stream:
-        assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen=((1, 3), False)))
+    with data.batches(4, 2, seed=0, foreseen=Foreseen((1, 3))) as stream:
+        assert_same(next(stream), data.gather(data.rows_at(0, 4, seed=0), 2, foreseen=Foreseen((1, 3))))
 
 
 def test_keyframes_are_where_the_gripper_s_command_changes_and_the_end(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_keyframes_are_where_the_gripper_s_command_changes_and_the_end(tmp_path:
                 label = np.column_stack((t.label[:, :-1], np.array(grips[: t.num_steps], np.float32)))
                 writer.append(dataclasses.replace(t, label=label))
     data = TrainingData([tmp_path / "a", tmp_path / "b"])
-    batch = data.gather(np.random.default_rng(0).permutation(data.num_rows), 2, foreseen=((2,), True))
+    batch = data.gather(np.random.default_rng(0).permutation(data.num_rows), 2, foreseen=Foreseen((2,), keyframes=True))
     assert batch.future_state is not None
     nexts = {4: [2, 2, 5, 5, 5, 6, 6], 2: [2, 2, 4, 4, 4], 3: [2, 2, 5, 5, 5, 5]}
     for i in range(data.num_rows):
@@ -108,7 +109,7 @@ def test_without_a_gripper_the_next_keyframe_is_the_end(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "a", spec, robot_type="fake") as writer:
         (trajectory,) = collect(CountingPolicy(3), FakeWorld(1, spec), [fake_spec(0)], all_frames=True)
         writer.append(trajectory)
-    batch = TrainingData([tmp_path / "a"]).gather(np.arange(2), 2, foreseen=((), True))
+    batch = TrainingData([tmp_path / "a"]).gather(np.arange(2), 2, foreseen=Foreseen(keyframes=True))
     assert batch.future_state is not None
     np.testing.assert_array_equal(batch.future_state, np.broadcast_to(trajectory.state[-1], (2, 2, 2)))
 

@@ -48,6 +48,18 @@ def test_keyframes_are_two_states_more_and_two_heatmaps_after_those_of_the_label
     assert tiny_vla(foreseen_keyframes=True)(inputs).foresight.pointing == ()
 
 
+def test_a_waypoint_is_a_state_and_a_heatmap_more_in_every_calibrated_camera() -> None:
+    cameras = ["front", "wrist"]
+    model = tiny_vla(foreseen_keyframes=True, foreseen_waypoints=True, calibrated_cameras=cameras)
+    foresight = model(fake_inputs(model.config, 2)).foresight
+    assert foresight.from_vision.shape == (2, 3 * 4)
+    assert [pointing.logits.shape[1] for pointing in foresight.pointing] == [3, 3]
+    assert model.config.hand_columns == {"front": [[0, 1], [2, 3], [4, 5]], "wrist": [[6, 7], [8, 9], [10, 11]]}
+    alone = tiny_vla(foreseen_waypoints=True, calibrated_cameras=cameras)
+    assert alone.config.hand_columns == {"front": [[0, 1]], "wrist": [[2, 3]]}
+    assert alone.config.num_foreseen == 1
+
+
 def test_a_model_acts_the_same_whether_or_not_it_learns_to_foresee() -> None:
     inputs = fake_inputs(tiny_config(), 3)
     plain, foreseeing = tiny_vla()(inputs), tiny_vla(foreseen_steps=[5])(inputs)
@@ -65,3 +77,11 @@ def test_keyframes_are_refused_where_no_gripper_makes_them() -> None:
     assert shape_of(model, replace(WORLD_SPEC, action=vector("dx", "left_gripper"))).num_foreseen == 2
     with pytest.raises(ValueError, match=r"no action of this world has 'gripper' in its name; actions: dx, dy"):
         shape_of(model, replace(WORLD_SPEC, action=vector("dx", "dy")))
+
+
+def test_waypoints_are_refused_where_the_state_does_not_say_where_the_hand_is() -> None:
+    joints = replace(vector("a", "b", "c", "d"), units=("m", "m", "rad", "m"))
+    with pytest.raises(
+        ValueError, match=r"no three numbers in a row of this world's state are in metres; units: m, m, rad, m"
+    ):
+        shape_of(ModelConfig(foreseen_waypoints=True), replace(WORLD_SPEC, state=joints))
