@@ -212,8 +212,7 @@ class TrainingData:
         ahead = np.minimum(steps, end - 1)
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
-        future = self._to_foresee(row, parts, foreseen)
-        future = np.minimum(future, end - 1)
+        future = np.minimum(self._to_foresee(row, parts, foreseen), end - 1)
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
@@ -271,7 +270,7 @@ class TrainingData:
             columns += [next_in(self._keyframes), np.full(len(row), NEVER)]
         if foreseen.waypoints:
             columns += [next_in(self._waypoints)]
-        return np.array(columns, np.int64).reshape(-1, len(row)).T
+        return np.array(columns, np.int64).reshape(len(columns), len(row)).T
 
     def _by_dataset(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]

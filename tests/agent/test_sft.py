@@ -63,10 +63,11 @@ def test_the_hand_s_places_to_come_are_those_that_are_known_in_calibrated_camera
     projection = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     front, wrist = WORLD_SPEC.cameras
     spec = replace(WORLD_SPEC, cameras=(front, replace(wrist, projection=projection)))
-    config = tiny_config(foreseen_keyframes=True, calibrated_cameras=sizes_of(spec)["calibrated_cameras"])
+    cameras = sizes_of(spec)["calibrated_cameras"]
+    config = tiny_config(foreseen_steps=[5], foreseen_keyframes=True, calibrated_cameras=cameras)
     observation = observe(2)
-    future = np.zeros((2, 2, 4), np.float32)
-    future[0] = [(1.0, -0.5, 2.0, 9.0), (0.0, 1.5, 1.0, 9.0)]
+    future = np.zeros((2, 3, 4), np.float32)
+    future[0] = [(9.0, 9.0, 9.0, 9.0), (1.0, -0.5, 2.0, 9.0), (0.0, 1.5, 1.0, 9.0)]
     batch = Batch(
         frames=observation["frames"],
         state=observation["state"],
