@@ -46,7 +46,7 @@ def waypoints(dataset: CachedDataset, world_spec: WorldSpec) -> NDArray[np.int64
         tolerance = TOLERANCE * float(np.linalg.norm(np.ptp(path, axis=0)))
         for first, last in pairwise((start, *within.tolist(), end - 1)):
             turns += [first + step for step in turns_of(hand[first : last + 1], tolerance)]
-    return np.union1d(turns, changes).astype(np.int64)
+    return np.union1d(np.array(turns, np.int64), changes)
 
 
 def turns_of(path: NDArray[np.float64], tolerance: float) -> list[int]:

@@ -85,6 +85,11 @@ def test_keyframes_are_changes_of_the_gripper_and_waypoints_turns_of_the_hand_to
     assert not [row for row in waypoints(dataset, SPEC) if short < row < short + 3], "a straight way, gripper open"
 
 
+def test_of_straight_ways_alone_the_waypoint_is_the_end(tmp_path: Path) -> None:
+    record(tmp_path / "a", (0,))
+    np.testing.assert_array_equal(waypoints(open_cache(tmp_path / "a"), SPEC), [NEVER])
+
+
 def test_a_batch_has_the_state_at_the_next_keyframe_the_end_and_the_next_waypoint(tmp_path: Path) -> None:
     record(tmp_path / "a", (4, 0))
     data = TrainingData([tmp_path / "a"])
