@@ -152,7 +152,7 @@ def dagger_few() -> ImproveConfig:
 def sft_mt10() -> RunConfig:
     """Meta-World's MT10 cloned from its scripted experts (make metaworld installs it), by the published protocol."""
     return RunConfig(
-        model=ModelConfig(name="nano_steady"),
+        model=ModelConfig(name="nano_steady", foreseen_steps=(10, 20, 40, 80, 160), foreseen_keyframes=True),
         demonstrations=DemonstrationsConfig(
             world="metaworld-mt10",
             episodes_per_task=50,
@@ -167,10 +167,11 @@ def sft_mt10() -> RunConfig:
 
 
 def sft_mt50() -> RunConfig:
-    """All 50 tasks of Meta-World, as sft_mt10."""
+    """All 50 tasks of Meta-World, as sft_mt10 but for its foresight."""
     mt10 = sft_mt10()
     return replace(
         mt10,
+        model=ModelConfig(name="nano_steady"),
         demonstrations=replace(mt10.demonstrations, world="metaworld-mt50"),
         learner=replace(mt10.learner, num_updates=20000),
         save_every=4000,
@@ -183,7 +184,7 @@ def sft_mt50_unlabelled() -> RunConfig:
     return replace(
         mt50,
         learner=replace(mt50.learner, num_updates=12000),
-        model=replace(mt50.model, foreseen_steps=(10, 20, 40, 80, 160), foreseen_keyframes=True),
+        model=sft_mt10().model,
         sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
     )
 
