@@ -22,8 +22,8 @@ from envs.types import WorldSpec
 from rollout.frame_cache import CachedDataset
 
 TOLERANCE = 0.15
-"""Of the diagonal of the box that an episode's path lies in. So the first waypoint tells of the object's place where the
-gripper does not, in Meta-World's soccer and box-close (docs/results/keyframes.md)."""
+"""Of the diagonal of the box that an episode's path lies in. So the first waypoint tells of the object's place where
+the gripper does not, in Meta-World's soccer and box-close (docs/results/keyframes.md)."""
 NEVER = np.iinfo(np.int64).max
 """A row after all."""
 
