@@ -184,7 +184,7 @@ def sft_mt50_unlabelled() -> RunConfig:
     return replace(
         mt50,
         learner=replace(mt50.learner, num_updates=12000),
-        model=sft_mt10().model,
+        model=replace(sft_mt10().model, foreseen_waypoints=True),
         sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
     )
 
