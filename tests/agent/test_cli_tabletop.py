@@ -142,6 +142,7 @@ def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) ->
     )
 
 
+@pytest.mark.long
 def test_a_policy_that_remembers_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
     small = ("--demonstrations.episodes-per-task", "2", "--learner.num-updates", "2", "--learner.batch-size", "4")
     judged = ("--evaluation.episodes-per-task", "1", "--evaluation.films-per-task", "0", "--evaluation.no-controls")

@@ -71,7 +71,7 @@ def curves(run: RunFolder, first: int) -> dict[str, list[tuple[int, float]]]:
         pytest.param("dagger", False, 2, marks=pytest.mark.long),
         ("ppo", True, 2),
         ("dagger", True, 2),
-        ("ppo", True, 1),
+        pytest.param("ppo", True, 1, marks=pytest.mark.long),
     ],
 )
 def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_to_the_same_numbers(

@@ -48,6 +48,7 @@ def phase(
     return told, learner.model.state_dict(), learner
 
 
+@pytest.mark.long
 def test_it_learns_where_things_are_in_its_own_frames(demonstrations: Path) -> None:
     trajectories = draw(4)
     before, *_ = phase(demonstrations, trajectories, updates=1)

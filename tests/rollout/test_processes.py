@@ -67,6 +67,7 @@ def test_processes_share_a_group_give_back_what_rank_0_returned_and_end(tmp_path
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_ends_all_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="process 1 died"):
         run_in_processes(wait_for_a_dead_neighbour, 2, tmp_path)
