@@ -35,7 +35,7 @@ from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
-from envs.make import make_world
+from envs.make import make_world, world_spec_of
 from envs.types import WorldSpec
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader
@@ -99,7 +99,7 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
         raise ValueError(f"evaluation.episodes_per_task is {config.evaluation.episodes_per_task}; 0 evaluates nothing")
     for folder in (*config.data, *config.drives, *config.seen):
         DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
-    _check_model(config, _recorded_spec(config) if config.data else _simulated_spec(config))
+    _check_model(config, _recorded_spec(config) if config.data else world_spec_of(config.demonstrations.world))
     if not config.data:
         with run.phase("collect") as figures:
             died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
@@ -188,12 +188,6 @@ def _check_model(config: RunConfig, world_spec: WorldSpec) -> None:
     """
     with torch.device("meta"):
         prepare(VLA(shape_of(config.model, world_spec)), config.fine_tuning)
-
-
-def _simulated_spec(config: RunConfig) -> WorldSpec:
-    """Of the world to demonstrate in."""
-    with closing(make_world(config.demonstrations.world)) as world:
-        return world.world_spec
 
 
 def _recorded_spec(config: RunConfig) -> WorldSpec:

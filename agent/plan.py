@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
 
 from agent.options import check_world, parse
-from envs.make import make_world
+from envs.make import world_spec_of
 from envs.types import WorldSpec
 from vla_model.config import SIZES, VLAConfig
 from vla_model.create import ModelConfig, shape_of
@@ -74,8 +73,7 @@ def plan(args: list[str]) -> None:
     options = parse(PlanOptions, "plan", args)
     on_gpu = options.gpu != "none"
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
-    with closing(make_world(check_world(options.world))) as world:
-        spec = world.world_spec
+    spec = world_spec_of(check_world(options.world))
     rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in options.models or (*SIZES, "smol")]
     print_table(sorted(rows, key=lambda row: row.parameters.total), options)
 

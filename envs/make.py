@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal, get_args
 
 from envs.gl import choose_backend
 from envs.imported import imported
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
+from envs.types import WorldSpec
 from envs.world import World
 
 if TYPE_CHECKING:
@@ -47,6 +49,16 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     from envs.tabletop.world import TabletopWorld
 
     return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)
+
+
+def world_spec_of(name: str) -> WorldSpec:
+    """What a policy or a dataset must match to be used with that suite; of MODULE:FUNCTION too.
+
+    Raises:
+        ValueError: as `make_world`.
+    """
+    with closing(make_world(name)) as world:
+        return world.world_spec
 
 
 def _own_world(name: str, num_worlds: int, device: str) -> World:

@@ -101,7 +101,7 @@ class VLAOutput:
         """Of the hand's places to come, likewise.
 
         Args:
-            future_places: float32 [B, 4 calibrated cameras].
+            future_places: float32 [B, 2 num_places * calibrated cameras].
         """
         if self.foresight is None or future_places is None:
             return self.localization_from_vision.new_zeros(())

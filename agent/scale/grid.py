@@ -18,7 +18,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from agent.run_folder import RunFolder, start_run
 from agent.scale.action_error import action_error
 from agent.scale.law import Cell
 from agent.sft import fake_batch, sft_loss
-from envs.make import make_world
+from envs.make import world_spec_of
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
@@ -218,8 +217,7 @@ def measured_budget(config: ScaleConfig) -> Budget:
     Raises:
         ValueError: the hours are too few for a single update.
     """
-    with closing(make_world(config.run.demonstrations.world)) as world:
-        world_spec = world.world_spec
+    world_spec = world_spec_of(config.run.demonstrations.world)
     everyone = [*places(config), *held_out_places(config)]
     by_size: dict[tuple[int, int], float] = {}
     for place in everyone:
