@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders and small files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def fresh_folder(folder: Path) -> Generator[Path]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     fresh.rename(folder)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there: after a kill or on a full disk the old one is read, or the new.
+
+    Writers of several processes do not meet each other's half: each has a file of its own beside the place.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
