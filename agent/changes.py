@@ -18,6 +18,7 @@ from agent.films import write_comparison
 from agent.run_folder import PRETRAINED, RunFolder
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
+from vla_model.folders import write_whole
 
 CANDIDATES = 3
 """Episodes of each kind that run again."""
@@ -57,4 +58,4 @@ def film_changes(
                 write_comparison(film, before, after, failures=failures, control_dt_s=control_dt_s)
                 changes[kind] = {"id": spec.id, "film": str(film.relative_to(run.root))}
                 break
-    run.changes.write_text(json.dumps(changes, indent=1) + "\n")
+    write_whole(run.changes, json.dumps(changes, indent=1) + "\n")

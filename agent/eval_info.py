@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.averages import Average, averages
 from agent.evaluate import LOST, EpisodeResult, Evaluation, Proportion
+from vla_model.folders import read_json, write_whole
 
 
 def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
@@ -49,18 +50,18 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
 def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
     """Write what `eval_info` made; infinities and NaN are refused, for JSON has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(info, indent=1, allow_nan=False) + "\n")
 
 
 def read_eval_info(path: Path) -> dict[str, Any]:
     """What `write_eval_info` wrote.
 
     Raises:
-        ValueError: the file is missing.
+        ValueError: the file is missing or damaged.
     """
     if not path.exists():
         raise ValueError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
-    return json.loads(path.read_text())
+    return read_json(path, ("per_task", "overall", "per_episode"), "measure again with llamarm eval")
 
 
 def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:

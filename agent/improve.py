@@ -59,6 +59,7 @@ from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
 from vla_model.finetune import FineTuning, prepare
+from vla_model.folders import read_json
 from vla_model.model import VLA
 from vla_model.moe import keep_balance
 from vla_model.policy import VLAPolicy
@@ -328,7 +329,10 @@ def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
 def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:
     """Iterations done and progress, as the last checkpoint has them."""
     last = run.last_checkpoint()
-    return (int(last.name), Progress(**json.loads((last / _PROGRESS_FILE).read_text()))) if last else None
+    if last is None:
+        return None
+    remedy = f"delete {last} if there is an earlier checkpoint: the run goes on from the last one"
+    return int(last.name), Progress(**read_json(last / _PROGRESS_FILE, ("success", "best_success"), remedy))
 
 
 def _measure(

@@ -21,6 +21,7 @@ from agent.eval_info import read_eval_info
 from agent.films import film_poster
 from agent.report_curves import Curve, by_group, draw_curve, read_curves
 from agent.run_folder import RunFolder
+from vla_model.folders import read_json, write_whole
 
 FILM_LIMIT_MB = 16
 """Films beyond are named, not embedded: mail servers and phones choke on larger pages."""
@@ -42,7 +43,7 @@ def write_report(root: Path) -> Path:
     )
     environment.filters["duration"] = _duration
     page = environment.get_template("report.html").render(_content(folder))
-    folder.report.write_text(page, encoding="utf-8")
+    write_whole(folder.report, page)
     return folder.report
 
 
@@ -67,7 +68,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
         **_films(folder.root, info),
         "usage": _usage(info),
-        "ablations": json.loads(folder.experts.read_text())["ablations"] if folder.experts.exists() else [],
+        "ablations": _ablations(folder),
         "weights": {key: value for key, value in config.items() if "sft." in key and key.endswith("_weight")},
         "sessions": sessions,
         "phases": record["phases"],
@@ -76,6 +77,12 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "commands": list(dict.fromkeys(shlex.join(session["command"]) for session in sessions)),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _ablations(folder: RunFolder) -> list[Any]:
+    if not folder.experts.exists():
+        return []
+    return read_json(folder.experts, ("ablations",), "make it again with llamarm experts")["ablations"]
 
 
 def _picture(curve: Curve) -> str:
@@ -91,7 +98,8 @@ def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
         comparison = compare(read_eval_info(folder.before.eval_info), info)
     except ValueError as error:  # llamarm eval measured the run again, on other episodes
         return nothing | {"incomparable": str(error)}
-    told = json.loads(folder.changes.read_text()) if folder.changes.exists() else {}
+    remedy = "delete it: only the films of what changed are lost"
+    told = read_json(folder.changes, remedy=remedy) if folder.changes.exists() else {}
     rows = {row["id"]: row for row in info["per_episode"]}
     films = {kind: (folder.root / of["film"], rows[of["id"]]) for kind, of in told.items()}
     changes = {kind: _film(path, row) for kind, (path, row) in films.items() if path.exists()}

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollout.memory import peak_memory_gb
-from vla_model.folders import previous_folder
+from vla_model.folders import previous_folder, read_json, write_whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -113,7 +113,12 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        return json.loads(self.record_file.read_text())
+        """
+        Raises:
+            ValueError: run.json is damaged.
+        """
+        remedy = "restore it from a copy, or begin another run: checkpoints of this one are still policies"
+        return read_json(self.record_file, ("config", "sessions", "phases"), remedy)
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after that many updates."""
@@ -158,12 +163,12 @@ class RunFolder:
         finally:
             record = self.record
             record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s, **figures})
-            _write_json(self.record_file, record)
+            write_whole(self.record_file, _to_json(record))
 
     def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
         record = self.record
         record["sessions"] = [*(record["sessions"] if new else record["sessions"][:-1]), session]
-        _write_json(self.record_file, record)
+        write_whole(self.record_file, _to_json(record))
 
 
 def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
@@ -193,7 +198,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
         ]
         if changes:
             raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
-        _write_json(folder.record_file, record | {"config": asked})
+        write_whole(folder.record_file, _to_json(record | {"config": asked}))
         return folder
     others = [path for path in root.iterdir() if path != folder.record_file] if root.exists() else []
     if others and folder.record_file.exists():
@@ -201,7 +206,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     if others:
         raise ValueError(f"{root} is not empty and holds no run; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
-    _write_json(folder.record_file, {"config": asked, "sessions": [], "phases": []})
+    write_whole(folder.record_file, _to_json({"config": asked, "sessions": [], "phases": []}))
     return folder
 
 
@@ -324,11 +329,4 @@ def _to_json(value: object) -> str:
             return str(leaf)
         raise ValueError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
 
-    return json.dumps(value, indent=1, default=plain)
-
-
-def _write_json(path: Path, value: object) -> None:
-    """Written aside, then moved into place: a crash leaves the old file or the new one."""
-    part = path.with_suffix(".part")
-    part.write_text(_to_json(value) + "\n")
-    part.replace(path)
+    return json.dumps(value, indent=1, default=plain) + "\n"

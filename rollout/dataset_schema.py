@@ -167,13 +167,6 @@ def chunk_and_file(number: int) -> tuple[int, int]:
     return divmod(number, FILES_PER_CHUNK)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file whole or not at all, for files that can be made again: nothing waits for the disk."""
-    part = part_path(path)
-    part.write_bytes(content)
-    part.replace(path)
-
-
 def part_path(path: Path) -> Path:
     """Where a file is written before it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ from rollout.dataset_frames import encode_png, encode_video
 from rollout.dataset_read import episode_files, read_episode_stats, read_info, read_rows, read_stats
 from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
 from rollout.types import Trajectory
+from vla_model.folders import write_whole
 
 _LOCK_PATH = "meta/.writer.lock"
 
@@ -236,14 +237,14 @@ class DatasetWriter:
         table = table.replace_schema_metadata({"pandas": json.dumps(pandas)})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        schema.replace_file(self.root / schema.TASKS_PATH, buffer.getvalue())
+        write_whole(self.root / schema.TASKS_PATH, buffer.getvalue())
 
     def _write_totals(self) -> None:
         self.info["total_tasks"] = len(self._tasks)
         self.info["splits"] = {"train": f"0:{self.info['total_episodes']}"}
         stats = {key: {name: value.tolist() for name, value in entry.items()} for key, entry in self._stats.items()}
-        schema.replace_file(self.root / schema.STATS_PATH, json.dumps(stats).encode())
-        schema.replace_file(self.root / schema.INFO_PATH, json.dumps(self.info, indent=1).encode())
+        write_whole(self.root / schema.STATS_PATH, json.dumps(stats))
+        write_whole(self.root / schema.INFO_PATH, json.dumps(self.info, indent=1))
 
     # Opening ---------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from rich.progress import track
 
 from rollout import dataset_schema as schema
 from rollout.dataset_read import StoredEpisode, cameras, episode_files, read_episode, read_info, read_rows
+from vla_model.folders import write_whole
 
 _FORMAT = 1
 _VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
@@ -177,7 +178,7 @@ def _bring_up_to_date(root: Path, info: dict[str, Any], columns: dict[str, _Colu
                 for output in outputs.values():
                     output.flush()
                     os.fsync(output.fileno())
-                schema.replace_file(folder / _MANIFEST, json.dumps(manifest).encode())
+                write_whole(folder / _MANIFEST, json.dumps(manifest))
     return manifest
 
 

@@ -30,6 +30,7 @@ import torch
 from torch.distributed.distributed_c10d import broadcast, destroy_process_group, init_process_group
 
 from rollout.worker_handle import environment, start_ray
+from vla_model.folders import write_whole
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
@@ -170,9 +171,7 @@ def _join(storage: Path) -> Process:
 
     def tell(**news: Any) -> None:
         if rank == 0:
-            part = _news(storage).with_suffix(".part")
-            part.write_text(json.dumps(news))
-            part.replace(_news(storage))
+            write_whole(_news(storage), json.dumps(news))
 
     return Process(rank=rank, count=count, device=device, interrupted=interrupted, tell=tell)
 

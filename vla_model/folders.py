@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def previous_folder(folder: Path) -> Path:
@@ -32,17 +34,40 @@ def fresh_folder(folder: Path) -> Generator[Path]:
     fresh.rename(folder)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there: after a kill or on a full disk the old one is read, or the new.
 
     Writers of several processes do not meet each other's half: each has a file of its own beside the place.
     """
+    data = content.encode("utf-8") if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_json(path: Path, keys: Collection[str] = (), remedy: str = "restore it from a copy") -> dict[str, Any]:
+    """The object in a JSON file that this program wrote.
+
+    Args:
+        path: of the file, which exists.
+        keys: that the object must have.
+        remedy: what to do about a damaged file, for the message.
+
+    Raises:
+        ValueError: the file is cut, empty, holds something else or lacks a key; the message names it.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: expected a JSON object, got {type(content).__name__}; {remedy}")
+    if missing := [key for key in keys if key not in content]:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}; {remedy}")
+    return content

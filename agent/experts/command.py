@@ -15,6 +15,7 @@ from agent.experts.study import study_experts, to_json
 from agent.options import load_policy, parse_with
 from agent.run_folder import RunFolder
 from rollout.workers import WorkersConfig
+from vla_model.folders import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ def experts(args: list[str]) -> None:
         study = study_experts(policy, measured, tasks, config, ablate=options.ablate)
     found = to_json(study)
     folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(folder).experts.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_whole(RunFolder(folder).experts, json.dumps(found, indent=1, allow_nan=False) + "\n")
     lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
-    (folder / "experts.md").write_text("\n".join(lines) + "\n")
+    write_whole(folder / "experts.md", "\n".join(lines) + "\n")
     draw(found, folder / "experts.png")
     print("\n".join(lines))
     for file in ("experts.json", "experts.md", "experts.png"):

@@ -29,6 +29,7 @@ from agent.scale.grid import (
 from agent.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.scale.page import draw, tables
 from vla_model.create import check_model
+from vla_model.folders import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,9 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
     doublings = efforts(fit, (point.parameters, point.demonstrations, point.experts))
     predictions = [predict(fit, found[place]) for place in held_out_places(config)]
     content = _json(runs, fit, doublings, point, predictions, budget)
-    (folder.root / "scale.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_whole(folder.root / "scale.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     lines = [f"# {folder.root.resolve().name}", "", *tables(runs, fit, doublings, point, predictions, budget)]
-    (folder.root / "scale.md").write_text("\n".join(lines) + "\n")
+    write_whole(folder.root / "scale.md", "\n".join(lines) + "\n")
     draw(runs, fit, predictions, folder.root / "scale.png")
     print("\n".join(lines))
     for file in ("scale.json", "scale.md", "scale.png"):

@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ from envs.types import WorldSpec
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
 from vla_model.finetune import prepare
-from vla_model.folders import fresh_folder
+from vla_model.folders import fresh_folder, read_json, write_whole
 from vla_model.model import VLA
 from vla_model.precision import best_device
 
@@ -207,8 +207,8 @@ def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
     """
     file = folder.root / "grid.json"
     if not file.exists():
-        _write(file, asdict(measured_budget(config)))
-    return Budget(**json.loads(file.read_text()))
+        write_whole(file, json.dumps(asdict(measured_budget(config)), indent=1) + "\n")
+    return Budget(**read_json(file, [f.name for f in fields(Budget)], "delete it, and the updates are timed again"))
 
 
 def measured_budget(config: ScaleConfig) -> Budget:
@@ -267,7 +267,7 @@ def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budge
     root = folder.root / "cells" / place.name
     result = root / "cell.json"
     if result.exists():
-        return Cell(**json.loads(result.read_text()))
+        return Cell(**read_json(result, [f.name for f in fields(Cell)], "delete it, and the cell is evaluated again"))
     run_config = config_of(place, config, budget.updates)
     run = start_run(root, run_config, resume=RunFolder(root).record_file.exists())
     if not run.dataset.is_symlink():
@@ -276,7 +276,7 @@ def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budge
         evaluation, _ = train(run_config, run)
     assert evaluation is not None, "agent/scale/command.py refuses a grid without"
     cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"))
-    _write(result, asdict(cell))
+    write_whole(result, json.dumps(asdict(cell), indent=1) + "\n")
     return cell
 
 
@@ -299,10 +299,3 @@ def _collect(demonstrations: DemonstrationsConfig, root: Path, config: ScaleConf
 
 def _demonstrations(folder: RunFolder, which: int | str) -> Path:
     return folder.root / "demonstrations" / str(which)
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    """Whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(file)
