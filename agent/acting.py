@@ -13,7 +13,7 @@ import tyro
 
 from agent.measure import EvaluationConfig, Measured, on_best_device
 from agent.names import check_name
-from agent.options import load_policy, steps_to_execute, where_to_act
+from agent.options import check_world, load_policy, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder
 from envs.make import make_world
 from envs.world import World
@@ -29,30 +29,30 @@ class ActingConfig:
     """Where a policy acts, and how."""
 
     world: str | None = None
-    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the run's, or tabletop if POLICY is not a run."""
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the one that the policy was made for."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
-    """If none is named, those that the run was trained on, or all of the world if POLICY is not a run."""
+    """If none is named, those that the policy was made for, or all of another world."""
     variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
     """Of the world's episodes; each is run on the same seeds."""
     episodes: int = 20
     """Per task and variation."""
     execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; if not given, as the run does, or the whole chunk if POLICY is not a run."""
+    """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
     num_worlds: int = 8
     """Worlds side by side in each process."""
 
-    def evaluation(self, policy: str, *, controls: bool = False, films: int = 0) -> EvaluationConfig:
-        """Which episodes that policy runs."""
+    def evaluation(self, execute_steps: int | None, *, controls: bool = False, films: int = 0) -> EvaluationConfig:
+        """Which episodes are run, with so many actions executed of each chunk."""
         return EvaluationConfig(
             episodes_per_task=self.episodes,
             variations=self.variations,
             controls=controls,
             films_per_task=films,
-            execute_steps=steps_to_execute(policy, self.execute_steps),
+            execute_steps=execute_steps,
             num_worlds=self.num_worlds,
         )
 
@@ -60,8 +60,8 @@ class ActingConfig:
 @contextmanager
 def acting(
     policy: str, config: ActingConfig, workers: WorkersConfig, *, loaded: VLAPolicy | None = None
-) -> Generator[tuple[Measured, Sequence[str]]]:
-    """Who is measured where, and the tasks.
+) -> Generator[tuple[Measured, Sequence[str], int | None]]:
+    """Who is measured where, the tasks, and how many actions of each chunk to execute, None for all.
 
     Args:
         policy: a run, a checkpoint, a policy's folder, or "expert".
@@ -70,18 +70,22 @@ def acting(
         loaded: the policy itself, where it is at hand.
 
     Raises:
-        ValueError: no such policy, world or task, or the policy expects other cameras, states or actions.
+        ValueError: no such policy, world or task, the policy expects other cameras, states or actions, or a chunk has
+            fewer actions than are to be executed.
     """
-    name, named = where_to_act(policy, config.world, config.tasks)
+    if config.world is not None:
+        check_world(config.world)
+    acts = loaded or (None if policy == "expert" else load_policy(policy, config.dtype))
+    execute_steps = config.execute_steps if acts is None else steps_to_execute(policy, acts, config.execute_steps)
+    name, named = where_to_act(policy, acts, config.world, config.tasks)
     with closing(make_world(name)) as world:
         tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
         worlds = partial(make_world, name, device=config.device)
         make_policy: Callable[[World], Policy] = ExpertPolicy
-        if policy != "expert":
-            acts = loaded or load_policy(policy, config.dtype)
+        if acts is not None:
             acts.processor.check(world.world_spec)
             make_policy = partial(on_best_device, acts)
-        yield Measured(world, worlds, make_policy, workers), tasks
+        yield Measured(world, worlds, make_policy, workers), tasks, execute_steps
 
 
 def folder_for(policy: str, out: Path | None, file: str) -> Path:

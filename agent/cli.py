@@ -171,8 +171,8 @@ def _eval(args: list[str]) -> None:
 
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
-    config = options.acting.evaluation(options.policy, controls=options.controls, films=options.films)
-    with acting(options.policy, options.acting, options.rollout) as (measured, tasks):
+    with acting(options.policy, options.acting, options.rollout) as (measured, tasks, execute_steps):
+        config = options.acting.evaluation(execute_steps, controls=options.controls, films=options.films)
         evaluation, controls = measure(measured, tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)

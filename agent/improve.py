@@ -43,6 +43,7 @@ from agent.grpo import GRPOConfig
 from agent.learner import Learner, LearnerConfig, check_learner
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.names import check_name
+from agent.options import recorded_deployment, say_differences
 from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
@@ -58,6 +59,7 @@ from rollout.types import Trajectory
 from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy
+from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
 from vla_model.folders import read_json
 from vla_model.model import VLA
@@ -263,6 +265,8 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     folder = check_init(config) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
     processor.check(world.world_spec)
+    made_for = processor.deployment or recorded_deployment(config.init, model.config.chunk_length)
+    processor.deployment = _deployment(config, made_for, model.config.chunk_length)
     clones = isinstance(config.algorithm, RFTConfig | DaggerConfig)
     if isinstance(config.algorithm, DaggerConfig):
         check_dagger(config.algorithm, model.config.chunk_length)
@@ -278,6 +282,19 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     if last is not None:
         learner.load(last)
     return learner, acting, processor
+
+
+def _deployment(config: ImproveConfig, made_for: Deployment | None, chunk_length: int) -> Deployment:
+    """How the run's policies are meant to be used: as they practise. What differs for the first one is said.
+
+    Raises:
+        ValueError: a chunk has fewer actions than are to be executed.
+    """
+    steps = config.evaluation.execute_steps or chunk_length
+    check_execute_steps(steps, chunk_length)
+    deployment = Deployment(execute_steps=steps, world=config.practice.world, tasks=config.practice.tasks)
+    say_differences(config.init, made_for, deployment)
+    return deployment
 
 
 def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: World) -> Method:

@@ -42,6 +42,7 @@ from rollout.dataset import DatasetReader
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
+from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -148,6 +149,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
     model, processor = create_policy(config.model, data.world_spec, data.stats)
+    processor.deployment = deployment_of(config, model.config.chunk_length)
     prepare(model, config.fine_tuning)
     learner = Learner(model.to(process.device), config.learner, repeats=True)
     if (last := run.last_checkpoint()) is not None:
@@ -181,13 +183,27 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
+def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
+    """How the run's policy is meant to be used: as it is evaluated.
+
+    What is cloned from recordings and evaluated nowhere may be a robot's, and is of no world that one could name.
+    """
+    steps = config.evaluation.execute_steps or chunk_length
+    if config.data and not config.evaluation.episodes_per_task:
+        return Deployment(execute_steps=min(steps, chunk_length))
+    return Deployment(execute_steps=steps, world=config.demonstrations.world, tasks=config.demonstrations.tasks)
+
+
 def _check_model(config: RunConfig, world_spec: WorldSpec) -> None:
     """
     Raises:
-        ValueError: the model's fields do not fit each other or that world, or it cannot be fine-tuned so.
+        ValueError: the model's fields do not fit each other or that world, it cannot be fine-tuned so, or a chunk has
+            fewer actions than are to be executed.
     """
+    shape = shape_of(config.model, world_spec)
+    check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
     with torch.device("meta"):
-        prepare(VLA(shape_of(config.model, world_spec)), config.fine_tuning)
+        prepare(VLA(shape), config.fine_tuning)
 
 
 def _recorded_spec(config: RunConfig) -> WorldSpec:

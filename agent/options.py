@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -11,12 +12,14 @@ import tyro
 
 from agent.names import check_name
 from agent.run_folder import policy_folder, run_of
+from vla_model.deployment import Deployment, check_execute_steps
 
 if TYPE_CHECKING:
     from vla_model.dtypes import DtypeName
     from vla_model.policy import VLAPolicy
 
 Options = TypeVar("Options")
+DEFAULT_WORLD = "tabletop"
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -37,12 +40,18 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
 
 
 def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
-    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format."""
+    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format.
+
+    It knows how it is meant to be used, unless neither its folder nor a run's record says so.
+    """
     from vla_model.policy import VLAPolicy
 
     folder = policy_folder(Path(name))
     checkpoint = folder.parent.name
-    return VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
+    policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
+    if policy.processor.deployment is None:
+        policy.processor.deployment = recorded_deployment(name, policy.model.config.chunk_length)
+    return policy
 
 
 def check_world(name: str) -> str:
@@ -56,30 +65,69 @@ def check_world(name: str) -> str:
     return name if ":" in name else check_name("world", name, WORLDS)
 
 
-def recorded_config(policy: str) -> dict[str, Any] | None:
-    """The config of the run that the policy is of, if it is of one."""
+def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
+    """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one."""
     run = run_of(policy)
-    return run.record["config"] if run else None
+    if run is None:
+        return None
+    config = run.record["config"]
+    practised = config.get("practice") or config.get("demonstrations") or {}
+    steps = config["evaluation"]["execute_steps"] or chunk_length
+    return Deployment(execute_steps=steps, world=practised.get("world"), tasks=tuple(practised.get("tasks", ())))
 
 
-def where_to_act(policy: str, world: str | None, tasks: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the policy's run was trained on.
+def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
+    """Actions to execute of each chunk: as asked, else as the policy was made for. What differs, or is not known, is
+    said.
+
+    Raises:
+        ValueError: a chunk has not so many actions.
+    """
+    made_for, length = policy.processor.deployment, policy.model.config.chunk_length
+    steps = policy.execute_steps if asked is None else asked
+    check_execute_steps(steps, length)
+    if made_for is not None:
+        say_differences(name, made_for, replace(made_for, execute_steps=steps))
+    elif asked is None:
+        _say(name, f"how many actions of a chunk to execute is not known; all {length} are (--execute-steps)")
+    return steps
+
+
+def where_to_act(
+    name: str, policy: VLAPolicy | None, world: str | None, tasks: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. What
+    differs, or is not known, is said.
+
+    Args:
+        name: of the policy.
+        policy: None for a scripted expert, which is made for every task.
+        world: asked for.
+        tasks: asked for.
 
     Raises:
         ValueError: see check_world.
     """
-    recorded = recorded_config(policy)
-    trained = recorded.get("practice", recorded.get("demonstrations")) if recorded else {}
-    name = check_world(world or trained.get("world", "tabletop"))
-    return name, tasks or (tuple(trained.get("tasks", ())) if name == trained.get("world") else ())
+    made_for = None if policy is None else policy.processor.deployment
+    known = None if made_for is None else made_for.world
+    chosen = check_world(world or known or DEFAULT_WORLD)
+    if made_for is None or known is None:
+        if policy is not None and world is None:
+            _say(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
+        return chosen, tasks
+    tasks = tasks or (made_for.tasks if chosen == known else ())
+    say_differences(name, made_for, replace(made_for, world=chosen, tasks=tasks))
+    return chosen, tasks
 
 
-def steps_to_execute(policy: str, asked: int | None) -> int | None:
-    """Of each chunk: as asked, else as the policy's run does, else None."""
-    recorded = recorded_config(policy)
-    if asked is not None or recorded is None:
-        return asked
-    return recorded["evaluation"]["execute_steps"]
+def say_differences(name: str, made_for: Deployment | None, used: Deployment) -> None:
+    """Say how a policy is used otherwise than it was made for, as far as that is known."""
+    for line in made_for.differences(used) if made_for else ():
+        _say(name, line)
+
+
+def _say(name: str, line: str) -> None:
+    print(f"llamarm: {name}: {line}", file=sys.stderr)
 
 
 def spare_a_core() -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from vla_model.config import VLAConfig, sizes_of
+from vla_model.deployment import check_execute_steps
 from vla_model.dtypes import DtypeName
 from vla_model.finetune import merged_state_dict
 from vla_model.folders import fresh_folder, previous_folder
@@ -79,6 +80,8 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {error}") from error
+    if processor.deployment is not None:
+        check_execute_steps(processor.deployment.execute_steps, config.chunk_length)
     hold_weights(model, dtype)
     return model.eval(), processor
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from envs.types import Array, Observation
 from vla_model.backbones import InstructionPrefix
 from vla_model.checkpoint import load_policy
+from vla_model.deployment import check_execute_steps
 from vla_model.dtypes import DtypeName
 from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
@@ -94,9 +95,8 @@ class VLAPolicy:
         Raises:
             ValueError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
         """
-        length = model.config.chunk_length
-        if execute_steps is not None and not 1 <= execute_steps <= length:
-            raise ValueError(f"execute_steps must be within 1..{length}, the chunk's length, got {execute_steps}")
+        if execute_steps is not None:
+            check_execute_steps(execute_steps, model.config.chunk_length)
         if not 0.0 <= noise_correlation < 1.0:
             raise ValueError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
         self.model = model
@@ -134,6 +134,12 @@ class VLAPolicy:
         """
         model, processor = load_policy(folder, dtype=dtype)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
+
+    @property
+    def execute_steps(self) -> int:
+        """Actions to execute of each chunk before the next decision: as the policy was made for, all if nobody said."""
+        made_for = self.processor.deployment
+        return self._execute_steps or (made_for.execute_steps if made_for else self.model.config.chunk_length)
 
     def to(self, device: str) -> VLAPolicy:
         """This policy, which computes on that device from now on and forgot every episode.

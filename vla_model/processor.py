@@ -1,7 +1,8 @@
 """Processor: observations -> model inputs, model outputs -> actions, and the statistics that both need.
 
 The two directions are one object, saved with the weights, so a policy cannot be used with another normalisation than it
-was trained with. It belongs to one WorldSpec and `check` says how another differs.
+was trained with. It belongs to one WorldSpec and `check` says how another differs. How the policy is meant to be used
+(vla_model/deployment.py) is saved with it, so that no copy of a policy lacks it.
 
 Shape letters: B batch, I instruction tokens, K chunk length, A action dims, S state dims, L localization dims, H x W
 pixels.
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from envs.types import Observation, VectorSpec, WorldSpec
+from vla_model.deployment import Deployment
 from vla_model.inputs import ModelInputs
 
 PROCESSOR_FILE = "processor.json"
@@ -67,14 +69,18 @@ class Processor:
         normalisations: Mapping[str, Normalisation],
         tokenizer: Tokenizer,
         instruction_length: int,
+        deployment: Deployment | None = None,
     ) -> None:
         """Use `from_statistics` or `load`.
 
         Args:
             normalisations: of "state", "action" and "localization".
             instruction_length: I, tokens to which instructions are padded or cut.
+            deployment: how the policy is meant to be used; None where nobody said, as in folders of llamarm before it
+                was saved.
         """
         self.world_spec = world_spec
+        self.deployment = deployment
         self.normalisations = dict(normalisations)
         self.instruction_length = instruction_length
         self.tokenizer = tokenizer
@@ -168,6 +174,7 @@ class Processor:
         content = {
             "instruction_length": self.instruction_length,
             "world_spec": dataclasses.asdict(self.world_spec),
+            **({} if self.deployment is None else {"deployment": self.deployment.to_json()}),
             "statistics": {
                 name: {"mean": normalisation.mean.tolist(), "std": normalisation.std.tolist()}
                 for name, normalisation in self.normalisations.items()
@@ -188,6 +195,7 @@ class Processor:
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
             instruction_length = int(content["instruction_length"])
+            deployment = Deployment.of(content["deployment"]) if "deployment" in content else None
         except (KeyError, TypeError) as error:
             raise ValueError(f"{PROCESSOR_FILE} lacks or misuses {error}") from error
         return cls(
@@ -198,6 +206,7 @@ class Processor:
             },
             tokenizer=Tokenizer.from_file(str(folder / TOKENIZER_FILE)),
             instruction_length=instruction_length,
+            deployment=deployment,
         )
 
     def _tokenise(self, instruction: str) -> tuple[Tensor, Tensor]:

@@ -15,14 +15,16 @@ from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.names import check_name
-from agent.options import load_policy, parse_with, spare_a_core
+from agent.options import DEFAULT_WORLD, load_policy, parse_with, spare_a_core, where_to_act
 from agent.robot.command import imported_robot
 from agent.robot.drive import DriveConfig
 from envs.tabletop.control import CONTROL_DT_S
 from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
-from vla_model.types import Policy
+from vla_model.policy import VLAPolicy
+
+_FIRST_TASK = "pick_place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ class Console:
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
     instruction: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
     """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
-    task: str = "pick_place"
-    """Of "sim" at first."""
+    task: str | None = None
+    """Of "sim" at first; if not given, the first of the policy's tasks."""
     seed: int = 1_000_000
     """Of the episode of "sim" at first."""
     variation: str = "train"
@@ -66,12 +68,13 @@ def console(args: list[str]) -> None:
         page.run(ended)
 
 
-def _with_table(options: Any, policy: Policy | None) -> tuple[Session, Page]:
+def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
     """The simulated table, shown."""
     # A person is slower than an expert: what ends a drive is the page's time limit, not the task's.
     world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
+    _, tasks = where_to_act(options.policy, policy, DEFAULT_WORLD, (options.task,) if options.task else ())
     task, variation = (
-        check_name("task", options.task, world.tasks),
+        check_name("task", tasks[0] if tasks else _FIRST_TASK, world.tasks),
         check_name("variation", options.variation, VARIATIONS),
     )
     table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))

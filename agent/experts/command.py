@@ -34,9 +34,13 @@ def experts(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")
-    config = options.acting.evaluation(options.policy)
     policy = load_policy(options.policy, options.acting.dtype)
-    with acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks):
+    with acting(options.policy, options.acting, options.rollout, loaded=policy) as (
+        measured,
+        tasks,
+        execute_steps,
+    ):
+        config = options.acting.evaluation(execute_steps)
         study = study_experts(policy, measured, tasks, config, ablate=options.ablate)
     found = to_json(study)
     folder.mkdir(parents=True, exist_ok=True)

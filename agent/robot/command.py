@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from agent.names import check_name
-from agent.options import check_world, load_policy, parse_with, spare_a_core
+from agent.options import load_policy, parse_with, spare_a_core, where_to_act
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
@@ -35,10 +35,10 @@ class Drive:
     """The longest that it may take."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobotDataset that the drive is appended to."""
-    world: str = "tabletop"
-    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md)."""
+    world: str | None = None
+    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's."""
     task: str | None = None
-    """Of "sim"."""
+    """Of "sim"; if not given, the policy's, where it was made for one alone."""
     seed: int = 1_000_000
     """Of the episode of "sim"."""
     variation: str = "train"
@@ -55,8 +55,10 @@ def drive(args: list[str]) -> None:
     policy = load_policy(options.policy, options.dtype)
     with ExitStack() as stack:
         if options.robot == "sim":
-            world = stack.enter_context(closing(make_world(check_world(options.world))))
-            task = check_name("task", options.task or "", world.tasks)
+            asked = (options.task,) if options.task else ()
+            name, tasks = where_to_act(options.policy, policy, options.world, asked)
+            world = stack.enter_context(closing(make_world(name)))
+            task = check_name("task", tasks[0] if len(tasks) == 1 else "", world.tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
             robot: Any = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known

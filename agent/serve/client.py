@@ -85,6 +85,11 @@ class ServedPolicy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def execute_steps(self) -> int | None:
+        """Actions to execute of each chunk before the next decision, if the server tells."""
+        return self.metadata.get("execute_steps")
+
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:

@@ -39,9 +39,10 @@ from agent.serve import openpi, vla_eval
 from agent.serve.link import LimitsConfig, Link
 from agent.serve.metrics import MeasuredPolicy, Metrics
 from agent.serve.session import Session
-from envs.types import WorldSpec
 from rollout.inference import InferenceConfig, InferenceServer
+from vla_model.deployment import check_execute_steps
 from vla_model.policy import VLAPolicy
+from vla_model.processor import Processor
 
 Converse = Callable[[Link, Session, dict[str, Any]], Awaitable[None]]
 PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}
@@ -97,20 +98,21 @@ def check(config: ServerConfig) -> None:
 class PolicyServer:
     """Serves one policy."""
 
-    def __init__(self, policy: VLAPolicy, config: ServerConfig, execute_steps: int) -> None:
+    def __init__(self, policy: VLAPolicy, config: ServerConfig, execute_steps: int | None = None) -> None:
         """
         Args:
             policy: takes the mode of its actions; what it keeps of other episodes is none of ours.
             config: addresses and limits.
-            execute_steps: actions of a chunk that a client should execute before it observes again.
+            execute_steps: actions of a chunk that a client should execute before it observes again; as many as the
+                policy was made for where None.
 
         Raises:
             ValueError: see `check`; a file cannot be used; execute_steps is not within the policy's chunk.
         """
         check(config)
         chunk_length = policy.model.config.chunk_length
-        if not 1 <= execute_steps <= chunk_length:
-            raise ValueError(f"execute_steps must be within 1..{chunk_length}, the chunk length, got {execute_steps}")
+        execute_steps = policy.execute_steps if execute_steps is None else execute_steps
+        check_execute_steps(execute_steps, chunk_length)
         self._processor = policy.processor
         self._config = config
         self._execute_steps = execute_steps
@@ -120,7 +122,7 @@ class PolicyServer:
         inference = InferenceConfig(max_batch_size=config.max_batch_size, max_wait_ms=config.max_wait_ms)
         self._inference = InferenceServer(lambda: MeasuredPolicy(policy, self._metrics), inference, None)
         self._names = itertools.count()
-        self._metadata = metadata(policy.processor.world_spec, chunk_length, execute_steps, policy.version)
+        self._metadata = metadata(policy.processor, chunk_length, execute_steps, policy.version)
         if length := policy.model.config.history_length:
             self._metadata["observation"][openpi.STEP] = "control steps since the episode began, may be left out"
             self._metadata["history_steps"] = length * policy.model.config.history_stride
@@ -215,14 +217,16 @@ def log_to_stderr(debug: bool) -> None:
         logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
-def metadata(world_spec: WorldSpec, chunk_length: int, execute_steps: int, version: int) -> dict[str, Any]:
+def metadata(processor: Processor, chunk_length: int, execute_steps: int, version: int) -> dict[str, Any]:
     """What a client is told of the policy before it asks: plain values only."""
+    made_for = processor.deployment
     return {
         "server": "llamarm",
         "policy_version": version,
         "action_horizon": chunk_length,
+        **({} if made_for is None else made_for.to_json()),
         "execute_steps": execute_steps,
-        **openpi.world_metadata(world_spec),
+        **openpi.world_metadata(processor.world_spec),
     }
 
 

@@ -61,7 +61,7 @@ def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path
         (ServerConfig(certificate=tmp_path / "empty"), 2, "TLS needs both a certificate and its private_key"),
         (ServerConfig(certificate=tmp_path / "empty", private_key=tmp_path / "empty"), 2, "cannot be used for TLS"),
         (ServerConfig(limits=LimitsConfig(max_rate_hz=0)), 2, "max_rate_hz must be above 0, got 0"),
-        (ServerConfig(), 5, r"execute_steps must be within 1\.\.4, the chunk length, got 5"),
+        (ServerConfig(), 5, r"execute_steps must be within 1\.\.4, the chunk's length, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
             PolicyServer(tiny_policy(), config, steps)

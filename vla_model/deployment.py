@@ -1,0 +1,65 @@
+"""Deployment: how a policy is meant to be used. It is saved with the policy, which so acts alike wherever it is copied.
+
+The control rate, cameras, state and actions stand beside it, in the processor's WorldSpec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+def check_execute_steps(execute_steps: int, chunk_length: int) -> None:
+    """
+    Raises:
+        ValueError: a chunk has not so many actions.
+    """
+    if not 1 <= execute_steps <= chunk_length:
+        raise ValueError(f"execute_steps must be within 1..{chunk_length}, the chunk's length, got {execute_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a policy was trained and measured for."""
+
+    execute_steps: int
+    """Actions to execute of each chunk before the policy decides again, at least 1."""
+    world: str | None = None
+    """Name for `make_world`; None where it was made for no world of ours, e.g. for a robot."""
+    tasks: tuple[str, ...] = ()
+    """Of that world; empty for all of them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file or a message."""
+        return asdict(self) | {"tasks": list(self.tasks)}
+
+    def differences(self, used: Deployment) -> list[str]:
+        """How a policy that was made for this is used otherwise, in words, for people."""
+        found = []
+        if used.execute_steps != self.execute_steps:
+            found.append(
+                f"{used.execute_steps} actions of each chunk are executed; the policy was made for {self.execute_steps}"
+            )
+        if None not in (self.world, used.world) and used.world != self.world:
+            found.append(f"it acts in {used.world}; the policy was made for {self.world}")
+        elif self.tasks and (other := [task for task in used.tasks or ("all tasks",) if task not in self.tasks]):
+            found.append(f"it does {', '.join(other)}; the policy was made for {', '.join(self.tasks)}")
+        return found
+
+    @classmethod
+    def of(cls, content: object) -> Deployment:
+        """From what `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"a deployment is {content!r}, expected a map of execute_steps, world and tasks")
+        steps, world, tasks = (content.get(name) for name in ("execute_steps", "world", "tasks"))
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"a deployment's execute_steps is {steps!r}, expected a whole number of at least 1")
+        if world is not None and not isinstance(world, str):
+            raise ValueError(f"a deployment's world is {world!r}, expected a name")
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+            raise ValueError(f"a deployment's tasks are {tasks!r}, expected a list of names")
+        return cls(execute_steps=steps, world=world, tasks=tuple(tasks))
