@@ -30,8 +30,6 @@ from agent.decisions import Decisions
 from agent.perception import PerceptionConfig
 from vla_model.model import VLA, VLAOutput
 
-_DEAD_SHARE = 0.01
-
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateConfig:
@@ -105,9 +103,9 @@ def executed_mean(batch: Decisions) -> Callable[[Tensor], Tensor]:
 
 def _router(output: VLAOutput) -> dict[str, Tensor]:
     """Entropy of the router's probabilities as a share of log E, and dead experts, over all layers."""
-    entropies, dead = [], []
+    entropies = []
     for routing in output.routing:
         log_p = routing.logits.log_softmax(-1)
         entropies.append(-(log_p.exp() * log_p).sum(-1).mean() / math.log(max(log_p.shape[-1], 2)))
-        dead.append((routing.usage().mean(0) < _DEAD_SHARE).float().sum())
-    return {"router/entropy": torch.stack(entropies).mean(), "router/dead_experts": torch.stack(dead).sum()}
+    dead = torch.stack([routing.num_dead_experts() for routing in output.routing]).sum()
+    return {"router/entropy": torch.stack(entropies).mean(), "router/dead_experts": dead}

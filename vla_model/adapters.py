@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vla_model.checkpoint import load_policy
-from vla_model.finetune import FineTuning, frozen_state_dict, lora_config, prepare, trained_state_dict
+from vla_model.finetune import FineTuning, adaptable, frozen_state_dict, lora_config, prepare, trained_state_dict
 from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
@@ -78,7 +78,7 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
     fine_tuning, value_head, base_hash = _read(folder)
     model, processor = load_policy(base, value_head=value_head)
     with torch.random.fork_rng(devices=[]):
-        prepare(model, fine_tuning)
+        prepare(model, adaptable(model, fine_tuning))  # folders of before name targets that got no adapters
     found = weights_hash(frozen_state_dict(model, fine_tuning))
     if found != base_hash:
         raise ValueError(

@@ -13,11 +13,11 @@ policy folders hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_model.model import VLA
 
@@ -38,7 +38,8 @@ class FineTuning:
     lora_alpha: int = 32
     """An adapter's output is multiplied by alpha / rank."""
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Last parts of the names of the decoder's linear layers that get an adapter."""
+    """Last parts of the names of the decoder's linear layers that get an adapter. A name that the decoder lacks is
+    refused: Mixtral's and Grok-1's MLPs are experts, which get none."""
     freeze_router: bool = False
     """Keep the router of the experts as it is."""
     towers: bool = False
@@ -53,14 +54,41 @@ def prepare(model: VLA, fine_tuning: FineTuning) -> None:
     The adapters' first weights come from torch's global generator.
 
     Raises:
-        ValueError: the decoder has no layer of such a name.
+        ValueError: adapters are asked for, and the decoder has no linear layer of one of the names.
     """
     if fine_tuning.mode == "lora":
         import peft
 
+        _check_targets(model, fine_tuning.lora_targets)
         peft.inject_adapter_in_model(lora_config(fine_tuning), model.backbone.decoder)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_learns(name, fine_tuning))
+
+
+def linear_layers(model: VLA) -> tuple[str, ...]:
+    """Last parts of the names of the decoder's linear layers, each once: what can be adapted. The experts and routers
+    of Mixtral and Grok-1 are no linear layers.
+    """
+    named = model.backbone.decoder.named_modules()
+    return tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name, layer in named if isinstance(layer, nn.Linear)))
+
+
+def adaptable(model: VLA, fine_tuning: FineTuning) -> FineTuning:
+    """The same without targets that the decoder has no linear layers of."""
+    known = linear_layers(model)
+    return replace(fine_tuning, lora_targets=tuple(name for name in fine_tuning.lora_targets if name in known))
+
+
+def _check_targets(model: VLA, targets: tuple[str, ...]) -> None:
+    known = linear_layers(model)
+    unknown = [target for target in targets if target not in known]
+    if unknown or not targets:
+        kind = model.backbone.decoder.config.model_type
+        raise ValueError(
+            f"the decoder, a {kind}, has no linear layers {', '.join(unknown) or 'named'} to adapt; it has: "
+            f"{', '.join(known)}. A decoder's experts and their router get no adapters; to adapt the rest alone: "
+            f"--fine-tuning.lora-targets {' '.join(target for target in targets if target in known) or known[0]}"
+        )
 
 
 def lora_config(fine_tuning: FineTuning) -> Any:

@@ -34,7 +34,7 @@ import torch
 
 from vla_model.config import VLAConfig
 from vla_model.dtypes import DtypeName
-from vla_model.finetune import FineTuning, prepare
+from vla_model.finetune import FineTuning, adaptable, prepare
 from vla_model.model import VLA
 
 Regime = Literal["learns", "adapts", "passes", "rests"]
@@ -94,10 +94,10 @@ class Footprint:
 
 
 def count_parameters(config: VLAConfig, fine_tuning: FineTuning) -> Parameters:
-    """Counted on a model without memory."""
+    """Counted on a model without memory, with adapters for those of the targets that its decoder has."""
     with torch.device("meta"):
         model = VLA(config)
-        prepare(model, fine_tuning)
+        prepare(model, adaptable(model, fine_tuning))
     named = dict(model.named_parameters())
     table = model.backbone.decoder.get_input_embeddings().get_parameter("weight")
     products = {name for name, p in named.items() if p.ndim >= 2 and p is not table}

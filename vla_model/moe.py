@@ -6,6 +6,8 @@ For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
     S = the k experts of largest p
     y = sum_{e in S} p_e / (sum_{s in S} p_s) * down_e (silu(gate_e x) * up_e x)   [+ shared expert]
 
+The weights are computed as the softmax of R x over S alone, which is the same and exists where every p_s underflows.
+
 Decoupled weights (AdaMoE, Shen et al. 2025, "Expertise need not monopolize") add to each weight what a second linear
 map A says, (A x)_e, so that an expert may be chosen and count for little; A begins at 0, where nothing is added. The
 paper adds it to p_e as it is; here to the renormalised weight, so that a layer begins as the one above.
@@ -41,6 +43,9 @@ _ALIGNED = 8
 _FEW = 256
 """Tokens of an expert up to which a grouped product in float32 is the faster one on CPUs (docs/results/model.md)."""
 
+_DEAD = 0.04
+"""Of an even share, 1 / E of the choices: of 4 experts one that gets less than 1 % of them is dead."""
+
 _ROWS = 32
 """In bfloat16 each expert computes a multiple of this many rows."""
 
@@ -61,6 +66,15 @@ class Routing:
         num_experts = self.logits.shape[-1]
         chosen = F.one_hot(self.experts.flatten(1), num_experts)  # [B, T * k, E]
         return chosen.float().mean(1)
+
+    def num_dead_experts(self) -> Tensor:
+        """How many experts got less than _DEAD of an even share of all choices, float32 [].
+
+        Not those that got none at all: one choice in a large batch would hide an expert that learns nothing.
+        """
+        num_experts = self.logits.shape[-1]
+        chosen = _how_many(self.experts.flatten(), num_experts)  # [E]
+        return (chosen * num_experts < _DEAD * chosen.sum()).float().sum()
 
     def load_balancing_loss(self) -> Tensor:
         """E * sum_e f_e P_e: f_e the fraction of choices, P_e the mean probability of expert e.
@@ -111,8 +125,7 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
-            probabilities = logits.softmax(-1)
-            wanted = probabilities if self.bias is None else probabilities + self.bias
+            wanted = logits if self.bias is None else logits.softmax(-1) + self.bias
             if self._left_out is not None:
                 index = torch.tensor([self._left_out], device=x.device)
                 wanted = wanted.index_fill(-1, index, float("-inf"))
@@ -120,8 +133,8 @@ class Router(nn.Module):
             if self.bias is not None and self.training and self.weight.requires_grad:
                 # A list, because threads share the router: what they append, they may append in any order.
                 self._counts.append(_how_many(experts.flatten(), len(self.bias)))
-            top = probabilities.gather(-1, experts)
-            weights = top / top.sum(-1, keepdim=True)
+            # Not p_e over their sum: where other experts have all the probability, that would be 0 over 0.
+            weights = logits.gather(-1, experts).softmax(-1)
             if self.adapter is not None:
                 weights = weights + F.linear(x.float(), self.adapter.float()).gather(-1, experts)
             return Routing(logits=logits, experts=experts, weights=weights)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from families import toy_configs
 from tiny_model import tiny_config, tiny_vla
 
 from vla_model.finetune import FineTuning, merged_state_dict, prepare
@@ -121,3 +122,20 @@ def test_a_copy_of_an_adapted_model_acts_the_same_and_learns_alone() -> None:
 def test_a_layer_that_the_decoder_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="qqq_proj"):
         prepared(FineTuning(mode="lora", lora_targets=("qqq_proj",)))
+
+
+@pytest.mark.parametrize("family", ["mixtral", "grok"])
+def test_experts_that_would_get_no_adapters_are_named(family: str) -> None:
+    model = tiny_vla(backbone=toy_configs()[family])
+    with pytest.raises(ValueError, match=r"no linear layers gate_proj, up_proj, down_proj to adapt.*experts") as error:
+        prepare(model, LORA)
+    assert str(error.value).endswith("--fine-tuning.lora-targets q_proj k_proj v_proj o_proj")
+    assert not any(".lora_" in name for name, _ in model.named_parameters())
+    prepare(model, replace(LORA, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj")))
+    assert len([name for name, _ in model.named_parameters() if ".lora_A." in name]) == 2 * 4
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_porj"), ("self_attn",), ()])
+def test_a_target_that_is_no_linear_layer_is_refused(targets: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"):
+        prepare(tiny_vla(), replace(LORA, lora_targets=targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from vla_model import moe
 from vla_model.moe import (
     MixtureOfExperts,
+    Router,
     Routing,
     balance_experts,
     keep_balance,
@@ -301,3 +303,35 @@ def test_an_expert_that_does_not_exist_or_that_all_tokens_need_cannot_be_left_ou
         MixtureOfExperts(8, num_experts=4, top_k_experts=2).router.leave_out(4)
     with pytest.raises(ValueError, match="all 2 experts"):
         MixtureOfExperts(8, num_experts=2, top_k_experts=2).router.leave_out(0)
+
+
+@pytest.mark.parametrize("why", ["left out", "bias"])
+def test_weights_of_experts_whose_probabilities_underflow_are_the_softmax_over_the_chosen(why: str) -> None:
+    router = Router(4, 4, 2, decoupled_weights=False, balancing_rate=0.001 if why == "bias" else 0.0)
+    router.weight.data.copy_(torch.eye(4))
+    if router.bias is not None:
+        router.bias.copy_(torch.tensor([-3.0, 0.0, 0.5, 1.0]))  # the sure expert is overfull
+    else:
+        router.leave_out(0)
+    routing = router(torch.tensor([[200.0, -1.0, 1.0, 2.0]]))
+    assert routing.experts.tolist() == [[3, 2]]
+    e = math.e  # softmax of (2, 1)
+    torch.testing.assert_close(routing.weights, torch.tensor([[e / (1 + e), 1 / (1 + e)]]))
+
+
+def test_the_most_wanted_of_experts_whose_probabilities_underflow_is_chosen() -> None:
+    router = Router(4, 4, 1, decoupled_weights=False, balancing_rate=0.0)
+    router.weight.data.copy_(torch.eye(4))
+    router.leave_out(0)
+    assert router(torch.tensor([[500.0, 0.0, 7.0, 3.0]])).experts.tolist() == [[2]]
+
+
+def test_an_expert_is_dead_that_gets_under_a_twenty_fifth_of_an_even_share_however_many_there_are() -> None:
+    """Of 4 experts an even share is 25 % and 1 % is the limit; of 200, among which all is even, nobody is dead."""
+    choices = torch.tensor([0] * 97 + [1] * 2 + [2] * 1)[:, None]  # 97, 2, 1 and 0 %
+    few = Routing(logits=torch.zeros(100, 4), experts=choices, weights=torch.ones(100, 1))
+    assert int(few.num_dead_experts()) == 1
+    fewer = Routing(logits=torch.zeros(200, 4), experts=torch.cat([choices, choices * 0]), weights=torch.ones(200, 1))
+    assert int(fewer.num_dead_experts()) == 2  # 98.5, 1, 0.5 and 0 %: the last two
+    many = Routing(logits=torch.zeros(200, 200), experts=torch.arange(200)[:, None], weights=torch.ones(200, 1))
+    assert int(many.num_dead_experts()) == 0
