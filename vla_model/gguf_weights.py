@@ -1,9 +1,9 @@
 """A GGUF file (llama.cpp's format) as a transformers config, weights and tokenizer.
 
 transformers reads the format and de-quantises. What it lacks is families: it loads no Gemma 1, Mixtral or Grok-1, drops
-LLaMA 3.1's rope scaling, and reads all layers where a few are wanted. So names and config keys are mapped here, as
-llama.cpp's convert_hf_to_gguf.py writes them. It calls LLaMA, Mistral and Mixtral all "llama"; a Mistral becomes a
-LlamaModel, which computes the same within the window, of which such files know nothing.
+LLaMA 3.1's rope scaling, and reads all layers where a few are wanted. So names of tensors are mapped here, as
+llama.cpp's convert_hf_to_gguf.py writes them, and keys in vla_model/gguf_keys.py. A Mistral, whose window such files
+seldom know, becomes a LlamaModel, which computes the same within the window.
 
 Shape letters: E experts, H hidden size of an expert, d width.
 """
@@ -12,51 +12,17 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    LlamaConfig,
-    MixtralConfig,
-    PretrainedConfig,
-)
-from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+from transformers import PretrainedConfig
 from transformers.integrations.gguf.dequant import GGML_BLOCK, dequantize
 from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from vla_model.grok import Grok1Config
-
-_CONFIGS: dict[str, type[PretrainedConfig]] = {
-    "llama": LlamaConfig,
-    "gemma": GemmaConfig,
-    "gemma2": Gemma2Config,
-    "gemma3": Gemma3TextConfig,
-    "grok": Grok1Config,
-}
-"""llama.cpp's general.architecture."""
-
-_FIELDS = {
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "context_length": "max_position_embeddings",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "attention.sliding_window": "sliding_window",
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "attention.output_scale": "attn_output_multiplier",
-    "embedding_scale": "embedding_multiplier_scale",
-    "expert_count": "num_local_experts",
-    "expert_used_count": "num_experts_per_tok",
-}
+from vla_model.gguf_keys import CONFIGS, decoder_config
+from vla_model.gguf_tokenizer import gguf_tokenizer
 
 _ATTENTION = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj"}
 _LLAMA = {
@@ -105,8 +71,12 @@ class GGUFFile:
         if path.stat().st_size < needed:
             raise ValueError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
         self.architecture = header.architecture
-        if self.architecture not in _CONFIGS:
-            raise ValueError(f"{path} is of the family {self.architecture!r}; families: {', '.join(_CONFIGS)}")
+        if self.architecture not in CONFIGS:
+            raise ValueError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
+        if (kind := self.metadata.get("general.type", "model")) != "model":
+            raise ValueError(f"{path} holds a part of general.type {kind!r}; a whole model is needed")
+        if (count := self.metadata.get("split.count", 1)) > 1:
+            raise ValueError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
         self._infos = {info.name: info for info in header.tensors}
         self._tensors = load_gguf_state_dict(header)
         self.config = self._config()
@@ -151,19 +121,9 @@ class GGUFFile:
     def tokenizer(self) -> Tokenizer:
         """
         Raises:
-            ValueError: the file has none that transformers can build.
+            ValueError: the file has none that transformers can build, or one of its keys asks for what is not known.
         """
-        try:
-            architecture, vocabulary, options = get_gguf_tokenizer(str(self.path))
-            tokenizer, _ = convert_gguf_tokenizer(architecture, vocabulary)
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{self.path} has no tokenizer that can be read: {error}") from error
-        begin = options["bos_token"]
-        if options.get("add_bos_token") and begin is not None:
-            tokenizer.post_processor = processors.TemplateProcessing(
-                single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
-            )
-        return tokenizer
+        return gguf_tokenizer(self.path, self.metadata)
 
     def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         if name not in self._tensors:
@@ -181,50 +141,26 @@ class GGUFFile:
         return tensor.to(dtype)
 
     def _config(self) -> PretrainedConfig:
-        prefix = f"{self.architecture}."
-        given = {key.removeprefix(prefix): value for key, value in self.metadata.items() if key.startswith(prefix)}
-        fields: dict[str, Any] = {ours: given[theirs] for theirs, ours in _FIELDS.items() if theirs in given}
-        missing = [key for key in ("block_count", "embedding_length", "attention.head_count") if key not in given]
-        if missing or "token_embd.weight" not in self._infos:
-            raise ValueError(f"{self.path} lacks {', '.join(missing) or 'token_embd.weight'}")
-        fields["vocab_size"] = self._infos["token_embd.weight"].shape[0]
-        fields["tie_word_embeddings"] = "output.weight" not in self._infos
-        if self.architecture.startswith("gemma") and self.architecture != "gemma":
-            fields["query_pre_attn_scalar"] = self._query_scalar(fields)
-        kind = _CONFIGS[self.architecture]
-        if self.architecture == "llama" and fields.get("num_local_experts"):
-            kind = MixtralConfig
-        config = kind(**fields)
-        self._set_rope(config, given)
-        return config
-
-    def _query_scalar(self, fields: dict[str, Any]) -> int:
-        """The square of what attention logits are divided by. Files do not say that the 27 B models have their own."""
-        if fields["num_hidden_layers"] in (46, 62):
-            return fields["hidden_size"] // fields["num_attention_heads"]
-        return fields["head_dim"]
-
-    def _set_rope(self, config: PretrainedConfig, given: dict[str, Any]) -> None:
-        rope = config.rope_parameters.get(
-            "full_attention", config.rope_parameters
-        )  # Gemma 3 has one per kind of layer.
-        if "rope.freq_base" in given:
-            rope["rope_theta"] = given["rope.freq_base"]
-        if given.get("rope.scaling.type") == "linear":
-            rope |= {"rope_type": "linear", "factor": given["rope.scaling.factor"]}
-        elif given.get("rope.scaling.type", "none") != "none":
-            raise ValueError(
-                f"{self.path} scales its rotary positions by {given['rope.scaling.type']!r}, not known here"
-            )
+        if "token_embd.weight" not in self._infos:
+            raise ValueError(f"{self.path} lacks token_embd.weight")
+        config = decoder_config(
+            self.path,
+            self.metadata,
+            vocab_size=self._infos["token_embd.weight"].shape[0],
+            tie_word_embeddings="output.weight" not in self._infos,
+        )
         if "rope_freqs.weight" in self._tensors:
             self._set_llama3_scaling(config)
+        return config
 
     def _set_llama3_scaling(self, config: PretrainedConfig) -> None:
         """LLaMA 3.1's scaling, which the file holds as one factor per frequency.
 
         Raises:
-            ValueError: the factors are another scaling's.
+            ValueError: the factors are another scaling's, or a key scales too.
         """
+        if "full_attention" in config.rope_parameters or config.rope_parameters.get("rope_type") == "linear":
+            raise ValueError(f"{self.path} has rope_freqs.weight besides another scaling of its rotary positions")
         factors = self._tensor("rope_freqs.weight", torch.float32)
         plain = config.rope_parameters["rope_theta"] ** -(torch.arange(len(factors)) / len(factors))
         config.rope_parameters |= {

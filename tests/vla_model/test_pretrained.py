@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,8 +133,15 @@ ARCHITECTURES = {
 }
 
 
-def write_gguf(path: Path, family: str, quantised: bool = False) -> PreTrainedModel:
-    """As llama.cpp's convert_hf_to_gguf.py would, with gguf's own names of tensors and keys."""
+def write_gguf(
+    path: Path, family: str, quantised: bool = False, keys: dict[str, Any] | None = None, without: Sequence[str] = ()
+) -> PreTrainedModel:
+    """As llama.cpp's convert_hf_to_gguf.py would, with gguf's own names of tensors and keys.
+
+    Args:
+        keys: to add, or with other values.
+        without: keys that it leaves out.
+    """
     model = toy(family)
     config, decoder = model.config, model.get_decoder()
     architecture = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[family]]
@@ -172,6 +180,10 @@ def write_gguf(path: Path, family: str, quantised: bool = False) -> PreTrainedMo
             writer.add_tensor(theirs, gguf.quants.quantize(array, kind), raw_dtype=kind)
         else:
             writer.add_tensor(theirs, array)
+    for key in (*without, *(keys or {})):
+        writer.kv_data[0].pop(key, None)
+    for key, value in (keys or {}).items():
+        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,0 +1,104 @@
+"""The tokenizer of a GGUF file, which cuts a text as llama.cpp does.
+
+transformers builds it; what it leaves out is done here: the tokens that llama.cpp puts before and after a text, by its
+defaults where the file does not say, and how some vocabularies are read. What neither knows is refused by name.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+_WITH_BEGIN = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
+"""Of tokenizer.ggml.pre: byte-level vocabularies that llama.cpp puts a begin token before, unless add_bos_token says
+otherwise, and of which it takes a word that is in the vocabulary whole, whatever the merges."""
+_PRE = ("default", "gpt-2", "smollm", *GGUF_PRE_TOKENIZER_SPLITS)
+"""Ways to split a text that are known."""
+_KNOWN = {
+    "model",
+    "pre",
+    "tokens",
+    "scores",
+    "merges",
+    "token_type",
+    "token_type_count",
+    "add_bos_token",
+    "add_eos_token",
+}
+_KNOWN |= {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}
+
+
+def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
+    """
+    Args:
+        path: of the file.
+        metadata: its keys and values.
+
+    Raises:
+        ValueError: the file has none that transformers can build, or one of its keys asks for what is not known.
+    """
+    given = {key.removeprefix(_PREFIX): value for key, value in metadata.items() if key.startswith(_PREFIX)}
+    _check(path, given)
+    try:
+        architecture, vocabulary, named = get_gguf_tokenizer(str(path))
+        tokenizer, _ = convert_gguf_tokenizer(architecture, vocabulary)
+    except (KeyError, ValueError, IndexError, TypeError, struct.error) as error:
+        raise ValueError(f"{path} has no tokenizer that can be read: {error!r}") from error
+    is_bytes, pre = given["model"] == "gpt2", given.get("pre", "default")
+    if is_bytes and pre in _WITH_BEGIN:
+        assert isinstance(tokenizer.model, models.BPE)
+        tokenizer.model.ignore_merges = True
+    if is_bytes and pre == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    if given["model"] == "llama" and architecture == "llama" and not given.get("add_space_prefix", True):
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    begins = given.get("add_bos_token", not is_bytes or pre in _WITH_BEGIN)
+    ends = given.get("add_eos_token", False)
+    around = {}
+    for name, is_asked in (("bos_token", begins), ("eos_token", ends)):
+        if is_asked and named[name] is None:
+            raise ValueError(f"{path} asks for a {name} with every text, and {_PREFIX}{name}_id does not say which")
+        around[name] = named[name] if is_asked else None
+    before, after = around["bos_token"], around["eos_token"]
+    if before is not None or after is not None:
+        tokens = [token for token in (before, after) if token is not None]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join(filter(None, (before, "$A", after))),
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in dict.fromkeys(tokens)],
+        )
+    return tokenizer
+
+
+_PREFIX = "tokenizer.ggml."
+
+
+def _check(path: Path, given: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: a key asks for what is not known here.
+    """
+    kind, pre = given.get("model"), given.get("pre", "default")
+    if kind not in ("llama", "gpt2"):
+        raise ValueError(f"{path} has a tokenizer of {_PREFIX}model {kind!r}, not known here; known: llama, gpt2")
+    if kind == "gpt2" and pre not in _PRE:
+        raise ValueError(
+            f"{path} splits texts by {_PREFIX}pre {pre!r}, not known here; known: {', '.join(sorted(_PRE))}"
+        )
+    for name in ("add_sep_token", "remove_extra_whitespaces"):
+        if given.get(name, False):
+            raise ValueError(f"{path} asks for {_PREFIX}{name}, which is not known here")
+    others = sorted(name for name in given.keys() - _KNOWN if not name.endswith(("token_id", "token_ids")))
+    if others:
+        warnings.warn(
+            f"{path} has keys of its tokenizer that are not known here and are passed over: "
+            f"{', '.join(_PREFIX + name for name in others)}",
+            stacklevel=2,
+        )
