@@ -35,6 +35,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from annotated_types import Ge, Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -54,20 +55,20 @@ _MIXTURE_STREAM = 0x6D6978
 class DaggerConfig:
     """Settings of dagger."""
 
-    beta: float = 0.5
+    beta: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of the expert's actions in the first iteration."""
-    beta_decay: float = 0.9
+    beta_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """Of that share, per iteration."""
     demonstrations: str = ""
     """Folder of the dataset that the growing one is added to; if not given, that of the run that init names."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
-    updates: int = 300
+    updates: Annotated[int, Ge(1)] = 300
     """In an iteration."""
-    execute_steps: int = 1
+    execute_steps: Annotated[int, Ge(1)] = 1
     """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
-    rows_per_episode: int = 24
+    rows_per_episode: Annotated[int, Ge(1)] = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
     renewal: RenewalConfig = field(default_factory=RenewalConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)

@@ -22,12 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from agent.decisions import Credit, Credited, Decisions
 from agent.ppo import Reward, rewards
+from agent.practice import ROUNDS
 from agent.surrogate import SurrogateConfig, predict, surrogate_loss
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
@@ -39,11 +42,11 @@ class GRPOConfig:
     """Settings of grpo."""
 
     reward: Reward = "success"
-    group_size: int = 8
+    group_size: Annotated[int, Ge(2)] = 8
     """G"""
     standardise: bool = True
     """Divide by the group's standard deviation; without, groups that are nearly uniform count less."""
-    max_rounds: int = 3
+    max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
     """Rounds of drawing groups in an iteration, the first included."""
     surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
 

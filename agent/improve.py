@@ -35,12 +35,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.changes import film_changes
 from agent.checkpoints import acted_weights, acting_weights, save_checkpoint
+from agent.checks import check_config
 from agent.cloning import Cloning
 from agent.collecting import Ahead, Collecting, InTurn
 from agent.dagger import DaggerConfig, check_dagger
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
-from agent.learner import Learner, LearnerConfig, check_learner
+from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.names import check_name
 from agent.options import recorded_deployment, say_differences
@@ -48,7 +49,7 @@ from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
 from agent.progress import progress_bars
-from agent.renewal import check_renewal
+from agent.renewal import check_renewal, scheduled_updates
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
@@ -98,6 +99,43 @@ class ImproveConfig:
     """Per task, in such an evaluation."""
     collapse_share: float = 0.5
     """The run ends where the success of such an evaluation falls below this share of the best."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: what the learner is told contradicts the algorithm.
+        """
+        learner = self.learner
+        if learner.num_processes != 1:
+            raise ValueError(
+                f"learner.num-processes is {learner.num_processes}, but what a policy practised is learned by one "
+                "process"
+            )
+        if isinstance(self.algorithm, RFTConfig | DaggerConfig):
+            self._check_schedules(self.algorithm)
+            return
+        if learner.ema_decay:
+            raise ValueError(
+                f"learner.ema-decay is {learner.ema_decay}, but the ratios of ppo and grpo are of the weights that "
+                "learn, so these must act and not their average; leave it out"
+            )
+        if learner.num_updates is not None:
+            raise ValueError(
+                f"learner.num-updates is {learner.num_updates}, but ppo and grpo make as many as there are episodes to "
+                "learn from; leave it out, and the learning rate falls by iterations"
+            )
+
+    def _check_schedules(self, algorithm: RFTConfig | DaggerConfig) -> None:
+        schedules = [
+            scheduled_updates(algorithm.renewal, algorithm.updates, self.iterations, iteration)
+            for iteration in range(self.iterations)
+        ]
+        if self.learner.num_updates not in (None, schedules[-1]):
+            raise ValueError(
+                f"learner.num-updates is {self.learner.num_updates}, but {self.iterations} iterations come to "
+                f"{schedules[-1]}; leave it out"
+            )
+        self.learner.check_warmup(min(schedules))
 
 
 class Method(Protocol):
@@ -168,23 +206,17 @@ def check_improvement(config: ImproveConfig) -> None:
     Raises:
         ValueError: the run could not come to its end.
     """
-    algorithm, learner = config.algorithm, config.learner
+    check_config(config)
+    algorithm = config.algorithm
     grouped = isinstance(algorithm, GRPOConfig)
     rounds, repeats = (algorithm.max_rounds, algorithm.group_size) if grouped else (1, 1)
     check_practice(config.practice, config.iterations, rounds=rounds, repeats=repeats)
-    check_learner(learner)
-    if learner.num_processes != 1:
-        raise ValueError(
-            f"learner.num_processes is {learner.num_processes}, but what a policy practised is learned by one process"
-        )
     if config.evaluation.episodes_per_task < 1:
         raise ValueError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
     if config.overlap and config.practice.focus:
         raise ValueError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
     if config.evaluate_every < 1:
         raise ValueError(f"evaluate_every must be at least 1, got {config.evaluate_every}")
-    if isinstance(algorithm, RFTConfig | DaggerConfig) and algorithm.updates < 1:
-        raise ValueError(f"algorithm.updates must be at least 1, got {algorithm.updates}")
 
 
 def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World], world: World) -> None:
@@ -217,6 +249,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
             success.update(progress.success_of_tasks)
             episodes = collecting.episodes(done, acting_weights(learner))
             collected_s = time.perf_counter()
+            _schedule(config, learner, done)
             metrics = method.learn(learner, episodes, done) | practice_summary(episodes, done)
             metrics |= {
                 "time/collect_s": collecting.seconds,
@@ -278,7 +311,8 @@ def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner
     acting = copy.deepcopy(model)
     torch.manual_seed(config.seed)
     prepare(model, config.fine_tuning)
-    learner = Learner(model.to(best_device()), config.learner, repeats=clones)
+    settings = config.learner if clones else replace(config.learner, ema_decay=0.0)
+    learner = Learner(model.to(best_device()), settings, repeats=clones)
     if last is not None:
         learner.load(last)
     return learner, acting, processor
@@ -295,6 +329,16 @@ def _deployment(config: ImproveConfig, made_for: Deployment | None, chunk_length
     deployment = Deployment(execute_steps=steps, world=config.practice.world, tasks=config.practice.tasks)
     say_differences(config.init, made_for, deployment)
     return deployment
+
+
+def _schedule(config: ImproveConfig, learner: Learner[VLA], iteration: int) -> None:
+    """Let the learning rate fall to the end of the run: by updates where they can be counted, else by iterations."""
+    algorithm = config.algorithm
+    if isinstance(algorithm, RFTConfig | DaggerConfig):
+        planned = scheduled_updates(algorithm.renewal, algorithm.updates, config.iterations, iteration)
+        learner.schedule(num_updates=planned)
+    else:
+        learner.schedule(progress=iteration / config.iterations)
 
 
 def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: World) -> Method:

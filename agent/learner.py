@@ -11,67 +11,89 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic
+from typing import Annotated, Generic
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agent.captured import Captured
 from agent.gradients import Loss, M, Processes, Splittable, Threads
-from agent.run_folder import HOW
+from agent.run_folder import HOW, none_stands_for
 from vla_model.moe import balance_experts, balances
+
+AVERAGE_DECAY = 0.998
+"""Of the weights' moving average, unless the config or the algorithm says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
     """How to optimise."""
 
-    batch_size: int = 128
-    num_updates: int = 5000
-    learning_rate: float = 1.0e-3
-    warmup_updates: int = 200
-    """Linear, followed by half a cosine down to `final_lr_share`."""
-    final_lr_share: float = 0.02
-    value_rate: float = 1.0
+    batch_size: Annotated[int, Ge(1)] = 128
+    num_updates: Annotated[int, Ge(1)] | None = field(default=None, metadata=none_stands_for())
+    """Of a run that begins with demonstrations. One that begins with a policy makes as many as its iterations come to,
+    which is not said here a second time."""
+    learning_rate: Annotated[float, Gt(0)] = 1.0e-3
+    warmup_updates: Annotated[int, Ge(0)] = 200
+    """Linear, followed by half a cosine down to `final_lr_share` at the end of the run: of ppo and grpo, whose
+    iterations have as many updates as comes of them, by iterations."""
+    final_lr_share: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    value_rate: Annotated[float, Gt(0)] = 1.0
     """The value head's learning rate, as a multiple of the others'."""
-    weight_decay: float = 0.02
+    weight_decay: Annotated[float, Ge(0)] = 0.02
     """On matrices only."""
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.998
-    num_parts: int = 2
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] | None = field(
+        default=None, metadata=none_stands_for(AVERAGE_DECAY)
+    )
+    """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo: their
+    ratios are of the weights that learn, so these must act."""
+    num_parts: Annotated[int, Ge(1)] = 2
     """A batch's loss is the mean of the losses of this many interleaved parts, which are computed side by side. A term
     that averages over what a part happens to hold (actions before the episode's end, things in sight, the experts'
     shares of the tokens) is thereby a little different from its value on the whole batch."""
-    num_processes: int = field(default=1, metadata=HOW)
+    num_processes: Annotated[int, Ge(1)] = field(default=1, metadata=HOW)
     """That share the parts, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
     this process and computes each part in a thread, or captures them."""
     capture: bool = field(default=True, metadata=HOW)
     """Whether one process on a GPU records how a small model's gradient is computed and replays it, where every update
     repeats the same (agent/captured.py). Changes rounding, not meaning."""
 
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a part or a process would have no sample, or the learning rate would still rise at the end.
+        """
+        if self.num_parts > self.batch_size:
+            raise ValueError(
+                f"a batch of {self.batch_size} cannot be computed in {self.num_parts} parts of at least one sample; "
+                "lower learner.num-parts"
+            )
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"learner.num-processes is {self.num_processes}, expected a divisor of the batch, "
+                f"{self.batch_size} samples"
+            )
+        if self.num_updates is not None:
+            self.check_warmup(self.num_updates)
 
-def check_learner(config: LearnerConfig) -> None:
-    """Whether there is anything to do, the processes get equal shares of the batch and whole parts, and every part a
-    sample.
+    def check_warmup(self, num_updates: int) -> None:
+        """
+        Args:
+            num_updates: of the schedule.
 
-    Raises:
-        ValueError: it is not so.
-    """
-    count = config.num_processes
-    if config.num_updates < 1:
-        raise ValueError(f"the learner's num_updates must be at least 1, got {config.num_updates}")
-    if not 1 <= config.num_parts <= config.batch_size:
-        raise ValueError(
-            f"a batch of {config.batch_size} cannot be computed in {config.num_parts} parts of at least one sample"
-        )
-    if count < 1 or config.num_parts % count or (count > 1 and config.batch_size % count):
-        raise ValueError(
-            "the learner's num_processes must be at least 1 and divide num_parts and batch_size, "
-            f"got {count}, {config.num_parts} and {config.batch_size}"
-        )
+        Raises:
+            ValueError: the learning rate would still rise at its end.
+        """
+        if self.warmup_updates > num_updates:
+            raise ValueError(
+                f"the learning rate rises for learner.warmup-updates, {self.warmup_updates}, and the run makes only "
+                f"{num_updates} updates; warm up for fewer, or make more"
+            )
 
 
 class Learner(Generic[M]):
@@ -89,6 +111,7 @@ class Learner(Generic[M]):
         self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
         self.config = config
         self.num_updates_done = 0
+        self._progress = 0.0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
         others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
@@ -133,7 +156,8 @@ class Learner(Generic[M]):
         if not math.isfinite(norm):
             self._optimizer.zero_grad()
             raise FloatingPointError(f"the gradient of update {self.num_updates_done} has norm {float(norm)}")
-        learning_rate = self.config.learning_rate * learning_rate_share(self.num_updates_done, self.config)
+        share = learning_rate_share(self.num_updates_done, self.config, self._progress)
+        learning_rate = self.config.learning_rate * share
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
         self._optimizer.step()
@@ -142,6 +166,16 @@ class Learner(Generic[M]):
         self.num_updates_done += 1
         self._move_average()
         return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
+
+    def schedule(self, *, num_updates: int | None = None, progress: float = 0.0) -> None:
+        """Say where the run is, for the learning rate.
+
+        Args:
+            num_updates: of the whole schedule, if they are known.
+            progress: share of the run that is done, if not.
+        """
+        self.config = replace(self.config, num_updates=num_updates)
+        self._progress = progress
 
     @property
     def device(self) -> torch.device:
@@ -191,7 +225,8 @@ class Learner(Generic[M]):
 
     @torch.no_grad()
     def _move_average(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.num_updates_done) / (10 + self.num_updates_done))
+        most = AVERAGE_DECAY if self.config.ema_decay is None else self.config.ema_decay
+        decay = min(most, (1 + self.num_updates_done) / (10 + self.num_updates_done))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         for average, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
             average.copy_(value)
@@ -204,11 +239,18 @@ _MOST_CAPTURED = 50_000_000
 that samples share once, which a graph cannot."""
 
 
-def learning_rate_share(update: int, config: LearnerConfig) -> float:
-    """Share of the peak learning rate at that update: linear warm-up, then half a cosine."""
+def learning_rate_share(update: int, config: LearnerConfig, progress: float = 0.0) -> float:
+    """Share of the peak learning rate at that update: linear warm-up, then half a cosine.
+
+    Args:
+        update: counted from 0.
+        config: of the learner.
+        progress: share of the run that is done, where the config does not count its updates.
+    """
     if update < config.warmup_updates:
         return (update + 1) / config.warmup_updates
-    progress = (update - config.warmup_updates) / max(config.num_updates - config.warmup_updates, 1)
+    if config.num_updates is not None:
+        progress = (update - config.warmup_updates) / max(config.num_updates - config.warmup_updates, 1)
     cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return config.final_lr_share + (1 - config.final_lr_share) * cosine
 

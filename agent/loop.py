@@ -25,10 +25,11 @@ import tyro
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.checkpoints import save_checkpoint
+from agent.checks import check_config
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
-from agent.learner import Learner, LearnerConfig, check_learner
+from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.names import check_name
 from agent.offending import kept_if_not_finite
@@ -77,7 +78,7 @@ class RunConfig:
     """Datasets whose frames teach where things are, and whose actions nobody imitates: any episodes in simulation will
     do, a policy's failures too."""
     sft: SFTConfig = field(default_factory=SFTConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     save_every: int = 1000
     """Updates between checkpoints."""
@@ -92,8 +93,9 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
     Raises:
         ValueError: the config names something that does not exist, or shares a batch unevenly; nothing was started.
     """
+    check_config(config)
     check_model(config.model)
-    check_learner(config.learner)
+    _num_updates(config)
     if config.save_every < 1:
         raise ValueError(f"save_every must be at least 1, got {config.save_every}")
     if config.evaluation.episodes_per_task < 0:
@@ -123,7 +125,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
     """
     last = run.last_checkpoint()
     with progress_bars() as progress, interrupts_wait() as interrupted:
-        bar = progress.add_task("updates", total=config.learner.num_updates, completed=int(last.name) if last else 0)
+        bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
@@ -159,13 +161,14 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     first, began_s = learner.num_updates_done, time.perf_counter()
     size, length = config.learner.batch_size, model.config.chunk_length
     figures: dict[str, float] = {}
+    num_updates = _num_updates(config)
     history = model.config.history
     foreseen = model.config.foreseen
     batches = data.batches(
         size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen=foreseen
     )
     with closing(learner), batches, _writer(run, process) as log:
-        while learner.num_updates_done < config.learner.num_updates:
+        while learner.num_updates_done < num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
             with kept_if_not_finite(batch, run.root, process.rank):
                 metrics = learner.update(batch, loss)
@@ -176,7 +179,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
             if log is not None and done % LOG_EVERY == 0:
                 for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
                     log.add_scalar(name, value, done)
-            if log is not None and (done % config.save_every == 0 or done == config.learner.num_updates or stop):
+            if log is not None and (done % config.save_every == 0 or done == num_updates or stop):
                 save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning)
             if stop:
                 raise KeyboardInterrupt
@@ -219,6 +222,17 @@ def _recorded_spec(config: RunConfig) -> WorldSpec:
                 check_name("task", task, world.tasks)
             Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
     return data.world_spec
+
+
+def _num_updates(config: RunConfig) -> int:
+    """Of the run.
+
+    Raises:
+        ValueError: the config does not say.
+    """
+    if config.learner.num_updates is None:
+        raise ValueError("a run that begins with demonstrations is so many updates long: --learner.num-updates")
+    return config.learner.num_updates
 
 
 def _resolved(folders: Sequence[str]) -> tuple[str, ...]:

@@ -24,9 +24,10 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
 from agent.decisions import looked_back, seen_at
@@ -42,14 +43,14 @@ from vla_model.processor import Processor
 class PerceptionConfig:
     """Settings of the phase."""
 
-    iterations: int = 0
-    """The first so many of a run end with it."""
+    iterations: Annotated[int, Ge(0)] = 0
+    """The first so many of a run end with it; all where there are no more."""
     demonstrations: str = ""
     """Folder of a dataset; if not given, that of the run that init names."""
-    updates: int = 100
-    batch_size: int = 128
+    updates: Annotated[int, Ge(1)] = 100
+    batch_size: Annotated[int, Ge(2)] = 128
     """Half of it own frames."""
-    learning_rate: float = 5.0e-4
+    learning_rate: Annotated[float, Gt(0)] = 5.0e-4
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,15 +46,15 @@ class PPOConfig:
     """Settings of ppo."""
 
     reward: Reward = "success"
-    discount: float = 0.99
+    discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
     """g, per control step"""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, Interval(ge=0, le=1)] = 0.95
     """l"""
-    value_weight: float = 0.5
+    value_weight: Annotated[float, Gt(0)] = 0.5
     """w_v"""
-    value_clip: float = 0.2
+    value_clip: Annotated[float, Gt(0)] = 0.2
     """c"""
-    warmup_iterations: int = 2
+    warmup_iterations: Annotated[int, Ge(0)] = 2
     """In which only the value head learns."""
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from annotated_types import Ge, Interval
 
-from agent.evaluate import check_training_seed
+from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed
 from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
@@ -25,6 +26,8 @@ from rollout.weights import staleness
 
 ROUNDS = 16
 """Rounds of episodes that an iteration may ask for."""
+FIRST_PRACTICE_SEED = 100_000
+"""Demonstrations have those below."""
 MOST_FOCUS = 8
 """Times its even share that a task may have of an iteration."""
 
@@ -40,13 +43,13 @@ class PracticeConfig:
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
     variation: str = "train"
-    episodes_per_task: int = 32
+    episodes_per_task: Annotated[int, Ge(1)] = 32
     """In an iteration; with focus, on average."""
-    focus: float = 0.0
+    focus: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the episodes that tasks get by how often they failed in the run's latest evaluation."""
-    first_seed: int = 100_000
+    first_seed: Annotated[int, Interval(ge=FIRST_PRACTICE_SEED, lt=FIRST_EVALUATION_SEED)] = FIRST_PRACTICE_SEED
     """Seeds count up from here, stay below evaluation's, and lie above those of demonstrations."""
-    num_worlds: int = 16
+    num_worlds: Annotated[int, Ge(1)] = 16
     """Worlds side by side in each process."""
 
 
@@ -108,12 +111,6 @@ def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repe
     Raises:
         ValueError: there are not.
     """
-    if not 1 <= rounds <= ROUNDS:
-        raise ValueError(f"an iteration may have 1 to {ROUNDS} rounds of episodes, got {rounds}")
-    if iterations < 1:
-        raise ValueError(f"a run has at least one iteration, got {iterations}")
-    if not 0.0 <= config.focus <= 1.0:
-        raise ValueError(f"practice.focus is a share of the episodes, from 0 to 1, got {config.focus}")
     try:
         practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
     except ValueError as error:

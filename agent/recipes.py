@@ -111,7 +111,7 @@ def rft_tabletop() -> ImproveConfig:
         algorithm=RFTConfig(),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
         iterations=10,
-        learner=LearnerConfig(batch_size=128, num_updates=3000, learning_rate=5.0e-4, warmup_updates=100),
+        learner=LearnerConfig(batch_size=128, learning_rate=5.0e-4, warmup_updates=100),
         evaluation=EvaluationConfig(episodes_per_task=20),
     )
 
@@ -123,7 +123,7 @@ def rft_few() -> ImproveConfig:
         rft,
         algorithm=RFTConfig(renewal=RenewalConfig(keep=0.0, updates=1500)),
         iterations=12,
-        learner=replace(rft.learner, num_updates=4800, learning_rate=1.0e-3),
+        learner=replace(rft.learner, learning_rate=1.0e-3),
     )
 
 
@@ -135,7 +135,6 @@ def dagger_tabletop() -> ImproveConfig:
         algorithm=DaggerConfig(),
         practice=replace(rft.practice, episodes_per_task=32),
         iterations=15,
-        learner=replace(rft.learner, num_updates=4500),
     )
 
 
@@ -145,7 +144,7 @@ def dagger_few() -> ImproveConfig:
     return replace(
         dagger,
         algorithm=DaggerConfig(updates=150, renewal=RenewalConfig(keep=0.0, iteration=dagger.iterations, updates=3600)),
-        learner=replace(dagger.learner, num_updates=3600, learning_rate=1.0e-3),
+        learner=replace(dagger.learner, learning_rate=1.0e-3),
     )
 
 
@@ -196,7 +195,6 @@ def rft_mt50() -> ImproveConfig:
         rft,
         practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=10, num_worlds=4),
         iterations=8,
-        learner=replace(rft.learner, num_updates=16000),
         algorithm=RFTConfig(updates=2000),
         evaluation=sft_mt10().evaluation,
         evaluate_every=2,
@@ -214,7 +212,6 @@ def dagger_mt50() -> ImproveConfig:
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
         evaluate_every=1,
-        learner=replace(rft.learner, num_updates=6000),
     )
 
 

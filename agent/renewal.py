@@ -18,8 +18,10 @@ Left out: to do it again with every iteration's data, as a renewed learner costs
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Interval
 
 from agent.learner import Learner
 from vla_model.config import VLAConfig
@@ -31,12 +33,12 @@ from vla_model.model import VLA
 class RenewalConfig:
     """Whether and when to renew the learner's weights."""
 
-    keep: float = 1.0
+    keep: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Share of its weights that the learner goes on with, the rest being those of a new model. Below 1 only for a model
     from nothing that is trained whole."""
-    iteration: int = 1
+    iteration: Annotated[int, Ge(1)] = 1
     """Before whose updates they are renewed, counted from 1 as in the log."""
-    updates: int = 0
+    updates: Annotated[int, Ge(0)] = 0
     """In that iteration, if these are more than in others: a new model must be taught well before it acts."""
 
 
@@ -46,11 +48,9 @@ def check_renewal(config: RenewalConfig, iterations: int, fine_tuning: FineTunin
         ValueError: it would never come to it, or `renew` cannot keep that share of that model's weights.
     """
     keep = config.keep
-    if not 0.0 <= keep <= 1.0:
-        raise ValueError(f"the share of the weights to keep must lie within 0 and 1, got {keep}")
     if keep == 1.0:
         return
-    if not 1 <= config.iteration <= iterations:
+    if config.iteration > iterations:
         raise ValueError(f"the weights are to be renewed in iteration {config.iteration}, expected 1 to {iterations}")
     if fine_tuning.mode != "full":
         raise ValueError(
@@ -62,6 +62,24 @@ def check_renewal(config: RenewalConfig, iterations: int, fine_tuning: FineTunin
             "the policy to begin with has pretrained weights, of which a new model has none, so all must be kept: "
             f"--algorithm.renewal.keep 1, not {keep}"
         )
+
+
+def scheduled_updates(config: RenewalConfig, updates: int, iterations: int, iteration: int) -> int:
+    """How many updates the learning rate's schedule has that an iteration is part of: those before the renewal, or
+    those from it on.
+
+    Args:
+        config: of the renewal.
+        updates: of every other iteration.
+        iterations: of the run.
+        iteration: counted from 0.
+    """
+    if config.keep == 1.0:
+        return iterations * updates
+    before = config.iteration - 1
+    if iteration < before:
+        return before * updates
+    return max(updates, config.updates) + (iterations - config.iteration) * updates
 
 
 @torch.no_grad()

@@ -56,8 +56,16 @@ PACKAGES = (
 """Those whose version can change a number."""
 HOW = {"how": True}
 """Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
+_STANDS_FOR = "stands for"
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
+
+
+def none_stands_for(*numbers: float) -> dict[str, tuple[float, ...]]:
+    """Metadata of a config's field that is None where the rest of the config decides: a run that was recorded with one
+    of these numbers, with any if there are none, may go on so.
+    """
+    return {_STANDS_FOR: numbers}
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,11 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
         if not folder.record_file.exists():
             raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
         record = folder.record
-        may_change = _fields_of_how(config, prefix="") | _fields_added_since(config, record["config"], prefix="")
+        may_change = (
+            _fields_of_how(config, prefix="")
+            | _fields_added_since(config, record["config"], prefix="")
+            | _fields_left_open(config, record["config"], prefix="")
+        )
         changes = [
             f"{key} was {old!r}, now {new!r}"
             for key, old, new in _differences(record["config"], asked, prefix="")
@@ -320,6 +332,19 @@ def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, 
             names |= {prefix + field.name} if value == made else set()
         elif is_dataclass(value) and not isinstance(value, type):
             names |= _fields_added_since(value, recorded[field.name], prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
+    """Dotted names of the fields that are None now and were recorded with a number that this stands for."""
+    names = set()
+    for field in fields(config):
+        value, old = getattr(config, field.name), recorded.get(field.name)
+        numbers = field.metadata.get(_STANDS_FOR)
+        if numbers is not None and value is None and (old in numbers or not numbers):
+            names.add(prefix + field.name)
+        elif is_dataclass(value) and not isinstance(value, type) and isinstance(old, dict):
+            names |= _fields_left_open(value, old, prefix=f"{prefix}{field.name}.")
     return names
 
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Interval, Lt
 from torch import Tensor
 
 from agent.decisions import Decisions
@@ -35,20 +37,21 @@ from vla_model.model import VLA, VLAOutput
 class SurrogateConfig:
     """How far and how often a rollout's actions move the policy."""
 
-    epochs: int = 3
+    epochs: Annotated[int, Ge(1)] = 3
     """Passes over a rollout."""
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    max_kl: float = 0.05
+    clip_low: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    clip_high: Annotated[float, Gt(0)] = 0.2
+    max_kl: Annotated[float, Gt(0)] = 0.05
     """The rollout is done with after an epoch whose mean "policy/kl" is above."""
-    min_log_scale: float = -2.0
-    """VLAConfig.min_log_scale from the first iteration on. Cloned policies are so sure of some numbers (of a gripper
-    that opens or closes) that nothing else is tried there, and that any update moves the ratios out of the clip."""
-    noise_correlation: float = 0.0
+    min_log_scale: Annotated[float, Lt(2)] = -2.0
+    """VLAConfig.min_log_scale from the first iteration on; the largest is 2. Cloned policies are so sure of some
+    numbers (of a gripper that opens or closes) that nothing else is tried there, and that any update moves the ratios
+    out of the clip."""
+    noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Of an action's noise with that of the action before it, below 1 (vla_model/noise.py)."""
-    entropy_weight: float = 0.0
+    entropy_weight: Annotated[float, Ge(0)] = 0.0
     """w_ent"""
-    anchor_weight: float = 0.0
+    anchor_weight: Annotated[float, Ge(0)] = 0.0
     """w_anchor"""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     """The phase after the passes."""

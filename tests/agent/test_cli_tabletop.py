@@ -144,9 +144,23 @@ def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) ->
 
 @pytest.mark.long
 def test_a_policy_that_remembers_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
-    small = ("--demonstrations.episodes-per-task", "2", "--learner.num-updates", "2", "--learner.batch-size", "4")
+    small = "--demonstrations.episodes-per-task 2 --learner.num-updates 2 --learner.batch-size 4".split()
+    small += ["--learner.warmup-updates", "1"]
     judged = ("--evaluation.episodes-per-task", "1", "--evaluation.films-per-task", "0", "--evaluation.no-controls")
-    cli.main(["train", "sft_memory", "--workers", "1", *small, *judged, "--out", str(tmp_path / "run")])
+    cli.main(
+        [
+            "train",
+            "sft_memory",
+            "--workers",
+            "1",
+            *small,
+            "--learner.batch-size",
+            "4",
+            *judged,
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     info = json.loads((tmp_path / "run" / "eval_info.json").read_text())
     assert info["overall"]["n_episodes"] == 1
     policy = load_policy(str(tmp_path / "run"))

@@ -52,7 +52,7 @@ GRADIENT = LearnerConfig(
     weight_decay=0.0,
     ema_decay=0.0,
 )
-CLONE = LearnerConfig(batch_size=64, num_updates=400, learning_rate=3e-3, warmup_updates=10, ema_decay=0.9)
+CLONE = LearnerConfig(batch_size=64, learning_rate=3e-3, warmup_updates=10, ema_decay=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_a_policy_that_always_fails_still_learns_where_things_are(
         own,
         GRADIENT,
         iterations=1,
-        practice=PracticeConfig(tasks=("left",), episodes_per_task=2, num_worlds=2, first_seed=5),
+        practice=PracticeConfig(tasks=("left",), episodes_per_task=2, num_worlds=2),
     )
     run = start_run(tmp_path / "run", config)
     improve(config, run, NeverSidesWorld)
@@ -274,7 +274,7 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             (sides_config(RFTConfig(), first, CLONE), "there are no demonstrations"),
             (sides_config(GRPOConfig(group_size=5), first, GRADIENT, iterations=1), "expected a multiple of 5"),
             (small(first, iterations=10**6), "1000000 iterations cannot be practised: training seeds"),
-            (replace(small(first), learner=replace(GRADIENT, num_processes=2)), "num_processes is 2"),
+            (replace(small(first), learner=replace(GRADIENT, num_processes=2)), "num-processes is 2"),
             (
                 replace(small(first), learner=replace(GRADIENT, batch_size=1)),
                 "a batch of 1 cannot be computed in 2 parts",
@@ -283,8 +283,21 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
                 replace(small(first), evaluation=EvaluationConfig(episodes_per_task=0)),
                 "evaluation.episodes_per_task must be at least 1",
             ),
+            (
+                replace(small(first), learner=replace(GRADIENT, ema_decay=0.9)),
+                "learner.ema-decay is 0.9, but the ratios",
+            ),
+            (replace(small(first), learner=replace(GRADIENT, num_updates=100)), "learner.num-updates is 100, but ppo"),
+            (
+                sides_config(RFTConfig(updates=30), first, replace(CLONE, num_updates=100), iterations=4),
+                "learner.num-updates is 100, but 4 iterations come to 120; leave it out",
+            ),
+            (
+                sides_config(RFTConfig(updates=30), first, replace(CLONE, warmup_updates=121), iterations=4),
+                "warmup-updates, 121, and the run makes only 120 updates",
+            ),
             (small(first, evaluate_every=0), "evaluate_every must be at least 1"),
-            (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates must be at least 1"),
+            (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates is 0"),
         ]
     ):
         with pytest.raises(ValueError, match=message):

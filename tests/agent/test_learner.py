@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from agent.checks import check_config
 from agent.learner import Learner, LearnerConfig, learning_rate_share
 from vla_model.moe import MixtureOfExperts
 
@@ -131,6 +133,38 @@ def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
     assert learning_rate_share(9, config) == pytest.approx(1.0)
     assert learning_rate_share(60, config) == pytest.approx(0.55)
     assert learning_rate_share(110, config) == pytest.approx(0.1)
+
+
+def test_the_rate_falls_by_the_share_of_the_run_that_is_done_where_updates_are_not_counted() -> None:
+    config = LearnerConfig(warmup_updates=10, final_lr_share=0.1)
+    assert learning_rate_share(9, config, 0.5) == pytest.approx(1.0)
+    assert [learning_rate_share(500, config, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.55, 0.1])
+    learner = Learner(Line(), replace(CONFIG, num_updates=None, warmup_updates=0, final_lr_share=0.1))
+    learner.schedule(progress=0.5)
+    assert learner.update(points(0), squared_error)["learner/learning_rate"] == pytest.approx(0.55 * 0.05)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_updates": 100}, "rises for learner.warmup-updates, 200, and the run makes only 100 updates"),
+        ({"max_grad_norm": -1.0}, "max-grad-norm is -1.0"),
+        ({"final_lr_share": -1.0}, "final-lr-share is -1.0"),
+        ({"weight_decay": -1.0}, "weight-decay is -1.0"),
+        ({"value_rate": -1.0}, "value-rate is -1.0"),
+        ({"learning_rate": float("nan")}, "learning-rate is nan"),
+        ({"ema_decay": float("nan")}, "ema-decay is nan"),
+        ({"ema_decay": 1.0}, "ema-decay is 1.0"),
+        ({"num_updates": 0}, "num-updates is 0"),
+        ({"batch_size": 0}, "batch-size is 0"),
+        ({"batch_size": 4, "num_parts": 8}, "a batch of 4 cannot be computed in 8 parts"),
+        ({"batch_size": 9, "num_processes": 2}, "num-processes is 2, expected a divisor of the batch, 9"),
+    ],
+)
+def test_settings_that_would_unlearn_or_do_nothing_are_refused(wrong: dict[str, Any], message: str) -> None:
+    check_config(LearnerConfig())
+    with pytest.raises(ValueError, match=message):
+        check_config(replace(LearnerConfig(), **wrong))
 
 
 def test_a_folder_without_the_learners_state_is_refused(tmp_path: Path) -> None:

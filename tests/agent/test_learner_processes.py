@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agent import loop
+from agent.checks import check_config
 from agent.demonstrations import collect_demonstrations
-from agent.learner import Learner, check_learner, learning_rate_share
+from agent.learner import Learner, learning_rate_share
 from agent.loop import RunConfig
 from agent.recipes import sft_tiny
 from agent.report_curves import read_curves
@@ -187,9 +188,9 @@ def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> 
 
 def test_processes_that_cannot_share_a_batch_are_refused_before_anything_starts() -> None:
     learner = tiny().learner
-    check_learner(replace(learner, num_processes=2))
+    check_config(replace(learner, num_processes=2))
     for wrong in ({"num_processes": 3}, {"num_processes": 0}, {"num_processes": 2, "batch_size": 7}):
-        with pytest.raises(ValueError, match="must be at least 1 and divide num_parts and batch_size"):
-            check_learner(replace(learner, **wrong))
+        with pytest.raises(ValueError, match="num-processes is"):
+            check_config(replace(learner, **wrong))
     with pytest.raises(ValueError, match="a batch of 1 cannot be computed in 2 parts"):
-        check_learner(replace(learner, batch_size=1))
+        check_config(replace(learner, batch_size=1))

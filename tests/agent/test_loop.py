@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from agent.checks import check_config
 from agent.improve import ImproveConfig, check_improvement
-from agent.learner import Learner, check_learner
+from agent.learner import Learner
 from agent.loop import RunConfig, learn, train
 from agent.recipes import RECIPES, sft_tiny
 from agent.report import write_report
@@ -215,7 +216,7 @@ def test_recordings_that_would_teach_nothing_or_be_measured_nowhere_are_refused(
 def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
     for recipe in RECIPES.values():
         config = recipe()
-        check_learner(config.learner)
+        check_config(config)
         if isinstance(config, ImproveConfig):
             check_improvement(config)
         assert recipe.__doc__

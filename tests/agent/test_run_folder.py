@@ -13,6 +13,7 @@ from agent.run_folder import (
     PRETRAINED,
     dataset_of,
     git_state,
+    none_stands_for,
     policy_folder,
     run_of,
     start_run,
@@ -25,6 +26,8 @@ class Optimiser:
     learning_rate: float = 1e-3
     num_threads: int = field(default=1, metadata=HOW)
     betas: tuple[float, float] = (0.9, 0.95)
+    decay: float | None = field(default=None, metadata=none_stands_for(0.998))
+    num_updates: int | None = field(default=None, metadata=none_stands_for())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,13 @@ def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
         "tasks": ["lift", "stack"],
         "weights": "weights",
         "seed": 0,
-        "optimiser": {"learning_rate": 1e-3, "num_threads": 1, "betas": [0.9, 0.95]},
+        "optimiser": {
+            "learning_rate": 1e-3,
+            "num_threads": 1,
+            "betas": [0.9, 0.95],
+            "decay": None,
+            "num_updates": None,
+        },
     }
 
 
@@ -75,6 +84,17 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> 
     start_run(tmp_path / "run", Config())
     resumed = start_run(tmp_path / "run", replace(Config(), optimiser=Optimiser(num_threads=2)), resume=True)
     assert resumed.record["config"]["optimiser"]["num_threads"] == 2
+
+
+def test_a_run_recorded_with_a_number_that_now_follows_from_the_rest_goes_on_without_it(tmp_path: Path) -> None:
+    recorded = Config(optimiser=Optimiser(decay=0.998, num_updates=3000))
+    run = start_run(tmp_path / "run", recorded)
+    with pytest.raises(ValueError, match=r"optimiser\.num_updates was 3000, now 4000"):
+        start_run(run.root, Config(optimiser=Optimiser(num_updates=4000)), resume=True)
+    assert start_run(run.root, Config(), resume=True).record["config"]["optimiser"]["num_updates"] is None
+    other = start_run(tmp_path / "other", Config(optimiser=Optimiser(decay=0.9)))
+    with pytest.raises(ValueError, match=r"optimiser\.decay was 0\.9, now None"):
+        start_run(other.root, Config(), resume=True)
 
 
 def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(tmp_path: Path) -> None:
