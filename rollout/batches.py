@@ -5,8 +5,9 @@ once per epoch, each epoch in an order of its own. So a run resumed at step s se
 
 Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
 imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
-(Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there in an
-episode that failed, or in a whole dataset, if so asked: its frames still teach where things are.
+(Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there where
+a robot was held (Trajectory.held), or beyond that within the chunk. Nor is there in an episode that failed, or in a
+whole dataset, if so asked. The frames of all of these still teach where things are.
 
 For a model that looks back a row comes with the rows before it that the model would have seen (vla_model/history.py).
 
@@ -31,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import WorldSpec
-from rollout.dataset_read import read_interventions, read_stats
-from rollout.dataset_schema import differences, kind, read_world_spec
+from rollout.dataset_read import read_marks, read_stats
+from rollout.dataset_schema import HELD, INTERVENTION, differences, kind, read_world_spec
 from rollout.dataset_stats import FeatureStats, aggregate
 from rollout.frame_cache import CachedDataset, FrameFile, open_cache
 from rollout.keyframes import NEVER, keyframes, next_of, waypoints
@@ -53,7 +54,7 @@ class Batch:
     action: NDArray[np.float32]
     """What to imitate, [B, K, A] in [-1, 1]."""
     mask: NDArray[np.bool_]
-    """False where the episode had ended or is not to be imitated, [B, K]."""
+    """False where the episode had ended, was held since the row or is not to be imitated, [B, K]."""
     localization: NDArray[np.float32]
     """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
     episode: NDArray[np.int64]
@@ -66,7 +67,7 @@ class Batch:
     """What the state became, [B, F, S], where a model foresees it (vla_model/foresight.py): so many steps on, at the
     next keyframe and at the end, and at the next waypoint; after the episode's end what it was then."""
     future_known: NDArray[np.bool_] | None = None
-    """False where the episode failed or is not to be imitated, [B], likewise."""
+    """False where the episode failed, was held within those steps or is not to be imitated, [B], likewise."""
 
 
 class TrainingData:
@@ -107,6 +108,7 @@ class TrainingData:
         for other in self._datasets[1:]:
             if lines := differences(kind(one.info), kind(other.info)):
                 raise ValueError(f"{other.root} is of another kind than {one.root}:\n  " + "\n  ".join(lines))
+        self._held = [_held_rows(dataset) for dataset in self._datasets]
         self.instructions: list[str] = []
         """Every instruction of the datasets; batches name them by position."""
         self.episodes: list[dict[str, Any]] = []
@@ -213,6 +215,7 @@ class TrainingData:
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
         future = np.minimum(self._to_foresee(row, parts, foreseen), end - 1)
+        held = _next_in(self._held, row - 1, parts)  # from this row on
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
@@ -225,13 +228,15 @@ class TrainingData:
             state=take("state", row),
             instruction_id=self._instruction[episode],
             action=take("action", ahead),
-            mask=(steps < end) & self._imitated[episode][:, None],
+            mask=(steps < np.minimum(end, held[:, None])) & self._imitated[episode][:, None],
             localization=take("localization", row),
             episode=episode,
             past_frames=read(past) if history[0] else None,
             past_state=take("state", past) if history[0] else None,
             future_state=take("state", future) if future.size else None,
-            future_known=self._has_future[episode] if future.size else None,
+            future_known=self._has_future[episode] & (row + max(foreseen.steps, default=0) < held)
+            if future.size
+            else None,
         )
 
     def batches(
@@ -261,15 +266,11 @@ class TrainingData:
 
     def _to_foresee(self, row: NDArray[np.int64], parts: Sequence[slice], foreseen: Foreseen) -> NDArray[np.int64]:
         """The rows of the states to come, [B, F]; beyond an episode's end too."""
-
-        def next_in(marks: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-            return np.concatenate([next_of(rows, row[part]) for rows, part in zip(marks, parts, strict=True)])
-
         columns = [row + step for step in foreseen.steps]
         if foreseen.keyframes:
-            columns += [next_in(self._keyframes), np.full(len(row), NEVER)]
+            columns += [_next_in(self._keyframes, row, parts), np.full(len(row), NEVER)]
         if foreseen.waypoints:
-            columns += [next_in(self._waypoints)]
+            columns += [_next_in(self._waypoints, row, parts)]
         return np.array(columns, np.int64).reshape(len(columns), len(row)).T
 
     def _by_dataset(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -350,6 +351,11 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
     return frames
 
 
+def _next_in(marks: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.int64]:
+    """For each of `rows` the first of marks[i] after it, i being the part it is in."""
+    return np.concatenate([next_of(marked, rows[part]) for marked, part in zip(marks, parts, strict=True)])
+
+
 @lru_cache(maxsize=4)
 def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_rows)
@@ -362,11 +368,17 @@ def _whole(dataset: CachedDataset, row: dict[str, Any], failed_too: bool) -> lis
 
 def _lessons(dataset: CachedDataset, row: dict[str, Any]) -> list[tuple[int, int]]:
     """Begin and end of what of a drive is worth imitating."""
-    by_hand = read_interventions(dataset.root, dataset.info, row)
+    by_hand = read_marks(dataset.root, dataset.info, row, INTERVENTION)
     if not by_hand.any():
         return _whole(dataset, row, failed_too=False)
     edges = np.flatnonzero(np.diff(by_hand.astype(np.int8), prepend=0, append=0)).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
+    """The rows in which a robot was held, ascending, and NEVER."""
+    held = [read_marks(dataset.root, dataset.info, row, HELD) for row in dataset.episodes]
+    return np.append(np.flatnonzero(np.concatenate(held)), NEVER)
 
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:

@@ -9,8 +9,9 @@ Shape letters: T frames of one episode, H x W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import av
 import cv2
@@ -32,6 +33,43 @@ _OPTIONS: dict[str, dict[str, str]] = {
 }
 
 
+class Frames(Protocol):
+    """The frames of one camera in one episode, wherever they are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """T, H, W and 3."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Every frame, RGB [H, W, 3]."""
+        ...
+
+    def pngs(self) -> Iterator[bytes]:
+        """Every frame as a PNG."""
+        ...
+
+
+class ArrayFrames:
+    """Frames in memory, [T, H, W, 3]."""
+
+    def __init__(self, frames: NDArray[np.uint8]) -> None:
+        self.shape = frames.shape
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return iter(self._frames)
+
+    def pngs(self) -> Iterator[bytes]:
+        """Every frame as a PNG."""
+        return map(encode_png, self._frames)
+
+
 def encode_png(frame: NDArray[np.uint8]) -> bytes:
     """PNG of an RGB frame [H, W, 3]."""
     done, encoded = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -51,19 +89,14 @@ def decode_png(encoded: bytes) -> NDArray[np.uint8]:
     return np.asarray(frame, np.uint8)
 
 
-def encode_video(path: Path, frames: NDArray[np.uint8], fps: int, codec: VideoCodec) -> None:
-    """Write RGB frames [T, H, W, 3] as one mp4.
-
-    Raises:
-        ValueError: a height or width that yuv420p cannot hold.
-    """
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f"video needs an even height and width, got {height} x {width}; use image_mode='image'")
+def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, codec: VideoCodec) -> None:
+    """Write RGB frames, each [H, W, 3] with H and W even, as one mp4."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(codec, fps, options=_OPTIONS[codec])
-        stream.pix_fmt, stream.height, stream.width = "yuv420p", height, width
-        for frame in frames:
+        stream.pix_fmt = "yuv420p"
+        for number, frame in enumerate(frames):
+            if not number:
+                stream.height, stream.width = frame.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 

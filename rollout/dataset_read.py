@@ -161,11 +161,13 @@ def read_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Store
     return StoredEpisode(row=row, columns={key: _to_numpy(table[key]) for key in numbers}, frames=frames)
 
 
-def read_interventions(root: Path, info: dict[str, Any], row: dict[str, Any]) -> NDArray[np.bool_]:
-    """In which frames of an episode a person acted, [T]; in none where the dataset does not say."""
-    if schema.INTERVENTION not in info["features"]:
+def read_marks(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> NDArray[np.bool_]:
+    """Which frames of an episode are marked, [T], by a person's acting (schema.INTERVENTION) or as held (schema.HELD);
+    none where the dataset has no such column.
+    """
+    if key not in info["features"]:
         return np.zeros(row["length"], bool)
-    return _to_numpy(_read_data(root, info, row, [schema.INTERVENTION])[schema.INTERVENTION])
+    return _to_numpy(_read_data(root, info, row, [key])[key])
 
 
 def cameras(features: dict[str, dict[str, Any]]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ units and ranges.
     action                                             what to imitate (an expert's clean action where one labelled)
     executed_action                                    what the world did execute
     next.reward, next.done, next.success               what came of it
-    intervention                                       whether a person acted; only where one could, LeRobot's name
+    intervention                                       whether a person acted; only in drives, LeRobot's name
+    held                                               whether the robot was held instead of driven; only in drives
 
 The privileged label and the executed action have names that LeRobot takes for neither an observation nor an action, so
 its policies are not fed with them.
@@ -47,10 +48,11 @@ REWARD = "next.reward"
 DONE = "next.done"
 SUCCESS = "next.success"
 INTERVENTION = "intervention"
+HELD = "held"
 IMAGE_PREFIX = "observation.images."
 
 _VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
-_CODEC_NAMES = {"libsvtav1": "av1", "h264": "h264"}
+_CODEC_NAMES: dict[VideoCodec, str] = {"libsvtav1": "av1", "h264": "h264"}
 
 
 def frames_per_second(world_spec: WorldSpec) -> int:
@@ -70,7 +72,11 @@ def frames_per_second(world_spec: WorldSpec) -> int:
 def make_features(
     world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCodec, *, interventions: bool
 ) -> dict[str, dict[str, Any]]:
-    """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature."""
+    """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature.
+
+    Raises:
+        ValueError: a camera whose pictures video cannot hold, or a name that LeRobot cannot.
+    """
     features: dict[str, dict[str, Any]] = {}
     for key, attribute in _VECTORS.items():
         vector: VectorSpec = getattr(world_spec, attribute)
@@ -87,7 +93,7 @@ def make_features(
         features[IMAGE_PREFIX + camera.name] = feature
     scalars = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", "timestamp": "float32"}
     if interventions:
-        scalars[INTERVENTION] = "bool"
+        scalars |= {INTERVENTION: "bool", HELD: "bool"}
     scalars |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in scalars.items()}
     bad = [key for key in features if "/" in key]
@@ -97,6 +103,11 @@ def make_features(
 
 
 def _video_info(camera: CameraSpec, fps: int, codec: VideoCodec) -> dict[str, Any]:
+    if camera.height % 2 or camera.width % 2:
+        raise ValueError(
+            f"video needs an even height and width, and camera {camera.name!r} has {camera.height} x {camera.width}; "
+            "use image_mode='image'"
+        )
     return {
         "video.height": camera.height,
         "video.width": camera.width,
@@ -149,9 +160,14 @@ def kind(info: dict[str, Any]) -> dict[str, Any]:
         # Frames are the same rows once they are decoded, whatever they were kept as.
         key: {"shape": feature["shape"]} if feature["dtype"] in ("image", "video") else feature
         for key, feature in info["features"].items()
-        if key != INTERVENTION
+        if key not in (INTERVENTION, HELD)
     }
     return {"fps": info["fps"], "features": features}
+
+
+def codec_named(name: str) -> VideoCodec:
+    """The codec that LeRobot calls so."""
+    return next(codec for codec, own in _CODEC_NAMES.items() if own == name)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

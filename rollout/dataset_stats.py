@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.dataset_frames import Frames
+
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 _BINS = 5000
 _PADDING = 1e-10
@@ -45,14 +47,13 @@ def vector_stats(values: NDArray[Any]) -> FeatureStats:
     return stats | _histogram_quantiles(np.sort(exact, axis=0), weights)
 
 
-def image_stats(frames: NDArray[np.uint8]) -> FeatureStats:
-    """Statistics of the frames [T, H, W, 3] of one camera, from the sample of them that LeRobot takes.
+def image_stats(frames: Frames) -> FeatureStats:
+    """Statistics of the T frames [H, W, 3] of one camera, from the sample of them that LeRobot takes.
 
     Whole pictures are counted into 256 values per channel, so nothing here touches a pixel twice.
     """
-    sample = frames[_sample_indices(len(frames))]
-    stride = _downsample_stride(*frames.shape[1:3])
-    sample = sample[:, ::stride, ::stride]
+    chosen = set(_sample_indices(len(frames)).tolist())
+    sample = np.stack([_thinned(frame) for step, frame in enumerate(frames) if step in chosen])
     tall = sample.reshape(-1, sample.shape[2], 3)  # [T*H, W, 3]
     counts = [cv2.calcHist([tall], [channel], None, [256], [0, 256]) for channel in range(3)]
     weights = np.stack([count.ravel() for count in counts], axis=-1).astype(np.float64)  # [V, 3]
@@ -116,8 +117,8 @@ def _sample_indices(length: int) -> NDArray[np.int64]:
     return np.round(np.linspace(0, length - 1, size)).astype(np.int64)
 
 
-def _downsample_stride(height: int, width: int) -> int:
+def _thinned(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pictures of 300 pixels and more are thinned to about 150."""
-    if max(height, width) < 300:
-        return 1
-    return max(height, width) // 150
+    size = max(frame.shape[:2])
+    # A copy where it is thinned: a view would keep the whole picture.
+    return frame if size < 300 else frame[:: size // 150, :: size // 150].copy()

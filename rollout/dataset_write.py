@@ -7,7 +7,8 @@ Every episode is files of its own, each written under another name, synced and t
     meta/info.json, meta/stats.json              <- totals, which can be made again from the above
 
 So a reader never sees half an episode, `append` returning means the episode is on the disk, and opening a dataset
-after a kill drops what came before the episodes file and makes the totals again.
+after a kill drops what came before the episodes file and makes the totals again. A drive is recorded row by row in one
+file (rollout/spool.py); where it never came to its end, opening makes an episode of it.
 
 Shape letters: T frames of one episode, D vector elements, H x W pixels.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,15 +29,26 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from envs.types import WorldSpec
+from envs.types import EpisodeSpec, WorldSpec
 from rollout import dataset_schema as schema
-from rollout.dataset_frames import encode_png, encode_video
+from rollout.dataset_frames import ArrayFrames, Frames, encode_video
 from rollout.dataset_read import episode_files, read_episode_stats, read_info, read_rows, read_stats
 from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
+from rollout.spool import SPOOL_PATH, Spool, Spooled
 from rollout.types import Trajectory
 from vla_model.folders import write_whole
 
+UNFINISHED = "outcome unknown: the process that recorded it ended before the episode did"
+"""Failure of an episode of which nobody can say what came of it."""
+
 _LOCK_PATH = "meta/.writer.lock"
+_TABLE_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": False}
+_GROUP_BYTES = 64 << 20
+"""Of pictures in a row group: what is held in memory while an episode is written."""
+
+
+class WriterBusyError(ValueError):
+    """Another writer has the dataset open."""
 
 
 class DatasetWriter:
@@ -59,13 +72,15 @@ class DatasetWriter:
             robot_type: LeRobot's name of the robot.
             image_mode: "image" keeps exact PNGs in the parquet files; "video" keeps one mp4 per camera and episode.
             codec: of videos.
-            interventions: also keep which frames a person acted in.
+            interventions: also keep, of drives, in which frames a person acted and in which the robot was held.
 
         Raises:
             ValueError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
-                differences), another writer has it open, it is damaged, or it holds something else.
+                differences), another writer has it open, it is damaged, it holds something else, or the world's
+                cameras or names cannot be written.
         """
         self.root = Path(root)
+        self._world_spec = world_spec
         self.info = schema.make_info(world_spec, robot_type, image_mode, codec, interventions=interventions)
         self._codec: schema.VideoCodec = codec
         (self.root / "meta").mkdir(parents=True, exist_ok=True)
@@ -73,18 +88,23 @@ class DatasetWriter:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"{self.root} is open in another writer") from None
+            raise WriterBusyError(f"{self.root} is open in another writer") from None
         self._tasks: dict[str, int] = {}
         self._ids: set[str] = set()
         self._stats: dict[str, FeatureStats] = {}
         try:
             self._open()
+            self._finish_recording(success=False, ended=UNFINISHED)
         except BaseException:
             self.close()
             raise
 
-    def append(self, trajectory: Trajectory) -> None:
+    def append(self, trajectory: Trajectory, frames: Mapping[str, Frames] | None = None) -> None:
         """Add one episode; on return it is on the disk.
+
+        Args:
+            trajectory: with the frame of every step.
+            frames: {camera: its frames}, where they are not in the trajectory.
 
         Raises:
             ValueError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
@@ -92,10 +112,12 @@ class DatasetWriter:
         """
         if trajectory.spec.id in self._ids:
             raise ValueError(f"episode {trajectory.spec.id} is already in {self.root}")
-        columns, frames = self._columns(trajectory)
+        if frames is None:
+            frames = {camera: ArrayFrames(pictures) for camera, pictures in trajectory.frames.items()}
+        columns, pictures = self._columns(trajectory, frames)
         stats = {key: vector_stats(values) for key, values in columns.items()}
-        stats |= {key: image_stats(pictures) for key, pictures in frames.items()}
-        self._write_frames(columns, frames)
+        stats |= {key: image_stats(seen) for key, seen in pictures.items()}
+        self._write_frames(columns, pictures)
         tasks = self._tasks | {trajectory.instruction: self._task_index(trajectory)}
         if len(tasks) > len(self._tasks):
             self._write_tasks(tasks)
@@ -110,6 +132,36 @@ class DatasetWriter:
         self.info["total_episodes"] += 1
         self.info["total_frames"] += trajectory.num_steps
         self._write_totals()
+
+    def record(self, spec: EpisodeSpec, instruction: str, policy_version: int) -> Spool:
+        """Begin an episode that is added row by row; `finish` ends it.
+
+        Args:
+            spec: names it, and is not yet in the dataset.
+            instruction: of the episode.
+            policy_version: of the weights that act.
+
+        Raises:
+            OSError: nothing can be written.
+        """
+        return Spool(self.root / SPOOL_PATH, self._world_spec, spec, instruction, policy_version)
+
+    def finish(self, spool: Spool, *, success: bool, ended: str, duration_s: float) -> None:
+        """Make an episode of what was recorded, if anything was.
+
+        Raises:
+            RecordingError: not every row could be written, which nobody was told yet; the others are an episode.
+            OSError: it cannot be written. The recording stays, and becomes an episode whose outcome is unknown when
+                the dataset is opened again.
+        """
+        try:
+            spool.close()
+        finally:
+            try:
+                self._finish_recording(success=success, ended=ended, duration_s=duration_s)
+            except OSError as error:
+                kept = f"the recording is kept in {spool.path} and becomes an episode when {self.root} is opened again"
+                raise OSError(f"{error}; {kept}") from error
 
     def finished_ids(self) -> set[str]:
         """The spec ids of the episodes that are on the disk."""
@@ -127,8 +179,10 @@ class DatasetWriter:
 
     # Rows of one episode ---------------------------------------------------------------------------------------------
 
-    def _columns(self, trajectory: Trajectory) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.uint8]]]:
-        """Every column of numbers, [T] or [T, D], and every camera's frames, [T, H, W, 3], checked against info."""
+    def _columns(
+        self, trajectory: Trajectory, pictures: Mapping[str, Frames]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Frames]]:
+        """Every column of numbers, [T] or [T, D], and every camera's frames by its key, checked against info."""
         steps = trajectory.num_steps
         if not np.array_equal(trajectory.frame_step, np.arange(steps)):
             raise ValueError(
@@ -145,20 +199,22 @@ class DatasetWriter:
             schema.DONE: last,
             schema.SUCCESS: last & trajectory.success,
             schema.INTERVENTION: np.zeros(steps, bool) if trajectory.intervention is None else trajectory.intervention,
+            schema.HELD: np.zeros(steps, bool) if trajectory.held is None else trajectory.held,
             "timestamp": (np.arange(steps) / self.info["fps"]).astype(np.float32),
             "frame_index": np.arange(steps),
             "episode_index": np.full(steps, self.info["total_episodes"]),
             "index": np.arange(steps) + self.info["total_frames"],
             "task_index": np.full(steps, self._task_index(trajectory)),
         }
-        frames = {schema.IMAGE_PREFIX + camera: pictures for camera, pictures in trajectory.frames.items()}
+        frames = {schema.IMAGE_PREFIX + camera: seen for camera, seen in pictures.items()}
         features = self.info["features"]
         columns = {key: values for key, values in columns.items() if key in features}
-        for key, values in (columns | frames).items():
+        shapes = {key: values.shape for key, values in (*columns.items(), *frames.items())}
+        for key, shape in shapes.items():
             expected = features.get(key, {"shape": None})["shape"]
-            found = list(values.shape[1:]) or [1]
-            if len(values) != steps or found != expected:
-                raise ValueError(f"{key} has shape {values.shape}, expected {steps} rows of {expected}")
+            if shape[0] != steps or (list(shape[1:]) or [1]) != expected:
+                raise ValueError(f"{key} has shape {shape}, expected {steps} rows of {expected}")
+        for key, values in columns.items():
             if not np.all(np.isfinite(values)):
                 raise ValueError(f"{key} of episode {trajectory.spec.id} has numbers that are not finite")
         missing = [key for key in features if key not in columns and key not in frames]
@@ -206,25 +262,37 @@ class DatasetWriter:
     def _video_keys(self) -> list[str]:
         return [key for key, feature in self.info["features"].items() if feature["dtype"] == "video"]
 
-    def _write_frames(self, columns: dict[str, NDArray[Any]], frames: dict[str, NDArray[np.uint8]]) -> None:
+    def _write_frames(self, columns: dict[str, NDArray[Any]], frames: dict[str, Frames]) -> None:
         """One episode's data file, and its videos before it."""
-        arrays = {}
-        for key, feature in self.info["features"].items():
-            if feature["dtype"] == "video":
-                path = self._path(schema.VIDEO_PATH, self.info["total_episodes"], video_key=key)
-                encode_video(schema.part_path(path), frames[key], self.info["fps"], self._codec)
-                schema.publish_file(schema.part_path(path), path)
-            elif feature["dtype"] == "image":
-                names = [f"frame-{i:06d}.png" for i in range(len(frames[key]))]
-                pictures = pa.array([encode_png(frame) for frame in frames[key]], pa.binary())
-                arrays[key] = pa.StructArray.from_arrays([pictures, pa.array(names)], ["bytes", "path"])
-            else:
-                arrays[key] = _arrow_column(columns[key], feature)
-        self._write_table(schema.DATA_PATH, pa.table(arrays))
+        features = self.info["features"]
+        for key in self._video_keys():
+            path = self._path(schema.VIDEO_PATH, self.info["total_episodes"], video_key=key)
+            encode_video(schema.part_path(path), frames[key], self.info["fps"], self._codec)
+            schema.publish_file(schema.part_path(path), path)
+        pngs = {key: seen.pngs() for key, seen in frames.items() if features[key]["dtype"] == "image"}
+        path = self._path(schema.DATA_PATH, self.info["total_episodes"])
+        writer: pq.ParquetWriter | None = None
+        try:
+            for rows, pictures in _row_groups(pngs, len(columns["index"])):
+                arrays = {
+                    key: _picture_column(pictures[key], rows.start)
+                    if key in pictures
+                    else _arrow_column(columns[key][rows], feature)
+                    for key, feature in features.items()
+                    if feature["dtype"] != "video"
+                }
+                table = pa.table(arrays)
+                if writer is None:
+                    writer = pq.ParquetWriter(schema.part_path(path), table.schema, **_TABLE_OPTIONS)
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
+        schema.publish_file(schema.part_path(path), path)
 
     def _write_table(self, template: str, table: pa.Table, **options: Any) -> None:
         path = self._path(template, self.info["total_episodes"])
-        pq.write_table(table, schema.part_path(path), compression="snappy", use_dictionary=False, **options)
+        pq.write_table(table, schema.part_path(path), **_TABLE_OPTIONS, **options)
         schema.publish_file(schema.part_path(path), path)
 
     def _write_tasks(self, tasks: dict[str, int]) -> None:
@@ -273,6 +341,18 @@ class DatasetWriter:
         self._write_tasks(self._tasks)
         self._write_totals()
 
+    def _finish_recording(self, *, success: bool, ended: str, duration_s: float = 0.0) -> None:
+        """Make an episode of the recording that there is, if there is one."""
+        path = self.root / SPOOL_PATH
+        if not path.exists():
+            return
+        spooled = Spooled(path)
+        if spooled.num_rows:
+            trajectory = spooled.trajectory(success=success, ended=ended, duration_s=duration_s)
+            if trajectory.spec.id not in self._ids:  # a kill may come between the two next lines
+                self.append(trajectory, spooled.frames)
+        path.unlink()
+
     def _refuse_another(self, found: dict[str, Any]) -> None:
         if "llamarm" in found:
             # Of before cameras had projections: what it does not say is as ours.
@@ -281,6 +361,8 @@ class DatasetWriter:
                 old.setdefault("projection", new["projection"])
         kept = ("robot_type", "fps", "video_path", "features", "llamarm")
         lines = [line for key in kept for line in schema.differences(found.get(key), self.info[key], key)]
+        if lines and schema.HELD in self.info["features"].keys() - found["features"].keys():
+            lines.append("it does not say when a robot was held: record elsewhere; --drives takes both folders")
         if lines:
             raise ValueError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
 
@@ -302,6 +384,48 @@ class DatasetWriter:
         if not self._stats or self._stats["index"]["count"] != [self.info["total_frames"]]:
             parts = [read_episode_stats(path) for path in files]
             self._stats = {key: aggregate([part[key] for part in parts]) for key in parts[0]}
+
+
+def finish_recording(root: str | Path) -> None:
+    """Make an episode of a recording that a killed process left in a dataset; one that is still going on is left alone.
+
+    Raises:
+        ValueError: the dataset is damaged.
+    """
+    root = Path(root)
+    if not (root / SPOOL_PATH).exists():
+        return
+    info = read_info(root)
+    video = next((feature["info"] for feature in info["features"].values() if feature["dtype"] == "video"), None)
+    codec = "libsvtav1" if video is None else schema.codec_named(video["video.codec"])
+    with suppress(WriterBusyError):
+        DatasetWriter(
+            root,
+            schema.read_world_spec(info),
+            robot_type=info["robot_type"],
+            image_mode="image" if video is None else "video",
+            codec=codec,
+            interventions=schema.HELD in info["features"],
+        ).close()
+
+
+def _row_groups(pngs: dict[str, Iterator[bytes]], steps: int) -> Iterator[tuple[slice, dict[str, list[bytes]]]]:
+    """Which rows are written together, and their pictures by camera."""
+    begin, size = 0, 0
+    held: dict[str, list[bytes]] = {key: [] for key in pngs}
+    for step in range(steps):
+        for key, pictures in pngs.items():
+            held[key].append(next(pictures))
+            size += len(held[key][-1])
+        if size > _GROUP_BYTES or step == steps - 1:
+            yield slice(begin, step + 1), held
+            begin, size, held = step + 1, 0, {key: [] for key in pngs}
+
+
+def _picture_column(pngs: list[bytes], first: int) -> pa.Array:
+    """PNGs [T] of which the first is of that frame, as LeRobot has images in a table."""
+    names = [f"frame-{first + i:06d}.png" for i in range(len(pngs))]
+    return pa.StructArray.from_arrays([pa.array(pngs, pa.binary()), pa.array(names)], ["bytes", "path"])
 
 
 def _arrow_column(values: NDArray[Any], feature: dict[str, Any]) -> pa.Array:

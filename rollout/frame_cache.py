@@ -31,6 +31,7 @@ from rich.progress import track
 
 from rollout import dataset_schema as schema
 from rollout.dataset_read import StoredEpisode, cameras, episode_files, read_episode, read_info, read_rows
+from rollout.dataset_write import finish_recording
 from vla_model.folders import write_whole
 
 _FORMAT = 1
@@ -99,6 +100,7 @@ def open_cache(root: str | Path) -> CachedDataset:
         ValueError: no dataset, or one without episodes.
     """
     root = Path(root).resolve()
+    finish_recording(root)
     info = read_info(root)
     columns = _columns(info)
     folder = root.with_name(root.name + ".cache")

@@ -39,6 +39,9 @@ class Trajectory:
     """What a learner should imitate, [T, A]: an expert's clean action where one labelled, else the executed action."""
     intervention: NDArray[np.bool_] | None = None
     """Whether a person acted in place of the policy, [T]; None where nobody could."""
+    held: NDArray[np.bool_] | None = None
+    """Whether a robot was held, because of what it saw or heard or since its loop missed the period, and not driven by
+    anybody, [T]: then its action is nobody's decision, and not to be imitated. None where nothing holds."""
     localization: NDArray[np.float32]
     """Privileged positions before each action, [T, L], metres."""
     reward_terms: dict[str, NDArray[np.float32]]

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import viser
+from annotated_types import Gt, Interval
 from numpy.typing import NDArray
 
 from agent.console import panels
@@ -48,13 +49,13 @@ class PageConfig:
 
     host: str = "127.0.0.1"
     """Address to listen on. There is no key: whoever reaches it can drive."""
-    port: int = 8080
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8080
     """The next free one is taken where it is in use; 0 takes any."""
-    seconds: float = 60.0
+    seconds: Annotated[float, Gt(0)] = 60.0
     """The longest that a drive may take."""
     record: Path = Path("drives")
     """The LeRobotDataset that drives are appended to, where the page is told to record."""
-    rate_hz: float = 30.0
+    rate_hz: Annotated[float, Gt(0)] = 30.0
     """Updates of the page per second, at most."""
 
 

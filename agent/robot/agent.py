@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from agent.checks import check_config
 from agent.robot.clock import Clock, Stop, StopSwitch, WallClock
 from agent.robot.drive import Drive, DriveConfig, Outcome
 from agent.robot.inference import Inference, InferenceThread
 from agent.robot.record import Recorder
-from agent.robot.types import Robot, RobotSpec
+from agent.robot.types import Robot
 from agent.robot.watch import Operator, Watcher
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset import DatasetWriter
@@ -52,19 +52,20 @@ class Agent:
             config: how the control loop treats what comes late.
             clock: the one that the robot's readings are timed by; the machine's where None.
             make_inference: what asks the policy; see agent/robot/simulated.py for another than a thread.
-            operator: a person who may take over; what he did is marked in the recording.
+            operator: a person who may take over; what they did is marked in the recording.
             watcher: is shown every control period.
 
         Raises:
-            ValueError: the policy was made for other cameras, state, actions or another rate than the robot has; the
-                message lists every difference.
+            ValueError: the policy was made for other cameras, state, actions or another rate than the robot has (the
+                message lists every difference), or a number of `config` is out of its range.
         """
+        check_config(config := config or DriveConfig())
         knows = getattr(policy, "processor", policy)
         if isinstance(knows, _Checks):
             knows.check(robot.spec.world)
         self._policy = policy
         self._robot = robot
-        self._config = config or DriveConfig()
+        self._config = config
         self._clock = clock or WallClock()
         self._make_inference = make_inference
         self._operator = operator
@@ -96,25 +97,28 @@ class Agent:
                 returns is recorded, None as a failure.
 
         Raises:
-            ValueError: the robot shows something else than its spec says, or `record` holds another kind of dataset;
-                nothing has moved.
-            OSError: the robot cannot be connected. What breaks later ends the drive instead.
+            ValueError: the robot shows something else than its spec says, the instruction is blank, `seconds` is not
+                above 0, or `record` holds another kind of dataset or cannot hold these cameras; nothing has moved.
+            OSError: the robot cannot be connected, or its recording cannot be made an episode (it is kept, and the
+                message says where). What breaks in between ends the drive instead.
+
+        Whatever else is raised, by an operator, a watcher, a judge or a robot, comes out of here when the robot is at
+        rest and disconnected and what was recorded is an episode.
         """
-        recorder, began_s = Recorder(), time.perf_counter()
-        with _writer(record, self._robot.spec, image_mode) as writer:
+        check_instruction(instruction)
+        if not seconds > 0:
+            raise ValueError(f"seconds is {seconds}, expected a number above 0")
+        with ExitStack() as stack:
+            recorder = None
+            if record is not None:
+                recorder = self._recorder(stack, record, image_mode, instruction)
             with _signals_throw(self._switch):
                 outcome = self._drive(instruction, seconds, seed, recorder)
+            if recorder is not None:  # also where the judge raises
+                recorder.ends(success=bool(outcome.success), ended=outcome.ended)
             outcome = replace(outcome, success=judge(outcome))
-            if writer is not None and recorder.num_steps:
-                trajectory = recorder.trajectory(
-                    _episode(self._robot.spec, len(writer.finished_ids())),
-                    instruction,
-                    success=bool(outcome.success),
-                    ended=outcome.ended,
-                    policy_version=self._policy.version,
-                    duration_s=time.perf_counter() - began_s,
-                )
-                writer.append(trajectory)
+            if recorder is not None:
+                recorder.ends(success=bool(outcome.success), ended=outcome.ended)
         return outcome
 
     def stop(self, reason: str = "by hand", *, success: bool | None = None) -> None:
@@ -126,7 +130,17 @@ class Agent:
         """
         self._switch.throw(Stop(reason, success))
 
-    def _drive(self, instruction: str, seconds: float, seed: int, recorder: Recorder) -> Outcome:
+    def _recorder(self, stack: ExitStack, record: Path, image_mode: ImageMode, instruction: str) -> Recorder:
+        """Opened before anything moves: a folder that cannot be written to ends no drive."""
+        spec = self._robot.spec
+        writer = stack.enter_context(
+            DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode, interventions=True)
+        )
+        # Nobody can make a drive again, so its seed only counts.
+        episode = EpisodeSpec(suite=spec.name, task="drive", seed=len(writer.finished_ids()), variation="drive")
+        return stack.enter_context(Recorder(writer, episode, instruction, self._policy.version))
+
+    def _drive(self, instruction: str, seconds: float, seed: int, recorder: Recorder | None) -> Outcome:
         inference = self._make_inference(self._policy)
         try:
             drive = Drive(
@@ -146,25 +160,21 @@ class Agent:
             inference.close()
 
 
+def check_instruction(instruction: str) -> None:
+    """Refuse what tells a policy nothing.
+
+    Raises:
+        ValueError: blank text.
+    """
+    if not instruction.strip():
+        raise ValueError(f"the instruction is {instruction!r}: the policy must be told what to do")
+
+
 @runtime_checkable
 class _Checks(Protocol):
     """What knows which world a policy was made for: its processor, or a served policy itself."""
 
     def check(self, world_spec: WorldSpec) -> None: ...
-
-
-def _writer(
-    record: Path | None, spec: RobotSpec, image_mode: ImageMode
-) -> AbstractContextManager[DatasetWriter | None]:
-    """Opened before anything moves: a folder that cannot be written to ends no drive."""
-    if record is None:
-        return nullcontext()
-    return DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode, interventions=True)
-
-
-def _episode(spec: RobotSpec, number: int) -> EpisodeSpec:
-    """The name of a drive in its dataset: nobody can make it again, so the seed only counts."""
-    return EpisodeSpec(suite=spec.name, task="drive", seed=number, variation="drive")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a drive should end at once, and the success that whoever says so saw, if he did."""
+    """Why a drive should end at once, and the success that whoever says so saw, if they did."""
 
     reason: str
     success: bool | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from annotated_types import Gt
 
 from agent.names import check_name
 from agent.options import load_policy, parse_with, spare_a_core, where_to_act
@@ -31,7 +32,7 @@ class Drive:
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """What the policy is told; what the task asks for if not given and the robot is "sim"."""
-    seconds: float = 20.0
+    seconds: Annotated[float, Gt(0)] = 20.0
     """The longest that it may take."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobotDataset that the drive is appended to."""
@@ -62,7 +63,7 @@ def drive(args: list[str]) -> None:
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
             robot: Any = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known
-            instruction = options.instruction or robot.instruction
+            instruction = robot.instruction if options.instruction is None else options.instruction
         else:
             robot, instruction = imported_robot(options.robot), options.instruction
         if instruction is None:

@@ -18,7 +18,10 @@ back. Meanwhile its plan stands still, and gives way to every chunk whose observ
 nothing of where the arm was taken.
 
 Period p begins at start + p dt, whatever the one before took; one that comes too late for its time is left out, and
-counted.
+counted; the recording has it as one in which the robot was held (agent/robot/record.py).
+
+Whatever raises, the robot is brought to rest and disconnected. What is its own fault or the policy's ends the drive; a
+bug of whoever takes part is raised then.
 
 Shape letters: A action dims, K chunk length.
 """
@@ -28,9 +31,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Interval
 from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, StopSwitch
@@ -40,6 +44,7 @@ from agent.robot.record import Recorder
 from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
 from agent.robot.types import Reading, Robot
 from agent.robot.watch import Operator, Period, Watcher
+from rollout.spool import RecordingError
 
 _SAME_TIME_S = 1e-6
 """Sums of periods differ by less."""
@@ -52,19 +57,21 @@ _RESTED_AFTER_PERIODS = 1.5
 class DriveConfig:
     """How the control loop treats what comes late."""
 
-    blend_decay: float = 0.3
+    blend_decay: Annotated[float, Interval(ge=0, le=1)] = 0.3
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
-    correction: float = 0.5
+    correction: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
-    max_moves_ahead: float = 2.5
+    max_moves_ahead: Annotated[float, Gt(0)] = 2.5
     """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
     Where they would be more, the arm moves more slowly."""
-    stale_after_periods: float = 1.0
+    stale_after_periods: Annotated[float, Gt(0)] = 1.0
     """An observation older than this moves nothing."""
-    answer_within_periods: float = 4.0
+    answer_within_periods: Annotated[float, Gt(0)] = 4.0
     """A policy that takes longer for an answer counts as silent, and the arm holds until it comes."""
-    first_answer_within_s: float = 120.0
+    first_answer_within_s: Annotated[float, Gt(0)] = 120.0
     """Before anything moves: the time to read the instruction and for whatever a first answer needs."""
+    refused_chunks: Annotated[int, Ge(1)] = 10
+    """So many chunks in a row that nobody can execute, e.g. of numbers that are not finite, end the drive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +129,7 @@ class Drive:
         clock: Clock,
         switch: StopSwitch,
         config: DriveConfig,
-        recorder: Recorder,
+        recorder: Recorder | None = None,
         operator: Operator | None = None,
         watcher: Watcher | None = None,
     ) -> None:
@@ -133,7 +140,7 @@ class Drive:
             clock: also the one that the robot's readings are timed by.
             switch: ends the drive from anywhere.
             config: how to treat what comes late.
-            recorder: empty.
+            recorder: of this drive alone, where it is recorded.
             operator: a person who may take over.
             watcher: is shown every period.
         """
@@ -148,7 +155,12 @@ class Drive:
         self._filter = SafetyFilter(robot.spec)
         self._dt_s = robot.spec.world.control_dt_s
         relative = np.array([axis.relative for axis in robot.spec.axes])
-        self._plan = Plan(relative, decay=config.blend_decay, correction=config.correction)
+        self._plan = Plan(
+            relative,
+            decay=config.blend_decay,
+            correction=config.correction,
+            two_valued=robot.spec.world.action.grippers,
+        )
         self._reading: Reading | None = None
         self._instruction = ""
         self._asked_s: float | None = None  # None while no answer is awaited
@@ -158,6 +170,7 @@ class Drive:
         self._blind_since = False  # whether a period since then showed nothing
         self._answer: tuple[float, Answer] | None = None  # moves made before its observation, and what it was
         self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
+        self._num_refused = 0  # since the last sound one
         self._start_s = 0.0
         self._sent_s = 0.0
         self._period = 0
@@ -189,6 +202,9 @@ class Drive:
         except PolicyError as failed:
             ended = f"policy failed: {failed.__cause__!r}"
             self._note("silent policy", str(failed))
+        except RecordingError as error:
+            ended = f"recording failed: {error}"
+            self._note("recording failed", str(error))
         except OSError as error:
             ended = f"robot failed: {error!r}"
             self._note("robot failed", repr(error))
@@ -212,7 +228,9 @@ class Drive:
 
     def _first_answer(self, seed: int) -> str | None:
         """Wait, at rest, until there is a plan; returns why there will be none."""
-        self._sound_reading()
+        sound = self._sound_reading()
+        if self._recorder is not None:
+            self._recorder.begin(sound)
         self._inference.begin(self._instruction, seed)
         patience_s = self._config.answer_within_periods * self._dt_s
         for _ in range(2):
@@ -272,6 +290,8 @@ class Drive:
             wanted = self._operator.action(reading, self._filter.rest())
         self._by_hand = wanted is not None
         self._hear()
+        if self._num_refused >= self._config.refused_chunks:
+            return f"refused chunk: {self._refused}, {self._num_refused} in a row"
         if blind:
             # What it was made for may have changed unseen, and so may that of an answer which is still to come.
             self._plan.clear()
@@ -280,8 +300,8 @@ class Drive:
             self._ask(reading)
         if wanted is None:
             trouble, wanted = trouble or self._silence(now_s), self._plan.next_action()
-        elif not np.isfinite(wanted).all():
-            trouble = trouble or ("refused action", f"{wanted.tolist()} is not finite")
+        elif (broken := self._filter.broken_action(wanted)) is not None:
+            trouble = trouble or ("refused action", broken)
         sent = self._send(reading, wanted, trouble)
         if self._watcher is not None:
             self._show(now_s, late_s, reading, sent, trouble, noted)
@@ -327,7 +347,6 @@ class Drive:
         self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._plan.mark(), self._by_hand
         self._blind_since = False
         self._inference.ask(reading.observation(self._instruction, self._period))
-        self._recorder.asked()
 
     def _hear(self) -> None:
         """Take an answer into the plan, or drop the whole plan if it is one that nobody can execute."""
@@ -340,11 +359,11 @@ class Drive:
         if self._blind_since:
             return
         self._refused = self._filter.refusal(answer.chunk)
+        self._num_refused = self._num_refused + 1 if self._refused is not None else 0
         if self._refused is not None:
             self._plan.clear()
             self._note("refused chunk", self._refused, came=answer.chunk)
             return
-        self._recorder.answered(answer.expert_usage)
         self._answer = self._mark.moves, answer
         if self._asked_by_hand:
             self._plan.clear()
@@ -373,18 +392,26 @@ class Drive:
         if now_s - self._sent_s > _RESTED_AFTER_PERIODS * self._dt_s:
             self._filter.came_to_rest()
         self._sent_s = now_s
+        rest = self._filter.rest()
         if trouble is not None or wanted is None:
-            sent, changes = self._filter.rest(), dict([trouble] if trouble is not None else [])
+            sent, changes = rest, dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
-        executed = self._robot.act(sent)
+        said = self._robot.act(sent)
+        broken = self._filter.broken_action(said)
+        executed = sent if broken is not None else np.asarray(said, np.float32)
         if trouble is None and not self._by_hand:
             self._plan.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)
-        if "broken observation" not in changes:
-            self._recorder.add(reading, executed, by_hand=self._by_hand and trouble is None)
         for reason, detail in changes.items():
             self._note(reason, detail, came=wanted, sent=executed)
+        held = trouble is not None or broken is not None
+        if self._recorder is not None:
+            sound = None if "broken observation" in changes else reading
+            by_hand = self._by_hand and not held
+            self._recorder.add(self._period, sound, executed, by_hand=by_hand, held=held, rest=rest)
+        if broken is not None:
+            raise ConnectionError(f"{self._robot.spec.name} does not say what it was sent: {broken}")
         return executed
 
     def _leave(self, name: str, leave: Callable[[], None]) -> None:

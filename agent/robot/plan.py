@@ -18,6 +18,9 @@ mean is executed,
 
 as in temporal ensembling (Zhao et al. 2023, ACT, section IV-C), the newest observation weighing most.
 
+A two-valued dimension, as most grippers are, has no mean: between "open" and "close" lies what no chunk wants. Of these
+the newest chunk alone decides, and at a pace below 1 its target is that of the move under way.
+
 Moves are counted and not time: while an arm holds, its plan stands still too. At a pace below 1 an arm makes less than
 a move in a period, so that a slow policy is not left behind.
 
@@ -29,6 +32,8 @@ Shape letters: K chunk length, A action dims.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,19 +56,23 @@ class Mark:
 class Plan:
     """Chunks, and how far the arm has come."""
 
-    def __init__(self, relative: NDArray[np.bool_], *, decay: float, correction: float) -> None:
+    def __init__(
+        self, relative: NDArray[np.bool_], *, decay: float, correction: float, two_valued: Sequence[int] = ()
+    ) -> None:
         """Begin with nothing to do.
 
         Args:
             relative: which action dimensions are displacements, [A].
             decay: weight of a chunk relative to one whose observation is a move newer; 0 follows the newest alone.
             correction: share of what the arm is off a path that each move makes up for.
+            two_valued: dimensions that are never blended.
         """
         self.pace = 1.0
         """Moves per period, at most 1."""
         self._relative = relative
         self._decay = decay
         self._correction = correction
+        self._two_valued = list(two_valued)
         self._here = Mark(0.0, np.zeros(len(relative)))
         self._chunks: list[tuple[Mark, NDArray[np.float64]]] = []
 
@@ -84,7 +93,11 @@ class Plan:
         newest = max(mark.moves for mark, _ in self._chunks)
         weights = np.array([self._decay ** (newest - mark.moves) for mark, _ in self._chunks])
         moves = np.stack([self._move(mark, chunk) for mark, chunk in self._chunks])
-        return (weights @ moves / weights.sum()).astype(np.float32)
+        mean = weights @ moves / weights.sum()
+        mark, chunk = max(reversed(self._chunks), key=lambda entry: entry[0].moves)  # of two alike the later one
+        due = min(math.ceil(max(0.0, self._here.moves - mark.moves + self.pace - 1.0) - _SAME), len(chunk) - 1)
+        mean[self._two_valued] = chunk[due, self._two_valued]
+        return mean.astype(np.float32)
 
     def moved(self, action: NDArray[np.float32]) -> None:
         """A period is over in which the robot was sent this for its move, [A]."""

@@ -1,85 +1,99 @@
-"""Recorder: a drive becomes a Trajectory, as `collect` would have made it, for the dataset and for `train`.
+"""Recorder: a drive becomes an episode of a dataset, period by period, whatever ends it.
 
-Shape letters: T control periods, A action dims, H x W pixels.
+Row p of the episode is control period p, so its time p dt is when it was: a period that the loop missed has a row too.
+There the last picture and the last state stand again, as they do where a reading was broken, and what is recorded as
+sent is rest. These rows, and all others in which the robot was held, are marked (rollout/types.py's `held`).
+
+Shape letters: A action dims.
 """
 
 from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.types import Reading
 from envs.types import EpisodeSpec
-from rollout.types import Trajectory
+from rollout.dataset import DatasetWriter
 
 
 class Recorder:
-    """Keeps what was seen and done in every period of one drive."""
+    """Adds one drive to an open dataset; a context manager, so that the drive is kept whatever is raised in it."""
 
-    def __init__(self) -> None:
-        self._readings: list[Reading] = []
-        self._actions: list[NDArray[np.float32]] = []
-        self._by_hand: list[bool] = []
-        self._asked: list[int] = []
-        self._expert_usage: list[NDArray[np.float32]] = []
-
-    @property
-    def num_steps(self) -> int:
-        return len(self._actions)
-
-    def asked(self) -> None:
-        """The policy is asked about what this period shows."""
-        if not self._asked or self._asked[-1] != self.num_steps:
-            self._asked.append(self.num_steps)
-
-    def answered(self, expert_usage: NDArray[np.float32] | None) -> None:
-        """The policy answered, with the usage of its experts [1, layers, E] if it has any."""
-        if expert_usage is not None:
-            self._expert_usage.append(expert_usage[0])
-
-    def add(self, reading: Reading, action: NDArray[np.float32], *, by_hand: bool) -> None:
-        """A period: what it showed, what the robot was then sent, [A], and whether a person wanted it."""
-        self._by_hand.append(by_hand)
-        self._readings.append(reading)
-        self._actions.append(action)
-
-    def trajectory(
-        self, spec: EpisodeSpec, instruction: str, *, success: bool, ended: str, policy_version: int, duration_s: float
-    ) -> Trajectory:
-        """Everything recorded, at least one period.
+    def __init__(self, writer: DatasetWriter, spec: EpisodeSpec, instruction: str, policy_version: int) -> None:
+        """Create the recording's file.
 
         Args:
-            spec: names the episode in its dataset.
-            instruction: what the policy was told.
-            success: the reward of the last period is 1 if so, all others are 0.
-            ended: why the drive ended; a failure unless success.
-            policy_version: of the weights that drove.
-            duration_s: of the drive.
+            writer: of the dataset, opened with `interventions`.
+            spec: names the episode.
+            instruction: what the policy is told.
+            policy_version: of the weights that drive.
+
+        Raises:
+            OSError: nothing can be written.
         """
-        action = np.stack(self._actions)  # [T, A]
-        reward = np.zeros(len(action), np.float32)
-        reward[-1] = success
-        return Trajectory(
-            spec=spec,
-            instruction=instruction,
-            frames={
-                camera: np.stack([reading.frames[camera] for reading in self._readings])  # [T, H, W, 3]
-                for camera in self._readings[0].frames
-            },
-            frame_step=np.arange(len(action)),
-            decision_step=np.array(self._asked, np.int64),
-            state=np.stack([reading.state for reading in self._readings]),
+        self._writer = writer
+        self._spool = writer.record(spec, instruction, policy_version)
+        self._began_s = time.perf_counter()
+        self._outcome: tuple[bool, str] | None = None
+        self._last: Reading | None = None
+
+    def begin(self, reading: Reading) -> None:
+        """A sound reading from before the first period."""
+        self._last = reading
+
+    def add(
+        self,
+        period: int,
+        reading: Reading | None,
+        action: NDArray[np.float32],
+        *,
+        by_hand: bool,
+        held: bool,
+        rest: NDArray[np.float32],
+    ) -> None:
+        """A control period.
+
+        Args:
+            period: its number; those left out since the one before it become rows too.
+            reading: what it showed; None where that was not sound.
+            action: what the robot was sent, [A].
+            by_hand: whether a person wanted the action.
+            held: whether nobody did.
+            rest: what leaves the robot as it was before this period, [A].
+
+        Raises:
+            RecordingError: nothing can be written any more.
+        """
+        assert self._last is not None, "a drive begins with a sound reading"
+        while self._spool.num_rows < period:
+            self._row(None, rest, by_hand=False, held=True)
+        self._row(reading, action, by_hand=by_hand, held=held)
+
+    def ends(self, *, success: bool, ended: str) -> None:
+        """What came of the drive, and why it ended; what is said last stands."""
+        self._outcome = success, ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        success, ended = self._outcome or (False, repr(e))
+        self._writer.finish(self._spool, success=success, ended=ended, duration_s=time.perf_counter() - self._began_s)
+
+    def _row(self, reading: Reading | None, action: NDArray[np.float32], *, by_hand: bool, held: bool) -> None:
+        again = reading is None and self._spool.num_rows > 0
+        self._last = shown = reading or self._last
+        assert shown is not None
+        self._spool.add(
+            frames=None if again else shown.frames,
+            state=shown.state,
             action=action,
-            label=action,
-            intervention=np.array(self._by_hand),
-            localization=np.stack([reading.localization for reading in self._readings]),
-            reward_terms={"success": reward},
-            reward=reward,
-            success=success,
-            terminated=success,
-            truncated=not success,
-            failure=None if success else ended,
-            policy_version=policy_version,
-            expert_usage=np.stack(self._expert_usage) if self._expert_usage else None,
-            duration_s=duration_s,
+            localization=shown.localization,
+            intervention=by_hand,
+            held=held,
         )

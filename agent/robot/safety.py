@@ -5,17 +5,22 @@ Every action passes here, and every time that what is sent is not what came, an 
 Limits are applied one after the other, the most important last, so where two cannot both hold the later one does:
 
     change      |a_t - a_{t-1}| <= max_change
+    range       -1 <= a <= 1
     acceleration  |v_t - v_{t-1}| <= max_acceleration dt
     velocity    |v_t| <= max_velocity
     position    low <= x <= high, braking in time: v <= 2 d / (dt + sqrt(dt^2 + 2 d / max_acceleration))
-    range       -1 <= a <= 1
 
 x is the position an axis shows, v the velocity that an action commands, d the room left in front of it. The bound on
 the position is the largest velocity from which an arm that follows its commands comes to rest within d, slowing down by
 max_acceleration dt in every period: v dt + v^2 / (2 max_acceleration) <= d. Beyond its range an axis may only rest or
 come back: a filter moves nothing by itself.
 
-A hold is rest in the next period, whatever the limits on acceleration and change.
+What -1 and 1 command is a bound like any other: of an axis that takes displacements on its velocity, of one that takes
+targets on its position. Where such an axis is beyond the targets that there are, resting and coming back within its
+limits take actions beyond -1 and 1.
+
+A hold is rest in the next period, whatever the limits on acceleration and change: no displacement, and the last target
+again, as far as it can be reached within the limit on velocity from where the axis is.
 
 Shape letters: A action dims, S state dims.
 """
@@ -29,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.types import Reading, RobotSpec
+from envs.types import VectorSpec
 
 Reason = Literal[
     "change",
@@ -45,6 +51,7 @@ Reason = Literal[
     "late chunk",
     "stop",
     "robot failed",
+    "recording failed",
 ]
 
 _FAR = 1e9
@@ -86,24 +93,34 @@ class SafetyFilter:
             np.array([getattr(axis.limits, name) for axis in spec.axes])
             for name in ("low", "high", "max_velocity", "max_acceleration", "max_change")
         )
+        reach = np.abs(self._scale)
+        shows_target = ~self._relative & np.array([axis.state is not None for axis in spec.axes])
+        self._low = np.where(shows_target, np.maximum(self._low, self._offset - reach), self._low)
+        self._high = np.where(shows_target, np.minimum(self._high, self._offset + reach), self._high)
+        self._velocity_bound = np.where(
+            self._relative, np.minimum(self._max_velocity, reach / self._dt_s), self._max_velocity
+        )
+        self._shows_target = shows_target
         self._watched_columns = [states.index(watch.state) for watch in spec.watched]
         self._last_action: NDArray[np.float32] | None = None
         self._target = np.zeros(len(spec.axes))  # what rest asks of the axes that have targets
+        self._seen = np.zeros(len(spec.axes))  # where the axes were in the newest sound reading
         self._last_velocity = np.zeros(len(spec.axes))
         self._last_watched: tuple[float, NDArray[np.float32]] | None = None
 
     def begin(self, state: NDArray[np.float32]) -> None:
         """Take in where the axes are before anything is sent, from a sound state [S]."""
-        target = np.clip((self._position(state) - self._offset) / self._scale, -1.0, 1.0)
-        self._target[self._shown] = target[self._shown]
+        self._seen = self._position(state)
+        self._target[self._shown] = self._staying(self._seen)[self._shown]
 
     def trouble_with(self, reading: Reading, now_s: float, stale_after_s: float) -> tuple[Reason, str] | None:
         """Why nothing should move on what this reading shows; None if nothing is wrong. Once per period."""
         if problems := broken_parts(self._spec, reading):
             return "broken observation", "; ".join(problems)
         age_s = now_s - reading.time_s
-        if age_s > stale_after_s:
+        if not age_s <= stale_after_s:
             return "stale observation", f"{1000 * age_s:.0f} ms old"
+        self._seen = self._position(reading.state)
         watched = reading.state[self._watched_columns]
         before_s, before = self._last_watched or (reading.time_s, watched)
         speed = np.abs(watched - before) / max(reading.time_s - before_s, self._dt_s)
@@ -127,6 +144,18 @@ class SafetyFilter:
             return f"action {self._spec.world.action.names[dim]!r}, step {step}, is {chunk[0, step, dim]}"
         return None
 
+    def broken_action(self, action: Any) -> str | None:
+        """Why something cannot be one action [A], e.g. a person's or what a robot says that it was sent; None if it
+        can.
+        """
+        found = np.asarray(action)
+        shape = (self._spec.world.action.size,)
+        if found.shape != shape or not np.issubdtype(found.dtype, np.number) or np.iscomplexobj(found):
+            return f"{found.dtype} {found.shape}, expected float32 {shape}"
+        if not np.isfinite(found).all():
+            return f"{found.tolist()} is not finite"
+        return None
+
     def limited(
         self, action: NDArray[np.float32], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], dict[Reason, str]]:
@@ -137,6 +166,7 @@ class SafetyFilter:
             state: [S].
         """
         position, changed = self._position(state), {}
+        self._seen, staying = position, self._staying(position)
 
         def keep(reason: Reason, before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
             hit = ~np.isclose(before, after, rtol=0.0, atol=1e-6)
@@ -148,28 +178,39 @@ class SafetyFilter:
         if self._last_action is not None:
             bounds = self._last_action - self._max_change, self._last_action + self._max_change
             wanted = keep("change", wanted, np.clip(wanted, *bounds))
+        ends = (
+            np.where(self._shows_target, np.minimum(-1.0, staying), -1.0),
+            np.where(self._shows_target, np.maximum(1.0, staying), 1.0),
+        )
+        wanted = keep("range", wanted, np.clip(wanted, *ends))
         velocity = self._velocity(wanted, position)
         gain = self._max_acceleration * self._dt_s
         for reason, low, high in (
             ("acceleration", self._last_velocity - gain, self._last_velocity + gain),
-            ("velocity", -self._max_velocity, self._max_velocity),
+            ("velocity", -self._velocity_bound, self._velocity_bound),
             ("position", -self._braking_velocity(position - self._low), self._braking_velocity(self._high - position)),
         ):
             velocity = keep(reason, velocity, np.clip(velocity, low, high))
-        within = self._action(velocity, position) if changed.keys() - {"change"} else wanted
-        return keep("range", within, np.clip(within, -1.0, 1.0)).astype(np.float32), changed
+        within = self._action(velocity, position) if changed.keys() - {"change", "range"} else wanted
+        return within.astype(np.float32), changed
 
     def rest(self) -> NDArray[np.float32]:
-        """The action that leaves everything where it is, [A]: no displacement, and the last target again.
+        """The action that leaves everything where it is, [A]: no displacement, and the last target again, or what is
+        nearest to it within the limit on velocity from where the axis was seen last.
 
         Before anything was sent, a target is where its axis was in the beginning, or 0 where no state shows it.
         """
-        return np.where(self._relative, 0.0, self._target).astype(np.float32)
+        staying = self._staying(self._seen)
+        reach = self._max_velocity * self._dt_s / np.abs(self._scale)
+        near = np.clip(self._target, staying - reach, staying + reach)
+        target = np.where(self._shows_target, near, self._target)
+        return np.where(self._relative, 0.0, target).astype(np.float32)
 
     def was_sent(self, action: NDArray[np.float32], state: NDArray[np.float32], *, resting: bool) -> None:
         """Remember what the robot said was sent in this period, [A], from this state."""
         self._last_action = action
-        self._target[:] = action
+        if not resting:
+            self._target[:] = action
         self._last_velocity = (
             np.zeros(len(action)) if resting else self._velocity(action.astype(np.float64), self._position(state))
         )
@@ -183,6 +224,10 @@ class SafetyFilter:
         position = np.zeros(len(self._spec.axes))
         position[self._shown] = state[self._columns]
         return position
+
+    def _staying(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The actions that are targets where the axes are, [A]."""
+        return (position - self._offset) / self._scale
 
     def _velocity(self, action: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the action commands, unit per second, [A]."""
@@ -203,14 +248,26 @@ def broken_parts(spec: RobotSpec, reading: Reading) -> list[str]:
     found = []
     for camera in spec.world.cameras:
         frame = reading.frames.get(camera.name)
+        expected = f"uint8 ({camera.height}, {camera.width}, 3)"
         if frame is None:
             found.append(f"camera {camera.name!r} is missing; cameras: {', '.join(reading.frames)}")
+        elif not isinstance(frame, np.ndarray):
+            found.append(f"camera {camera.name!r} gives a {type(frame).__name__}, expected {expected}")
         elif frame.shape != (camera.height, camera.width, 3) or frame.dtype != np.uint8:
-            expected = f"uint8 ({camera.height}, {camera.width}, 3)"
             found.append(f"camera {camera.name!r} gives {frame.dtype} {frame.shape}, expected {expected}")
-    if reading.state.shape != (spec.world.state.size,):
-        found.append(f"the state has shape {reading.state.shape}, expected ({spec.world.state.size},)")
-    elif not np.isfinite(reading.state).all():
-        names = np.array(spec.world.state.names)[~np.isfinite(reading.state)]
-        found.append(f"the state is not finite in {', '.join(names)}")
+    found += _broken_vector("state", spec.world.state, reading.state)
+    found += _broken_vector("localization", spec.world.localization, reading.localization)
+    if not np.isfinite(reading.time_s):
+        found.append(f"its time is {reading.time_s}")
     return found
+
+
+def _broken_vector(name: str, spec: VectorSpec, vector: Any) -> list[str]:
+    values = np.asarray(vector)
+    if values.shape != (spec.size,):
+        return [f"the {name} has shape {values.shape}, expected ({spec.size},)"]
+    if values.dtype.kind not in "fiu":
+        return [f"the {name} is of {values.dtype}, expected float32"]
+    if not np.isfinite(values).all():
+        return [f"the {name} is not finite in {', '.join(np.array(spec.names)[~np.isfinite(values)])}"]
+    return []

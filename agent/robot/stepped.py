@@ -73,8 +73,8 @@ class SteppedRobot(ABC):
         if self._began_s is None:
             self._began_s = self._clock.now_s()
         self._catch_up()
-        self._pending = self._last = action
-        return action
+        self._pending = self._last = action.clip(-1.0, 1.0)  # there are no others in a simulator
+        return self._last
 
     def stop(self) -> None:
         """Rest, also in what is left of this period."""

@@ -8,7 +8,7 @@ Shape letters: A action dims, S state dims, L localization dims, H x W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,11 @@ class Limits:
     """Unit per second squared."""
     max_change: float = inf
     """Between two actions that follow each other, in the action's own terms: 2 is from one end to the other."""
+
+    def __post_init__(self) -> None:
+        _check_bounds("limits", self.low, self.high)
+        for name in ("max_velocity", "max_acceleration", "max_change"):
+            _check_above_0(f"limits: {name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,10 @@ class Watch:
     max_velocity: float = inf
     """Measured between two control periods, unit per second."""
 
+    def __post_init__(self) -> None:
+        _check_bounds(f"watched state {self.state!r}", self.low, self.high)
+        _check_above_0(f"watched state {self.state!r}: max_velocity", self.max_velocity)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RobotSpec:
@@ -76,6 +85,9 @@ class RobotSpec:
     watched: tuple[Watch, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isfinite(self.world.control_dt_s):
+            raise ValueError(f"control_dt_s of {self.name} is {self.world.control_dt_s}, expected seconds")
+        _check_above_0(f"control_dt_s of {self.name}", self.world.control_dt_s)
         names = self.world.action.names
         if len(self.axes) != len(names):
             raise ValueError(f"{self.name} has {len(self.axes)} axes for {len(names)} action dimensions: {names}")
@@ -86,11 +98,32 @@ class RobotSpec:
         for name, axis in zip(names, self.axes, strict=True):
             if axis.scale == 0.0:
                 raise ValueError(f"axis {name!r} of {self.name} has scale 0: its action would command nothing")
+            if not (isfinite(axis.scale) and isfinite(axis.offset)):
+                raise ValueError(
+                    f"axis {name!r} of {self.name} has scale {axis.scale} and offset {axis.offset}, "
+                    "expected finite numbers"
+                )
             limits = axis.limits
+            low, high = axis.offset - abs(axis.scale), axis.offset + abs(axis.scale)
+            if not axis.relative and (limits.high < low or limits.low > high):
+                raise ValueError(
+                    f"axis {name!r} of {self.name} is limited to {limits.low:g} .. {limits.high:g}, and its actions "
+                    f"command {low:g} .. {high:g}"
+                )
             of_position = (limits.low, limits.high) != (-inf, inf)
             of_motion = (limits.max_velocity, limits.max_acceleration) != (inf, inf)
             if axis.state is None and (of_position or (of_motion and not axis.relative)):
                 raise ValueError(f"axis {name!r} of {self.name} has limits that need a state, and it names none")
+
+
+def _check_bounds(name: str, low: float, high: float) -> None:
+    if not low <= high:
+        raise ValueError(f"{name}: low is {low} and high is {high}, expected low <= high")
+
+
+def _check_above_0(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} is {value}, expected a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +176,9 @@ class Robot(Protocol):
     def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Start to execute an action [A] that lasts one period, and return what was really sent, [A].
 
-        A robot that is sent nothing more comes to rest when the period is over.
+        Where an axis that takes targets is beyond those that -1 and 1 stand for, an action may be beyond -1 and 1 too:
+        one that leaves the axis where it is, or brings it back no faster than its limits allow. A robot that is sent
+        nothing more comes to rest when the period is over.
         """
         ...
 

@@ -18,10 +18,11 @@ from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fa
 from numpy.typing import NDArray
 
 from envs.types import CameraSpec, VectorSpec, WorldSpec
+from rollout import dataset_write
 from rollout.batches import TrainingData
 from rollout.collect import collect
 from rollout.dataset import DatasetReader, DatasetWriter
-from rollout.dataset_frames import encode_video
+from rollout.dataset_frames import ArrayFrames, encode_video
 from rollout.dataset_read import episode_files, read_rows
 from rollout.dataset_schema import ImageMode, VideoCodec
 from rollout.dataset_stats import image_stats, vector_stats
@@ -43,6 +44,40 @@ def write(root: Path, trajectories: list[Trajectory], world_spec: WorldSpec = WO
     with DatasetWriter(root, world_spec, robot_type="fake", **options) as writer:
         for trajectory in trajectories:
             writer.append(trajectory)
+
+
+def test_an_episode_of_many_pictures_is_written_in_parts_and_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_write, "_GROUP_BYTES", 200)
+    (recorded,) = episodes(range(1))
+    write(tmp_path, [recorded])
+    (file,) = tmp_path.glob("data/*/*.parquet")
+    with pq.ParquetFile(file) as table:
+        assert table.num_row_groups > 1
+        pictures = table.read()[f"observation.images.{next(iter(recorded.frames))}"].to_pylist()
+    assert [picture["path"] for picture in pictures] == [f"frame-{i:06d}.png" for i in range(recorded.num_steps)]
+    episode = DatasetReader(tmp_path).episode(0)
+    assert np.array_equal(episode.columns["executed_action"], recorded.action)
+    for camera, frames in recorded.frames.items():
+        assert np.array_equal(episode.frames[camera], frames)
+
+
+def test_drives_of_before_holds_were_marked_are_read_and_not_continued(tmp_path: Path) -> None:
+    write(tmp_path, episodes(range(1)), interventions=True)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    del info["features"]["held"]
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    assert TrainingData([tmp_path]).num_rows == episode_length(0)
+    with pytest.raises(ValueError, match="does not say when a robot was held: record elsewhere; --drives takes both"):
+        write(tmp_path, [], interventions=True)
+
+
+def test_video_of_odd_size_is_refused_when_the_dataset_is_opened(tmp_path: Path) -> None:
+    odd = dataclasses.replace(WORLD_SPEC, cameras=(CameraSpec(name="front", height=64, width=97),))
+    with pytest.raises(ValueError, match="camera 'front' has 64 x 97; use image_mode='image'"):
+        DatasetWriter(tmp_path, odd, robot_type="fake", image_mode="video")
+    assert list(tmp_path.iterdir()) == []
 
 
 def codec_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -164,7 +199,7 @@ def test_quantiles_are_those_of_a_histogram_of_5000_bins() -> None:
         found = [stats[name][d] for name in ("q01", "q10", "q50", "q90", "q99")]
         np.testing.assert_allclose(found, histogram_quantiles(values[:, d]), rtol=1e-9)
     frames = rng.integers(20, 220, (3, 16, 16, 3), dtype=np.uint8)
-    pictures = image_stats(frames)
+    pictures = image_stats(ArrayFrames(frames))
     for c in range(3):
         found = [pictures[name][c, 0, 0] * 255 for name in ("q01", "q10", "q50", "q90", "q99")]
         np.testing.assert_allclose(found, histogram_quantiles(frames[..., c].ravel().astype(float)), rtol=1e-9)

@@ -130,11 +130,12 @@ def agent_for(
     latency_s: Callable[[int], float] = lambda n: 0.0,
     operator: Operator | None = None,
     watcher: Watcher | None = None,
-    **config: float,
+    **config: Any,
 ) -> Agent:
     """An agent in simulated time that follows the newest chunk alone, at full pace, unless told otherwise."""
     make_inference = partial(SimulatedInference, clock=arm.clock, latency_s=latency_s)
-    changed = DriveConfig(**({"blend_decay": 0.0, "correction": 0.0, "max_moves_ahead": 1e9} | config))
+    defaults: dict[str, Any] = {"blend_decay": 0.0, "correction": 0.0, "max_moves_ahead": 1e9}
+    changed = DriveConfig(**(defaults | config))
     return Agent(
         policy,
         arm,
@@ -147,7 +148,7 @@ def agent_for(
 
 
 def drive(
-    arm: LineArm, policy: Policy, seconds: float, latency_s: Callable[[int], float] = lambda n: 0.0, **config: float
+    arm: LineArm, policy: Policy, seconds: float, latency_s: Callable[[int], float] = lambda n: 0.0, **config: Any
 ) -> Outcome:
     """Drive the arm in simulated time."""
     return agent_for(arm, policy, latency_s, None, None, **config).run("go", seconds)

@@ -92,6 +92,34 @@ def test_a_move_across_two_steps_of_a_chunk_takes_its_part_of_each() -> None:
     assert plan.next_action() is None, "half a move is left, and three quarters would be needed"
 
 
+def test_a_two_valued_dimension_is_the_newest_chunks_and_never_blended() -> None:
+    plan = Plan(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
+    plan.add(plan.mark(), chunk(0.0, 0.0, 0.0, 0.0, targets=(-1.0,) * 4))
+    assert move(plan) == (0.0, -1.0)
+    plan.add(plan.mark(), chunk(0.0, 0.0, targets=(1.0, 1.0)))
+    assert [move(plan)[1] for _ in range(2)] == [1.0, 1.0]
+    assert move(plan)[1] == -1.0, "the older one alone reaches so far"
+
+
+@pytest.mark.parametrize(
+    ("pace", "targets"), [(0.5, [-1, -1, 1, 1, -1, -1]), (0.75, [-1, 1, -1, -1]), (0.4, [-1, -1, 1, 1, 1, -1, -1])]
+)
+def test_a_two_valued_target_is_that_of_the_move_under_way_whatever_the_pace(pace: float, targets: list[int]) -> None:
+    plan = Plan(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
+    plan.pace = pace
+    plan.add(plan.mark(), chunk(0.0, 0.0, 0.0, targets=(-1.0, 1.0, -1.0)))
+    assert [move(plan)[1] for _ in targets] == targets
+    assert plan.next_action() is None
+
+
+def test_of_two_answers_to_one_observation_the_later_one_says_what_a_gripper_does() -> None:
+    plan = Plan(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
+    seen = plan.mark()
+    plan.add(seen, chunk(0.0, targets=(-1.0,)))
+    plan.add(seen, chunk(0.0, targets=(1.0,)))
+    assert move(plan)[1] == 1.0
+
+
 def test_a_chunk_whose_moves_were_all_made_says_nothing() -> None:
     plan = plan_of()
     seen = plan.mark()

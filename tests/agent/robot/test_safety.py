@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,153 @@ def test_no_limit_is_ever_broken_by_an_arm_that_follows(is_relative: bool, max_a
         assert abs(velocity - before) <= max_acceleration * DT_S + 1e-4
         extremes.append(x)
     assert min(extremes) < -1.0 and max(extremes) > 1.5, "the limits were met"
+
+
+def test_an_axis_beyond_its_commands_rests_there_and_comes_back_within_its_limits() -> None:
+    """Action 1 is 100; the axis stands at 120. 10 units/s are one unit in a period: an action 0.01 smaller."""
+    filter_ = SafetyFilter(spec_of(Axis(state="x", relative=False, scale=100.0, limits=Limits(max_velocity=10.0))))
+    filter_.begin(array(120.0))
+    assert filter_.rest().tolist() == pytest.approx([1.2])
+    assert limited(filter_, 1.0, 120.0) == (1.19, {"velocity"})
+    assert limited(filter_, 1.5, 119.0) == (1.19, {"range"}), "nothing goes further out"
+    assert limited(filter_, -1.0, 100.5) == (0.995, {"velocity"})
+    assert limited(filter_, -1.0, 99.5) == (0.985, {"velocity"})
+
+
+def test_what_minus_1_and_1_command_is_braked_for_like_a_joints_end() -> None:
+    """One unit before the last target, coming at 50 units/s: v = 2 d / (dt + sqrt(dt^2 + 2 d / a)), at a = 500.
+
+    sqrt(0.01 + 0.004) = 0.11832, v = 2 / 0.21832 = 9.1609, which ends at 99.91609.
+    """
+    filter_ = SafetyFilter(spec_of(Axis(state="x", relative=False, scale=100.0, limits=Limits(max_acceleration=500.0))))
+    filter_.was_sent(array(0.99), array(94.0), resting=False)
+    assert limited(filter_, 1.0, 99.0) == (pytest.approx(0.9991609, abs=1e-6), {"position"})
+
+
+def test_a_hold_of_an_axis_that_was_pushed_away_goes_back_to_its_target_within_its_limit() -> None:
+    filter_ = absolute(max_velocity=20.0)
+    filter_.was_sent(array(0.0), array(20.0), resting=False)
+    assert filter_.trouble_with(reading(26.0, 0.0), 0.0, 1.0) is None
+    assert filter_.rest().tolist() == pytest.approx([0.4]), "from 26 to 24, the target being 20"
+    filter_.was_sent(filter_.rest(), array(26.0), resting=True)
+    assert filter_.trouble_with(reading(21.0, 0.1), 0.1, 1.0) is None
+    assert filter_.rest().tolist() == [0.0], "the target is the same as before"
+
+
+def random_axis(rng: np.random.Generator, number: int) -> Axis:
+    """With any of the limits, none of them, or all."""
+
+    def perhaps(low: float, high: float) -> float:
+        return float(rng.uniform(low, high)) if rng.random() < 0.6 else inf
+
+    scale, offset = float(rng.choice([-1, 1]) * rng.uniform(0.05, 5.0)), float(rng.uniform(-2, 2))
+    limits = Limits(
+        low=-perhaps(0.0, 3.0) if abs(offset) < abs(scale) else -inf,
+        high=perhaps(2.0, 5.0),
+        max_velocity=perhaps(0.1, 20.0),
+        max_acceleration=perhaps(1.0, 300.0),
+        max_change=perhaps(0.02, 1.0),
+    )
+    return Axis(state=f"x{number}", relative=bool(rng.random() < 0.5), scale=scale, offset=offset, limits=limits)
+
+
+def bounds_of(axis: Axis, x: float, last_velocity: float, last_action: float | None) -> list[tuple[float, float]]:
+    """What each limit says of the velocity, the most important first."""
+    limits, reach = axis.limits, abs(axis.scale)
+    low, high = limits.low, limits.high
+    if not axis.relative:
+        low, high = max(low, axis.offset - reach), min(high, axis.offset + reach)
+
+    def braking(room: float) -> float:
+        room = min(max(room, 0.0), 1e9)
+        return 2 * room / (DT_S + np.sqrt(DT_S**2 + 2 * room / limits.max_acceleration))
+
+    fastest = min(limits.max_velocity, reach / DT_S) if axis.relative else limits.max_velocity
+    gain = limits.max_acceleration * DT_S
+    bounds = [(-braking(x - low), braking(high - x)), (-fastest, fastest), (last_velocity - gain, last_velocity + gain)]
+    if last_action is not None:
+        start = 0.0 if axis.relative else axis.offset - x
+        ends = [(start + axis.scale * (last_action + side * limits.max_change)) / DT_S for side in (-1, 1)]
+        bounds.append((min(ends), max(ends)))
+    return bounds
+
+
+def common(bounds: list[tuple[float, float]]) -> tuple[float, float]:
+    """What all have in common; of one that has nothing in common with those before it, what is nearest to it."""
+    low, high = bounds[0]
+    for lower, upper in bounds[1:]:
+        low, high = float(np.clip(lower, low, high)), float(np.clip(upper, low, high))
+    return low, high
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_command_to_any_robot_in_any_state_is_within_all_limits_that_can_hold(seed: int) -> None:
+    """The bounds are computed here axis by axis and limit by limit, as intervals of the velocity."""
+    rng = np.random.default_rng(seed)
+    axes = tuple(random_axis(rng, number) for number in range(3))
+    filter_ = SafetyFilter(spec_of(*axes))
+    scale = np.array([axis.scale for axis in axes])
+    x = rng.uniform(-4, 6, 3)
+    filter_.begin(x.astype(np.float32))
+    last_action: NDArray[np.float64] | None = None
+    last_velocity = np.zeros(3)
+    for _ in range(200):
+        state = x.astype(np.float32)
+        resting = rng.random() < 0.2
+        if resting:
+            seen = Reading(frames={"front": np.zeros((4, 6, 3), np.uint8)}, state=state, time_s=0.0)
+            assert filter_.trouble_with(seen, 0.0, 1.0) is None
+            sent = filter_.rest()
+        else:
+            sent, _ = filter_.limited(rng.uniform(-3, 3, 3).astype(np.float32), state)
+        filter_.was_sent(sent, state, resting=resting)
+        start = np.array([0.0 if axis.relative else axis.offset - at for axis, at in zip(axes, state, strict=True)])
+        velocity = (start + scale * sent) / DT_S
+        for i, axis in enumerate(axes):
+            assert abs(velocity[i]) <= axis.limits.max_velocity + 1e-3
+            if not resting:
+                before = None if last_action is None else float(last_action[i])
+                low, high = common(bounds_of(axis, float(state[i]), float(last_velocity[i]), before))
+                assert low - 1e-3 <= velocity[i] <= high + 1e-3
+        last_action, last_velocity = sent.astype(np.float64), np.zeros(3) if resting else velocity
+        x = rng.uniform(-4, 6, 3) if rng.random() < 0.1 else x + velocity * DT_S  # now and then somebody moves it
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"low": 2.0, "high": 1.0}, "low is 2.0 and high is 1.0"),
+        ({"low": nan}, "low is nan"),
+        ({"high": nan}, "high is nan"),
+        ({"max_velocity": 0.0}, "max_velocity is 0.0, expected a number above 0"),
+        ({"max_velocity": -1.0}, "max_velocity is -1.0"),
+        ({"max_acceleration": nan}, "max_acceleration is nan"),
+        ({"max_change": 0.0}, "max_change is 0.0"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused_when_they_are_made(wrong: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Limits(**wrong)
+
+
+def test_axes_and_rates_that_cannot_be_are_refused_when_a_robot_is_described() -> None:
+    for axis, words in (
+        (Axis(relative=True, scale=0.0), "scale 0"),
+        (Axis(relative=True, scale=nan), "scale nan and offset 0.0, expected finite"),
+        (Axis(relative=False, offset=inf), "offset inf"),
+        (
+            Axis(state="x", relative=False, scale=10.0, limits=Limits(low=20.0, high=30.0)),
+            "limited to 20 .. 30, and its actions command -10 .. 10",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            spec_of(axis)
+    with pytest.raises(ValueError, match="watched state 'x': low is nan"):
+        Watch(state="x", low=nan)
+    sound = spec_of(Axis(state="x", relative=True))
+    for dt_s in (0.0, -0.1, nan, inf):
+        with pytest.raises(ValueError, match="control_dt_s"):
+            replace(sound, world=replace(sound.world, control_dt_s=dt_s))
 
 
 def test_a_watched_joint_beyond_its_range_or_too_fast_moves_nothing() -> None:

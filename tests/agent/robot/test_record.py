@@ -1,0 +1,290 @@
+"""What a recording says of a drive: every period at its time, and nothing as somebody's decision that was nobody's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Never
+
+import numpy as np
+import pytest
+from line_arm import LineArm, Script, agent_for, always
+from numpy.typing import NDArray
+
+from agent.robot.simulated import SimulatedClock
+from agent.robot.types import Axis, Reading
+from envs.types import VectorSpec
+from rollout.batches import TrainingData
+from rollout.dataset import DatasetReader, StoredEpisode
+from vla_model.foresight import Foreseen
+
+
+@pytest.fixture
+def arm() -> LineArm:
+    return LineArm(SimulatedClock())
+
+
+def recorded(root: Path, number: int = 0) -> StoredEpisode:
+    return DatasetReader(root).episode(number)
+
+
+def held(root: Path) -> list[int]:
+    return np.flatnonzero(recorded(root).columns["held"]).tolist()
+
+
+def test_what_a_stale_camera_held_is_marked_and_imitated_by_no_row_and_no_chunk(arm: LineArm, tmp_path: Path) -> None:
+    """Nothing new comes from 0.95 to 1.95 s after the first period: 11 .. 19 are stale, and 20 waits for its answer."""
+    arm.clock.at(1.05, arm.freeze)
+    arm.clock.at(2.05, arm.thaw)
+    agent_for(arm, always(0.5)).run("go", 3.0, record=tmp_path, judge=lambda _: True)
+    assert held(tmp_path) == list(range(11, 21))
+    data = TrainingData([tmp_path], failed="left out")
+    assert data.num_rows == 30, "the frames of held rows still teach where things are"
+    batch = data.gather(np.arange(30), 4, foreseen=Foreseen(steps=(2,)))
+    assert batch.mask.sum(1).tolist() == [4] * 8 + [3, 2, 1] + [0] * 10 + [4] * 6 + [3, 2, 1]
+    assert (batch.action[..., 0][batch.mask] == 0.5).all()
+    assert batch.future_known is not None
+    assert batch.future_known.tolist() == [True] * 9 + [False] * 12 + [True] * 9, "two steps on from 9 the arm is held"
+
+
+@pytest.mark.parametrize("trouble", ["silent policy", "late chunk", "refused chunk", "broken observation"])
+def test_every_kind_of_hold_is_marked(trouble: str, arm: LineArm, tmp_path: Path) -> None:
+    answers = {"late chunk": 4, "refused chunk": 20, "silent policy": 50, "broken observation": 20}[trouble]
+    policy = Script(lambda n, x: [nan if trouble == "refused chunk" and n in (4, 5) else 0.5] * answers)
+    slow = trouble in ("silent policy", "late chunk")
+    if trouble == "broken observation":
+        broken = replace(arm.observe(), state=np.full(1, nan, np.float32), time_s=1e9)
+        arm.clock.at(0.45, lambda: setattr(arm, "frozen", broken))
+        arm.clock.at(0.65, arm.thaw)
+    agent = agent_for(arm, policy, lambda n: 0.7 if slow and n == 2 else 0.0)
+    outcome = agent.run("go", 2.0, record=tmp_path, judge=lambda _: True)
+    rested = sorted({i.period for i in outcome.interventions})
+    assert trouble in {i.reason for i in outcome.interventions}
+    assert held(tmp_path) == rested
+    action = recorded(tmp_path).columns["action"]
+    assert (np.flatnonzero(action == 0.0) == rested).all(), "of all others somebody wanted the action"
+
+
+def test_a_hold_of_the_policy_itself_is_a_decision_like_any_other(arm: LineArm, tmp_path: Path) -> None:
+    agent_for(arm, always(0.0)).run("wait", 1.0, record=tmp_path, judge=lambda _: True)
+    assert held(tmp_path) == []
+
+
+def test_a_drive_by_hand_is_not_imitated_where_the_arm_was_held_meanwhile(arm: LineArm, tmp_path: Path) -> None:
+    operator: Any = SimpleNamespace(action=lambda reading, rest: np.full(1, 0.25, np.float32))
+    arm.clock.at(0.55, arm.freeze)
+    arm.clock.at(1.05, arm.thaw)
+    agent_for(arm, always(0.5), operator=operator).run("go", 1.5, record=tmp_path)
+    # Last seen in period 4; that of period 5 is 50 ms old, those of 6 to 9 are older than a period.
+    columns = recorded(tmp_path).columns
+    assert np.flatnonzero(~columns["intervention"]).tolist() == held(tmp_path) == [6, 7, 8, 9]
+    data = TrainingData([tmp_path], drives=[tmp_path])
+    assert [e["length"] for e in data.episodes] == [15, 15, 15], "the whole once, and two stretches by hand"
+
+
+class Slow(LineArm):
+    """Looking takes a period and a half, so every other period is missed."""
+
+    def observe(self) -> Reading:
+        reading = super().observe()
+        self.clock.jump(self.clock.now_s() + 0.15)
+        return reading
+
+
+def test_missed_periods_are_in_the_recordings_time(tmp_path: Path) -> None:
+    agent = agent_for(Slow(SimulatedClock()), always(0.5), stale_after_periods=3.0)
+    outcome = agent.run("go", 3.0, record=tmp_path)
+    columns = recorded(tmp_path).columns
+    assert (outcome.num_steps, outcome.missed_periods) == (15, 15)
+    assert columns["timestamp"] == pytest.approx(np.arange(29) / 10), "the last action was sent in the period of 2.8 s"
+    assert held(tmp_path) == list(range(1, 28, 2))
+    assert columns["action"].tolist() == [0.5, 0.0] * 14 + [0.5]
+    assert columns["observation.state"][1::2].tolist() == columns["observation.state"][:-1:2].tolist(), "stands again"
+
+
+def test_a_broken_reading_leaves_no_gap_and_none_of_its_numbers(arm: LineArm, tmp_path: Path) -> None:
+    broken = replace(arm.observe(), state=np.full(1, nan, np.float32), frames={}, time_s=1e9)
+    arm.clock.at(0.35, lambda: setattr(arm, "frozen", broken))
+    arm.clock.at(0.65, arm.thaw)
+    agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path)
+    episode = recorded(tmp_path)
+    assert held(tmp_path) == [3, 4, 5, 6]
+    assert episode.columns["observation.state"].tolist() == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 2.0, 2.5]
+    assert (episode.frames["front"] == 7).all()
+
+
+@pytest.mark.parametrize("who", ["operator", "watcher", "observe", "act"])
+def test_whatever_raises_the_arm_rests_and_what_was_recorded_is_an_episode(
+    who: str, arm: LineArm, tmp_path: Path
+) -> None:
+    part: Any = getattr(arm, who, None)
+
+    def fails(*arguments: Any) -> Any:
+        if arm.clock.now_s() > 1.05:
+            raise ValueError("a bug")
+        return part(*arguments) if part else None
+
+    parts: dict[str, Any] = {"operator": SimpleNamespace(action=fails), "watcher": fails}
+    if part:
+        setattr(arm, who, fails)
+    agent = agent_for(arm, always(0.5), **{name: part for name, part in parts.items() if name == who})
+    with pytest.raises(ValueError, match="a bug"):
+        agent.run("go", 6.0, record=tmp_path)
+    (row,) = DatasetReader(tmp_path).episodes
+    assert (row["length"], row["success"], row["failure"]) == (
+        11 if who == "watcher" else 10,
+        False,
+        "ValueError('a bug')",
+    )
+    assert len(arm.stops_s) == 1 and not arm.connected
+    setattr(arm, who, part)
+    assert agent_for(arm, always(0.5)).run("go", 0.5, record=tmp_path).num_steps == 5, "and the folder can be used"
+
+
+def test_a_judge_who_raises_loses_nothing(arm: LineArm, tmp_path: Path) -> None:
+    def judge(outcome: object) -> Never:
+        del outcome
+        raise ValueError("no keyboard")
+
+    with pytest.raises(ValueError, match="no keyboard"):
+        agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=judge)
+    (row,) = DatasetReader(tmp_path).episodes
+    assert (row["length"], row["failure"]) == (10, "time limit")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (np.full(1, nan, np.float32), r"[nan] is not finite"),
+        (np.zeros(2, np.float32), "float32 (2,), expected float32 (1,)"),
+        (None, "object (), expected float32 (1,)"),
+    ],
+)
+def test_a_robot_that_does_not_say_what_it_was_sent_ends_the_drive_and_keeps_it(
+    said: Any, words: str, arm: LineArm, tmp_path: Path
+) -> None:
+    act = arm.act
+    arm.act = lambda action: act(action) if len(arm.sent) < 5 else (act(action), said)[1]
+    outcome = agent_for(arm, always(0.5)).run("go", 2.0, record=tmp_path)
+    assert outcome.ended == f"robot failed: ConnectionError('line does not say what it was sent: {words}')"
+    assert len(arm.stops_s) == 1
+    columns = recorded(tmp_path).columns
+    assert columns["action"].tolist() == [0.5] * 6
+    assert held(tmp_path) == [5], "what it did then is not known"
+
+
+def test_what_is_beyond_all_commands_is_recorded_as_it_was_and_taught_within_them(tmp_path: Path) -> None:
+    """Targets are -10 to 10, and somebody pulled the arm to 12: it stays there, by an action of 1.2."""
+    arm = LineArm(SimulatedClock())
+    arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
+    arm.frozen = replace(arm.observe(), state=np.array([12.0], np.float32), time_s=1e9)
+    operator: Any = SimpleNamespace(action=lambda reading, rest: rest)
+    agent_for(arm, always(0.0), operator=operator).run("stay", 0.5, record=tmp_path)
+    columns = recorded(tmp_path).columns
+    assert columns["executed_action"] == pytest.approx(1.2)
+    assert columns["action"].tolist() == [1.0] * 5
+
+
+def test_video_of_odd_size_is_refused_before_anything_moves(arm: LineArm, tmp_path: Path) -> None:
+    front = replace(arm.spec.world.cameras[0], height=5)
+    arm.spec = replace(arm.spec, world=replace(arm.spec.world, cameras=(front,)))
+    with pytest.raises(ValueError, match="even height and width, and camera 'front' has 5 x 6"):
+        agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, image_mode="video")
+    assert arm.sent == []
+
+
+def test_a_localization_that_is_not_the_spec_s_is_refused_before_anything_moves(arm: LineArm, tmp_path: Path) -> None:
+    place = VectorSpec(names=("x",), units=("m",), low=(0.0,), high=(1.0,))
+    arm.spec = replace(arm.spec, world=replace(arm.spec.world, localization=place))
+    with pytest.raises(ValueError, match=r"the localization has shape \(0,\), expected \(1,\)"):
+        agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path)
+    assert arm.actions == []
+
+
+def test_a_driver_that_writes_every_picture_into_one_array_is_recorded_picture_by_picture(
+    arm: LineArm, tmp_path: Path
+) -> None:
+    picture, seen = np.zeros((4, 6, 3), np.uint8), arm.observe
+
+    def observe() -> Reading:
+        picture[:] = round(100 * arm.clock.now_s())
+        return replace(seen(), frames={"front": picture})
+
+    arm.observe = observe
+    agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path)
+    assert recorded(tmp_path).frames["front"][:, 0, 0, 0].tolist() == list(range(10, 110, 10))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from line_arm import LineArm, agent_for, always
+from agent.robot.simulated import SimulatedClock
+
+def watch(period):
+    if period.number == 200:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+arm = LineArm(SimulatedClock())
+agent_for(arm, always(0.5), watcher=watch).run("go", 60.0, record=Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("opened_by", ["the next drive", "training"])
+def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_opened(
+    opened_by: str, arm: LineArm, tmp_path: Path
+) -> None:
+    root = tmp_path / "drives"
+    path = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[3])))
+    dead = subprocess.run([sys.executable, "-c", KILLED, str(root)], env=os.environ | {"PYTHONPATH": path}, check=False)
+    assert dead.returncode == -9
+    assert DatasetReader(root).num_episodes == 0
+    if opened_by == "training":
+        TrainingData([root])
+    agent_for(arm, always(0.25)).run("go", 1.0, record=root)
+    rows = DatasetReader(root).episodes
+    assert [(r["tasks"], r["success"], r["length"]) for r in rows[1:]] == [(["go"], False, 10)]
+    assert rows[0]["failure"].startswith("outcome unknown")
+    # Rows that waited to be written are lost with the process: in simulated time up to 64, which come all at once.
+    assert 200 - 64 - 1 <= rows[0]["length"] <= 201
+    first = recorded(root).columns
+    assert first["observation.state"] == pytest.approx(0.5 * np.arange(rows[0]["length"]))
+    assert not (root / "meta/recording.arrows").exists()
+
+
+def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
+    arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(picture: NDArray[np.uint8]) -> bytes:
+        if arm.x(99.0) > 2.0:
+            raise OSError(28, "No space left on device")
+        return encode(picture)
+
+    from rollout import spool
+
+    encode = spool.encode_png
+    monkeypatch.setattr(spool, "encode_png", full)
+    outcome = agent_for(arm, always(0.5)).run("go", 600.0, record=tmp_path)
+    assert outcome.ended.startswith("recording failed") and "No space left on device" in outcome.ended
+    assert len(arm.stops_s) == 1
+    (row,) = DatasetReader(tmp_path).episodes
+    assert row["failure"] == outcome.ended
+
+
+def test_a_recording_of_another_process_is_left_alone_and_the_folder_is_refused(arm: LineArm, tmp_path: Path) -> None:
+    def meanwhile(period: Any) -> None:
+        if period.number == 5:
+            other = LineArm(SimulatedClock())
+            with pytest.raises(ValueError, match="is open in another writer"):
+                agent_for(other, always(0.5)).run("go", 1.0, record=tmp_path)
+            assert other.sent == []
+            with pytest.raises(ValueError, match="has no episodes yet"):
+                TrainingData([tmp_path])
+
+    agent_for(arm, always(0.5), watcher=meanwhile).run("go", 1.0, record=tmp_path)
+    assert [r["length"] for r in DatasetReader(tmp_path).episodes] == [10]
