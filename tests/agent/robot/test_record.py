@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Reading
 from envs.types import VectorSpec
+from rollout import spool
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader, StoredEpisode
 from vla_model.foresight import Foreseen
@@ -260,12 +262,12 @@ def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_op
 def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    count = itertools.count()
+
     def full(picture: NDArray[np.uint8]) -> bytes:
-        if arm.x(99.0) > 2.0:
+        if next(count) >= 10:
             raise OSError(28, "No space left on device")
         return encode(picture)
-
-    from rollout import spool
 
     encode = spool.encode_png
     monkeypatch.setattr(spool, "encode_png", full)
@@ -273,7 +275,7 @@ def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     assert outcome.ended.startswith("recording failed") and "No space left on device" in outcome.ended
     assert len(arm.stops_s) == 1
     (row,) = DatasetReader(tmp_path).episodes
-    assert row["failure"] == outcome.ended
+    assert (row["length"], row["failure"]) == (10, outcome.ended)
 
 
 def test_a_recording_of_another_process_is_left_alone_and_the_folder_is_refused(arm: LineArm, tmp_path: Path) -> None:
