@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.learner import Learner
@@ -16,6 +15,7 @@ from vla_model.finetune import FineTuning, merged_state_dict
 from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
+from vla_model.weight_files import load_tensors, save_tensors
 
 _ACTED_FILE = "acted.safetensors"
 
@@ -48,13 +48,13 @@ def save_checkpoint(
         for name, text in (files or {}).items():
             (fresh / name).write_text(text)
         if acted is not None:
-            save_file({name: tensor.contiguous() for name, tensor in acted.items()}, fresh / _ACTED_FILE)
+            save_tensors(fresh / _ACTED_FILE, acted)
 
 
 def acted_weights(folder: Path) -> dict[str, Tensor] | None:
     """What a checkpoint holds of `acted`."""
     path = folder / _ACTED_FILE
-    return load_file(path) if path.exists() else None
+    return load_tensors(path) if path.exists() else None
 
 
 def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:

@@ -17,13 +17,13 @@ from typing import Annotated, Generic
 
 import torch
 from annotated_types import Ge, Gt, Interval
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from agent.captured import Captured
 from agent.gradients import Loss, M, Processes, Splittable, Threads
 from agent.run_folder import HOW, none_stands_for
 from vla_model.moe import balance_experts, balances
+from vla_model.weight_files import load_tensors, save_tensors
 
 AVERAGE_DECAY = 0.998
 """Of the weights' moving average, unless the config or the algorithm says otherwise."""
@@ -190,28 +190,31 @@ class Learner(Generic[M]):
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["num_updates_done"] = torch.tensor(self.num_updates_done)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / STATE_FILE)
+        save_tensors(folder / STATE_FILE, tensors)
 
     def load(self, folder: Path) -> None:
         """What `save` wrote.
 
         Raises:
-            ValueError: the file is missing.
-            RuntimeError: it belongs to another model.
+            ValueError: the file is missing, broken, not what was written or of another model, or a number in it is
+                not finite.
         """
         path = folder / STATE_FILE
         if not path.exists():
             raise ValueError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
-        tensors = load_file(path)
-        self.num_updates_done = int(tensors.pop("num_updates_done"))
-        self.model.load_state_dict(_with_prefix(tensors, "weights."))
-        self.average.load_state_dict(_with_prefix(tensors, "average."))
+        tensors = load_tensors(path)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _with_prefix(tensors, "optimizer.").items():
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = value
         groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        try:
+            self.num_updates_done = int(tensors["num_updates_done"])
+            self.model.load_state_dict(_with_prefix(tensors, "weights."))
+            self.average.load_state_dict(_with_prefix(tensors, "average."))
+            self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} is not of this training's model: {error}") from error
 
     def begin_anew(self) -> None:
         """Go on as a new learner of the weights as they are: no moments, the average theirs, the schedule's begin."""

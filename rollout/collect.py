@@ -71,7 +71,7 @@ def collect(
         if not episodes:
             return
         assert observation is not None
-        chunk = policy.act(Observation(**(observation | {"step": _steps(episodes, world.num_envs)})))
+        chunk = policy.act(_asked(observation, episodes, world.num_envs))
         actions, labels = _executed_part(chunk, world, execute_steps)
         # The observation may live in buffers that the step overwrites, so it is recorded before.
         seen, known = _seen_on_host(observation), to_numpy(localization)
@@ -87,6 +87,17 @@ def collect(
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
+
+
+def _asked(observation: Observation, episodes: dict[int, _Episode], num_worlds: int) -> Observation:
+    """What a policy is asked about: with the step, and zeros for a state that broke when its episode ended."""
+    state, over = observation["state"], [n for n in range(num_worlds) if n not in episodes]
+    xp = array_namespace(state)
+    broken = [n for n in over if not bool(xp.isfinite(state[n]).all())]
+    if broken:
+        state = xp.asarray(state, copy=True)
+        state[broken] = 0.0
+    return Observation(**(observation | {"state": state, "step": _steps(episodes, num_worlds)}))
 
 
 def _steps(episodes: dict[int, _Episode], num_worlds: int) -> NDArray[np.int64]:

@@ -142,18 +142,25 @@ class InferenceServer:
             self._batch = asyncio.get_running_loop().create_task(self._answer(batch))
 
     async def _answer(self, batch: Sequence[_Request]) -> None:
+        await self._settle(batch)
+        self._batch = None
+        self._decide_if_due()
+
+    async def _settle(self, batch: Sequence[_Request]) -> None:
+        """Answer all of them; where they cannot be decided together, each alone: one that is broken costs no other."""
         try:
             chunk = await self._in_thread(self._act_in, batch)
         except Exception as error:  # whoever asked must hear of it, and this process must go on
-            for request in batch:
-                request.answer.set_exception(error)
-        else:
-            first = 0
-            for request in batch:
-                rows = slice(first, first := first + len(request.worlds))
-                request.answer.set_result(chunk.map(partial(_take, rows)))
-        self._batch = None
-        self._decide_if_due()
+            if len(batch) == 1:
+                batch[0].answer.set_exception(error)
+            else:
+                for request in batch:
+                    await self._settle([request])
+            return
+        first = 0
+        for request in batch:
+            rows = slice(first, first := first + len(request.worlds))
+            request.answer.set_result(chunk.map(partial(_take, rows)))
 
     def _act_in(self, batch: Sequence[_Request]) -> ActionChunk:
         worlds = [world for request in batch for world in request.worlds]

@@ -17,8 +17,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vla_model.checkpoint import load_policy
@@ -26,6 +24,7 @@ from vla_model.finetune import FineTuning, adaptable, frozen_state_dict, lora_co
 from vla_model.folders import fresh_folder
 from vla_model.model import VLA
 from vla_model.processor import Processor
+from vla_model.weight_files import load_tensors, save_tensors
 
 FINE_TUNING_FILE = "fine_tuning.json"
 HEADS_FILE = "heads.safetensors"
@@ -55,12 +54,12 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
     }
     with fresh_folder(folder) as fresh:
         (fresh / FINE_TUNING_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        save_file(_contiguous(trained_state_dict(model, fine_tuning)), fresh / HEADS_FILE)
+        save_tensors(fresh / HEADS_FILE, trained_state_dict(model, fine_tuning))
         if fine_tuning.mode == "lora":
             import peft
 
             weights = peft.get_peft_model_state_dict(model.backbone.decoder)
-            save_file(_contiguous({_PEFT_PREFIX + name: w for name, w in weights.items()}), fresh / LORA_FILE)
+            save_tensors(fresh / LORA_FILE, {_PEFT_PREFIX + name: w for name, w in weights.items()})
             lora_config(fine_tuning).save_pretrained(fresh)
 
 
@@ -124,16 +123,9 @@ def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of exactly the expected names and shapes."""
     if not path.is_file():
         raise ValueError(f"{path.parent} is not a saved adapter: it lacks {path.name}")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} in {path.parent} is broken: {error}") from error
+    weights = load_tensors(path)
     shapes, wanted = ({name: tuple(w.shape) for name, w in some.items()} for some in (weights, expected))
     wrong = sorted({name for name, _ in shapes.items() ^ wanted.items()})
     if wrong:
         raise ValueError(f"{path.name} in {path.parent} does not fit its base in {', '.join(wrong)}")
     return weights
-
-
-def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in weights.items()}

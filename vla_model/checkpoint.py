@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from vla_model.config import VLAConfig, sizes_of
 from vla_model.deployment import check_execute_steps
@@ -22,6 +21,7 @@ from vla_model.finetune import merged_state_dict
 from vla_model.folders import fresh_folder, previous_folder
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
+from vla_model.weight_files import load_tensors, save_tensors
 from vla_model.weight_formats import hold_weights, narrow_model
 
 CONFIG_FILE = "config.json"
@@ -33,15 +33,15 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     """Write the folder; one that was there is replaced. Adapters of a fine-tuning are merged into the weights.
 
     Raises:
-        ValueError: the path holds something that is not such a folder.
+        ValueError: the path holds something that is not such a folder, or a weight is not finite.
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
         raise ValueError(f"{folder} exists and is not a saved policy; it is left as it is")
-    weights = {name: tensor.contiguous() for name, tensor in merged_state_dict(model).items()}
+    weights = merged_state_dict(model)
     with fresh_folder(folder) as fresh:
         model.config.save_pretrained(fresh)
-        save_file(weights, fresh / WEIGHTS_FILE)
+        save_tensors(fresh / WEIGHTS_FILE, weights)
         processor.save(fresh)
         if folder.exists():  # A folder cannot replace a full one: the old one steps aside, to where load_policy looks.
             shutil.rmtree(previous_folder(folder), ignore_errors=True)
@@ -57,7 +57,8 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         dtype: how a model that only acts holds its weights; "auto" leaves them as they were saved.
 
     Raises:
-        ValueError: a part is missing, truncated or does not fit the others; the message names it.
+        ValueError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
+            those that were written; the message names it.
     """
     folder = Path(folder)
     if not folder.exists() and previous_folder(folder).exists():
@@ -73,7 +74,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
             model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
         except TypeError as error:  # transformers lets a field of another type pass
             raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
-    weights = load_file(folder / WEIGHTS_FILE)
+    weights = load_tensors(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
     try:

@@ -75,6 +75,10 @@ class ActionDistribution(Protocol):
         """Of what log_prob is about, float32 [B, K], in nats."""
         ...
 
+    def parameters(self) -> Tensor:
+        """What the model said, float32 [B, K, ...]: where it is not finite, what is drawn may still look sound."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaplaceActions:
@@ -128,6 +132,9 @@ class LaplaceActions:
     def entropy(self) -> Tensor:
         return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
 
+    def parameters(self) -> Tensor:
+        return torch.stack([self.loc, self.log_scale], dim=-1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenActions:
@@ -175,6 +182,9 @@ class TokenActions:
 
     def entropy(self) -> Tensor:
         return -(self.log_probs.exp() * self.log_probs).sum((-1, -2))
+
+    def parameters(self) -> Tensor:
+        return self.log_probs
 
     def _at(self, bins: Tensor) -> Tensor:
         """Log-probability of bins [B, k, A], of the same shape."""

@@ -100,6 +100,9 @@ class FlowActions:
         per_number = (self._std(self._times()).log() + _LOG_ROOT_2_PI + 0.5).sum()
         return (self.action_size * per_number).expand(self.condition.shape[:-1])
 
+    def parameters(self) -> Tensor:
+        return self.condition
+
     def _times(self) -> Tensor:
         """t before each step, [n, 1]."""
         return torch.arange(self.num_steps, device=self.condition.device)[:, None] / self.num_steps

@@ -30,6 +30,7 @@ from vla_model.noise import LastingNoise
 from vla_model.precision import best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
+from vla_model.weight_files import check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +198,8 @@ class VLAPolicy:
             state_dict: all tensors of the model, from any device.
 
         Raises:
-            ValueError: this policy's weights are 8-bit, or tensors that are missing, unexpected or of another shape,
-                by name; the old weights stay.
+            ValueError: this policy's weights are 8-bit, or tensors that are missing, unexpected, of another shape or
+                not finite, by name; the old weights stay.
         """
         if self._dtype_name == "int8":
             raise ValueError("a policy of 8-bit weights takes no other weights")
@@ -212,6 +213,7 @@ class VLAPolicy:
         ]
         if problems:
             raise ValueError(f"weights of version {version} do not fit: {'; '.join(sorted(problems))}")
+        check_finite(state_dict, f"version {version}")
         self.model.load_state_dict(state_dict)
         self.version = version
         self._forget_all()
@@ -244,18 +246,19 @@ class VLAPolicy:
         Expert usage is each expert's share of the top-k choices. A world that never began has zeros there too.
 
         Raises:
-            ValueError: no world began, N changed though no world began since the last act, or the model looks back and
-                the observation does not say its step.
+            ValueError: no world began, N changed though no world began since the last act, a number of the state is not
+                finite, or the model looks back and the observation does not say its step.
+            FloatingPointError: the model's actions are not finite: its weights are damaged, or a number overflowed.
         """
         num_worlds = len(observation["state"])
         acting = self._acting_worlds(num_worlds)
         if self._batch is None:
             self._batch = InstructionPrefix.concatenate([self._episodes[world].prefix for world in acting])
-        inputs, steps = self.processor.encode(observation).to(self._device), self._steps(observation)
-        if len(acting) < num_worlds:
-            inputs = inputs.rows(torch.tensor(acting, device=self._device))
-            steps = None if steps is None else steps[acting]
-        return self._decide(inputs, self._batch, acting, steps, observation["state"]).spread(acting, num_worlds)
+        if len(acting) < num_worlds:  # what the others show is nobody's business, be it finite or not
+            observation = _rows(observation, acting)
+        inputs = self.processor.encode(observation).to(self._device)
+        chunk = self._decide(inputs, self._batch, acting, self._steps(observation), observation["state"])
+        return chunk.spread(acting, num_worlds)
 
     def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """As `act`, for these worlds alone, whose episodes began: row i of observation and chunk is world worlds[i].
@@ -324,9 +327,11 @@ class VLAPolicy:
             sight = self.model.look(inputs, prefix)
             past = None if steps is None else self._past(worlds, steps, sight.tokens)
             output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
+            _check_finite(output.actions.parameters(), worlds)
             noise = [self._episodes[world].noise for world in worlds]
             draw = output.actions.sample(noise) if self._sample else None
             normalised = output.actions.mode() if draw is None else draw.actions
+            _check_finite(normalised, worlds)
             return ActionChunk(
                 actions=_like(like, self.processor.decode(normalised)),
                 expert_usage=output.expert_usage().cpu().numpy(),
@@ -350,6 +355,30 @@ class VLAPolicy:
                 for world, step, seen in rows
             ]
         )
+
+
+def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
+    """What these worlds show."""
+    rows = list(worlds)
+    found = Observation(
+        frames={camera: frames[rows] for camera, frames in observation["frames"].items()},
+        state=observation["state"][rows],
+        instruction=tuple(observation["instruction"][world] for world in rows),
+    )
+    if "step" in observation:
+        found["step"] = np.asarray(observation["step"])[rows]
+    return found
+
+
+def _check_finite(said: Tensor, worlds: Sequence[int]) -> None:
+    """
+    Raises:
+        FloatingPointError: what was said of some of n worlds, [n, ...], is not finite; the message says of which.
+    """
+    finite = said.isfinite()
+    if not finite.all():
+        broken = [world for world, sound in zip(worlds, finite.flatten(1).all(1).tolist(), strict=True) if not sound]
+        raise FloatingPointError(f"the policy's actions in worlds {broken} are not finite, so they are not executed")
 
 
 def _like(array: Array, tensor: Tensor) -> Array:

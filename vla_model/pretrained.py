@@ -30,6 +30,7 @@ from transformers.utils import logging
 
 from vla_model.gguf_weights import GGUFFile
 from vla_model.presets import FAMILIES
+from vla_model.weight_files import check_finite
 
 _SAFETENSORS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -184,7 +185,7 @@ def load_weights(
         state_dict: the weights, if they were read already.
 
     Raises:
-        ValueError: weights are missing, or of other shapes.
+        ValueError: weights are missing, of other shapes or not finite.
     """
     with torch.device("meta"):
         kind: Any = type(AutoModel.from_config(config))
@@ -203,6 +204,7 @@ def load_weights(
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
         raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
+    check_finite(model.state_dict(), str(path))
     return model
 
 

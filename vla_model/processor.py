@@ -131,7 +131,8 @@ class Processor:
         """Model inputs of B worlds or samples.
 
         Raises:
-            ValueError: a camera is missing or its frames have another shape or dtype, or the state another size.
+            ValueError: a camera is missing or its frames have another shape or dtype, or the state another size or a
+                number that is not finite.
         """
         ids, mask = self.encode_instructions(observation["instruction"])
         return ModelInputs(
@@ -239,12 +240,20 @@ class Processor:
         """[B, S] in the world's units -> float32 [B, S], normalised.
 
         Raises:
-            ValueError: it has another shape.
+            ValueError: it has another shape, or a number that is not finite; the message names the element.
         """
         tensor = torch.as_tensor(state, dtype=torch.float32)
         size = self.world_spec.state.size
         if tensor.ndim != 2 or tensor.shape[1] != size:
             raise ValueError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
+        finite = tensor.isfinite()
+        if not finite.all():
+            names = [
+                name
+                for name, sound in zip(self.world_spec.state.names, finite.all(0).tolist(), strict=True)
+                if not sound
+            ]
+            raise ValueError(f"the state has numbers that are not finite: {', '.join(names)}")
         return self.normalise_state(tensor)
 
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:

@@ -99,10 +99,6 @@ class Session:
     def _check(self, observation: Observation) -> None:
         self._processor.encode_frames(observation["frames"])
         self._processor.encode_state(observation["state"])
-        bad = np.flatnonzero(~np.isfinite(observation["state"][0]))
-        if len(bad):
-            names = ", ".join(self.world_spec.state.names[i] for i in bad)
-            raise ValueError(f"the state has numbers that are not finite: {names}")
         (instruction,) = observation["instruction"]
         longest = max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self._processor.instruction_length)
         if not 1 <= len(instruction) <= longest:

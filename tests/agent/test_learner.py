@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.checks import check_config
-from agent.learner import Learner, LearnerConfig, learning_rate_share
+from agent.learner import STATE_FILE, Learner, LearnerConfig, learning_rate_share
 from vla_model.moe import MixtureOfExperts
 
 
@@ -193,3 +194,25 @@ def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_ave
         bias = model.experts.router.bias
         assert bias is not None
         torch.testing.assert_close(bias, 0.5 * (2.0 - counts).sign())
+
+
+def test_a_state_that_was_damaged_or_is_of_another_model_is_refused(tmp_path: Path) -> None:
+    learner = Learner(Line(), CONFIG)
+    learner.update(points(0), squared_error)
+    learner.save(tmp_path)
+    path = tmp_path / STATE_FILE
+    tensors = load_file(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{STATE_FILE} in .* is not what was written: \w"):
+        Learner(Line(), CONFIG).load(tmp_path)
+    save_file(tensors | {"optimizer.0.exp_avg": torch.full((1, 3), torch.nan)}, path)
+    with pytest.raises(ValueError, match=r"not finite: optimizer\.0\.exp_avg"):
+        Learner(Line(), CONFIG).load(tmp_path)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "average.layer.bias"}, path)
+    with pytest.raises(ValueError, match=rf"{STATE_FILE} is not of this training's model"):
+        Learner(Line(), CONFIG).load(tmp_path)
+    path.write_bytes(content[:40])
+    with pytest.raises(ValueError, match=rf"{STATE_FILE} in .* is broken"):
+        Learner(Line(), CONFIG).load(tmp_path)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_world import CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
+from numpy.typing import NDArray
 
 from envs.types import EpisodeSpec, Observation
 from rollout.collect import collect
@@ -188,3 +189,28 @@ def test_a_repeat_begins_alike_and_is_told_another_seed_and_another_id() -> None
     a, b = collect(policy, FakeWorld(2), [first, again])
     np.testing.assert_array_equal(a.frames["front"][0], b.frames["front"][0])
     assert policy.seeds[0] != policy.seeds[1]
+
+
+class BreaksAtTheEnd(FakeWorld):
+    """A world whose state is not finite once its episode is over, as broken physics may leave it."""
+
+    def _state(self) -> NDArray[np.float32]:
+        state = super()._state()
+        state[~self.running] = np.nan
+        return state
+
+
+class FiniteOnly(CountingPolicy):
+    """Refuses to decide about what is not finite, as a VLA does."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        assert np.isfinite(observation["state"]).all()
+        return super().act(observation)
+
+
+def test_a_state_that_broke_as_its_episode_ended_stops_no_other_episode() -> None:
+    specs = [fake_spec(seed) for seed in (0, 4)]  # of 3 and 7 steps: the first world is over before the other
+    found = {t.spec.seed: t for t in collect(FiniteOnly(2), BreaksAtTheEnd(2), specs)}
+    sound = gather(2, (0, 4))
+    for seed in (0, 4):
+        np.testing.assert_array_equal(found[seed].action, sound[seed].action)

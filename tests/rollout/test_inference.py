@@ -132,6 +132,34 @@ def test_an_error_reaches_who_asked_and_nobody_else(tmp_path: Path) -> None:
     assert batch_sizes(tmp_path / "log") == [1, 2]
 
 
+class PickyPolicy(BatchingPolicy):
+    """Refuses what is not finite, as a VLA does."""
+
+    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act_in(worlds, observation)
+        if not np.isfinite(observation["state"]).all():
+            raise ValueError("the state has numbers that are not finite")
+        return chunk
+
+
+def test_a_worker_with_a_broken_state_costs_the_others_of_its_batch_nothing(tmp_path: Path) -> None:
+    async def talk() -> None:
+        server = InferenceServer(lambda: PickyPolicy(tmp_path / "log"), InferenceConfig(max_wait_ms=60_000), None)
+        await server.begin("a", np.array([0]), ("",), (3,))
+        await server.begin("b", np.array([0]), ("",), (7,))
+        broken = observe(1)
+        broken["state"][0, 1] = np.nan
+        a, b = await asyncio.gather(
+            server.act("a", [0], broken), server.act("b", [0], observe(5)), return_exceptions=True
+        )
+        assert isinstance(a, ValueError)
+        assert isinstance(b, ActionChunk)
+        np.testing.assert_allclose(b.actions[:, 0], expected((7, 5)), rtol=1e-6)
+
+    asyncio.run(talk())
+    assert batch_sizes(tmp_path / "log") == [2, 1, 1]
+
+
 def test_trajectories_are_those_of_local_policies_from_batches_of_both_workers(tmp_path: Path) -> None:
     specs = [fake_spec(s) for s in range(40)]
     with Workers(partial(FakeWorld, 3), partial(batching, tmp_path / "log"), SHARED) as workers:

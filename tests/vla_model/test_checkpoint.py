@@ -115,7 +115,7 @@ def test_saving_again_replaces_the_policy(folder: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
 
-@pytest.mark.parametrize("stage", ["save_file", "os.fsync", "Path.rename"])
+@pytest.mark.parametrize("stage", ["save_tensors", "os.fsync", "Path.rename"])
 def test_a_save_that_is_killed_leaves_the_old_policy(folder: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while writing, before all is on the disk, and between the two renames."""
 

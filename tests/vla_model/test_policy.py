@@ -324,3 +324,44 @@ def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_poli
     assert {p.data_ptr() for p in ablated.model.parameters()} == shared
     with pytest.raises(ValueError, match="layers of experts: 0 to 1"):
         whole.without_expert(layer=2, expert=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_is_refused_by_the_name_of_its_element(value: float) -> None:
+    acting, observation = policy(), observe(3)
+    begin(acting, [0, 1, 2], observation)
+    expected = acting.act(observation).actions
+    broken = observe(3)
+    broken["state"][1, 3] = value
+    with pytest.raises(ValueError, match="the state has numbers that are not finite: opening"):
+        acting.act(broken)
+    np.testing.assert_array_equal(acting.act(observation).actions, expected)
+
+
+def test_a_world_that_never_began_may_show_whatever_it_likes() -> None:
+    acting, observation = policy(), observe(3)
+    begin(acting, [0, 2], observation)
+    expected = acting.act(observation).actions
+    observation["state"][1] = np.nan
+    np.testing.assert_array_equal(acting.act(observation).actions, expected)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_actions_that_are_not_finite_are_an_error_and_never_an_answer(distribution: str, sample: bool) -> None:
+    acting, observation = policy({"action_distribution": distribution}, sample=sample), observe(2)
+    begin(acting, [0, 1], observation)
+    acting.model.action_head.last_norm.weight.data[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"actions in worlds \[0, 1\] are not finite"):
+        acting.act(observation)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name_and_change_nothing() -> None:
+    acting, observation = policy(), observe(1)
+    weights = {name: tensor.clone() for name, tensor in acting.model.state_dict().items()}
+    weights["queries"][0, 0] = float("nan")
+    begin(acting, [0], observation)
+    expected = acting.act(observation).actions
+    with pytest.raises(ValueError, match="version 3 has weights that are not finite: queries"):
+        acting.load_weights(3, weights)
+    np.testing.assert_array_equal(acting.act(observation).actions, expected)

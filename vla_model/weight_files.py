@@ -1,0 +1,86 @@
+"""Files of tensors that say whether they are what was written: safetensors with a SHA-256 of every tensor.
+
+The hashes stand in the file's own metadata, so they travel with the weights, and other readers of safetensors pass them
+over. A flipped bit can make a finite number of another and a policy that fails without a word, so a tensor that differs
+from what was written is refused by name, and so is one with a number that is not finite. Files without hashes, as they
+were written before, are read all the same. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_HASHES = "sha256"
+"""The key of a file's metadata that holds {tensor: hash} as JSON."""
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the file.
+
+    Raises:
+        ValueError: a number is not finite; nothing is written.
+    """
+    check_finite(tensors, str(path))
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    hashes = {name: tensor_hash(tensor) for name, tensor in sorted(contiguous.items())}
+    save_file(contiguous, path, metadata={"format": "pt", _HASHES: json.dumps(hashes)})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote, on the CPU.
+
+    Raises:
+        ValueError: the file is missing, broken or not as it was written, or a number is not finite.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.parent} lacks {path.name}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        hashes = json.loads(metadata[_HASHES]) if _HASHES in metadata else None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path.name} in {path.parent} is broken: {error}") from error
+    if hashes is not None:
+        changed = [name for name, tensor in sorted(tensors.items()) if hashes.get(name) != tensor_hash(tensor)]
+        if changed or len(hashes) != len(tensors):
+            raise ValueError(
+                f"{path.name} in {path.parent} is not what was written: {', '.join(changed[:5]) or 'a tensor'} has "
+                "another checksum; take another copy of it"
+            )
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """
+    Raises:
+        ValueError: a tensor has numbers that are not finite; the message names the first few.
+    """
+    broken = [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
+    if broken:
+        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+        raise ValueError(f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}")
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """SHA-256 of dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # Both ends of the range are finite only if all between them is, and finding them takes no memory of its own.
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() & high.isfinite())
