@@ -5,15 +5,19 @@
       puts (frame, time) where `latest` finds it       connect(): waits for the first frame, or its time limit
       on failure: closes, waits, opens again           close(): ends the thread
 
-A camera that gives nothing new leaves its last frame and that frame's time, so whoever drives sees it grow old. One
-that repeats an old picture as a new frame is not noticed.
+Whatever a camera does, the thread goes on: a frame that cannot be used (empty, of other numbers than bytes, of an
+unknown number of channels) is left out, and after some in a row, as after any failure, the camera is opened anew, after
+pauses that grow. One that gives nothing new leaves its last frame and that frame's time, so whoever drives sees it grow
+old. So does one that repeats a picture byte for byte for longer than no sensor's noise would let it (`StillPicture`).
 
 Shape letters: H x W pixels.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,29 +26,48 @@ from numpy.typing import NDArray
 from agent.robot.clock import Clock, WallClock
 from envs.types import CameraSpec
 
+FROZEN_AFTER_S = 2.0
+"""A picture that is repeated byte for byte for so long is no new one, however often it comes."""
+
 _CLOSE_S = 1.0
 """How long a thread is waited for that may hang in its camera."""
+_MAX_PAUSE_S = 8.0
+"""Between two attempts to open a camera that is away."""
+_UNUSABLE_IN_A_ROW = 10
+"""Frames after which a camera is opened anew."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class OpenCVCamera:
     """Anything that cv2.VideoCapture opens: a device's number, a file, a stream's address."""
 
     def __init__(
-        self, source: int | str, spec: CameraSpec, *, reconnect_after_s: float = 0.5, clock: Clock | None = None
+        self,
+        source: int | str,
+        spec: CameraSpec,
+        *,
+        reconnect_after_s: float = 0.5,
+        frozen_after_s: float = FROZEN_AFTER_S,
+        clock: Clock | None = None,
     ) -> None:
         """
         Args:
             source: for cv2.VideoCapture.
             spec: name and size of the frames that `latest` gives; the camera's own are resized to it, not cropped.
-            reconnect_after_s: pause between a failure and the next attempt.
+            reconnect_after_s: pause between a failure and the next attempt; twice as long after each that fails.
+            frozen_after_s: see StillPicture; infinite for a source that may stand still, e.g. a drawn one.
             clock: of the times; the machine's where None.
         """
         self.spec = spec
         self.num_connections = 0
         """How often the camera was opened with success."""
+        self.trouble: str | None = None
+        """What went wrong last; None since a frame came."""
         self._source = source
         self._pause_s = reconnect_after_s
         self._clock = clock or WallClock()
+        self._still = StillPicture(frozen_after_s)
         self._latest: tuple[NDArray[np.uint8], float] | None = None
         self._first = threading.Event()
         self._closing = threading.Event()
@@ -54,12 +77,15 @@ class OpenCVCamera:
         """Begin to read, and return with the first frame.
 
         Raises:
-            ConnectionError: none came in time.
+            ConnectionError: none came in time; the message says what went wrong.
         """
         self._thread.start()
         if not self._first.wait(timeout_s):
             self.close()
-            raise ConnectionError(f"camera {self.spec.name!r}: no frame from {self._source!r} within {timeout_s:g} s")
+            why = f": {self.trouble}" if self.trouble else ""
+            raise ConnectionError(
+                f"camera {self.spec.name!r}: no frame from {self._source!r} within {timeout_s:g} s{why}"
+            )
 
     def latest(self) -> tuple[NDArray[np.uint8], float]:
         """The newest frame, RGB [H, W, 3], and when it came, in seconds of the clock."""
@@ -72,20 +98,88 @@ class OpenCVCamera:
         self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
+        pause_s = self._pause_s
         while not self._closing.is_set():
-            capture = cv2.VideoCapture(self._source)
-            self.num_connections += capture.isOpened()
-            while not self._closing.is_set() and self._read(capture):
-                self._first.set()
-            capture.release()
-            self._closing.wait(self._pause_s)
+            seen = self._latest
+            try:
+                self._read_while_it_works()
+            except Exception as error:  # a driver's, of whatever kind: the camera is opened anew
+                self._has_trouble(repr(error))
+            pause_s = self._pause_s if self._latest is not seen else min(2 * pause_s, _MAX_PAUSE_S)
+            self._closing.wait(pause_s)
 
-    def _read(self, capture: cv2.VideoCapture) -> bool:
-        done, frame = capture.read()
-        if done:
-            rgb = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-            self._latest = resized(rgb, self.spec), self._clock.now_s()
-        return done
+    def _read_while_it_works(self) -> None:
+        capture = cv2.VideoCapture(self._source)
+        try:
+            if not capture.isOpened():
+                self._has_trouble("it cannot be opened")
+                return
+            self.num_connections += 1
+            unusable = 0
+            while not self._closing.is_set() and unusable < _UNUSABLE_IN_A_ROW:
+                done, frame = capture.read()
+                if not done:
+                    self._has_trouble("it gave no frame")
+                    return
+                try:
+                    picture = resized(to_rgb(frame, bgr=True), self.spec)
+                except ValueError as error:
+                    self._has_trouble(str(error))
+                    unusable += 1
+                    continue
+                unusable, self.trouble = 0, None
+                self._latest = picture, self._still.since_s(picture, self._clock.now_s())
+                self._first.set()
+        finally:
+            capture.release()
+
+    def _has_trouble(self, trouble: str) -> None:
+        if trouble != self.trouble:  # once, not with every attempt
+            _LOG.warning("camera %r: %s", self.spec.name, trouble)
+        self.trouble = trouble
+
+
+class StillPicture:
+    """Since when a camera shows one and the same picture.
+
+    A sensor has noise, so two of its pictures are hardly ever alike byte for byte. For a while that is let pass, for
+    it may be a dark scene, well compressed; then the picture counts as old as it is.
+    """
+
+    def __init__(self, frozen_after_s: float = FROZEN_AFTER_S) -> None:
+        """
+        Args:
+            frozen_after_s: for so long a picture may be repeated.
+        """
+        self._frozen_after_s = frozen_after_s
+        self._last: tuple[NDArray[np.uint8], float] | None = None
+
+    def since_s(self, picture: NDArray[np.uint8], now_s: float) -> float:
+        """When a picture that comes now was made, as far as can be known: now, or when it came first."""
+        if self._last is None or not np.array_equal(self._last[0], picture):
+            self._last = picture.copy(), now_s  # its owner may write the next one into the same memory
+        first_s = self._last[1]
+        return first_s if now_s - first_s > self._frozen_after_s else now_s
+
+
+def to_rgb(frame: Any, *, bgr: bool = False) -> NDArray[np.uint8]:
+    """A frame as RGB [h, w, 3]: grey ones get three channels, and a fourth, the opacity, is left out.
+
+    Args:
+        frame: uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
+        bgr: whether its channels are in the order of OpenCV.
+
+    Raises:
+        ValueError: empty, or anything else than that. Other numbers than bytes have no known range.
+    """
+    if not isinstance(frame, np.ndarray) or not frame.size:
+        raise ValueError("the frame is empty")
+    channels = frame.shape[2] if frame.ndim == 3 else 1
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ValueError(f"a frame is {frame.dtype} {frame.shape}, expected uint8 (h, w, 3), grey or with opacity")
+    if channels == 1:
+        return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(frame[..., 2::-1] if bgr else frame[..., :3])
 
 
 def resized(frame: NDArray[np.uint8], spec: CameraSpec) -> NDArray[np.uint8]:

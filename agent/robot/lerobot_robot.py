@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.robot.camera import resized
+from agent.robot.camera import FROZEN_AFTER_S, StillPicture, resized, to_rgb
 from agent.robot.clock import Clock, WallClock
 from agent.robot.types import Axis, Limits, Reading, RobotSpec
 from envs.types import CameraSpec, VectorSpec, WorldSpec
@@ -42,6 +42,7 @@ class LeRobotRobot:
         control_dt_s: float,
         cameras: Mapping[str, CameraSpec] | None = None,
         limits: Mapping[str, Limits] | None = None,
+        frozen_after_s: float = FROZEN_AFTER_S,
         clock: Clock | None = None,
     ) -> None:
         """
@@ -53,6 +54,8 @@ class LeRobotRobot:
             control_dt_s: time between two actions.
             cameras: {the arm's camera: its name and size for the policy}; all of the arm's, as they are, where None.
             limits: {number: what may be commanded} besides its range.
+            frozen_after_s: for so long a camera may show a picture byte for byte as it was; infinite for an arm whose
+                cameras are drawn.
             clock: of the readings; the machine's where None.
 
         Raises:
@@ -92,11 +95,14 @@ class LeRobotRobot:
             for name, scale, offset in zip(self._actions, self._scale.tolist(), self._offset.tolist(), strict=True)
         )
         self._targets: dict[str, float] = {}  # sent last, since it was connected
+        self._frozen_after_s = frozen_after_s
+        self._forget_pictures()
         self.spec = RobotSpec(name=getattr(arm, "name", type(arm).__name__), world=world, axes=axes)
 
     def connect(self) -> None:
         """Connect, and calibrate if LeRobot finds that it must."""
         self._targets = {}
+        self._forget_pictures()
         with _as_connection_errors():
             try:
                 self._arm.connect()
@@ -106,7 +112,11 @@ class LeRobotRobot:
                 raise
 
     def observe(self) -> Reading:
-        """As old as the call that asks for it: LeRobot says no time.
+        """As old as the call that asks for it, for LeRobot says no time, or as its oldest picture is known to be.
+
+        A camera of LeRobot makes a new array of every frame, so one that comes again is the old frame. A new array with
+        the same picture counts as new until it has been so for `frozen_after_s`. What is no picture is left as it is,
+        for whoever drives to see (agent/robot/safety.py).
 
         Raises:
             ConnectionError: LeRobot failed, or left something out.
@@ -116,11 +126,24 @@ class LeRobotRobot:
             shown = self._arm.get_observation()
         if missing := [name for name in (*self._cameras, *self._states) if name not in shown]:
             raise ConnectionError(f"{self.spec.name} did not show {', '.join(missing)}")
+        seen_s = [self._since_s(name, shown[name], time_s) for name in self._cameras]
         return Reading(
-            frames={spec.name: resized(shown[name], spec) for name, spec in self._cameras.items()},
+            frames={spec.name: _picture(shown[name], spec) for name, spec in self._cameras.items()},
             state=np.array([shown[name] for name in self._states], np.float32),
-            time_s=time_s,
+            time_s=min((time_s, *seen_s)),
         )
+
+    def _forget_pictures(self) -> None:
+        self._still = {name: StillPicture(self._frozen_after_s) for name in self._cameras}
+        self._arrays: dict[str, tuple[Any, Any, float]] = {}  # by camera: the last, what was in it, when it came
+
+    def _since_s(self, camera: str, picture: Any, now_s: float) -> float:
+        """When a camera's picture was made, as far as can be known."""
+        last, content, came_s = self._arrays.get(camera, (None, None, now_s))
+        if picture is not last or not np.array_equal(picture, content):  # some write every frame into one array
+            self._arrays[camera] = picture, np.array(picture), now_s
+            came_s = now_s
+        return min(came_s, self._still[camera].since_s(np.asarray(picture), now_s))
 
     def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Send targets, and return those that LeRobot says it sent, [A]."""
@@ -171,6 +194,14 @@ def _as_connection_errors() -> Generator[None]:
         yield
     except RuntimeError as error:
         raise ConnectionError(str(error)) from error
+
+
+def _picture(shown: Any, spec: CameraSpec) -> Any:
+    """As the policy takes it, where it is a picture."""
+    try:
+        return resized(to_rgb(shown), spec)
+    except ValueError:
+        return shown
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:

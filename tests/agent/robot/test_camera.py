@@ -1,14 +1,19 @@
-"""A camera that is a video file: it ends, which is a failure, and is opened again."""
+"""A camera that is a video file, which ends and is opened again; and one that does all that cameras do wrong."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from agent.robot.camera import OpenCVCamera
+from agent.robot.camera import OpenCVCamera, StillPicture, to_rgb
 from agent.robot.clock import WallClock
 from envs.types import CameraSpec
 from rollout.dataset_frames import encode_video
@@ -66,3 +71,126 @@ def test_a_camera_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) 
     camera = OpenCVCamera(str(tmp_path / "none.mp4"), SPEC, reconnect_after_s=0.01)
     with pytest.raises(ConnectionError, match=r"camera 'front': no frame from .*none\.mp4.* within 0\.2 s"):
         camera.connect(timeout_s=0.2)
+
+
+class Device:
+    """Stands for cv2.VideoCapture of a device: gives what a function of the number of frames so far says, or raises."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, frame: Callable[[int], Any], opens: bool = True) -> None:
+        self.frame, self.opens = frame, opens
+        self.count = 0
+        self.opened_s: list[float] = []
+        monkeypatch.setattr(cv2, "VideoCapture", self.open)
+
+    def open(self, source: object) -> Device:
+        del source
+        self.opened_s.append(time.monotonic())
+        return self
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.opens
+
+    def release(self) -> None: ...
+
+    def read(self) -> tuple[bool, Any]:
+        time.sleep(0.002)
+        self.count += 1
+        return True, self.frame(self.count)
+
+
+def noise(number: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(number).integers(0, 255, (24, 48, 3), np.uint8)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    assert condition()
+
+
+BAD: dict[str, Any] = {
+    "None": None,
+    "empty": np.zeros((0, 0, 3), np.uint8),
+    "16 bits": np.full((24, 48, 3), 300, np.uint16),
+    "floats": np.zeros((24, 48, 3), np.float32),
+    "two channels": np.zeros((24, 48, 2), np.uint8),
+    "no picture": np.zeros(5, np.uint8),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_frame_that_cannot_be_used_is_left_out_and_the_camera_goes_on(
+    bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(monkeypatch, lambda count: BAD[bad] if count in (4, 5) else noise(count))
+    camera = OpenCVCamera(0, SPEC)
+    camera.connect()
+    wait_for(lambda: device.count > 20)
+    frame, time_s = camera.latest()
+    assert (camera.num_connections, camera.trouble) == (1, None)
+    assert WallClock().now_s() - time_s < 1.0
+    assert (frame.shape, frame.dtype) == ((24, 48, 3), np.uint8)
+    camera.close()
+
+
+def test_a_camera_that_gives_nothing_usable_any_more_grows_old_and_is_opened_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch, lambda count: noise(count) if count < 4 else np.zeros((24, 48), np.uint16))
+    camera = OpenCVCamera(0, SPEC, reconnect_after_s=0.005)
+    camera.connect()
+    wait_for(lambda: len(device.opened_s) >= 3)
+    assert np.array_equal(camera.latest()[0], noise(3)[..., ::-1])
+    assert camera.latest()[1] < device.opened_s[1]
+    assert camera.trouble is not None and "uint16 (24, 48), expected uint8" in camera.trouble
+    camera.close()
+
+
+def test_a_driver_that_raises_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frame(count: int) -> NDArray[np.uint8]:
+        if count == 4:
+            raise cv2.error("the driver's own")
+        return noise(count)
+
+    device = Device(monkeypatch, frame)
+    camera = OpenCVCamera(0, SPEC, reconnect_after_s=0.005)
+    camera.connect()
+    wait_for(lambda: device.count > 10)
+    assert camera.num_connections == 2
+    camera.close()
+
+
+def test_pauses_between_attempts_grow_while_a_camera_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, noise, opens=False)
+    camera = OpenCVCamera(0, SPEC, reconnect_after_s=0.01)
+    with pytest.raises(ConnectionError, match=r"no frame from 0 within 0\.5 s: it cannot be opened"):
+        camera.connect(timeout_s=0.5)
+    pauses_s = np.diff(device.opened_s)
+    expected_s = 0.02 * 2.0 ** np.arange(len(pauses_s))
+    assert (pauses_s >= expected_s - 0.001).all(), "0.02, 0.04, 0.08, ... s, or more where the machine is busy"
+
+
+def test_grey_frames_and_frames_with_opacity_become_rgb() -> None:
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert to_rgb(grey)[..., 0].tolist() == to_rgb(grey[..., None])[..., 2].tolist() == grey.tolist()
+    pixel = np.array([[[1, 2, 3, 4]]], np.uint8)
+    assert to_rgb(pixel).tolist() == [[[1, 2, 3]]]
+    assert to_rgb(pixel, bgr=True).tolist() == to_rgb(pixel[..., :3], bgr=True).tolist() == [[[3, 2, 1]]]
+
+
+def test_a_picture_that_is_repeated_byte_for_byte_is_as_old_as_it_is_after_a_while() -> None:
+    still, moving = StillPicture(2.0), StillPicture(2.0)
+    assert [still.since_s(noise(1).copy(), t) for t in (5.0, 6.0, 7.0, 7.5, 8.0)] == [5.0, 6.0, 7.0, 5.0, 5.0]
+    assert still.since_s(noise(2), 8.5) == 8.5
+    assert [moving.since_s(noise(i), 5.0 + i) for i in range(5)] == [5.0, 6.0, 7.0, 8.0, 9.0]
+    drawn = StillPicture(inf)
+    assert [drawn.since_s(noise(1), t) for t in (0.0, 1e6)] == [0.0, 1e6]
+
+
+def test_a_camera_that_repeats_one_picture_as_new_frames_grows_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, lambda count: noise(min(count, 5)))
+    camera = OpenCVCamera(0, SPEC, frozen_after_s=0.05)
+    camera.connect()
+    wait_for(lambda: device.count > 5 and WallClock().now_s() - camera.latest()[1] > 0.1)
+    camera.close()

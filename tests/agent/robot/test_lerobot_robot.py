@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +200,76 @@ def test_a_cable_that_comes_loose_ends_the_drive_and_disconnects_nothing_twice()
     outcome = drive(arm, Script(chunk), 2.0)
     assert outcome.ended == "robot failed: ConnectionError('FakeFollower is not connected')"
     assert outcome.num_steps == 3
+
+
+def seeing(picture: Callable[[float], Any], seconds: float, **options: Any) -> tuple[FakeFollower, Any]:
+    """Drive an arm whose camera shows what a function of the time says, to 45 degrees."""
+    arm, clock = FakeFollower(), SimulatedClock()
+    arm.get_observation = lambda: {**arm.positions, "top": picture(clock.now_s())}
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, clock=clock, **options)
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    agent = Agent(Targets(0.5, 0.0), robot, clock=clock, make_inference=make_inference)
+    return arm, agent.run("wave", seconds)
+
+
+def test_a_camera_whose_frame_is_the_same_array_again_holds_the_arm_within_two_periods() -> None:
+    """Frames come until 1.05 s; the first period begins at 0.1 s, so that of period 9, at 1.0 s, is the last."""
+    frames: dict[int, Any] = {}
+
+    def picture(now_s: float) -> Any:
+        return frames.setdefault(round(min(now_s, 1.0) * 10), np.full((48, 64, 3), 9, np.uint8))
+
+    _, outcome = seeing(picture, 1.5)
+    stale = [i.period for i in outcome.interventions if i.reason == "stale observation"]
+    assert stale == [11, 12, 13, 14], "that of period 10 is one period old"
+
+
+def test_a_camera_that_writes_its_frames_into_one_array_is_not_frozen() -> None:
+    array = np.zeros((48, 64, 3), np.uint8)
+
+    def picture(now_s: float) -> Any:
+        array[:] = round(10 * now_s)
+        return array
+
+    _, outcome = seeing(picture, 4.0)
+    assert outcome.interventions == ()
+
+
+@pytest.mark.parametrize(("frozen_after_s", "held"), [(2.0, True), (inf, False)])
+def test_a_camera_that_repeats_a_picture_in_new_arrays_is_frozen_after_a_while(
+    frozen_after_s: float, held: bool
+) -> None:
+    """Seen first at 0 s, so it is as old as that from period 20 on, which begins at 2.1 s."""
+    _, outcome = seeing(lambda now_s: np.full((48, 64, 3), 9, np.uint8), 4.0, frozen_after_s=frozen_after_s)
+    stale = [i.period for i in outcome.interventions if i.reason == "stale observation"]
+    assert stale == (list(range(20, 40)) if held else [])
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (np.full((48, 64, 3), 300, np.uint16), "camera 'top' gives uint16 (48, 64, 3), expected uint8 (48, 64, 3)"),
+        (np.zeros((3, 48, 64), np.uint8), "camera 'top' gives uint8 (3, 48, 64), expected uint8 (48, 64, 3)"),
+        (None, "camera 'top' is missing; cameras: top"),
+        ("jpeg", "camera 'top' gives a str, expected uint8 (48, 64, 3)"),
+    ],
+)
+def test_what_is_no_picture_holds_the_arm_and_is_named(bad: Any, words: str) -> None:
+    rng = np.random.default_rng(0)
+
+    def picture(now_s: float) -> Any:
+        return bad if 0.45 < now_s < 0.75 else rng.integers(0, 255, (48, 64, 3), np.uint8)
+
+    _, outcome = seeing(picture, 1.5)
+    broken = {i.period: i.detail for i in outcome.interventions if i.reason == "broken observation"}
+    assert broken == dict.fromkeys((4, 5, 6), words)
+
+
+def test_a_grey_camera_and_one_with_opacity_show_rgb() -> None:
+    rng = np.random.default_rng(0)
+    for channels in ((), (1,), (4,)):
+        _, outcome = seeing(lambda now_s, more=channels: rng.integers(0, 255, (48, 64, *more), np.uint8), 1.0)
+        assert outcome.interventions == ()
 
 
 def test_names_and_ranges_are_checked_before_anything_connects() -> None:
