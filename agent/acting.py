@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Ge, Interval, MinLen
 
+from agent.checks import NumWorlds, check_episodes
 from agent.measure import EvaluationConfig, Measured, on_best_device
-from agent.names import check_name
 from agent.options import check_world, load_policy, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder
-from envs.make import make_world
+from envs.make import check_device, make_world
 from envs.world import World
 from rollout.expert import ExpertPolicy
 from rollout.workers import WorkersConfig
@@ -34,15 +35,15 @@ class ActingConfig:
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
     """If none is named, those that the policy was made for, or all of another world."""
-    variations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("train",)
+    variations: Annotated[tuple[str, ...], MinLen(1), tyro.conf.arg(metavar="NAME ...")] = ("train",)
     """Of the world's episodes; each is run on the same seeds."""
-    episodes: int = 20
+    episodes: Annotated[int, Interval(ge=1, le=100_000)] = 20
     """Per task and variation."""
-    execute_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    execute_steps: Annotated[int | None, Ge(1), tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
-    num_worlds: int = 8
+    num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
 
     def evaluation(self, execute_steps: int | None, *, controls: bool = False, films: int = 0) -> EvaluationConfig:
@@ -78,8 +79,9 @@ def acting(
     acts = loaded or (None if policy == "expert" else load_policy(policy, config.dtype))
     execute_steps = config.execute_steps if acts is None else steps_to_execute(policy, acts, config.execute_steps)
     name, named = where_to_act(policy, acts, config.world, config.tasks)
+    check_device(name, config.device)
     with closing(make_world(name)) as world:
-        tasks = [check_name("task", task, world.tasks) for task in named] or world.tasks
+        tasks = check_episodes(world, named, config.variations)
         worlds = partial(make_world, name, device=config.device)
         make_policy: Callable[[World], Policy] = ExpertPolicy
         if acts is not None:

@@ -28,7 +28,7 @@ def save_checkpoint(
     files: dict[str, str] | None = None,
     acted: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the folder, unless it is there already.
+    """Write the folder, unless it is there already, or another process has written it by the end.
 
     Args:
         folder: of the checkpoint.
@@ -40,15 +40,19 @@ def save_checkpoint(
     """
     if folder.exists():
         return
-    with fresh_folder(folder) as fresh:
-        save_policy(fresh / PRETRAINED, learner.average, processor)
-        if fine_tuning.mode != "full":
-            save_adapter(fresh / "adapter", learner.average, fine_tuning)
-        learner.save(fresh)
-        for name, text in (files or {}).items():
-            (fresh / name).write_text(text)
-        if acted is not None:
-            save_tensors(fresh / _ACTED_FILE, acted)
+    try:
+        with fresh_folder(folder) as fresh:
+            save_policy(fresh / PRETRAINED, learner.average, processor)
+            if fine_tuning.mode != "full":
+                save_adapter(fresh / "adapter", learner.average, fine_tuning)
+            learner.save(fresh)
+            for name, text in (files or {}).items():
+                (fresh / name).write_text(text)
+            if acted is not None:
+                save_tensors(fresh / _ACTED_FILE, acted)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
 
 
 def acted_weights(folder: Path) -> dict[str, Tensor] | None:

@@ -13,14 +13,27 @@ whether a value is too small would let it pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
-from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MinLen
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MinLen
+
+from agent.names import check_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from envs.world import World
+
+
+Seed = Annotated[int, Interval(ge=0, lt=2**31)]
+"""Of random numbers; every generator takes one."""
+Share = Annotated[float, Interval(ge=0, le=1)]
+NumWorlds = Annotated[int, Interval(ge=1, le=65_536)]
+"""Side by side in a process."""
+NumEpisodes = Annotated[int, Interval(ge=0, le=100_000)]
+"""Of a task."""
 
 
 @runtime_checkable
@@ -50,6 +63,23 @@ def check_config(config: DataclassInstance) -> None:
     if found := list(out_of_range(config)):
         raise ValueError("; ".join(found))
     _check_each(config)
+
+
+def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]) -> Sequence[str]:
+    """The tasks, all of the world where none is named.
+
+    Raises:
+        ValueError: a task or a variation does not exist there, or is named twice.
+    """
+    for kind, names in (("task", tasks), ("variation", variations)):
+        if twice := sorted({name for name in names if list(names).count(name) > 1}):
+            raise ValueError(f"{kind} {twice[0]!r} is named twice")
+    found = [check_name("task", task, world.tasks) for task in tasks] or world.tasks
+    for task in found:
+        if (known := world.variations_of(task)) is not None:
+            for variation in variations:
+                check_name("variation", variation, known)
+    return found
 
 
 def out_of_range(config: DataclassInstance, prefix: str = "") -> Iterator[str]:

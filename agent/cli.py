@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from agent.checks import NumEpisodes
 from agent.names import check_name
 from agent.options import parse, parse_with
-from agent.run_folder import RunFolder, start_run
+from agent.run_folder import RunFolder, check_start, start_run
+from agent.run_lock import locked
 
 if TYPE_CHECKING:
     from agent.demonstrations import DemonstrationsConfig
+    from agent.evaluate import Evaluation
     from agent.improve import ImproveConfig
     from agent.recipes import RunConfig
     from rollout.workers import WorkersConfig
@@ -78,7 +81,7 @@ class Eval:
     """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
     controls: bool = False
     """Also run the blind controls: shuffled instructions and black frames."""
-    films: int = 1
+    films: NumEpisodes = 1
     """Episodes to film, per task and variation."""
 
 
@@ -137,20 +140,33 @@ def _recipe_s_demonstrations(args: list[str]) -> tuple[str, DemonstrationsConfig
 def _train(args: list[str]) -> None:
     name, recipe = _recipe("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe())
-    config = options.config
+    config, command = options.config, ["llamarm", "train", *args]
 
+    from agent.improve import ImproveConfig, check_whole, improve
+    from agent.loop import check_run, train
+    from agent.report import write_report
+
+    # All is refused before there is a folder that another try would have to avoid.
+    check_start(options.out, config, resume=options.resume)
+    if isinstance(config, ImproveConfig):
+        check_whole(config, RunFolder(options.out))
+    else:
+        check_run(config)
+    with locked(options.out, command):
+        run = start_run(options.out, config, resume=options.resume)
+        with run.session(command):
+            evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
+        report = write_report(run.root)
+    _say_outcome(run, evaluation, controls)
+    print(report)
+    print(run.root)
+
+
+def _say_outcome(run: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:
     from agent.compare import compare
     from agent.eval_info import read_eval_info
-    from agent.improve import ImproveConfig, check_init, improve
-    from agent.loop import train
-    from agent.report import write_report
     from agent.success_tables import print_success
 
-    if isinstance(config, ImproveConfig) and not options.resume:
-        check_init(config)  # before there is a folder that another try would have to avoid
-    run = start_run(options.out, config, resume=options.resume)
-    with run.session(["llamarm", "train", *args]):
-        evaluation, controls = improve(config, run) if isinstance(config, ImproveConfig) else train(config, run)
     if evaluation is not None:
         print_success(evaluation, controls)
     if run.before.eval_info.exists():
@@ -159,8 +175,6 @@ def _train(args: list[str]) -> None:
         figures = "".join(f", {key} {value:.3g}" for key, value in phase.items() if key not in ("name", "wall_s"))
         print(f"{phase['name']}: {phase['wall_s']:.0f} s{figures}")
     print(f"peak memory of this process: {run.record['sessions'][-1]['peak_memory_gb']:.2f} GB")
-    print(write_report(run.root))
-    print(run.root)
 
 
 def _eval(args: list[str]) -> None:
@@ -171,7 +185,10 @@ def _eval(args: list[str]) -> None:
 
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
-    with acting(options.policy, options.acting, options.rollout) as (measured, tasks, execute_steps):
+    with (
+        acting(options.policy, options.acting, options.rollout) as (measured, tasks, execute_steps),
+        locked(folder.root, ["llamarm", "eval", *args]),
+    ):
         config = options.acting.evaluation(execute_steps, controls=options.controls, films=options.films)
         evaluation, controls = measure(measured, tasks, config, folder)
     print_success(evaluation, controls)

@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Annotated, Literal, TextIO
 
-from agent.evaluate import check_training_seed
+from annotated_types import Ge, Interval
+
+from agent.checks import NumWorlds, Share, check_config, check_episodes
+from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed
 from agent.names import check_name
 from agent.progress import EpisodesBar, progress_bars
-from envs.make import Device, make_world
+from envs.make import Device, check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.dataset import DatasetWriter
@@ -41,20 +44,20 @@ class DemonstrationsConfig:
     need --gpus-per-worker)."""
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
-    episodes_per_task: int = 50
+    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Successful ones."""
     variation: str = "train"
-    first_seed: int = 0
+    first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
     """Seeds count up from here and stay below evaluation's."""
-    attempts_per_episode: float = 2.0
+    attempts_per_episode: Annotated[float, Ge(1)] = 2.0
     """The cap on redrawing: a task gets at most this many attempts per wanted episode, rounded up."""
-    num_worlds: int = 8
+    num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
-    noise_std: float = 0.0
+    noise_std: Annotated[float, Ge(0)] = 0.0
     """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
-    noise_share: float = 0.5
+    noise_share: Share = 0.5
     """Probability that an episode is noisy."""
-    noise_correlation: float = 0.8
+    noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.8
     image_mode: Literal["image", "video"] = "image"
     """Exact PNGs, or one video per camera and episode."""
 
@@ -143,11 +146,15 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
         workers: processes of `config.num_worlds` worlds each.
 
     Raises:
-        ValueError: unknown tasks, evaluation seeds, a dataset of another kind in `root`, or an expert that fails too
-            often.
+        ValueError: a field is out of its range, see check_demonstrations, a dataset of another kind in `root`, or an
+            expert that fails too often.
     """
+    check_config(config)
+    check_config(workers)
+    check_device(config.world, config.device)
     example = make_world(config.world, 1)
     try:
+        check_demonstrations(config, example)
         with Workers(
             partial(make_world, config.world, config.num_worlds, config.device),
             partial(_expert, config),
@@ -159,6 +166,37 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
             return replace(outcome, workers=processes.report)
     finally:
         example.close()
+
+
+def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
+    """
+    Args:
+        config: what to demonstrate.
+        world: one of its worlds, in which an episode begins.
+
+    Raises:
+        ValueError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
+    """
+    tasks = check_episodes(world, config.tasks, (config.variation,))
+    DemonstrationsLedger(config, world.suite, tasks).missing()
+    check_expert(world, tasks, config.variation)
+
+
+def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
+    """Begin an episode of every task and ask the expert.
+
+    Raises:
+        ValueError: a task has none.
+    """
+    for task in tasks or world.tasks:
+        world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
+        try:
+            world.expert_action()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"task {task!r} of {world.suite} has no scripted expert ({error}); give it an expert_action "
+                "(docs/your_task.md), or clone recorded episodes with --data"
+            ) from error
 
 
 def fill_dataset(

@@ -31,19 +31,20 @@ from typing import Annotated, Protocol
 
 import torch
 import tyro
+from annotated_types import Ge, Interval
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.changes import film_changes
 from agent.checkpoints import acted_weights, acting_weights, save_checkpoint
-from agent.checks import check_config
+from agent.checks import Seed, Share, check_config, check_episodes
 from agent.cloning import Cloning
 from agent.collecting import Ahead, Collecting, InTurn
 from agent.dagger import DaggerConfig, check_dagger
+from agent.demonstrations import check_expert
 from agent.evaluate import Evaluation
 from agent.grpo import GRPOConfig
 from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
-from agent.names import check_name
 from agent.options import recorded_deployment, say_differences
 from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
@@ -53,13 +54,13 @@ from agent.renewal import check_renewal, scheduled_updates
 from agent.rft import RFTConfig
 from agent.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
-from envs.make import make_world
+from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
-from vla_model.checkpoint import load_policy
+from vla_model.checkpoint import load_policy, load_shape
 from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
 from vla_model.folders import read_json
@@ -81,10 +82,10 @@ class ImproveConfig:
     init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
     """The policy to begin with: a run, a checkpoint, or a policy's folder."""
     fine_tuning: FineTuning = field(default_factory=FineTuning)
-    seed: int = 0
+    seed: Seed = 0
     """Of drawn actions, batches, augmentation and the first weights of adapters."""
     practice: PracticeConfig = field(default_factory=PracticeConfig)
-    iterations: int = 40
+    iterations: Annotated[int, Ge(1)] = 40
     overlap: bool = False
     """Collect an iteration's episodes while the one before is learned from: faster where there are cores for both, but
     every episode is of weights one iteration old."""
@@ -93,11 +94,11 @@ class ImproveConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
-    evaluate_every: int = 5
+    evaluate_every: Annotated[int, Ge(1)] = 5
     """Iterations between two evaluations that choose the best policy."""
-    selection_episodes: int = 10
+    selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Per task, in such an evaluation."""
-    collapse_share: float = 0.5
+    collapse_share: Share = 0.5
     """The run ends where the success of such an evaluation falls below this share of the best."""
 
     def check(self) -> None:
@@ -183,9 +184,11 @@ def improve(
             the run could not come to its end.
     """
     check_improvement(config)
+    check_device(config.practice.world, config.practice.device)
     make_example = make_worlds or partial(make_world, config.practice.world)
     make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
     with closing(make_example(1)) as world:
+        check_beginning(config, run, world)
         with run.phase("improve"):
             _iterate(config, run, make_worlds, world)
         with run.phase("evaluate") as figures:
@@ -198,6 +201,18 @@ def improve(
             specs = [result.spec for result in evaluation.results]
             film_changes(run, specs, partial(_rerun, config, make_worlds), world.world_spec.control_dt_s)
     return evaluation, controls
+
+
+def check_whole(config: ImproveConfig, run: RunFolder) -> None:
+    """All that can be known of a run before it begins or goes on.
+
+    Raises:
+        ValueError: see check_improvement and check_beginning.
+    """
+    check_improvement(config)
+    check_device(config.practice.world, config.practice.device)
+    with closing(make_world(config.practice.world)) as world:
+        check_beginning(config, run, world)
 
 
 def check_improvement(config: ImproveConfig) -> None:
@@ -215,13 +230,35 @@ def check_improvement(config: ImproveConfig) -> None:
         raise ValueError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
     if config.overlap and config.practice.focus:
         raise ValueError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
-    if config.evaluate_every < 1:
-        raise ValueError(f"evaluate_every must be at least 1, got {config.evaluate_every}")
+    if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
+        raise ValueError("dagger's expert must act in the worker's own world: leave out rollout.inference")
+
+
+def check_beginning(config: ImproveConfig, run: RunFolder, world: World) -> None:
+    """Whether the run can begin in that world with the policy that it names, or go on with its last checkpoint.
+
+    Raises:
+        ValueError: there is no such policy, it was made for another world, what the config asks of it does not fit it,
+            or the world lacks a task or variation.
+    """
+    check_episodes(world, config.practice.tasks, (config.practice.variation,))
+    check_episodes(world, config.practice.tasks, config.evaluation.variations)
+    last = run.last_checkpoint()
+    folder = check_init(config) if last is None else last / PRETRAINED
+    _, shape, processor = load_shape(folder)
+    processor.check(world.world_spec)
+    check_execute_steps(config.evaluation.execute_steps or shape.chunk_length, shape.chunk_length)
+    if isinstance(config.algorithm, DaggerConfig):
+        check_dagger(config.algorithm, shape.chunk_length)
+        check_expert(world, config.practice.tasks, config.practice.variation)
+    if isinstance(config.algorithm, RFTConfig | DaggerConfig):
+        check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, shape)
+    _method(config, run, processor, world)
 
 
 def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World], world: World) -> None:
     """From the last checkpoint, or from the beginning, to the last iteration or to a collapse."""
-    learner, acting, processor = _begin(config, run, world)
+    learner, acting, processor = _begin(config, run)
     method = _method(config, run, processor, world)
     tasks, execute_steps = _tasks(config, world), config.evaluation.execute_steps
     with ExitStack() as stack:
@@ -292,20 +329,15 @@ class _Keeper:
         return progress
 
 
-def _begin(config: ImproveConfig, run: RunFolder, world: World) -> tuple[Learner[VLA], VLA, Processor]:
+def _begin(config: ImproveConfig, run: RunFolder) -> tuple[Learner[VLA], VLA, Processor]:
     """The learner as the last checkpoint has it, or with the policy that the config names; and a model for acting."""
     last = run.last_checkpoint()
     folder = check_init(config) if last is None else last / PRETRAINED
     model, processor = load_policy(folder, value_head=isinstance(config.algorithm, PPOConfig))
-    processor.check(world.world_spec)
     made_for = processor.deployment or recorded_deployment(config.init, model.config.chunk_length)
     processor.deployment = _deployment(config, made_for, model.config.chunk_length)
     clones = isinstance(config.algorithm, RFTConfig | DaggerConfig)
-    if isinstance(config.algorithm, DaggerConfig):
-        check_dagger(config.algorithm, model.config.chunk_length)
-    if clones:
-        check_renewal(config.algorithm.renewal, config.iterations, config.fine_tuning, model.config)
-    else:
+    if not clones:
         model.config.min_log_scale = config.algorithm.surrogate.min_log_scale
         keep_balance(model)  # who moves must be the policy that the ratios are of
     acting = copy.deepcopy(model)
@@ -347,8 +379,6 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         return PolicyGradient(
             algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
         )
-    if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
-        raise ValueError("dagger's expert must act in the worker's own world: leave out rollout.inference")
     return Cloning(
         algorithm,
         processor,
@@ -384,7 +414,7 @@ def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:
 
 
 def _tasks(config: ImproveConfig, world: World) -> Sequence[str]:
-    return [check_name("task", task, world.tasks) for task in config.practice.tasks] or world.tasks
+    return config.practice.tasks or world.tasks
 
 
 def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:

@@ -22,21 +22,21 @@ from typing import Annotated
 
 import torch
 import tyro
+from annotated_types import Ge
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.checkpoints import save_checkpoint
-from agent.checks import check_config
-from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.checks import Seed, check_config, check_episodes
+from agent.demonstrations import DemonstrationsConfig, check_demonstrations, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
 from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
-from agent.names import check_name
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
 from agent.run_folder import PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
-from envs.make import make_world, world_spec_of
+from envs.make import check_device, make_world
 from envs.types import WorldSpec
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader
@@ -58,7 +58,7 @@ LOG_EVERY = 20
 class RunConfig:
     """Everything that decides a run."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the model's first weights, the batches and the augmentation."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Which one, and what differs from it: see vla_model/create.py."""
@@ -80,7 +80,7 @@ class RunConfig:
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    save_every: int = 1000
+    save_every: Annotated[int, Ge(1)] = 1000
     """Updates between checkpoints."""
 
 
@@ -91,18 +91,9 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
         The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
 
     Raises:
-        ValueError: the config names something that does not exist, or shares a batch unevenly; nothing was started.
+        ValueError: see check_run; nothing was started.
     """
-    check_config(config)
-    check_model(config.model)
-    _num_updates(config)
-    if config.save_every < 1:
-        raise ValueError(f"save_every must be at least 1, got {config.save_every}")
-    if config.evaluation.episodes_per_task < 0:
-        raise ValueError(f"evaluation.episodes_per_task is {config.evaluation.episodes_per_task}; 0 evaluates nothing")
-    for folder in (*config.data, *config.drives, *config.seen):
-        DatasetReader(folder)  # refuses a folder without a dataset before anything is collected
-    _check_model(config, _recorded_spec(config) if config.data else world_spec_of(config.demonstrations.world))
+    check_run(config)
     if not config.data:
         with run.phase("collect") as figures:
             died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
@@ -115,6 +106,25 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
         evaluation, controls = evaluate_run(config, run)
         figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
     return evaluation, controls
+
+
+def check_run(config: RunConfig) -> None:
+    """All that can be known of a run before it begins.
+
+    Raises:
+        ValueError: a field is out of its range, fields do not fit each other or the world, or something that the config
+            names does not exist.
+    """
+    check_config(config)
+    check_model(config.model)
+    _num_updates(config)
+    for folder in (*config.data, *config.drives, *config.seen):
+        DatasetReader(folder)  # refuses a folder without a dataset
+    check_device(config.demonstrations.world, config.demonstrations.device)
+    shape = shape_of(config.model, _checked_spec(config))
+    with torch.device("meta"):
+        prepare(VLA(shape), config.fine_tuning)
+    check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
 
 
 def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
@@ -197,29 +207,24 @@ def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
     return Deployment(execute_steps=steps, world=config.demonstrations.world, tasks=config.demonstrations.tasks)
 
 
-def _check_model(config: RunConfig, world_spec: WorldSpec) -> None:
-    """
-    Raises:
-        ValueError: the model's fields do not fit each other or that world, it cannot be fine-tuned so, or a chunk has
-            fewer actions than are to be executed.
-    """
-    shape = shape_of(config.model, world_spec)
-    check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
-    with torch.device("meta"):
-        prepare(VLA(shape), config.fine_tuning)
-
-
-def _recorded_spec(config: RunConfig) -> WorldSpec:
-    """Of recorded datasets.
+def _checked_spec(config: RunConfig) -> WorldSpec:
+    """Of recorded datasets, else of the world.
 
     Raises:
-        ValueError: no recorded episode succeeded, or they cannot be evaluated where the config says.
+        ValueError: no recorded episode succeeded, what is recorded cannot be evaluated where the config says, or the
+            world lacks a task, a variation or an expert.
     """
+    demonstrations, evaluation = config.demonstrations, config.evaluation
+    variations = evaluation.variations if evaluation.episodes_per_task else ()
+    if not config.data:
+        with closing(make_world(demonstrations.world)) as world:
+            check_episodes(world, demonstrations.tasks, variations)
+            check_demonstrations(demonstrations, world)
+            return world.world_spec
     data = TrainingData(config.data, failed="left out")
-    if config.evaluation.episodes_per_task:
-        with closing(make_world(config.demonstrations.world)) as world:
-            for task in config.demonstrations.tasks:
-                check_name("task", task, world.tasks)
+    if variations:
+        with closing(make_world(demonstrations.world)) as world:
+            check_episodes(world, demonstrations.tasks, variations)
             Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
     return data.world_spec
 

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import Ge, MinLen
+
+from agent.checks import NumEpisodes, NumWorlds
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
 from agent.evaluate import LOST, Evaluation, evaluate, evaluation_specs
@@ -24,17 +28,17 @@ from vla_model.types import Policy
 class EvaluationConfig:
     """How the result is measured."""
 
-    episodes_per_task: int = 20
+    episodes_per_task: NumEpisodes = 20
     """Per variation too; 0, in recipes that clone, evaluates nothing."""
-    variations: tuple[str, ...] = ("train",)
+    variations: Annotated[tuple[str, ...], MinLen(1)] = ("train",)
     """Each is evaluated on the same seeds."""
     controls: bool = True
     """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
-    films_per_task: int = 1
+    films_per_task: NumEpisodes = 1
     """Per variation too."""
-    execute_steps: int | None = 2
+    execute_steps: Annotated[int, Ge(1)] | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
-    num_worlds: int = 8
+    num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
 
 

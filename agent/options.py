@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from agent.checks import check_config
 from agent.names import check_name
 from agent.run_folder import policy_folder, run_of
 from vla_model.deployment import Deployment, check_execute_steps
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from vla_model.dtypes import DtypeName
     from vla_model.policy import VLAPolicy
 
-Options = TypeVar("Options")
+Options = TypeVar("Options", bound="DataclassInstance")
 DEFAULT_WORLD = "tabletop"
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
-    """The command's options, from its part of the command line."""
-    return tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
+    """The command's options, from its part of the command line.
+
+    Raises:
+        ValueError: one is out of its range, or they do not fit each other.
+    """
+    parsed = tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
+    check_config(parsed)
+    return parsed
 
 
 def parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
@@ -34,7 +43,7 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
         (name, Annotated[type(config), tyro.conf.arg(name="")], config)  # ty: ignore[invalid-type-form]
         for name, config in configs.items()
     ]
-    joined = make_dataclass(options.__name__, fields, bases=(options,), frozen=True, kw_only=True)
+    joined: type[Any] = make_dataclass(options.__name__, fields, bases=(options,), frozen=True, kw_only=True)
     joined.__doc__ = options.__doc__
     return parse(joined, command, args)
 

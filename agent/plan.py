@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
+from annotated_types import Interval, MinLen
 
 from agent.options import check_world, parse
 from envs.make import world_spec_of
@@ -52,7 +53,9 @@ class PlanOptions:
     """Sizes, smol, or paths of pretrained weights; if none is named, all sizes and smol."""
     world: str = "tabletop"
     """Whose cameras, state and actions."""
-    batch_sizes: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    batch_sizes: Annotated[
+        tuple[Annotated[int, Interval(ge=1, le=10_000_000)], ...], MinLen(1), tyro.conf.arg(metavar="INT ...")
+    ] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Of a training step; the largest that fits is named."""
 
 

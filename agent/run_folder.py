@@ -11,9 +11,11 @@
     experts.json    what its experts do (agent/experts), with experts.md and experts.png
     changes.json    which films show an episode that the best policy fixed, and one that it broke
     report.html     the report
+    .lock           held by the process that writes here (agent/run_lock.py)
 
 A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
-marked HOW may change, and fields that llamarm got since may stand at their defaults.
+marked HOW may change, and fields that llamarm got since may stand at their defaults. While a run has made nothing, any
+may.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.run_lock import HOLDER_FILE, LOCK_FILE
 from rollout.memory import peak_memory_gb
 from vla_model.folders import previous_folder, read_json, write_whole
 
@@ -179,47 +182,63 @@ class RunFolder:
         write_whole(self.record_file, _to_json(record))
 
 
+def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) -> None:
+    """Whether `start_run` would begin there; nothing is written.
+
+    Raises:
+        ValueError: see start_run.
+    """
+    folder = RunFolder(root)
+    asked = json.loads(_to_json(asdict(config)))
+    made = [path for path in root.iterdir() if not _is_of_any(path, folder)] if root.is_dir() else []
+    if resume and not folder.record_file.exists():
+        raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
+    if resume and made:
+        recorded = folder.record["config"]
+        may_change = (
+            _fields_of_how(config, prefix="")
+            | _fields_added_since(config, recorded, prefix="")
+            | _fields_left_open(config, recorded, prefix="")
+        )
+        changes = [
+            f"{key} was {old!r}, now {new!r}"
+            for key, old, new in _differences(recorded, asked, prefix="")
+            if key not in may_change
+        ]
+        if changes:
+            raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
+    if not resume and made and folder.record_file.exists():
+        raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
+    if not resume and made:
+        raise ValueError(f"{root} is not empty and holds no run; choose another --out")
+
+
 def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
     """Begin a run in `root`, or with `resume` go on with the one that is there.
 
     Args:
         root: the run's folder; it must be new or empty, unless resuming, or hold a run that ended before it made
-            anything, e.g. because a name in its config was misspelt.
+            anything, e.g. because a folder that its config names was not there.
         config: resolved, seeds included; every field is a plain value, a path or another dataclass.
-        resume: go on with the run in `root`.
+        resume: go on with the run in `root`. One that has made nothing yet may go on with another config.
 
     Raises:
         ValueError: the folder holds another run or other files, there is no run to resume, or the run there has another
             config.
     """
+    check_start(root, config, resume=resume)
     folder = RunFolder(root)
-    asked = json.loads(_to_json(asdict(config)))
-    if resume:
-        if not folder.record_file.exists():
-            raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
-        record = folder.record
-        may_change = (
-            _fields_of_how(config, prefix="")
-            | _fields_added_since(config, record["config"], prefix="")
-            | _fields_left_open(config, record["config"], prefix="")
-        )
-        changes = [
-            f"{key} was {old!r}, now {new!r}"
-            for key, old, new in _differences(record["config"], asked, prefix="")
-            if key not in may_change
-        ]
-        if changes:
-            raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
-        write_whole(folder.record_file, _to_json(record | {"config": asked}))
-        return folder
-    others = [path for path in root.iterdir() if path != folder.record_file] if root.exists() else []
-    if others and folder.record_file.exists():
-        raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
-    if others:
-        raise ValueError(f"{root} is not empty and holds no run; choose another --out")
     root.mkdir(parents=True, exist_ok=True)
-    write_whole(folder.record_file, _to_json({"config": asked, "sessions": [], "phases": []}))
+    asked = json.loads(_to_json(asdict(config)))
+    new = {"config": asked, "sessions": [], "phases": []}
+    write_whole(folder.record_file, _to_json(folder.record | {"config": asked} if resume else new))
     return folder
+
+
+def _is_of_any(path: Path, folder: RunFolder) -> bool:
+    """Whether a file is of any run, also of one that has made nothing."""
+    record = folder.record_file.name
+    return path.name in (record, LOCK_FILE, HOLDER_FILE) or path.name.startswith(f".{record}.")
 
 
 def policy_folder(path: str | Path) -> Path:

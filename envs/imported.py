@@ -12,7 +12,7 @@ def imported(kind: str, name: str) -> Any:
     """The object that MODULE:FUNCTION names, the current folder being one to import from, in workers too.
 
     Raises:
-        ValueError: it is not of that form, or cannot be imported.
+        ValueError: it is not of that form, cannot be imported, or is no function.
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
@@ -21,6 +21,11 @@ def imported(kind: str, name: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        return pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # whatever its module raises
+        raise ValueError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{kind} {name!r} is a {type(found).__name__}, expected a function")
+    return found

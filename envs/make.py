@@ -38,17 +38,38 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
             that is not installed or has no simulator for the device, or a function that cannot be imported or gives
             something else.
     """
+    check_device(name, device)
     if ":" in name:
-        return _own_world(name, num_worlds, device)
-    if name not in WORLDS:
-        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
+        return _own_world(name, num_worlds)
     if name in METAWORLDS:
-        if device != "cpu":
-            raise ValueError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
         return MetaworldWorld(num_worlds, METAWORLDS[name])
     from envs.tabletop.world import TabletopWorld
 
     return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)
+
+
+def check_device(name: str, device: str) -> None:
+    """Whether that world could run there; nothing is made.
+
+    Raises:
+        ValueError: no world or device of that name, no simulator of the world for the device, or no GPU for "cuda".
+    """
+    if ":" not in name and name not in WORLDS:
+        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
+    if ":" in name and device != "cpu":
+        raise ValueError(f"world {name!r} runs on the device 'cpu', got {device!r}")
+    if name in METAWORLDS and device != "cpu":
+        raise ValueError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
+    if device not in DEVICES:
+        raise ValueError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and this process has none; use 'cpu'"
+        )
 
 
 def world_spec_of(name: str) -> WorldSpec:
@@ -61,9 +82,7 @@ def world_spec_of(name: str) -> WorldSpec:
         return world.world_spec
 
 
-def _own_world(name: str, num_worlds: int, device: str) -> World:
-    if device != "cpu":
-        raise ValueError(f"world {name!r} runs on the device 'cpu', got {device!r}")
+def _own_world(name: str, num_worlds: int) -> World:
     choose_backend()  # before the module imports MuJoCo, which asks once
     world = imported("world", name)(num_worlds)
     if not isinstance(world, World):
@@ -75,17 +94,9 @@ def _simulator_on(device: str) -> SimulatorMaker | None:
     """What makes the simulator; None for a world's own choice, the CPU."""
     if device == "cpu":
         return None
-    if device not in DEVICES:
-        raise ValueError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
-    import torch
-
     from envs.sim_warp import WarpSim
     from envs.tabletop.scene import MAX_CONSTRAINTS, MAX_CONTACTS
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and this process has none; use 'cpu'"
-        )
     return functools.partial(
         WarpSim,
         max_contacts=MAX_CONTACTS,

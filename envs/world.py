@@ -84,6 +84,11 @@ class World(VectorEnv[Observation, Array, Array]):
         """Some episode of this world, for gymnasium's `reset(seed=...)`: tasks take turns with the seed."""
         return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
 
+    def variations_of(self, task: str) -> tuple[str, ...] | None:
+        """Variations that episodes of a task may have; None where the world does not say."""
+        del task
+        return None
+
     def check_spec(self, spec: EpisodeSpec, variations: Collection[str]) -> None:
         """
         Raises:

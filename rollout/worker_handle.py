@@ -8,7 +8,9 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Interval
 
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -27,20 +29,20 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 class WorkersConfig:
     """Processes that run episodes: how many, where, and when one of them is given up."""
 
-    workers: int = 2
+    workers: Annotated[int, Interval(ge=0, le=10_000)] = 2
     """Ray workers; 0 runs the episodes in this process, without Ray."""
     ray_address: str | None = None
     """Ray cluster to join, "auto" or HOST:PORT; if not given, RAY_ADDRESS, else a Ray of this machine alone."""
-    cpus_per_worker: float | None = None
+    cpus_per_worker: Annotated[float, Ge(0)] | None = None
     """CPUs that a worker occupies, as Ray counts them; if not given, 1 in a cluster that was joined, and 0 on this
     machine alone, where workers never wait for CPUs."""
-    gpus_per_worker: float = 0.0
+    gpus_per_worker: Annotated[float, Ge(0)] = 0.0
     """GPUs that a worker occupies; a fraction shares one."""
-    progress_deadline_s: float = 300.0
+    progress_deadline_s: Annotated[float, Gt(0)] = 300.0
     """A worker that has episodes to run and asks its policy for nothing for so long has hung and is replaced."""
-    start_deadline_s: float = 300.0
+    start_deadline_s: Annotated[float, Gt(0)] = 300.0
     """The same for a worker that has not yet made its world and its policy."""
-    memory_limit_gb: float | None = None
+    memory_limit_gb: Annotated[float, Gt(0)] | None = None
     """A worker that holds more resident memory is replaced. In any case Ray ends workers on a machine whose memory is
     nearly full."""
     inference: InferenceConfig | None = None

@@ -49,6 +49,21 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     shutil.rmtree(previous_folder(folder), ignore_errors=True)
 
 
+def load_shape(folder: str | Path) -> tuple[Path, VLAConfig, Processor]:
+    """All but the weights, and the folder that holds it: the one before, where a process died while it replaced it.
+
+    Raises:
+        ValueError: see load_policy.
+    """
+    folder = Path(folder)
+    if not folder.exists() and previous_folder(folder).exists():
+        folder = previous_folder(folder)
+    _check_parts(folder)
+    processor, config = Processor.load(folder), _config(folder)
+    _check_fit(folder, processor, config)
+    return folder, config, processor
+
+
 def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeName = "auto") -> tuple[VLA, Processor]:
     """The model, in eval mode on the CPU, and its processor.
 
@@ -60,12 +75,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         ValueError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
             those that were written; the message names it.
     """
-    folder = Path(folder)
-    if not folder.exists() and previous_folder(folder).exists():
-        folder = previous_folder(folder)
-    _check_parts(folder)
-    processor, config = Processor.load(folder), _config(folder)
-    _check_fit(folder, processor, config)
+    folder, config, processor = load_shape(folder)
     add_value_head = value_head and not config.value_head
     config.value_head |= value_head
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
+from annotated_types import Ge, Interval
 from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
@@ -39,43 +40,43 @@ class ModelConfig:
 
     name: Annotated[str, tyro.conf.arg(name="")] = "nano"
     """A size (nano), smol, or the path of pretrained weights."""
-    num_layers: int | None = None
+    num_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     """Of the decoder; of a pretrained one the first so many, 8 of smol where None."""
-    hidden_size: int | None = None
+    hidden_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     """Width of a decoder from nothing; its MLPs grow alike, its heads stay as many."""
     vision: str | None = None
     """conv, vit, or the folder of a transformers vision model (SigLIP, DINOv2, CLIP)."""
-    vision_channels: int | None = None
-    vision_blocks: int | None = None
-    vision_layers: int | None = None
+    vision_channels: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    vision_blocks: Annotated[int, Interval(ge=0, le=1_000)] | None = None
+    vision_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     """Of vit."""
-    vision_patch_px: int | None = None
+    vision_patch_px: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     """Of vit."""
-    num_keypoints: int | None = None
-    image_token_grid: int | None = None
+    num_keypoints: Annotated[int, Interval(ge=1, le=10_000)] | None = None
+    image_token_grid: Annotated[int, Interval(ge=1, le=100)] | None = None
     """Image tokens of a camera are means over a square of this side, or"""
-    image_queries: int | None = None
+    image_queries: Annotated[int, Interval(ge=0, le=10_000)] | None = None
     """are gathered by this many learned queries."""
-    history_length: int | None = None
+    history_length: Annotated[int, Interval(ge=0, le=1_000)] | None = None
     """Earlier observations that a decision looks back on,"""
-    history_stride: int | None = None
+    history_stride: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     """this many control steps apart."""
-    foreseen_steps: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT ...")] = None
+    foreseen_steps: Annotated[tuple[Annotated[int, Ge(1)], ...] | None, tyro.conf.arg(metavar="INT ...")] = None
     """Control steps after which the model also says what the state will be, while training."""
     foreseen_keyframes: bool | None = None
     """Whether it says so of the next keyframe and of the episode's end,"""
     foreseen_waypoints: bool | None = None
     """and of the next waypoint."""
-    instruction_length: int | None = None
+    instruction_length: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     """Tokens of the longest instruction; what is longer is cut off."""
-    chunk_length: int | None = None
-    moe_layers: int | None = None
-    num_experts: int | None = None
-    top_k_experts: int | None = None
-    expert_size: int | None = None
+    chunk_length: Annotated[int, Interval(ge=1, le=1_000)] | None = None
+    moe_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
+    num_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
+    top_k_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
+    expert_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     shared_expert: bool | None = None
     decoupled_weights: bool | None = None
-    balancing_rate: float | None = None
+    balancing_rate: Annotated[float, Ge(0)] | None = None
     action_distribution: str | None = None
     """laplace, tokens or flow."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import secrets
 import shutil
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -21,17 +23,59 @@ def fresh_folder(folder: Path) -> Generator[Path]:
     """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end,
     when all that is in it is on the disk.
 
-    What a process that was killed left of it is removed by the next one.
+    Every writer has a hidden folder of its own. One that fails is removed; what a process that was killed left is
+    removed by the next writer of the same name on that machine.
+
+    Raises:
+        FileExistsError: another writer came first; its folder is left as it is.
     """
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    yield fresh
-    for path in fresh.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    fresh.rename(folder)
+    _remove_left_behind(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.parent / f"{_beginning(folder)}-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    fresh.mkdir()
+    try:
+        yield fresh
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        try:
+            fresh.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FileExistsError(f"{folder} was written by another process meanwhile") from error
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _beginning(folder: Path) -> str:
+    """Of the names of hidden folders that are to become `folder`."""
+    return f".{folder.name}.new"
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Hidden folders whose writers have died on this machine; those without a writer's name are of earlier versions."""
+    beginning = _beginning(folder)
+    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        writer = path.name.removeprefix(f"{beginning}-")
+        if path.name == beginning or (writer != path.name and _has_died(writer)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _has_died(writer: str) -> bool:
+    """Of HOST-PROCESS-TOKEN; unknown processes of other hosts may live."""
+    host, pid, _ = writer.rsplit("-", 2)
+    if host != platform.node():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from agent.checks import Seed
 from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
@@ -40,7 +41,7 @@ class Console:
     """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
     task: str | None = None
     """Of "sim" at first; if not given, the first of the policy's tasks."""
-    seed: int = 1_000_000
+    seed: Seed = 1_000_000
     """Of the episode of "sim" at first."""
     variation: str = "train"
     """Of the episode of "sim" at first."""

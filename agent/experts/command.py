@@ -14,6 +14,7 @@ from agent.experts.page import draw, tables
 from agent.experts.study import study_experts, to_json
 from agent.options import load_policy, parse_with
 from agent.run_folder import RunFolder
+from agent.run_lock import locked
 from rollout.workers import WorkersConfig
 from vla_model.folders import write_whole
 
@@ -35,19 +36,16 @@ def experts(args: list[str]) -> None:
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")
     policy = load_policy(options.policy, options.acting.dtype)
-    with acting(options.policy, options.acting, options.rollout, loaded=policy) as (
-        measured,
-        tasks,
-        execute_steps,
+    with (
+        acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks, execute_steps),
+        locked(folder, ["llamarm", "experts", *args]),
     ):
         config = options.acting.evaluation(execute_steps)
-        study = study_experts(policy, measured, tasks, config, ablate=options.ablate)
-    found = to_json(study)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(RunFolder(folder).experts, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
-    write_whole(folder / "experts.md", "\n".join(lines) + "\n")
-    draw(found, folder / "experts.png")
+        found = to_json(study_experts(policy, measured, tasks, config, ablate=options.ablate))
+        write_whole(RunFolder(folder).experts, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
+        write_whole(folder / "experts.md", "\n".join(lines) + "\n")
+        draw(found, folder / "experts.png")
     print("\n".join(lines))
     for file in ("experts.json", "experts.md", "experts.png"):
         print(folder / file)

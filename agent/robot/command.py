@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 from annotated_types import Gt
 
+from agent.checks import Seed
 from agent.names import check_name
 from agent.options import load_policy, parse_with, spare_a_core, where_to_act
 from agent.robot.agent import Agent
@@ -40,7 +41,7 @@ class Drive:
     """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's."""
     task: str | None = None
     """Of "sim"; if not given, the policy's, where it was made for one alone."""
-    seed: int = 1_000_000
+    seed: Seed = 1_000_000
     """Of the episode of "sim"."""
     variation: str = "train"
     """Of the episode of "sim"."""

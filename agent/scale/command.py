@@ -11,15 +11,17 @@ from typing import Annotated
 
 import tyro
 
-from agent.loop import RunConfig
+from agent.loop import RunConfig, check_run
 from agent.options import parse_with
-from agent.run_folder import RunFolder, start_run
+from agent.run_folder import RunFolder, check_start, start_run
+from agent.run_lock import locked
 from agent.scale.effort import Effort, Prediction, efforts, predict
 from agent.scale.grid import (
     Budget,
     GridConfig,
     Place,
     ScaleConfig,
+    config_of,
     held_out_places,
     measured_budget,
     places,
@@ -28,7 +30,6 @@ from agent.scale.grid import (
 )
 from agent.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.scale.page import draw, tables
-from vla_model.create import check_model
 from vla_model.folders import write_whole
 
 
@@ -53,12 +54,15 @@ def scale(args: list[str], name: str, recipe: RunConfig) -> None:
     if options.estimate:
         _say(config, measured_budget(config))
         return
-    folder = start_run(options.out, config, resume=RunFolder(options.out).record_file.exists())
-    budget = recorded_budget(config, folder)
-    _say(config, budget)
-    with folder.session(["llamarm", "scale", name, *args]):
-        found = _run(config, folder, budget, ["llamarm", "scale", name, *args])
-    report(config, folder, budget, found)
+    command, resume = ["llamarm", "scale", name, *args], RunFolder(options.out).record_file.exists()
+    check_start(options.out, config, resume=resume)
+    with locked(options.out, command):
+        folder = start_run(options.out, config, resume=resume)
+        budget = recorded_budget(config, folder)
+        _say(config, budget)
+        with folder.session(command):
+            found = _run(config, folder, budget, command)
+        report(config, folder, budget, found)
 
 
 def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[Place, Cell]) -> None:
@@ -87,17 +91,16 @@ def best_cell(cells: Sequence[Cell]) -> Cell:
 def _check(config: ScaleConfig) -> None:
     """
     Raises:
-        ValueError: there is no such model, the grid is none, or its runs cannot be timed or compared.
+        ValueError: see check_run; the grid is none, or its runs cannot be timed or compared.
     """
     run = config.run
-    check_model(run.model)
     if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
         raise ValueError(
             "runs of a grid learn in one process, from demonstrations that it collects, and are evaluated: leave out "
             "learner.num_processes, data and evaluation.episodes_per_task 0"
         )
-    places(config)
-    held_out_places(config)
+    for place in [*places(config), *held_out_places(config)]:
+        check_run(config_of(place, config, updates=1))
 
 
 def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[str]) -> dict[Place, Cell]:

@@ -20,8 +20,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Interval
 
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
@@ -49,21 +51,21 @@ TIMED_UPDATES = 3
 class GridConfig:
     """Which runs, and what they may cost."""
 
-    widths: tuple[int, ...] = (64, 96, 128, 192)
+    widths: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (64, 96, 128, 192)
     """Of the decoder; its MLPs, towers and experts grow with it."""
-    amounts: tuple[int, ...] = (25, 50, 100, 200)
+    amounts: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (25, 50, 100, 200)
     """Demonstrations per task."""
-    experts: tuple[int, ...] = (4,)
+    experts: tuple[Annotated[int, Interval(ge=1, le=1_000)], ...] = (4,)
     """Of each layer of the action head."""
-    repeats: int = 1
+    repeats: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Runs of each cell, with seeds that count up from the recipe's."""
-    hours: float = 4.0
+    hours: Annotated[float, Gt(0)] = 4.0
     """Of all updates together, on this machine."""
-    updates: int | None = None
+    updates: Annotated[int, Ge(1)] | None = None
     """Of each run; if not given, as many as fit the hours."""
     hold_out: tuple[str, ...] = ()
     """Runs that the fit must predict, as WIDTHxDEMONSTRATIONS, e.g. 256x400."""
-    held_out_episodes: int = 10
+    held_out_episodes: Annotated[int, Interval(ge=1, le=10_000)] = 10
     """Demonstrations per task that the error of actions is measured on."""
 
 

@@ -169,6 +169,10 @@ class GymnasiumWorld(World):
         self._state = np.zeros((num_worlds, spec.state.size), np.float32)
         self._localization = np.zeros((num_worlds, spec.localization.size), np.float32)
 
+    def variations_of(self, task: str) -> tuple[str, ...]:
+        """See World.variations_of."""
+        return self._tasks[task].variations
+
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
 

@@ -149,6 +149,11 @@ class TabletopWorld(World):
         self.check_spec(spec, VARIATIONS)
         return SUITES[self.suite][spec.task]
 
+    def variations_of(self, task: str) -> tuple[str, ...]:
+        """See World.variations_of."""
+        del task
+        return VARIATIONS
+
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
 

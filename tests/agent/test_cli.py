@@ -14,6 +14,7 @@ import pytest
 
 from agent import cli
 from agent.acting import ActingConfig
+from agent.checks import check_config
 from agent.demonstrations import DemonstrationsConfig
 from agent.evaluate import EpisodeResult, Evaluation
 from agent.experts.command import Experts
@@ -96,7 +97,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
         monkeypatch.setitem(sys.modules, name, module)
 
     stand_in("agent.recipes", RECIPES={"tiny": tiny, "large": tiny}, RunConfig=RunConfig)
-    stand_in("agent.loop", train=train)
+    stand_in("agent.loop", train=train, check_run=check_config)
     stand_in("agent.report", write_report=lambda root: root / "report.html")
     return called
 

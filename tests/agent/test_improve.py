@@ -296,7 +296,7 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
                 sides_config(RFTConfig(updates=30), first, replace(CLONE, warmup_updates=121), iterations=4),
                 "warmup-updates, 121, and the run makes only 120 updates",
             ),
-            (small(first, evaluate_every=0), "evaluate_every must be at least 1"),
+            (small(first, evaluate_every=0), "evaluate-every is 0"),
             (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates is 0"),
         ]
     ):

@@ -73,11 +73,22 @@ def test_a_run_that_made_nothing_makes_room(tmp_path: Path) -> None:
 def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run in"):
         start_run(tmp_path / "run", Config(), resume=True)
-    start_run(tmp_path / "run", Config())
+    start_run(tmp_path / "run", Config()).dataset.mkdir()
     assert start_run(tmp_path / "run", Config(), resume=True).root == tmp_path / "run"
     other = replace(Config(), optimiser=Optimiser(learning_rate=0.1), seed=1)
     with pytest.raises(ValueError, match=r"optimiser\.learning_rate was 0\.001, now 0\.1; seed was 0, now 1"):
         start_run(tmp_path / "run", other, resume=True)
+
+
+def test_a_run_that_made_nothing_may_go_on_with_another_config(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    with run.session(["llamarm"]):
+        start_run(run.root, Config(seed=1), resume=True)
+    assert run.record["config"]["seed"] == 1
+    assert run.record["sessions"][0]["outcome"] == "finished"
+    run.dataset.mkdir()
+    with pytest.raises(ValueError, match="seed was 1, now 0"):
+        start_run(run.root, Config(), resume=True)
 
 
 def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> None:
@@ -89,16 +100,19 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> 
 def test_a_run_recorded_with_a_number_that_now_follows_from_the_rest_goes_on_without_it(tmp_path: Path) -> None:
     recorded = Config(optimiser=Optimiser(decay=0.998, num_updates=3000))
     run = start_run(tmp_path / "run", recorded)
+    run.dataset.mkdir()
     with pytest.raises(ValueError, match=r"optimiser\.num_updates was 3000, now 4000"):
         start_run(run.root, Config(optimiser=Optimiser(num_updates=4000)), resume=True)
     assert start_run(run.root, Config(), resume=True).record["config"]["optimiser"]["num_updates"] is None
     other = start_run(tmp_path / "other", Config(optimiser=Optimiser(decay=0.9)))
+    other.dataset.mkdir()
     with pytest.raises(ValueError, match=r"optimiser\.decay was 0\.9, now None"):
         start_run(other.root, Config(), resume=True)
 
 
 def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
+    run.dataset.mkdir()
     record = run.record
     del record["config"]["seed"], record["config"]["optimiser"]["learning_rate"]
     run.record_file.write_text(json.dumps(record))

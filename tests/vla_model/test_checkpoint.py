@@ -124,7 +124,7 @@ def test_a_save_that_is_killed_leaves_the_old_policy(folder: Path, stage: str, m
 
     if stage == "Path.rename":
         rename = Path.replace
-        monkeypatch.setattr(Path, "rename", lambda self, to: die() if self.name == ".policy.new" else rename(self, to))
+        monkeypatch.setattr(Path, "rename", lambda self, to: die() if ".policy.new" in self.name else rename(self, to))
     else:
         monkeypatch.setattr(stage if "." in stage else f"vla_model.checkpoint.{stage}", die)
     model, queries = shifted_vla()

@@ -1,12 +1,14 @@
-"""Small files are written whole or not at all."""
+"""Folders and small files are written whole or not at all."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from vla_model.folders import read_json, write_whole
+from vla_model.folders import fresh_folder, read_json, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -51,3 +53,44 @@ def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: Path, content: s
     assert "\n" not in str(caught.value)
     file.write_text('{"a": 1}')
     assert read_json(file, ("a",)) == {"a": 1}
+
+
+def test_of_two_writers_the_first_to_end_gets_the_name_and_the_other_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "000002"
+
+    def both() -> None:
+        with fresh_folder(folder) as slow:
+            (slow / "weights").write_text("slow")
+            with fresh_folder(folder) as quick:
+                (quick / "weights").write_text("quick")
+            assert (slow / "weights").read_text() == "slow", "the other one left it alone"
+
+    with pytest.raises(FileExistsError, match="000002 was written by another process"):
+        both()
+    assert (folder / "weights").read_text() == "quick"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from vla_model.folders import fresh_folder\n"
+        "with fresh_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    folder = tmp_path / "[a]"
+    killed = subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1, "what it had begun"
+    (tmp_path / ".[a].new").mkdir()  # as earlier versions named it
+    with fresh_folder(tmp_path / "[a]"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["[a]"]
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with fresh_folder(tmp_path / "a"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not list(tmp_path.iterdir())

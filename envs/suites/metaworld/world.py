@@ -75,6 +75,11 @@ class MetaworldWorld(World):
         self._success = np.zeros(num_worlds, bool)
         self._failure: list[str | None] = [None] * num_worlds
 
+    def variations_of(self, task: str) -> tuple[str, ...]:
+        """See World.variations_of."""
+        del task
+        return tuple(tasks.VARIATIONS)
+
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         """See World.reset_to.
 
