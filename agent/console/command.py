@@ -17,6 +17,7 @@ from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.names import check_name
 from agent.options import DEFAULT_WORLD, load_policy, parse_with, spare_a_core, where_to_act
+from agent.robot.agent import check_instruction
 from agent.robot.command import imported_robot
 from agent.robot.drive import DriveConfig
 from envs.tabletop.control import CONTROL_DT_S
@@ -37,7 +38,7 @@ class Console:
     expert of "sim"."""
     robot: str = "sim"
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
-    instruction: Annotated[str, tyro.conf.arg(metavar="TEXT")] = ""
+    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
     task: str | None = None
     """Of "sim" at first; if not given, the first of the policy's tasks."""
@@ -50,6 +51,8 @@ class Console:
 def console(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
+    if options.instruction is not None:
+        check_instruction(options.instruction)
 
     spare_a_core()
     policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")
@@ -60,7 +63,7 @@ def console(args: list[str]) -> None:
     else:
         robot = imported_robot(options.robot)
         session = Session(policy, robot, options.drive)
-        page = Page(session, robot.spec, options.page, instruction=options.instruction)
+        page = Page(session, robot.spec, options.page, instruction=options.instruction or "")
     ended = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -88,6 +91,6 @@ def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
         table=table,
         tasks=world.tasks,
         variations=tuple(VARIATIONS),
-        instruction=options.instruction,
+        instruction=options.instruction or "",
     )
     return session, page

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.console.takeover import Takeover
-from agent.robot.agent import Agent
+from agent.robot.agent import Agent, check_instruction
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.safety import Intervention
 from agent.robot.types import Reading, Robot
@@ -110,9 +110,11 @@ class Session:
         self._orders.put(lambda: self._show(episode))
 
     def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
-        """Drive, unless a drive is on. Arguments as for `Agent.run`."""
-        if not instruction:
-            self._failed("the policy must be told what to do")
+        """Drive, unless a drive is on. Arguments as for `Agent.run`; what is refused is told as the status' trouble."""
+        try:
+            check_instruction(instruction)
+        except ValueError as refused:
+            self._failed(str(refused))
             return
         with self._lock:
             if self._busy:

@@ -14,7 +14,7 @@ from annotated_types import Gt
 from agent.checks import Seed
 from agent.names import check_name
 from agent.options import load_policy, parse_with, spare_a_core, where_to_act
-from agent.robot.agent import Agent
+from agent.robot.agent import Agent, check_instruction
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from envs.imported import imported
@@ -52,23 +52,25 @@ class Drive:
 def drive(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Drive, "drive", args, drive=DriveConfig())
+    imported_arm = None if options.robot == "sim" else imported_robot(options.robot)
+    if options.instruction is not None:
+        check_instruction(options.instruction)
+    elif imported_arm is not None:
+        raise ValueError("a real robot must be told what to do: --instruction TEXT")
 
     spare_a_core()
     policy = load_policy(options.policy, options.dtype)
     with ExitStack() as stack:
-        if options.robot == "sim":
+        robot, instruction = imported_arm, options.instruction
+        if robot is None:
             asked = (options.task,) if options.task else ()
             name, tasks = where_to_act(options.policy, policy, options.world, asked)
             world = stack.enter_context(closing(make_world(name)))
             task = check_name("task", tasks[0] if len(tasks) == 1 else "", world.tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
-            robot: Any = SimRobot(world, episode)
+            robot = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known
-            instruction = robot.instruction if options.instruction is None else options.instruction
-        else:
-            robot, instruction = imported_robot(options.robot), options.instruction
-        if instruction is None:
-            raise ValueError("a real robot must be told what to do: --instruction TEXT")
+            instruction = robot.instruction if instruction is None else instruction
         agent = Agent(policy.to("auto"), robot, config=options.drive)
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,36 @@ def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Pat
     with pytest.raises(ValueError, match="fps: 10, not 20"):
         agent_for(arm, always(0.25)).run("go", 1.0, record=tmp_path)
     assert arm.sent == []
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_a_blank_instruction_moves_nothing(blank: str, tmp_path: Path) -> None:
+    arm = LineArm(SimulatedClock())
+    with pytest.raises(ValueError, match="the policy must be told what to do"):
+        agent_for(arm, always(0.25)).run(blank, 1.0, record=tmp_path / "drives")
+    assert arm.sent == [] and not (tmp_path / "drives").exists()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, nan])
+def test_a_time_that_cannot_be_moves_nothing(seconds: float) -> None:
+    arm = LineArm(SimulatedClock())
+    with pytest.raises(ValueError, match=f"seconds is {seconds}, expected a number above 0"):
+        agent_for(arm, always(0.25)).run("go", seconds)
+    assert arm.sent == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"blend_decay": nan}, "blend-decay is nan"),
+        ({"correction": -0.1}, "correction is -0.1"),
+        ({"max_moves_ahead": 0.0}, "max-moves-ahead is 0.0"),
+        ({"stale_after_periods": nan}, "stale-after-periods is nan"),
+        ({"answer_within_periods": -1.0}, "answer-within-periods is -1.0"),
+        ({"first_answer_within_s": inf}, "first-answer-within-s is inf"),
+        ({"refused_chunks": 0}, "refused-chunks is 0"),
+    ],
+)
+def test_a_loop_that_cannot_be_is_refused_when_the_agent_is_made(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        agent_for(LineArm(SimulatedClock()), always(0.25), **wrong)

@@ -142,6 +142,63 @@ def test_a_bad_chunk_is_refused_and_the_arm_holds_until_a_sound_one(arm: LineArm
     assert outcome.interventions[0].came is not None
 
 
+def test_a_policy_that_answers_nothing_sound_any_more_ends_the_drive_at_rest(arm: LineArm) -> None:
+    outcome = drive(arm, Script(lambda n, x: [nan if n >= 4 else 1.0] * 20), 3.0, refused_chunks=3)
+    # Asked in period 3, refused in 4, and again in 5 and 6, with which it ends.
+    assert outcome.ended == "refused chunk: action 'dx', step 0, is nan, 3 in a row"
+    assert arm.actions == [1.0] * 4 + [0.0] * 2
+    assert arm.stops_s == [pytest.approx(START_S + 6 * DT_S)]
+
+
+def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
+    """Chunks say in turn to open and to close; all that is sent is one of both, at a pace of less than a move too."""
+    arm = LineArm(SimulatedClock())
+    gripper = replace(arm.spec.world.action, names=("gripper",))
+    arm.spec = replace(arm.spec, world=replace(arm.spec.world, action=gripper), axes=(Axis(relative=False),))
+    policy = Script(lambda n, x: [1.0 if n % 2 else -1.0] * 8)
+    drive(arm, policy, 3.0, lambda n: 0.15, blend_decay=0.3, correction=0.5, max_moves_ahead=2.5)
+    assert set(arm.actions) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"state": np.array([nan], np.float32)}, "the state is not finite in x"),
+        ({"state": np.zeros(3, np.float32)}, "the state has shape (3,), expected (1,)"),
+        ({"state": np.array(["far"])}, "the state is of <U3, expected float32"),
+        ({"frames": {}}, "camera 'front' is missing; cameras: "),
+        (
+            {"frames": {"front": np.zeros((4, 6), np.uint8)}},
+            "camera 'front' gives uint8 (4, 6), expected uint8 (4, 6, 3)",
+        ),
+        (
+            {"frames": {"front": np.zeros((4, 6, 3), np.uint16)}},
+            "camera 'front' gives uint16 (4, 6, 3), expected uint8 (4, 6, 3)",
+        ),
+        ({"frames": {"front": [[1]]}}, "camera 'front' gives a list, expected uint8 (4, 6, 3)"),
+        ({"localization": np.zeros(2, np.float32)}, "the localization has shape (2,), expected (0,)"),
+        ({"time_s": nan}, "its time is nan"),
+    ],
+)
+def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is_named(
+    arm: LineArm, broken: dict[str, Any], words: str
+) -> None:
+    sound = replace(arm.observe(), time_s=1e9)
+    arm.clock.at(START_S + 0.45, lambda: setattr(arm, "frozen", replace(sound, **broken)))
+    arm.clock.at(START_S + 0.75, arm.thaw)
+    outcome = drive(arm, always(1.0), 1.2)
+    assert arm.actions == [1.0] * 5 + [0.0] * 4 + [1.0] * 3
+    assert [i.detail for i in outcome.interventions if i.reason == "broken observation"] == [words] * 3
+
+
+@pytest.mark.parametrize("said", [np.zeros(2, np.float32), np.array(["up"]), None])
+def test_a_person_s_action_that_is_none_moves_nothing(arm: LineArm, said: Any) -> None:
+    operator: Any = SimpleNamespace(action=lambda reading, rest: [said] if said is None else said)
+    outcome = agent_for(arm, always(1.0), operator=operator).run("go", 0.5)
+    assert arm.actions == [0.0] * 5
+    assert outcome.interventions_by_reason() == {"refused action": 5}
+
+
 def test_a_bad_first_chunk_moves_nothing(arm: LineArm) -> None:
     outcome = drive(arm, always(nan), 1.0)
     assert outcome.ended == "refused chunk: action 'dx', step 0, is nan"
