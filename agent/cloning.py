@@ -12,7 +12,7 @@ same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from agent.run_folder import RunFolder, dataset_of
 from agent.sft import SFTEncoder, sft_loss
 from envs.world import World
 from rollout.batches import TrainingData
-from rollout.dataset import DatasetReader, DatasetWriter
+from rollout.dataset import DatasetWriter
 from rollout.types import Trajectory
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -50,6 +50,7 @@ class Cloning:
         execute_steps: int | None,
         run: RunFolder,
         init: str,
+        cache: str = "",
     ) -> None:
         """
         Args:
@@ -60,9 +61,11 @@ class Cloning:
             execute_steps: actions that rft executes of each chunk.
             run: whose dataset grows.
             init: the policy that the run began with.
+            cache: as TrainingData takes it.
 
         Raises:
-            ValueError: there are no demonstrations, or no drives where the config names some.
+            ValueError: there are no demonstrations, or no drives where the config names some, or they were not recorded
+                in the policy's world.
         """
         self._demonstrations = Path(config.demonstrations or dataset_of(init))
         if not self._demonstrations.exists():
@@ -71,10 +74,11 @@ class Cloning:
                 "one with --algorithm.demonstrations"
             )
         self._drives = config.drives if isinstance(config, DaggerConfig) else ()
-        for folder in self._drives:
-            DatasetReader(folder)  # refuses a folder without a dataset before anything is practised
+        self._cache = cache
         self._config = config
         self._processor = processor
+        self.data = [self._data([self._demonstrations])]
+        """Recorded datasets that it begins with."""
         self._suite = suite
         self._seed = seed
         self._execute_steps = 1 if isinstance(config, DaggerConfig) else execute_steps
@@ -101,8 +105,7 @@ class Cloning:
             renew(learner, renewal.keep, seed=self._seed)
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
-        failed = "imitated" if isinstance(self._config, DaggerConfig) else "seen"
-        data = TrainingData(roots, drives=self._drives, failed=failed, rows_per_episode=self._config.rows_per_episode)
+        data = self._data(roots)
         encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []
@@ -121,6 +124,16 @@ class Cloning:
                     told.append(learner.update(batch, loss))
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
         return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
+
+    def _data(self, roots: Sequence[Path]) -> TrainingData:
+        return TrainingData(
+            roots,
+            drives=self._drives,
+            failed="imitated" if isinstance(self._config, DaggerConfig) else "seen",
+            rows_per_episode=self._config.rows_per_episode,
+            world_spec=self._processor.world_spec,
+            cache=self._cache,
+        )
 
     def _store(self, trajectories: list[Trajectory]) -> int:
         """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""

@@ -3,14 +3,19 @@
 For each task the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which the expert
 succeeds; seeds in which it fails are passed over, noted in meta/failed_episodes.jsonl and counted. So the episodes
 depend neither on the number of workers nor on how often collecting was stopped and resumed; only their order does.
+
+How they were demonstrated stands in meta/demonstrations.json, and only the same adds to a dataset: another world,
+device or noise is refused. More tasks, seeds or episodes may be asked for; what the dataset holds besides is said.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,8 +34,11 @@ from rollout.dataset import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 from rollout.workers import WorkerReport, Workers, WorkersConfig
+from vla_model.folders import read_json, write_whole
 
 FAILED_PATH = "meta/failed_episodes.jsonl"
+HOW_PATH = "meta/demonstrations.json"
+_NOISE = ("noise_share", "noise_correlation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +111,15 @@ class DemonstrationsLedger:
         per_task = [self._missing_of(task) for task in self.tasks]
         longest = max(len(specs) for specs in per_task)
         return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
+
+    def asked(self) -> set[str]:
+        """The ids of what a complete dataset holds: of each task the first so many episodes that did not fail."""
+        count = self._config.episodes_per_task
+        return {
+            spec.id
+            for task in self.tasks
+            for spec in [spec for spec in self._attempts(task) if spec.id not in self.failed][:count]
+        }
 
     def summary(self) -> Demonstrations:
         attempts = {task: self._attempts(task) for task in self.tasks}
@@ -218,12 +235,12 @@ def fill_dataset(
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
         DatasetWriter(root, world.world_spec, robot_type=world.suite, image_mode=config.image_mode) as writer,
-        (root / FAILED_PATH).open("a+") as failures,
+        _failures(root) as (ledger.failed, failures),
         progress_bars() as progress,
     ):
-        failures.seek(0)
-        ledger.failed = {row["id"]: row["failure"] for row in map(json.loads, failures)}
+        _check_how(config, root)
         ledger.succeeded = writer.finished_ids()
+        _say_others(ledger, root)
         done = sum(ledger.summary().episodes.values())
         bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
         while specs := ledger.missing():
@@ -240,9 +257,67 @@ def fill_dataset(
     return ledger.summary()
 
 
+@contextmanager
+def _failures(root: Path) -> Generator[tuple[dict[str, str], TextIO]]:
+    """The failed episodes that are noted, {id: reason}, and the file to note more in.
+
+    A line that was torn, e.g. by a full disk, is dropped: that episode is tried again.
+    """
+    path, noted, whole = root / FAILED_PATH, dict[str, str](), True
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+            noted[row["id"]] = row["failure"]
+        except (ValueError, KeyError, TypeError):
+            whole = False
+    if not whole or (path.exists() and not path.read_bytes().endswith(b"\n")):
+        write_whole(path, "".join(_failure_line(id_, reason) for id_, reason in noted.items()))
+    with path.open("a", encoding="utf-8") as file:
+        yield noted, file
+
+
+def _check_how(config: DemonstrationsConfig, root: Path) -> None:
+    """
+    Raises:
+        ValueError: what the dataset holds was demonstrated otherwise.
+    """
+    names = ("world", "device", "noise_std", *(_NOISE if config.noise_std else ()))
+    asked = {name: getattr(config, name) for name in names}
+    path = root / HOW_PATH
+    if path.exists():
+        found = read_json(path, ("world", "device", "noise_std"), "delete it, and what is asked for now is noted")
+        lines = [
+            f"{name} was {found[name]!r}, now {value!r}"
+            for name, value in asked.items()
+            if name in found and found[name] != value
+        ]
+        if lines:
+            raise ValueError(
+                f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; ask for the same, or collect "
+                "into another folder"
+            )
+    write_whole(path, json.dumps(asked, indent=1) + "\n")
+
+
+def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
+    """Training takes every episode of a dataset, so those that were not asked for are named."""
+    others = sorted(ledger.succeeded - ledger.asked())
+    if others:
+        print(
+            f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; whoever trains on it "
+            "learns from them too",
+            file=sys.stderr,
+        )
+
+
 def _note_failure(ledger: DemonstrationsLedger, file: TextIO, spec: EpisodeSpec, reason: str) -> None:
     ledger.failed[spec.id] = reason
-    print(json.dumps({"id": spec.id, "failure": reason}), file=file, flush=True)
+    file.write(_failure_line(spec.id, reason))
+    file.flush()
+
+
+def _failure_line(id_: str, reason: str) -> str:
+    return json.dumps({"id": id_, "failure": reason}) + "\n"
 
 
 def _expert(config: DemonstrationsConfig, world: World) -> ExpertPolicy:

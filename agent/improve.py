@@ -50,13 +50,15 @@ from agent.policy_gradient import PolicyGradient
 from agent.ppo import PPOConfig
 from agent.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
 from agent.progress import progress_bars
+from agent.recordings import say_changes
 from agent.renewal import check_renewal, scheduled_updates
 from agent.rft import RFTConfig
-from agent.run_folder import PRETRAINED, RunFolder, policy_folder
+from agent.run_folder import HOW, PRETRAINED, RunFolder, policy_folder
 from agent.selection import Progress, Selection, selection_specs
 from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
+from rollout.batches import TrainingData
 from rollout.types import Trajectory
 from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
@@ -91,6 +93,8 @@ class ImproveConfig:
     every episode is of weights one iteration old."""
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """A folder for what is decoded of datasets; beside each of them if not given."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
@@ -141,6 +145,9 @@ class ImproveConfig:
 
 class Method(Protocol):
     """What an algorithm does in an iteration."""
+
+    data: list[TrainingData]
+    """Recorded datasets that it learns from beside what is practised."""
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         """Makes the policy that practises with the model, in whatever process runs the world."""
@@ -260,6 +267,7 @@ def _iterate(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int],
     """From the last checkpoint, or from the beginning, to the last iteration or to a collapse."""
     learner, acting, processor = _begin(config, run)
     method = _method(config, run, processor, world)
+    say_changes(run, method.data)
     tasks, execute_steps = _tasks(config, world), config.evaluation.execute_steps
     with ExitStack() as stack:
         stack.enter_context(closing(learner))
@@ -377,7 +385,13 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
     algorithm, execute_steps = config.algorithm, config.evaluation.execute_steps
     if isinstance(algorithm, PPOConfig | GRPOConfig):
         return PolicyGradient(
-            algorithm, processor, seed=config.seed, execute_steps=execute_steps, run=run, init=config.init
+            algorithm,
+            processor,
+            seed=config.seed,
+            execute_steps=execute_steps,
+            run=run,
+            init=config.init,
+            cache=config.cache,
         )
     return Cloning(
         algorithm,
@@ -387,6 +401,7 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
         execute_steps=execute_steps,
         run=run,
         init=config.init,
+        cache=config.cache,
     )
 
 

@@ -26,20 +26,18 @@ from annotated_types import Ge
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.checkpoints import save_checkpoint
-from agent.checks import Seed, check_config, check_episodes
-from agent.demonstrations import DemonstrationsConfig, check_demonstrations, collect_demonstrations
+from agent.checks import Seed, check_config
+from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
 from agent.interrupts import interrupts_wait
 from agent.learner import Learner, LearnerConfig
 from agent.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.offending import kept_if_not_finite
 from agent.progress import progress_bars
-from agent.run_folder import PRETRAINED, RunFolder
+from agent.recordings import check_recordings, say_changes, training_data
+from agent.run_folder import HOW, PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import check_device, make_world
-from envs.types import WorldSpec
-from rollout.batches import TrainingData
-from rollout.dataset import DatasetReader
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
@@ -77,6 +75,8 @@ class RunConfig:
     seen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Datasets whose frames teach where things are, and whose actions nobody imitates: any episodes in simulation will
     do, a policy's failures too."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """A folder for what is decoded of the datasets; beside each of them if not given."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -118,10 +118,8 @@ def check_run(config: RunConfig) -> None:
     check_config(config)
     check_model(config.model)
     _num_updates(config)
-    for folder in (*config.data, *config.drives, *config.seen):
-        DatasetReader(folder)  # refuses a folder without a dataset
     check_device(config.demonstrations.world, config.demonstrations.device)
-    shape = shape_of(config.model, _checked_spec(config))
+    shape = shape_of(config.model, check_recordings(config))
     with torch.device("meta"):
         prepare(VLA(shape), config.fine_tuning)
     check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
@@ -134,13 +132,16 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         How fast it went.
     """
     last = run.last_checkpoint()
+    # Decoded here, before several processes want it at once.
+    kept = _kept_processor(run)
+    say_changes(run, [training_data(config, run, None if kept is None else kept.world_spec)])
     with progress_bars() as progress, interrupts_wait() as interrupted:
         bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
         folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "seen")}
-        config = replace(config, **folders)
+        config = replace(config, **folders, cache=str(Path(config.cache).resolve()) if config.cache else "")
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
             config.learner.num_processes,
@@ -157,10 +158,12 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     Returns:
         How fast it went.
     """
-    data = TrainingData(config.data or [run.dataset], drives=config.drives, seen=config.seen, failed="seen")
+    kept = _kept_processor(run)
+    data = training_data(config, run, None if kept is None else kept.world_spec)
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
-    model, processor = create_policy(config.model, data.world_spec, data.stats)
+    model, fresh = create_policy(config.model, data.world_spec, data.stats)
+    processor = kept or fresh
     processor.deployment = deployment_of(config, model.config.chunk_length)
     prepare(model, config.fine_tuning)
     learner = Learner(model.to(process.device), config.learner, repeats=True)
@@ -196,6 +199,12 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
+def _kept_processor(run: RunFolder) -> Processor | None:
+    """The last checkpoint's: whatever became of the data, what was learned was normalised so."""
+    last = run.last_checkpoint()
+    return None if last is None else Processor.load(last / PRETRAINED)
+
+
 def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
     """How the run's policy is meant to be used: as it is evaluated.
 
@@ -205,28 +214,6 @@ def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
     if config.data and not config.evaluation.episodes_per_task:
         return Deployment(execute_steps=min(steps, chunk_length))
     return Deployment(execute_steps=steps, world=config.demonstrations.world, tasks=config.demonstrations.tasks)
-
-
-def _checked_spec(config: RunConfig) -> WorldSpec:
-    """Of recorded datasets, else of the world.
-
-    Raises:
-        ValueError: no recorded episode succeeded, what is recorded cannot be evaluated where the config says, or the
-            world lacks a task, a variation or an expert.
-    """
-    demonstrations, evaluation = config.demonstrations, config.evaluation
-    variations = evaluation.variations if evaluation.episodes_per_task else ()
-    if not config.data:
-        with closing(make_world(demonstrations.world)) as world:
-            check_episodes(world, demonstrations.tasks, variations)
-            check_demonstrations(demonstrations, world)
-            return world.world_spec
-    data = TrainingData(config.data, failed="left out")
-    if variations:
-        with closing(make_world(demonstrations.world)) as world:
-            check_episodes(world, demonstrations.tasks, variations)
-            Processor.from_statistics(data.world_spec, data.stats).check(world.world_spec)
-    return data.world_spec
 
 
 def _num_updates(config: RunConfig) -> int:

@@ -57,35 +57,40 @@ class PerceptionConfig:
 class Perception:
     """The phase, for the iterations that have it."""
 
-    def __init__(self, config: PerceptionConfig, processor: Processor, demonstrations: Path, *, seed: int) -> None:
+    def __init__(
+        self, config: PerceptionConfig, processor: Processor, demonstrations: Path, *, seed: int, cache: str = ""
+    ) -> None:
         """
         Args:
             config: of the phase.
             processor: of the model.
             demonstrations: where the config names none.
             seed: of batches and augmentation.
+            cache: as TrainingData takes it.
 
         Raises:
-            ValueError: there are no demonstrations.
+            ValueError: there are no demonstrations, or they were not recorded in the policy's world.
         """
         self._config = config
         self._processor = processor
         self._seed = seed
-        self._data = TrainingData([config.demonstrations or demonstrations])
+        root = config.demonstrations or demonstrations
+        self.data = TrainingData([root], world_spec=processor.world_spec, cache=cache)
+        """The demonstrations."""
 
     def learn(self, learner: Learner[VLA], trajectories: Sequence[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates of "perception/..."."""
         config, seed = self._config, self._seed + iteration
-        instructions = [*self._data.instructions, *(t.instruction for t in trajectories)]
+        instructions = [*self.data.instructions, *(t.instruction for t in trajectories)]
         model = learner.model.config
-        seen = _decisions(trajectories, len(self._data.instructions), model.chunk_length, model.history)
+        seen = _decisions(trajectories, len(self.data.instructions), model.chunk_length, model.history)
         encode = SFTEncoder(self._processor, instructions, model, seed=seed)
         loss = partial(sft_loss, config=config.sft)
         half, told = config.batch_size // 2, list[dict[str, float]]()
         order = np.random.default_rng([seed, iteration])
         with (
             closing(_learner(config, learner)) as own,
-            self._data.batches(
+            self.data.batches(
                 half,
                 model.chunk_length,
                 seed=self._seed,

@@ -94,6 +94,7 @@ class PolicyGradient:
         execute_steps: int | None,
         run: RunFolder,
         init: str,
+        cache: str = "",
     ) -> None:
         """
         Args:
@@ -103,6 +104,10 @@ class PolicyGradient:
             execute_steps: actions executed of each chunk.
             run: whose checkpoint 0 is the policy that an anchor holds to.
             init: the policy that the run began with.
+            cache: as TrainingData takes it.
+
+        Raises:
+            ValueError: as Perception, where the algorithm has that phase.
         """
         self._algorithm: _Algorithm = _PPO(config) if isinstance(config, PPOConfig) else _GRPO(config)
         self._processor = processor
@@ -110,11 +115,11 @@ class PolicyGradient:
         self._execute_steps = execute_steps
         self._run = run
         self._perception = self._algorithm.surrogate.perception
-        self._eyes = (
-            Perception(self._perception, processor, dataset_of(init), seed=seed)
-            if self._perception.iterations
-            else None
-        )
+        self._eyes: Perception | None = None
+        if self._perception.iterations:
+            self._eyes = Perception(self._perception, processor, dataset_of(init), seed=seed, cache=cache)
+        self.data = [self._eyes.data] if self._eyes is not None else []
+        """Recorded datasets that it learns from."""
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         policy = VLAPolicy(

@@ -1,6 +1,7 @@
 """A run's folder: what was asked, on what, with what, and where everything it makes lies.
 
-    run.json        config, and every session: command, versions, git commit, machine, time, memory, outcome
+    run.json        config, every session (command, versions, git commit, machine, time, memory, outcome), and what was
+                    learned from since which update: episodes, rows, a checksum
     checkpoints/    000120/pretrained_model and what resuming needs, numbered by update (or iteration)
     best/           the policy that evaluated best, where a run judges as it goes
     before/         the evaluation of the policy that the run began with, where it began with one
@@ -25,7 +26,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -175,6 +176,30 @@ class RunFolder:
             record = self.record
             record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s, **figures})
             write_whole(self.record_file, _to_json(record))
+
+    def note_data(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Record what the run learns from, from here on, unless it is what it learned from before.
+
+        Args:
+            found: TrainingData.fingerprint.
+
+        Returns:
+            What changed since the last time, in words; nothing where nothing did, or nothing was noted yet.
+        """
+        record, last = self.record, self.last_checkpoint()
+        noted = record.get("data", [])
+        before = noted[-1]["datasets"] if noted else []
+        changes = [
+            f"{new['dataset']} had {old['episodes']} episodes of {old['rows']} rows when this run last looked, now "
+            f"{new['episodes']} of {new['rows']}{'' if old['rows'] != new['rows'] else ', and other content'}"
+            for old, new in zip(before, found, strict=len(before) == len(found))
+            if old["sha256"] != new["sha256"]
+        ]
+        if changes or len(before) != len(found):
+            done = int(last.name) if last else 0
+            record["data"] = [*noted, {"from": done, "datasets": [dict(entry) for entry in found]}]
+            write_whole(self.record_file, _to_json(record))
+        return changes
 
     def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
         record = self.record

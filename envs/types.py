@@ -7,8 +7,9 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NotRequired, Self, TypeAlias, TypedDict
 
 import numpy as np
@@ -136,6 +137,38 @@ class WorldSpec:
         """Those with a projection."""
         return [camera for camera in self.cameras if camera.projection is not None]
 
+    def differences(self, given: WorldSpec, *, labels: bool = True) -> list[str]:
+        """Every difference that matters to a policy or a dataset of this world, a line each.
+
+        No difference are cameras that only the given one has, for nobody looks through them, and what one of the two
+        does not say (None), such as the projection of a camera that was not calibrated. Numbers may differ by rounding.
+
+        Args:
+            given: the other world.
+            labels: localization too, which teaches and is never seen: to act without it is no difference.
+        """
+        found: list[str] = []
+        theirs = {camera.name: camera for camera in given.cameras}
+        for camera in self.cameras:
+            other = theirs.get(camera.name)
+            if other is None:
+                found.append(f"camera {camera.name!r} is missing; cameras: {', '.join(theirs)}")
+                continue
+            if (size := f"{other.height}x{other.width}") != (expected := f"{camera.height}x{camera.width}"):
+                found.append(f"camera {camera.name!r} is {size}, expected {expected}")
+            if not _alike(camera.projection, other.projection):
+                projections = f"{other.projection}, expected {camera.projection}"
+                found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
+        for name in ("state", "action", *(["localization"] if labels else [])):
+            ours: VectorSpec = getattr(self, name)
+            for field in fields(VectorSpec):
+                mine, its = getattr(ours, field.name), getattr(getattr(given, name), field.name)
+                if not _alike(mine, its):
+                    found.append(f"{name} {field.name} are {its}, expected {mine}")
+        if not _alike(self.control_dt_s, given.control_dt_s):
+            found.append(f"control_dt_s is {given.control_dt_s}, expected {self.control_dt_s}")
+        return found
+
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name.
 
@@ -146,6 +179,17 @@ class WorldSpec:
             if camera.name == name:
                 return camera
         raise ValueError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
+
+
+def _alike(ours: object, theirs: object) -> bool:
+    """Whether two fields of a spec say the same, or one of them nothing."""
+    if ours is None or theirs is None:
+        return True
+    if isinstance(ours, tuple) and isinstance(theirs, tuple):
+        return len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-9)
+    return ours == theirs
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

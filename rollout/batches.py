@@ -17,11 +17,13 @@ n earlier observations, F steps foreseen.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -32,11 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import WorldSpec
-from rollout.dataset_read import read_marks, read_stats
-from rollout.dataset_schema import HELD, INTERVENTION, differences, kind, read_world_spec
+from rollout import dataset_schema as schema
+from rollout.dataset_check import check_numbers, check_worlds
+from rollout.dataset_read import read_marks, read_stats, read_tasks
 from rollout.dataset_stats import FeatureStats, aggregate
-from rollout.frame_cache import CachedDataset, FrameFile, open_cache
+from rollout.dataset_write import finish_recording
+from rollout.frame_cache import CachedDataset, FrameFile, check_pending, open_cache
 from rollout.keyframes import NEVER, keyframes, next_of, waypoints
+from rollout.lessons import lessons_of, parts_by_task
 from vla_model.foresight import NOTHING, Foreseen
 from vla_model.history import past_steps
 
@@ -70,6 +75,9 @@ class Batch:
     """False where the episode failed, was held within those steps or is not to be imitated, [B], likewise."""
 
 
+_Lesson = tuple[int, str, tuple[int, int, int], dict[str, Any]]
+
+
 class TrainingData:
     """The rows of one or more datasets of one kind of world that were selected to train (or to validate) on."""
 
@@ -81,6 +89,8 @@ class TrainingData:
         seen: Sequence[str | Path] = (),
         failed: Literal["imitated", "seen", "left out"] = "imitated",
         rows_per_episode: int | None = None,
+        world_spec: WorldSpec | None = None,
+        cache: str | Path = "",
     ) -> None:
         """Open the datasets, decoding into their caches what is not there yet.
 
@@ -95,37 +105,42 @@ class TrainingData:
                 a dataset that doesn't say are imitated, and cannot be left out.
             rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
                 the longest and show one thing over and over. None for all rows.
+            world_spec: of the policy that learns; where None, of the first dataset.
+            cache: a folder for what is decoded; beside each dataset if not given.
 
         Raises:
-            ValueError: no roots, datasets that differ in cameras, dimensions or rate, or no row left.
+            ValueError: no roots, datasets of another world, numbers that cannot be learned, no row left, or no room for
+                the caches. But for the last, nothing is decoded then.
         """
         if not roots:
             raise ValueError("expected at least one dataset, got none")
-        self._datasets = [open_cache(root) for root in (*roots, *drives, *seen)]
-        self._num_roots = len(roots)
-        seen_from = len(roots) + len(drives)
-        one = self._datasets[0]
-        for other in self._datasets[1:]:
-            if lines := differences(kind(one.info), kind(other.info)):
-                raise ValueError(f"{other.root} is of another kind than {one.root}:\n  " + "\n  ".join(lines))
+        folders = (*roots, *drives, *seen)
+        for root in folders:
+            finish_recording(root)
+        self.world_spec = check_worlds(folders, world_spec)
+        """Of the policy that learns, or else of the recorded world."""
+        self._num_roots, imitated = len(roots), len(roots) + len(drives)
+        lessons = [
+            lessons_of(root, len(roots) <= number < imitated, failed != "left out")
+            for number, root in enumerate(folders)
+        ]
+        if not any(lessons):
+            raise ValueError(f"no episode of {', '.join(map(str, folders))} was selected")
+        for number, root in enumerate(folders):
+            check_pending(root, cache, imitated=number < imitated)
+        self._datasets = [open_cache(root, cache) for root in folders]
+        for number, dataset in enumerate(self._datasets):
+            _check_vectors(dataset, imitated=number < imitated)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
         self.instructions: list[str] = []
         """Every instruction of the datasets; batches name them by position."""
         self.episodes: list[dict[str, Any]] = []
         """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in; one that a person took
-        over several times stands here as often, each time being taught as an episode of its own."""
-        chosen: list[tuple[int, str, tuple[int, int, int], dict[str, Any]]] = []
-        for number, dataset in enumerate(self._datasets):
-            start, is_drive = 0, self._num_roots <= number < seen_from
-            for row in dataset.episodes:
-                name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
-                parts = _lessons(dataset, row) if is_drive else _whole(dataset, row, failed != "left out")
-                chosen += [(number, name, (start, start + begin, start + end), row) for begin, end in parts]
-                start += row["length"]
-        if not chosen:
-            raise ValueError(f"no episode of {', '.join(str(d.root) for d in self._datasets)} was selected")
+        over several times, or that has several tasks, stands here as often, each part being taught as an episode of its
+        own."""
+        chosen = [lesson for number in range(len(folders)) for lesson in self._chosen(number, lessons[number])]
         # Workers store episodes as they finish; in the order of their names a batch does not depend on that.
-        chosen.sort(key=lambda c: c[:2])
+        chosen.sort(key=lambda lesson: lesson[:2])
         ids: dict[str, int] = {}
         spans: list[tuple[int, int, int, int, int]] = []
         for number, _, (start, begin, end), row in chosen:
@@ -136,30 +151,53 @@ class TrainingData:
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [
-                number < seen_from and (failed == "imitated" or number >= self._num_roots or row.get("success", True))
+                number < imitated and (failed == "imitated" or number >= self._num_roots or row.get("success", True))
                 for number, *_, row in chosen
             ]
         )
         self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
-        lengths = self._end - first
+        self._length = lengths = self._end - first
         kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
         self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
         number = np.arange(len(self._episode)) - np.repeat(np.cumsum(kept) - kept, kept)  # within its episode
         # Of each row, where it stands in its dataset.
         self._row = np.repeat(first, kept) + number * np.repeat(lengths, kept) // np.repeat(kept, kept)  # [R]
 
+    def _chosen(self, number: int, lessons: Mapping[int, list[tuple[int, int]]]) -> Iterator[_Lesson]:
+        """What is taught of a dataset: its number, the episode's name, where it starts and its part, and its row."""
+        dataset, tasks, start = self._datasets[number], read_tasks(self._datasets[number].root), 0
+        for row in dataset.episodes:
+            name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
+            for begin, end in lessons.get(row["episode_index"], ()):
+                for first, last, task in parts_by_task(dataset, tasks, row, start + begin, start + end):
+                    yield number, name, (start, first, last), row | {"tasks": [task]}
+            start += row["length"]
+
     @property
     def num_rows(self) -> int:
         return len(self._row)
 
     @cached_property
-    def world_spec(self) -> WorldSpec:
-        """Of the recorded world.
-
-        Raises:
-            ValueError: another writer made the dataset.
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """What decides the batches, of each dataset: {"dataset": folder, "episodes", "rows", "sha256"}; frames are not
+        looked at. Episodes are in the order of their names, so it is the same however they were stored.
         """
-        return read_world_spec(self._datasets[0].info)
+        found = []
+        for number, dataset in enumerate(self._datasets):
+            spans = np.flatnonzero(self._dataset == number).tolist()
+            digest, held = hashlib.sha256(), self._held[number]
+            for i in spans:
+                row, rows = self.episodes[i], slice(int(self._end[i] - self._length[i]), int(self._end[i]))
+                said = [row["tasks"][0], bool(self._imitated[i]), bool(self._has_future[i]), rows.stop - rows.start]
+                digest.update(json.dumps(said).encode())
+                digest.update((held[(held >= rows.start) & (held < rows.stop)] - rows.start).tobytes())
+                for values in dataset.vectors.values():
+                    digest.update(np.ascontiguousarray(values[rows]).tobytes())
+            rows = int(self._length[spans].sum())
+            found.append(
+                {"dataset": str(dataset.root), "episodes": len(spans), "rows": rows, "sha256": digest.hexdigest()}
+            )
+        return found
 
     @cached_property
     def stats(self) -> dict[str, FeatureStats]:
@@ -361,27 +399,13 @@ def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
-def _whole(dataset: CachedDataset, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:
-    """Begin and end of an episode's rows, within it, if it is wanted."""
-    return [(0, row["length"])] if failed_too or _succeeded(row, dataset.root) else []
-
-
-def _lessons(dataset: CachedDataset, row: dict[str, Any]) -> list[tuple[int, int]]:
-    """Begin and end of what of a drive is worth imitating."""
-    by_hand = read_marks(dataset.root, dataset.info, row, INTERVENTION)
-    if not by_hand.any():
-        return _whole(dataset, row, failed_too=False)
-    edges = np.flatnonzero(np.diff(by_hand.astype(np.int8), prepend=0, append=0)).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
 def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
     """The rows in which a robot was held, ascending, and NEVER."""
-    held = [read_marks(dataset.root, dataset.info, row, HELD) for row in dataset.episodes]
+    held = [read_marks(dataset.root, dataset.info, row, schema.HELD) for row in dataset.episodes]
     return np.append(np.flatnonzero(np.concatenate(held)), NEVER)
 
 
-def _succeeded(row: dict[str, Any], root: Path) -> bool:
-    if "success" not in row:
-        raise ValueError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
-    return row["success"]
+def _check_vectors(dataset: CachedDataset, *, imitated: bool) -> None:
+    names = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
+    vectors = {names[name]: values for name, values in dataset.vectors.items()}
+    check_numbers(dataset.root, dataset.info, [row["length"] for row in dataset.episodes], vectors, imitated=imitated)

@@ -5,13 +5,14 @@ Shape letters: T frames of one episode, D vector elements, H x W pixels.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +22,9 @@ from envs.types import WorldSpec
 from rollout import dataset_schema as schema
 from rollout.dataset_frames import decode_png, decode_video
 from rollout.dataset_stats import FeatureStats
+from vla_model.folders import read_json
+
+_RESTORE = "restore it from a copy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,12 @@ class StoredEpisode:
 
     @property
     def instruction(self) -> str:
+        """
+        Raises:
+            ValueError: the episode has several, one after the other.
+        """
+        if len(self.row["tasks"]) != 1:
+            raise ValueError(f"episode {self.row['episode_index']} has several instructions: {self.row['tasks']}")
         return self.row["tasks"][0]
 
 
@@ -102,12 +112,13 @@ def read_info(root: Path) -> dict[str, Any]:
     """info.json of a dataset.
 
     Raises:
-        ValueError: there is none, or of another version.
+        ValueError: there is none, it is damaged, or of another version.
     """
     path = root / schema.INFO_PATH
     if not path.exists():
         raise ValueError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
-    info: dict[str, Any] = json.loads(path.read_bytes())
+    keys = ("codebase_version", "fps", "features", "data_path")
+    info = read_json(path, keys, schema.RESTORE)
     if info["codebase_version"] != schema.CODEBASE_VERSION:
         version = info["codebase_version"]
         raise ValueError(f"{root} is a LeRobot dataset of version {version}, expected {schema.CODEBASE_VERSION}")
@@ -118,14 +129,15 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
     """stats.json of a dataset, as arrays.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged.
     """
     path = root / schema.STATS_PATH
     if not path.exists():
         raise ValueError(
             f"{path} is missing: without statistics nothing can be normalised; append an episode to make it"
         )
-    stored = json.loads(path.read_bytes())
+    needed = [key for key in (schema.STATE, schema.ACTION) if key in read_info(root)["features"]]
+    stored = read_json(path, needed, "append an episode, and it is made again")
     return {key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()}
 
 
@@ -136,20 +148,66 @@ def episode_files(root: Path) -> list[Path]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The episodes of one file of meta/episodes, without their statistics."""
-    with pq.ParquetFile(path) as file:
+    with _readable(path), pq.ParquetFile(path) as file:
         names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-        return file.read(columns=names).to_pylist()
+        rows = file.read(columns=names).to_pylist()
+    for row in rows:
+        if missing := [key for key in ("episode_index", "tasks", "length") if key not in row]:
+            raise ValueError(f"{path} is damaged: its rows lack {', '.join(missing)}; {_RESTORE}")
+    return rows
 
 
 def read_episode_stats(path: Path) -> dict[str, FeatureStats]:
     """The statistics of the first episode of one file of meta/episodes."""
-    (row,) = pq.read_table(path).slice(0, 1).to_pylist()
+    with _readable(path):
+        (row,) = pq.read_table(path).slice(0, 1).to_pylist()
     stats: dict[str, FeatureStats] = {}
     for name, value in row.items():
         if name.startswith("stats/"):
             _, key, entry = name.split("/")
             stats.setdefault(key, {})[entry] = np.array(value)
     return stats
+
+
+def data_file(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Path:
+    """Where an episode's numbers are, and its frames unless they are videos."""
+    place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+    return root / info["data_path"].format(**place)
+
+
+def video_file(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> Path:
+    """Where the frames of an episode's camera are, in the feature of that key."""
+    names = {"video_key": key} | {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+    return root / info["video_path"].format(**names)
+
+
+def files_of(root: Path, info: dict[str, Any], row: dict[str, Any]) -> list[Path]:
+    """Everything that an episode is decoded from."""
+    videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
+    return [data_file(root, info, row), *(video_file(root, info, row, key) for key in videos)]
+
+
+def read_tasks(root: Path) -> dict[int, str]:
+    """The instructions by their task_index; none where the file is missing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = root / schema.TASKS_PATH
+    if not path.exists():
+        return {}
+    with _readable(path):
+        table = pq.read_table(path)
+        return dict(zip(table["task_index"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+
+def read_vectors(
+    root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], keys: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """The numbers of several episodes, one after the other: {feature: [R, D]}, as far as the dataset has them."""
+    there = [key for key in keys if key in info["features"]]
+    tables = [_read_data(root, info, row, there) for row in rows]
+    return {key: np.concatenate([_to_numpy(t[key]).reshape(len(t), -1) for t in tables]) for key in there}
 
 
 def read_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> StoredEpisode:
@@ -181,9 +239,10 @@ def _camera_key(features: dict[str, dict[str, Any]], camera: str) -> str:
 
 
 def _read_data(root: Path, info: dict[str, Any], row: dict[str, Any], keys: list[str]) -> pa.Table:
-    place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
     is_own = [("episode_index", "=", row["episode_index"])]
-    table = pq.read_table(root / info["data_path"].format(**place), columns=keys, filters=is_own)
+    path = data_file(root, info, row)
+    with _readable(path):
+        table = pq.read_table(path, columns=keys, filters=is_own)
     if len(table) != row["length"]:
         raise ValueError(f"episode {row['episode_index']} of {root} has {len(table)} rows, expected {row['length']}")
     return table
@@ -192,10 +251,27 @@ def _read_data(root: Path, info: dict[str, Any], row: dict[str, Any], keys: list
 def _read_frames(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> NDArray[np.uint8]:
     if info["features"][key]["dtype"] == "image":
         pictures = _read_data(root, info, row, [key])[key].combine_chunks().field("bytes")
-        return np.stack([decode_png(picture) for picture in pictures.to_pylist()])
-    names = {"video_key": key} | {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+        with _readable(data_file(root, info, row)):
+            return np.stack([decode_png(picture) for picture in pictures.to_pylist()])
     times_s = row[f"videos/{key}/from_timestamp"] + np.arange(row["length"]) / info["fps"]
-    return decode_video(root / info["video_path"].format(**names), times_s)
+    path = video_file(root, info, row, key)
+    with _readable(path):
+        return decode_video(path, times_s)
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    """
+    Raises:
+        ValueError: the file within is missing, cut or of another kind.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; {_RESTORE}") from error
+    except (pa.ArrowException, av.FFmpegError, OSError, KeyError, IndexError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is damaged ({reason}); {_RESTORE}") from error
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -51,6 +51,9 @@ INTERVENTION = "intervention"
 HELD = "held"
 IMAGE_PREFIX = "observation.images."
 
+RESTORE = "restore it from a copy: only this file knows the units"
+"""What to do about a damaged info.json."""
+
 _VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
 _CODEC_NAMES: dict[VideoCodec, str] = {"libsvtav1": "av1", "h264": "h264"}
 
@@ -147,11 +150,15 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
     """The WorldSpec that a dataset was recorded with.
 
     Raises:
-        ValueError: the dataset was not written by this writer, so units and ranges are unknown.
+        ValueError: the dataset was not written by this writer, so units and ranges are unknown, or what it says of them
+            is damaged.
     """
     if "llamarm" not in info:
         raise ValueError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
-    return WorldSpec.of(info["llamarm"]["world_spec"])
+    try:
+        return WorldSpec.of(info["llamarm"]["world_spec"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"info.json is damaged: its world_spec lacks or misuses {error}; {RESTORE}") from error
 
 
 def kind(info: dict[str, Any]) -> dict[str, Any]:

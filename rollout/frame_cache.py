@@ -1,25 +1,28 @@
 """A dataset decoded once into flat files, so that reading a training row is copying memory.
 
-Beside the dataset `demos/` stands `demos.cache/`, which may be deleted at any time:
+Beside the dataset `demos/`, or in a folder of one's choice, stands `demos.cache/`, which may be deleted at any time:
 
     frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes one after the other
     state.bin action.bin localization.bin     float32 [R, D]
-    manifest.json           which episodes those rows are, and which files they were read from
+    task_index.bin          int64 [R, 1]
+    manifest.json           which episodes those rows are, and which files they were read from: size, time of the last
+                            change of the content, and of the file itself, which nobody can set
 
 A dataset only grows, so a cache is extended: rows are appended, and count once the manifest, replaced whole, names
-them. What a killed process appended beyond the manifest is cut off by the next one. Files whose source changed are
-deleted, never rewritten, so whoever still reads them is not disturbed.
+them. What a killed process appended beyond the manifest is cut off by the next one. Where any file that was read has
+changed since, the cache's files are deleted, never rewritten, so whoever still reads them is not disturbed.
 
 Shape letters: R rows of all episodes, D vector elements, H x W pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,12 +33,23 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from rollout import dataset_schema as schema
-from rollout.dataset_read import StoredEpisode, cameras, episode_files, read_episode, read_info, read_rows
+from rollout.dataset_check import check_numbers
+from rollout.dataset_read import (
+    StoredEpisode,
+    cameras,
+    episode_files,
+    files_of,
+    read_episode,
+    read_info,
+    read_rows,
+    read_vectors,
+)
 from rollout.dataset_write import finish_recording
-from vla_model.folders import write_whole
+from vla_model.folders import read_json, write_whole
 
-_FORMAT = 1
+_FORMAT = 2
 _VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
+_TASK = "task_index"
 _EPISODES_PER_COMMIT = 256
 _MANIFEST = "manifest.json"
 
@@ -72,6 +86,8 @@ class CachedDataset:
     """By camera."""
     vectors: dict[str, NDArray[np.float32]]
     """{"state", "action", "localization": [R, D]}; localization has D = 0 where the dataset has no such labels."""
+    tasks: NDArray[np.int64]
+    """Which of the dataset's tasks each row is of, [R, 1]; [R, 0] where the dataset doesn't say."""
 
 
 @dataclass(frozen=True)
@@ -93,36 +109,181 @@ class _Column:
         )
 
 
-def open_cache(root: str | Path) -> CachedDataset:
-    """The decoded rows of a dataset, decoding first what is not yet in its cache. Another process doing so is awaited.
+def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -> None:
+    """Look at the numbers of what would be decoded, so that a dataset that cannot be learned from leaves no cache.
+
+    Args:
+        root: of the dataset.
+        place: as `open_cache` takes it.
+        imitated: whether the dataset's actions are to be learned.
 
     Raises:
-        ValueError: no dataset, or one without episodes.
+        ValueError: as `check_numbers`, or a file is damaged.
     """
-    root = Path(root).resolve()
+    cache = _Cache(root, place)
+    files = episode_files(cache.root)
+    known = len((cache.load(files) or cache.fresh())["sources"])
+    rows = [row for file in files[known:] for row in read_rows(file)]
+    if rows:
+        vectors = read_vectors(cache.root, cache.info, rows, list(_VECTORS.values()))
+        check_numbers(cache.root, cache.info, [row["length"] for row in rows], vectors, imitated=imitated)
+
+
+def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
+    """The decoded rows of a dataset, decoding first what is not yet in its cache. Another process doing so is awaited.
+
+    Args:
+        root: of the dataset.
+        place: a folder for caches; beside the dataset if not given.
+
+    Raises:
+        ValueError: no dataset, one without episodes or with a damaged file, or no room to write to.
+    """
     finish_recording(root)
-    info = read_info(root)
-    columns = _columns(info)
-    folder = root.with_name(root.name + ".cache")
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / "lock"):
-        manifest = _bring_up_to_date(root, info, columns, folder)
+    cache = _Cache(root, place)
+    if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
+        raise ValueError(f"{cache.root} has no episodes yet")
+    try:
+        with cache.locked():
+            return cache.opened(cache.brought_up_to_date())
+    except OSError as error:
+        # What is whole can be read where nobody may write.
+        manifest, files = None, episode_files(cache.root)
+        with suppress(OSError):
+            manifest = cache.load(files)
+        if manifest is not None and len(manifest["sources"]) == len(files):
+            return cache.opened(manifest)
+        raise ValueError(
+            f"the decoded frames of {cache.root} cannot be kept in {cache.folder} "
+            f"({error.strerror or error}); name a folder that has room for them with --cache"
+        ) from error
+
+
+class _Cache:
+    """The cache of one dataset."""
+
+    def __init__(self, root: str | Path, place: str | Path) -> None:
+        """
+        Raises:
+            ValueError: no dataset.
+        """
+        self.root = Path(root).resolve()
+        self.info = read_info(self.root)
+        name = f"{self.root.name}.cache"
+        if place:  # which holds the caches of datasets of one name
+            name = f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:12]}.{name}"
+        self.folder = Path(place or self.root.parent) / name
+        self._columns = _columns(self.info)
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """While no other process writes the cache."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
+            yield
+
+    def fresh(self) -> dict[str, Any]:
+        """The manifest of an empty cache."""
+        layout = {name: [column.dtype, *column.shape] for name, column in self._columns.items()}
+        decoding = {key: self.info.get(key) for key in ("features", "fps", "data_path", "video_path")}
+        return {"format": _FORMAT, "layout": layout, "decoding": decoding, "sources": [], "episodes": []}
+
+    def load(self, files: Sequence[Path]) -> dict[str, Any] | None:
+        """The manifest of what is cached; None where that is not the beginning of the dataset.
+
+        Args:
+            files: the dataset's, of meta/episodes.
+        """
+        path, fresh = self.folder / _MANIFEST, self.fresh()
+        if not path.exists():
+            return None
+        try:
+            manifest = read_json(path, fresh)
+        except ValueError:  # a cache is made again, whatever became of it
+            return None
+        if {**manifest, "sources": [], "episodes": []} != fresh:
+            return None
+        sources, rows = manifest["sources"], _num_rows(manifest)
+        if any(_size(self._file(name)) < rows * column.row_bytes for name, column in self._columns.items()):
+            return None
+        first = [source[0][0] for source in sources]
+        if first != [str(file.relative_to(self.root)) for file in files[: len(first)]]:
+            return None
+        return manifest if all(self._signature(entry[0]) == entry for source in sources for entry in source) else None
+
+    def brought_up_to_date(self) -> dict[str, Any]:
+        """Decode the episodes that are not in the cache, and name them in its manifest."""
+        files = episode_files(self.root)
+        manifest = self.load(files)
+        if manifest is None:
+            manifest = self.fresh()
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
+            for name in self._columns:
+                self._file(name).unlink(missing_ok=True)
+        pending = files[len(manifest["sources"]) :]
+        if pending:
+            self._decode(pending, manifest)
+        return manifest
+
+    def opened(self, manifest: dict[str, Any]) -> CachedDataset:
+        """What the manifest names."""
         rows = _num_rows(manifest)
-        if not rows:
-            raise ValueError(f"{root} has no episodes yet")
-        vectors = {name: columns[name].open(_file(folder, name), rows) for name in _VECTORS}
+        numbers = (*_VECTORS, _TASK)
+        arrays = {name: self._columns[name].open(self._file(name), rows) for name in numbers}
         frames = {
-            name.removeprefix("frames."): FrameFile(_file(folder, name), rows, column.shape)
-            for name, column in columns.items()
-            if name not in _VECTORS
+            name.removeprefix("frames."): FrameFile(self._file(name), rows, column.shape)
+            for name, column in self._columns.items()
+            if name not in numbers
         }
-    return CachedDataset(
-        root=root,
-        info=info,
-        episodes=manifest["episodes"],
-        frames=frames,
-        vectors=vectors,
-    )
+        tasks = arrays.pop(_TASK)
+        return CachedDataset(
+            root=self.root, info=self.info, episodes=manifest["episodes"], frames=frames, vectors=arrays, tasks=tasks
+        )
+
+    def _decode(self, pending: Sequence[Path], manifest: dict[str, Any]) -> None:
+        rows, quiet = _num_rows(manifest), len(pending) < _EPISODES_PER_COMMIT
+        try:
+            with ExitStack() as stack:
+                outputs = {
+                    name: stack.enter_context(_append_at(self._file(name), rows * column.row_bytes))
+                    for name, column in self._columns.items()
+                }
+                named = track(pending, f"decoding {self.root.name}", transient=True, disable=quiet)
+                for done, file in enumerate(named, 1):
+                    self._append(file, manifest, outputs)
+                    if done % _EPISODES_PER_COMMIT == 0 or done == len(pending):
+                        for output in outputs.values():
+                            output.flush()
+                            os.fsync(output.fileno())
+                        write_whole(self.folder / _MANIFEST, json.dumps(manifest))
+                        rows = _num_rows(manifest)
+        except BaseException:
+            for name, column in self._columns.items():  # a full disk gets back what no manifest names
+                with suppress(OSError):
+                    os.truncate(self._file(name), rows * column.row_bytes)
+            raise
+
+    def _append(self, file: Path, manifest: dict[str, Any], outputs: Mapping[str, BinaryIO]) -> None:
+        """The episodes of one file of meta/episodes."""
+        own = read_rows(file)
+        read = dict.fromkeys([file, *(path for row in own for path in files_of(self.root, self.info, row))])
+        # Before it is read: what changes meanwhile has another signature afterwards.
+        source = [self._signature(str(path.relative_to(self.root))) for path in read]
+        for row in own:
+            _write_rows(read_episode(self.root, self.info, row), self._columns, outputs)
+            manifest["episodes"].append(row)
+        manifest["sources"].append(source)
+
+    def _signature(self, name: str) -> list[Any]:
+        """Of a file of the dataset, by its path within."""
+        path = self.root / name
+        if not path.exists():
+            return [name]
+        status = path.stat()
+        return [name, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.bin"
 
 
 def _columns(info: Mapping[str, Any]) -> dict[str, _Column]:
@@ -131,66 +292,20 @@ def _columns(info: Mapping[str, Any]) -> dict[str, _Column]:
         name: _Column(key, "float32", tuple(features[key]["shape"]) if key in features else (0,))
         for name, key in _VECTORS.items()
     }
+    columns[_TASK] = _Column(_TASK, "int64", (1,) if _TASK in features else (0,))
     for camera in cameras(features):
         key = camera if camera in features else schema.IMAGE_PREFIX + camera
         columns[f"frames.{camera}"] = _Column(camera, "uint8", tuple(features[key]["shape"]))
     return columns
 
 
-def _load_manifest(columns: dict[str, _Column], folder: Path, sources: list[list[Any]]) -> dict[str, Any]:
-    """The manifest of what is cached; an empty one, and no files, where that is not the beginning of the dataset."""
-    layout = {name: [column.dtype, *column.shape] for name, column in columns.items()}
-    fresh: dict[str, Any] = {"format": _FORMAT, "layout": layout, "sources": [], "episodes": []}
-    path = folder / _MANIFEST
-    manifest: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else fresh
-    known, rows = manifest["sources"], _num_rows(manifest)
-    whole = all(_size(_file(folder, name)) >= rows * column.row_bytes for name, column in columns.items())
-    same_kind = {**manifest, "sources": [], "episodes": []} == fresh
-    if known and whole and same_kind and known == sources[: len(known)]:
-        return manifest
-    path.unlink(missing_ok=True)
-    for name in columns:
-        _file(folder, name).unlink(missing_ok=True)
-    return fresh
-
-
-def _bring_up_to_date(root: Path, info: dict[str, Any], columns: dict[str, _Column], folder: Path) -> dict[str, Any]:
-    """Decode the episodes that are not in the cache, and name them in its manifest."""
-    files = episode_files(root)
-    sources = [_signature(file) for file in files]
-    manifest = _load_manifest(columns, folder, sources)
-    rows, known = _num_rows(manifest), len(manifest["sources"])
-    if known == len(sources):
-        return manifest
-    pending = list(zip(files, sources, strict=True))[known:]
-    quiet = len(pending) < _EPISODES_PER_COMMIT
-    with ExitStack() as stack:
-        outputs = {
-            name: stack.enter_context(_append_at(_file(folder, name), rows * column.row_bytes))
-            for name, column in columns.items()
-        }
-        for done, (file, source) in enumerate(
-            track(pending, f"decoding {root.name}", transient=True, disable=quiet), 1
-        ):
-            for row in read_rows(file):
-                _write_rows(read_episode(root, info, row), columns, outputs)
-                manifest["episodes"].append(row)
-            manifest["sources"].append(source)
-            if done % _EPISODES_PER_COMMIT == 0 or done == len(pending):
-                for output in outputs.values():
-                    output.flush()
-                    os.fsync(output.fileno())
-                write_whole(folder / _MANIFEST, json.dumps(manifest))
-    return manifest
-
-
 def _num_rows(manifest: dict[str, Any]) -> int:
     return sum(episode["length"] for episode in manifest["episodes"])
 
 
-def _write_rows(episode: StoredEpisode, columns: dict[str, _Column], outputs: dict[str, BinaryIO]) -> None:
+def _write_rows(episode: StoredEpisode, columns: Mapping[str, _Column], outputs: Mapping[str, BinaryIO]) -> None:
     for name, column in columns.items():
-        values = episode.columns if name in _VECTORS else episode.frames
+        values = episode.frames if name.startswith("frames.") else episode.columns
         if column.row_bytes:
             np.ascontiguousarray(values[column.key], column.dtype).tofile(outputs[name])
 
@@ -202,14 +317,5 @@ def _append_at(path: Path, size: int) -> BinaryIO:
     return file
 
 
-def _signature(path: Path) -> list[Any]:
-    status = path.stat()
-    return [f"{path.parent.name}/{path.name}", status.st_size, status.st_mtime_ns]
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.bin"

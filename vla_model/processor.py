@@ -166,7 +166,7 @@ class Processor:
             ValueError: the world differs from the one this was made for in anything that a policy meets; the message
                 lists every difference.
         """
-        differences = _differences(self.world_spec, world_spec)
+        differences = self.world_spec.differences(world_spec, labels=False)
         if differences:
             raise ValueError("the policy was made for another world:\n  " + "\n  ".join(differences))
 
@@ -278,23 +278,3 @@ def _normalisation(
             raise ValueError(f"{key} of {feature!r} must be {vector.size} finite numbers, got {value.tolist()}")
         values[key] = value
     return Normalisation(mean=values["mean"], std=np.maximum(values["std"], np.float32(_MIN_STD)))
-
-
-def _differences(expected: WorldSpec, given: WorldSpec) -> list[str]:
-    """What a policy for the one would stumble over in the other."""
-    found = []
-    sizes = {camera.name: (camera.height, camera.width) for camera in given.cameras}
-    for camera in expected.cameras:
-        if camera.name not in sizes:
-            found.append(f"camera {camera.name!r} is missing; cameras: {', '.join(sizes)}")
-        elif sizes[camera.name] != (camera.height, camera.width):
-            height, width = sizes[camera.name]
-            found.append(f"camera {camera.name!r} is {height}x{width}, expected {camera.height}x{camera.width}")
-    for name in ("state", "action"):
-        ours, theirs = getattr(expected, name), getattr(given, name)
-        for key in ("names", "units"):
-            if getattr(ours, key) != getattr(theirs, key):
-                found.append(f"{name} {key} are {getattr(theirs, key)}, expected {getattr(ours, key)}")
-    if abs(expected.control_dt_s - given.control_dt_s) > 1e-9:
-        found.append(f"control_dt_s is {given.control_dt_s}, expected {expected.control_dt_s}")
-    return found

@@ -24,7 +24,7 @@ _BATCH = 64
 
 
 @torch.inference_mode()
-def action_error(run: RunFolder, held_out: Path) -> tuple[float, VLAConfig]:
+def action_error(run: RunFolder, held_out: Path, cache: str = "") -> tuple[float, VLAConfig]:
     """Of a run's last checkpoint on the demonstrations in `held_out`, and the model's shape."""
     last = run.last_checkpoint()
     assert last is not None, "the run has been trained"
@@ -32,7 +32,7 @@ def action_error(run: RunFolder, held_out: Path) -> tuple[float, VLAConfig]:
     config = model.config
     plain = copy.deepcopy(config)
     plain.random_shift_px, plain.random_light = 0, None
-    data = TrainingData([held_out])
+    data = TrainingData([held_out], world_spec=processor.world_spec, cache=cache)
     encode = SFTEncoder(processor, data.instructions, plain, seed=0)
     rows = np.unique(np.linspace(0, data.num_rows - 1, ROWS).round().astype(np.int64))
     total, count = 0.0, 0

@@ -277,13 +277,13 @@ def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budge
     with run.session(command):
         evaluation, _ = train(run_config, run)
     assert evaluation is not None, "agent/scale/command.py refuses a grid without"
-    cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"))
+    cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"), run_config.cache)
     write_whole(result, json.dumps(asdict(cell), indent=1) + "\n")
     return cell
 
 
-def _cell(place: Place, run: RunFolder, evaluation: Evaluation, held_out: Path) -> Cell:
-    error, shape = action_error(run, held_out)
+def _cell(place: Place, run: RunFolder, evaluation: Evaluation, held_out: Path, cache: str) -> Cell:
+    error, shape = action_error(run, held_out, cache)
     return Cell(
         parameters=acting_parameters(shape),
         demonstrations=place.amount,

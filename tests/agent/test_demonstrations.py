@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sides_world import SidesWorld
 
 from agent.demonstrations import (
     FAILED_PATH,
+    HOW_PATH,
     Demonstrations,
     DemonstrationsConfig,
     DemonstrationsLedger,
@@ -117,3 +119,72 @@ def test_the_tabletop_expert_demonstrates_in_this_process(tmp_path: Path) -> Non
         "press_button": 2,
     }
     assert {row["success"] for row in DatasetReader(tmp_path).episodes} == {True}
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "object", "torn and gone on"])
+def test_a_torn_note_of_a_failure_is_dropped_and_that_seed_tried_again(tmp_path: Path, damage: str) -> None:
+    whole = fill(tmp_path)
+    file = tmp_path / FAILED_PATH
+    content = file.read_text()
+    damaged = {
+        "cut": content[:-5],
+        "emptied": "",
+        "object": "{}",
+        "torn and gone on": content[: len(content) // 2] + content,
+    }
+    file.write_text(damaged[damage])
+    assert fill(tmp_path) == whole
+    notes = [json.loads(line)["id"] for line in file.read_text().splitlines()]
+    assert sorted(notes) == sorted(f"sides/{task}/train/{seed}" for task in ("left", "right") for seed in (0, 5, 10))
+
+
+def test_a_note_that_lacks_its_end_of_line_alone_is_kept_and_the_next_begins_a_line(tmp_path: Path) -> None:
+    fill(tmp_path, replace(CONFIG, episodes_per_task=2))
+    file = tmp_path / FAILED_PATH
+    file.write_text(file.read_text().rstrip("\n"))
+    fill(tmp_path)
+    assert len([json.loads(line) for line in file.read_text().splitlines()]) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_std": 0.3}, "noise_std was 0.1, now 0.3"),
+        ({"noise_share": 0.25}, "noise_share was 0.5, now 0.25"),
+        ({"noise_correlation": 0.0}, "noise_correlation was 0.8, now 0.0"),
+        ({"noise_std": 0.0}, "noise_std was 0.1, now 0.0; ask for the same"),
+        ({"world": "sides_world:other"}, "world was 'sides', now 'sides_world:other'"),
+        ({"device": "warp"}, "device was 'cpu', now 'warp'"),
+    ],
+)
+def test_a_dataset_is_added_to_only_as_it_was_begun(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    config = replace(CONFIG, noise_std=0.1, episodes_per_task=2)
+    fill(tmp_path, config)
+    with pytest.raises(ValueError, match="demonstrated otherwise") as caught:
+        fill(tmp_path, replace(config, episodes_per_task=4, **changes))
+    assert message in str(caught.value)
+    assert len(stored(tmp_path)) == 4
+    fill(tmp_path, replace(config, episodes_per_task=4, num_worlds=2))
+    assert len(stored(tmp_path)) == 8
+
+
+def test_noise_that_is_none_has_no_share(tmp_path: Path) -> None:
+    fill(tmp_path, replace(CONFIG, episodes_per_task=2))
+    fill(tmp_path, replace(CONFIG, episodes_per_task=3, noise_share=0.1))
+    assert len(stored(tmp_path)) == 6
+
+
+def test_a_dataset_of_before_this_was_noted_is_added_to(tmp_path: Path) -> None:
+    fill(tmp_path, replace(CONFIG, episodes_per_task=2))
+    (tmp_path / HOW_PATH).unlink()
+    fill(tmp_path, replace(CONFIG, noise_std=0.1))
+    assert len(stored(tmp_path)) == 18
+
+
+def test_episodes_that_were_not_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path)
+    assert "not asked for" not in capsys.readouterr().err
+    fill(tmp_path)
+    assert "not asked for" not in capsys.readouterr().err
+    fill(tmp_path, replace(CONFIG, tasks=("left",), episodes_per_task=4))
+    assert "also holds 14 episodes that were not asked for: sides/left/train/" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edits import DATA, actions_of
 from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec, succeeds
 
 from envs.types import CameraSpec
@@ -285,11 +286,12 @@ def test_datasets_of_different_kinds_or_without_rows_are_refused(tmp_path: Path)
             TrainingData([tmp_path / "b"])
         for t in collect(CountingPolicy(1), FakeWorld(1, other), [fake_spec(0)]):
             writer.append(t)
-    with pytest.raises(ValueError, match=r"another kind.*\n.*shape: \[16, 24, 3\], not \[32, 24, 3\]"):
+    with pytest.raises(ValueError, match=r"b is of another kind.*\n  camera 'front' is 32x24, expected 16x24"):
         TrainingData([tmp_path / "a", tmp_path / "b"])
     write(tmp_path / "c", range(0, 3, 3))
     with pytest.raises(ValueError, match=r"no episode of .* was selected"):
         TrainingData([tmp_path / "c"], failed="left out")
+    assert not list(tmp_path.glob("[bc].cache")), "nothing is decoded of what is refused"
 
 
 def write_drives(root: Path, by_hand: dict[int, list[int]]) -> dict[int, Trajectory]:
@@ -349,3 +351,16 @@ def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on() -> No
     assert stream.wait_s - before < 0.03
     with pytest.raises(RuntimeError, match="the disk is gone"):
         next(stream)
+
+
+def test_a_fingerprint_tells_other_rows_and_not_the_order_in_which_they_were_stored(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(3))
+    write(tmp_path / "b", [2, 0, 1])
+    (one,) = TrainingData([tmp_path / "a"]).fingerprint
+    (other,) = TrainingData([tmp_path / "b"]).fingerprint
+    assert one["sha256"] == other["sha256"]
+    assert (one["episodes"], one["rows"]) == (3, 3 + 4 + 5)
+    actions_of(tmp_path / "a" / DATA, lambda actions: actions.fill(0.5))
+    assert TrainingData([tmp_path / "a"]).fingerprint[0]["sha256"] != one["sha256"]
+    write(tmp_path / "b", [5])
+    assert TrainingData([tmp_path / "b"]).fingerprint[0]["episodes"] == 4
