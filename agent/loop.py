@@ -12,6 +12,7 @@ the same random numbers whether or not a process died before it.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -40,6 +41,7 @@ from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import check_device, make_world
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
+from vla_model.checkpoint import load_config
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
 from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
@@ -162,12 +164,17 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     data = training_data(config, run, None if kept is None else kept.world_spec)
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
-    model, fresh = create_policy(config.model, data.world_spec, data.stats)
+    last = run.last_checkpoint()
+    continues = None if last is None else load_config(last / PRETRAINED)
+    model, fresh = create_policy(config.model, data.world_spec, data.stats, continues=continues)
     processor = kept or fresh
+    if process.rank == 0:
+        for line in processor.remarks(data.instructions):
+            print(f"llamarm: train: {line}", file=sys.stderr)
     processor.deployment = deployment_of(config, model.config.chunk_length)
     prepare(model, config.fine_tuning)
     learner = Learner(model.to(process.device), config.learner, repeats=True)
-    if (last := run.last_checkpoint()) is not None:
+    if last is not None:
         learner.load(last)
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed, part=part)
     loss = partial(sft_loss, config=config.sft)

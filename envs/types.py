@@ -22,6 +22,8 @@ To a type checker it is Any: the array API standard that the two share has no st
 """
 
 
+MAX_INSTRUCTION_CHARS = 256
+"""No world's instruction is longer."""
 OUTSIDE = 2.0
 """Frame coordinates are limited to this; what lies behind the camera is there."""
 

@@ -22,9 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
-
-MAX_INSTRUCTION_CHARS = 256
+from envs.types import MAX_INSTRUCTION_CHARS, Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 
 
 class World(VectorEnv[Observation, Array, Array]):

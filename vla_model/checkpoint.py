@@ -97,6 +97,15 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
     return model.eval(), processor
 
 
+def load_config(folder: str | Path) -> VLAConfig:
+    """The shape of a saved policy, without its weights.
+
+    Raises:
+        ValueError: its config.json is missing or not of a policy.
+    """
+    return _config(Path(folder))
+
+
 def _check_parts(folder: Path) -> None:
     missing = [part for part in _PARTS if not (folder / part).is_file()]
     if missing:

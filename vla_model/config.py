@@ -104,6 +104,9 @@ class VLAConfig(PretrainedConfig):
     """Step of the biases that balance the experts without a loss; 0 for no biases."""
     action_distribution: str = "laplace"
     """A name of `action_head.DISTRIBUTIONS`."""
+    action_limits: list[Any] | None = None
+    """Of "tokens": normalised -1 and 1 of every action dimension, [A][2]; None of models of before, whose bins lie
+    within 5 standard deviations."""
     flow_steps: int = 4
     """Steps in which `flow` makes an action from noise."""
     flow_noise_level: float = 0.5

@@ -68,7 +68,7 @@ class ModelConfig:
     foreseen_waypoints: bool | None = None
     """and of the next waypoint."""
     instruction_length: Annotated[int, Interval(ge=1, le=10_000)] | None = None
-    """Tokens of the longest instruction; what is longer is cut off."""
+    """Tokens of the longest instruction; what is longer is cut off, which training says."""
     chunk_length: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     moe_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     num_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
@@ -86,6 +86,7 @@ def create_policy(
     world_spec: WorldSpec,
     statistics: Mapping[str, Mapping[str, ArrayLike]],
     dtype: torch.dtype = torch.float32,
+    continues: VLAConfig | None = None,
 ) -> tuple[VLA, Processor]:
     """Model and processor; what is not pretrained is random, from torch's generator.
 
@@ -94,6 +95,7 @@ def create_policy(
         world_spec: of the world to act in.
         statistics: as `Processor.from_statistics` wants them.
         dtype: of a pretrained decoder's weights; bfloat16 halves them and is for decoders that stay frozen.
+        continues: of a saved policy whose training goes on: its actions mean what they did.
 
     Raises:
         ValueError: nothing has that name, its weights are broken, or its fields do not fit each other; the message says
@@ -103,6 +105,7 @@ def create_policy(
     config, decoder, tokenizer = _decoder(model, world_spec, dtype)
     _change_fields(config, model, world_spec)
     processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
+    config.action_limits = processor.action_limits() if continues is None else continues.action_limits
     eyes = load_image_encoder(model.vision) if model.vision is not None and config.image_encoder is not None else None
     return VLA(config, decoder=decoder, image_encoder=eyes), processor
 

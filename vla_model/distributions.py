@@ -140,29 +140,36 @@ class LaplaceActions:
 class TokenActions:
     """Independent categorical distributions over uniform bins, one per number of a chunk (RT-2, Brohan et al. 2023).
 
-    Bin i stands for the normalised action (i + 1/2) * 2 R / V - R. The processor normalises by mean and standard
-    deviation, so where an action's own limits -1 and 1 lie depends on the demonstrations; R reaches them in every
-    dimension of the tabletop's (the farthest is at 4.8). Demonstrated actions beyond R, which are at most 1 / R^2 of
-    them (Chebyshev), are cloned as the last bin.
+    Bin i stands for the normalised action low + (i + 1/2) (high - low) / V. A model's first bin stands for -1 and its
+    last for 1, in each dimension, so that whatever was recorded is cloned as what it was, however rare (the processor
+    normalises by mean and standard deviation, which puts a command of 1 % of the rows at 10). Models of before reach
+    from -R to R in every dimension; what lies beyond they clone as the last bin.
     """
 
     has_log_prob: ClassVar[bool] = True
     num_bins: ClassVar[int] = 256
     """V"""
     limit: ClassVar[float] = 5.0
-    """R, standard deviations from the mean."""
+    """R, standard deviations from the mean, where no limits of the actions are known."""
 
     log_probs: Tensor
     """Of the bins, float32 [B, K, A, V]."""
+    low: Tensor | float = -limit
+    """Where the first bin begins, float32 [A]."""
+    high: Tensor | float = limit
+    """Where the last bin ends, float32 [A]."""
 
     @classmethod
-    def from_parameters(cls, parameters: Tensor) -> TokenActions:
+    def from_parameters(
+        cls, parameters: Tensor, low: Tensor | float = -limit, high: Tensor | float = limit
+    ) -> TokenActions:
         """From logits [B, K, A * V]."""
-        return cls(log_probs=parameters.float().unflatten(-1, (-1, cls.num_bins)).log_softmax(-1))
+        log_probs = parameters.float().unflatten(-1, (-1, cls.num_bins)).log_softmax(-1)
+        return cls(log_probs=log_probs, low=low, high=high)
 
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy with the bin of each action."""
-        bins = ((target + self.limit) * (self.num_bins / (2 * self.limit))).long().clamp(0, self.num_bins - 1)
+        bins = ((target - self.low) * (self.num_bins / (self.high - self.low))).long().clamp(0, self.num_bins - 1)
         return masked_mean(-self._at(bins), mask)
 
     def mode(self) -> Tensor:
@@ -191,7 +198,7 @@ class TokenActions:
         return self.log_probs[:, : bins.shape[1]].gather(-1, bins[..., None]).squeeze(-1)
 
     def _centre(self, bins: Tensor) -> Tensor:
-        return (bins + 0.5) * (2 * self.limit / self.num_bins) - self.limit
+        return (bins + 0.5) * ((self.high - self.low) / self.num_bins) + self.low
 
 
 class Laplace(nn.Module):
@@ -216,9 +223,15 @@ class Tokens(nn.Module):
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
         self.num_parameters = TokenActions.num_bins * config.action_size
+        limits = torch.tensor(config.action_limits or [[-TokenActions.limit, TokenActions.limit]] * config.action_size)
+        low, high = limits.float().unbind(-1)  # [A] each
+        # The middles of the first and the last bin are the limits; of a model of before, their ends.
+        margin = (high - low) / (2 * (TokenActions.num_bins - 1)) if config.action_limits else torch.zeros(())
+        self.low = nn.Buffer(low - margin, persistent=False)
+        self.high = nn.Buffer(high + margin, persistent=False)
 
     def forward(self, parameters: Tensor, noise: Tensor | None = None) -> TokenActions:
-        return TokenActions.from_parameters(parameters)
+        return TokenActions.from_parameters(parameters, self.low, self.high)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Shape letters: N worlds, K chunk length, A action dims, E experts, V tokens of a
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from vla_model.deployment import check_execute_steps
 from vla_model.dtypes import DtypeName
 from vla_model.history import newest_not_after, past_steps
 from vla_model.inputs import ModelInputs
+from vla_model.instructions import check_text
 from vla_model.model import VLA, VLAOutput
 from vla_model.moe import MixtureOfExperts
 from vla_model.noise import LastingNoise
@@ -219,10 +221,11 @@ class VLAPolicy:
         self._forget_all()
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Read the instructions of these worlds only; the others keep theirs.
+        """Read the instructions of these worlds only; the others keep theirs. Warns of one that is longer than the
+        model reads, once.
 
         Raises:
-            ValueError: not one instruction and one seed per world.
+            ValueError: not one instruction and one seed per world, or an instruction is no text or blank.
         """
         if not len(worlds) == len(instructions) == len(seeds):
             raise ValueError(
@@ -230,6 +233,9 @@ class VLAPolicy:
             )
         if not len(worlds):
             return
+        for instruction in dict.fromkeys(instructions):
+            if (remark := self.processor.remark_on(check_text(instruction))) is not None:
+                warnings.warn(remark, stacklevel=2)
         self.model.eval()
         ids, mask = self.processor.encode_instructions(instructions)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):

@@ -23,40 +23,65 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from envs.types import Observation, VectorSpec, WorldSpec
+from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
 from vla_model.deployment import Deployment
 from vla_model.inputs import ModelInputs
+from vla_model.instructions import check_text
 
 PROCESSOR_FILE = "processor.json"
 TOKENIZER_FILE = "tokenizer.json"
 _DEFAULT_TOKENIZER = Path(__file__).parent / "assets" / TOKENIZER_FILE
 
+_CHARS_PER_TOKEN = 8
+"""A policy of long instructions takes more characters than a world's are long."""
 _STATE_LIMIT = 10.0
 """Standard deviations beyond which a state counts as broken and is clipped."""
 _LABEL_LIMIT = 5.0
 """Standard deviations beyond which a label only says that something is far off, e.g. on its way to the floor."""
-_MIN_STD = 1e-3
-"""A number that hardly moved in training is divided by this: a millimetre, a milliradian, a thousandth of an action."""
+_STILL = 1e-3
+_STILL_SHARE = 1e-4
+_STILL_UNBOUNDED = 1e-6
+"""A number whose standard deviation in training is below the smaller of _STILL and _STILL_SHARE of half its range, or
+below _STILL_UNBOUNDED where its range is not known, did not move."""
+_LARGEST = 1e30
+"""A bound beyond this says that there is none."""
+_FLOOR_OF_BEFORE = np.float32(1e-3)
+"""Files of format 1 have this where a number moved by less."""
+_FORMAT = 2
 _FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
 """LeRobot's names, under which a dataset's statistics come."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """(x - mean) / std of one vector."""
+    """(x - mean) / std of one vector.
+
+    Numbers that did not move in training are ignored: whatever they are, they become 0, as they were while a model
+    learned. The other way they are their mean, whatever a model says.
+    """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
-    """At least _MIN_STD."""
+    """Finite, at least 0; 0 of what did not move."""
 
     def __call__(self, values: ArrayLike | Tensor) -> Tensor:
         tensor = torch.as_tensor(values, dtype=torch.float32)
         mean, std = self.on(tensor.device)
-        return (tensor - mean) / std
+        return (tensor - mean) / torch.where(std > 0, std, torch.inf)
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Normalised -> as it was, float32."""
+        mean, std = self.on(values.device)
+        return values.detach().float() * std + mean
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation."""
         return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
+
+    @property
+    def still(self) -> list[int]:
+        """Which elements did not move."""
+        return np.flatnonzero(self.std == 0).tolist()
 
 
 class Processor:
@@ -147,6 +172,53 @@ class Processor:
         rows = [self._tokens_of(instruction) for instruction in instructions]
         return torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows])
 
+    def check_instruction(self, instruction: object) -> None:
+        """Whether the policy reads all of it. Asked wherever somebody tells a policy what to do: what was collected or
+        is evaluated under a sentence that is cut is told by `remarks` and `VLAPolicy.begin`, and goes on.
+
+        Raises:
+            ValueError: it is no instruction (vla_model/instructions.py), or longer than the policy reads.
+        """
+        text = check_text(instruction, max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self.instruction_length))
+        if (remark := self.remark_on(text)) is not None:
+            raise ValueError(f"{remark}; say it in fewer words")
+
+    def remark_on(self, instruction: str) -> str | None:
+        """What of an instruction the policy does not read, in words; None where it reads all."""
+        encoding = self.tokenizer.encode(instruction)
+        if not encoding.overflowing:
+            return None
+        kept = self.tokenizer.decode(encoding.ids).strip()
+        return (
+            f"the instruction {instruction!r} is longer than the {self.instruction_length} tokens that the policy "
+            f"reads: it reads {kept!r}"
+        )
+
+    def remarks(self, instructions: Sequence[str]) -> list[str]:
+        """What whoever trains on these instructions should know, in words: the sentences that are cut, those that thus
+        become one, and the numbers that are ignored because they did not move.
+        """
+        found = []
+        for name in ("state", "action"):
+            vector, still = getattr(self.world_spec, name), self.normalisations[name].still
+            if still:
+                names = ", ".join(vector.names[i] for i in still)
+                what = "are ignored" if name == "state" else "will always be what they were"
+                found.append(f"numbers of the {name} that did not move in the data {what}: {names}")
+        cut = {text: remark for text in instructions if (remark := self.remark_on(text)) is not None}
+        if cut:
+            more = f"; and {len(cut) - 3} more sentences" if len(cut) > 3 else ""
+            found.append(f"{'; '.join(list(cut.values())[:3])}{more}; --model.instruction-length reads more")
+        same: dict[tuple[int, ...], list[str]] = {}
+        for text in cut:
+            same.setdefault(tuple(self.tokenizer.encode(text).ids), []).append(text)
+        found += [
+            f"sentences that are one to the policy: {'; '.join(map(repr, texts))}"
+            for texts in same.values()
+            if len(texts) > 1
+        ]
+        return found
+
     def normalise_actions(self, actions: ArrayLike | Tensor) -> Tensor:
         """Actions in [-1, 1] as the model learns them, float32 [..., A]."""
         return self.normalisations["action"](actions)
@@ -157,8 +229,13 @@ class Processor:
 
     def decode(self, actions: Tensor) -> Tensor:
         """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1], on the same device."""
-        mean, std = self.normalisations["action"].on(actions.device)
-        return (actions.detach().float() * std + mean).clamp(-1.0, 1.0)
+        return self.normalisations["action"].inverse(actions).clamp(-1.0, 1.0)
+
+    def action_limits(self) -> list[list[float]]:
+        """Normalised -1 and 1 of every action dimension, [A][2]: between them lies whatever was recorded."""
+        size = self.world_spec.action.size
+        ends = self.normalise_actions(np.stack([-np.ones(size), np.ones(size)], axis=1).T).T.tolist()
+        return [end if end[0] < end[1] else [-1.0, 1.0] for end in ends]  # of one that never moves, any two
 
     def check(self, world_spec: WorldSpec) -> None:
         """
@@ -173,6 +250,7 @@ class Processor:
     def save(self, folder: Path) -> None:
         """Write processor.json and tokenizer.json."""
         content = {
+            "format": _FORMAT,
             "instruction_length": self.instruction_length,
             "world_spec": dataclasses.asdict(self.world_spec),
             **({} if self.deployment is None else {"deployment": self.deployment.to_json()}),
@@ -196,13 +274,14 @@ class Processor:
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
             instruction_length = int(content["instruction_length"])
+            of_before = int(content.get("format", 1)) < _FORMAT
             deployment = Deployment.of(content["deployment"]) if "deployment" in content else None
         except (KeyError, TypeError) as error:
             raise ValueError(f"{PROCESSOR_FILE} lacks or misuses {error}") from error
         return cls(
             world_spec=world_spec,
             normalisations={
-                name: _normalisation(feature, getattr(world_spec, name), statistics)
+                name: _normalisation(feature, getattr(world_spec, name), statistics, of_before=of_before)
                 for name, feature in _FEATURES.items()
             },
             tokenizer=Tokenizer.from_file(str(folder / TOKENIZER_FILE)),
@@ -212,6 +291,8 @@ class Processor:
 
     def _tokenise(self, instruction: str) -> tuple[Tensor, Tensor]:
         encoding = self.tokenizer.encode(instruction)
+        if not any(encoding.attention_mask):
+            raise ValueError(f"the instruction {instruction!r} has no tokens, so it tells the policy nothing")
         return torch.tensor(encoding.ids), torch.tensor(encoding.attention_mask, dtype=torch.bool)  # [I] each
 
     def encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -262,9 +343,13 @@ class Processor:
 
 
 def _normalisation(
-    feature: str, vector: VectorSpec, statistics: Mapping[str, Mapping[str, ArrayLike]]
+    feature: str, vector: VectorSpec, statistics: Mapping[str, Mapping[str, ArrayLike]], *, of_before: bool = False
 ) -> Normalisation:
-    """Checked mean and std of one vector."""
+    """Checked mean and std of one vector.
+
+    Args:
+        of_before: whether they are of a file of format 1, where what hardly moved is _FLOOR_OF_BEFORE.
+    """
     if not vector.size:
         return Normalisation(mean=np.zeros(0, np.float32), std=np.ones(0, np.float32))
     if feature not in statistics:
@@ -277,4 +362,10 @@ def _normalisation(
         if value.shape != (vector.size,) or not np.isfinite(value).all():
             raise ValueError(f"{key} of {feature!r} must be {vector.size} finite numbers, got {value.tolist()}")
         values[key] = value
-    return Normalisation(mean=values["mean"], std=np.maximum(values["std"], np.float32(_MIN_STD)))
+    std = values["std"]
+    if (std < 0).any():
+        raise ValueError(f"std of {feature!r} must not be negative, got {std.tolist()}")
+    half_range = (np.array(vector.high) - np.array(vector.low)) / 2
+    still = np.where(half_range < _LARGEST, np.minimum(_STILL, _STILL_SHARE * half_range), _STILL_UNBOUNDED)
+    is_still = std <= _FLOOR_OF_BEFORE if of_before else std < still
+    return Normalisation(mean=values["mean"], std=np.where(is_still | (std == 0), np.float32(0), std))

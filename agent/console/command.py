@@ -17,13 +17,13 @@ from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.names import check_name
 from agent.options import DEFAULT_WORLD, load_policy, parse_with, spare_a_core, where_to_act
-from agent.robot.agent import check_instruction
 from agent.robot.command import imported_robot
 from agent.robot.drive import DriveConfig
 from envs.tabletop.control import CONTROL_DT_S
 from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
+from vla_model.instructions import check_text
 from vla_model.policy import VLAPolicy
 
 _FIRST_TASK = "pick_place"
@@ -52,7 +52,7 @@ def console(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
     if options.instruction is not None:
-        check_instruction(options.instruction)
+        check_text(options.instruction)
 
     spare_a_core()
     policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.console.takeover import Takeover
-from agent.robot.agent import Agent, check_instruction
+from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.safety import Intervention
 from agent.robot.types import Reading, Robot
@@ -112,7 +112,7 @@ class Session:
     def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
         """Drive, unless a drive is on. Arguments as for `Agent.run`; what is refused is told as the status' trouble."""
         try:
-            check_instruction(instruction)
+            self._agent.check_instruction(instruction)
         except ValueError as refused:
             self._failed(str(refused))
             return

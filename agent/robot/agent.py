@@ -20,6 +20,7 @@ from agent.robot.watch import Operator, Watcher
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset import DatasetWriter
 from rollout.dataset_schema import ImageMode
+from vla_model.instructions import check_text
 from vla_model.types import Policy
 
 
@@ -63,6 +64,8 @@ class Agent:
         knows = getattr(policy, "processor", policy)
         if isinstance(knows, _Checks):
             knows.check(robot.spec.world)
+        # Also before a drive, by who asks for it: raises ValueError where the policy would not read all of it.
+        self.check_instruction: Callable[[str], object] = getattr(knows, "check_instruction", check_text)
         self._policy = policy
         self._robot = robot
         self._config = config
@@ -97,7 +100,8 @@ class Agent:
                 returns is recorded, None as a failure.
 
         Raises:
-            ValueError: the robot shows something else than its spec says, the instruction is blank, `seconds` is not
+            ValueError: the robot shows something else than its spec says, the instruction is blank or longer than
+                the policy reads, `seconds` is not
                 above 0, or `record` holds another kind of dataset or cannot hold these cameras; nothing has moved.
             OSError: the robot cannot be connected, or its recording cannot be made an episode (it is kept, and the
                 message says where). What breaks in between ends the drive instead.
@@ -105,7 +109,7 @@ class Agent:
         Whatever else is raised, by an operator, a watcher, a judge or a robot, comes out of here when the robot is at
         rest and disconnected and what was recorded is an episode.
         """
-        check_instruction(instruction)
+        self.check_instruction(instruction)
         if not seconds > 0:
             raise ValueError(f"seconds is {seconds}, expected a number above 0")
         with ExitStack() as stack:
@@ -158,16 +162,6 @@ class Agent:
         finally:
             self._switch = StopSwitch()
             inference.close()
-
-
-def check_instruction(instruction: str) -> None:
-    """Refuse what tells a policy nothing.
-
-    Raises:
-        ValueError: blank text.
-    """
-    if not instruction.strip():
-        raise ValueError(f"the instruction is {instruction!r}: the policy must be told what to do")
 
 
 @runtime_checkable

@@ -14,13 +14,14 @@ from annotated_types import Gt
 from agent.checks import Seed
 from agent.names import check_name
 from agent.options import load_policy, parse_with, spare_a_core, where_to_act
-from agent.robot.agent import Agent, check_instruction
+from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from envs.imported import imported
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from vla_model.dtypes import DtypeName
+from vla_model.instructions import check_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ def drive(args: list[str]) -> None:
     options = parse_with(Drive, "drive", args, drive=DriveConfig())
     imported_arm = None if options.robot == "sim" else imported_robot(options.robot)
     if options.instruction is not None:
-        check_instruction(options.instruction)
+        check_text(options.instruction)
     elif imported_arm is not None:
         raise ValueError("a real robot must be told what to do: --instruction TEXT")
 

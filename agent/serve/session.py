@@ -12,13 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import Observation, WorldSpec
-from envs.world import MAX_INSTRUCTION_CHARS
 from rollout.inference import InferenceServer
 from vla_model.processor import Processor
 
 _MAX_STEP = 1_000_000_000
-_CHARS_PER_TOKEN = 8
-"""A policy of long instructions takes more characters than a world's are long."""
 
 
 class Session:
@@ -100,9 +97,7 @@ class Session:
         self._processor.encode_frames(observation["frames"])
         self._processor.encode_state(observation["state"])
         (instruction,) = observation["instruction"]
-        longest = max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self._processor.instruction_length)
-        if not 1 <= len(instruction) <= longest:
-            raise ValueError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
+        self._processor.check_instruction(instruction)
 
 
 def _float32(state: NDArray[Any]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from envs.tabletop.variations import (
     TRAIN_EXECUTION,
     TRAIN_VISION,
 )
-from envs.world import MAX_INSTRUCTION_CHARS
+from envs.types import MAX_INSTRUCTION_CHARS
 
 OBJECT_TASKS = [name for name, task in TASKS.items() if task.kind == "objects"]
 FAMILY = {

@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_model import gradient
+from tiny_model import STATISTICS, WORLD_SPEC, gradient, tiny_vla
 
 from vla_model.distributions import ActionDistribution, LaplaceActions, TokenActions
+from vla_model.processor import Processor
 
 
 def some_actions() -> LaplaceActions:
@@ -170,3 +171,29 @@ def test_the_mean_gradient_of_log_prob_over_draws_is_zero(
     assert mean.abs().max() < 5 / math.sqrt(count)
     (one,) = torch.autograd.grad(make(parameters).log_prob(drawn[:1]).sum(), parameters)
     assert one.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.03, 0.01, 1e-4, 1e-6])
+def test_a_rare_command_is_cloned_and_decoded_as_what_was_recorded(share: float) -> None:
+    """Such a share of the rows say +1 and the others -1: +1 is up to 1,000 standard deviations from the mean."""
+    moved = {"mean": [0.0, 0.1, 2 * share - 1], "std": [0.5, 0.25, 2 * (share * (1 - share)) ** 0.5]}
+    processor = Processor.from_statistics(WORLD_SPEC, STATISTICS | {"action": moved})
+    model = tiny_vla(action_distribution="tokens", action_limits=processor.action_limits())
+    recorded = torch.tensor([[[-1.0, 1.0, 1.0], [0.25, -0.5, -1.0], [1.0, 0.1, 1.0], [0.0, -1.0, -1.0]]])
+    target, mask = processor.normalise_actions(recorded), torch.ones(1, 4, dtype=torch.bool)
+    parameters = torch.zeros(1, 4, 3 * TokenActions.num_bins, requires_grad=True)
+    (wanted,) = torch.autograd.grad(model.action_head.distribution(parameters).loss(target, mask), parameters)
+    actions = model.action_head.distribution(-1e5 * wanted)  # has learned what it was shown perfectly
+    half_a_bin = 1 / 255
+    for found in (actions.mode(), actions.sample(torch.Generator().manual_seed(0)).actions):
+        decoded = processor.decode(found)
+        torch.testing.assert_close(decoded, recorded, atol=half_a_bin + 1e-5, rtol=0)
+        at_ends = recorded.abs() == 1
+        torch.testing.assert_close(decoded[at_ends], recorded[at_ends], atol=1e-5, rtol=0)
+
+
+def test_a_model_of_before_keeps_its_bins() -> None:
+    centre = TokenActions(log_probs=torch.zeros(1, 1, 1, 256)).mode().item()
+    model = tiny_vla(action_distribution="tokens")
+    of_before = model.action_head.distribution(torch.zeros(1, 1, 3 * 256)).mode()
+    assert of_before.flatten().tolist() == [centre] * 3 == [pytest.approx(-5 + 5 / 256)] * 3

@@ -365,3 +365,16 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_change_nothing() ->
     with pytest.raises(ValueError, match="version 3 has weights that are not finite: queries"):
         acting.load_weights(3, weights)
     np.testing.assert_array_equal(acting.act(observation).actions, expected)
+
+
+def test_an_instruction_that_is_cut_is_warned_of_and_one_that_is_none_is_refused() -> None:
+    acting = policy()
+    long = (
+        "and first move the arm slowly to the far left corner of the wooden table near the window, "
+        + "then lift it " * 3
+    )
+    with pytest.warns(UserWarning, match="longer than the 24 tokens that the policy reads"):
+        acting.begin(np.array([0]), (long,), (0,))
+    for nothing in ("", "  "):
+        with pytest.raises(ValueError, match="must be told what to do"):
+            acting.begin(np.array([0]), (nothing,), (0,))

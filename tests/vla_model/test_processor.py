@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,53 @@ def test_frames_stay_the_bytes_they_were() -> None:
         np.testing.assert_array_equal(inputs.frames[name].numpy(), frames)
 
 
-def test_a_number_that_never_moved_is_not_divided_by_zero() -> None:
-    statistics = STATISTICS | {"observation.state": {"mean": [0.0] * 4, "std": [0.0] * 4}}
-    encoded = Processor.from_statistics(WORLD_SPEC, statistics).encode_state(np.full((1, 4), 0.002, np.float32))
-    torch.testing.assert_close(encoded, torch.full((1, 4), 2.0))
+def still(**std: list[float]) -> Processor:
+    """A processor of data in which some numbers moved as said."""
+    names = {"state": "observation.state", "action": "action", "localization": "label.localization"}
+    changed = {names[name]: STATISTICS[names[name]] | {"std": values} for name, values in std.items()}
+    return Processor.from_statistics(WORLD_SPEC, STATISTICS | changed)
+
+
+@pytest.mark.parametrize("std", [0.0, 1e-9, 0.99e-4])
+def test_an_element_of_the_state_that_never_moved_is_ignored_however_far_off_it_is(std: float) -> None:
+    processor = still(state=[0.5, 0.6, 0.7, std])  # its range is -1 to 1: under 1e-4 nothing moved
+    for off in (0.0, 1e-3, 0.02, 5.0):
+        encoded = processor.encode_state([[0.6, 0.2, 0.3, 0.4 + off]])
+        torch.testing.assert_close(encoded, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
+    assert processor.remarks([]) == ["numbers of the state that did not move in the data are ignored: opening"]
+
+
+def test_an_element_that_moved_little_is_divided_by_how_much_in_whatever_unit() -> None:
+    assert still(state=[0.5, 0.6, 0.7, 5e-4]).encode_state([[0.1, 0.2, 0.3, 0.401]])[0, 3] == pytest.approx(2.0, 1e-3)
+    kilometres = replace(WORLD_SPEC, state=replace(WORLD_SPEC.state, low=(-1e-3,) * 4, high=(1e-3,) * 4))
+    moved = {"observation.state": {"mean": [0.0] * 4, "std": [2e-7, 2e-6, 1e-5, 0.0]}}
+    encoded = Processor.from_statistics(kilometres, STATISTICS | moved).encode_state([[1e-5] * 4])
+    torch.testing.assert_close(encoded, torch.tensor([[10.0, 5.0, 1.0, 0.0]]))
+    largest = float(np.finfo(np.float32).max)
+    unbounded = replace(WORLD_SPEC, state=replace(WORLD_SPEC.state, low=(-largest,) * 4, high=(largest,) * 4))
+    encoded = Processor.from_statistics(unbounded, STATISTICS | moved).encode_state([[1e-5] * 4])
+    torch.testing.assert_close(encoded, torch.tensor([[0.0, 5.0, 1.0, 0.0]]))
+
+
+def test_an_action_that_never_moved_is_its_constant_and_a_label_is_ignored() -> None:
+    processor = still(action=[0.5, 0.0, 1.0], localization=[0.0, 0.2])
+    assert processor.decode(torch.full((1, 3), 3.0))[0].tolist() == pytest.approx([1.0, 0.1, 1.0])
+    assert processor.normalise_actions([0.5, 0.9, -0.1]).tolist() == pytest.approx([1.0, 0.0, 0.0])
+    assert processor.normalise_localization([[9.0, 0.4]]).tolist() == [[0.0, 2.0]]
+    assert processor.remarks([]) == [
+        "numbers of the action that did not move in the data will always be what they were: dy"
+    ]
+
+
+def test_what_never_moved_is_remembered_and_read_from_files_of_before(tmp_path: Path) -> None:
+    still(state=[0.5, 0.6, 0.7, 0.0]).save(tmp_path)
+    assert Processor.load(tmp_path).normalisations["state"].still == [3]
+    content = json.loads((tmp_path / "processor.json").read_text())
+    del content["format"]  # where whatever moved by less than a thousandth was written as one
+    content["statistics"]["state"]["std"] = [0.5, 0.6, 2e-3, 1e-3]
+    (tmp_path / "processor.json").write_text(json.dumps(content))
+    before = Processor.load(tmp_path).normalisations["state"]
+    np.testing.assert_array_equal(before.std, np.array([0.5, 0.6, 2e-3, 0.0], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +110,8 @@ def test_a_number_that_never_moved_is_not_divided_by_zero() -> None:
         ({"action": {"mean": [0.0] * 2, "std": [1.0] * 3}}, "mean of 'action' must be 3 finite numbers"),
         ({"action": {"mean": [], "std": []}}, "mean of 'action' must be 3 finite numbers"),
         ({"observation.state": {"mean": [0.0] * 4, "std": [1.0, np.nan, 1.0, 1.0]}}, "std of 'observation.state'"),
+        ({"observation.state": {"mean": [0.0] * 4, "std": [1.0, -1.0, 1.0, 1.0]}}, "must not be negative"),
+        ({"action": {"mean": [0.0] * 3, "std": [1.0, np.inf, 1.0]}}, "std of 'action' must be 3 finite numbers"),
         ({"label.localization": None}, "'label.localization' are missing"),
     ],
 )
@@ -174,3 +220,52 @@ def test_tokens_survive_a_round_trip_to_text() -> None:
     tokenizer = tiny_processor().tokenizer
     text = "put the vermilion dodecahedron beside box-4"
     assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
+
+
+LONG = (
+    "first move the arm slowly to the far left corner of the wooden table near the window and then go on, " + "on, " * 5
+)
+
+
+def test_sentences_that_are_cut_and_those_that_become_one_are_named_once() -> None:
+    processor = tiny_processor()
+    sentences = [
+        "lift it",
+        LONG + "push the red cube",
+        LONG + "lift the blue ball",
+        "lift it",
+        LONG + "lift the blue ball",
+    ]
+    cut, same = processor.remarks(sentences)
+    assert cut.count("is longer than the 24 tokens that the policy reads: it reads 'first move") == 2
+    assert "--model.instruction-length reads more" in cut
+    assert (
+        same == f"sentences that are one to the policy: {LONG + 'push the red cube'!r}; {LONG + 'lift the blue ball'!r}"
+    )
+    assert processor.remarks(["lift it", "Lift it", "push it"]) == []
+    assert tiny_processor(60).remarks(sentences) == []
+
+
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        ("", "must be told what to do"),
+        (" \n", "must be told what to do"),
+        (3, "is 3, expected text"),
+        (None, "is None, expected text"),
+        ("ab" * 200, "has 400 characters, expected 1 to 256"),
+        ("lift \ud83d", "half a character"),
+        (LONG + "lift it", "longer than the 24 tokens that the policy reads"),
+    ],
+)
+def test_what_is_no_instruction_or_longer_than_is_read_is_refused(instruction: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_processor().check_instruction(instruction)
+    tiny_processor().check_instruction("lift it")
+
+
+def test_limits_of_actions_are_normalised_and_of_one_that_never_moves_any_two() -> None:
+    limits = still(action=[0.5, 0.0, 1.0]).action_limits()
+    assert limits[0] == pytest.approx([-2.0, 2.0])  # mean 0, std 0.5
+    assert limits[1] == [-1.0, 1.0]
+    assert limits[2] == pytest.approx([-0.9, 1.1])  # mean -0.1, std 1
