@@ -408,4 +408,5 @@ def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
 def _check_vectors(dataset: CachedDataset, *, imitated: bool) -> None:
     names = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
     vectors = {names[name]: values for name, values in dataset.vectors.items()}
-    check_numbers(dataset.root, dataset.info, [row["length"] for row in dataset.episodes], vectors, imitated=imitated)
+    lengths = [row["length"] for row in dataset.episodes]
+    check_numbers(str(dataset.root), dataset.info, vectors, imitated=imitated, lengths=lengths)

@@ -45,15 +45,20 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
 
 
 def check_numbers(
-    root: Path, info: Mapping[str, Any], lengths: Sequence[int], vectors: Mapping[str, NDArray[Any]], *, imitated: bool
+    whose: str,
+    info: Mapping[str, Any],
+    vectors: Mapping[str, NDArray[Any]],
+    *,
+    imitated: bool,
+    lengths: Sequence[int] | None = None,
 ) -> None:
     """
     Args:
-        root: of the dataset.
-        info: its info.json.
-        lengths: of its episodes, R rows in all.
+        whose: the dataset or the episode, in words.
+        info: info.json.
         vectors: {feature: [R, D]}.
-        imitated: whether its actions are to be learned.
+        imitated: whether actions are to be learned.
+        lengths: of the dataset's episodes, R rows in all; None for a single episode.
 
     Raises:
         ValueError: numbers are not finite, or actions are beyond what a policy can send; the message says where.
@@ -63,26 +68,29 @@ def check_numbers(
         if not finite.all():
             row, column = np.argwhere(~finite)[0].tolist()
             raise ValueError(
-                f"{key} of {root} has numbers that are not finite in {(~finite).any(1).sum()} of {len(values)} rows; "
+                f"{key} of {whose} has numbers that are not finite in {(~finite).any(1).sum()} of {len(values)} rows; "
                 f"the first is {values[row, column]} in {_name(info, key, column)}, {_where(lengths, row)}; leave the "
-                "episodes out or record them again"
+                "episode out or record it again"
             )
-    if imitated and schema.ACTION in vectors:
-        _check_range(root, info, lengths, np.abs(vectors[schema.ACTION]))
+    for key in (schema.ACTION, schema.EXECUTED) if imitated else ():
+        if key in vectors:
+            _check_range(whose, key, info, np.abs(vectors[key]), lengths)
 
 
-def _check_range(root: Path, info: Mapping[str, Any], lengths: Sequence[int], size: NDArray[Any]) -> None:
+def _check_range(
+    whose: str, key: str, info: Mapping[str, Any], size: NDArray[Any], lengths: Sequence[int] | None
+) -> None:
     beyond = size > 1.0 + _ROUNDING  # [R, D]
     if not beyond.any():
         return
     found = []
     for column in np.flatnonzero(beyond.any(0)).tolist():
         row = int(size[:, column].argmax())
-        name, share = _name(info, schema.ACTION, column), beyond[:, column].mean()
+        name, share = _name(info, key, column), beyond[:, column].mean()
         found.append(f"{name} in {share:.2%} of rows, up to {size[row, column]:.4g} in {_where(lengths, row)}")
     raise ValueError(
-        f"{root} has actions outside [-1, 1], where a policy's are always: {'; '.join(found)}; record what a robot "
-        "takes in a unit of which 1 is the largest"
+        f"{key} of {whose} is outside [-1, 1], where a policy's actions are always: {'; '.join(found)}; record what a "
+        "robot takes in a unit of which 1 is the largest"
     )
 
 
@@ -98,7 +106,9 @@ def _name(info: Mapping[str, Any], key: str, column: int) -> str:
     return repr(names[column] if names else column)
 
 
-def _where(lengths: Sequence[int], row: int) -> str:
+def _where(lengths: Sequence[int] | None, row: int) -> str:
+    if lengths is None:
+        return f"frame {row}"
     ends = np.cumsum(lengths)
     episode = int(np.searchsorted(ends, row, side="right"))
     return f"episode {episode}, frame {row - int(ends[episode]) + lengths[episode]}"

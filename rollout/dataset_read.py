@@ -187,6 +187,16 @@ def files_of(root: Path, info: dict[str, Any], row: dict[str, Any]) -> list[Path
     return [data_file(root, info, row), *(video_file(root, info, row, key) for key in videos)]
 
 
+def num_rows_in(path: Path) -> int:
+    """Of a parquet file, as its end says.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    with _readable(path):
+        return pq.read_metadata(path).num_rows
+
+
 def read_tasks(root: Path) -> dict[int, str]:
     """The instructions by their task_index; none where the file is missing.
 

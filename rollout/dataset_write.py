@@ -31,8 +31,18 @@ from numpy.typing import NDArray
 
 from envs.types import EpisodeSpec, WorldSpec
 from rollout import dataset_schema as schema
+from rollout.dataset_check import check_numbers
 from rollout.dataset_frames import ArrayFrames, Frames, encode_video
-from rollout.dataset_read import episode_files, read_episode_stats, read_info, read_rows, read_stats
+from rollout.dataset_read import (
+    episode_files,
+    files_of,
+    num_rows_in,
+    read_episode_stats,
+    read_info,
+    read_rows,
+    read_stats,
+    read_tasks,
+)
 from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
 from rollout.spool import SPOOL_PATH, Spool, Spooled
 from rollout.types import Trajectory
@@ -108,7 +118,8 @@ class DatasetWriter:
 
         Raises:
             ValueError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
-                another than the dataset's, or a number is not finite. Nothing is written then.
+                another than the dataset's, a number is not finite, or an action is outside [-1, 1]. Nothing is written
+                then.
         """
         if trajectory.spec.id in self._ids:
             raise ValueError(f"episode {trajectory.spec.id} is already in {self.root}")
@@ -214,9 +225,8 @@ class DatasetWriter:
             expected = features.get(key, {"shape": None})["shape"]
             if shape[0] != steps or (list(shape[1:]) or [1]) != expected:
                 raise ValueError(f"{key} has shape {shape}, expected {steps} rows of {expected}")
-        for key, values in columns.items():
-            if not np.all(np.isfinite(values)):
-                raise ValueError(f"{key} of episode {trajectory.spec.id} has numbers that are not finite")
+        vectors = {key: values.reshape(steps, -1) for key, values in columns.items()}
+        check_numbers(f"episode {trajectory.spec.id}", self.info, vectors, imitated=True)
         missing = [key for key in features if key not in columns and key not in frames]
         if missing:
             raise ValueError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")
@@ -324,15 +334,16 @@ class DatasetWriter:
                 raise ValueError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(strangers)}")
             self._write_totals()
             return
-        self._refuse_another(read_info(self.root))
+        found = read_info(self.root)
+        self._refuse_another(found)
         files = episode_files(self.root)
         if files != [self._path(schema.EPISODES_PATH, number) for number in range(len(files))]:
             raise ValueError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
         self._drop_orphans(len(files))
-        for number, path in enumerate(files):
-            (row,) = read_rows(path)
-            if not self._path(schema.DATA_PATH, number).exists():
-                raise ValueError(f"{self.root} is damaged: the data file of episode {number} is missing")
+        rows = [self._whole_row(number, path, found) for number, path in enumerate(files)]
+        if any(len(row["tasks"]) > 1 for row in rows):  # in whose frames the tasks have the numbers they were given
+            self._tasks = {task: number for number, task in read_tasks(self.root).items()}
+        for row in rows:
             self._ids.add(row["spec_id"])
             self._tasks.setdefault(row["tasks"][0], len(self._tasks))
             self.info["total_episodes"] += 1
@@ -340,6 +351,24 @@ class DatasetWriter:
         self._load_stats(files)
         self._write_tasks(self._tasks)
         self._write_totals()
+
+    def _whole_row(self, number: int, path: Path, info: dict[str, Any]) -> dict[str, Any]:
+        """The row of an episode whose files are there.
+
+        Raises:
+            ValueError: one is missing or cut.
+        """
+        rows = read_rows(path)
+        if len(rows) != 1 or not rows[0].keys() >= {"spec_id", "dataset_to_index"}:
+            raise ValueError(f"{path} is damaged: expected one episode with its spec_id; restore it from a copy")
+        for file in files_of(self.root, info, rows[0]):
+            if not file.exists() or not file.stat().st_size:
+                raise ValueError(
+                    f"{self.root} is damaged: {file} of episode {number} is missing; restore it from a copy"
+                )
+        if (found := num_rows_in(self._path(schema.DATA_PATH, number))) != rows[0]["length"]:
+            raise ValueError(f"episode {number} of {self.root} has {found} rows, expected {rows[0]['length']}")
+        return rows[0]
 
     def _finish_recording(self, *, success: bool, ended: str, duration_s: float = 0.0) -> None:
         """Make an episode of the recording that there is, if there is one."""
@@ -350,11 +379,24 @@ class DatasetWriter:
         if spooled.num_rows:
             trajectory = spooled.trajectory(success=success, ended=ended, duration_s=duration_s)
             if trajectory.spec.id not in self._ids:  # a kill may come between the two next lines
-                self.append(trajectory, spooled.frames)
+                self._append_recording(trajectory, spooled)
         path.unlink()
+
+    def _append_recording(self, trajectory: Trajectory, spooled: Spooled) -> None:
+        """
+        Raises:
+            ValueError: what was recorded cannot be an episode. It is set aside, so that the dataset can be opened.
+        """
+        try:
+            self.append(trajectory, spooled.frames)
+        except ValueError as error:
+            path = self.root / SPOOL_PATH
+            aside = path.replace(path.with_name(f"{path.name}.refused"))
+            raise ValueError(f"{error}; what was recorded is set aside in {aside}") from error
 
     def _refuse_another(self, found: dict[str, Any]) -> None:
         if "llamarm" in found:
+            schema.read_world_spec(found)  # which names what is damaged
             # Of before cameras had projections: what it does not say is as ours.
             ours = self.info["llamarm"]["world_spec"]["cameras"]
             for old, new in zip(found["llamarm"]["world_spec"]["cameras"], ours, strict=False):
@@ -381,7 +423,7 @@ class DatasetWriter:
             return
         with suppress(ValueError):
             self._stats = read_stats(self.root)
-        if not self._stats or self._stats["index"]["count"] != [self.info["total_frames"]]:
+        if self._stats.get("index", {}).get("count") != [self.info["total_frames"]]:
             parts = [read_episode_stats(path) for path in files]
             self._stats = {key: aggregate([part[key] for part in parts]) for key in parts[0]}
 

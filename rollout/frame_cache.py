@@ -126,7 +126,8 @@ def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -
     rows = [row for file in files[known:] for row in read_rows(file)]
     if rows:
         vectors = read_vectors(cache.root, cache.info, rows, list(_VECTORS.values()))
-        check_numbers(cache.root, cache.info, [row["length"] for row in rows], vectors, imitated=imitated)
+        lengths = [row["length"] for row in rows]
+        check_numbers(str(cache.root), cache.info, vectors, imitated=imitated, lengths=lengths)
 
 
 def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:

@@ -1,0 +1,144 @@
+"""Every file of a dataset, damaged: it is named in one line, or made good without the loss of an episode."""
+
+from __future__ import annotations
+
+import dataclasses
+import linecache
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec
+from test_batches import write
+
+from rollout.batches import TrainingData
+from rollout.collect import collect
+from rollout.dataset import DatasetReader, DatasetWriter
+from rollout.dataset_read import read_tasks
+from rollout.dataset_schema import ImageMode
+
+SEEDS = (1, 2)
+ROWS = sum(episode_length(seed) for seed in SEEDS)
+
+
+def halved(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def replaced(file: Path) -> None:
+    file.write_bytes(b"{}")
+
+
+def read_all(root: Path) -> int:
+    reader = DatasetReader(root)
+    _ = reader.stats, reader.world_spec
+    return sum(len(episode.frames["front"]) for episode in reader)
+
+
+def train_on(root: Path) -> int:
+    data = TrainingData([root])
+    _ = data.stats
+    return len(data.gather(np.arange(data.num_rows), 2).state)
+
+
+def append_to(root: Path) -> int:
+    (trajectory,) = collect(CountingPolicy(3), FakeWorld(1), [fake_spec(3)], all_frames=True)
+    mode: ImageMode = "video" if (root / "videos").exists() else "image"
+    with DatasetWriter(root, WORLD_SPEC, robot_type="fake", image_mode=mode) as writer:
+        writer.append(trajectory)
+    return read_all(root) - trajectory.num_steps
+
+
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+LAST = "chunk-000/file-001.parquet"
+EPISODES = f"meta/episodes/{LAST}"
+FILES = {
+    "image": (INFO, STATS, TASKS, EPISODES, f"data/{LAST}"),
+    "video": ("videos/observation.images.front/chunk-000/file-001.mp4",),
+}
+
+
+@pytest.mark.parametrize("use", [read_all, train_on, append_to])
+@pytest.mark.parametrize("damage", [halved, emptied, replaced, Path.unlink])
+@pytest.mark.parametrize(("mode", "name"), [(mode, name) for mode, names in FILES.items() for name in names])
+def test_a_damaged_file_is_named_in_one_line_or_made_good(
+    tmp_path: Path, mode: ImageMode, name: str, damage: Callable[[Path], None], use: Callable[[Path], int]
+) -> None:
+    root = tmp_path / "a"
+    write(root, SEEDS, image_mode=mode)
+    damage(root / name)
+    error, rows = None, 0
+    try:
+        rows = use(root)
+    except ValueError as caught:
+        error = caught
+    if error is None:
+        never_was = name == EPISODES and damage is Path.unlink  # until it is written there is no episode
+        assert rows == (episode_length(SEEDS[0]) if never_was else ROWS)
+        return
+    assert "\n" not in str(error)
+    assert Path(name).name in str(error) or name == INFO
+    assert is_ours(error)
+    assert name not in (STATS, TASKS) or use is not append_to, "these are made again"
+
+
+def is_ours(error: ValueError) -> bool:
+    """Whether the command line prints it in one line: a `raise` of this project made it."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals["__name__"].partition(".")[0] in ("agent", "envs", "rollout", "vla_model")
+    return ours and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
+
+
+@pytest.mark.parametrize("damage", [halved, emptied, replaced])
+@pytest.mark.parametrize("name", ["manifest.json", "state.bin", "frames.front.bin"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    root = tmp_path / "a"
+    write(root, SEEDS)
+    assert train_on(root) == ROWS
+    damage(tmp_path / "a.cache" / name)
+    assert train_on(root) == ROWS
+
+
+def test_what_a_writer_made_good_reads_as_before(tmp_path: Path) -> None:
+    root = tmp_path / "a"
+    write(root, SEEDS)
+    stats, tasks = (root / STATS).read_bytes(), read_tasks(root)
+    halved(root / STATS)
+    emptied(root / TASKS)
+    with DatasetWriter(root, WORLD_SPEC, robot_type="fake"):
+        pass
+    assert ((root / STATS).read_bytes(), read_tasks(root)) == (stats, tasks)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "label",
+            1.5,
+            r"action of episode fake/count/train/4 is outside .*'dy' in 14.29% .*up to 1.5 in frame 3",
+        ),
+        ("action", -1.5, r"executed_action of episode fake/count/train/4 is outside .*'dy' .*up to 1.5 in frame 3"),
+        ("label", np.nan, r"action of episode .* not finite in 1 of 7 rows; the first is nan in 'dy', frame 3"),
+        ("state", np.inf, r"observation.state of episode .* the first is inf in 'pushed', frame 3"),
+        ("reward", np.inf, r"next.reward of episode .* the first is inf in 0, frame 3"),
+    ],
+)
+def test_numbers_that_cannot_be_learned_are_not_written(
+    tmp_path: Path, column: str, value: float, message: str
+) -> None:
+    (trajectory,) = collect(CountingPolicy(3), FakeWorld(1), [fake_spec(4)], all_frames=True)
+    values = getattr(trajectory, column).copy()
+    values.reshape(len(values), -1)[3, -1 if column == "state" else min(1, values.ndim - 1)] = value
+    with DatasetWriter(tmp_path, WORLD_SPEC, robot_type="fake") as writer:
+        with pytest.raises(ValueError, match=message):
+            writer.append(dataclasses.replace(trajectory, **{column: values}))
+        assert not list(tmp_path.rglob("*.parquet"))
+        writer.append(dataclasses.replace(trajectory, label=np.full_like(trajectory.label, 1.0000001)))
