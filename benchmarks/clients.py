@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import tyro
@@ -94,11 +95,15 @@ def venv(folder: Path, packages: Sequence[str], *, with_ours: bool) -> Path:
 
 
 @contextmanager
-def served(policy: Path, execute_steps: int, *options: str) -> Iterator[str]:
-    """The URL of `llamarm serve POLICY`, in a process of its own."""
+def served(policy: Path, execute_steps: int, *options: str, stderr: IO[str] | None = None) -> Iterator[str]:
+    """The URL of `llamarm serve POLICY`, in a process of its own, whose log goes to that file."""
     command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *options]
     with subprocess.Popen(
-        [*command, "--execute-steps", str(execute_steps)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [*command, "--execute-steps", str(execute_steps)],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        cwd=ROOT,
     ) as process:
         assert process.stdout is not None
         try:
