@@ -1,7 +1,6 @@
 """The gradient of a batch on a GPU, by a graph of kernels recorded once and replayed.
 
-    record     batch -> [parts -> losses -> gradients -> mean], as agent/gradients.py, into a CUDA graph; each part on
-               a stream of its own
+    record     batch -> [loss -> gradient] into a CUDA graph; the batch is one part, for two would be more launches
     replay     copy the next batch over the recorded one's tensors; launch the graph
 
 Small networks are bound there by how fast a process launches kernels, not by how fast they run: a graph launches all of
@@ -46,10 +45,9 @@ class _Recorded:
 class Captured(Generic[M]):
     """Gradients replayed on this process's GPU; called as agent/gradients.py's."""
 
-    def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
         self._objective = Objective(model)
         self._parameters = parameters
-        self._streams = [torch.cuda.Stream() for _ in range(num_parts)]
         self._loss: Loss[M] | None = None
         self._recorded: dict[tuple[Any, ...], _Recorded] = {}
 
@@ -102,12 +100,4 @@ class Captured(Generic[M]):
         return _Recorded(graph=graph, batch=batch, gradients=gradients, names=list(metrics), metrics=values)
 
     def _gradients(self, batch: Splittable, loss: Loss[M]) -> Gradients:
-        now, count = torch.cuda.current_stream(), len(self._streams)
-        parts = []
-        for i, stream in enumerate(self._streams):
-            stream.wait_stream(now)
-            with torch.cuda.stream(stream):
-                parts.append(gradients_of(self._objective, loss, batch.part(i, count), self._parameters))
-        for stream in self._streams:
-            now.wait_stream(stream)
-        return mean_over_parts(parts)
+        return mean_over_parts([gradients_of(self._objective, loss, batch, self._parameters)])

@@ -40,6 +40,7 @@ def save_checkpoint(
     """
     if folder.exists():
         return
+    learner.check_finite()
     try:
         with fresh_folder(folder) as fresh:
             save_policy(fresh / PRETRAINED, learner.average, processor)

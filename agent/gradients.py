@@ -1,34 +1,36 @@
-"""The gradient of a batch: the mean over its parts of the gradient of each part's loss.
+"""The gradient of a batch's loss, computed in parts.
 
     Threads     batch -> P parts -> P threads, each with one core -> mean
-    Processes   each of n processes: its share of the batch -> P / n parts, one after the other -> mean over processes
-    Captured    batch -> P parts, beside each other on a GPU -> mean, replayed (agent/captured.py)
+    Processes   each of n processes: its share of the batch -> mean over processes
+    Captured    the whole batch, replayed on a GPU (agent/captured.py)
 
-Row i of a batch is in part i % P, and in the share of process i % n, so both compute the same P parts. What is left to
-differ is the order of sums. Either leaves the mean in every parameter's .grad, zeros where the loss does not depend on
-it, and returns the mean of what the loss reports.
+Row i of a batch is in part i % P, and in the share of process i % n. A loss that takes its means as vla_model/means.py
+has them, over the batch and not over a part, has one value and one gradient however many parts there are: what is left
+to differ is the order of sums. Each leaves the gradient in every parameter's .grad, zeros where the loss does not
+depend on it, and returns what the loss reports. A batch with fewer rows than parts has a part for each row.
 
 Two threads with a core each beat one operation split over two cores by far at these sizes. Threads share the weights;
 each asks autograd for its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
 
-Processes use torch's DistributedDataParallel, which sums over processes while it is still differentiating. It allows
-one differentiation at a time, so a process's parts follow each other; before the last it only accumulates.
+Processes use torch's DistributedDataParallel, which sums over processes while it is still differentiating.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import nullcontext
-from threading import Barrier
+from functools import partial
+from threading import Barrier, BrokenBarrierError
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import all_reduce, get_world_size
+from torch.distributed.distributed_c10d import all_gather, all_reduce, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 
+from vla_model.means import among
 from vla_model.precision import native_dtype
+from vla_model.tensors import tensors_of
 
 
 class Splittable(Protocol):
@@ -96,15 +98,24 @@ class Threads(Generic[M]):
         wait([self._threads.submit(ready.wait) for _ in range(num_parts)])
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
-        count = self._num_parts
-        futures = [
-            self._threads.submit(gradients_of, self._objective, loss, batch.part(i, count), self._parameters)
-            for i in range(count)
-        ]
+        count = min(self._num_parts, num_rows(batch))
+        meeting = _Meeting(count)
+        futures = [self._threads.submit(self._part, batch.part(i, count), loss, meeting, i) for i in range(count)]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:  # of the one that failed, not of those that waited for it
+            raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
         gradients, metrics = mean_over_parts([future.result() for future in futures])
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         return {name: float(value) for name, value in metrics.items()}
+
+    def _part(self, part: Splittable, loss: Loss[M], meeting: _Meeting, index: int) -> Gradients:
+        try:
+            with among(partial(meeting.gather, index)):
+                return gradients_of(self._objective, loss, part, self._parameters)
+        except BaseException:
+            meeting.end()
+            raise
 
     def summed(self, counts: Tensor) -> Tensor:
         """What was counted in all processes: there is one."""
@@ -115,30 +126,44 @@ class Threads(Generic[M]):
         self._threads.shutdown()
 
 
+class _Meeting:
+    """Where threads show each other a tensor, as often as all of them come."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier = Barrier(count)
+        self._shown: dict[int, Tensor] = {}
+
+    def gather(self, index: int, value: Tensor) -> Tensor:
+        """See vla_model/means.py."""
+        self._shown[index] = value
+        self._barrier.wait()
+        found = torch.stack([self._shown[i] for i in range(self._barrier.parties)])
+        self._barrier.wait()  # nobody shows the next before all have looked
+        return found
+
+    def end(self) -> None:
+        """One of them will not come any more."""
+        self._barrier.abort()
+
+
 class Processes(Generic[M]):
     """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
 
-    def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
         """All processes do this together; they go on with rank 0's weights."""
         self._parameters = parameters
-        self._num_parts = num_parts
         # A world without labels leaves the localization heads unused.
         self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
 
     def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
-        count = self._num_parts // get_world_size()
-        reports: list[dict[str, Tensor]] = []
-        for i in range(count):
-            with self._objective.no_sync() if i < count - 1 else nullcontext():
-                value, metrics = self._objective(loss, share.part(i, count))
-                (value / count).backward()
-            reports.append(metrics)
+        with among(_gather):
+            value, metrics = self._objective(loss, share)
+        value.backward()
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        sums = torch.stack([torch.stack([metrics[name] for metrics in reports]).sum() for name in reports[0]])
-        all_reduce(sums)
-        return dict(zip(reports[0], (sums / self._num_parts).tolist(), strict=True))
+        means = _gather(torch.stack(list(metrics.values()))).mean(0)
+        return dict(zip(metrics, means.tolist(), strict=True))
 
     def summed(self, counts: Tensor) -> Tensor:
         """What was counted in all processes, in place."""
@@ -147,3 +172,15 @@ class Processes(Generic[M]):
 
     def close(self) -> None:
         """The group belongs to who made it."""
+
+
+def _gather(value: Tensor) -> Tensor:
+    """See vla_model/means.py: each process has a part."""
+    found = [torch.empty_like(value) for _ in range(get_world_size())]
+    all_gather(found, value.contiguous())
+    return torch.stack(found)
+
+
+def num_rows(batch: Splittable) -> int:
+    """Samples of a batch."""
+    return len(next(tensors_of(batch)))

@@ -1,6 +1,6 @@
 """The learner: the only place where an optimiser steps.
 
-    batch -> gradient, the mean over the batch's parts (agent/gradients.py) -> clip -> AdamW -> EMA
+    batch -> gradient (agent/gradients.py) -> clip, the value head by itself -> AdamW -> EMA
 
 The policy that acts is the exponential moving average of the weights (Polyak & Juditsky 1992), whose decay warms up.
 Nothing here is random, so an update is a function of the state and the batch, and an interrupted run continues to the
@@ -52,13 +52,12 @@ class LearnerConfig:
     )
     """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo: their
     ratios are of the weights that learn, so these must act."""
-    num_parts: Annotated[int, Ge(1)] = 2
-    """A batch's loss is the mean of the losses of this many interleaved parts, which are computed side by side. A term
-    that averages over what a part happens to hold (actions before the episode's end, things in sight, the experts'
-    shares of the tokens) is thereby a little different from its value on the whole batch."""
+    num_parts: Annotated[int, Ge(1)] = field(default=2, metadata=HOW)
+    """Interleaved parts of a batch that one process computes side by side, a thread each, unless it captures them.
+    Changes rounding, not meaning."""
     num_processes: Annotated[int, Ge(1)] = field(default=1, metadata=HOW)
-    """That share the parts, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
-    this process and computes each part in a thread, or captures them."""
+    """That share a batch, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
+    this process."""
     capture: bool = field(default=True, metadata=HOW)
     """Whether one process on a GPU records how a small model's gradient is computed and replays it, where every update
     repeats the same (agent/captured.py). Changes rounding, not meaning."""
@@ -115,7 +114,7 @@ class Learner(Generic[M]):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
         others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
-        self._parameters = [*others, *values]
+        self._values, self._others = values, others
         self._optimizer = torch.optim.AdamW(
             [
                 {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay, "rate": 1.0},
@@ -126,36 +125,39 @@ class Learner(Generic[M]):
             betas=(0.9, 0.98),
             fused=True,
         )
-        gradients = Threads if config.num_processes == 1 else Processes
-        if (
-            gradients is Threads
-            and repeats
-            and config.capture
-            and self.device.type == "cuda"
-            and _can_be_captured(model)
-        ):
-            gradients = Captured
-        self._gradients = gradients(model, self._parameters, config.num_parts)
+        parameters = [*others, *values]
+        captures = repeats and config.capture and self.device.type == "cuda" and _can_be_captured(model)
+        self._gradients: Threads[M] | Processes[M] | Captured[M]
+        if config.num_processes > 1:
+            self._gradients = Processes(model, parameters)
+        elif captures:
+            self._gradients = Captured(model, parameters)
+        else:
+            self._gradients = Threads(model, parameters, config.num_parts)
 
     def update(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
-        """One step on the mean loss of the batch's parts.
+        """One step on the loss of the batch.
 
         Args:
             batch: among several processes, this one's share of it: batch.part(rank, num_processes).
             loss: of a part.
 
         Returns:
-            The loss's metrics, "learner/grad_norm" before clipping and "learner/learning_rate".
+            The loss's metrics, "learner/grad_norm" before clipping, of a value head "learner/value_grad_norm" likewise,
+            and "learner/learning_rate".
 
         Raises:
-            FloatingPointError: the gradient is not finite; nothing was changed.
+            FloatingPointError: the gradient or what the loss reports is not finite; nothing was changed.
         """
         self.model.train()
         metrics = self._gradients(batch, loss)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
-        if not math.isfinite(norm):
+        metrics["learner/grad_norm"] = self._clip(self._others)
+        if self._values:
+            metrics["learner/value_grad_norm"] = self._clip(self._values)
+        broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
             self._optimizer.zero_grad()
-            raise FloatingPointError(f"the gradient of update {self.num_updates_done} has norm {float(norm)}")
+            raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
         for group in self._optimizer.param_groups:
@@ -165,7 +167,7 @@ class Learner(Generic[M]):
         balance_experts(self.model, self._gradients.summed)
         self.num_updates_done += 1
         self._move_average()
-        return metrics | {"learner/grad_norm": float(norm), "learner/learning_rate": learning_rate}
+        return metrics | {"learner/learning_rate": learning_rate}
 
     def schedule(self, *, num_updates: int | None = None, progress: float = 0.0) -> None:
         """Say where the run is, for the learning rate.
@@ -180,17 +182,35 @@ class Learner(Generic[M]):
     @property
     def device(self) -> torch.device:
         """Where batches have to be."""
-        return self._parameters[0].device
+        return next(self.model.parameters()).device
 
     def save(self, folder: Path) -> None:
         """Write what resuming needs besides the policy: weights, moving average and optimiser, as safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
+        tensors = self._state()
+        tensors["num_updates_done"] = torch.tensor(self.num_updates_done)
+        save_tensors(folder / STATE_FILE, tensors)
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            FloatingPointError: a weight, its average or the optimiser's state is not; nobody may act by it or save it.
+        """
+        floats = ((name, value) for name, value in self._state().items() if value.is_floating_point())
+        broken = [name for name, value in floats if not bool(value.isfinite().all())]
+        if broken:
+            others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
+            raise FloatingPointError(
+                f"after update {self.num_updates_done} {broken[0]}{others} is not finite, so it is not saved; the "
+                "checkpoints before are as they were. A smaller learner.learning-rate may help"
+            )
+
+    def _state(self) -> dict[str, Tensor]:
         tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        tensors["num_updates_done"] = torch.tensor(self.num_updates_done)
-        save_tensors(folder / STATE_FILE, tensors)
+        return tensors
 
     def load(self, folder: Path) -> None:
         """What `save` wrote.
@@ -225,6 +245,14 @@ class Learner(Generic[M]):
     def close(self) -> None:
         """End what computes gradients."""
         self._gradients.close()
+
+    def _clip(self, parameters: list[nn.Parameter]) -> float:
+        """Their norm before. What has no gradient at all does not learn, so weight decay leaves it alone too."""
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        if norm == 0.0:
+            for parameter in parameters:
+                parameter.grad = None
+        return norm
 
     @torch.no_grad()
     def _move_average(self) -> None:

@@ -5,9 +5,10 @@ little about that. Its own episodes are full of frames, and in simulation each o
 policy gradients (Cobbe et al. 2021, section 2: an auxiliary phase between policy phases, with an optimiser of its own),
 an iteration may end with `updates` of
 
-    L = L_action(demonstrations) + w_loc L_loc(both) + w_point L_point(both) + the router's terms(both)     agent/sft.py
+    L = L_action(demonstrations) + w_loc L_loc(both) + w_point L_point(both) + the router's terms(demonstrations)
 
-over batches of which half are rows of demonstrations and half are own frames; "both" are means over either half.
+(agent/sft.py) over batches of which half are rows of demonstrations and half are own frames; "both" are means over
+either half.
 Nothing that the policy did is imitated. The demonstrations keep what is made of keypoints where it was while the
 keypoints improve; the paper holds the whole policy by a KL term, which here would hold it to what it did unseeing.
 
@@ -102,8 +103,8 @@ class Perception:
                 rows = _drawn_rows(seen.episode, half, order)
                 batch = encode(_joined(next(demonstrated), _rows(seen, rows)), update)
                 told.append(own.update(batch.to(learner.device), loss))
-        names = ("loss/action", "loss/localization", "loss/pointing")
-        return {name.replace("loss", "perception"): float(np.mean([m[name] for m in told])) for name in names}
+        names = told[0].keys() & {"loss/action", "loss/localization", "loss/pointing"}
+        return {name.replace("loss", "perception"): float(np.mean([m[name] for m in told])) for name in sorted(names)}
 
 
 def _learner(config: PerceptionConfig, learner: Learner[VLA]) -> Learner[VLA]:

@@ -126,5 +126,7 @@ def ppo_loss(
     errors = torch.maximum((value - batch.target).square(), (clipped - batch.target).square())
     value_loss = executed_mean(batch)(errors) / 2
     metrics["loss/value"] = value_loss.detach()
-    # Without the policy's term nothing is differentiated but the value head, whose input is detached.
-    return config.value_weight * value_loss + (0.0 if only_value else policy), metrics
+    if only_value:  # nothing is differentiated but the value head, whose input is detached
+        del metrics["loss/policy"]
+        return config.value_weight * value_loss, metrics
+    return config.value_weight * value_loss + policy, metrics

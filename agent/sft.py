@@ -22,6 +22,7 @@ Shape letters: B batch, K chunk length, A action dims, L localization dims.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -181,25 +182,32 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
 
 
 def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss above, and its terms for the log."""
-    output = model(batch.inputs)
-    terms = {
-        "action": output.actions.loss(batch.actions, batch.mask),
-        "localization": output.localization_loss(batch.normalised_localization),
-        "pointing": output.pointing_loss(batch.localization),
-        "foresight": output.foresight_loss(batch.future_state, batch.future_known),
-        "hand_pointing": output.hand_pointing_loss(batch.future_places),
-        "load_balancing": output.load_balancing_loss(),
-        "router_z": output.router_z_loss(),
-    }
-    loss = (
-        terms["action"]
-        + config.localization_weight * terms["localization"]
-        + config.pointing_weight * terms["pointing"]
-        + config.foresight_weight * terms["foresight"]
-        + config.hand_pointing_weight * terms["hand_pointing"]
-        + config.load_balancing_weight * terms["load_balancing"]
-        + config.router_z_weight * terms["router_z"]
-    )
-    metrics = {f"loss/{name}": value.detach() for name, value in terms.items()}
+    """The loss above, and its terms for the log: those with a weight that model and labels are asked for."""
+    output = model(batch.inputs, mask=batch.mask)
+    seen = output.foresight if batch.future_known is not None else None
+    hand = seen is not None and bool(seen.pointing)
+    weighed: list[tuple[str, float, Callable[[], Tensor]]] = [
+        ("action", 1.0, lambda: output.actions.loss(batch.actions, batch.mask)),
+        (
+            "localization",
+            config.localization_weight * bool(output.position_columns),
+            lambda: output.localization_loss(batch.normalised_localization),
+        ),
+        (
+            "pointing",
+            config.pointing_weight * bool(output.pointing),
+            lambda: output.pointing_loss(batch.localization),
+        ),
+        (
+            "foresight",
+            config.foresight_weight * (seen is not None),
+            lambda: output.foresight_loss(batch.future_state, batch.future_known),
+        ),
+        ("hand_pointing", config.hand_pointing_weight * hand, lambda: output.hand_pointing_loss(batch.future_places)),
+        ("load_balancing", config.load_balancing_weight, output.load_balancing_loss),
+        ("router_z", config.router_z_weight, output.router_z_loss),
+    ]
+    terms = {name: (weight, term()) for name, weight, term in weighed if weight}
+    loss = sum((weight * term for weight, term in terms.values()), start=batch.actions.new_zeros(()))
+    metrics = {f"loss/{name}": term.detach() for name, (_, term) in terms.items()}
     return loss, metrics | {"loss/total": loss.detach()}

@@ -19,7 +19,6 @@ Shape letters: B decisions, k executed actions of a chunk, K chunk length, E exp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -27,9 +26,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Interval, Lt
 from torch import Tensor
+from torch.nn import functional as F
 
 from agent.decisions import Decisions
 from agent.perception import PerceptionConfig
+from vla_model.means import mean, of_all_parts
 from vla_model.model import VLA, VLAOutput
 
 
@@ -58,13 +59,15 @@ class SurrogateConfig:
 
 
 def predict(model: VLA, batch: Decisions) -> VLAOutput:
-    """The model in float32, whatever it is else computed in.
+    """The model in float32, whatever it is else computed in; the experts are looked at where actions were executed.
 
     Raises:
         ValueError: its action distribution has no log-probabilities.
     """
+    executed = batch.weight > 0  # [B, k]
+    mask = F.pad(executed, (0, model.config.chunk_length - executed.shape[1]))  # [B, K]
     with torch.autocast(batch.log_prob.device.type, enabled=False):
-        output = model(batch.inputs)
+        output = model(batch.inputs, mask=mask)
     if not output.actions.has_log_prob:
         raise ValueError(
             f"{type(output.actions).__name__} has no log-probabilities, which ppo and grpo need; rft and dagger do not"
@@ -74,41 +77,37 @@ def predict(model: VLA, batch: Decisions) -> VLAOutput:
 
 def surrogate_loss(output: VLAOutput, batch: Decisions, config: SurrogateConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss above, and its guards for the log."""
-    mean = executed_mean(batch)
+    mean_of = executed_mean(batch)
     executed = batch.weight > 0
     log_ratio = torch.where(executed, output.actions.log_prob(batch.drawn) - batch.log_prob, 0.0)  # [B, k]
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     gain = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)
-    policy = -mean(batch.weight * gain)
-    entropy = mean(output.actions.entropy()[:, : batch.log_prob.shape[1]])
+    policy = -mean_of(batch.weight * gain)
+    entropy = mean_of(output.actions.entropy()[:, : batch.log_prob.shape[1]])
     loss = policy - config.entropy_weight * entropy
-    away = torch.where(executed, batch.anchor_log_prob - batch.log_prob - log_ratio, 0.0)  # log p_first - log p
-    anchor = mean(away.exp() - 1 - away)
-    if config.anchor_weight:
-        loss = loss + config.anchor_weight * anchor
     metrics = {
         "loss/policy": policy,
-        "loss/anchor": anchor,
         "policy/entropy": entropy,
-        "policy/kl": mean(ratio - 1 - log_ratio),
-        "policy/clip_fraction": mean((ratio != clipped).float()),
-        "policy/max_log_ratio": log_ratio.abs().max(),
+        "policy/kl": mean_of(ratio - 1 - log_ratio),
+        "policy/clip_fraction": mean_of((ratio != clipped).float()),
+        "policy/max_log_ratio": of_all_parts(log_ratio.abs().max()).max(),
     }
+    if config.anchor_weight:
+        away = torch.where(executed, batch.anchor_log_prob - batch.log_prob - log_ratio, 0.0)  # log p_first - log p
+        metrics["loss/anchor"] = mean_of(away.exp() - 1 - away)
+        loss = loss + config.anchor_weight * metrics["loss/anchor"]
     return loss, {name: value.detach() for name, value in (metrics | _router(output)).items()}
 
 
 def executed_mean(batch: Decisions) -> Callable[[Tensor], Tensor]:
     """Takes the mean of [B, k] over the actions that were executed."""
     executed = (batch.weight > 0).float()
-    return lambda values: (values * executed).sum() / executed.sum()
+    return lambda values: mean((values * executed).sum(), executed.sum())
 
 
 def _router(output: VLAOutput) -> dict[str, Tensor]:
     """Entropy of the router's probabilities as a share of log E, and dead experts, over all layers."""
-    entropies = []
-    for routing in output.routing:
-        log_p = routing.logits.log_softmax(-1)
-        entropies.append(-(log_p.exp() * log_p).sum(-1).mean() / math.log(max(log_p.shape[-1], 2)))
+    entropies = [routing.entropy_share() for routing in output.routing]
     dead = torch.stack([routing.num_dead_experts() for routing in output.routing]).sum()
     return {"router/entropy": torch.stack(entropies).mean(), "router/dead_experts": dead}

@@ -48,16 +48,19 @@ class ActionHead(nn.Module):
         self.distribution = DISTRIBUTIONS[config.action_distribution](config)
         self.to_parameters = nn.Linear(size, self.distribution.num_parameters)
 
-    def forward(self, hidden: Tensor, noise: Tensor | None = None) -> tuple[ActionDistribution, tuple[Routing, ...]]:
+    def forward(
+        self, hidden: Tensor, noise: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[ActionDistribution, tuple[Routing, ...]]:
         """[B, K, d] -> the distribution of [B, K, A], and the routing of every layer.
 
         Args:
             noise: ModelInputs.action_noise, which the loss of some distributions needs.
+            mask: bool [B, K], the actions that anything will be said of; None for all.
         """
         routings = []
         for norm, layer in zip(self.norms, self.layers, strict=True):
             assert isinstance(layer, MixtureOfExperts)
-            update, routing = layer.forward_with_routing(norm(hidden))
+            update, routing = layer.forward_with_routing(norm(hidden), mask)
             hidden = hidden + update
             routings.append(routing)
         return self.distribution(self.to_parameters(self.last_norm(hidden)), noise), tuple(routings)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_model.config import VLAConfig
+from vla_model.means import mean
 from vla_model.noise import LastingNoise
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | LastingNoise]
@@ -237,7 +238,7 @@ class Tokens(nn.Module):
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of values [B, K, A] over the actions of the mask [B, K]; 0 where there is none."""
     weights = mask[:, :, None].expand_as(values).float()
-    return (values * weights).sum() / weights.sum().clamp(min=1.0)
+    return mean((values * weights).sum(), weights.sum())
 
 
 def random(draw: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:

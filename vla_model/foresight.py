@@ -28,6 +28,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from vla_model.means import mean
 from vla_model.pointing import Pointing, pointing_loss
 
 
@@ -73,7 +74,7 @@ class Foresight:
             F.smooth_l1_loss(reading, target, reduction="none").mean(1)
             for reading in (self.from_vision, self.from_queries)
         )  # [B]
-        return (errors * known).sum() / known.sum().clamp(min=1)
+        return mean((errors * known).sum(), known.sum())
 
     def pointing_loss(self, future_places: Tensor) -> Tensor:
         """See vla_model/pointing.py.

@@ -28,6 +28,7 @@ from vla_model.distributions import ActionDistribution
 from vla_model.foresight import Foresight
 from vla_model.image_encoder import ImageEncoder
 from vla_model.inputs import ModelInputs
+from vla_model.means import mean
 from vla_model.moe import Routing
 from vla_model.pointing import Pointing, pointing_loss, take_columns
 from vla_model.value_head import ValueHead
@@ -74,9 +75,10 @@ class VLAOutput:
         if not self.position_columns:
             return target.new_zeros(())
         target = take_columns(target, self.position_columns)
-        return F.smooth_l1_loss(self.localization_from_vision, target) + F.smooth_l1_loss(
-            self.localization_from_queries, target
+        total = F.smooth_l1_loss(self.localization_from_vision, target, reduction="sum") + F.smooth_l1_loss(
+            self.localization_from_queries, target, reduction="sum"
         )
+        return mean(total, target.new_full((), target.numel()))
 
     def pointing_loss(self, localization: Tensor) -> Tensor:
         """Of the things of the labels, see vla_model/pointing.py.
@@ -195,15 +197,18 @@ class VLA(nn.Module):
         distinct, which = ids.unique(dim=0, return_inverse=True)
         return self.backbone.read(distinct.clamp(min=0), distinct >= 0).rows(which)
 
-    def forward(self, inputs: ModelInputs, prefix: InstructionPrefix | None = None) -> VLAOutput:
+    def forward(
+        self, inputs: ModelInputs, prefix: InstructionPrefix | None = None, mask: Tensor | None = None
+    ) -> VLAOutput:
         """
         Args:
             inputs: of B worlds or samples, with what they look back on.
             prefix: of the same B instructions, if it was read before; then the inputs' instruction is not looked at.
+            mask: bool [B, K], the actions that are learned from, so that experts are balanced over these; None for all.
         """
         if prefix is None:
             prefix = self.read(inputs)
-        return self.decide(inputs, prefix, self.look(inputs, prefix), self.remember(inputs, prefix))
+        return self.decide(inputs, prefix, self.look(inputs, prefix), self.remember(inputs, prefix), mask)
 
     def look(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Sight:
         """The inputs' present observations, asked what the instructions ask."""
@@ -230,7 +235,12 @@ class VLA(nn.Module):
         return sights.tokens.unflatten(0, (-1, n))
 
     def decide(
-        self, inputs: ModelInputs, prefix: InstructionPrefix, sight: Sight, past: Tensor | None = None
+        self,
+        inputs: ModelInputs,
+        prefix: InstructionPrefix,
+        sight: Sight,
+        past: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> VLAOutput:
         """What to do.
 
@@ -239,13 +249,14 @@ class VLA(nn.Module):
             prefix: of the same B instructions.
             sight: what `look` gave.
             past: tokens of earlier sights, [B, n, V, d], oldest first; None for a model that does not look back.
+            mask: as `forward` takes it.
         """
         queries = self.queries.expand(len(inputs.state), -1, -1)  # [B, K, d]
         rest = torch.cat([sight.tokens, queries], dim=1)  # [B, R, d]
         if past is not None and self.ages is not None:
             rest = torch.cat([(past + self.ages).flatten(1, 2), rest], dim=1)
         hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
-        actions, routing = self.action_head(hidden, inputs.action_noise)
+        actions, routing = self.action_head(hidden, inputs.action_noise, mask)
         seen = torch.cat([*(view.keypoints for view in sight.views.values()), inputs.state], dim=1)
         things: dict[str, list[list[int]]] = self.config.pointing or {}
         return VLAOutput(

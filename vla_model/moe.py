@@ -25,6 +25,7 @@ Shape letters: T tokens, D token size, E experts, k experts per token, H hidden 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vla_model.means import mean, of_all_parts, whole_mean
 from vla_model.precision import compute_dtype
 
 _HAS_GROUPED = hasattr(F, "grouped_mm")
@@ -60,6 +62,8 @@ class Routing:
     """int64 [..., k], each token's experts, the most wanted first."""
     weights: Tensor
     """float32 [..., k], sums to 1 over k, unless the weights are decoupled."""
+    counted: Tensor | None = None
+    """bool [...]: the tokens that anything depends on, of which the losses are and what is counted; None for all."""
 
     def usage(self) -> Tensor:
         """Fraction of the k choices that went to each expert, averaged over all but the first dimension, [B, E]."""
@@ -72,9 +76,8 @@ class Routing:
 
         Not those that got none at all: one choice in a large batch would hide an expert that learns nothing.
         """
-        num_experts = self.logits.shape[-1]
-        chosen = _how_many(self.experts.flatten(), num_experts)  # [E]
-        return (chosen * num_experts < _DEAD * chosen.sum()).float().sum()
+        chosen = of_all_parts(self._choices()).sum(0)  # [E]
+        return (chosen * len(chosen) < _DEAD * chosen.sum()).float().sum()
 
     def load_balancing_loss(self) -> Tensor:
         """E * sum_e f_e P_e: f_e the fraction of choices, P_e the mean probability of expert e.
@@ -82,14 +85,30 @@ class Routing:
         Fedus et al. 2021 (Switch Transformer), equation 4; with k > 1 as in Mixtral, but f sums to 1 and not to k, so
         perfect balance gives 1 for any k, and everything in one expert gives E.
         """
-        num_experts = self.logits.shape[-1]
-        fractions = F.one_hot(self.experts.flatten(), num_experts).float().mean(0)  # [E]
-        probabilities = self.logits.flatten(0, -2).softmax(-1).mean(0)  # [E]
-        return num_experts * (fractions * probabilities).sum()
+        choices = self._choices()
+        fractions = whole_mean(choices, choices.sum())  # [E]
+        probabilities = self._mean(self.logits.softmax(-1))  # [E]
+        return len(choices) * (fractions * probabilities).sum()
 
     def router_z_loss(self) -> Tensor:
         """Mean squared log-sum-exp of the logits (Zoph et al. 2022, ST-MoE, equation 5)."""
-        return self.logits.logsumexp(-1).square().mean()
+        return self._mean(self.logits.logsumexp(-1, keepdim=True).square()).squeeze(0)
+
+    def entropy_share(self) -> Tensor:
+        """Mean entropy of the probabilities, as a share of the largest possible one, log E."""
+        log_p = self.logits.log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1, keepdim=True)
+        return self._mean(entropy).squeeze(0) / math.log(max(log_p.shape[-1], 2))
+
+    def _choices(self) -> Tensor:
+        """Times that each expert was chosen by the tokens that count, int64 [E]."""
+        return _how_many(self.experts, self.logits.shape[-1], self.counted)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """[..., n] -> [n], over the tokens that count."""
+        values = values.flatten(0, -2)  # [T, n]
+        counted = values.new_ones(len(values)) if self.counted is None else self.counted.flatten().float()
+        return mean((values * counted[:, None]).sum(0), counted.sum())
 
 
 class Router(nn.Module):
@@ -122,7 +141,7 @@ class Router(nn.Module):
             raise ValueError(f"each token goes to all {num_experts} experts, so none can be left out")
         self._left_out = expert
 
-    def forward(self, x: Tensor) -> Routing:
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
             wanted = logits if self.bias is None else logits.softmax(-1) + self.bias
@@ -132,12 +151,12 @@ class Router(nn.Module):
             experts = wanted.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training and self.weight.requires_grad:
                 # A list, because threads share the router: what they append, they may append in any order.
-                self._counts.append(_how_many(experts.flatten(), len(self.bias)))
+                self._counts.append(_how_many(experts, len(self.bias), counted))
             # Not p_e over their sum: where other experts have all the probability, that would be 0 over 0.
             weights = logits.gather(-1, experts).softmax(-1)
             if self.adapter is not None:
                 weights = weights + F.linear(x.float(), self.adapter.float()).gather(-1, experts)
-            return Routing(logits=logits, experts=experts, weights=weights)
+            return Routing(logits=logits, experts=experts, weights=weights, counted=counted)
 
     @torch.no_grad()
     def balance(self, summed: Callable[[Tensor], Tensor]) -> None:
@@ -215,9 +234,14 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_with_routing(x)[0]
 
-    def forward_with_routing(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """The output, of the shape and dtype of x, and where every token went."""
-        routing = self.router(x)
+    def forward_with_routing(self, x: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Routing]:
+        """The output, of the shape and dtype of x, and where every token went.
+
+        Args:
+            x: [..., size]
+            counted: see Routing.
+        """
+        routing = self.router(x, counted)
         tokens = x.flatten(0, -2)  # [T, D]
         k = self.router.top_k_experts
         by_expert = self._run_experts(tokens, routing.experts.reshape(-1, k))  # [T, k, D]
@@ -288,9 +312,18 @@ def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) 
     return outputs.index_select(0, back).view(num_tokens, k, -1)
 
 
-def _how_many(choices: Tensor, num_experts: int) -> Tensor:
-    """Times that each expert was chosen, int64 [E]. torch's bincount would wait for a GPU."""
-    return (choices[:, None] == torch.arange(num_experts, device=choices.device)).sum(0)
+def _how_many(choices: Tensor, num_experts: int, counted: Tensor | None = None) -> Tensor:
+    """Times that each expert was chosen, int64 [E]. torch's bincount would wait for a GPU.
+
+    Args:
+        choices: int64 [..., k]
+        num_experts: E
+        counted: bool [...], the tokens whose choices count; None for all.
+    """
+    chosen = choices[..., None] == torch.arange(num_experts, device=choices.device)  # [..., k, E]
+    if counted is not None:
+        chosen = chosen & counted[..., None, None]
+    return chosen.flatten(0, -2).sum(0)
 
 
 def _gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vla_model.means import mean
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pointing:
@@ -56,7 +58,7 @@ def pointing_loss(pointings: Sequence[Pointing], localization: Tensor) -> Tensor
     if not pointings:
         return localization.new_zeros(())
     losses, counts = zip(*(pointing.loss_and_count(localization) for pointing in pointings), strict=True)
-    return torch.stack(losses).sum() / torch.stack(counts).sum().clamp(min=1)
+    return mean(torch.stack(losses).sum(), torch.stack(counts).sum())
 
 
 def take_columns(label: Tensor, columns: Sequence[int]) -> Tensor:

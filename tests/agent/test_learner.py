@@ -128,6 +128,36 @@ def test_a_gradient_that_is_not_finite_stops_training_and_changes_nothing() -> N
     assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    learner = Learner(Line(), CONFIG)
+    learner.update(points(0), squared_error)
+    learner.check_finite()
+    learner.average.layer.weight.data[0, 1] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"after update 1 average\.layer\.weight is not finite, so it is not"):
+        learner.check_finite()
+
+
+def test_a_loss_that_is_not_finite_stops_training_though_its_gradient_is() -> None:
+    learner = Learner(Line(), CONFIG)
+    before = weights(learner)
+
+    def infinite(model: torch.nn.Module, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _ = squared_error(model, batch)
+        return loss + torch.inf, {"loss/total": (loss + torch.inf).detach()}
+
+    with pytest.raises(FloatingPointError, match="in update 0 loss/total is inf"):
+        learner.update(points(0), infinite)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
+
+
+def test_a_batch_of_any_size_is_learned_from_in_as_many_parts_as_it_has_rows() -> None:
+    learners = [Learner(Line(), replace(CONFIG, num_parts=n)) for n in (1, 4)]
+    for learner in learners:
+        learner.update(points(0, rows=1), squared_error)
+    for one, four in zip(weights(learners[0]), weights(learners[1]), strict=True):
+        torch.testing.assert_close(one, four)
+
+
 def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
     config = LearnerConfig(num_updates=110, warmup_updates=10, final_lr_share=0.1)
     assert learning_rate_share(0, config) == pytest.approx(0.1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from sides_policy import sides_model, sides_processor
 from sides_rollouts import rollout
 
 from agent.decisions import Decisions, decisions
+from agent.learner import Learner, LearnerConfig
 from agent.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss, rewards
 from agent.surrogate import SurrogateConfig
+from vla_model.model import VLA
 
 
 def array(*numbers: float) -> np.ndarray:
@@ -104,3 +108,40 @@ def test_an_anchor_is_the_divergence_from_the_first_policy() -> None:
     expected = np.exp(0.5) - 1 - 0.5
     assert metrics["loss/anchor"].item() == pytest.approx(expected, rel=1e-4)
     assert (away - loss).item() == pytest.approx(2 * expected, rel=1e-4)
+
+
+def test_nothing_is_logged_of_a_term_that_the_loss_does_not_have() -> None:
+    model, acted = sides_model(value_head=True), batch()
+    _, metrics = ppo_loss(model, acted, PPOConfig())
+    assert "loss/anchor" not in metrics
+    assert metrics.keys() >= {"loss/policy", "loss/value"}
+    assert "loss/policy" not in ppo_loss(model, acted, PPOConfig(), only_value=True)[1]
+
+
+def learned(far: float) -> Learner[VLA]:
+    """After six updates whose value targets are so far off, the first two a warm-up."""
+    config = LearnerConfig(warmup_updates=0, ema_decay=0.0)
+    with closing(Learner(sides_model(value_head=True), config)) as learner:
+        for i in range(6):
+            rows = replace(batch(), target=batch().target + far * (i % 2))
+            learner.update(rows, partial(ppo_loss, config=PPOConfig(), only_value=i < 2))
+    return learner
+
+
+def test_the_policy_is_the_same_whatever_the_critic_is_told() -> None:
+    near, far = learned(0.0).model.state_dict(), learned(1000.0).model.state_dict()
+    policy = [name for name in near if not name.startswith("value_head.")]
+    assert all(torch.equal(near[name], far[name]) for name in policy)
+    assert any(not torch.equal(near[name], far[name]) for name in near)
+
+
+def test_the_warm_up_leaves_the_policy_alone_weight_decay_too() -> None:
+    with closing(Learner(sides_model(value_head=True), LearnerConfig(warmup_updates=0, weight_decay=0.5))) as learner:
+        before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+        metrics = learner.update(batch(), partial(ppo_loss, config=PPOConfig(), only_value=True))
+        after = learner.model.state_dict()
+    assert metrics["learner/grad_norm"] == 0.0
+    assert metrics["learner/value_grad_norm"] > 0.0
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("value_head.") for name in moved)
