@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +26,7 @@ import tyro
 from numpy.typing import NDArray
 
 from agent.evaluate import evaluation_specs
-from agent.run_folder import policy_folder
+from agent.options import load_policy
 from agent.serve import openpi, wire
 from benchmarks.document import finish, head
 from envs.make import make_world
@@ -34,7 +34,6 @@ from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.collect import collect
 from rollout.types import Trajectory
-from vla_model.policy import VLAPolicy
 from vla_model.types import ActionChunk, Policy
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +49,8 @@ class Options:
     """Folder of the virtual environments."""
     tasks: tuple[str, ...] = ("reach", "lift", "pick_place", "press_button")
     episodes_per_task: int = 5
-    execute_steps: int = 2
+    execute_steps: int | None = None
+    """Actions to execute of each chunk; if not given, as the policy was made for."""
     out: Path | None = None
     """File that the table is written to besides the screen."""
 
@@ -154,8 +154,11 @@ def main(options: Options) -> None:
     """Run, compare, print and write."""
     world = make_world("tabletop")
     specs = evaluation_specs(world.suite, options.tasks, options.episodes_per_task)
-    here = episodes(VLAPolicy.from_pretrained(policy_folder(options.policy)), world, specs, options)
-    with served(options.policy, options.execute_steps) as url:
+    policy = load_policy(str(options.policy))
+    execute_steps = options.execute_steps or policy.execute_steps
+    options = replace(options, execute_steps=execute_steps)
+    here = episodes(policy, world, specs, options)
+    with served(options.policy, execute_steps) as url:
         openpi_client = through_openpi_client(url, world, specs, options)
         vla_eval = through_vla_eval(url, options)
     how = (

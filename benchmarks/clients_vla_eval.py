@@ -16,6 +16,7 @@ from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.specs import IMAGE_RGB, LANGUAGE, DimSpec
 
 from agent.evaluate import FIRST_EVALUATION_SEED
+from agent.serve.vla_eval import action_spec
 from envs.make import make_world
 from envs.types import EpisodeSpec, VectorSpec
 
@@ -74,8 +75,8 @@ class Tabletop(StepBenchmark):
 
     def get_action_spec(self) -> dict[str, DimSpec]:
         """As the server says its policy's."""
-        spec = self.world.world_spec.action
-        return {"action": DimSpec("action", spec.size, _names(spec), (-1.0, 1.0))}
+        parts = action_spec(self.world.world_spec.action)
+        return {name: DimSpec.from_dict(part) for name, part in parts.items()}
 
     def get_observation_spec(self) -> dict[str, DimSpec]:
         """As the server says its policy's."""

@@ -23,11 +23,12 @@ import tyro
 from numpy.typing import NDArray
 
 from agent.evaluate import FIRST_EVALUATION_SEED, Proportion, evaluation_specs
+from agent.options import load_policy
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
-from agent.run_folder import RunFolder, machine, policy_folder
+from agent.run_folder import RunFolder, machine
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
@@ -56,8 +57,8 @@ class Options:
     """In control periods."""
     drive: DriveConfig = field(default_factory=DriveConfig)
     """Of the drives whose success is measured."""
-    execute_steps: int = 2
-    """Of the evaluation that latencies are compared with."""
+    execute_steps: int | None = None
+    """Of the evaluation that latencies are compared with; if not given, as the policy was made for."""
     out: Path | None = None
     """File that the tables are written to besides the screen."""
 
@@ -105,14 +106,15 @@ class ListeningRobot(SimRobot):
 def success(options: Options, run: Path) -> Iterator[str]:
     """Table of success by latency, after that of the evaluation on the same episodes."""
     tasks = RunFolder(run).record["config"]["demonstrations"]["tasks"]
-    policy = VLAPolicy.from_pretrained(policy_folder(run))
+    policy = load_policy(str(run))
+    execute_steps = options.execute_steps or policy.execute_steps
     specs = evaluation_specs("tabletop", tasks, options.episodes, first_seed=options.first_seed)
     yield "| an answer is late by | success | 95 % interval | periods | held | change of speed, mean | 99 % |"
     yield "|---|---|---|---|---|---|---|"
     with closing(make_world("tabletop")) as world:
-        evaluated = collect(policy, world, specs, execute_steps=options.execute_steps)
+        evaluated = collect(policy, world, specs, execute_steps=execute_steps)
         episodes = [Episode(success=t.success, actions=t.action, held=0) for t in evaluated]
-        yield _row(f"nothing, in `eval`, {options.execute_steps} executed of a chunk", episodes)
+        yield _row(f"nothing, in `eval`, {execute_steps} executed of a chunk", episodes)
         for latency in options.latencies:
             episodes = [_driven(policy, world, spec, latency, options.drive) for spec in specs]
             yield _row(f"{latency:g} periods", episodes)

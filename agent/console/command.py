@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from agent.addresses import check_address
 from agent.checks import Seed
 from agent.console.page import Page, PageConfig
 from agent.console.session import Session
@@ -53,6 +54,7 @@ def console(args: list[str]) -> None:
     options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
     if options.instruction is not None:
         check_text(options.instruction)
+    check_address(options.page.host, 0)  # a port in use is no trouble: the page takes the next one
 
     spare_a_core()
     policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")

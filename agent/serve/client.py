@@ -8,11 +8,15 @@ Shape letters: N worlds, K chunk length, A action dims.
 
 from __future__ import annotations
 
+import math
+import socket
+import struct
 import threading
 import time
 from collections import deque
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +36,14 @@ _GOODBYE_S = 1.0
 """How long a server that hangs is waited for when a connection is closed."""
 _TOO_BIG = 1009
 """Close code of a message above the server's limit; sent again it would be as big."""
+_ELSEWHERE = "/vla-eval"
+"""Path of another protocol, in which the server waits for the client's word."""
 _SEEN = "observation"
 """Of the metadata: what an observation must have."""
+
+
+class _OtherServerError(ConnectionError):
+    """What answers is not the server that is asked for; tried again it would not be either."""
 
 
 class ServedPolicy:
@@ -61,13 +71,18 @@ class ServedPolicy:
             options: of websockets' connect, e.g. `ssl`.
 
         Raises:
-            ConnectionError: the server could not be reached, or refuses this client.
+            ValueError: the URL is of no websocket, or of a server's path for another protocol.
+            ConnectionError: the server could not be reached, refuses this client or speaks another protocol.
         """
+        _check_url(url)
+        for name, seconds in (("timeout_s", timeout_s), ("patience_s", patience_s)):
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"{name} is {seconds}, expected a finite number of seconds above 0")
         self._url = url
         self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
         self._timeout_s = timeout_s
         self._patience_s = patience_s
-        self._options: dict[str, Any] = {"close_timeout": _GOODBYE_S} | options
+        self._options: dict[str, Any] = {"close_timeout": _GOODBYE_S, "open_timeout": timeout_s} | options
         self._lock = threading.Lock()
         self._closed = False
         self._instructions: dict[int, str] = {}
@@ -77,13 +92,17 @@ class ServedPolicy:
         self.metadata: dict[str, Any] = {}
         """What the server tells of its policy."""
         self._connection(0)
-        self.version: int = self.metadata.get("policy_version", -1)
 
     def __enter__(self) -> ServedPolicy:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def version(self) -> int:
+        """Of the weights, if the server tells; else -1."""
+        return self.metadata.get("policy_version", -1)
 
     @property
     def execute_steps(self) -> int | None:
@@ -120,7 +139,7 @@ class ServedPolicy:
         Raises:
             ValueError: the server refuses an observation; its own words. Or no world began, or an observation lacks the
                 step that a policy which looks back needs.
-            ConnectionError: the server could not be reached again.
+            ConnectionError: the server could not be reached again, or what it answers is no action.
         """
         with self._lock:
             return self._act(observation)
@@ -192,7 +211,26 @@ class ServedPolicy:
                 time.sleep(_FIRST_PAUSE_S)
         if isinstance(answer, str):
             raise ValueError(f"{self._url} refuses the observation: {answer}")
-        return openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
+        return self._actions(answer)
+
+    def _actions(self, answer: bytes) -> NDArray[np.float32]:
+        """Of an answer, [K, A]: a robot must not be sent what is none.
+
+        Raises:
+            ConnectionError: it is no answer, has another shape than the server told, or a number that is not finite.
+        """
+        try:
+            actions = openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
+        except ValueError as error:
+            raise ConnectionError(f"{self._url} answers with something else than actions: {error}") from error
+        expected = [self.metadata.get("action_horizon"), self.metadata.get("action_dim")]
+        if actions.ndim != 2 or any(
+            want not in (None, have) for want, have in zip(expected, actions.shape, strict=True)
+        ):
+            raise ConnectionError(f"{self._url} answers with actions of shape {actions.shape}, expected {expected}")
+        if not np.isfinite(actions).all():
+            raise ConnectionError(f"{self._url} answers with actions that are not finite numbers")
+        return actions.astype(np.float32, copy=False)
 
     def _connection(self, world: int) -> Connection:
         """The world's connection; made if there is none, with ever longer pauses between attempts.
@@ -210,12 +248,18 @@ class ServedPolicy:
                 raise ConnectionError(f"the connections to {self._url} were closed")
             try:
                 connection = self._connected(world)
+            except _OtherServerError:
+                raise
             except InvalidStatus as error:
                 if error.response.status_code not in _AWAY:
                     reason = (error.response.body or b"").decode(errors="replace").strip()
                     raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
                 trouble: Exception = error
-            except (OSError, ConnectionClosed, InvalidMessage) as error:  # or what is in front of it closes at once
+            except InvalidMessage as error:
+                if isinstance(error.__cause__, ValueError):  # it said something, and not HTTP/1.1
+                    raise ConnectionError(f"{self._url} speaks no websocket: {error.__cause__}") from error
+                trouble = error
+            except (OSError, ConnectionClosed) as error:  # or what is in front of it closes at once
                 trouble = error
             except InvalidHandshake as error:
                 raise ConnectionError(f"{self._url} speaks no websocket: {error}") from error
@@ -242,13 +286,59 @@ class ServedPolicy:
                     **self._options,
                 )
             )
-            self.metadata = wire.unpack(connection.recv(self._timeout_s))
+            _limit_sending(connection.socket, self._timeout_s)
+            told = self._metadata(connection)
+            if self.metadata and _but_version(told) != _but_version(self.metadata):
+                raise _OtherServerError(f"{self._url} came back with another policy: {told}, was {self.metadata}")
+            self.metadata = told
             for _, request in self._remembered.get(world, ()):
                 connection.send(request)
-                connection.recv(self._timeout_s)
+                if isinstance(refusal := connection.recv(self._timeout_s), str):
+                    raise ValueError(f"{self._url} refuses what the episode remembers: {refusal}")
             stack.pop_all()  # `close` leaves it
         return connection
+
+    def _metadata(self, connection: Connection) -> dict[str, Any]:
+        """What the server says first.
+
+        Raises:
+            TimeoutError: nothing.
+            ConnectionError: no server of openpi's protocol says that.
+        """
+        try:
+            told = wire.unpack(connection.recv(self._timeout_s))
+        except TimeoutError as error:
+            raise TimeoutError(f"it said nothing for {self._timeout_s:g} s; openpi's servers speak first") from error
+        except ValueError as error:
+            raise _OtherServerError(f"{self._url} does not speak openpi's protocol: {error}") from error
+        if not isinstance(told, dict) or "payload" in told:
+            raise _OtherServerError(f"{self._url} does not speak openpi's protocol: it began with {str(told)[:200]}")
+        return told
 
     def _drop(self, world: int) -> None:
         if (connection := self._connections.pop(world, None)) is not None:
             connection.close()
+
+
+def _check_url(url: str) -> None:
+    """
+    Raises:
+        ValueError: the URL is of no websocket, or of the path of another protocol.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL of a websocket, expected ws://HOST:PORT or wss://HOST:PORT")
+    if parts.path.rstrip("/") == _ELSEWHERE:
+        right = f"{parts.scheme}://{parts.netloc}"
+        raise ValueError(f"{url} speaks vla-eval's protocol; a ServedPolicy speaks openpi's, which is at {right}")
+
+
+def _but_version(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What must not change while a policy is in use."""
+    return {name: value for name, value in metadata.items() if name != "policy_version"}
+
+
+def _limit_sending(connected: socket.socket, timeout_s: float) -> None:
+    """A server that reads nothing breaks its connection, in place of a `send` that never returns."""
+    limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 from annotated_types import Ge
 
+from agent.addresses import check_address
 from agent.options import load_policy, parse_with, spare_a_core, steps_to_execute
-from agent.serve.server import PolicyServer, ServerConfig, check, log_to_stderr, serve_until_stopped
+from agent.serve.server import PolicyServer, ServerConfig, log_to_stderr, serve_until_stopped
 from vla_model.dtypes import DtypeName
 
 
@@ -29,7 +30,7 @@ class Serve:
 def serve(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Serve, "serve", args, server=ServerConfig())
-    check(options.server)
+    check_address(options.server.host, options.server.port)
 
     spare_a_core()
     policy = load_policy(options.policy, options.dtype).to("auto")

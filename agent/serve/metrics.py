@@ -28,6 +28,9 @@ class Metrics:
         self._requests = Counter(
             "llamarm_requests", "Observations, by what became of them.", ["path", "outcome"], registry=self.registry
         )
+        self._not_admitted = Counter(
+            "llamarm_not_admitted", "Connections that were refused.", ["status"], registry=self.registry
+        )
         self._request_s = Histogram(
             "llamarm_request_seconds",
             "From an observation to its actions.",
@@ -51,6 +54,10 @@ class Metrics:
         """Count a client while it is connected."""
         with self._clients.labels(path).track_inprogress():
             yield
+
+    def not_admitted(self, status: int) -> None:
+        """Count a connection that was refused with that HTTP status."""
+        self._not_admitted.labels(str(status)).inc()
 
     def request(self, path: str, outcome: str, duration_s: float) -> None:
         """Count an observation that was dealt with."""

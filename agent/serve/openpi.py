@@ -97,6 +97,10 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
 async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
     read_s = time.perf_counter()
     observation = wire.unpack(message)
+    if isinstance(observation, dict) and observation.get("type") == "hello":
+        raise ValueError(
+            "this is a hello of vla-eval's protocol, which is spoken on the path /vla-eval; here openpi's is"
+        )
     frames = {
         camera.name: array(PREFIX + camera.name, wire.entry(observation, PREFIX + camera.name))
         for camera in session.world_spec.cameras

@@ -15,7 +15,6 @@ Left out: a batch of two models, and anything that a reverse proxy does better, 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hmac
 import ipaddress
 import itertools
@@ -31,13 +30,18 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import tyro
+from annotated_types import Interval
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
+from agent.addresses import cannot_listen
+from agent.checks import check_config
 from agent.serve import openpi, vla_eval
 from agent.serve.link import LimitsConfig, Link
 from agent.serve.metrics import MeasuredPolicy, Metrics
+from agent.serve.notices import Notices, address
 from agent.serve.session import Session
 from rollout.inference import InferenceConfig, InferenceServer
 from vla_model.deployment import check_execute_steps
@@ -49,8 +53,23 @@ PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.co
 _HEALTH = {"/healthz": "OK\n", "/health": '{"status": "ok"}\n'}
 """openpi's and vla-eval's question whether the server is there."""
 _METRICS = "/metrics"
+_WHY_REFUSED = {
+    HTTPStatus.FORBIDDEN: "a page in a browser may not connect",
+    HTTPStatus.NOT_FOUND: "the path does not exist",
+    HTTPStatus.SERVICE_UNAVAILABLE: "there are as many clients as --max-clients allows",
+    HTTPStatus.UPGRADE_REQUIRED: "it does not ask for a websocket",
+}
 _PING_INTERVAL_S = 20.0
+_OPEN_TIMEOUT_S = 5.0
+"""For the handshake; whoever connects and asks for nothing keeps the server from ending no longer."""
 _CLOSE_TIMEOUT_S = 2.0
+_OFFENCES: dict[int, str] = {
+    CloseCode.PROTOCOL_ERROR: "what it sends is no websocket's frame",
+    CloseCode.INVALID_DATA: "a text frame is not UTF-8",
+    CloseCode.MESSAGE_TOO_BIG: "a message is larger than --max-message-mb allows",
+    CloseCode.INTERNAL_ERROR: "it does not answer pings within --ping-timeout-s",
+}
+"""By the code with which websockets closes a connection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +78,7 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     """Address to listen on. Any but this machine's own needs a key."""
-    port: int = 8000
+    port: Annotated[int, Interval(ge=0, le=65535)] = 8000
     """0 takes a free one."""
     api_key_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the key that clients must send."""
@@ -67,32 +86,30 @@ class ServerConfig:
     """File with the TLS certificate and its chain (PEM)."""
     private_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the certificate's private key (PEM)."""
-    max_batch_size: int = 32
+    max_batch_size: Annotated[int, Interval(ge=1, le=10_000)] = 32
     """Clients that are decided for at once."""
-    max_wait_ms: float = 2.0
+    max_wait_ms: Annotated[float, Interval(ge=0, le=10_000)] = 2.0
     """How long the first request of a batch waits for other clients."""
     limits: Annotated[LimitsConfig, tyro.conf.arg(name="")] = field(default_factory=LimitsConfig)
     """What a client may ask."""
     debug: bool = False
     """Send tracebacks to clients."""
 
-
-def check(config: ServerConfig) -> None:
-    """
-    Raises:
-        ValueError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a limit
-            lets nothing through.
-    """
-    if config.api_key_file is None and not _is_loopback(config.host):
-        raise ValueError(
-            f"host {config.host} can be reached from other machines, so clients need a key: --api-key-file names its "
-            "file; without one, only 127.0.0.1, ::1 and localhost are served"
-        )
-    if (config.certificate is None) != (config.private_key is None):
-        raise ValueError("TLS needs both a certificate and its private_key, and only one is given")
-    for name, limit in dataclasses.asdict(config.limits).items():
-        if limit <= 0:
-            raise ValueError(f"{name} must be above 0, got {limit}")
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a
+                file cannot be used.
+        """
+        if self.api_key_file is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, so clients need a key: --api-key-file names its "
+                "file; without one, only 127.0.0.1, ::1 and localhost are served"
+            )
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("TLS needs both a certificate and its private_key, and only one is given")
+        _read_key(self.api_key_file)
+        _tls(self)
 
 
 class PolicyServer:
@@ -107,9 +124,9 @@ class PolicyServer:
                 policy was made for where None.
 
         Raises:
-            ValueError: see `check`; a file cannot be used; execute_steps is not within the policy's chunk.
+            ValueError: the config is refused; execute_steps is not within the policy's chunk.
         """
-        check(config)
+        check_config(config)
         chunk_length = policy.model.config.chunk_length
         execute_steps = policy.execute_steps if execute_steps is None else execute_steps
         check_execute_steps(execute_steps, chunk_length)
@@ -119,6 +136,7 @@ class PolicyServer:
         self._key = _read_key(config.api_key_file)
         self._tls = _tls(config)
         self._metrics = Metrics()
+        self._notices = Notices()
         inference = InferenceConfig(max_batch_size=config.max_batch_size, max_wait_ms=config.max_wait_ms)
         self._inference = InferenceServer(lambda: MeasuredPolicy(policy, self._metrics), inference, None)
         self._names = itertools.count()
@@ -141,19 +159,22 @@ class PolicyServer:
             port,
             ssl=self._tls,
             process_request=self._admit,
+            process_response=self._note_refusal,
             origins=[None],  # a page in a browser sends one, a client of these protocols does not
             compression=None,
             max_size=int(limits.max_message_mb * 1e6),
             max_queue=1,  # one message is under way and one waits; the rest stays with the client
             ping_interval=_PING_INTERVAL_S,
             ping_timeout=limits.ping_timeout_s,
+            open_timeout=_OPEN_TIMEOUT_S,
             close_timeout=_CLOSE_TIMEOUT_S,
         )
         async with AsyncExitStack() as stack:
+            stack.callback(self._notices.close)
             try:
                 server = await stack.enter_async_context(starting)
             except OSError as error:
-                raise ValueError(f"nothing can be served on {host}, port {port}: {error}") from error
+                raise ValueError(cannot_listen(host, port, error)) from error
             host, port = next(iter(server.sockets)).getsockname()[:2]
             yield f"{'ws' if self._tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -173,6 +194,17 @@ class PolicyServer:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many clients as it takes.\n")
         return None
 
+    def _note_refusal(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        """Count and log who is not admitted."""
+        status = HTTPStatus(response.status_code)
+        if status in (HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.OK):
+            return
+        self._metrics.not_admitted(status)
+        why = _WHY_REFUSED.get(status, status.phrase)
+        if status == HTTPStatus.UNAUTHORIZED:
+            why = "the key is wrong" if "Authorization" in request.headers else "no key was sent"
+        self._notices.say("not admitted", address(connection.remote_address), f"{request.path!r}: {why} ({status})")
+
     def _has_key(self, request: Request) -> bool:
         if self._key is None:
             return True
@@ -182,13 +214,14 @@ class PolicyServer:
     async def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         path = urlsplit(connection.request.path).path
-        link = Link(connection, path, self._config.limits, self._metrics, self._config.debug)
+        link = Link(connection, path, self._config.limits, self._metrics, self._notices, self._config.debug)
         session = Session(f"client {next(self._names)}", self._processor, self._inference, self._execute_steps)
         with self._metrics.client(path):
             try:
                 await PROTOCOLS[path](link, session, self._metadata)
-            except ConnectionClosed:
-                pass  # the end of every conversation, whoever ended it
+            except ConnectionClosed as error:  # the end of every conversation, whoever ended it
+                if error.sent is not None and not error.rcvd_then_sent and (why := _OFFENCES.get(error.sent.code)):
+                    link.say_cut_off(why)
             finally:
                 await session.end()
 

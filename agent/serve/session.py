@@ -65,7 +65,7 @@ class Session:
 
         Raises:
             ValueError: one of them is not what the policy was made for.
-            RuntimeError: the policy failed.
+            RuntimeError: the policy failed, or answered what is no action: a robot must not be sent it.
         """
         if step is not None and not 0 <= step <= _MAX_STEP:
             raise ValueError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
@@ -87,6 +87,7 @@ class Session:
             chunk = await self._inference.act(self._name, [0], observation)
         except Exception as error:  # a ValueError too: the observation was in order
             raise RuntimeError("the policy failed") from error
+        self._check_actions(chunk.actions[0])
         return chunk.actions[0]
 
     async def end(self) -> None:
@@ -98,6 +99,12 @@ class Session:
         self._processor.encode_state(observation["state"])
         (instruction,) = observation["instruction"]
         self._processor.check_instruction(instruction)
+
+    def _check_actions(self, actions: NDArray[np.float32]) -> None:
+        allowed = (np.abs(actions) <= 1.0).all(axis=0)  # [A], False for NaN
+        if not allowed.all():
+            names = ", ".join(np.array(self.world_spec.action.names)[~allowed])
+            raise RuntimeError(f"the policy's actions are not numbers from -1 to 1: {names}")
 
 
 def _float32(state: NDArray[Any]) -> NDArray[np.float32]:

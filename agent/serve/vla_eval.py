@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 _SILENT = ("episode_start", "episode_end", "error")
 """What gets no reply; after each, nothing is left of a chunk."""
+_NO_HELLO = "no hello came, with which vla-eval's protocol begins; openpi's is spoken on the path /"
+_POLICY_VIOLATION = 1008
+_MOTIONS = (("position", "delta_xyz", " m/step"), ("rotation", "axis_angle", " rad/step"))
+"""Part, vla-eval's word for its format, and the end of the units that are of it."""
+_GRIPPERS = {"-1 open, 1 closed": "binary_close_positive", "-1 closed, 1 open": "binary_close_negative"}
+"""vla-eval's word for a gripper of that unit."""
 _ARRAY = "__ndarray__"
 _IMAGE = "__image__"
 
@@ -45,8 +51,14 @@ _IMAGE = "__image__"
 async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:
     """Serve one client until it goes."""
     chunk = _Chunk(session)
+    try:
+        message = await link.receive(link.limits.hello_timeout_s)
+    except TimeoutError:
+        link.say_cut_off(_NO_HELLO)
+        await link.send(_pack("error", {"error": _NO_HELLO}, 0))
+        await link.close(_POLICY_VIOLATION, _NO_HELLO)
+        return
     while True:
-        message = await link.receive()
         kind, seq = "message", 0
         try:
             request = wire.unpack(message)
@@ -68,6 +80,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
             reply = _pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
         if reply is not None:
             await link.send(reply)
+        message = await link.receive()
 
 
 class _Chunk:
@@ -115,7 +128,7 @@ def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
         "model_server": "llamarm",
         "capabilities": {},
         "observation_params": {"send_state": True},
-        "action_spec": {"action": _dim_spec("action", world_spec.action) | {"range": [-1.0, 1.0]}},
+        "action_spec": action_spec(world_spec.action),
         "observation_spec": {
             **images,
             "state": _dim_spec("state", world_spec.state),
@@ -123,6 +136,24 @@ def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
         },
         "metadata": metadata,
     }
+
+
+def action_spec(action: VectorSpec) -> dict[str, Any]:
+    """The parts of an action in its order: position, rotation and gripper, as vla-eval's benchmarks name them.
+
+    An action that is not made of these is one part, whose format is the names of its elements.
+    """
+    parts: dict[str, Any] = {}
+    rest = action.units
+    for name, kind, unit in _MOTIONS:
+        if len(rest) >= 3 and all(given.endswith(unit) for given in rest[:3]):
+            parts[name] = {"name": name, "dims": 3, "format": kind, "range": [-1.0, 1.0]}
+            rest = rest[3:]
+    if len(rest) == 1 and action.grippers == [action.size - 1]:
+        kind = _GRIPPERS.get(rest[0], "raw")
+        parts["gripper"] = {"name": "gripper", "dims": 1, "format": kind, "range": [-1.0, 1.0]}
+        rest = ()
+    return {"action": _dim_spec("action", action) | {"range": [-1.0, 1.0]}} if rest else parts
 
 
 def _dim_spec(name: str, vector: VectorSpec) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
@@ -104,6 +106,13 @@ def metric(url: str, name: str) -> float:
     """The value on the line of /metrics that begins with that name."""
     (line,) = [line for line in page(url, "/metrics").splitlines() if line.startswith(name + " ")]
     return float(line.split()[-1])
+
+
+def status(url: str, **options: Any) -> int:
+    """HTTP status with which a connection is refused."""
+    with pytest.raises(InvalidStatus) as refused, connect(url, **options):
+        pass
+    return refused.value.response.status_code
 
 
 def settled(url: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -11,28 +12,21 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import pytest
 from numpy.testing import assert_allclose
-from serving import EXECUTE_STEPS, client, in_process, infer, metric, page, said, served, settled, tiny_policy
+from serving import EXECUTE_STEPS, client, in_process, infer, metric, page, said, served, settled, status, tiny_policy
 from tiny_model import SENTENCES
-from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
+from agent import cli
+from agent.checks import check_config
 from agent.serve import openpi
 from agent.serve.link import LimitsConfig
-from agent.serve.server import PolicyServer, ServerConfig, check
+from agent.serve.server import PolicyServer, ServerConfig
 from vla_model.checkpoint import save_policy
-
-
-def status(url: str, **options: Any) -> int:
-    """HTTP status with which a connection is refused."""
-    with pytest.raises(InvalidStatus) as refused, connect(url, **options):
-        pass
-    return refused.value.response.status_code
 
 
 def key_file(folder: Path) -> Path:
@@ -44,13 +38,13 @@ def key_file(folder: Path) -> Path:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "robot.example", "::"])
 def test_an_address_that_others_reach_needs_a_key(host: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"host {host} can be reached from other machines, so clients need a key"):
-        check(ServerConfig(host=host))
-    check(ServerConfig(host=host, api_key_file=key_file(tmp_path)))
+        check_config(ServerConfig(host=host))
+    check_config(ServerConfig(host=host, api_key_file=key_file(tmp_path)))
 
 
 def test_this_machine_alone_needs_no_key() -> None:
     for host in ("127.0.0.1", "127.3.2.1", "::1", "localhost"):
-        check(ServerConfig(host=host))
+        check_config(ServerConfig(host=host))
 
 
 def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path) -> None:
@@ -60,7 +54,7 @@ def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path
         (ServerConfig(api_key_file=tmp_path / "empty"), 2, "empty is empty, expected the key"),
         (ServerConfig(certificate=tmp_path / "empty"), 2, "TLS needs both a certificate and its private_key"),
         (ServerConfig(certificate=tmp_path / "empty", private_key=tmp_path / "empty"), 2, "cannot be used for TLS"),
-        (ServerConfig(limits=LimitsConfig(max_rate_hz=0)), 2, "max_rate_hz must be above 0, got 0"),
+        (ServerConfig(limits=LimitsConfig(max_rate_hz=0)), 2, "max-rate-hz is 0, expected a finite number above 0"),
         (ServerConfig(), 5, r"execute_steps must be within 1\.\.4, the chunk's length, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -78,6 +72,36 @@ def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
 
         with pytest.raises(ValueError, match=rf"nothing can be served on 127\.0\.0\.1, port {port}: .*in use"):
             asyncio.run(listen())
+
+
+def test_what_cannot_be_served_is_refused_before_the_policy_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no such policy, which nobody gets to know."""
+    (tmp_path / "empty").write_text("\n")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        refused = {
+            ("--port", "99999"): "port is 99999, expected a finite number at least 0 and at most 65535",
+            ("--port", "-1"): "port is -1, expected",
+            ("--port", str(taken)): f"nothing can be served on 127.0.0.1, port {taken}: Address already in use",
+            ("--host", "0.0.0.0"): "host 0.0.0.0 can be reached from other machines, so clients need a key",
+            ("--host", "127.0.0.1", "--api-key-file", str(tmp_path / "none")): "none cannot be read",
+            ("--api-key-file", str(tmp_path / "empty")): "empty is empty, expected the key that clients send",
+            ("--max-wait-ms", "nan"): "max-wait-ms is nan, expected a finite number",
+            ("--max-rate-hz", "nan"): "max-rate-hz is nan, expected a finite number above 0",
+            ("--send-timeout-s", "inf"): "send-timeout-s is inf, expected a finite number above 0",
+            ("--max-batch-size", "0"): "max-batch-size is 0, expected",
+        }
+        (tmp_path / "key").write_text("secret")
+        args = ("--host", "203.0.113.7", "--api-key-file", str(tmp_path / "key"))
+        refused[args] = "nothing can be served on 203.0.113.7, port 8000: "
+        for args, text in refused.items():
+            with pytest.raises(SystemExit) as exit_:
+                cli.main(["serve", str(tmp_path / "nothing"), *args])
+            assert exit_.value.code == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert text in line
 
 
 def test_only_who_has_the_key_gets_in(tmp_path: Path) -> None:

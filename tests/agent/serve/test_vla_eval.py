@@ -13,9 +13,13 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
 from serving import in_process, looked_back, served, tiny_policy
-from tiny_model import SENTENCES, observe
+from tiny_model import SENTENCES, observe, vector
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
+
+from agent.serve.vla_eval import action_spec
+from envs.suites.metaworld.sensor import ACTION as METAWORLD
+from envs.tabletop.control import ACTION as TABLETOP
 
 
 def array(value: NDArray[Any]) -> dict[str, Any]:
@@ -71,6 +75,18 @@ def test_hello_is_answered_with_what_the_policy_gives_and_takes() -> None:
     }
     assert payload["observation_spec"]["state"] == {"name": "state", "dims": 4, "format": "x y z opening"}
     assert payload["observation_spec"]["front"]["format"] == "rgb_hwc_uint8"
+
+
+def test_position_rotation_and_gripper_are_told_separately_as_vla_evals_benchmarks_name_them() -> None:
+    """vla_eval 0.8.0's POSITION_DELTA and GRIPPER_CLOSE_POS, whose words a benchmark compares."""
+    position = {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1.0, 1.0]}
+    rotation = {"name": "rotation", "dims": 3, "format": "axis_angle", "range": [-1.0, 1.0]}
+    gripper = {"name": "gripper", "dims": 1, "format": "binary_close_positive", "range": [-1.0, 1.0]}
+    assert action_spec(TABLETOP) == {"position": position, "rotation": rotation, "gripper": gripper}
+    assert action_spec(METAWORLD) == {"position": position, "gripper": gripper | {"format": "raw"}}
+    joints = vector("shoulder", "elbow", "gripper")
+    assert list(action_spec(joints)) == ["action"], "an arm that is told joints has no such parts"
+    assert action_spec(joints)["action"]["format"] == "shoulder elbow gripper"
 
 
 def test_an_episode_start_forgets_what_a_policy_that_looks_back_saw() -> None:

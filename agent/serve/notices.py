@@ -1,0 +1,86 @@
+"""What the server's log says of its clients: who, what and why.
+
+At most LINES of a kind in PERIOD_S, and how many more there were: a client that errs in a loop, or means harm, fills
+neither the disk nor the memory. What a client sent is shortened and made printable before it stands in a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+_LOG = logging.getLogger(__name__)
+
+LINES = 10
+PERIOD_S = 60.0
+_MAX_CHARS = 500
+
+Kind = Literal["not admitted", "refused", "failed", "cut off"]
+"""A connection that is not admitted, a message that is refused, one that the server failed at, a client cut off."""
+
+
+@dataclass
+class _Period:
+    began_s: float
+    written: int = 0
+    left_out: int = 0
+
+
+class Notices:
+    """The log of one server."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            clock: seconds.
+        """
+        self._clock = clock
+        self._periods: dict[Kind, _Period] = {}
+
+    def say(self, kind: Kind, client: str, text: str, error: Exception | None = None) -> None:
+        """Write a line, unless there were enough of its kind.
+
+        Args:
+            kind: what happened.
+            client: its address.
+            text: what and why.
+            error: one of ours, whose traceback is written too.
+        """
+        now_s = self._clock()
+        period = self._periods.get(kind)
+        if period is None or now_s - period.began_s >= PERIOD_S:
+            self._say_left_out(kind)
+            period = self._periods[kind] = _Period(began_s=now_s)
+        if period.written == LINES:
+            period.left_out += 1
+            return
+        period.written += 1
+        level = logging.WARNING if error is None else logging.ERROR
+        _LOG.log(level, "%s: client %s: %s", kind, client, _printable(text), exc_info=error)
+
+    def close(self) -> None:
+        """Say how many more there were, at the end."""
+        for kind in self._periods:
+            self._say_left_out(kind)
+        self._periods.clear()
+
+    def _say_left_out(self, kind: Kind) -> None:
+        if (period := self._periods.get(kind)) is not None and period.left_out:
+            _LOG.warning("%s: %d more within %d s were not written here", kind, period.left_out, int(PERIOD_S))
+
+
+def address(remote: object) -> str:
+    """HOST:PORT of a socket's peer, as `getpeername` gives it."""
+    if not isinstance(remote, tuple) or len(remote) < 2:
+        return "unknown"  # it is gone already
+    host, port = remote[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _printable(text: str) -> str:
+    """In one line, with nothing that a terminal would obey."""
+    short = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "..."
+    return "".join(char if char.isprintable() else " " for char in short)
