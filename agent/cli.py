@@ -7,7 +7,9 @@ field of its RunConfig is one.
 
 from __future__ import annotations
 
+import errno
 import linecache
+import os
 import shlex
 import sys
 import traceback
@@ -19,9 +21,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from agent.checks import NumEpisodes
+from agent.interrupts import Terminated, sigterm_stops
 from agent.names import check_name
 from agent.options import parse, parse_with
-from agent.run_folder import RunFolder, check_start, start_run
+from agent.run_folder import RunFolder, check_start, start_run, versions
 from agent.run_lock import locked
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ Train, evaluate and drive robot agents that see through cameras and obey written
   serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
   report  RUN                one HTML file that shows a run
 
-llamarm COMMAND --help lists a command's options, llamarm train --help the recipes.
+llamarm COMMAND --help (or llamarm help COMMAND) lists a command's options, llamarm train --help the recipes;
+llamarm --version says which version this is.
 """
 
 
@@ -96,19 +100,66 @@ class Report:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     args = list(sys.argv[1:] if args is None else args)
-    if not args or args[0] in ("-h", "--help"):
-        print(_HELP, end="")
-        return
     try:
-        command = _COMMANDS[check_name("command", args[0], _COMMANDS)]
-        command(args[1:])
-    except KeyboardInterrupt:
-        sys.exit(_stopped(args))
+        with sigterm_stops():
+            _run(args)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        sys.exit(_stopped(args, stop))
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"llamarm: {error.strerror}{where}; {_REMEDIES[error.errno]}", file=sys.stderr)
+        sys.exit(2)
     except ValueError as error:
         if not _is_ours(error):
             raise
         print(f"llamarm: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _run(args: list[str]) -> None:
+    """The command that comes first; help and the version may be asked for in its place."""
+    first = args[0] if args else "help"
+    if first == "--version":
+        print(f"llamarm {versions()['llamarm']}")
+    elif first in ("-h", "--help") or (first == "help" and len(args) < 2):
+        print(_HELP, end="")
+    elif first == "help":
+        _COMMANDS[check_name("command", args[1], _COMMANDS)]([*args[2:], "--help"])
+    else:
+        _COMMANDS[check_name("command", first, _COMMANDS)](args[1:])
+
+
+_OTHER_PLACE = "name another folder"
+_GO_ON = "make room, then go on as after Ctrl-C: train with --resume, others by the same command"
+_REMEDIES = {
+    errno.ENOSPC: _GO_ON,
+    errno.EDQUOT: _GO_ON,
+    errno.EFBIG: _GO_ON,
+    errno.EACCES: _OTHER_PLACE,
+    errno.EPERM: _OTHER_PLACE,
+    errno.EROFS: _OTHER_PLACE,
+    errno.ENOTDIR: _OTHER_PLACE,
+    errno.EEXIST: _OTHER_PLACE,
+    errno.EISDIR: _OTHER_PLACE,
+    errno.ENAMETOOLONG: _OTHER_PLACE,
+}
+"""What to do about errors of the machine, for a user to read; others are bugs and keep their traceback."""
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads the output any more (`| head`). All results are in files by then, so nothing is lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return True
+    return False
 
 
 def _collect(args: list[str]) -> None:
@@ -282,14 +333,14 @@ def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig 
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
 
 
-def _stopped(args: list[str]) -> int:
-    """What to type to go on; 130 is a shell's status for Ctrl-C."""
+def _stopped(args: list[str], stop: KeyboardInterrupt) -> int:
+    """What to type to go on; 130 and 143 are a shell's status for Ctrl-C and SIGTERM."""
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
     what = "start over" if args[0] in ("eval", "experts", "drive", "console") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
-    return 130
+    return 143 if isinstance(stop, Terminated) else 130
 
 
 def _is_ours(error: ValueError) -> bool:

@@ -179,7 +179,7 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
         ) as processes:
             outcome = fill_dataset(config, example, root, processes.collect, processes.report.set_aside)
             for line in processes.report.lines():
-                print(line)
+                print(line, file=sys.stderr)
             return replace(outcome, workers=processes.report)
     finally:
         example.close()

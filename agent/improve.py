@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -87,7 +88,7 @@ class ImproveConfig:
     seed: Seed = 0
     """Of drawn actions, batches, augmentation and the first weights of adapters."""
     practice: PracticeConfig = field(default_factory=PracticeConfig)
-    iterations: Annotated[int, Ge(1)] = 40
+    iterations: Annotated[int, Interval(ge=1, le=100_000)] = 40
     overlap: bool = False
     """Collect an iteration's episodes while the one before is learned from: faster where there are cores for both, but
     every episode is of weights one iteration old."""
@@ -418,9 +419,9 @@ def _collecting(
 
 
 def _tell(report: WorkerReport) -> None:
-    """Print what became of workers."""
+    """What became of workers."""
     for line in report.lines():
-        print(line)
+        print(line, file=sys.stderr)
 
 
 def _judge(model: VLA, processor: Processor) -> Callable[[World], Policy]:

@@ -1,4 +1,8 @@
-"""Ctrl-C that waits for the end of what is half done."""
+"""Ctrl-C, and SIGTERM, which is what schedulers send: both stop a command, and wait for the end of what is half done.
+
+A signal that whoever started the process wants ignored (a shell does so to SIGINT of what it runs in the background)
+stays ignored.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,64 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def sigterm_stops() -> Generator[None]:
+    """SIGTERM raises Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise Terminated
+
+    with _handled((signal.SIGTERM,), terminate):
+        yield
 
 
 @contextmanager
 def interrupts_wait() -> Generator[Callable[[], bool]]:
-    """Ctrl-C while an update is half done waits for its end; a second one does not.
+    """Ctrl-C or SIGTERM while an update is half done waits for its end; a second one does not.
 
     Yields a function that says whether there was one.
     """
     came: list[int] = []
 
-    def remember(signum: int, frame: object) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         del frame
-        came.append(signum)
-        signal.signal(signal.SIGINT, before)
+        came.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, remember)
-    try:
+    with _handled(_STOPPING, remember) as before:
         yield lambda: bool(came)
+
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+@contextmanager
+def _handled(
+    numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
+) -> Generator[dict[signal.Signals, Handler]]:
+    """Those of the signals that are not ignored, until the end; yields what handled them before. Only the main thread
+    can.
+    """
+    before: dict[signal.Signals, Handler] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in numbers}
+        # What was not set from Python cannot be set again from there.
+        before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield before
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -8,9 +8,9 @@ besides it holds what acting takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from annotated_types import Interval, MinLen
@@ -24,6 +24,9 @@ from vla_model.dtypes import DtypeName
 from vla_model.finetune import FineTuning
 from vla_model.memory import Footprint, Parameters, acting, count_parameters, learning
 from vla_model.precision import native_dtype
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SAFE_SHARE = 0.9
 """Of the memory that may be planned for."""
@@ -88,7 +91,7 @@ def parse_memory(text: str) -> float:
         ValueError: it is no such amount.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
-    if match is None or match[2].lower() not in _UNITS:
+    if match is None or match[2].lower() not in _UNITS or not float(match[1]):
         raise ValueError(f"{text!r} is no amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
     return float(match[1]) * _UNITS[match[2].lower()]
 
@@ -137,14 +140,13 @@ def _fits(footprint: Footprint, memory: float, on_gpu: bool) -> float | None:
 def print_table(rows: Sequence[Row], options: PlanOptions) -> None:
     """On the screen."""
     from rich.console import Console
-    from rich.table import Column, Table
 
     console = Console()
     where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
     fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
-    first = (Column("model", no_wrap=True), Column("parameters", justify="right", no_wrap=True))
-    acts = Table(*first, *(Column(name, justify="right") for name in FORMATS), title=f"To act, GB; {where}")
-    learns = Table(*first, *(Column(mode, justify="right") for mode in MODES), title="To train, largest batch: GB")
+    width = min(40, max((len(row.model) for row in fitting), default=0))
+    acts = _table(FORMATS, f"To act, GB; {where}", width)
+    learns = _table(MODES, "To train, largest batch: GB", width)
     for row in fitting:
         name = (row.model, _millions(row.parameters.total))
         acts.add_row(*name, *("-" if gb is None else f"{gb:.1f}" for gb in row.acts.values()))
@@ -154,6 +156,14 @@ def print_table(rows: Sequence[Row], options: PlanOptions) -> None:
     print("To act: for one world. - does not fit.")
     if len(fitting) < len(rows):
         print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
+
+
+def _table(columns: Iterable[str], title: str, width: int) -> Table:
+    """Of models, whose names are given so many letters. rich keeps rows in columns, so no two tables share one."""
+    from rich.table import Column, Table
+
+    first = (Column("model", overflow="fold", min_width=width), Column("parameters", justify="right", no_wrap=True))
+    return Table(*first, *(Column(name, justify="right") for name in columns), title=title)
 
 
 def _millions(count: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rollout.types import Trajectory
@@ -32,13 +33,14 @@ class _Progress(Progress):
 
 
 def progress_bars() -> Progress:
-    """A rich Progress, to be entered; add a task per bar."""
+    """A rich Progress, to be entered; add a task per bar. It shows on standard error: standard output has results."""
     return _Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
 
 

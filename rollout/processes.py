@@ -101,6 +101,8 @@ def run_in_processes(
         try:
             result = done.result().return_value
         except TrainingFailedError as error:
+            if interrupted():  # A scheduler's SIGTERM ends the processes too.
+                raise KeyboardInterrupt from error
             raise _cause(error) from error
         if _stop(storage).exists():
             raise KeyboardInterrupt

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -82,8 +85,18 @@ def start_ray(address: str | None = None) -> bool:
         os.environ.setdefault("RAY_worker_niceness", "0")
         # "local" starts a Ray; without an address, Ray joins whichever cluster was last started on the machine.
         local = {"address": "local", "num_cpus": 1, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
+        with _sigterm_kept():
+            ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
     return ours
+
+
+@contextmanager
+def _sigterm_kept() -> Generator[None]:
+    """Ray takes SIGTERM for itself when it starts; it stays with whoever had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Remote:

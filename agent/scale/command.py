@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -52,14 +52,14 @@ def scale(args: list[str], name: str, recipe: RunConfig) -> None:
     config = ScaleConfig(grid=options.grid, run=options.run)
     _check(config)
     if options.estimate:
-        _say(config, measured_budget(config))
+        print("\n".join(_ahead(config, measured_budget(config))))
         return
     command, resume = ["llamarm", "scale", name, *args], RunFolder(options.out).record_file.exists()
     check_start(options.out, config, resume=resume)
     with locked(options.out, command):
         folder = start_run(options.out, config, resume=resume)
         budget = recorded_budget(config, folder)
-        _say(config, budget)
+        print("\n".join(_ahead(config, budget)), file=sys.stderr)
         with folder.session(command):
             found = _run(config, folder, budget, command)
         report(config, folder, budget, found)
@@ -112,15 +112,15 @@ def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[s
     return found
 
 
-def _say(config: ScaleConfig, budget: Budget) -> None:
-    """What is ahead."""
+def _ahead(config: ScaleConfig, budget: Budget) -> Iterator[str]:
+    """Lines that say what is ahead."""
     everyone = [*places(config), *held_out_places(config)]
     tasks = len(config.run.demonstrations.tasks) or "all"
     most = max(place.amount for place in everyone)
     evaluation, variations = config.run.evaluation, len(config.run.evaluation.variations)
-    print(f"{len(everyone)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,")
-    print(f"besides at most {most} demonstrations to collect for each of {tasks} tasks, and in each run")
-    print(f"{evaluation.episodes_per_task} episodes of each task to evaluate in {variations} variations.")
+    yield f"{len(everyone)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,"
+    yield f"besides at most {most} demonstrations to collect for each of {tasks} tasks, and in each run"
+    yield f"{evaluation.episodes_per_task} episodes of each task to evaluate in {variations} variations."
 
 
 def _json(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -75,6 +77,7 @@ class Called:
     config: RunConfig
     run: RunFolder
     error: BaseException | None = None
+    number: int | None = None
 
 
 @pytest.fixture
@@ -87,6 +90,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
         run.checkpoints.mkdir(exist_ok=True)
         if called.error is not None:
             raise called.error
+        if called.number is not None:
+            signal.raise_signal(called.number)
         with run.phase("update") as figures:
             figures["samples_per_s"] = 250.0
         return EVALUATION, {}
@@ -237,3 +242,55 @@ def test_a_value_error_that_we_did_not_raise_is_a_bug_and_keeps_its_traceback(ca
     with pytest.raises(ValueError, match="broadcast"):
         cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
     assert "failed: ValueError" in RunFolder(tmp_path / "run").record["sessions"][0]["outcome"]
+
+
+def test_help_and_the_version_may_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("llamarm 0.")
+    cli.main(["help"])
+    assert capsys.readouterr().out.startswith("usage: llamarm COMMAND")
+    for args in (["help", "compare"], ["compare", "-h"]):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(args)
+        assert exit_.value.code == 0
+        assert "usage: llamarm compare" in capsys.readouterr().out
+
+
+def test_sigterm_stops_as_ctrl_c_does(called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    called.number = signal.SIGTERM
+    status, error = failing(["train", "tiny", "--out", str(tmp_path / "run")], capsys)
+    assert status == 143
+    assert f"Stopped. To go on: llamarm train tiny --out {tmp_path}/run --resume" in error
+    assert RunFolder(tmp_path / "run").record["sessions"][0]["outcome"] == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_line(
+    called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del called
+    (tmp_path / "file").write_text("")
+    status, error = failing(["train", "tiny", "--out", str(tmp_path / "file" / "run")], capsys)
+    assert status == 2
+    assert error == f"llamarm: Not a directory: {tmp_path}/file/run; name another folder\n"
+
+
+def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["plan", "--models", "nano", "llama3.2_1b", "gemma_2b"])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    named = [row[:2] for row in rows if row and row[0]]
+    models = [["nano", "1.81 M"], ["llama3.2_1b", "1.25 B"], ["gemma_2b", "2.52 B"]]
+    assert [name for name, _ in named] == [name for name, _ in models] * 2
+    assert named[:3] == named[3:], "each beside its own number of parameters"
+    assert named[1:3] == models[1:]
+
+
+def test_who_stops_reading_loses_no_result_and_sees_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "agent.cli", "plan", "--models", "nano"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writing)
+    assert ran.stderr == ""

@@ -274,7 +274,7 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             (small(first, practice=PracticeConfig(tasks=("lift",))), "did you mean 'left'|task 'lift' does not exist"),
             (sides_config(RFTConfig(), first, CLONE), "there are no demonstrations"),
             (sides_config(GRPOConfig(group_size=5), first, GRADIENT, iterations=1), "expected a multiple of 5"),
-            (small(first, iterations=10**6), "1000000 iterations cannot be practised: training seeds"),
+            (small(first, iterations=10**5), "100000 iterations cannot be practised: training seeds"),
             (replace(small(first), learner=replace(GRADIENT, num_processes=2)), "num-processes is 2"),
             (
                 replace(small(first), learner=replace(GRADIENT, batch_size=1)),

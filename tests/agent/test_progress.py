@@ -14,7 +14,7 @@ from rollout.expert import ExpertPolicy
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    return [line for line in capsys.readouterr().err.splitlines() if line.strip()]
 
 
 def test_a_log_gets_a_line_now_and_then_and_the_last_state(

@@ -15,13 +15,14 @@ from typing import Any, Never
 import numpy as np
 import pytest
 from line_arm import LineArm, Script, agent_for, always
+from numpy.typing import NDArray
 
 from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Reading
 from envs.types import VectorSpec
+from rollout import spool
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader, StoredEpisode
-from rollout.spool import Spool
 from vla_model.foresight import Foreseen
 
 
@@ -261,14 +262,15 @@ def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_op
 def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count, append = itertools.count(), Spool._append
+    count = itertools.count()
 
-    def full(spool: Spool, row: dict[str, Any]) -> None:
+    def full(picture: NDArray[np.uint8]) -> bytes:
         if next(count) >= 10:
             raise OSError(28, "No space left on device")
-        append(spool, row)
+        return encode(picture)
 
-    monkeypatch.setattr(Spool, "_append", full)
+    encode = spool.encode_png
+    monkeypatch.setattr(spool, "encode_png", full)
     outcome = agent_for(arm, always(0.5)).run("go", 600.0, record=tmp_path)
     assert outcome.ended.startswith("recording failed") and "No space left on device" in outcome.ended
     assert len(arm.stops_s) == 1
