@@ -37,6 +37,9 @@ def save_checkpoint(
         fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
         files: texts to put beside, by name.
         acted: weights that the next episodes are collected with, where these are not the policy's.
+
+    Raises:
+        FloatingPointError: what the learner holds is not finite; nothing was written.
     """
     if folder.exists():
         return
@@ -63,5 +66,10 @@ def acted_weights(folder: Path) -> dict[str, Tensor] | None:
 
 
 def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:
-    """The policy's, on the host: for plain models in any process."""
+    """The policy's, on the host: for plain models in any process.
+
+    Raises:
+        FloatingPointError: what the learner holds is not finite.
+    """
+    learner.check_finite()
     return {name: tensor.cpu() for name, tensor in merged_state_dict(learner.average).items()}

@@ -115,11 +115,11 @@ def main(args: Sequence[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         print(f"llamarm: {error.strerror}{where}; {_REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(2)
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         if not _is_ours(error):
             raise
         print(f"llamarm: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
 
 
 def _run(args: list[str]) -> None:
@@ -343,7 +343,7 @@ def _stopped(args: list[str], stop: KeyboardInterrupt) -> int:
     return 143 if isinstance(stop, Terminated) else 130
 
 
-def _is_ours(error: ValueError) -> bool:
+def _is_ours(error: Exception) -> bool:
     """Whether a `raise` of ours made it, for a user to read; anything else is a bug and keeps its traceback."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     ours = frame.f_globals["__name__"].partition(".")[0] in ("agent", "envs", "rollout", "vla_model")

@@ -237,6 +237,19 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
     assert kept["batch.inputs.frames.front"].dtype == torch.uint8
 
 
+def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(learner: Learner[VLA], *_: Any) -> dict[str, float]:
+        next(learner.average.parameters()).data.view(-1)[0] = torch.nan
+        return {}
+
+    monkeypatch.setattr(policy_gradient.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
+    with pytest.raises(FloatingPointError, match=r"after update 0 average.* is not finite, so it is not saved"):
+        run_here(small(first), tmp_path / "run")
+    assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]
+
+
 def test_a_policy_that_always_fails_still_learns_where_things_are(
     first: Path, demonstrations: Path, tmp_path: Path
 ) -> None:
