@@ -81,7 +81,11 @@ def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
         return None
     config = run.record["config"]
     practised = config.get("practice") or config.get("demonstrations") or {}
-    steps = config["evaluation"]["execute_steps"] or chunk_length
+    steps = min(config["evaluation"]["execute_steps"] or chunk_length, chunk_length)
+    if config.get("data") and not config["evaluation"]["episodes_per_task"]:
+        return Deployment(
+            execute_steps=steps
+        )  # of recordings, and evaluated nowhere: see deployment_of in agent/loop.py
     return Deployment(execute_steps=steps, world=practised.get("world"), tasks=tuple(practised.get("tasks", ())))
 
 

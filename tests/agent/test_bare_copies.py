@@ -150,6 +150,27 @@ def test_a_bare_copy_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None
     assert said == f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3\n"
 
 
+def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bare / PROCESSOR_FILE
+    content = json.loads(file.read_text())
+    content["deployment"] = {"execute_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
+    file.write_text(json.dumps(content))
+    cli.main(["drive", str(bare), "--seconds", "0.5"])
+    told = capsys.readouterr()
+    assert "button" in told.out.splitlines()[0]
+    assert "llamarm: " not in told.err
+
+
+def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder, tmp_path: Path) -> None:
+    older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
+    forget(older.checkpoint(4) / PRETRAINED)
+    record = older.record
+    record["config"]["data"] = ["recorded"]
+    record["config"]["evaluation"] |= {"episodes_per_task": 0, "execute_steps": 99}
+    older.record_file.write_text(json.dumps(record))
+    assert load_policy(str(older.root)).processor.deployment == Deployment(execute_steps=8)
+
+
 def test_a_policy_of_recordings_that_are_evaluated_nowhere_is_of_no_world() -> None:
     config = config_of_run()
     robot = replace(config, data=("recorded",), evaluation=replace(config.evaluation, episodes_per_task=0))

@@ -65,7 +65,9 @@ def test_the_readmes_first_example_runs(straight: RunFolder, capsys: pytest.Capt
     example = text.split("```python\n")[1].split("```")[0]
     assert "runs/demo" in example
     exec(compile(example.replace("runs/demo", str(straight.root)), "README.md", "exec"), {})
-    assert " -> " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert " -> " in said
+    assert " -> None" not in said, "an episode that its step limit ends has no other failure"
 
 
 def test_an_interrupted_run_resumes_to_identical_numbers(
