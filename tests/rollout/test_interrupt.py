@@ -1,4 +1,4 @@
-"""Ctrl-C on a command that collects with workers: no process of it is left, and no finished episode is lost."""
+"""Ctrl-C or SIGTERM on a command that collects with workers: no process of it is left, and no finished episode is lost."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ def num_stored(root: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "to_whole_group",
+    ("number", "to_whole_group"),
     [
-        pytest.param(True, id="as a terminal sends it"),
-        pytest.param(False, id="to the command alone", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, True, id="as a terminal sends it"),
+        pytest.param(signal.SIGINT, False, id="to the command alone", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, False, id="as a scheduler sends it"),
     ],
 )
-def test_ctrl_c_leaves_no_process_and_keeps_what_is_finished(tmp_path: Path, to_whole_group: bool) -> None:
+def test_ctrl_c_and_sigterm_leave_no_process_and_keep_what_is_finished(
+    tmp_path: Path, number: signal.Signals, to_whole_group: bool
+) -> None:
     root = tmp_path / "demos"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
@@ -46,13 +49,13 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_is_finished(tmp_path: Path, to_
         before, started = num_stored(root), descendants(process.pid)
         assert sum(name.startswith("ray::Collector") for name in started.values()) == 2
         if to_whole_group:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, number)
         else:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         _, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Stopped. To go on: llamarm collect sft_demo" in error
     deadline_s = time.monotonic() + GONE_WITHIN_S
     while (left := started.keys() & descendants(1).keys()) and time.monotonic() < deadline_s:
