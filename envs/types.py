@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NotRequired, Self, TypeAlias, TypedDict
 
 import numpy as np
@@ -77,26 +77,26 @@ class VectorSpec:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    grippers: tuple[int, ...] = ()
+    """Of an action: which elements command a gripper, closing above 0."""
+    position: tuple[int, ...] = ()
+    """Of a state: which three elements are the hand's x, y and z in metres; none where it does not say."""
+
     def __post_init__(self) -> None:
         sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
         if len(sizes) != 1:
             raise ValueError(f"names, units, low and high must have one length, got {sorted(sizes)} for {self.names}")
+        if any(not 0 <= i < self.size for i in (*self.grippers, *self.position)):
+            raise ValueError(
+                f"grippers {self.grippers} and position {self.position} must be elements 0 to {self.size - 1} of "
+                f"{', '.join(self.names)}"
+            )
+        if len(self.position) not in (0, 3):
+            raise ValueError(f"a position is three elements, x, y and z, got {self.position}")
 
     @property
     def size(self) -> int:
         return len(self.names)
-
-    @property
-    def grippers(self) -> list[int]:
-        """Which elements are a gripper's, by their names."""
-        return [i for i, name in enumerate(self.names) if "gripper" in name]
-
-    @property
-    def position(self) -> list[int]:
-        """Which elements of a state are the hand's position: the first three in a row in metres, or none."""
-        starts = (i for i in range(self.size - 2) if self.units[i : i + 3] == ("m",) * 3)
-        first = next(starts, None)
-        return [] if first is None else [first, first + 1, first + 2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ class WorldSpec:
         for camera in self.calibrated_cameras:
             if not self.state.position:
                 raise ValueError(
-                    f"camera {camera.name!r} has a projection, to say where the hand appears, but no three numbers of "
-                    f"the state in a row are in metres: {', '.join(self.state.names)} in {', '.join(self.state.units)}"
+                    f"camera {camera.name!r} has a projection, to say where the hand appears, but the state's spec "
+                    f"does not say which of its elements are the hand's position: {', '.join(self.state.names)}"
                 )
 
     @classmethod
@@ -128,6 +128,15 @@ class WorldSpec:
             name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
             for name in ("state", "action", "localization")
         }
+        # Of before it was said: a gripper was what had that name, and the hand's position the first three in metres.
+        if "position" not in content["state"]:
+            units = vectors["state"].units
+            first = next((i for i in range(len(units) - 2) if units[i : i + 3] == ("m",) * 3), None)
+            position = () if first is None else (first, first + 1, first + 2)
+            vectors["state"] = replace(vectors["state"], position=position)
+        if "grippers" not in content["action"]:
+            named = tuple(i for i, name in enumerate(vectors["action"].names) if "gripper" in name)
+            vectors["action"] = replace(vectors["action"], grippers=named)
         cameras = tuple(
             CameraSpec(**camera | {"projection": (numbers := camera.get("projection")) and tuple(numbers)})
             for camera in content["cameras"]
@@ -163,7 +172,8 @@ class WorldSpec:
                 found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
         for name in ("state", "action", *(["localization"] if labels else [])):
             ours: VectorSpec = getattr(self, name)
-            for field in fields(VectorSpec):
+            # Which elements are a gripper's or the hand's place says what the same names mean, and files of before guess.
+            for field in (field for field in fields(VectorSpec) if field.name not in ("grippers", "position")):
                 mine, its = getattr(ours, field.name), getattr(getattr(given, name), field.name)
                 if not _alike(mine, its):
                     found.append(f"{name} {field.name} are {its}, expected {mine}")

@@ -190,13 +190,13 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
         config.image_mean, config.image_std = shape.mean, shape.std
     if config.foreseen_keyframes and not world_spec.action.grippers:
         raise ValueError(
-            "foreseen_keyframes: a keyframe is where a gripper's command changes, but no action of this world has "
-            f"'gripper' in its name; actions: {', '.join(world_spec.action.names)}"
+            "foreseen_keyframes: a keyframe is where a gripper's command changes, and this world's spec names "
+            f"no action as one (VectorSpec.grippers); actions: {', '.join(world_spec.action.names)}"
         )
     if config.foreseen_waypoints and not world_spec.state.position:
         raise ValueError(
-            "foreseen_waypoints: a waypoint is where the hand's path turns, but no three numbers in a row of this "
-            f"world's state are in metres; units: {', '.join(world_spec.state.units)}"
+            "foreseen_waypoints: a waypoint is where the hand's path turns, and this world's spec does "
+            f"not say where it is (VectorSpec.position); its state: {', '.join(world_spec.state.names)}"
         )
 
 

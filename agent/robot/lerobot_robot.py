@@ -212,6 +212,11 @@ def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
         )
 
 
+_GRIPPER = "gripper.pos"
+"""What LeRobot calls a gripper's motor; of arms with two, after left_ and right_."""
+
+
 def _vector(names: tuple[str, ...], units: tuple[str, ...], ranges: Mapping[str, tuple[float, float]]) -> VectorSpec:
     low, high = (tuple(float(ranges[name][i]) for name in names) for i in (0, 1))
-    return VectorSpec(names=names, units=units, low=low, high=high)
+    grippers = tuple(i for i, name in enumerate(names) if name.split("_")[-1] == _GRIPPER)
+    return VectorSpec(names=names, units=units, low=low, high=high, grippers=grippers)

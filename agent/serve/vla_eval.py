@@ -149,7 +149,7 @@ def action_spec(action: VectorSpec) -> dict[str, Any]:
         if len(rest) >= 3 and all(given.endswith(unit) for given in rest[:3]):
             parts[name] = {"name": name, "dims": 3, "format": kind, "range": [-1.0, 1.0]}
             rest = rest[3:]
-    if len(rest) == 1 and action.grippers == [action.size - 1]:
+    if len(rest) == 1 and action.grippers == (action.size - 1,):
         kind = _GRIPPERS.get(rest[0], "raw")
         parts["gripper"] = {"name": "gripper", "dims": 1, "format": kind, "range": [-1.0, 1.0]}
         rest = ()

@@ -30,6 +30,7 @@ ACTION = VectorSpec(
     units=(*(f"{POSITION_SCALE_M} m/step",) * 3, *(f"{ROTATION_SCALE_RAD} rad/step",) * 3, "-1 open, 1 closed"),
     low=(-1.0,) * 7,
     high=(1.0,) * 7,
+    grippers=(6,),
 )
 
 _LOWER = tuple(link.joint_range_rad[0] + 0.01 for link in LINKS)

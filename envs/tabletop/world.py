@@ -45,6 +45,7 @@ STATE = VectorSpec(
     units=(*("rad",) * NUM_JOINTS, *("m",) * 3, *("1",) * 6, "m"),
     low=(*(link.joint_range_rad[0] - 0.1 for link in LINKS), *(-1.2,) * 3, *(-1.01,) * 6, -0.01),
     high=(*(link.joint_range_rad[1] + 0.1 for link in LINKS), *(1.2,) * 3, *(1.01,) * 6, 2 * FINGER_OPEN_M + 0.01),
+    position=(NUM_JOINTS, NUM_JOINTS + 1, NUM_JOINTS + 2),
 )
 """tcp in the arm's base frame; tcp_rot: first two columns of its rotation matrix (Zhou et al. 2019)."""
 

@@ -33,7 +33,7 @@ def test_a_camera_without_a_projection_says_so_and_half_a_projection_is_refused(
 
 
 def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projections_have_none() -> None:
-    hand = VectorSpec(names=tuple("xyz"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3)
+    hand = VectorSpec(names=tuple("xyz"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3, position=(0, 1, 2))
     plain = CameraSpec(name="wrist", height=4, width=4)
     spec = WorldSpec(cameras=(OVERHEAD, plain), state=hand, action=hand, localization=hand, control_dt_s=0.1)
     content = json.loads(json.dumps(dataclasses.asdict(spec)))
@@ -43,17 +43,40 @@ def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projectio
     assert WorldSpec.of(content).cameras == (dataclasses.replace(OVERHEAD, projection=None), plain)
 
 
-def test_the_hand_s_position_is_the_first_three_numbers_in_a_row_in_metres() -> None:
-    def units(*units: str) -> VectorSpec:
-        size = len(units)
-        return VectorSpec(names=("x",) * size, units=units, low=(-1.0,) * size, high=(1.0,) * size)
+def test_grippers_and_the_hand_s_position_are_what_a_spec_says_and_not_what_is_called_so() -> None:
+    names, one = ("gripper_dx", "gripper_dy", "gripper_dz", "gripper"), (1.0,) * 4
 
-    assert units("m", "m", "m", "m").position == [0, 1, 2]
-    assert units("rad", "m", "m", "1", "m", "m", "m").position == [4, 5, 6]
-    assert units("m", "m", "rad").position == []
+    def spec(**said: tuple[int, ...]) -> VectorSpec:
+        return VectorSpec(names=names, units=("m",) * 4, low=(-1.0,) * 4, high=one, **said)
+
+    assert (spec().grippers, spec().position) == ((), ())
+    said = spec(grippers=(3,), position=(0, 1, 2))
+    assert (said.grippers, said.position) == ((3,), (0, 1, 2))
+    with pytest.raises(ValueError, match="must be elements 0 to 3"):
+        spec(grippers=(4,))
+    with pytest.raises(ValueError, match=r"three elements, x, y and z, got \(1, 2\)"):
+        spec(position=(1, 2))
+
+
+def test_a_spec_of_before_names_and_units_were_left_alone_is_read_by_them() -> None:
+    def of_before(names: tuple[str, ...], *units: str) -> WorldSpec:
+        size = len(units)
+        some = VectorSpec(names=names, units=units, low=(-1.0,) * size, high=(1.0,) * size)
+        spec = WorldSpec(cameras=(), state=some, action=some, localization=some, control_dt_s=0.1)
+        content = json.loads(json.dumps(dataclasses.asdict(spec)))
+        for vector in ("state", "action", "localization"):
+            del content[vector]["grippers"], content[vector]["position"]
+        return WorldSpec.of(content)
+
+    read = of_before(("a", "b", "c", "gripper", "e", "f", "left_gripper"), "rad", "m", "m", "1", "m", "m", "m")
+    assert (read.state.position, read.action.grippers) == ((4, 5, 6), (3, 6))
+    assert (read.action.position, read.state.grippers, read.localization.position) == ((), (), ())
+    assert of_before(("x", "y", "z"), "m", "m", "rad").state.position == ()
 
 
 def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
     x = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
-    with pytest.raises(ValueError, match=r"'overhead' has a projection.*in a row are in metres: x in m"):
+    with pytest.raises(
+        ValueError, match=r"'overhead' has a projection.*does not say which of its elements are the hand's position: x"
+    ):
         WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)

@@ -19,7 +19,11 @@ from envs.world import World
 from vla_model.types import ActionChunk
 
 ACTION = VectorSpec(
-    names=("dx", "dy", "gripper"), units=("0.05 m", "0.05 m", "1"), low=(-1.0, -1.0, -1.0), high=(1.0, 1.0, 1.0)
+    names=("dx", "dy", "gripper"),
+    units=("0.05 m", "0.05 m", "1"),
+    low=(-1.0, -1.0, -1.0),
+    high=(1.0, 1.0, 1.0),
+    grippers=(2,),
 )
 STATE = VectorSpec(names=("step", "pushed"), units=("1", "1"), low=(0.0, -99.0), high=(99.0, 99.0))
 LOCALIZATION = VectorSpec(

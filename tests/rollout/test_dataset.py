@@ -230,7 +230,7 @@ def test_a_writer_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
 
 
 def test_a_dataset_of_before_cameras_had_projections_is_continued_and_then_has_them(tmp_path: Path) -> None:
-    hand = VectorSpec(names=("x", "y", "z"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3)
+    hand = VectorSpec(names=("x", "y", "z"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3, position=(0, 1, 2))
     front = dataclasses.replace(WORLD_SPEC.cameras[0], projection=tuple(np.arange(12.0).tolist()))
     spec = dataclasses.replace(WORLD_SPEC, state=hand, cameras=(front, WORLD_SPEC.cameras[1]))
     recorded = [dataclasses.replace(t, state=np.pad(t.state, ((0, 0), (0, 1)))) for t in episodes(range(2))]

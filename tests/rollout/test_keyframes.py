@@ -20,7 +20,11 @@ from rollout.keyframes import turns_of as turns
 from vla_model.foresight import Foreseen
 
 STATE = VectorSpec(
-    names=("step", "hand_x", "hand_y", "hand_z"), units=("1", "m", "m", "m"), low=(-9.0,) * 4, high=(9.0,) * 4
+    names=("step", "hand_x", "hand_y", "hand_z"),
+    units=("1", "m", "m", "m"),
+    low=(-9.0,) * 4,
+    high=(9.0,) * 4,
+    position=(1, 2, 3),
 )
 SPEC = dataclasses.replace(WORLD_SPEC, state=STATE)
 # Along x, then back up along y: it turns at step 2. It closes at step 4, from where it goes straight on.

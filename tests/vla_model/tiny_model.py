@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def vector(*names: str) -> VectorSpec:
 
 WORLD_SPEC = WorldSpec(
     cameras=(CameraSpec(name="front", height=32, width=48), CameraSpec(name="wrist", height=16, width=16)),
-    state=vector("x", "y", "z", "opening"),
-    action=vector("dx", "dy", "gripper"),
+    state=replace(vector("x", "y", "z", "opening"), position=(0, 1, 2)),
+    action=replace(vector("dx", "dy", "gripper"), grippers=(2,)),
     localization=vector("target_x", "target_y"),
     control_dt_s=0.1,
 )

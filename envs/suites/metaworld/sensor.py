@@ -42,6 +42,7 @@ STATE = VectorSpec(
     units=("m", "m", "m", "1"),
     low=(-0.525, 0.348, -0.0525, -1.0),
     high=(0.525, 1.025, 0.7, 1.0),
+    position=(0, 1, 2),
 )
 """The first four numbers of Meta-World's observation, with its ranges."""
 
@@ -50,6 +51,7 @@ ACTION = VectorSpec(
     units=("0.01 m/step", "0.01 m/step", "0.01 m/step", "1"),
     low=(-1.0,) * 4,
     high=(1.0,) * 4,
+    grippers=(3,),
 )
 """Motion of the point that pulls the hand, and force on the fingers, 1 to close."""
 

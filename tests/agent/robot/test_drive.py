@@ -153,7 +153,7 @@ def test_a_policy_that_answers_nothing_sound_any_more_ends_the_drive_at_rest(arm
 def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
     """Chunks say in turn to open and to close; all that is sent is one of both, at a pace of less than a move too."""
     arm = LineArm(SimulatedClock())
-    gripper = replace(arm.spec.world.action, names=("gripper",))
+    gripper = replace(arm.spec.world.action, names=("gripper",), grippers=(0,))
     arm.spec = replace(arm.spec, world=replace(arm.spec.world, action=gripper), axes=(Axis(relative=False),))
     policy = Script(lambda n, x: [1.0 if n % 2 else -1.0] * 8)
     drive(arm, policy, 3.0, lambda n: 0.15, blend_decay=0.3, correction=0.5, max_moves_ahead=2.5)
