@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM on a command that collects with workers: no process of it is left, and no finished episode is lost."""
+"""Ctrl-C or SIGTERM on a command that collects with workers: no process is left, and no finished episode is lost."""
 
 from __future__ import annotations
 
