@@ -172,7 +172,7 @@ class WorldSpec:
                 found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
         for name in ("state", "action", *(["localization"] if labels else [])):
             ours: VectorSpec = getattr(self, name)
-            # Which elements are a gripper's or the hand's place says what the same names mean, and files of before guess.
+            # Grippers and position say what the same names mean, and files of before only guess them.
             for field in (field for field in fields(VectorSpec) if field.name not in ("grippers", "position")):
                 mine, its = getattr(ours, field.name), getattr(getattr(given, name), field.name)
                 if not _alike(mine, its):

@@ -72,6 +72,8 @@ def test_a_spec_of_before_names_and_units_were_left_alone_is_read_by_them() -> N
     assert (read.state.position, read.action.grippers) == ((4, 5, 6), (3, 6))
     assert (read.action.position, read.state.grippers, read.localization.position) == ((), (), ())
     assert of_before(("x", "y", "z"), "m", "m", "rad").state.position == ()
+    unsaid = dataclasses.replace(read, action=dataclasses.replace(read.action, grippers=()))
+    assert read.differences(unsaid) == []  # a policy of before acts where nobody says so
 
 
 def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
