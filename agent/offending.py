@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
+
+from vla_model.weight_files import write_tensors
 
 OFFENDING_FILE = "offending_batch.safetensors"
 
@@ -26,7 +27,7 @@ def kept_if_not_finite(batch: object, folder: Path, rank: int = 0) -> Generator[
         yield
     except FloatingPointError as error:
         path = folder / (f"process_{rank}_{OFFENDING_FILE}" if rank else OFFENDING_FILE)
-        save_file({name: tensor.contiguous() for name, tensor in _tensors(batch, "batch")}, path)
+        write_tensors(path, dict(_tensors(batch, "batch")))
         raise FloatingPointError(f"{error}; its batch is kept in {path}") from error
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from torch import Tensor
 
 _HASHES = "sha256"
 """The key of a file's metadata that holds {tensor: hash} as JSON."""
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -27,11 +30,27 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: a number is not finite; nothing is written.
+        OSError: see `write_tensors`.
     """
     check_finite(tensors, str(path))
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     hashes = {name: tensor_hash(tensor) for name, tensor in sorted(contiguous.items())}
-    save_file(contiguous, path, metadata={"format": "pt", _HASHES: json.dumps(hashes)})
+    write_tensors(path, contiguous, {"format": "pt", _HASHES: json.dumps(hashes)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a plain safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the machine refuses it otherwise; safetensors calls that an error of its own.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    except SafetensorError as error:
+        if (number := _OS_ERROR.search(str(error))) is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -167,7 +167,7 @@ def episodes_of(dataset: Path) -> list[tuple[str, str]]:
 
 def left_over(root: Path) -> list[tuple[str, str]]:
     """Files and folders that were to be moved to their place, in a folder that nobody works in."""
-    paths = [path for path in root.rglob("*") if path.name.endswith((".part", ".new", ".previous"))]
+    paths = [p for p in root.rglob("*") if p.name.endswith((".part", ".new", ".previous")) or p.name.startswith(".tmp")]
     return [(f"left over: {path.relative_to(root)}", "") for path in paths]
 
 

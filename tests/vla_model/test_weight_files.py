@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,15 @@ def test_a_pretrained_decoder_that_is_not_finite_is_refused_by_name(tmp_path: Pa
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.gguf has weights that are not finite: \w"):
         load_backbone(tmp_path / "x.gguf")
+
+
+def test_a_full_disk_is_an_error_of_the_machine_with_its_number_and_the_file(tmp_path: Path) -> None:
+    path, (soft, hard) = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_tensors(path, {"a": torch.ones(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert not path.exists()
