@@ -24,7 +24,7 @@ from typing import Annotated, Literal, TextIO
 from annotated_types import Ge, Interval
 
 from agent.checks import NumWorlds, Share, check_config, check_episodes
-from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed
+from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed, failure_of
 from agent.names import check_name
 from agent.progress import EpisodesBar, progress_bars
 from envs.make import Device, check_device, make_world
@@ -249,7 +249,7 @@ def fill_dataset(
                     writer.append(trajectory)
                     ledger.succeeded.add(trajectory.spec.id)
                 else:
-                    _note_failure(ledger, failures, trajectory.spec, trajectory.failure or "step limit")
+                    _note_failure(ledger, failures, trajectory.spec, failure_of(trajectory))
                 bar.show(trajectory, counts=trajectory.success)
             for spec in specs:
                 if spec in set_aside:

@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 
 from agent.expert_usage import mean_per_task
 from agent.films import write_film
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, why_failed
 from envs.world import World
 from rollout.types import Trajectory
 
@@ -293,9 +293,7 @@ def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
 
 def failure_of(trajectory: Trajectory) -> str | None:
     """Why an episode failed, in words; None where it succeeded."""
-    if trajectory.success:
-        return None
-    return trajectory.failure or ("step limit" if trajectory.truncated else "ended by the task")
+    return why_failed(success=trajectory.success, failure=trajectory.failure, truncated=trajectory.truncated)
 
 
 def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float) -> EpisodeResult:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from agent.decisions import looked_back, seen_at
 from agent.learner import Learner, LearnerConfig
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from envs.seeds import seed_of
 from rollout.batches import Batch, TrainingData
 from rollout.types import Trajectory
 from vla_model.model import VLA
@@ -81,14 +82,14 @@ class Perception:
 
     def learn(self, learner: Learner[VLA], trajectories: Sequence[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates of "perception/..."."""
-        config, seed = self._config, self._seed + iteration
+        config, seed = self._config, seed_of("perception", self._seed, iteration)
         instructions = [*self.data.instructions, *(t.instruction for t in trajectories)]
         model = learner.model.config
         seen = _decisions(trajectories, len(self.data.instructions), model.chunk_length, model.history)
         encode = SFTEncoder(self._processor, instructions, model, seed=seed)
         loss = partial(sft_loss, config=config.sft)
         half, told = config.batch_size // 2, list[dict[str, float]]()
-        order = np.random.default_rng([seed, iteration])
+        order = np.random.default_rng(seed)
         with (
             closing(_learner(config, learner)) as own,
             self.data.batches(

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, NotRequired, Self, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from envs.seeds import seed_of
 
 Array: TypeAlias = Any
 """A numpy.ndarray where worlds run on the CPU, a torch.Tensor on the worlds' device where they run on Warp.
@@ -24,6 +27,8 @@ To a type checker it is Any: the array API standard that the two share has no st
 
 MAX_INSTRUCTION_CHARS = 256
 """No world's instruction is longer."""
+STEP_LIMIT = "step limit"
+"""Why an episode failed that its step limit ended."""
 OUTSIDE = 2.0
 """Frame coordinates are limited to this; what lies behind the camera is there."""
 
@@ -211,6 +216,13 @@ class EpisodeSpec:
     The same spec gives the same instruction and the same first observation, bit for bit, in any process, so results
     keyed by `id` can be compared in pairs and an episode lost with its worker can be made again.
 
+    What episodes of different specs share is the world's business: `envs/tabletop/layout.py` says it of the tabletop,
+    and Meta-World and environments of gymnasium are reset with `seed` alone. What a policy draws, it draws from
+    `policy_seed`, in which no two specs agree.
+
+    Raises:
+        ValueError: seed or repeat is not a whole number of at least 0.
+
     Example:
         >>> EpisodeSpec(suite="tabletop", task="pick_place", seed=7).id
         'tabletop/pick_place/train/7'
@@ -223,6 +235,11 @@ class EpisodeSpec:
     repeat: int = 0
     """Tells apart episodes that begin alike: worlds do not look at it, a policy that draws its actions draws others."""
 
+    def __post_init__(self) -> None:
+        for name, number in (("seed", self.seed), ("repeat", self.repeat)):
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
+                raise ValueError(f"the {name} of an episode is a whole number of at least 0, got {number!r}")
+
     @property
     def id(self) -> str:
         name = f"{self.suite}/{self.task}/{self.variation}/{self.seed}"
@@ -230,8 +247,8 @@ class EpisodeSpec:
 
     @property
     def policy_seed(self) -> int:
-        """The seed given to `Policy.begin`: the world's seed, another one for every repeat."""
-        return self.seed + (self.repeat << 64)
+        """The seed given to `Policy.begin`, of everything that tells this spec from others: 0..2^63 - 1."""
+        return seed_of(self.suite, self.task, self.variation, int(self.seed), int(self.repeat))
 
 
 class Observation(TypedDict):
@@ -274,12 +291,37 @@ class ChunkResult:
     """The world's own verdict, [N]."""
     failure: tuple[str | None, ...]
     """Why a world's episode failed before its step limit, e.g. "wrong object" or "non-finite physics"."""
+    broken: frozenset[int] = frozenset()
+    """Worlds whose episode was ended by an error of the world's own (it raised, or gave what is not finite), which
+    `failure` names. Such an episode is set aside: nobody learns from it, and an evaluation counts it as failed."""
     all_frames: dict[str, Array] | None = None
     """{camera: uint8 [N, k, H, W, 3]}: the frame after every action, where the caller asked for all."""
 
     @property
     def done(self) -> NDArray[np.bool_]:
         return self.terminated | self.truncated
+
+    @property
+    def outcome(self) -> tuple[str, ...]:
+        """Of each world: "success", why its episode failed, e.g. "step limit", or "" while it runs, [N]."""
+        told = zip(self.done, self.success, self.failure, self.truncated, strict=True)
+        return tuple(
+            "" if not done else why_failed(success=won, failure=why, truncated=cut) or "success"
+            for done, won, why, cut in told
+        )
+
+
+def why_failed(*, success: bool, failure: str | None, truncated: bool) -> str | None:
+    """Why an episode that ended failed, in words; None where it succeeded.
+
+    Args:
+        success: the world's verdict.
+        failure: the world's own words, if it has any.
+        truncated: whether the step limit ended it.
+    """
+    if success:
+        return None
+    return failure or (STEP_LIMIT if truncated else "ended by the task")
 
 
 Info = dict[str, Any]

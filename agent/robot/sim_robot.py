@@ -84,9 +84,7 @@ class SimRobot(SteppedRobot):
         seen = _seen(observation["frames"], observation["state"], result.localization[:, -1])
         if not result.done[0]:
             return seen
-        success = bool(result.success[0])
-        ended = "success" if success else result.failure[0] or ("step limit" if result.truncated[0] else "ended")
-        return seen | {"success": success, "ended": ended}
+        return seen | {"success": bool(result.success[0]), "ended": result.outcome[0]}
 
 
 def _seen(frames: Mapping[str, Any], state: Any, localization: Any) -> dict[str, Any]:

@@ -71,6 +71,10 @@ class Episode:
 def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
     """The episode of that spec, the same in every process.
 
+    Suite, task and seed decide what is drawn: no two tasks share layouts, looks or poses. Variations of one task and
+    seed share all that they do not change (a layout, say, seen in other colours), so that they can be compared in
+    pairs, and repeats share everything.
+
     Raises:
         ValueError: the task cannot be laid out (a mistake in the task, not in the seed).
     """

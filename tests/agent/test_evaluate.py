@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,15 +143,61 @@ def test_results_of_a_control_bear_the_version_that_acted() -> None:
         assert {r.policy_version for r in run(control).results} == {9}
 
 
-def test_shuffling_needs_another_task_for_every_episode() -> None:
-    specs = (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 2))
-    with pytest.raises(ValueError, match="one task has 4 of 6 episodes"):
-        ShuffledInstructions(Reader(), dict.fromkeys(specs, "go"))
+def told_tasks(specs: Sequence[EpisodeSpec], sentence: Callable[[EpisodeSpec], str]) -> list[tuple[str, str]]:
+    """Each spec's task, and the task whose sentence the shuffled control tells in its place."""
+    instructions = {spec: sentence(spec) for spec in specs}
+    of_sentence = {sentence(spec): spec.task for spec in specs}
+    reader = Reader()
+    control = ShuffledInstructions(reader, instructions)
+    control.begin(np.arange(len(specs)), tuple(instructions.values()), tuple(spec.policy_seed for spec in specs))
+    return [(spec.task, of_sentence[told]) for spec, (told, _) in zip(specs, reader.begun, strict=True)]
+
+
+def by_id(spec: EpisodeSpec) -> str:
+    return f"do {spec.id}"
+
+
+SIX = ("a", "b", "c", "d", "e", "f")
+
+
+def test_shuffling_tells_each_task_the_sentence_of_every_other_equally_often() -> None:
+    pairs = Counter(told_tasks(evaluation_specs("sides", SIX, 20), by_id))
+    assert set(pairs) == {(own, other) for own in SIX for other in SIX if own != other}
+    assert set(pairs.values()) == {4}, "20 seeds over 5 other tasks"
+
+
+def test_what_an_episode_is_told_depends_on_its_own_seed_and_not_on_the_company() -> None:
+    long = dict(
+        zip(evaluation_specs("sides", SIX, 20), told_tasks(evaluation_specs("sides", SIX, 20), by_id), strict=True)
+    )
+    short = evaluation_specs("sides", SIX, 7)
+    assert told_tasks(short[::-1], by_id) == [long[spec] for spec in short[::-1]]
+    assert told_tasks(evaluation_specs("sides", SIX, 7, variation="other"), by_id) != [long[spec] for spec in short]
+
+
+def test_shuffling_tells_an_episode_nothing_that_is_right_there() -> None:
+    """Tasks a and b share their sentences up to capitals and spaces, so both are told what c is."""
+    words = {"a": "push it", "b": "Push  it ", "c": "lift it"}
+    told = dict(told_tasks(evaluation_specs("sides", ("a", "b", "c"), 8), lambda spec: words[spec.task]))
+    assert (told["a"], told["b"]) == ("c", "c")
+    assert told["c"] in ("a", "b")
+
+
+def test_shuffling_takes_another_episode_of_a_task_that_has_not_the_same_seed() -> None:
+    specs = (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 1))
+    assert Counter(told_tasks(specs, by_id)) == {("left", "right"): 4, ("right", "left"): 1}
+
+
+def test_shuffling_needs_something_else_to_say_in_every_episode() -> None:
+    with pytest.raises(ValueError, match="all 4 are of left; evaluate at least two tasks"):
+        ShuffledInstructions(Reader(), {spec: by_id(spec) for spec in evaluation_specs("sides", ["left"], 4)})
+    with pytest.raises(ValueError, match="every other task's episodes are told 'go' too, as sides/left/train/1000000"):
+        ShuffledInstructions(Reader(), dict.fromkeys(evaluation_specs("sides", ["left", "right"], 2), "go"))
 
 
 def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
     control = ShuffledInstructions(Reader(), run(Reader(), episodes=1).instructions)
-    with pytest.raises(ValueError, match="seed 1000001"):
+    with pytest.raises(ValueError, match="swap for 'go left, number 1000001'"):
         run(control, episodes=2)
 
 

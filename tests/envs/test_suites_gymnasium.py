@@ -114,14 +114,16 @@ def test_a_chunk_stops_with_the_first_success() -> None:
     assert later.num_steps.tolist() == [0, 2]
     assert later.states[1, -1, 0] == 6.0
     assert (later.terminated[1], later.success[1], later.failure[1]) == (True, False, "ended by the environment")
+    assert (result.outcome, later.outcome) == (("success", ""), ("success", "ended by the environment"))
 
 
 def test_the_step_limit_ends_an_episode() -> None:
     world = corridors(1)
     world.reset_to([walk(seed_of(3.0))], [0])
     still = np.full((1, 1, 1), -0.5, np.float32)
-    ends = [world.step_chunk(still).truncated[0] for _ in range(8)]
-    assert ends == [False] * 7 + [True]
+    results = [world.step_chunk(still) for _ in range(8)]
+    assert [result.truncated[0] for result in results] == [False] * 7 + [True]
+    assert [result.outcome for result in results] == [("",)] * 7 + [("step limit",)]
 
 
 def test_the_same_spec_begins_alike_whatever_ran_before_and_in_any_world() -> None:

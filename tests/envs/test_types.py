@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from envs.types import OUTSIDE, CameraSpec, VectorSpec, WorldSpec
+from envs.seeds import seed_of
+from envs.types import OUTSIDE, CameraSpec, EpisodeSpec, VectorSpec, WorldSpec, why_failed
 
 # At (0, 0, 2) it looks down, x to the right and y up; its frame ends 1 m to each side of what lies 1 m ahead.
 OVERHEAD = CameraSpec(
@@ -82,3 +83,31 @@ def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
         ValueError, match=r"'overhead' has a projection.*does not say which of its elements are the hand's position: x"
     ):
         WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)
+
+
+def test_a_policys_seed_is_the_same_in_every_process_and_another_for_every_spec() -> None:
+    spec = EpisodeSpec(suite="tabletop", task="pick_place", seed=7)
+    assert spec.policy_seed == seed_of("tabletop", "pick_place", "train", 7, 0) == 1730829779847505154
+    others = [dataclasses.replace(spec, **{name: "other"}) for name in ("suite", "task", "variation")]
+    others += [dataclasses.replace(spec, seed=seed, repeat=repeat) for seed in range(50) for repeat in range(2)]
+    assert len({other.policy_seed for other in others}) == len(others)
+    assert all(0 <= other.policy_seed < 2**63 for other in others)
+    assert dataclasses.replace(spec, seed=np.int64(7)).policy_seed == spec.policy_seed
+
+
+def test_seeds_of_the_same_letters_in_other_places_differ() -> None:
+    assert len({seed_of("a", 12), seed_of("a1", 2), seed_of("a", "12"), seed_of("a", 1, 2), seed_of(12, "a")}) == 5
+
+
+@pytest.mark.parametrize("seed", [-1, 1.0, float("nan"), "7", True, None])
+def test_an_episode_has_a_seed_that_can_be_counted(seed: object) -> None:
+    for name in ("seed", "repeat"):
+        with pytest.raises(ValueError, match=f"the {name} of an episode is a whole number of at least 0, got "):
+            EpisodeSpec(**{"suite": "s", "task": "t", "seed": 0, name: seed})
+
+
+def test_why_an_episode_failed_is_said_in_words() -> None:
+    assert why_failed(success=True, failure=None, truncated=True) is None
+    assert why_failed(success=False, failure="dropped", truncated=True) == "dropped"
+    assert why_failed(success=False, failure=None, truncated=True) == "step limit"
+    assert why_failed(success=False, failure=None, truncated=False) == "ended by the task"

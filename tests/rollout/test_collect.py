@@ -149,6 +149,20 @@ def test_expert_noise_depends_on_the_seed_alone() -> None:
         assert_same(one[seed], many[seed])
 
 
+def test_episodes_of_equal_seeds_draw_other_noise_in_other_tasks_variations_suites_and_repeats() -> None:
+    spec = fake_spec(7)
+    kin = [spec, *(replace(spec, **change) for change in CHANGES)]
+    expert = ExpertPolicy(FakeWorld(len(kin)), noise_std=0.3, noise_share=1.0)
+    expert.begin(np.arange(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
+    drawn = expert._noise
+    assert len(np.unique(drawn, axis=0)) == len(kin)
+    expert.begin(np.arange(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
+    np.testing.assert_array_equal(expert._noise, drawn)
+
+
+CHANGES = ({"suite": "b"}, {"task": "b"}, {"variation": "b"}, {"seed": 8}, {"repeat": 1}, {"seed": 8, "repeat": 1})
+
+
 def test_collecting_does_not_import_ray_or_a_simulator() -> None:
     heavy = "[m for m in ('ray', 'mujoco', 'torch') if m in sys.modules]"
     code = f"import sys, rollout.collect, rollout.expert; print({heavy})"
@@ -184,7 +198,7 @@ def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int)
 def test_a_repeat_begins_alike_and_is_told_another_seed_and_another_id() -> None:
     first, again = fake_spec(3), replace(fake_spec(3), repeat=1)
     assert again.id == f"{first.id}/1"
-    assert first.policy_seed == first.seed
+    assert first.policy_seed != again.policy_seed
     policy = CountingPolicy()
     a, b = collect(policy, FakeWorld(2), [first, again])
     np.testing.assert_array_equal(a.frames["front"][0], b.frames["front"][0])
