@@ -13,6 +13,7 @@ import tyro
 from annotated_types import Ge, Interval, MinLen
 
 from agent.checks import NumWorlds, check_episodes
+from agent.demonstrations import check_expert
 from agent.measure import EvaluationConfig, Measured, on_best_device
 from agent.options import check_world, load_policy, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder
@@ -84,6 +85,8 @@ def acting(
         tasks = check_episodes(world, named, config.variations)
         worlds = partial(make_world, name, device=config.device)
         make_policy: Callable[[World], Policy] = ExpertPolicy
+        if policy == "expert":
+            check_expert(world, tasks, config.variations[0])
         if acts is not None:
             acts.processor.check(world.world_spec)
             make_policy = partial(on_best_device, acts)

@@ -33,6 +33,7 @@ from envs.world import World
 from rollout.dataset import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
+from rollout.worker_report import WORLD_FAILED
 from rollout.workers import WorkerReport, Workers, WorkersConfig
 from vla_model.folders import read_json, write_whole
 
@@ -177,10 +178,11 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
             partial(_expert, config),
             workers,
         ) as processes:
-            outcome = fill_dataset(config, example, root, processes.collect, processes.report.set_aside)
-            for line in processes.report.lines():
+            report = processes.report
+            outcome = fill_dataset(config, example, root, processes.collect, report.set_aside, report.broken)
+            for line in report.lines():
                 print(line, file=sys.stderr)
-            return replace(outcome, workers=processes.report)
+            return replace(outcome, workers=report)
     finally:
         example.close()
 
@@ -222,6 +224,7 @@ def fill_dataset(
     root: Path,
     run: Callable[[Sequence[EpisodeSpec]], Iterator[Trajectory]],
     set_aside: Mapping[EpisodeSpec, str],
+    broken: Mapping[EpisodeSpec, str] | None = None,
 ) -> Demonstrations:
     """Run missing episodes and store the successful ones, round by round, until none is missing.
 
@@ -230,7 +233,8 @@ def fill_dataset(
         world: whose suite, tasks and spec these are.
         root: the dataset's folder.
         run: runs every spec once and records every frame; one that does not come back counts as failed.
-        set_aside: filled by `run`: why those did not come back.
+        set_aside: filled by `run`: why those did not come back of which their workers died.
+        broken: filled by `run`: why those did not come back with which their world could not go on.
     """
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
@@ -245,15 +249,17 @@ def fill_dataset(
         bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
         while specs := ledger.missing():
             for trajectory in run(specs):
-                if trajectory.success:
+                if (reason := failure_of(trajectory)) is None:
                     writer.append(trajectory)
                     ledger.succeeded.add(trajectory.spec.id)
                 else:
-                    _note_failure(ledger, failures, trajectory.spec, failure_of(trajectory))
+                    _note_failure(ledger, failures, trajectory.spec, reason)
                 bar.show(trajectory, counts=trajectory.success)
             for spec in specs:
                 if spec in set_aside:
                     _note_failure(ledger, failures, spec, f"its workers died, {set_aside[spec]}")
+                elif broken and spec in broken:
+                    _note_failure(ledger, failures, spec, f"{WORLD_FAILED}: {broken[spec]}")
     return ledger.summary()
 
 

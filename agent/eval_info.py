@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from agent.averages import Average, averages
-from agent.evaluate import LOST, EpisodeResult, Evaluation, Proportion
+from agent.evaluate import EpisodeResult, Evaluation, Proportion
 from vla_model.folders import read_json, write_whole
 
 
@@ -78,7 +78,7 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
                 "video_paths": _films(of_task, films_dir),
             }
             steps = {
-                "median_steps": float(np.median([r.num_steps for r in of_task])),
+                "median_steps": _median([r.num_steps for r in of_task if not r.lost]),
                 "median_steps_to_success": _median([r.num_steps for r in of_task if r.success]),
             }
             named = {"task_group": group, "task_id": task_id, "task": task, "metrics": metrics}
@@ -138,7 +138,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
         "variations": sorted({spec.variation for spec in specs}),
         "seeds": [min(spec.seed for spec in specs), max(spec.seed for spec in specs)],
         "execute_steps": evaluation.execute_steps,
-        "policy_versions": sorted({r.policy_version for r in evaluation.results if r.failure != LOST}),
+        "policy_versions": sorted({r.policy_version for r in evaluation.results if not r.lost}),
         "interval": "95 % Wilson score interval over episodes",
         "interval_of_averages": "95 %, from the tasks' Wilson intervals by the square-and-add rule",
         "task_groups": {name: list(tasks) for name, tasks in evaluation.task_groups.items()},

@@ -30,11 +30,12 @@ from agent.films import write_film
 from envs.types import EpisodeSpec, why_failed
 from envs.world import World
 from rollout.types import Trajectory
+from rollout.worker_report import WORLD_FAILED
 
 FIRST_EVALUATION_SEED = 1_000_000
 """Training seeds lie below, evaluation seeds at or above."""
 LOST = "no worker survived it"
-"""Failure of an episode that could not be run to its end."""
+"""Failure of an episode that ended every worker that ran it."""
 
 
 def evaluation_specs(
@@ -112,7 +113,7 @@ class EpisodeResult:
     """What the world asked for, whatever a control told the policy."""
     success: bool
     failure: str | None
-    """Why it failed: the world's own words, or "step limit"; None where it succeeded."""
+    """Why it failed: the world's own words, "step limit", or why it was lost; None where it succeeded."""
     num_steps: int
     """Control steps."""
     num_decisions: int
@@ -122,6 +123,8 @@ class EpisodeResult:
     policy_version: int
     film: str | None = None
     """File name of its film."""
+    lost: bool = False
+    """Whether it could not be run to its end, so that nothing is known of it but its failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +165,7 @@ class Evaluation:
 
     @property
     def mean_over_tasks(self) -> float:
-        """Unweighted mean of the tasks' success rates."""
+        """Unweighted mean of the tasks' success rates; an episode that was lost has failed."""
         return float(np.mean([p.rate for p in self.per_task.values()]))
 
     @property
@@ -172,8 +175,8 @@ class Evaluation:
 
     @property
     def instructions(self) -> dict[EpisodeSpec, str]:
-        """Of every episode that began."""
-        return {r.spec: r.instruction for r in self.results if r.failure != LOST}
+        """Of every episode that was run to its end."""
+        return {r.spec: r.instruction for r in self.results if not r.lost}
 
     def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
         """Results grouped by a name, names sorted."""
@@ -199,6 +202,7 @@ def evaluate(
     films_per_task: int = 0,
     films_dir: Path | None = None,
     on_trajectory: Callable[[Trajectory], None] | None = None,
+    broken: Mapping[EpisodeSpec, str] | None = None,
 ) -> Evaluation:
     """Run every spec once and sum up.
 
@@ -211,6 +215,7 @@ def evaluate(
             apart from the others because only they are rendered at every step.
         films_dir: where films go; needed with films_per_task.
         on_trajectory: called after each episode, e.g. by a progress bar.
+        broken: filled by `run`: why the world failed in episodes that it left out, `workers.report.broken`.
 
     Raises:
         ValueError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
@@ -220,6 +225,7 @@ def evaluate(
         raise ValueError("films_per_task needs films_dir, the folder the films are written to")
     filmed = _first_of_each_task(specs, films_per_task)
     results: dict[str, EpisodeResult] = {}
+    failed: dict[EpisodeSpec, str] = {}
     usage: dict[str, NDArray[np.float32]] = {}
     speeds = []
     began_s = time.perf_counter()
@@ -229,6 +235,9 @@ def evaluate(
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
         for trajectory in run(batch, execute_steps=execute_steps, all_frames=films is not None):
+            if trajectory.broken:
+                failed[trajectory.spec] = trajectory.failure or ""
+                continue
             results[trajectory.spec.id] = _result(trajectory, films, world.world_spec.control_dt_s)
             if trajectory.expert_usage is not None:
                 usage[trajectory.spec.id] = trajectory.expert_usage
@@ -239,8 +248,9 @@ def evaluate(
         if batch:
             batch_s = time.perf_counter() - batch_began_s
             speeds.append((steps / batch_s, frames / batch_s))
+    failed.update(broken or {})
     return Evaluation(
-        results=tuple(results.get(spec.id) or _lost(spec) for spec in specs),
+        results=tuple(results.get(spec.id) or _lost(spec, failed) for spec in specs),
         execute_steps=execute_steps,
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
@@ -250,13 +260,14 @@ def evaluate(
     )
 
 
-def _lost(spec: EpisodeSpec) -> EpisodeResult:
-    """An episode that no worker survived."""
+def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
+    """An episode that did not come back: its world failed, or no worker survived it."""
     return EpisodeResult(
         spec=spec,
         instruction="",
         success=False,
-        failure=LOST,
+        failure=f"{WORLD_FAILED}: {broken[spec]}" if spec in broken else LOST,
+        lost=True,
         num_steps=0,
         num_decisions=0,
         sum_reward=0.0,
@@ -307,7 +318,7 @@ def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float)
         failure=failure,
         num_steps=trajectory.num_steps,
         num_decisions=len(trajectory.decision_step),
-        sum_reward=float(trajectory.reward.sum()),
+        sum_reward=float(trajectory.reward.sum(dtype=np.float64)),
         max_reward=float(trajectory.reward.max()),
         policy_version=trajectory.policy_version,
         film=film,

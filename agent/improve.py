@@ -410,7 +410,10 @@ def _collecting(
     config: ImproveConfig, run: RunFolder, actors: Workers, method: Method, asked: Callable[..., list[EpisodeSpec]]
 ) -> Collecting:
     def collect(episodes: Run, iteration: int) -> list[Trajectory]:
-        return sorted(method.collect(episodes, partial(asked, iteration), iteration), key=lambda t: t.spec)
+        found = method.collect(episodes, partial(asked, iteration), iteration)
+        if not found:
+            raise ValueError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")
+        return sorted(found, key=lambda t: t.spec)
 
     if not config.overlap:
         return InTurn(actors, collect)

@@ -13,7 +13,7 @@ from annotated_types import Ge, MinLen
 from agent.checks import NumEpisodes, NumWorlds
 from agent.controls import BlackFrames, ShuffledInstructions
 from agent.eval_info import eval_info, write_eval_info
-from agent.evaluate import LOST, Evaluation, evaluate, evaluation_specs
+from agent.evaluate import Evaluation, evaluate, evaluation_specs
 from agent.progress import EpisodesBar, progress_bars
 from agent.run_folder import RunFolder
 from envs.types import EpisodeSpec
@@ -71,8 +71,8 @@ def measure(
     run = partial(run_specs, measured, config)
     evaluation = run("evaluation", specs, films_dir=folder.films)
     write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.films.name))  # kept, should a control fail
-    # Shuffling needs as many episodes of each task, so a seed that was lost in one is left out in all.
-    lost = {r.spec.seed for r in evaluation.results if r.failure == LOST}
+    # A control averages over its tasks as the evaluation does, so a seed that was lost in one is left out in all.
+    lost = {r.spec.seed for r in evaluation.results if r.lost}
     said = {
         spec: text
         for spec, text in evaluation.instructions.items()
@@ -129,6 +129,7 @@ def run_specs(
             films_per_task=0 if films_dir is None else config.films_per_task,
             films_dir=films_dir,
             on_trajectory=after,
+            broken=workers.report.broken,
         )
         for line in workers.report.lines():
             progress.console.print(line, highlight=False, soft_wrap=True)

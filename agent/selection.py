@@ -60,7 +60,14 @@ class Selection:
     ) -> tuple[Progress, dict[str, float]]:
         """The progress with this iteration's policy evaluated, and the success rates for the log."""
         self._judges.publish(iteration, acting_weights(learner))
-        found = evaluate(self._judges.collect, self._world, self._specs, execute_steps=self._execute_steps)
+        judges = self._judges
+        found = evaluate(
+            judges.collect,
+            self._world,
+            self._specs,
+            execute_steps=self._execute_steps,
+            broken=judges.report.broken,
+        )
         success = found.mean_over_tasks
         rates = {task: proportion.rate for task, proportion in found.per_task.items()}
         is_best = success > progress.best_success

@@ -13,7 +13,8 @@ L localization dims.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -22,7 +23,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.types import MAX_INSTRUCTION_CHARS, Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
+from envs.instructions import InstructionSpace
+from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
+
+_OPTIONS = ("specs", "variation", "reset_mask")
+"""Of `reset`."""
 
 
 class World(VectorEnv[Observation, Array, Array]):
@@ -53,7 +58,8 @@ class World(VectorEnv[Observation, Array, Array]):
         """Begin the episode specs[j] in world worlds[j]; the others are left as they are.
 
         Returns:
-            The observation of all N worlds, and info with "localization" float32 [N, L].
+            The observation of all N worlds, and info with "localization" float32 [N, L]; where episodes could not begin
+            by an error of their world, "broken" says {world: why}, and those worlds run nothing.
         """
 
     @abstractmethod
@@ -141,17 +147,28 @@ class World(VectorEnv[Observation, Array, Array]):
         """gymnasium's reset.
 
         options: {"specs": [EpisodeSpec, ...]} begins exactly those; {"reset_mask": bool [N]} limits the reset to the
-        worlds it marks (specs then has one entry per marked world). Without specs, episodes are drawn from the seed.
+        worlds it marks (specs then has one entry per marked world). Without specs, episodes are drawn from the seed,
+        and are of {"variation": NAME} where that is given.
+
+        Raises:
+            ValueError: an option that does not exist, specs and a variation at once, a spec, a mask or seeds that do
+                not fit these worlds.
         """
-        options = options or {}
-        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)), bool)
-        if mask.shape != (self.num_envs,):
-            raise ValueError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
+        asked = check_options(options, _OPTIONS)
+        mask = np.asarray(asked.get("reset_mask", np.ones(self.num_envs, bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask must be bool [{self.num_envs}], got {mask.dtype} {list(mask.shape)}")
         worlds = np.flatnonzero(mask).tolist()
-        specs = options.get("specs")
+        specs = asked.get("specs")
         if specs is None:
             super().reset(seed=seed if not isinstance(seed, list) else None)
             specs = [self.example_spec(s) for s in self._seeds(seed, worlds)]
+            if (variation := asked.get("variation")) is not None:
+                specs = [replace(spec, variation=variation) for spec in specs]
+        elif "variation" in asked:
+            raise ValueError("options has specs, each with its variation, and another variation; give one of the two")
+        for spec in specs:
+            check_is_spec(spec)
         if len(specs) != len(worlds):
             raise ValueError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
         return self.reset_to(specs, worlds)
@@ -178,6 +195,29 @@ class World(VectorEnv[Observation, Array, Array]):
         return self.np_random.integers(2**31, size=len(worlds)).tolist()
 
 
+def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> Mapping[str, Any]:
+    """The options of a reset, if each of them is known.
+
+    Raises:
+        ValueError: one is not; the message lists those that are.
+    """
+    options = options or {}
+    if unknown := [key for key in options if key not in known]:
+        raise ValueError(
+            f"reset knows no option {', '.join(map(repr, unknown))}; options: {', '.join(map(repr, known))}"
+        )
+    return options
+
+
+def check_is_spec(spec: object) -> None:
+    """
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(spec, EpisodeSpec):
+        raise ValueError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
+
+
 def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
     """gymnasium's name for one world's Observation."""
     frames: dict[str, gymnasium.Space[Any]] = {
@@ -186,13 +226,11 @@ def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
     state = gymnasium.spaces.Box(
         np.array(spec.state.low, np.float32), np.array(spec.state.high, np.float32), dtype=np.float32
     )
-    instruction = gymnasium.spaces.Text(MAX_INSTRUCTION_CHARS, charset=_PRINTABLE)
-    return gymnasium.spaces.Dict({"frames": gymnasium.spaces.Dict(frames), "state": state, "instruction": instruction})
+    return gymnasium.spaces.Dict(
+        {"frames": gymnasium.spaces.Dict(frames), "state": state, "instruction": InstructionSpace()}
+    )
 
 
 def action_space(spec: WorldSpec) -> gymnasium.spaces.Box:
     """gymnasium's name for one world's action: every dimension in [-1, 1]."""
     return gymnasium.spaces.Box(-1.0, 1.0, (spec.action.size,), np.float32)
-
-
-_PRINTABLE = frozenset(chr(c) for c in range(32, 127))

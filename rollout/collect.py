@@ -9,6 +9,9 @@ is copied to the host once per decision, for all worlds together.
 An episode is decided by its spec, the policy and the world: neither the world index it ran in nor its batch-mates enter
 here. (A policy whose numbers depend on the rest of its batch breaks that; so would a world.)
 
+An episode that its world could not go on with, or in which it gave a number that is not finite, comes back without
+rows, `broken`, and with the reason as its failure; those beside it go on.
+
 Shape letters: N worlds, k actions executed of a chunk, T control steps, F recorded frames, A action dims, S state dims,
 L localization dims, H x W pixels.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -26,8 +29,9 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
-from envs.types import Array, ChunkResult, EpisodeSpec, Observation
+from envs.types import Array, ChunkResult, EpisodeSpec, Observation, WorldSpec
 from envs.world import World
+from rollout.soundness import broken, not_begun
 from rollout.types import Trajectory
 from vla_model.types import ActionChunk, Policy
 
@@ -64,11 +68,17 @@ def collect(
             worlds = idle[: len(fresh)]
             observation, info = world.reset_to(fresh, worlds)
             localization = info["localization"]
-            instructions = tuple(observation["instruction"][n] for n in worlds)
-            policy.begin(np.array(worlds, np.int64), instructions, tuple(spec.policy_seed for spec in fresh))
-            for n, spec, instruction in zip(worlds, fresh, instructions, strict=True):
-                episodes[n] = _Episode(spec, instruction, policy.version)
+            begun = {
+                n: _Episode(spec, observation["instruction"][n], policy.version)
+                for n, spec in zip(worlds, fresh, strict=True)
+            }
+            for n, reason in not_begun(worlds, observation, info).items():
+                yield begun.pop(n).broken(reason, world.world_spec)
+            _begin(policy, begun)
+            episodes |= begun
         if not episodes:
+            if fresh:
+                continue
             return
         assert observation is not None
         chunk = policy.act(_asked(observation, episodes, world.num_envs))
@@ -79,9 +89,11 @@ def collect(
             episode.decide(n, seen, known)
             if chunk.expert_usage is not None:
                 episode.expert_usage.append(chunk.expert_usage[n].copy())
-        result = _on_host(world.step_chunk(actions, all_frames=all_frames, ended_frames=False))
+        result = _on_host(world.step_chunk(_at_rest(actions, episodes), all_frames=all_frames, ended_frames=False))
         share_s = (time.perf_counter() - began_s) / len(episodes)
         done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
+        for n, reason in broken(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
+            yield episodes.pop(n).broken(reason, world.world_spec)
         for n, episode in episodes.items():
             episode.advance(n, done, result, share_s)
         observation, localization = result.observation, result.localization[:, -1]
@@ -98,6 +110,26 @@ def _asked(observation: Observation, episodes: dict[int, _Episode], num_worlds: 
         state = xp.asarray(state, copy=True)
         state[broken] = 0.0
     return Observation(**(observation | {"state": state, "step": _steps(episodes, num_worlds)}))
+
+
+def _begin(policy: Policy, episodes: dict[int, _Episode]) -> None:
+    """Tell the policy of the episodes that begin, by world."""
+    if episodes:
+        instructions = tuple(episode.instruction for episode in episodes.values())
+        seeds = tuple(episode.spec.policy_seed for episode in episodes.values())
+        policy.begin(np.array(list(episodes), np.int64), instructions, seeds)
+        for episode in episodes.values():
+            episode.policy_version = policy.version  # which it may have learned just now
+
+
+def _at_rest(actions: Array, episodes: Collection[int]) -> Array:
+    """The actions [N, k, A], zeros in worlds whose episode nobody watches any more and which may run on."""
+    idle = [n for n in range(len(actions)) if n not in episodes]
+    if not idle:
+        return actions
+    actions = array_namespace(actions).asarray(actions, copy=True)
+    actions[idle] = 0.0
+    return actions
 
 
 def _steps(episodes: dict[int, _Episode], num_worlds: int) -> NDArray[np.int64]:
@@ -227,6 +259,30 @@ class _Episode:
             log_prob=columns.get("log_prob"),
             value=columns.get("value"),
             expert_usage=np.stack(self.expert_usage) if self.expert_usage else None,
+            duration_s=self.duration_s,
+        )
+
+    def broken(self, reason: str, world_spec: WorldSpec) -> Trajectory:
+        """What an episode leaves that its world could not go on with: the reason, and no rows."""
+        no_action = np.zeros((0, world_spec.action.size), np.float32)
+        return Trajectory(
+            spec=self.spec,
+            instruction=self.instruction,
+            frames={c.name: np.zeros((0, c.height, c.width, 3), np.uint8) for c in world_spec.cameras},
+            frame_step=np.zeros(0, np.int64),
+            decision_step=np.zeros(0, np.int64),
+            state=np.zeros((0, world_spec.state.size), np.float32),
+            action=no_action,
+            label=no_action,
+            localization=np.zeros((0, world_spec.localization.size), np.float32),
+            reward_terms={},
+            reward=np.zeros(0, np.float32),
+            success=False,
+            terminated=True,
+            truncated=False,
+            failure=reason,
+            broken=True,
+            policy_version=self.policy_version,
             duration_s=self.duration_s,
         )
 

@@ -52,6 +52,8 @@ class Trajectory:
     terminated: bool
     truncated: bool
     failure: str | None
+    broken: bool = False
+    """Whether an error of its world ended it, which `failure` names. Nobody learns from it, so it has no rows."""
     policy_version: int
     """Version of the weights that acted; -1 for a scripted expert."""
     drawn: NDArray[np.float32] | None = None

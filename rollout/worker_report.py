@@ -14,6 +14,10 @@ Cause = Literal["raised", "killed", "hung", "memory", "node", "inference"]
 node: its machine died; inference: the process that decides for all of them died."""
 
 
+WORLD_FAILED = "its world failed"
+"""What is said of an episode that its world could not go on with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Death:
     """The end of one worker's process; another took its place."""
@@ -45,6 +49,8 @@ class WorkerReport:
     deaths: list[Death] = field(default_factory=list)
     set_aside: dict[EpisodeSpec, str] = field(default_factory=dict)
     """Specs that were given up because workers died with them alone, and what the last one died of."""
+    broken: dict[EpisodeSpec, str] = field(default_factory=dict)
+    """Specs whose world could not go on with them, and why."""
 
     @property
     def by_cause(self) -> dict[str, int]:
@@ -56,4 +62,5 @@ class WorkerReport:
         lines = [f"{len(self.deaths)} workers were replaced: {counts}"] if self.deaths else []
         lines += [f"  {death}" for death in self.deaths]
         lines += [f"set aside: {spec.id}, every worker died that ran it: {why}" for spec, why in self.set_aside.items()]
+        lines += [f"set aside: {spec.id}, {WORLD_FAILED}: {why}" for spec, why in self.broken.items()]
         return lines

@@ -46,6 +46,9 @@ from vla_model.types import Policy
 
 __all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
 
+HOPELESS = 16
+"""Episodes in which the world failed, and none in which it did not, after which no more are tried."""
+
 
 class Workers:
     """Processes that collect. Use as a context manager, or call `close`."""
@@ -76,6 +79,7 @@ class Workers:
         self._make_world, self._make_policy, self._wrap = make_world, make_policy, wrap
         self._config = config
         self._num_cpus = 0.0
+        self._any_sound = False
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
         self._num_made = 0
@@ -102,10 +106,13 @@ class Workers:
     def collect(
         self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
-        """As rollout.collect.collect; specs that no worker survives are left out and stand in `report.set_aside`.
+        """As rollout.collect.collect, without the specs that the report names.
+
+        Those that no worker survives stand in `report.set_aside`, those whose world failed in `report.broken`.
 
         Raises:
-            ValueError: as collect does, where it runs in this process.
+            ValueError: as collect does, where it runs in this process; or the world failed in every one of the first
+                HOPELESS episodes.
             RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
                 came; the cause is the worker's own error.
         """
@@ -115,12 +122,12 @@ class Workers:
         if self._config.workers == 0:
             make_policy = partial(_wrapped, self._wrap, self._make_policy)
             self._local = self._local or Collector(self._make_world, make_policy)
-            yield from self._local.collect(call.specs, call)
+            yield from self._sound(self._local.collect(call.specs, call))
             return
         self._start()
         self._update_server()
         try:
-            yield from self._dispatch(WorkerQueue(call))
+            yield from self._sound(self._dispatch(WorkerQueue(call)))
         finally:
             # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
             for remote in [remote for remote in self._remotes if remote.calls]:
@@ -142,6 +149,18 @@ class Workers:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _sound(self, trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
+        """Those whose world went on to their end; the others are noted."""
+        for trajectory in trajectories:
+            if not trajectory.broken:
+                self._any_sound = True
+                yield trajectory
+                continue
+            reason = trajectory.failure or ""
+            self.report.broken[trajectory.spec] = reason
+            if len(self.report.broken) >= HOPELESS and not self._any_sound:
+                raise ValueError(f"the world failed in every one of {HOPELESS} episodes, the last time: {reason}")
 
     def _start(self) -> None:
         """Ray, and the workers that are not there."""

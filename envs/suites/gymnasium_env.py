@@ -13,128 +13,35 @@ tasks are called in one thread, which does nothing else: OpenGL contexts belong 
 Rule of seeds: `env.reset(seed=...)` alone decides the first observation, whatever ran there before. It is tried when
 the worlds are made, and an environment that breaks it is refused: paired results would compare nothing.
 
+Rule of errors: what an environment or its task raises, and what they give that is no number, image or sentence of the
+kind that it was, ends the episode of that one world, whose failure says what it was (ChunkResult.broken). The others go
+on, and the next episode there has a new environment.
+
 Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims, H x W pixels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-import gymnasium
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
-from envs.suites.spaces import ActionBox, unnamed_vector
-from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
+from envs.suites.given import Frames, WorldError, asked
+from envs.suites.gymnasium_episode import Episode, look_at
+from envs.suites.gymnasium_task import Env, GymnasiumTask
+from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 from envs.world import World
 
-Env = gymnasium.Env[Any, Any]
-Frames = dict[str, NDArray[np.uint8]]
-"""{camera: [H, W, 3]} of one environment."""
+__all__ = ["GymnasiumTask", "GymnasiumWorld"]
+
 P = ParamSpec("P")
 R = TypeVar("R")
-_FAR = float(np.finfo(np.float32).max)
-"""A bound that is not known."""
-
-
-class GymnasiumTask(ABC):
-    """One task: makes its environment, says what a policy sees of it, and when it has succeeded.
-
-    All worlds share it, so it remembers nothing about an episode.
-    """
-
-    max_steps: int | None = None
-    """The step limit; that of the environment's registration where None."""
-    variations: tuple[str, ...] = ("train",)
-    """Which an episode may ask for; `reset` is told the episode's."""
-
-    @abstractmethod
-    def make_env(self) -> Env:
-        """A new environment, e.g. from gymnasium.make."""
-
-    @abstractmethod
-    def instruction(self, env: Env) -> str:
-        """What the policy is told in the episode that has begun."""
-
-    def reset(self, env: Env, spec: EpisodeSpec) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode of a spec, as env.reset does."""
-        return env.reset(seed=spec.seed)
-
-    def frames(self, env: Env) -> Frames:
-        """The cameras' present frames, RGB; unless overridden what env.render gives, as the camera "image"."""
-        return {"image": np.asarray(env.render())}
-
-    def state(self, env: Env, observation: Any) -> ArrayLike:
-        """Proprioception, [S]; unless overridden, what LeRobot's environments give."""
-        del env
-        return observation["agent_pos"]
-
-    def success(self, env: Env, info: dict[str, Any]) -> bool:
-        """The verdict after a step; True ends the episode."""
-        del env
-        return bool(info["is_success"])
-
-    def labels(self, env: Env) -> Mapping[str, float]:
-        """Where things are, by name: training may learn from it and no policy sees it; unless overridden nothing.
-
-        Positions are in metres. What is called THING_CAMERA_u and THING_CAMERA_v is a place in that camera's frame, u
-        to the right, v down, -1 and 1 at the edges.
-        """
-        del env
-        return {}
-
-    def expert_action(self, env: Env, observation: Any) -> ArrayLike:
-        """A scripted expert's action, as env.step takes it. It depends on the present state alone: any may come.
-
-        Raises:
-            NotImplementedError: unless overridden.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no expert_action; demonstrations and dagger need one")
-
-
-@dataclass
-class _Episode:
-    """What runs, or ran last, in a world."""
-
-    spec: EpisodeSpec
-    task: GymnasiumTask
-    env: Env
-    actions: ActionBox
-    max_steps: int
-    observation: Any
-    instruction: str
-    num_steps: int = 0
-    success: bool = False
-    terminated: bool = False
-    truncated: bool = False
-
-    @property
-    def done(self) -> bool:
-        return self.terminated or self.truncated
-
-    @property
-    def failure(self) -> str | None:
-        return "ended by the environment" if self.terminated and not self.success else None
-
-    def step(self, action: NDArray[np.float32]) -> float:
-        """Execute an action in [-1, 1]; returns the environment's reward."""
-        self.observation, reward, terminated, truncated, info = self.env.step(self.actions.stretch(action))
-        self.num_steps += 1
-        self.success = bool(self.task.success(self.env, info))
-        self.terminated = bool(terminated) or self.success
-        self.truncated = not self.terminated and (bool(truncated) or self.num_steps >= self.max_steps)
-        return float(reward)
-
-    def state(self) -> NDArray[np.float32]:
-        return np.array(self.task.state(self.env, self.observation), np.float32)
-
-    def labels(self) -> NDArray[np.float32]:
-        return np.array(list(self.task.labels(self.env).values()), np.float32)
 
 
 class GymnasiumWorld(World):
@@ -153,7 +60,8 @@ class GymnasiumWorld(World):
 
         Raises:
             ValueError: no task, tasks that show different things, actions that are not a flat Box with finite bounds,
-                frames that are not images, no step limit, or a first observation that its seed does not decide.
+                frames that are not images, no verdict, no step limit, whatever an environment or its task raises, or a
+                first observation that its seed does not decide; the message says what came in its place.
         """
         self._tasks = dict(tasks)
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
@@ -164,7 +72,9 @@ class GymnasiumWorld(World):
         except BaseException:
             self.close_extras()
             raise
-        self._episodes: list[_Episode | None] = [None] * num_worlds
+        self._episodes: list[Episode | None] = [None] * num_worlds
+        self._broken: dict[int, str] = {}  # of the worlds whose episode failed by an error of theirs
+        self._shapes = {c.name: (c.height, c.width, 3) for c in spec.cameras}
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in spec.cameras}
         self._state = np.zeros((num_worlds, spec.state.size), np.float32)
         self._localization = np.zeros((num_worlds, spec.localization.size), np.float32)
@@ -182,14 +92,19 @@ class GymnasiumWorld(World):
         for spec in specs:
             self.check_spec(spec, self._tasks[spec.task].variations if spec.task in self._tasks else ())
         self._do(self._reset_all, specs, worlds)
-        return self._observation(), {"localization": self._localization.copy()}
+        failed = {n: self._broken[n] for n in worlds if n in self._broken}
+        return self._observation(), {"localization": self._localization.copy(), "broken": failed}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         """See World.step_chunk."""
         return self._do(self._step_all, self._checked(to_numpy(actions)), all_frames, ended_frames)
 
     def expert_action(self) -> NDArray[np.float32]:
-        """See World.expert_action."""
+        """See World.expert_action.
+
+        Raises:
+            NotImplementedError: a task whose episode runs has none.
+        """
         return self._do(self._ask_experts)
 
     def close_extras(self, **kwargs: object) -> None:
@@ -204,9 +119,17 @@ class GymnasiumWorld(World):
 
     def _reset_all(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
         for spec, n in zip(specs, worlds, strict=True):
-            self._episodes[n] = self._begin(spec, n)
-            self._look(n)
-            self._draw(n)
+            self._broken.pop(n, None)
+            self._episodes[n] = None
+            # A broken episode shows nothing of the one before.
+            for seen in (self._state, self._localization, *self._frames.values()):
+                seen[n] = 0
+            try:
+                self._episodes[n] = self._begin(spec, n)
+                self._look(n)
+                self._draw(n)
+            except WorldError as error:
+                self._break(n, spec.task, error)
 
     def _step_all(self, actions: NDArray[np.float32], all_frames: bool, ended_frames: bool) -> ChunkResult:
         shape = actions.shape[:2]  # N, k
@@ -215,27 +138,65 @@ class GymnasiumWorld(World):
         localization = np.zeros((*shape, self._localization.shape[1]), np.float32)
         num_steps = np.zeros(shape[0], np.int64)
         films = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in self._frames.items()}
-        for n, episode in enumerate(self._episodes):
+        for n in range(shape[0]):
             for i, action in enumerate(actions[n]):
-                if episode is not None and not episode.done:
-                    reward[n, i] = episode.step(action)
+                if (episode := self._running(n)) is not None:
+                    self._step(n, episode, action, reward[n, i : i + 1], draw=all_frames)
                     num_steps[n] += 1
-                    self._look(n)
-                    if all_frames:
-                        self._draw(n)
                 states[n, i], localization[n, i] = self._state[n], self._localization[n]
                 for name, frames in self._frames.items() if all_frames else ():
                     films[name][n, i] = frames[n]
-            if episode is not None and num_steps[n] and not all_frames and (ended_frames or not episode.done):
-                self._draw(n)
+            if num_steps[n] and not all_frames and (ended_frames or self._running(n) is not None):
+                self._draw_or_break(n)
         return self._result(reward, states, localization, num_steps, films if all_frames else None)
+
+    def _step(
+        self, n: int, episode: Episode, action: NDArray[np.float32], reward: NDArray[np.float32], *, draw: bool
+    ) -> None:
+        """One action in one world; reward: [1], left as it is where the episode breaks."""
+        try:
+            reward[0] = episode.step(action)
+            self._look(n)
+            if draw:
+                self._draw(n)
+        except WorldError as error:
+            reward[0] = 0.0
+            self._break(n, episode.spec.task, error)
+
+    def _draw_or_break(self, n: int) -> None:
+        episode = self._episodes[n]
+        if episode is None or n in self._broken:
+            return
+        try:
+            self._draw(n)
+        except WorldError as error:
+            self._break(n, episode.spec.task, error)
 
     def _ask_experts(self) -> NDArray[np.float32]:
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
-        for n, episode in enumerate(self._episodes):
-            if episode is not None and not episode.done:
-                actions[n] = episode.actions.shrink(episode.task.expert_action(episode.env, episode.observation))
+        for n in range(self.num_envs):
+            if (episode := self._running(n)) is None:
+                continue
+            if not episode.task.has_expert:
+                raise NotImplementedError(f"{type(episode.task).__name__} has no expert_action")
+            try:
+                actions[n] = episode.expert_action()
+            except WorldError as error:
+                self._break(n, episode.spec.task, error)
         return actions
+
+    def _running(self, n: int) -> Episode | None:
+        """The episode that goes on in that world, if one does."""
+        episode = self._episodes[n]
+        return None if episode is None or episode.done or n in self._broken else episode
+
+    def _break(self, n: int, task: str, error: WorldError) -> None:
+        """The episode in that world fails, and so may whatever its environment still holds of it."""
+        step = 0 if (episode := self._episodes[n]) is None else episode.num_steps
+        self._broken[n] = f"{error} (step {step})"
+        if (env := self._envs[n].pop(task, None)) is not None:
+            with suppress(Exception):  # what is broken need not close, and why it broke is what is told
+                env.close()
 
     def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
@@ -244,30 +205,21 @@ class GymnasiumWorld(World):
         self._envs, self._episodes = [], []
         self._tasks.clear()
 
-    def _begin(self, spec: EpisodeSpec, n: int) -> _Episode:
+    def _begin(self, spec: EpisodeSpec, n: int) -> Episode:
         task = self._tasks[spec.task]
         if spec.task not in self._envs[n]:
-            self._envs[n][spec.task] = task.make_env()
-        env = self._envs[n][spec.task]
-        max_steps = task.max_steps or (env.spec.max_episode_steps if env.spec is not None else None)
-        if not max_steps:
-            raise ValueError(
-                f"task {spec.task!r} has no step limit: neither its max_steps nor its environment's says one"
-            )
-        observation, _ = task.reset(env, spec)
-        return _Episode(
-            spec=spec,
-            task=task,
-            env=env,
-            actions=ActionBox(env.action_space),
-            max_steps=max_steps,
-            observation=observation,
-            instruction=task.instruction(env),
-        )
+            with asked("make_env"):
+                self._envs[n][spec.task] = task.make_env()
+        return Episode.begin(spec, task, self._envs[n][spec.task])
 
     def _what_tasks_show(self, suite: str, control_dt_s: float) -> WorldSpec:
-        examples = {name: EpisodeSpec(suite=suite, task=name, seed=0) for name in self._tasks}
-        specs = {name: self._do(self._look_at, example, control_dt_s) for name, example in examples.items()}
+        specs = {}
+        for name in self._tasks:
+            begin = partial(self._begin, EpisodeSpec(suite=suite, task=name, seed=0), 0)
+            try:
+                specs[name] = self._do(look_at, begin, control_dt_s)
+            except WorldError as error:
+                raise ValueError(f"task {name!r} cannot be a world's: {error}") from error
         if not specs:
             raise ValueError(f"suite {suite!r} has no task")
         (first_name, spec), *others = specs.items()
@@ -276,51 +228,22 @@ class GymnasiumWorld(World):
                 raise ValueError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
         return spec
 
-    def _look_at(self, spec: EpisodeSpec, control_dt_s: float) -> WorldSpec:
-        """What a task shows, seen in an episode that is begun twice, with some steps between."""
-        episode = self._begin(spec, 0)
-        frames, state = _images(episode), episode.state()
-        for _ in range(3):
-            if episode.done:
-                break
-            episode.step(np.ones(episode.actions.spec.size, np.float32))
-        again = self._begin(spec, 0)
-        same = [np.array_equal(frames[name], frame) for name, frame in _images(again).items()]
-        if not np.array_equal(state, again.state()) or not all(same):
-            raise ValueError(
-                f"{spec.id} began otherwise after some steps, but reset(seed) alone must decide the first observation"
-            )
-        labels = tuple(again.task.labels(again.env))
-        return WorldSpec(
-            cameras=tuple(
-                CameraSpec(name=name, height=frame.shape[0], width=frame.shape[1]) for name, frame in frames.items()
-            ),
-            state=unnamed_vector("state", "of the environment", np.full(len(state), -_FAR), np.full(len(state), _FAR)),
-            action=episode.actions.spec,
-            localization=VectorSpec(
-                names=labels,
-                units=tuple("half frame" if name.endswith(("_u", "_v")) else "m" for name in labels),
-                low=(-_FAR,) * len(labels),
-                high=(_FAR,) * len(labels),
-            ),
-            control_dt_s=control_dt_s,
-        )
-
     def _look(self, n: int) -> None:
         episode = self._episodes[n]
         assert episode is not None
-        self._state[n], self._localization[n] = episode.state(), episode.labels()
+        self._state[n] = episode.state(self.world_spec.state.size)
+        self._localization[n] = list(episode.labels(self.world_spec.localization.names).values())
 
     def _draw(self, n: int) -> None:
         episode = self._episodes[n]
         assert episode is not None
-        for name, frame in episode.task.frames(episode.env).items():
+        for name, frame in episode.frames(self._shapes).items():
             self._frames[name][n] = frame
 
-    def _checked(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+    def _checked(self, actions: NDArray[np.floating]) -> NDArray[np.float32]:
         """Clipped, where they are of the right shape and those of running worlds are finite."""
         self.check_action_shape(actions)
-        running = [n for n, episode in enumerate(self._episodes) if episode is not None and not episode.done]
+        running = [n for n in range(self.num_envs) if self._running(n) is not None]
         self.refuse_non_finite(actions, np.array(running, np.int64))
         return actions.astype(np.float32).clip(-1.0, 1.0)
 
@@ -342,6 +265,7 @@ class GymnasiumWorld(World):
         def told(what: str) -> NDArray[np.bool_]:
             return np.array([getattr(episode, what, False) for episode in self._episodes], bool)
 
+        broken = np.isin(np.arange(self.num_envs), list(self._broken))
         return ChunkResult(
             observation=self._observation(),
             reward_terms={"environment": reward},
@@ -349,22 +273,13 @@ class GymnasiumWorld(World):
             states=states,
             localization=localization,
             num_steps=num_steps,
-            terminated=told("terminated"),
-            truncated=told("truncated"),
-            success=told("success"),
-            failure=tuple(episode.failure if episode else None for episode in self._episodes),
+            terminated=told("terminated") | broken,
+            truncated=told("truncated") & ~broken,
+            success=told("success") & ~broken,
+            failure=tuple(
+                self._broken.get(n) or (episode.failure if episode else None)
+                for n, episode in enumerate(self._episodes)
+            ),
+            broken=frozenset(self._broken),
             all_frames=all_frames,
         )
-
-
-def _images(episode: _Episode) -> Frames:
-    """The episode's frames, checked and kept from being overwritten."""
-    frames = {name: np.array(frame) for name, frame in episode.task.frames(episode.env).items()}
-    for name, frame in frames.items():
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(
-                f"camera {name!r} of {episode.spec.task} gives {frame.dtype} {frame.shape}, expected uint8 (H, W, 3)"
-            )
-    if not frames:
-        raise ValueError(f"{episode.spec.task} has no camera")
-    return frames

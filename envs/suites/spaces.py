@@ -24,7 +24,10 @@ class ActionBox:
         """
         is_flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
         if not is_flat_box or not np.isfinite([space.low, space.high]).all():
-            raise ValueError(f"actions must be a flat Box with finite bounds, got {space}")
+            raise ValueError(
+                f"actions must be a flat Box with finite bounds, got {space}; "
+                "wrap the environment in gymnasium.wrappers.TransformAction"
+            )
         ones = np.ones(space.shape)
         self.spec = unnamed_vector("action", "of the Box", -ones, ones)
         self._dtype = space.dtype

@@ -18,7 +18,7 @@ from envs.tabletop.control import CONTROL_DT_S
 from envs.tabletop.tasks import SUITES
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Info, Observation
-from envs.world import observation_space
+from envs.world import check_is_spec, check_options, observation_space
 
 SingleObservation = dict[str, Any]
 """{"pixels": {camera: uint8 [H, W, 3]}, "agent_pos": float32 [S], "instruction": str}"""
@@ -91,13 +91,22 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
     ) -> tuple[SingleObservation, dict[str, Any]]:
         """Begin an episode: options["spec"] where given, else that of the seed (drawn where None).
 
+        options["variation"] takes the place of the environment's own in this episode.
+
         Raises:
-            ValueError: the spec is of another suite or task.
+            ValueError: an option that does not exist, a spec and a variation at once, a spec of another suite or task,
+                or an unknown variation.
         """
+        asked = check_options(options, ("spec", "variation"))
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        spec = (options or {}).get("spec") or self._spec(self.task, self.variation, seed)
+        spec = asked.get("spec")
+        if spec is None:
+            spec = self._spec(self.task, asked.get("variation", self.variation), seed)
+        elif "variation" in asked:
+            raise ValueError("options has a spec, with its variation, and another variation; give one of the two")
+        check_is_spec(spec)
         if spec.task != self.task:
             raise ValueError(f"spec {spec.id!r} is of task {spec.task!r}; this environment is {self.task!r}")
         observation, info = self._world.reset_to((spec,), (0,))

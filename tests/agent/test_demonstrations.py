@@ -112,6 +112,21 @@ def test_an_episode_that_no_worker_survives_is_passed_over(tmp_path: Path) -> No
     assert outcome.failed["left"] == {"step limit": 3, "its workers died, hung: no decision for 9 s": 1}
 
 
+def test_an_episode_whose_world_failed_is_passed_over_and_not_met_again(tmp_path: Path) -> None:
+    world = SidesWorld(4)
+    lost, begun = EpisodeSpec(suite="sides", task="left", seed=2), list[EpisodeSpec]()
+
+    def run(specs: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
+        begun.extend(specs)
+        return collect(ExpertPolicy(world), world, [spec for spec in specs if spec != lost])
+
+    why = "the reward is inf (step 3)"
+    for _ in range(2):
+        outcome = fill_dataset(CONFIG, world, tmp_path, run, {}, {lost: why})
+        assert outcome.failed["left"] == {"step limit": 3, f"its world failed: {why}": 1}
+    assert begun.count(lost) == 1
+
+
 def test_the_tabletop_expert_demonstrates_in_this_process(tmp_path: Path) -> None:
     config = DemonstrationsConfig(tasks=("reach", "press_button"), episodes_per_task=2, num_worlds=2)
     assert collect_demonstrations(config, tmp_path, WorkersConfig(workers=0)).episodes == {

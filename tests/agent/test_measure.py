@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from sides_world import Reader, SidesWorld
+from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.eval_info import read_eval_info
-from agent.evaluate import FIRST_EVALUATION_SEED, LOST, Proportion
+from agent.evaluate import FIRST_EVALUATION_SEED, LOST, Proportion, evaluation_specs
 from agent.measure import EvaluationConfig, Measured, measure
 from agent.run_folder import RunFolder
-from envs.types import EpisodeSpec, Info, Observation
+from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from rollout.workers import WorkersConfig
 from vla_model.types import ActionChunk
 
@@ -92,6 +93,42 @@ def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="it is dark"):
         measure(measured, ("left",), config, RunFolder(tmp_path))
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 100.0
+
+
+class Frail(SidesWorld):
+    """Seed 1000001 of task left gives an infinite reward in its second step."""
+
+    def step_chunk(self, actions: Any, **options: Any) -> ChunkResult:
+        before = self.t.copy()
+        result = super().step_chunk(actions, **options)
+        for n, spec in enumerate(self.specs):
+            if spec is not None and (spec.task, spec.seed) == ("left", FIRST_EVALUATION_SEED + 1) and before[n] < 2:
+                result.reward[n, 1 - before[n]] = -np.inf
+        return result
+
+
+def test_an_episode_whose_world_failed_has_failed_and_the_evaluation_is_whole(tmp_path: Path) -> None:
+    config = EvaluationConfig(episodes_per_task=2, films_per_task=2, execute_steps=2, num_worlds=2)
+    measured = Measured(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
+    evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
+    reason = "its world failed: the reward is -inf (step 2)"
+    assert evaluation.failures == {reason: 1}
+    assert evaluation.success == Proportion(successes=3, episodes=4)
+    assert evaluation.mean_over_tasks == 0.75
+    assert len(evaluation.instructions) == 3
+    info = read_eval_info(tmp_path / "eval_info.json")
+    (failed,) = [row for row in info["per_episode"] if not row["success"]]
+    assert (failed["id"], failed["failure"]) == ("sides/left/train/1000001", reason)
+    assert (info["per_task"][0]["pc_success"], info["per_task"][0]["median_steps"]) == (50.0, 3.0)
+    assert {r.spec.seed for r in controls["black frames"].results} == {FIRST_EVALUATION_SEED}
+
+
+def test_the_same_is_found_where_episodes_run_without_workers() -> None:
+    specs = evaluation_specs("sides", ("left", "right"), 2)
+    results = evaluate_here(Reader(), Frail(2), specs).results
+    assert [(r.lost, r.failure) for r in results if not r.success] == [
+        (True, "its world failed: the reward is -inf (step 2)")
+    ]
 
 
 @pytest.mark.long

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 from tables import BLIND, begin, busy_actions, spec
 
+from envs.instructions import InstructionSpace
 from envs.registration import env_ids, register_envs
 from envs.tabletop.env import TabletopEnv
 from envs.tabletop.tasks import EVERY_TASK, TASKS
@@ -129,6 +134,30 @@ def test_a_spec_begins_exactly_its_episode() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"specs": [spec("lift", 3)]}, "reset knows no option 'specs'; options: 'spec', 'variation'"),
+        ({"variaton": "vision", "x": 1}, "reset knows no option 'variaton', 'x'; options: 'spec', 'variation'"),
+        ({"variation": "night"}, "variation 'night' does not exist; variations: train, vision"),
+        (
+            {"spec": "tabletop/lift/train/3"},
+            "an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got",
+        ),
+        ({"spec": spec("lift", 3), "variation": "vision"}, "options has a spec, with its variation, and another"),
+    ],
+)
+def test_an_option_of_a_reset_is_refused_that_would_change_nothing(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TabletopEnv("lift", config=BLIND).reset(seed=1, options=options)
+
+
+def test_a_variation_of_a_reset_is_of_that_episode_alone() -> None:
+    env = TabletopEnv("lift", config=BLIND)
+    assert env.reset(seed=3, options={"variation": "vision"})[1]["episode_id"] == "tabletop/lift/vision/3"
+    assert env.reset(seed=3)[1]["episode_id"] == "tabletop/lift/train/3"
+
+
+@pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"task": "juggle"}, "task 'juggle' does not exist in tabletop; tasks: reach, lift"),
@@ -139,6 +168,41 @@ def test_a_spec_begins_exactly_its_episode() -> None:
 def test_what_does_not_exist_is_refused_with_what_does(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         TabletopEnv(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("vector_env", "settings"),
+    [(SyncVectorEnv, {}), (AsyncVectorEnv, {"shared_memory": False}), (AsyncVectorEnv, {"shared_memory": True})],
+    ids=["sync", "async", "shared memory"],
+)
+def test_instructions_come_through_every_vector_env(vector_env: Any, settings: dict[str, Any]) -> None:
+    alone = TabletopEnv("reach", config=BLIND)
+    said = {seed: alone.reset(seed=seed)[0]["instruction"] for seed in (1, 2, 4, 5)}
+    assert len(set(said.values())) > 2
+    envs = vector_env([partial(TabletopEnv, "reach", config=BLIND)] * 2, **settings)
+    try:
+        first, info = envs.reset(seed=1)
+        assert first["instruction"] == (said[1], said[2]) == tuple(info["instruction"])
+        assert first in envs.observation_space
+        assert envs.step(envs.action_space.sample())[0]["instruction"] == (said[1], said[2])
+        again, info = envs.reset(seed=4, options={"variation": "vision"})
+        assert again["instruction"] == (said[4], said[5])
+        assert info["episode_id"].tolist() == ["tabletop/reach/vision/4", "tabletop/reach/vision/5"]
+        assert first["instruction"] == (said[1], said[2]), "what was given stays"
+    finally:
+        envs.close()
+
+
+def test_memory_that_is_shared_holds_the_latest_sentences() -> None:
+    space = InstructionSpace()
+    memory = create_shared_memory(space, n=2)
+    shown: Any = read_from_shared_memory(space, memory, n=2)
+    for index, sentence in enumerate(("lift it", "put it down", "x" * 256)):
+        write_to_shared_memory(space, index % 2, sentence, memory)
+    assert tuple(shown) == ("x" * 256, "put it down") == copy.deepcopy(shown)
+    assert (shown[1], shown[:1], len(shown)) == ("put it down", ("x" * 256,), 2)
+    with pytest.raises(ValueError, match="an instruction has at most 256 characters, got 257"):
+        write_to_shared_memory(space, 0, "x" * 257, memory)
 
 
 def test_several_of_them_run_in_gymnasiums_own_vector_env() -> None:

@@ -280,7 +280,10 @@ def test_a_box_of_whole_numbers_is_reached_to_its_ends_and_rounded(low: int, hig
     [
         ({"walk": Sticky()}, "corridor/walk/train/0 began otherwise after some steps"),
         ({"walk": Endless()}, "task 'walk' has no step limit"),
-        ({"walk": Grey()}, r"camera 'image' of walk gives uint8 \(4, 11\), expected uint8 \(H, W, 3\)"),
+        (
+            {"walk": Grey()},
+            r"'walk' cannot be a world's: camera 'image' gives uint8 \(4, 11\), expected uint8 \(H, W, 3\)",
+        ),
         ({"walk": Walk(), "other": Other()}, "tasks of one suite show the same, but other has"),
     ],
     ids=["sticky", "endless", "grey", "different"],

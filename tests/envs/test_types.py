@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +103,9 @@ def test_seeds_of_the_same_letters_in_other_places_differ() -> None:
 @pytest.mark.parametrize("seed", [-1, 1.0, float("nan"), "7", True, None])
 def test_an_episode_has_a_seed_that_can_be_counted(seed: object) -> None:
     for name in ("seed", "repeat"):
+        fields: dict[str, Any] = {"suite": "s", "task": "t", "seed": 0, name: seed}
         with pytest.raises(ValueError, match=f"the {name} of an episode is a whole number of at least 0, got "):
-            EpisodeSpec(**{"suite": "s", "task": "t", "seed": 0, name: seed})
+            EpisodeSpec(**fields)
 
 
 def test_why_an_episode_failed_is_said_in_words() -> None:

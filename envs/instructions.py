@@ -1,0 +1,87 @@
+"""Sentences as a gymnasium space whose values also come through the shared memory of its AsyncVectorEnv.
+
+gymnasium 1.4 reads a Text once, when the environments are made, so that its AsyncVectorEnv shows blanks for ever after.
+Here what is read is a view of the memory, as numpy's arrays are for other spaces, and its copy is a tuple.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any, overload
+
+import gymnasium
+import numpy as np
+from gymnasium.vector.utils.shared_memory import (
+    create_shared_memory,
+    read_from_shared_memory,
+    write_to_shared_memory,
+)
+from numpy.typing import NDArray
+
+from envs.types import MAX_INSTRUCTION_CHARS
+
+_PRINTABLE = frozenset(chr(c) for c in range(32, 127))
+
+
+class InstructionSpace(gymnasium.spaces.Text):
+    """A sentence of at most 256 printable characters."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_INSTRUCTION_CHARS, charset=_PRINTABLE)
+
+
+class SharedSentences(Sequence[str]):
+    """The sentences of n environments, as the memory that they share holds them now; a copy is a tuple of str."""
+
+    def __init__(self, characters: NDArray[np.str_]) -> None:
+        """
+        Args:
+            characters: the memory, one string per environment, [n].
+        """
+        self._characters = characters
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return tuple(self)[index]
+
+    def __len__(self) -> int:
+        return len(self._characters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._characters.tolist())
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
+        del memo
+        return tuple(self)
+
+
+def _strings(memory: Any) -> NDArray[np.str_]:
+    return np.frombuffer(memory.get_obj(), f"<U{MAX_INSTRUCTION_CHARS}")
+
+
+@create_shared_memory.register(InstructionSpace)
+def _create(space: InstructionSpace, n: int = 1, ctx: ModuleType = multiprocessing) -> Any:
+    return ctx.Array(np.dtype(np.uint32).char, n * space.max_length)
+
+
+@read_from_shared_memory.register(InstructionSpace)
+def _read(
+    space: InstructionSpace, memory: Any, n: int = 1
+) -> Any:  # SharedSentences, which gymnasium's type leaves out
+    del space, n
+    return SharedSentences(_strings(memory))
+
+
+@write_to_shared_memory.register(InstructionSpace)
+def _write(space: InstructionSpace, index: int, value: str, memory: Any) -> None:
+    if len(value) > space.max_length:
+        raise ValueError(f"an instruction has at most {space.max_length} characters, got {len(value)}: {value!r}")
+    _strings(memory)[index] = value

@@ -1,0 +1,176 @@
+"""What a user's environment or task gives, checked at every call and refused by name.
+
+Shape letters: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = dict[str, NDArray[np.uint8]]
+"""{camera: [H, W, 3]} of one environment."""
+
+
+class WorldError(ValueError):
+    """What an environment or its task did that no episode survives."""
+
+
+class NotFiniteError(WorldError):
+    """A number that is infinite or none."""
+
+
+@contextmanager
+def asked(what: str) -> Generator[None]:
+    """Whatever is raised within becomes a WorldError that says who raised it, and where.
+
+    Args:
+        what: was called, e.g. "step".
+    """
+    try:
+        yield
+    except WorldError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise WorldError(f"{what} raised {told} ({Path(place.filename).name}:{place.lineno})") from error
+
+
+def verdict_of(what: str, given: Any) -> bool:
+    """A bool, however many arrays of one element are around it.
+
+    Raises:
+        WorldError: it is several, none, or something that is neither true nor false.
+    """
+    array = _numbers(what, given, "True or False")
+    if array.size != 1 or array.item() not in (0, 1):
+        raise WorldError(f"{what} must be True or False, or an array of one, got {kind_of(given)}: {_short(given)}")
+    return bool(array.item())
+
+
+def number_of(what: str, given: Any) -> float:
+    """A finite number that float32 can hold.
+
+    Raises:
+        WorldError: it is none.
+    """
+    array = _numbers(what, given, "a number")
+    if array.size != 1:
+        raise WorldError(f"{what} must be a number, got {kind_of(given)}")
+    if not np.isfinite(_float32(array)).all():
+        raise NotFiniteError(f"{what} is {array.item()}, which is not a finite float32")
+    return float(array.item())
+
+
+def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.float32]:
+    """A vector of finite numbers, [size]; a single number is one of 1.
+
+    Raises:
+        WorldError: it is none, or of another size.
+    """
+    array = _numbers(what, given, "a vector of numbers")
+    if array.ndim > 1 or (size is not None and array.size != size):
+        expected = "a vector" if size is None else f"a vector of {size}"
+        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}")
+    vector = _float32(array.reshape(-1))
+    if len(bad := np.flatnonzero(~np.isfinite(vector))):
+        raise NotFiniteError(
+            f"element {bad[0]} of {what} is {array.reshape(-1)[bad[0]]}, which is not a finite float32"
+        )
+    return vector
+
+
+def labels_of(given: Any, names: tuple[str, ...] | None = None) -> dict[str, float]:
+    """Labels by name, in the order of `names` where they are known.
+
+    Raises:
+        WorldError: they are no mapping of numbers, or others than those names.
+    """
+    if not isinstance(given, Mapping):
+        raise WorldError(f"labels must be a mapping of names to numbers, got {kind_of(given)}")
+    if names is not None and set(given) != set(names):
+        raise WorldError(f"labels must be {', '.join(names)} in every step, got {', '.join(map(str, given))}")
+    return {str(name): number_of(f"label {name!r}", given[name]) for name in (given if names is None else names)}
+
+
+def frames_of(given: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
+    """Frames by camera, kept from being overwritten.
+
+    Args:
+        given: what the task gave.
+        shapes: of the cameras that there are, where they are known.
+
+    Raises:
+        WorldError: they are no uint8 images, or of other cameras or sizes.
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise WorldError(
+            f"frames must be {{camera: uint8 image [H, W, 3]}} of one camera or more, got {kind_of(given)}"
+        )
+    frames = {str(name): np.array(frame) for name, frame in given.items()}
+    for name, frame in frames.items():
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise WorldError(f"camera {name!r} gives {frame.dtype} {frame.shape}, expected uint8 (H, W, 3)")
+    found = {name: frame.shape for name, frame in frames.items()}
+    if shapes is not None and found != dict(shapes):
+        raise WorldError(f"the cameras gave {found}, but {dict(shapes)} when the worlds were made")
+    return frames
+
+
+def sentence_of(given: Any) -> str:
+    """An instruction.
+
+    Raises:
+        WorldError: it is no text, or empty.
+    """
+    if not isinstance(given, str) or not given.strip():
+        raise WorldError(f"the instruction must be a sentence, got {_short(given)}")
+    return given
+
+
+def results_of(what: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """What reset or step returned, if it is a tuple of as many.
+
+    Raises:
+        WorldError: it is not.
+    """
+    if not isinstance(given, tuple) or len(given) != len(names):
+        got = f"a tuple of {len(given)}" if isinstance(given, tuple) else kind_of(given)
+        raise WorldError(f"{what} must return ({', '.join(names)}), as gymnasium since 0.26 has it, got {got}")
+    return given
+
+
+def _numbers(what: str, given: Any, expected: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {error}") from error
+    if not (np.issubdtype(array.dtype, np.bool_) or (np.isrealobj(array) and np.issubdtype(array.dtype, np.number))):
+        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {_short(given)}")
+    return array
+
+
+def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def kind_of(given: Any) -> str:
+    """What something is, for a message: `an array float64 (4,)`, `a tuple of 2`."""
+    if isinstance(given, np.ndarray):
+        return f"an array {given.dtype} {given.shape}"
+    if isinstance(given, tuple | list):
+        return f"a {type(given).__name__} of {len(given)}"
+    return "None" if given is None else f"a {type(given).__name__}"
+
+
+def _short(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) < 60 else f"{text[:57]}..."

@@ -1,0 +1,207 @@
+"""An episode in a user's environment, and what its first moments show of a world.
+
+Shape letters: A action dims, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.suites.given import (
+    Frames,
+    NotFiniteError,
+    WorldError,
+    asked,
+    frames_of,
+    labels_of,
+    number_of,
+    results_of,
+    sentence_of,
+    vector_of,
+    verdict_of,
+)
+from envs.suites.gymnasium_task import Env, GymnasiumTask
+from envs.suites.spaces import ActionBox, unnamed_vector
+from envs.types import CameraSpec, EpisodeSpec, VectorSpec, WorldSpec
+
+_STEP = ("observation", "reward", "terminated", "truncated", "info")
+_FAR = float(np.finfo(np.float32).max)
+"""A bound that is not known."""
+
+
+@dataclass
+class Episode:
+    """What runs, or ran last, in a world."""
+
+    spec: EpisodeSpec
+    task: GymnasiumTask
+    env: Env
+    actions: ActionBox
+    max_steps: int
+    observation: Any
+    instruction: str
+    num_steps: int = 0
+    success: bool = False
+    terminated: bool = False
+    truncated: bool = False
+
+    @classmethod
+    def begin(cls, spec: EpisodeSpec, task: GymnasiumTask, env: Env) -> Episode:
+        """The episode of that spec.
+
+        Raises:
+            WorldError: the environment or its task does not give what an episode needs.
+        """
+        with asked("reset"):
+            observation, _ = results_of("reset", task.reset(env, spec), ("observation", "info"))
+        with asked("instruction"):
+            instruction = sentence_of(task.instruction(env))
+        return cls(
+            spec=spec,
+            task=task,
+            env=env,
+            actions=ActionBox(env.action_space),
+            max_steps=_step_limit(spec.task, task, env),
+            observation=observation,
+            instruction=instruction,
+        )
+
+    @property
+    def done(self) -> bool:
+        return self.terminated or self.truncated
+
+    @property
+    def failure(self) -> str | None:
+        return "ended by the environment" if self.terminated and not self.success else None
+
+    def step(self, action: NDArray[np.float32]) -> float:
+        """Execute an action in [-1, 1]; returns the environment's reward.
+
+        Raises:
+            WorldError: as `begin`.
+        """
+        self.num_steps += 1
+        with asked("step"):
+            told = results_of("step", self.env.step(self.actions.stretch(action)), _STEP)
+        self.observation, reward, terminated, truncated, info = told
+        with asked("success"):
+            self.success = verdict_of("success", self.task.success(self.env, info))
+        self.terminated = verdict_of("terminated", terminated) or self.success
+        self.truncated = not self.terminated and (
+            verdict_of("truncated", truncated) or self.num_steps >= self.max_steps
+        )
+        return number_of("the reward", reward)
+
+    def state(self, size: int | None = None) -> NDArray[np.float32]:
+        """[S], of that size where it is known."""
+        with asked("state"):
+            return vector_of("the state", self.task.state(self.env, self.observation), size)
+
+    def labels(self, names: tuple[str, ...] | None = None) -> dict[str, float]:
+        """By name, in the order of `names` where they are known."""
+        with asked("labels"):
+            return labels_of(self.task.labels(self.env), names)
+
+    def frames(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
+        """Of the cameras of those shapes where they are known."""
+        with asked("frames"):
+            return frames_of(self.task.frames(self.env), shapes)
+
+    def expert_action(self) -> NDArray[np.float32]:
+        """In [-1, 1], [A]."""
+        with asked("expert_action"):
+            given = self.task.expert_action(self.env, self.observation)
+            return self.actions.shrink(vector_of("the expert's action", given, self.actions.spec.size))
+
+
+def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
+    """What a task shows, seen in an episode that is begun twice, with some steps between.
+
+    Args:
+        begin: the episode, always the same.
+        control_dt_s: of the world.
+
+    Raises:
+        WorldError: the environment or its task does not give what an episode needs, or it began otherwise.
+    """
+    episode = begin()
+    first = _seen(episode)
+    with suppress(NotFiniteError):  # three blind steps may lead there, and an episode that goes there fails by itself
+        for _ in range(3):
+            if episode.done:
+                break
+            episode.step(np.ones(episode.actions.spec.size, np.float32))
+    again = begin()
+    differences = list(_differences(first, _seen(again)))
+    if differences:
+        raise WorldError(
+            f"{again.spec.id} began otherwise after some steps, but reset(seed) alone must decide the first "
+            f"observation: {'; '.join(differences)}. Have reset set everything back and draw from self.np_random"
+        )
+    frames, state, _ = first
+    labels = tuple(again.labels())
+    return WorldSpec(
+        cameras=tuple(
+            CameraSpec(name=name, height=frame.shape[0], width=frame.shape[1]) for name, frame in frames.items()
+        ),
+        state=unnamed_vector("state", "of the environment", np.full(len(state), -_FAR), np.full(len(state), _FAR)),
+        action=episode.actions.spec,
+        localization=VectorSpec(
+            names=labels,
+            units=tuple("half frame" if name.endswith(("_u", "_v")) else "m" for name in labels),
+            low=(-_FAR,) * len(labels),
+            high=(_FAR,) * len(labels),
+        ),
+        control_dt_s=control_dt_s,
+    )
+
+
+_Seen = tuple[Frames, NDArray[np.float32], str]
+"""Frames, state and instruction."""
+
+
+def _seen(episode: Episode) -> _Seen:
+    return episode.frames(), episode.state(), episode.instruction
+
+
+def _differences(before: _Seen, after: _Seen) -> Iterator[str]:
+    """What differs between two beginnings of one episode, and by how much."""
+    (frames, state, instruction), (frames_now, state_now, instruction_now) = before, after
+    if state.shape != state_now.shape:
+        yield f"the state had {len(state)} elements, then {len(state_now)}"
+    elif len(moved := np.flatnonzero(state != state_now)):
+        values = ", ".join(f"state_{i} was {state[i]:g}, then {state_now[i]:g}" for i in moved[:3])
+        yield f"{len(moved)} of {len(state)} elements of the state ({values})"
+    for name in {**frames, **frames_now}:
+        old, new = frames.get(name), frames_now.get(name)
+        if old is None or new is None or old.shape != new.shape:
+            yield f"camera {name!r} gave {'nothing' if old is None else old.shape}, then " + (
+                "nothing" if new is None else str(new.shape)
+            )
+        elif (off := np.abs(old.astype(np.int16) - new)).any():
+            pixels = off.any(axis=2)
+            yield f"{pixels.sum()} of {pixels.size} pixels of camera {name!r}, by up to {off.max()} of 255"
+    if instruction != instruction_now:
+        yield f"the instruction was {instruction!r}, then {instruction_now!r}"
+
+
+def _step_limit(task_name: str, task: GymnasiumTask, env: Env) -> int:
+    """
+    Raises:
+        WorldError: neither the task nor its environment has one, or it is no number of steps.
+    """
+    limit = task.max_steps
+    if limit is None:
+        limit = env.spec.max_episode_steps if env.spec is not None else None
+    if limit is None:
+        raise WorldError(f"task {task_name!r} has no step limit: neither its max_steps nor its environment's says one")
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
+        raise WorldError(f"the step limit of task {task_name!r} must be at least 1, got {limit!r}")
+    return int(limit)

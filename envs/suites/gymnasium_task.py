@@ -1,0 +1,94 @@
+"""What a user writes about a gymnasium environment (docs/your_task.md).
+
+Shape letters: S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import ArrayLike
+
+from envs.suites.given import Frames, WorldError, kind_of
+from envs.types import EpisodeSpec
+
+Env = gymnasium.Env[Any, Any]
+
+
+class GymnasiumTask(ABC):
+    """One task: makes its environment, says what a policy sees of it, and when it has succeeded.
+
+    All worlds share it, so it remembers nothing about an episode.
+    """
+
+    max_steps: int | None = None
+    """The step limit; that of the environment's registration where None."""
+    variations: tuple[str, ...] = ("train",)
+    """Which an episode may ask for; `reset` is told the episode's."""
+
+    @abstractmethod
+    def make_env(self) -> Env:
+        """A new environment, e.g. from gymnasium.make."""
+
+    @abstractmethod
+    def instruction(self, env: Env) -> str:
+        """What the policy is told in the episode that has begun."""
+
+    def reset(self, env: Env, spec: EpisodeSpec) -> tuple[Any, dict[str, Any]]:
+        """Begin the episode of a spec, as env.reset does."""
+        return env.reset(seed=spec.seed)
+
+    def frames(self, env: Env) -> Frames:
+        """The cameras' present frames, RGB; unless overridden what env.render gives, as the camera "image"."""
+        picture = env.render()
+        if picture is None:
+            raise WorldError(
+                "env.render() gave None; make the environment with render_mode='rgb_array', "
+                f"or write frames(self, env) in {type(self).__name__}"
+            )
+        return {"image": np.asarray(picture)}
+
+    def state(self, env: Env, observation: Any) -> ArrayLike:
+        """Proprioception, [S]; unless overridden, what LeRobot's environments give."""
+        del env
+        return self._entry("the observation", observation, "agent_pos", "state(self, env, observation)")
+
+    def success(self, env: Env, info: dict[str, Any]) -> bool:
+        """The verdict after a step, a bool or an array of one; True ends the episode."""
+        del env
+        return self._entry("info of a step", info, "is_success", "success(self, env, info)")
+
+    def labels(self, env: Env) -> Mapping[str, float]:
+        """Where things are, by name: training may learn from it and no policy sees it; unless overridden nothing.
+
+        Positions are in metres. What is called THING_CAMERA_u and THING_CAMERA_v is a place in that camera's frame, u
+        to the right, v down, -1 and 1 at the edges.
+        """
+        del env
+        return {}
+
+    def expert_action(self, env: Env, observation: Any) -> ArrayLike:
+        """A scripted expert's action, as env.step takes it. It depends on the present state alone: any may come.
+
+        Raises:
+            NotImplementedError: unless overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no expert_action; demonstrations and dagger need one")
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether expert_action was written."""
+        return type(self).expert_action is not GymnasiumTask.expert_action
+
+    def _entry(self, what: str, found: Any, key: str, method: str) -> Any:
+        """found[key], or an error that names the method to write in place of what looks there."""
+        if isinstance(found, Mapping) and key in found:
+            return found[key]
+        has = (
+            f"has {', '.join(map(repr, found)) or 'no keys'}" if isinstance(found, Mapping) else f"is {kind_of(found)}"
+        )
+        raise WorldError(f"{what} has no {key!r}: it {has}; write {method} in {type(self).__name__}")
