@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from envs.gl import choose_backend
 from envs.imported import imported
+from envs.suites.given import asked
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
 from envs.types import WorldSpec
@@ -84,7 +85,9 @@ def world_spec_of(name: str) -> WorldSpec:
 
 def _own_world(name: str, num_worlds: int) -> World:
     choose_backend()  # before the module imports MuJoCo, which asks once
-    world = imported("world", name)(num_worlds)
+    make = imported("world", name)
+    with asked(f"world {name!r}"):
+        world = make(num_worlds)
     if not isinstance(world, World):
         raise ValueError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
     return world

@@ -105,12 +105,26 @@ class World(VectorEnv[Observation, Array, Array]):
         if spec.variation not in variations:
             raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
 
+    def check_worlds(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
+        """
+        Raises:
+            ValueError: not one world for each spec, a world that does not exist, or one that comes twice.
+        """
+        wrong = [n for n in worlds if not 0 <= n < self.num_envs]
+        if len(specs) != len(worlds) or wrong or len(set(worlds)) != len(worlds):
+            raise ValueError(
+                f"{len(specs)} specs begin in as many different worlds of 0..{self.num_envs - 1}, got {list(worlds)}"
+            )
+
     def check_action_shape(self, actions: Array) -> None:
         """
         Raises:
-            ValueError: not [N, k, A] with k at least 1.
+            ValueError: no array of numbers, or not [N, k, A] with k at least 1.
         """
         expected = (self.num_envs, self.world_spec.action.size)
+        if getattr(actions, "ndim", None) is None or getattr(actions.dtype, "kind", "f") not in "fiu":
+            kind = getattr(actions, "dtype", type(actions).__name__)
+            raise ValueError(f"actions must be numbers in a numpy array or a torch tensor, got {kind}")
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
             raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
 

@@ -89,6 +89,7 @@ class GymnasiumWorld(World):
         Raises:
             ValueError: a spec of another suite, or with an unknown task or variation.
         """
+        self.check_worlds(specs, worlds)
         for spec in specs:
             self.check_spec(spec, self._tasks[spec.task].variations if spec.task in self._tasks else ())
         self._do(self._reset_all, specs, worlds)
@@ -97,7 +98,7 @@ class GymnasiumWorld(World):
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         """See World.step_chunk."""
-        return self._do(self._step_all, self._checked(to_numpy(actions)), all_frames, ended_frames)
+        return self._do(self._step_all, self._checked(actions), all_frames, ended_frames)
 
     def expert_action(self) -> NDArray[np.float32]:
         """See World.expert_action.
@@ -219,13 +220,13 @@ class GymnasiumWorld(World):
             try:
                 specs[name] = self._do(look_at, begin, control_dt_s)
             except WorldError as error:
-                raise ValueError(f"task {name!r} cannot be a world's: {error}") from error
+                raise WorldError(f"task {name!r} cannot be a world's: {error}") from error
         if not specs:
-            raise ValueError(f"suite {suite!r} has no task")
+            raise WorldError(f"suite {suite!r} has no task")
         (first_name, spec), *others = specs.items()
         for name, other in others:
             if other != spec:
-                raise ValueError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
+                raise WorldError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
         return spec
 
     def _look(self, n: int) -> None:
@@ -240,9 +241,10 @@ class GymnasiumWorld(World):
         for name, frame in episode.frames(self._shapes).items():
             self._frames[name][n] = frame
 
-    def _checked(self, actions: NDArray[np.floating]) -> NDArray[np.float32]:
+    def _checked(self, actions: Array) -> NDArray[np.float32]:
         """Clipped, where they are of the right shape and those of running worlds are finite."""
         self.check_action_shape(actions)
+        actions = to_numpy(actions)
         running = [n for n in range(self.num_envs) if self._running(n) is not None]
         self.refuse_non_finite(actions, np.array(running, np.int64))
         return actions.astype(np.float32).clip(-1.0, 1.0)

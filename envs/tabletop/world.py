@@ -161,6 +161,7 @@ class TabletopWorld(World):
         Raises:
             ValueError: a spec of another suite, or with an unknown task or variation.
         """
+        self.check_worlds(specs, worlds)
         episodes = [draw_episode(spec, self.task_of(spec)) for spec in specs]
         if episodes:
             worlds = list(worlds)

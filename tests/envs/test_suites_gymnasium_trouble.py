@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from test_suites_gymnasium import Corridor, Walk, corridors, seed_of, walk
 
+from envs.make import make_world
 from envs.suites.given import WorldError, labels_of, number_of, vector_of, verdict_of
 from envs.suites.gymnasium_env import GymnasiumTask
 
@@ -304,3 +307,33 @@ def test_a_task_without_an_expert_is_named() -> None:
 def test_options_of_a_reset_are_honoured_or_refused_by_name(options: dict[str, Any], message: str) -> None:
     with closing(corridors(1)) as world, pytest.raises(ValueError, match=message):
         world.reset(seed=1, options=options)
+
+
+@pytest.mark.parametrize(
+    ("actions", "got"),
+    [
+        ([[[1.0]]], "list"),
+        (np.array([[["1"]]]), "<U1"),
+        (np.ones((1, 1, 1), bool), "bool"),
+        (np.ones((1, 1, 1), "O"), "object"),
+    ],
+)
+def test_actions_are_numbers_in_an_array(actions: Any, got: str) -> None:
+    with closing(corridors(1)) as world, pytest.raises(ValueError, match=f"actions must be numbers in .*, got {got}"):
+        world.step_chunk(actions)
+
+
+@pytest.mark.parametrize("worlds", [[0], [0, 2], [-1, 0], [1, 1], [0, 1, 0]])
+def test_every_spec_begins_in_a_world_of_its_own(worlds: list[int]) -> None:
+    with closing(corridors(2)) as world, pytest.raises(ValueError, match=r"2 specs begin in as many .* of 0\.\.1, got"):
+        world.reset_to([walk(1), walk(2)], worlds)
+
+
+def test_a_function_that_makes_no_world_is_named_with_what_it_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_worlds.py").write_text("def make(num_worlds):\n    return {}['arm']\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(ValueError, match=r"world 'broken_worlds:make' raised KeyError: 'arm' \(broken_worlds.py:2\)"):
+        make_world("broken_worlds:make")

@@ -86,6 +86,7 @@ class MetaworldWorld(World):
         Raises:
             ValueError: a spec of another suite, or with an unknown task or variation.
         """
+        self.check_worlds(specs, worlds)
         for spec in specs:
             self.check_spec(spec, tuple(tasks.VARIATIONS))
         requests = {n: {"do": "begin", "task": s.task, "seed": s.seed} for n, s in zip(worlds, specs, strict=True)}
