@@ -170,8 +170,10 @@ class World(VectorEnv[Observation, Array, Array]):
         """
         asked = check_options(options, _OPTIONS)
         mask = np.asarray(asked.get("reset_mask", np.ones(self.num_envs, bool)))
-        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            raise ValueError(f"reset_mask must be bool [{self.num_envs}], got {mask.dtype} {list(mask.shape)}")
+        if mask.shape != (self.num_envs,):
+            raise ValueError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
+        if mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask must say True or False of each world, got {mask.dtype}")
         worlds = np.flatnonzero(mask).tolist()
         specs = asked.get("specs")
         if specs is None:

@@ -300,8 +300,8 @@ def test_a_task_without_an_expert_is_named() -> None:
         ({"specs": [walk(0), walk(1)]}, "2 specs were given for 1 worlds"),
         ({"specs": ["corridor/walk/train/0"]}, "an episode is begun by an EpisodeSpec"),
         ({"variation": "dark"}, "variation 'dark' does not exist; variations: train"),
-        ({"reset_mask": [1]}, r"reset_mask must be bool \[1\], got int64 \[1\]"),
-        ({"reset_mask": [True, False]}, r"reset_mask must be bool \[1\], got bool \[2\]"),
+        ({"reset_mask": [1]}, "reset_mask must say True or False of each world, got int64"),
+        ({"reset_mask": [True, False]}, r"reset_mask must have shape \(1,\), got \(2,\)"),
     ],
 )
 def test_options_of_a_reset_are_honoured_or_refused_by_name(options: dict[str, Any], message: str) -> None:
