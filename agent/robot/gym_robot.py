@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from agent.robot.clock import Clock
 from agent.robot.stepped import SteppedRobot
 from agent.robot.types import Axis, RobotSpec
+from envs.suites.given import verdict_of
 from envs.suites.spaces import ActionBox, unnamed_vector
 from envs.types import CameraSpec, VectorSpec, WorldSpec
 
@@ -76,7 +77,7 @@ class GymRobot(SteppedRobot):
         return {
             "frames": _by_camera(parts["pixels"]),
             "state": np.asarray(parts.get("agent_pos", ()), np.float32),
-            "success": None if success is None else bool(success),
+            "success": None if success is None else verdict_of("is_success", success),
         }
 
 
