@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -151,8 +151,11 @@ def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
         cameras=tuple(
             CameraSpec(name=name, height=frame.shape[0], width=frame.shape[1]) for name, frame in frames.items()
         ),
-        state=unnamed_vector("state", "of the environment", np.full(len(state), -_FAR), np.full(len(state), _FAR)),
-        action=episode.actions.spec,
+        state=replace(
+            unnamed_vector("state", "of the environment", np.full(len(state), -_FAR), np.full(len(state), _FAR)),
+            position=tuple(episode.task.position),
+        ),
+        action=replace(episode.actions.spec, grippers=tuple(episode.task.grippers)),
         localization=VectorSpec(
             names=labels,
             units=tuple("half frame" if name.endswith(("_u", "_v")) else "m" for name in labels),

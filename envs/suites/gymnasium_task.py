@@ -29,6 +29,10 @@ class GymnasiumTask(ABC):
     """The step limit; that of the environment's registration where None."""
     variations: tuple[str, ...] = ("train",)
     """Which an episode may ask for; `reset` is told the episode's."""
+    grippers: tuple[int, ...] = ()
+    """Which elements of an action command a gripper, closing above 0: an expert's noise leaves them alone."""
+    position: tuple[int, ...] = ()
+    """Which three elements of the state are the hand's x, y and z in metres, if any are."""
 
     @abstractmethod
     def make_env(self) -> Env:

@@ -337,3 +337,18 @@ def test_a_function_that_makes_no_world_is_named_with_what_it_raised(
     monkeypatch.setattr("sys.path", [*sys.path])
     with pytest.raises(ValueError, match=r"world 'broken_worlds:make' raised KeyError: 'arm' \(broken_worlds.py:2\)"):
         make_world("broken_worlds:make")
+
+
+def test_a_task_says_which_action_is_a_grippers_and_where_its_hand_is() -> None:
+    class Hand(Walk):
+        grippers, position = (0,), (1, 2, 3)
+
+        def state(self, env: Any, observation: Any) -> Any:
+            return [0.0, env.x, 0.0, 0.0]
+
+    with closing(corridors(1, walk=Hand())) as world:
+        assert (world.world_spec.action.grippers, world.world_spec.state.position) == ((0,), (1, 2, 3))
+    walking = Walk()
+    walking.position = (1, 2, 3)
+    with pytest.raises(ValueError, match=r"position \(1, 2, 3\) must be elements 0 to 0 of state_0"):
+        corridors(1, walk=walking)
