@@ -117,9 +117,9 @@ class Learner(Generic[M]):
         self._values, self._others = values, others
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay, "rate": 1.0},
-                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "rate": 1.0},
-                {"params": values, "weight_decay": 0.0, "rate": config.value_rate},
+                {"params": [p for p in others if p.ndim >= 2], "decay": config.weight_decay, "rate": 1.0},
+                {"params": [p for p in others if p.ndim < 2], "decay": 0.0, "rate": 1.0},
+                {"params": values, "decay": 0.0, "rate": config.value_rate},
             ],
             lr=config.learning_rate,
             betas=(0.9, 0.98),
@@ -160,8 +160,10 @@ class Learner(Generic[M]):
             raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
+        decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up nothing but the value head is to move
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
+            group["weight_decay"] = group["decay"] * decays
         self._optimizer.step()
         self._optimizer.zero_grad()
         balance_experts(self.model, self._gradients.summed)
@@ -247,12 +249,8 @@ class Learner(Generic[M]):
         self._gradients.close()
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
-        """Their norm before. What has no gradient at all does not learn, so weight decay leaves it alone too."""
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        if norm == 0.0:
-            for parameter in parameters:
-                parameter.grad = None
-        return norm
+        """Their norm before."""
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
 
     @torch.no_grad()
     def _move_average(self) -> None:
