@@ -2,9 +2,9 @@
 
 A chain is one run that is killed, resumed, killed ... until it comes to its end before its next kill, or has been
 killed MOST_PER_CHAIN times and is let alone. What it made must equal what an undisturbed run made, down to the last bit
-of weights and curves. A third of the kills come from outside, at a time drawn evenly over the run; the others right
-before a drawn file operation of a drawn area (driver.py), so that they also fall into the writing of episodes,
-checkpoints and small files; half of those that meet a rename leave the file cut in half.
+of weights and curves. A third of the kills come from outside, at a drawn time; the others right before a drawn file
+operation of a drawn area (driver.py), so that they also fall into the writing of episodes, checkpoints and small files;
+half of those that meet a rename leave the file cut in half.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from benchmarks.campaign.undisturbed import KINDS, Undisturbed, args_of, undistu
 MOST_PER_CHAIN = 12
 _SHARES = {"collect": 0.3, "train": 0.4, "improve": 0.3}
 _FROM_OUTSIDE = 1 / 3
-_IMPORTS_SHARE = 0.3
-"""Of an undisturbed command's time: nothing is written before."""
+_WHEN = (0.3, 0.8)
+"""Shares of an undisturbed command's time: nothing is written before, and a quiet machine may be done after."""
 
 
 def run(work: Work, size: float) -> Tally:
@@ -90,11 +90,12 @@ def session(args: Sequence[str], quiet: Undisturbed, out: Path, note: Path, rng:
         began_s = time.monotonic()
         process = start(args, subprocess.PIPE)
         try:
-            process.wait(rng.uniform(_IMPORTS_SHARE, 1.0) * quiet.seconds)
+            process.wait(rng.uniform(*_WHEN) * quiet.seconds)
         except subprocess.TimeoutExpired:
             process.kill()
         return finish(process, began_s)
-    area = rng.choice(sorted(quiet.operations))
+    areas = sorted(quiet.operations)
+    (area,) = rng.choices(areas, [quiet.operations[name] ** 0.5 for name in areas])
     die = ["--die", area, str(rng.randint(1, max(1, quiet.operations[area] // 3)))]
     tear = ["--tear"] if rng.random() < 0.5 else []
     return command(args, ["--below", str(out), "--note", str(note), *die, *tear])

@@ -134,7 +134,7 @@ class Work:
 
     def commits(self) -> list[str]:
         """Of the code that the pieces were done with."""
-        files = [file for file in self.root.rglob("*.json") if "scratch" not in file.parts]
+        files = [file for file in self.root.rglob("*.json") if file.relative_to(self.root).parts[0] != "scratch"]
         gits = [json.loads(file.read_text())["git"] for file in files]
         return sorted({git["commit"][:7] + (" with changes not committed" if git["dirty"] else "") for git in gits})
 
