@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Interval, MinLen
 
 from agent.checks import NumWorlds, check_episodes
 from agent.demonstrations import check_expert
@@ -40,7 +40,7 @@ class ActingConfig:
     """Of the world's episodes; each is run on the same seeds."""
     episodes: Annotated[int, Interval(ge=1, le=100_000)] = 20
     """Per task and variation."""
-    execute_steps: Annotated[int | None, Ge(1), tyro.conf.arg(metavar="INT")] = None
+    execute_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""

@@ -35,7 +35,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,11 +64,11 @@ class DaggerConfig:
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
-    updates: Annotated[int, Ge(1)] = 300
+    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
     """In an iteration."""
-    execute_steps: Annotated[int, Ge(1)] = 1
+    execute_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
-    rows_per_episode: Annotated[int, Ge(1)] = 24
+    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
     renewal: RenewalConfig = field(default_factory=RenewalConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)

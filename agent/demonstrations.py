@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
 from agent.checks import NumWorlds, Share, check_config, check_episodes
 from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed, failure_of
@@ -58,11 +58,11 @@ class DemonstrationsConfig:
     variation: str = "train"
     first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
     """Seeds count up from here and stay below evaluation's."""
-    attempts_per_episode: Annotated[float, Ge(1)] = 2.0
+    attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0
     """The cap on redrawing: a task gets at most this many attempts per wanted episode, rounded up."""
     num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
-    noise_std: Annotated[float, Ge(0)] = 0.0
+    noise_std: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
     noise_share: Share = 0.5
     """Probability that an episode is noisy."""

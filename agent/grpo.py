@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor
 
 from agent.decisions import Credit, Credited, Decisions
@@ -42,7 +42,7 @@ class GRPOConfig:
     """Settings of grpo."""
 
     reward: Reward = "success"
-    group_size: Annotated[int, Ge(2)] = 8
+    group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
     """G"""
     standardise: bool = True
     """Divide by the group's standard deviation; without, groups that are nearly uniform count less."""

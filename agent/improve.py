@@ -32,7 +32,7 @@ from typing import Annotated, Protocol
 
 import torch
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.changes import film_changes
@@ -99,7 +99,7 @@ class ImproveConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
-    evaluate_every: Annotated[int, Ge(1)] = 5
+    evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
     """Iterations between two evaluations that choose the best policy."""
     selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Per task, in such an evaluation."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Generic
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from agent.captured import Captured
@@ -33,29 +33,29 @@ AVERAGE_DECAY = 0.998
 class LearnerConfig:
     """How to optimise."""
 
-    batch_size: Annotated[int, Ge(1)] = 128
-    num_updates: Annotated[int, Ge(1)] | None = field(default=None, metadata=none_stands_for())
+    batch_size: Annotated[int, Interval(ge=1, le=100_000)] = 128
+    num_updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = field(default=None, metadata=none_stands_for())
     """Of a run that begins with demonstrations. One that begins with a policy makes as many as its iterations come to,
     which is not said here a second time."""
-    learning_rate: Annotated[float, Gt(0)] = 1.0e-3
-    warmup_updates: Annotated[int, Ge(0)] = 200
+    learning_rate: Annotated[float, Interval(gt=0, le=1)] = 1.0e-3
+    warmup_updates: Annotated[int, Interval(ge=0, le=10_000_000)] = 200
     """Linear, followed by half a cosine down to `final_lr_share` at the end of the run: of ppo and grpo, whose
     iterations have as many updates as comes of them, by iterations."""
     final_lr_share: Annotated[float, Interval(ge=0, le=1)] = 0.02
-    value_rate: Annotated[float, Gt(0)] = 1.0
+    value_rate: Annotated[float, Interval(gt=0, le=1_000)] = 1.0
     """The value head's learning rate, as a multiple of the others'."""
-    weight_decay: Annotated[float, Ge(0)] = 0.02
+    weight_decay: Annotated[float, Interval(ge=0, le=1)] = 0.02
     """On matrices only."""
-    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+    max_grad_norm: Annotated[float, Interval(gt=0, le=1_000_000)] = 1.0
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] | None = field(
         default=None, metadata=none_stands_for(AVERAGE_DECAY)
     )
     """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo: their
     ratios are of the weights that learn, so these must act."""
-    num_parts: Annotated[int, Ge(1)] = field(default=2, metadata=HOW)
+    num_parts: Annotated[int, Interval(ge=1, le=1_000)] = field(default=2, metadata=HOW)
     """Interleaved parts of a batch that one process computes side by side, a thread each, unless it captures them.
     Changes rounding, not meaning."""
-    num_processes: Annotated[int, Ge(1)] = field(default=1, metadata=HOW)
+    num_processes: Annotated[int, Interval(ge=1, le=1_000)] = field(default=1, metadata=HOW)
     """That share a batch, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
     this process."""
     capture: bool = field(default=True, metadata=HOW)

@@ -23,7 +23,7 @@ from typing import Annotated
 
 import torch
 import tyro
-from annotated_types import Ge
+from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.checkpoints import save_checkpoint
@@ -82,7 +82,7 @@ class RunConfig:
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    save_every: Annotated[int, Ge(1)] = 1000
+    save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
     """Updates between checkpoints."""
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge, MinLen
+from annotated_types import Interval, MinLen
 
 from agent.checks import NumEpisodes, NumWorlds
 from agent.controls import BlackFrames, ShuffledInstructions
@@ -36,7 +36,7 @@ class EvaluationConfig:
     """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
     films_per_task: NumEpisodes = 1
     """Per variation too."""
-    execute_steps: Annotated[int, Ge(1)] | None = 2
+    execute_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""

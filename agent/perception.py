@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from agent.decisions import looked_back, seen_at
@@ -45,14 +45,14 @@ from vla_model.processor import Processor
 class PerceptionConfig:
     """Settings of the phase."""
 
-    iterations: Annotated[int, Ge(0)] = 0
+    iterations: Annotated[int, Interval(ge=0, le=100_000)] = 0
     """The first so many of a run end with it; all where there are no more."""
     demonstrations: str = ""
     """Folder of a dataset; if not given, that of the run that init names."""
-    updates: Annotated[int, Ge(1)] = 100
-    batch_size: Annotated[int, Ge(2)] = 128
+    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 100
+    batch_size: Annotated[int, Interval(ge=2, le=100_000)] = 128
     """Half of it own frames."""
-    learning_rate: Annotated[float, Gt(0)] = 5.0e-4
+    learning_rate: Annotated[float, Interval(gt=0, le=1)] = 5.0e-4
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 

@@ -28,7 +28,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,11 +50,11 @@ class PPOConfig:
     """g, per control step"""
     gae_lambda: Annotated[float, Interval(ge=0, le=1)] = 0.95
     """l"""
-    value_weight: Annotated[float, Gt(0)] = 0.5
+    value_weight: Annotated[float, Interval(gt=0, le=1_000_000)] = 0.5
     """w_v"""
-    value_clip: Annotated[float, Gt(0)] = 0.2
+    value_clip: Annotated[float, Interval(gt=0, le=1_000_000)] = 0.2
     """c"""
-    warmup_iterations: Annotated[int, Ge(0)] = 2
+    warmup_iterations: Annotated[int, Interval(ge=0, le=100_000)] = 2
     """In which only the value head learns."""
     surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
 from agent.evaluate import FIRST_EVALUATION_SEED, check_training_seed
 from envs.make import Device
@@ -43,13 +43,13 @@ class PracticeConfig:
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
     variation: str = "train"
-    episodes_per_task: Annotated[int, Ge(1)] = 32
+    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 32
     """In an iteration; with focus, on average."""
     focus: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of the episodes that tasks get by how often they failed in the run's latest evaluation."""
     first_seed: Annotated[int, Interval(ge=FIRST_PRACTICE_SEED, lt=FIRST_EVALUATION_SEED)] = FIRST_PRACTICE_SEED
     """Seeds count up from here, stay below evaluation's, and lie above those of demonstrations."""
-    num_worlds: Annotated[int, Ge(1)] = 16
+    num_worlds: Annotated[int, Interval(ge=1, le=65_536)] = 16
     """Worlds side by side in each process."""
 
 

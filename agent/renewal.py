@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
 from agent.learner import Learner
 from vla_model.config import VLAConfig
@@ -36,9 +36,9 @@ class RenewalConfig:
     keep: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Share of its weights that the learner goes on with, the rest being those of a new model. Below 1 only for a model
     from nothing that is trained whole."""
-    iteration: Annotated[int, Ge(1)] = 1
+    iteration: Annotated[int, Interval(ge=1, le=100_000)] = 1
     """Before whose updates they are renewed, counted from 1 as in the log."""
-    updates: Annotated[int, Ge(0)] = 0
+    updates: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
     """In that iteration, if these are more than in others: a new model must be taught well before it acts."""
 
 

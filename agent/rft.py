@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Interval
 
 from agent.renewal import RenewalConfig
 from agent.sft import SFTConfig
@@ -32,9 +32,9 @@ class RFTConfig:
 
     demonstrations: str = ""
     """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
-    updates: Annotated[int, Ge(1)] = 300
+    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
     """In an iteration."""
-    rows_per_episode: Annotated[int, Ge(1)] = 24
+    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Rows to learn from of each episode, evenly spaced where it is longer."""
     renewal: RenewalConfig = field(default_factory=RenewalConfig)
     see_failures: bool = True

@@ -28,7 +28,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from envs.types import OUTSIDE
@@ -44,17 +44,17 @@ from vla_model.tensors import each_tensor
 class SFTConfig:
     """Weights of the loss."""
 
-    localization_weight: Annotated[float, Ge(0)] = 3.0
+    localization_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
     """w_loc; disclosed in every report."""
-    pointing_weight: Annotated[float, Ge(0)] = 0.5
+    pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
     """w_point; disclosed in every report."""
-    foresight_weight: Annotated[float, Ge(0)] = 3.0
+    foresight_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
     """w_see; of a model that foresees (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
-    hand_pointing_weight: Annotated[float, Ge(0)] = 0.5
+    hand_pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
     """w_hand; of one that foresees keyframes or waypoints, where a camera is calibrated."""
-    load_balancing_weight: Annotated[float, Ge(0)] = 0.01
+    load_balancing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.01
     """w_bal"""
-    router_z_weight: Annotated[float, Ge(0)] = 0.001
+    router_z_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.001
     """w_z"""
 
 

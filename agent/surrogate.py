@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Interval, Lt
+from annotated_types import Interval, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,11 +38,11 @@ from vla_model.model import VLA, VLAOutput
 class SurrogateConfig:
     """How far and how often a rollout's actions move the policy."""
 
-    epochs: Annotated[int, Ge(1)] = 3
+    epochs: Annotated[int, Interval(ge=1, le=1_000)] = 3
     """Passes over a rollout."""
     clip_low: Annotated[float, Interval(gt=0, lt=1)] = 0.2
-    clip_high: Annotated[float, Gt(0)] = 0.2
-    max_kl: Annotated[float, Gt(0)] = 0.05
+    clip_high: Annotated[float, Interval(gt=0, le=1_000_000)] = 0.2
+    max_kl: Annotated[float, Interval(gt=0, le=1_000_000)] = 0.05
     """The rollout is done with after an epoch whose mean "policy/kl" is above."""
     min_log_scale: Annotated[float, Lt(2)] = -2.0
     """VLAConfig.min_log_scale from the first iteration on; the largest is 2. Cloned policies are so sure of some
@@ -50,9 +50,9 @@ class SurrogateConfig:
     out of the clip."""
     noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Of an action's noise with that of the action before it, below 1 (vla_model/noise.py)."""
-    entropy_weight: Annotated[float, Ge(0)] = 0.0
+    entropy_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
     """w_ent"""
-    anchor_weight: Annotated[float, Ge(0)] = 0.0
+    anchor_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
     """w_anchor"""
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     """The phase after the passes."""

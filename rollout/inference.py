@@ -29,7 +29,7 @@ from functools import partial
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from envs.arrays import rows_on_host
@@ -42,11 +42,11 @@ from vla_model.types import ActionChunk, Policy
 class InferenceConfig:
     """One process that decides for all workers."""
 
-    max_batch_size: Annotated[int, Ge(1)] = 64
+    max_batch_size: Annotated[int, Interval(ge=1, le=10_000)] = 64
     """Worlds that are decided for at once."""
-    max_wait_ms: Annotated[float, Ge(0)] = 10.0
+    max_wait_ms: Annotated[float, Interval(ge=0, le=10_000)] = 10.0
     """How long the first request of a batch waits for others, once the policy is free."""
-    num_gpus: Annotated[float, Ge(0)] = 0.0
+    num_gpus: Annotated[float, Interval(ge=0, le=1_000)] = 0.0
     """GPUs that the process occupies, as Ray counts them."""
 
 

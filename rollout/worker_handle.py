@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -36,16 +36,16 @@ class WorkersConfig:
     """Ray workers; 0 runs the episodes in this process, without Ray."""
     ray_address: str | None = None
     """Ray cluster to join, "auto" or HOST:PORT; if not given, RAY_ADDRESS, else a Ray of this machine alone."""
-    cpus_per_worker: Annotated[float, Ge(0)] | None = None
+    cpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] | None = None
     """CPUs that a worker occupies, as Ray counts them; if not given, 1 in a cluster that was joined, and 0 on this
     machine alone, where workers never wait for CPUs."""
-    gpus_per_worker: Annotated[float, Ge(0)] = 0.0
+    gpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] = 0.0
     """GPUs that a worker occupies; a fraction shares one."""
-    progress_deadline_s: Annotated[float, Gt(0)] = 300.0
+    progress_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
     """A worker that has episodes to run and asks its policy for nothing for so long has hung and is replaced."""
-    start_deadline_s: Annotated[float, Gt(0)] = 300.0
+    start_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
     """The same for a worker that has not yet made its world and its policy."""
-    memory_limit_gb: Annotated[float, Gt(0)] | None = None
+    memory_limit_gb: Annotated[float, Interval(gt=0, le=100_000)] | None = None
     """A worker that holds more resident memory is replaced. In any case Ray ends workers on a machine whose memory is
     nearly full."""
     inference: InferenceConfig | None = None

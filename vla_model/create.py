@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
@@ -61,7 +61,9 @@ class ModelConfig:
     """Earlier observations that a decision looks back on,"""
     history_stride: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     """this many control steps apart."""
-    foreseen_steps: Annotated[tuple[Annotated[int, Ge(1)], ...] | None, tyro.conf.arg(metavar="INT ...")] = None
+    foreseen_steps: Annotated[
+        tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] | None, tyro.conf.arg(metavar="INT ...")
+    ] = None
     """Control steps after which the model also says what the state will be, while training."""
     foreseen_keyframes: bool | None = None
     """Whether it says so of the next keyframe and of the episode's end,"""
@@ -76,7 +78,7 @@ class ModelConfig:
     expert_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     shared_expert: bool | None = None
     decoupled_weights: bool | None = None
-    balancing_rate: Annotated[float, Ge(0)] | None = None
+    balancing_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
     action_distribution: str | None = None
     """laplace, tokens or flow."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from vla_model.model import VLA
@@ -35,8 +35,8 @@ class FineTuning:
     """What learns."""
 
     mode: Literal["full", "lora", "head"] = "full"
-    lora_rank: Annotated[int, Ge(1)] = 16
-    lora_alpha: Annotated[int, Ge(1)] = 32
+    lora_rank: Annotated[int, Interval(ge=1, le=10_000)] = 16
+    lora_alpha: Annotated[int, Interval(ge=1, le=100_000)] = 32
     """An adapter's output is multiplied by alpha / rank."""
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Last parts of the names of the decoder's linear layers that get an adapter. A name that the decoder lacks is

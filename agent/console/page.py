@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import viser
-from annotated_types import Gt, Interval
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from agent.console import panels
@@ -51,11 +51,11 @@ class PageConfig:
     """Address to listen on. There is no key: whoever reaches it can drive."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8080
     """The next free one is taken where it is in use; 0 takes any."""
-    seconds: Annotated[float, Gt(0)] = 60.0
+    seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0
     """The longest that a drive may take."""
     record: Path = Path("drives")
     """The LeRobotDataset that drives are appended to, where the page is told to record."""
-    rate_hz: Annotated[float, Gt(0)] = 30.0
+    rate_hz: Annotated[float, Interval(gt=0, le=1_000)] = 30.0
     """Updates of the page per second, at most."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from annotated_types import Gt
+from annotated_types import Interval
 
 from agent.checks import Seed
 from agent.names import check_name
@@ -34,7 +34,7 @@ class Drive:
     """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """What the policy is told; what the task asks for if not given and the robot is "sim"."""
-    seconds: Annotated[float, Gt(0)] = 20.0
+    seconds: Annotated[float, Interval(gt=0, le=86_400)] = 20.0
     """The longest that it may take."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobotDataset that the drive is appended to."""

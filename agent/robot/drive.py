@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, StopSwitch
@@ -61,16 +61,16 @@ class DriveConfig:
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
     correction: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
-    max_moves_ahead: Annotated[float, Gt(0)] = 2.5
+    max_moves_ahead: Annotated[float, Interval(gt=0, le=100)] = 2.5
     """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
     Where they would be more, the arm moves more slowly."""
-    stale_after_periods: Annotated[float, Gt(0)] = 1.0
+    stale_after_periods: Annotated[float, Interval(gt=0, le=10_000)] = 1.0
     """An observation older than this moves nothing."""
-    answer_within_periods: Annotated[float, Gt(0)] = 4.0
+    answer_within_periods: Annotated[float, Interval(gt=0, le=10_000)] = 4.0
     """A policy that takes longer for an answer counts as silent, and the arm holds until it comes."""
-    first_answer_within_s: Annotated[float, Gt(0)] = 120.0
+    first_answer_within_s: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
     """Before anything moves: the time to read the instruction and for whatever a first answer needs."""
-    refused_chunks: Annotated[int, Ge(1)] = 10
+    refused_chunks: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
     """So many chunks in a row that nobody can execute, e.g. of numbers that are not finite, end the drive."""
 
 

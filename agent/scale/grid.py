@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 
 from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.evaluate import Evaluation
@@ -59,9 +59,9 @@ class GridConfig:
     """Of each layer of the action head."""
     repeats: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Runs of each cell, with seeds that count up from the recipe's."""
-    hours: Annotated[float, Gt(0)] = 4.0
+    hours: Annotated[float, Interval(gt=0, le=10_000)] = 4.0
     """Of all updates together, on this machine."""
-    updates: Annotated[int, Ge(1)] | None = None
+    updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = None
     """Of each run; if not given, as many as fit the hours."""
     hold_out: tuple[str, ...] = ()
     """Runs that the fit must predict, as WIDTHxDEMONSTRATIONS, e.g. 256x400."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from annotated_types import Ge
+from annotated_types import Interval
 
 from agent.addresses import check_address
 from agent.options import load_policy, parse_with, spare_a_core, steps_to_execute
@@ -21,7 +21,7 @@ class Serve:
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint or a policy's folder."""
-    execute_steps: Annotated[int | None, Ge(1), tyro.conf.arg(metavar="INT")] = None
+    execute_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""

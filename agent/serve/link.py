@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Interval
+from annotated_types import Interval
 from websockets.asyncio.server import ServerConnection
 
 from agent.serve.metrics import Metrics
@@ -25,13 +25,13 @@ class LimitsConfig:
     """Connections at a time; another one is refused with HTTP status 503."""
     max_message_mb: Annotated[float, Interval(gt=0, le=2000)] = 16.0
     """Megabytes of one message; a longer one closes the connection with code 1009."""
-    max_rate_hz: Annotated[float, Gt(0)] = 200.0
+    max_rate_hz: Annotated[float, Interval(gt=0, le=1_000_000)] = 200.0
     """Messages per second and client; a faster client waits."""
-    send_timeout_s: Annotated[float, Gt(0)] = 5.0
+    send_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 5.0
     """A client that does not read its answers for that long is cut off."""
-    ping_timeout_s: Annotated[float, Gt(0)] = 120.0
+    ping_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
     """A client that does not answer a ping for that long is cut off: it is gone without a word, or it hangs."""
-    hello_timeout_s: Annotated[float, Gt(0)] = 10.0
+    hello_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 10.0
     """A client of vla-eval's protocol that says no hello for that long is told so and cut off: it speaks another."""
 
 

@@ -25,6 +25,7 @@ from agent.robot.drive import DriveConfig
 from agent.scale.command import Scale
 from agent.scale.grid import GridConfig
 from agent.serve.command import Serve
+from agent.serve.server import ServerConfig
 from rollout.inference import InferenceConfig
 from rollout.workers import WorkersConfig
 
@@ -37,7 +38,7 @@ ROOTS: tuple[DataclassInstance, ...] = (
     *(cli.Collect(out=PLACE), cli.Train(out=PLACE), cli.Eval(policy="expert"), cli.Report(run=PLACE)),
     *(Experts(policy="x"), Compare(before=PLACE, after=PLACE), Scale(out=PLACE), Drive(policy="x"), Serve(policy="x")),
     *(Console(policy="x"), PlanOptions(), ActingConfig(), DemonstrationsConfig(), GridConfig(), DriveConfig()),
-    *(PageConfig(), WorkersConfig(inference=InferenceConfig())),
+    *(PageConfig(), ServerConfig(), WorkersConfig(inference=InferenceConfig())),
 )
 """What the commands' options are made of."""
 
@@ -141,6 +142,8 @@ ZERO = {
     "SFTConfig.localization_weight",
     "SFTConfig.pointing_weight",
     "SFTConfig.router_z_weight",
+    "ServerConfig.max_wait_ms",
+    "ServerConfig.port",
     "SurrogateConfig.anchor_weight",
     "SurrogateConfig.entropy_weight",
     "SurrogateConfig.min_log_scale",
@@ -160,6 +163,10 @@ def test_every_option_that_is_a_number_is_found() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_no_option_is_something_else_than_a_finite_number(value: float) -> None:
     assert not accepted(value)
+
+
+def test_no_option_is_without_bounds() -> None:
+    assert not accepted(10**30)
 
 
 def test_only_a_logarithm_may_be_negative() -> None:
