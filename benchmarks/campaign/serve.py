@@ -73,9 +73,9 @@ def piece(work: Work, policy: Path, first: int, count: int) -> Tally:
                 jobs = [pool.submit(attack, url, share, first + n, seen, actions) for n, share in enumerate(shares)]
                 tallies = [job.result() for job in jobs]
         tally.add(merged(tallies))
-        tally.counts["messages per second"] += round(count / (time.monotonic() - began_s))
+        seconds = time.monotonic() - began_s
         end(url, tally)
-    judge_memory(memory_mb, count, tally)
+    judge_memory(memory_mb, count, seconds, tally)
     tally.counts["bytes of the server's log"] += log.stat().st_size
     return tally
 
@@ -154,8 +154,8 @@ def end(url: str, tally: Tally) -> None:
         tally.fault(f"the server is gone: {error}")
 
 
-def judge_memory(memory_mb: Sequence[float], count: int, tally: Tally) -> None:
-    """Note the server's memory, and whether it grew."""
+def judge_memory(memory_mb: Sequence[float], count: int, seconds: float, tally: Tally) -> None:
+    """Note how fast so many messages were read, the server's memory meanwhile, and whether it grew."""
     if len(memory_mb) < 10:
         tally.counts["pieces too short to judge memory"] += 1
         return
@@ -165,6 +165,6 @@ def judge_memory(memory_mb: Sequence[float], count: int, tally: Tally) -> None:
     slope = np.polyfit(np.linspace(0, count / 2, len(half)), half, 1)[0] * 1e5
     tally.counts["pieces with memory judged"] += 1
     growth = f"{before:.1f} MB to {after:.1f} MB, {slope:+.2f} MB per 100,000 messages in its second half"
-    tally.notes.append(f"memory of a server over {count} messages: {growth}")
+    tally.notes.append(f"memory of a server over {count} messages in {seconds:.0f} s: {growth}")
     if after > (1 + GROWTH) * before:
         tally.fault(f"the server's memory grew: {growth}")

@@ -151,3 +151,15 @@ def test_the_table_shows_each_part_s_faults(tmp_path: Path) -> None:
     lines = document({"episodes": tally}, Work(tmp_path))
     assert "| killed | 5 |" in lines
     assert "- x is lost" in lines
+
+
+def test_memory_that_grows_is_a_fault_and_memory_that_is_flat_is_none() -> None:
+    flat, grown = Tally(), Tally()
+    serve.judge_memory([100.0] * 100, 50_000, 30.0, flat)
+    serve.judge_memory([100.0 + n for n in range(100)], 50_000, 30.0, grown)
+    assert (flat.wrong, grown.wrong) == (0, 1)
+    # Half of 50,000 messages over 50 samples that rise by 49 MB: 25,000 of them, so 196 MB for 100,000.
+    assert grown.notes[0] == (
+        "memory of a server over 50000 messages in 30 s: 114.5 MB to 194.5 MB, "
+        "+196.00 MB per 100,000 messages in its second half"
+    )
