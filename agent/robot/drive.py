@@ -61,7 +61,7 @@ class DriveConfig:
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
     correction: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
-    max_moves_ahead: Annotated[float, Interval(gt=0, le=100)] = 2.5
+    max_moves_ahead: Annotated[float, Interval(gt=0, le=1e9)] = 2.5
     """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
     Where they would be more, the arm moves more slowly."""
     stale_after_periods: Annotated[float, Interval(gt=0, le=10_000)] = 1.0
