@@ -25,7 +25,7 @@ class LimitsConfig:
     """Connections at a time; another one is refused with HTTP status 503."""
     max_message_mb: Annotated[float, Interval(gt=0, le=2000)] = 16.0
     """Megabytes of one message; a longer one closes the connection with code 1009."""
-    max_rate_hz: Annotated[float, Interval(gt=0, le=1_000_000)] = 200.0
+    max_rate_hz: Annotated[float, Interval(gt=0, le=1e9)] = 200.0
     """Messages per second and client; a faster client waits."""
     send_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 5.0
     """A client that does not read its answers for that long is cut off."""
