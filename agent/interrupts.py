@@ -23,11 +23,14 @@ class Terminated(KeyboardInterrupt):
 def sigterm_stops() -> Generator[None]:
     """SIGTERM raises Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
 
+    came: list[int] = []
+
     def terminate(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        came.append(number)
         raise Terminated
 
-    with _handled((signal.SIGTERM,), terminate):
+    with _handled((signal.SIGTERM,), terminate), _told_apart(came):
         yield
 
 
@@ -45,8 +48,19 @@ def interrupts_wait() -> Generator[Callable[[], bool]]:
         for other, handler in before.items():
             signal.signal(other, handler)
 
-    with _handled(_STOPPING, remember) as before:
+    with _handled(_STOPPING, remember) as before, _told_apart(came):
         yield lambda: bool(came)
+
+
+@contextmanager
+def _told_apart(came: list[int]) -> Generator[None]:
+    """A KeyboardInterrupt after SIGTERM leaves as Terminated, whatever library raised it anew: Ray does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if signal.SIGTERM in came:
+            raise Terminated from None
+        raise
 
 
 Handler = Callable[[int, FrameType | None], object] | int | None

@@ -49,7 +49,7 @@ def test_cameras_that_look_from_elsewhere_are_not_mixed_and_one_that_is_not_cali
     tmp_path: Path,
 ) -> None:
     front, wrist = WORLD_SPEC.cameras
-    state = VectorSpec(names=("x", "y", "z"), units=("m",) * 3, low=(-9.0,) * 3, high=(9.0,) * 3)
+    state = VectorSpec(names=("x", "y", "z"), units=("m",) * 3, low=(-9.0,) * 3, high=(9.0,) * 3, position=(0, 1, 2))
     for name, projection in (("a", PROJECTION), ("b", PROJECTION[::-1]), ("c", None)):
         seen = dataclasses.replace(front, projection=projection and tuple(projection))
         spec = dataclasses.replace(WORLD_SPEC, state=state, cameras=(seen, wrist))
