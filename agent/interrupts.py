@@ -22,7 +22,6 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def sigterm_stops() -> Generator[None]:
     """SIGTERM raises Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-
     came: list[int] = []
 
     def terminate(number: int, frame: FrameType | None) -> None:
