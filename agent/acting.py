@@ -31,7 +31,7 @@ class ActingConfig:
     """Where a policy acts, and how."""
 
     world: str | None = None
-    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the one that the policy was made for."""
+    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the suite that the policy was made for."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()

@@ -75,18 +75,27 @@ def check_world(name: str) -> str:
 
 
 def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
-    """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one."""
+    """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
+
+    Raises:
+        ValueError: that record says something else than how a policy is used.
+    """
     run = run_of(policy)
     if run is None:
         return None
-    config = run.record["config"]
-    practised = config.get("practice") or config.get("demonstrations") or {}
-    steps = min(config["evaluation"]["execute_steps"] or chunk_length, chunk_length)
-    if config.get("data") and not config["evaluation"]["episodes_per_task"]:
-        return Deployment(
-            execute_steps=steps
-        )  # of recordings, and evaluated nowhere: see deployment_of in agent/loop.py
-    return Deployment(execute_steps=steps, world=practised.get("world"), tasks=tuple(practised.get("tasks", ())))
+    try:
+        config = run.record["config"]
+        practised = config.get("practice") or config.get("demonstrations") or {}
+        steps = min(config["evaluation"]["execute_steps"] or chunk_length, chunk_length)
+        if config.get("data") and not config["evaluation"]["episodes_per_task"]:
+            practised = {}  # of recordings, and evaluated nowhere: see deployment_of in agent/loop.py
+        return Deployment.of(
+            {"execute_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}"
+        ) from error
 
 
 def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
@@ -112,6 +121,9 @@ def where_to_act(
     """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. What
     differs, or is not known, is said.
 
+    A policy's folder may come from anyone, so no module that it names is imported: the command line must name a world
+    of one's own, MODULE:FUNCTION.
+
     Args:
         name: of the policy.
         policy: None for a scripted expert, which is made for every task.
@@ -119,10 +131,15 @@ def where_to_act(
         tasks: asked for.
 
     Raises:
-        ValueError: see check_world.
+        ValueError: see check_world; or none is asked for, and the policy was made for a MODULE:FUNCTION.
     """
     made_for = None if policy is None else policy.processor.deployment
     known = None if made_for is None else made_for.world
+    if world is None and known is not None and ":" in known:
+        raise ValueError(
+            f"{name} was made for the world {known!r}, a module of somebody's own, and a policy's folder has none "
+            f"imported; if you trust that module, name it: --world {known}"
+        )
     chosen = check_world(world or known or DEFAULT_WORLD)
     if made_for is None or known is None:
         if policy is not None and world is None:

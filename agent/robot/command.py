@@ -39,7 +39,7 @@ class Drive:
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A LeRobotDataset that the drive is appended to."""
     world: str | None = None
-    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's."""
+    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's suite."""
     task: str | None = None
     """Of "sim"; if not given, the policy's, where it was made for one alone."""
     seed: Seed = 1_000_000

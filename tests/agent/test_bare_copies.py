@@ -161,6 +161,64 @@ def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: 
     assert "llamarm: " not in told.err
 
 
+@pytest.mark.parametrize("command", ["eval", "experts", "drive"])
+def test_no_policy_s_folder_has_a_module_imported(
+    run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    (tmp_path / "strangers.py").write_text("open('imported', 'w').close()\nmake_world = None\n")
+    monkeypatch.chdir(tmp_path)
+    theirs = RunFolder(shutil.copytree(run.root, tmp_path / "theirs"))
+    pretrained = theirs.checkpoint(4) / PRETRAINED
+    file = pretrained / PROCESSOR_FILE
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"deployment": MADE_FOR.to_json() | {"world": "strangers:make_world"}}))
+    asked = [] if command == "drive" else ["--out", "out"]
+    for forgotten in (False, True):  # then the run's record says it
+        if forgotten:
+            forget(pretrained)
+            record = theirs.record
+            record["config"]["demonstrations"]["world"] = "strangers:make_world"
+            theirs.record_file.write_text(json.dumps(record))
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([command, "theirs", *asked])
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err == (
+            "llamarm: theirs was made for the world 'strangers:make_world', a module of somebody's own, and a policy's "
+            "folder has none imported; if you trust that module, name it: --world strangers:make_world\n"
+        )
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("evaluation", {}, "lacks or misuses 'execute_steps'"),
+        ("evaluation", {"execute_steps": "2", "episodes_per_task": 1}, "lacks or misuses '<' not supported"),
+        (
+            "evaluation",
+            {"execute_steps": True, "episodes_per_task": 1},
+            "execute_steps is True, expected a whole number",
+        ),
+        ("demonstrations", {"world": "tabletop", "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
+        ("demonstrations", ["tabletop"], "lacks or misuses 'list' object has no attribute 'get'"),
+    ],
+)
+def test_a_broken_record_of_an_older_run_is_refused(
+    run: RunFolder, tmp_path: Path, part: str, value: Any, message: str
+) -> None:
+    older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
+    forget(older.checkpoint(4) / PRETRAINED)
+    record = older.record
+    record["config"][part] = value
+    older.record_file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        load_policy(str(older.root))
+
+
 def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder, tmp_path: Path) -> None:
     older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
     forget(older.checkpoint(4) / PRETRAINED)
