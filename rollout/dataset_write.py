@@ -172,7 +172,7 @@ class DatasetWriter:
                 self._finish_recording(success=success, ended=ended, duration_s=duration_s)
             except OSError as error:
                 kept = f"the recording is kept in {spool.path} and becomes an episode when {self.root} is opened again"
-                raise OSError(f"{error}; {kept}") from error
+                raise OSError(error.errno, f"{error.strerror or error}; {kept}") from error
 
     def finished_ids(self) -> set[str]:
         """The spec ids of the episodes that are on the disk."""
@@ -391,7 +391,8 @@ class DatasetWriter:
             self.append(trajectory, spooled.frames)
         except ValueError as error:
             path = self.root / SPOOL_PATH
-            aside = path.replace(path.with_name(f"{path.name}.refused"))
+            others = len(list(path.parent.glob(f"{path.name}.refused*")))
+            aside = path.replace(path.with_name(f"{path.name}.refused{others or ''}"))
             raise ValueError(f"{error}; what was recorded is set aside in {aside}") from error
 
     def _refuse_another(self, found: dict[str, Any]) -> None:

@@ -8,9 +8,10 @@ Who waits: the thread, for a row; whoever records, only where `_WAITING_ROWS` ar
 `_PATIENCE_S`. So memory is bounded, and a disk that cannot keep up ends the recording with an error.
 Order rule: rows are written in the order in which they came.
 
-The file, meta/recording.arrows in the dataset's folder, is an Arrow IPC stream of one batch per row. A process that is
-killed loses the rows that still wait, in real time one or none, and leaves the file torn at most in its last row;
-whoever opens the dataset next to write or to learn makes an episode of the rows before (rollout/dataset_write.py).
+The file, meta/recording.arrows in the dataset's folder, holds Arrow's messages, the schema and then one batch per row,
+each after its length and checksum: Arrow itself does not survive a message that is damaged. A process that is killed
+loses the rows that still wait, in real time one or none, and leaves the file torn at most in its last row. Whoever
+opens the dataset next to write or to learn makes an episode of the rows before (rollout/dataset_write.py).
 
 Shape letters: T rows, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -20,10 +21,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import queue
+import struct
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -41,9 +44,11 @@ _VECTORS = ("state", "action", "localization")
 _MARKS = ("intervention", "held")
 _CAMERA = "camera."
 _HEADER = b"llamarm"
+_BEFORE = struct.Struct("<II")
+"""What stands before each message: its length and its CRC-32."""
 
 
-class RecordingError(RuntimeError):
+class RecordingError(OSError):
     """Rows can no longer be written: __cause__ is why."""
 
 
@@ -76,9 +81,8 @@ class Spool:
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING_ROWS)
         self._failed: BaseException | None = None
         self._told = False  # that it failed
-        self._file = path.open("xb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._file.flush()
+        self._file = path.open("xb", buffering=0)  # a buffer would be written again, and fail again, in its `close`
+        self._put(self._schema.serialize())
         self._thread = threading.Thread(target=self._write, name="recording", daemon=True)
         self._thread.start()
 
@@ -132,7 +136,8 @@ class Spool:
     def _check(self) -> None:
         if self._failed is not None:
             self._told = True
-            raise RecordingError(f"{self.path} cannot be written: {self._failed}") from self._failed
+            number = getattr(self._failed, "errno", None)
+            raise RecordingError(number, f"{self.path} cannot be written: {self._failed}") from self._failed
 
     def _write(self) -> None:
         while (row := self._rows.get()) is not None:
@@ -142,20 +147,15 @@ class Spool:
                 self._append(row)
             except Exception as error:  # it belongs to whoever adds the next row
                 self._failed = error
-        if self._failed is None:
-            self._finish()
-
-    def _finish(self) -> None:
-        try:
-            self._writer.close()
-            self._file.flush()
-        except Exception as error:
-            self._failed = error
 
     def _append(self, row: dict[str, Any]) -> None:
         cells = {name: encode_png(value) if isinstance(value, np.ndarray) else value for name, value in row.items()}
-        self._writer.write_batch(pa.RecordBatch.from_pylist([cells], self._schema))
-        self._file.flush()
+        self._put(pa.RecordBatch.from_pylist([cells], self._schema).serialize())
+
+    def _put(self, message: pa.Buffer) -> None:
+        left = memoryview(_BEFORE.pack(message.size, zlib.crc32(message)) + message.to_pybytes())
+        while left:
+            left = left[self._file.write(left) :]
 
 
 class SpooledFrames:
@@ -240,11 +240,19 @@ class Spooled:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, up to where it ends or is torn."""
-    with pa.OSFile(str(path)) as file:
-        try:
-            stream = pa.ipc.open_stream(file)
-            while True:
-                yield stream.read_next_batch()
-        except (StopIteration, pa.ArrowInvalid, OSError):
-            return  # the end; what follows a torn row cannot be read
+    """The rows of a file, up to where it ends, is torn or damaged."""
+    with path.open("rb") as file:
+        messages = map(pa.py_buffer, _messages(file))
+        if (first := next(messages, None)) is not None:
+            schema = pa.ipc.read_schema(first)
+            for message in messages:
+                yield pa.ipc.read_record_batch(message, schema)
+
+
+def _messages(file: BinaryIO) -> Iterator[bytes]:
+    while len(before := file.read(_BEFORE.size)) == _BEFORE.size:
+        length, checksum = _BEFORE.unpack(before)
+        message = file.read(length)
+        if not length or len(message) < length or zlib.crc32(message) != checksum:
+            return
+        yield message

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import resource
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -14,15 +17,17 @@ from typing import Any, Never
 
 import numpy as np
 import pytest
-from line_arm import LineArm, Script, agent_for, always
+from line_arm import WORLD_SPEC, LineArm, Script, agent_for, always
 from numpy.typing import NDArray
 
+from agent.robot.drive import Outcome
 from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Reading
-from envs.types import VectorSpec
+from envs.types import EpisodeSpec, VectorSpec
 from rollout import spool
 from rollout.batches import TrainingData
-from rollout.dataset import DatasetReader, StoredEpisode
+from rollout.dataset import DatasetReader, DatasetWriter, StoredEpisode
+from rollout.dataset_write import UNFINISHED, finish_recording
 from vla_model.foresight import Foreseen
 
 
@@ -33,6 +38,20 @@ def arm() -> LineArm:
 
 def recorded(root: Path, number: int = 0) -> StoredEpisode:
     return DatasetReader(root).episode(number)
+
+
+EPISODE = EpisodeSpec(suite="line", task="drive", seed=0, variation="drive")
+
+
+def add_row(recording: spool.Spool, x: float) -> None:
+    recording.add(
+        frames={"front": np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)},
+        state=np.array([x], np.float32),
+        action=np.zeros(1, np.float32),
+        localization=np.zeros(0, np.float32),
+        intervention=False,
+        held=False,
+    )
 
 
 def held(root: Path) -> list[int]:
@@ -226,6 +245,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from line_arm import LineArm, agent_for, always
+from agent.robot.drive import Outcome
 from agent.robot.simulated import SimulatedClock
 
 def watch(period):
@@ -276,6 +296,84 @@ def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     assert len(arm.stops_s) == 1
     (row,) = DatasetReader(tmp_path).episodes
     assert (row["length"], row["failure"]) == (10, outcome.ended)
+
+
+def test_what_cannot_be_made_an_episode_for_want_of_room_says_so_as_a_full_disk_does(
+    arm: LineArm, tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(outcome: Outcome) -> bool:
+        del outcome
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))  # no file may grow beyond a byte
+        return True
+
+    try:
+        with pytest.raises(OSError, match=r"the recording is kept in .*recording\.arrows and becomes") as raised:
+            agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.errno == errno.EFBIG, "by which the command line knows what to say"
+    finish_recording(tmp_path)
+    assert [r["length"] for r in DatasetReader(tmp_path).episodes] == [10]
+
+
+def test_a_last_row_that_finds_no_room_is_told_as_a_full_disk_is(
+    arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, encode = threading.Event(), spool.encode_png
+
+    def full(picture: NDArray[np.uint8]) -> bytes:
+        if begun.wait(60):  # when every row was added
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return encode(picture)
+
+    def judge(outcome: Outcome) -> bool:
+        begun.set()
+        return outcome.ended == "time limit"
+
+    monkeypatch.setattr(spool, "encode_png", full)
+    with pytest.raises(OSError, match=r"cannot be written: .*No space left on device") as raised:
+        agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=judge)
+    assert raised.value.errno == errno.ENOSPC
+    assert len(arm.stops_s) == 1 and not arm.connected
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "a cut"])
+def test_of_a_damaged_recording_the_rows_before_the_damage_are_an_episode(damage: str, tmp_path: Path) -> None:
+    for seed in range(10):
+        root = tmp_path / str(seed)
+        with DatasetWriter(root, WORLD_SPEC, robot_type="line", interventions=True) as writer:
+            recording = writer.record(EPISODE, "go", 0)
+            for x in range(20):
+                add_row(recording, x)
+            recording.close()
+        content = bytearray(recording.path.read_bytes())
+        ends = [0]  # of the schema, then of every row, each after eight bytes that begin with its length
+        while ends[-1] < len(content):
+            ends.append(ends[-1] + 8 + int.from_bytes(content[ends[-1] : ends[-1] + 4], "little"))
+        place = int(np.random.default_rng(seed).integers(len(content)))
+        if damage == "a cut":
+            del content[place:]
+        else:
+            content[place] ^= 1 << seed % 8
+        recording.path.write_bytes(content)
+        finish_recording(root)
+        whole = sum(end <= place for end in ends[2:])
+        episodes = [(r["length"], r["failure"]) for r in DatasetReader(root).episodes]
+        assert episodes == ([(whole, UNFINISHED)] if whole else [])
+        if whole:
+            assert recorded(root).columns["observation.state"] == pytest.approx(np.arange(whole))
+
+
+def test_a_second_recording_that_is_refused_does_not_replace_the_first(tmp_path: Path) -> None:
+    for number in range(2):
+        with DatasetWriter(tmp_path, WORLD_SPEC, robot_type="line", interventions=True) as writer:
+            recording = writer.record(EPISODE, "go", 0)
+            add_row(recording, nan)
+            with pytest.raises(ValueError, match=f"set aside in .*refused{number or ''}$"):
+                writer.finish(recording, success=False, ended="by hand", duration_s=0.0)
+    assert len(list((tmp_path / "meta").glob("*.refused*"))) == 2
 
 
 def test_a_recording_of_another_process_is_left_alone_and_the_folder_is_refused(arm: LineArm, tmp_path: Path) -> None:
