@@ -172,7 +172,8 @@ class DatasetWriter:
                 self._finish_recording(success=success, ended=ended, duration_s=duration_s)
             except OSError as error:
                 kept = f"the recording is kept in {spool.path} and becomes an episode when {self.root} is opened again"
-                raise OSError(error.errno, f"{error.strerror or error}; {kept}") from error
+                where = f": {error.filename}" if error.filename else ""
+                raise OSError(error.errno, f"{error.strerror or error}{where}; {kept}") from error
 
     def finished_ids(self) -> set[str]:
         """The spec ids of the episodes that are on the disk."""

@@ -67,18 +67,25 @@ class OpenCVCamera:
         self._source = source
         self._pause_s = reconnect_after_s
         self._clock = clock or WallClock()
+        self._frozen_after_s = frozen_after_s
         self._still = StillPicture(frozen_after_s)
         self._latest: tuple[NDArray[np.uint8], float] | None = None
         self._first = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"camera {spec.name}", daemon=True)
+        self._closing = threading.Event()  # of the thread that reads now; one that hangs keeps its own
+        self._thread: threading.Thread | None = None
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Begin to read, and return with the first frame.
+        """Begin to read, anew after `close`, and return with the first frame.
 
         Raises:
             ConnectionError: none came in time; the message says what went wrong.
         """
+        self.close()
+        self._latest, self._still = None, StillPicture(self._frozen_after_s)
+        self._first, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._closing,), name=f"camera {self.spec.name}", daemon=True
+        )
         self._thread.start()
         if not self._first.wait(timeout_s):
             self.close()
@@ -95,20 +102,21 @@ class OpenCVCamera:
     def close(self) -> None:
         """Read no more."""
         self._closing.set()
-        self._thread.join(_CLOSE_S)
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
 
-    def _run(self) -> None:
+    def _run(self, closing: threading.Event) -> None:
         pause_s = self._pause_s
-        while not self._closing.is_set():
+        while not closing.is_set():
             seen = self._latest
             try:
-                self._read_while_it_works()
+                self._read_until_it_fails(closing)
             except Exception as error:  # a driver's, of whatever kind: the camera is opened anew
                 self._has_trouble(repr(error))
             pause_s = self._pause_s if self._latest is not seen else min(2 * pause_s, _MAX_PAUSE_S)
-            self._closing.wait(pause_s)
+            closing.wait(pause_s)
 
-    def _read_while_it_works(self) -> None:
+    def _read_until_it_fails(self, closing: threading.Event) -> None:
         capture = cv2.VideoCapture(self._source)
         try:
             if not capture.isOpened():
@@ -116,7 +124,7 @@ class OpenCVCamera:
                 return
             self.num_connections += 1
             unusable = 0
-            while not self._closing.is_set() and unusable < _UNUSABLE_IN_A_ROW:
+            while not closing.is_set() and unusable < _UNUSABLE_IN_A_ROW:
                 done, frame = capture.read()
                 if not done:
                     self._has_trouble("it gave no frame")

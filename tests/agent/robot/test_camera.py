@@ -54,6 +54,17 @@ def test_a_camera_that_ends_is_opened_again_and_goes_on(video: Path) -> None:
     assert camera.num_connections >= 3
 
 
+def test_a_camera_may_be_closed_before_it_is_connected_and_connected_again_after(video: Path) -> None:
+    camera = OpenCVCamera(str(video), SPEC, reconnect_after_s=0.01)
+    camera.close()
+    for connection in range(1, 3):
+        before_s = WallClock().now_s()
+        camera.connect()
+        assert camera.num_connections >= connection
+        assert camera.latest()[1] >= before_s, "the last frame of the connection before is none of this one"
+        camera.close()
+
+
 def test_a_camera_that_is_gone_leaves_its_last_frame_with_its_time(video: Path) -> None:
     camera = OpenCVCamera(str(video), SPEC, reconnect_after_s=0.01)
     camera.connect()

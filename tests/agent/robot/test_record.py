@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -298,22 +297,19 @@ def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     assert (row["length"], row["failure"]) == (10, outcome.ended)
 
 
-def test_what_cannot_be_made_an_episode_for_want_of_room_says_so_as_a_full_disk_does(
+def test_a_recording_that_cannot_be_made_an_episode_is_kept_and_the_machine_s_error_stays_what_it_was(
     arm: LineArm, tmp_path: Path
 ) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stranger = tmp_path / "data"
 
-    def fill(outcome: Outcome) -> bool:
-        del outcome
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))  # no file may grow beyond a byte
-        return True
+    def get_in_the_way(outcome: Outcome) -> bool:
+        stranger.write_text("where the episode's folder should be")
+        return outcome.ended == "time limit"
 
-    try:
-        with pytest.raises(OSError, match=r"the recording is kept in .*recording\.arrows and becomes") as raised:
-            agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=fill)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert raised.value.errno == errno.EFBIG, "by which the command line knows what to say"
+    with pytest.raises(OSError, match=rf"{stranger}.*; the recording is kept in .*recording\.arrows") as raised:
+        agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=get_in_the_way)
+    assert raised.value.errno in (errno.EEXIST, errno.ENOTDIR), "by which the command line knows what to say"
+    stranger.unlink()
     finish_recording(tmp_path)
     assert [r["length"] for r in DatasetReader(tmp_path).episodes] == [10]
 
