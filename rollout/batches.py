@@ -207,7 +207,7 @@ class TrainingData:
             ValueError: a dataset has none.
         """
         parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
-        return {key: aggregate([part[key] for part in parts]) for key in parts[0]}
+        return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
 
     @cached_property
     def _keyframes(self) -> list[NDArray[np.int64]]:

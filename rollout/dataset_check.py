@@ -28,8 +28,8 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
         expected: of the policy that learns; where None, of the first dataset.
 
     Raises:
-        ValueError: a folder holds no dataset, or one that doesn't say its units, or differs from what is expected; the
-            message lists every difference.
+        ValueError: a folder holds no dataset, or one that doesn't say its units, contradicts itself, or differs from
+            what is expected; the message lists every difference.
     """
     infos = [(Path(root), read_info(Path(root))) for root in roots]
     first, one = infos[0]
@@ -41,6 +41,8 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
         )
         if lines:
             raise ValueError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
+        if lines := schema.contradictions(info, _world_spec(root, info)):
+            raise ValueError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
     return world_spec
 
 

@@ -5,6 +5,7 @@ Shape letters: T frames of one episode, D vector elements, H x W pixels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from envs.types import WorldSpec
 from rollout import dataset_schema as schema
 from rollout.dataset_frames import decode_png, decode_video
-from rollout.dataset_stats import FeatureStats
+from rollout.dataset_stats import QUANTILES, FeatureStats
 from vla_model.folders import read_json
 
 _RESTORE = "restore it from a copy"
+_STATISTICS = {"min", "max", "mean", "std", "count", *QUANTILES}
+"""Of every feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,9 @@ def read_info(root: Path) -> dict[str, Any]:
     if info["codebase_version"] != schema.CODEBASE_VERSION:
         version = info["codebase_version"]
         raise ValueError(f"{root} is a LeRobot dataset of version {version}, expected {schema.CODEBASE_VERSION}")
+    if misused := schema.misused(info):
+        said = ", ".join(f"{key} is {json.dumps(info[key])[:80]}" for key in misused)
+        raise ValueError(f"{path} is damaged: {said}; {schema.RESTORE}")
     return info
 
 
@@ -136,9 +142,16 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
         raise ValueError(
             f"{path} is missing: without statistics nothing can be normalised; append an episode to make it"
         )
-    needed = [key for key in (schema.STATE, schema.ACTION) if key in read_info(root)["features"]]
-    stored = read_json(path, needed, "append an episode, and it is made again")
-    return {key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()}
+    features, remedy = read_info(root)["features"], "append an episode, and it is made again"
+    stored = read_json(path, remedy=remedy)
+    whole = {key: entry for key, entry in stored.items() if isinstance(entry, dict) and entry.keys() >= _STATISTICS}
+    for key in features.keys() & {schema.STATE, schema.ACTION, schema.LOCALIZATION}:
+        shape = tuple(features[key]["shape"])
+        if key not in whole or {np.shape(whole[key][name]) for name in _STATISTICS - {"count"}} != {shape}:
+            raise ValueError(
+                f"{path} is damaged: {key} needs {', '.join(sorted(_STATISTICS))} of shape {shape}; {remedy}"
+            )
+    return {key: {name: np.array(value) for name, value in entry.items()} for key, entry in whole.items()}
 
 
 def episode_files(root: Path) -> list[Path]:
@@ -208,7 +221,9 @@ def read_tasks(root: Path) -> dict[int, str]:
         return {}
     with _readable(path):
         table = pq.read_table(path)
-        return dict(zip(table["task_index"].to_pylist(), table["task"].to_pylist(), strict=True))
+        # Written by pandas, as LeRobot does, the instructions are an index that may have no name.
+        (texts,) = (name for name in table.column_names if name != "task_index")
+        return dict(zip(table["task_index"].to_pylist(), table[texts].to_pylist(), strict=True))
 
 
 def read_vectors(

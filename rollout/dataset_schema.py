@@ -55,6 +55,8 @@ RESTORE = "restore it from a copy: only this file knows the units"
 """What to do about a damaged info.json."""
 
 _VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
+_SAME_RATE = 1e-6
+"""Share by which a control period may miss one over the frames per second."""
 _CODEC_NAMES: dict[VideoCodec, str] = {"libsvtav1": "av1", "h264": "h264"}
 
 
@@ -65,7 +67,7 @@ def frames_per_second(world_spec: WorldSpec) -> int:
         ValueError: the control period is not one over a whole number of hertz.
     """
     fps = round(1.0 / world_spec.control_dt_s)
-    if abs(fps * world_spec.control_dt_s - 1.0) > 1e-6:
+    if abs(fps * world_spec.control_dt_s - 1.0) > _SAME_RATE:
         raise ValueError(
             f"control_dt_s is {world_spec.control_dt_s}, but LeRobot datasets need a whole number of frames per second"
         )
@@ -159,6 +161,31 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
         return WorldSpec.of(info["llamarm"]["world_spec"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"info.json is damaged: its world_spec lacks or misuses {error}; {RESTORE}") from error
+
+
+def misused(info: dict[str, Any]) -> list[str]:
+    """Which keys of info.json hold what no dataset has there."""
+    fps, features, path = info["fps"], info["features"], info["data_path"]
+    sound = {
+        "fps": isinstance(fps, int | float) and fps > 0,
+        "features": isinstance(features, dict)
+        and bool(features)
+        and all(isinstance(feature, dict) and feature.keys() >= {"dtype", "shape"} for feature in features.values()),
+        "data_path": isinstance(path, str) and "{chunk_index" in path and "{file_index" in path,
+    }
+    return [key for key, is_sound in sound.items() if not is_sound]
+
+
+def contradictions(info: dict[str, Any], world_spec: WorldSpec) -> list[str]:
+    """Where what info.json says of its columns is not of the world that it says they were recorded in."""
+    vectors = {key: getattr(world_spec, name).size for key, name in _VECTORS.items() if key != EXECUTED}
+    shapes = {key: [size] for key, size in vectors.items() if size}
+    shapes |= {IMAGE_PREFIX + camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras}
+    found = {key: info["features"].get(key, {}).get("shape") for key in shapes}
+    lines = differences(found, shapes, "features")
+    if abs(info["fps"] * world_spec.control_dt_s - 1.0) > _SAME_RATE:
+        lines.append(f"fps: {info['fps']}, and a control period of {world_spec.control_dt_s} s")
+    return lines
 
 
 def kind(info: dict[str, Any]) -> dict[str, Any]:

@@ -428,7 +428,8 @@ class DatasetWriter:
             return
         with suppress(ValueError):
             self._stats = read_stats(self.root)
-        if self._stats.get("index", {}).get("count") != [self.info["total_frames"]]:
+        is_whole = self._stats.keys() >= self.info["features"].keys()
+        if not is_whole or self._stats["index"]["count"] != [self.info["total_frames"]]:
             parts = [read_episode_stats(path) for path in files]
             self._stats = {key: aggregate([part[key] for part in parts]) for key in parts[0]}
 

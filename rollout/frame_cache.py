@@ -6,7 +6,7 @@ Beside the dataset `demos/`, or in a folder of one's choice, stands `demos.cache
     state.bin action.bin localization.bin     float32 [R, D]
     task_index.bin          int64 [R, 1]
     manifest.json           which episodes those rows are, and which files they were read from: size, time of the last
-                            change of the content, and of the file itself, which nobody can set
+                            change of the content, and of the file itself, which nobody can set, and inode
 
 A dataset only grows, so a cache is extended: rows are appended, and count once the manifest, replaced whole, names
 them. What a killed process appended beyond the manifest is cut off by the next one. Where any file that was read has
@@ -281,7 +281,8 @@ class _Cache:
         if not path.exists():
             return [name]
         status = path.stat()
-        return [name, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        # Times are counted in ticks of some milliseconds, in which a program may write more than one file.
+        return [name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.bin"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import linecache
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from edits import change_info
 from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec
 from test_batches import write
 
@@ -94,6 +97,63 @@ def is_ours(error: ValueError) -> bool:
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     ours = frame.f_globals["__name__"].partition(".")[0] in ("agent", "envs", "rollout", "vla_model")
     return ours and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fps", 0),
+        ("fps", "20"),
+        ("features", {}),
+        ("features", None),
+        ("features", {"action": {"dtype": "float32"}}),
+        ("data_path", 5),
+        ("data_path", "data/{episode}.parquet"),
+    ],
+)
+def test_an_info_of_other_kinds_of_values_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    write(tmp_path, [1])
+    change_info(tmp_path, lambda info: info.update({key: value}))
+    with pytest.raises(ValueError, match=rf"info.json is damaged: {key} is .*; restore it"):
+        train_on(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda info: info.update(fps=10), "fps: 10, and a control period of 0.05 s"),
+        (lambda info: info["features"].pop("action"), r"features/action: null, not \[3\]"),
+        (lambda info: info["features"]["observation.images.front"].update(shape=[8, 8, 3]), r"front: \[8, 8, 3\], not"),
+    ],
+)
+def test_an_info_that_contradicts_its_own_world_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    write(tmp_path / "a", [1])
+    change_info(tmp_path / "a", change)
+    with pytest.raises(ValueError, match=rf"info.json contradicts its own world_spec: .*{message}"):
+        train_on(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stats: stats.update(action=[1]),
+        lambda stats: stats["action"].pop("std"),
+        lambda stats: stats["action"].update(mean=[0.5]),
+        lambda stats: stats.pop("label.localization"),
+    ],
+)
+def test_statistics_that_lack_something_are_named_and_made_again(tmp_path: Path, change: Any) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, SEEDS)
+    whole = (tmp_path / "b" / STATS).read_bytes()
+    stats = json.loads(whole)
+    change(stats)
+    (tmp_path / "b" / STATS).write_text(json.dumps(stats))
+    with pytest.raises(ValueError, match=r"b/meta/stats.json is damaged: .* needs count, .* append an episode"):
+        _ = TrainingData([tmp_path / "a", tmp_path / "b"]).stats
+    with DatasetWriter(tmp_path / "b", WORLD_SPEC, robot_type="fake"):
+        pass
+    assert (tmp_path / "b" / STATS).read_bytes() == whole
 
 
 @pytest.mark.parametrize("damage", [halved, emptied, replaced])

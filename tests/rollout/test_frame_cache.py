@@ -40,6 +40,19 @@ def test_a_dataset_that_was_changed_in_place_is_decoded_again(tmp_path: Path) ->
     assert np.abs(old.astype(int) - 200).mean() > 50
 
 
+def test_a_dataset_that_took_another_s_place_is_decoded_again(tmp_path: Path) -> None:
+    for name, value in (("a", 0.25), ("b", 0.5)):
+        write(tmp_path / name, [4])
+        actions_of(tmp_path / name / DATA, lambda actions, value=value: actions.fill(value))
+    for path in (tmp_path / "a").rglob("*"):  # times of the files' own change are then mostly the same too
+        for root in ("a", "b"):
+            os.utime(tmp_path / root / path.relative_to(tmp_path / "a"), (1e9, 1e9))
+    TrainingData([tmp_path / "a"])
+    (tmp_path / "a").rename(tmp_path / "old")
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert (TrainingData([tmp_path / "a"]).gather(np.arange(7), 1).action == np.float32(0.5)).all()
+
+
 def test_a_cache_may_stand_elsewhere_and_where_it_cannot_stand_the_option_is_named(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         write(tmp_path / folder / "a", [4 if folder == "one" else 2])

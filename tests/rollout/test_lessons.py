@@ -31,3 +31,12 @@ def test_each_row_has_the_instruction_of_its_own_task(tmp_path: Path) -> None:
     replace_columns(tmp_path / "a" / DATA, task_index=[0] * 3 + [2] * 4)
     with pytest.raises(ValueError, match=r"from 3 on are of task 2, which meta/tasks.parquet does not have"):
         TrainingData([tmp_path / "a"])
+
+
+def test_a_table_of_tasks_as_pandas_writes_it_is_read(tmp_path: Path) -> None:
+    """LeRobot's has an index without a name, for which pandas makes up one."""
+    write(tmp_path / "a", [4])
+    table = pa.table({"task_index": [0], "__index_level_0__": ["lift"]})
+    pq.write_table(table, tmp_path / "a/meta/tasks.parquet")
+    replace_columns(tmp_path / "a" / EPISODES, tasks=[["lift"]])
+    assert TrainingData([tmp_path / "a"]).instructions == ["lift"]
