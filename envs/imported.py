@@ -24,7 +24,7 @@ def imported(kind: str, name: str) -> Any:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    except Exception as error:  # whatever its module raises
+    except (Exception, SystemExit) as error:  # whatever its module raises, be it a script that ends
         raise ValueError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ValueError(f"{kind} {name!r} is a {type(found).__name__}, expected a function")

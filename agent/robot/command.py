@@ -17,6 +17,7 @@ from agent.options import load_policy, parse_with, spare_a_core, where_to_act
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
+from agent.robot.types import RobotSpec
 from envs.imported import imported
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -79,10 +80,17 @@ def drive(args: list[str]) -> None:
 
 
 def imported_robot(name: str) -> Any:
-    """What MODULE:FUNCTION gives, the current folder being one to import from."""
+    """What MODULE:FUNCTION gives, the current folder being one to import from.
+
+    Raises:
+        ValueError: it is not of that form, cannot be imported, or gives no robot.
+    """
     if ":" not in name:
         raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
-    return imported("robot", name)()
+    robot = imported("robot", name)()
+    if not isinstance(getattr(robot, "spec", None), RobotSpec):
+        raise ValueError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
+    return robot
 
 
 def judge(outcome: Outcome) -> bool | None:

@@ -37,7 +37,7 @@ def asked(what: str) -> Generator[None]:
         yield
     except WorldError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of `argparse`, say, in a module that was once a script
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise WorldError(f"{what} raised {told} ({Path(place.filename).name}:{place.lineno})") from error

@@ -22,9 +22,9 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -39,6 +39,8 @@ from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, World
 from envs.world import World
 
 __all__ = ["GymnasiumTask", "GymnasiumWorld"]
+
+_LOG = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -196,12 +198,11 @@ class GymnasiumWorld(World):
         step = 0 if (episode := self._episodes[n]) is None else episode.num_steps
         self._broken[n] = f"{error} (step {step})"
         if (env := self._envs[n].pop(task, None)) is not None:
-            with suppress(Exception):  # what is broken need not close, and why it broke is what is told
-                env.close()
+            _close(env)
 
     def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
-            env.close()
+            _close(env)
         # What a task keeps ends here too, in the thread that its OpenGL contexts belong to.
         self._envs, self._episodes = [], []
         self._tasks.clear()
@@ -285,3 +286,12 @@ class GymnasiumWorld(World):
             broken=frozenset(self._broken),
             all_frames=all_frames,
         )
+
+
+def _close(env: Env) -> None:
+    """What fails to close loses nothing that was done, and keeps no other from being closed."""
+    try:
+        with asked("close"):
+            env.close()
+    except WorldError as error:
+        _LOG.warning("%s", error)

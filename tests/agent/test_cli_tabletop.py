@@ -68,6 +68,10 @@ def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys
         ("--task", "stak"): "task 'stak' does not exist, did you mean 'stack'?",
         ("--robot", "arm"): "robot 'arm' is neither 'sim' nor MODULE:FUNCTION",
         ("--instruction", ""): "the instruction is '': the policy must be told what to do",
+        (
+            "--robot",
+            "pathlib:Path",
+        ): "robot 'pathlib:Path' gave a PosixPath, expected a robot, whose spec is a RobotSpec",
         ("--robot", "no_such_arm:make"): "cannot be imported: No module named 'no_such_arm'",
     }
     for args, text in expected.items():

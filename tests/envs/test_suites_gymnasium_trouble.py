@@ -329,6 +329,44 @@ def test_every_spec_begins_in_a_world_of_its_own(worlds: list[int]) -> None:
         world.reset_to([walk(1), walk(2)], worlds)
 
 
+def test_an_environment_that_fails_to_close_keeps_no_other_open_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(Corridor):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("the window is gone")
+
+    class Walks(Walk):
+        def make_env(self) -> Any:
+            made.append(Stuck())
+            return made[-1]
+
+    made: list[Stuck] = []
+
+    with closing(corridors(3, walk=Walks())) as world:
+        world.reset_to([walk(n) for n in range(3)], range(3))
+    assert [env.closed for env in made] == [True] * 3
+    assert [line.split(" (")[0] for line in caplog.messages] == ["close raised RuntimeError: the window is gone"] * 3
+
+
+def test_who_ends_the_process_in_an_environment_or_a_module_ends_what_it_is_asked_for_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(_env: Any, _right: Any) -> Any:
+        sys.exit(3)
+
+    with closing(corridors(1, walk=Falls(leave))) as world:
+        world.reset_to([walk(seed_of(-3.0))], [0])
+        result = world.step_chunk(np.full((1, 8, 1), -1.0, np.float32))
+    assert result.failure[0] is not None and result.failure[0].startswith("step raised SystemExit: 3")
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit('usage: a_script FILE')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(ValueError, match="'a_script:make' cannot be imported: SystemExit: usage: a_script FILE"):
+        make_world("a_script:make")
+
+
 def test_a_function_that_makes_no_world_is_named_with_what_it_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
