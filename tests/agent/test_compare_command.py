@@ -16,7 +16,7 @@ def write(folder: Path, successes: dict[str, bool], execute_steps: int = 2) -> P
     for id_, success in successes.items():
         suite, task, variation, _ = id_.split("/")
         rows.append({"id": id_, "task_group": f"{suite}/{variation}", "task": task, "success": success})
-    info = {"per_episode": rows, "protocol": {"execute_steps": execute_steps}}
+    info = {"per_episode": rows, "per_task": [], "overall": {}, "protocol": {"execute_steps": execute_steps}}
     write_eval_info(folder / "eval_info.json", info)
     return folder
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sides_policy import sides_model, sides_processor
-from sides_rollouts import draw, rollout
+from sides_rollouts import draw
 from torch import Tensor
 
 from agent.decisions import decisions
@@ -50,7 +50,7 @@ def cloning() -> tuple[VLA, Any, Any]:
 
 
 def ppo() -> tuple[VLA, Any, Any]:
-    batch = decisions(ppo_credit(rollout(), PPOConfig()), sides_processor()).rows(torch.arange(7))
+    batch = decisions(ppo_credit(draw(4), PPOConfig()), sides_processor()).rows(torch.arange(7))
     batch = replace(batch, log_prob=batch.log_prob - 0.1, anchor_log_prob=batch.log_prob + 0.3)
     return sides_model(value_head=True), batch, partial(ppo_loss, config=PPOConfig(surrogate=SURROGATE))
 
