@@ -40,6 +40,15 @@ _ELSEWHERE = "/vla-eval"
 """Path of another protocol, in which the server waits for the client's word."""
 _SEEN = "observation"
 """Of the metadata: what an observation must have."""
+_KINDS: dict[str, type] = {
+    "policy_version": int,
+    "execute_steps": int,
+    "action_horizon": int,
+    "action_dim": int,
+    "history_steps": int,
+    _SEEN: dict,
+}
+"""Of what is used of the metadata, where a server tells it."""
 
 
 class _OtherServerError(ConnectionError):
@@ -228,9 +237,15 @@ class ServedPolicy:
             want not in (None, have) for want, have in zip(expected, actions.shape, strict=True)
         ):
             raise ConnectionError(f"{self._url} answers with actions of shape {actions.shape}, expected {expected}")
+        if actions.dtype.kind not in "fiu" or not len(actions):
+            raise ConnectionError(
+                f"{self._url} answers with {actions.dtype} {actions.shape}, expected one action or more, of numbers"
+            )
+        with np.errstate(over="ignore"):  # what becomes infinite is refused like what came so
+            actions = actions.astype(np.float32, copy=False)
         if not np.isfinite(actions).all():
             raise ConnectionError(f"{self._url} answers with actions that are not finite numbers")
-        return actions.astype(np.float32, copy=False)
+        return actions
 
     def _connection(self, world: int) -> Connection:
         """The world's connection; made if there is none, with ever longer pauses between attempts.
@@ -313,6 +328,10 @@ class ServedPolicy:
             raise _OtherServerError(f"{self._url} does not speak openpi's protocol: {error}") from error
         if not isinstance(told, dict) or "payload" in told:
             raise _OtherServerError(f"{self._url} does not speak openpi's protocol: it began with {str(told)[:200]}")
+        for name, kind in _KINDS.items():
+            if name in told and type(told[name]) is not kind:
+                said = repr(told[name])[:200]
+                raise _OtherServerError(f"{self._url} says that {name} is {said}, expected a value of {kind.__name__}")
         return told
 
     def _drop(self, world: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -124,11 +125,13 @@ def test_who_begins_with_another_protocol_is_refused_at_once(first: bytes | str)
     [
         (np.full((2, 3), np.nan, np.float32), "actions that are not finite numbers"),
         (np.full((2, 3), np.inf, np.float32), "actions that are not finite numbers"),
+        (np.full((2, 3), 1e300), "actions that are not finite numbers"),
+        (np.ones((2, 3), bool), r"bool \(2, 3\), expected one action or more, of numbers"),
         (np.zeros((2, 4), np.float32), r"actions of shape \(2, 4\), expected \[2, 3\]"),
         (np.zeros(3, np.float32), r"actions of shape \(3,\), expected \[2, 3\]"),
         ([0.0], "something else than actions: 'actions' is list, expected an array"),
     ],
-    ids=["nan", "inf", "wide", "flat", "a list"],
+    ids=["nan", "inf", "beyond float32", "verdicts", "wide", "flat", "a list"],
 )
 def test_an_answer_that_no_robot_must_execute_is_an_error(actions: Any, message: str) -> None:
     wrong = peer(partial(answering, lambda: openpi.pack({"actions": actions})))
@@ -219,3 +222,38 @@ def test_who_connects_and_asks_nothing_does_not_keep_the_server_from_ending() ->
         host, port = url.removeprefix("ws://").split(":")
         silent = socket.create_connection((host, int(port)))
     silent.close()
+
+
+def test_no_action_at_all_is_an_error_where_a_server_does_not_tell_how_many_there_are() -> None:
+    def answer(connection: ServerConnection) -> None:
+        connection.send(openpi.pack({}))
+        connection.recv()
+        connection.send(openpi.pack({"actions": np.zeros((0, 3), np.float32)}))
+
+    message = r"answers with float32 \(0, 3\), expected one action or more, of numbers"
+    with peer(answer) as url, pytest.raises(ConnectionError, match=message):
+        asked(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "kind"),
+    [
+        ("history_steps", "4", "int"),
+        ("history_steps", None, "int"),
+        ("observation", ["front"], "dict"),
+        ("execute_steps", 2.0, "int"),
+        ("action_horizon", True, "int"),
+        ("policy_version", [5], "int"),
+    ],
+)
+def test_a_server_that_tells_nonsense_of_its_policy_is_refused_before_it_is_asked(
+    name: str, told: Any, kind: str
+) -> None:
+    def tell(connection: ServerConnection) -> None:
+        connection.send(openpi.pack(METADATA | {name: told}))
+        with suppress(ConnectionClosed):
+            connection.recv()
+
+    message = re.escape(f"says that {name} is {told!r}, expected a value of {kind}")
+    with peer(tell) as url, pytest.raises(ConnectionError, match=message):
+        ServedPolicy(url, **HASTY)
