@@ -35,7 +35,7 @@ _MODEL = {
     "vision-blocks": 1,
     "num-keypoints": 2,
     "image-token-grid": 1,
-    "instruction-length": 12,
+    "instruction-length": 24,
     "chunk-length": 2,
     "num-experts": 2,
     "expert-size": 16,
