@@ -107,7 +107,9 @@ def served(policy: Path, execute_steps: int, *options: str, stderr: IO[str] | No
     ) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().split()[0]
+            if not (line := process.stdout.readline()):
+                raise RuntimeError(f"the server of {policy} ended before it listened; its standard error says why")
+            yield line.split()[0]
         finally:
             process.terminate()
             process.communicate()

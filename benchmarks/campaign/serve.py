@@ -41,7 +41,7 @@ _ASK_EVERY_S = 0.05
 _SAMPLE_EVERY_S = 0.5
 GROWTH = 0.05
 """Of the server's memory from the second tenth of a piece to the last that still counts as none."""
-_OPTIONS = ("--max-rate-hz", "1e9", "--max-batch-size", "1", "--dtype", "float32")
+_OPTIONS = ("--max-rate-hz", "1e6", "--max-batch-size", "1", "--dtype", "float32")
 
 
 def run(work: Work, size: float) -> Tally:
