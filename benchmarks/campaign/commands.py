@@ -218,5 +218,5 @@ def points_of(folder: Path) -> list[tuple[str, str]]:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes that its files occupy, in pages of 4 KiB."""
-    return sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in folder.rglob("*"))
+    """Bytes that its files occupy on a tmpfs: pages of 4 KiB, and none for folders."""
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
