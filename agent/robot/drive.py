@@ -399,7 +399,7 @@ class Drive:
             sent, changes = self._filter.limited(wanted, reading.state)
         said = self._robot.act(sent)
         broken = self._filter.broken_action(said)
-        executed = sent if broken is not None else np.asarray(said, np.float32)
+        executed = sent if broken is not None else np.array(said, np.float32)  # kept, and the robot's own may change
         if trouble is None and not self._by_hand:
             self._plan.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)

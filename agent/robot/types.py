@@ -144,10 +144,12 @@ class Reading:
     """Why there is nothing more to do: "success", a failure's name, "step limit"; None while there is."""
 
     def observation(self, instruction: str, step: int) -> Observation:
-        """As a policy takes it: of one world, that many control periods after the drive began."""
+        """As a policy takes it: of one world, that many control periods after the drive began. It is a copy, because a
+        robot may write the next picture into the same memory while the policy still looks.
+        """
         return Observation(
-            frames={name: frame[None] for name, frame in self.frames.items()},
-            state=self.state[None],
+            frames={name: frame[None].copy() for name, frame in self.frames.items()},
+            state=self.state[None].copy(),
             instruction=(instruction,),
             step=np.array([step]),
         )

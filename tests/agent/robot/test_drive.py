@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Limits, Reading, Watch
+from envs.types import Observation
+from vla_model.types import ActionChunk
 
 START_S = DT_S
 
@@ -197,6 +199,33 @@ def test_a_person_s_action_that_is_none_moves_nothing(arm: LineArm, said: Any) -
     outcome = agent_for(arm, always(1.0), operator=operator).run("go", 0.5)
     assert arm.actions == [0.0] * 5
     assert outcome.interventions_by_reason() == {"refused action": 5}
+
+
+def test_a_robot_that_uses_its_memory_again_changes_nothing_that_was_seen_or_sent() -> None:
+    class Thrifty(LineArm):
+        frame, state, sent_last = np.zeros((4, 6, 3), np.uint8), np.zeros(1, np.float32), np.zeros(1, np.float32)
+
+        def observe(self) -> Reading:
+            shown = super().observe()
+            self.frame[:], self.state[:] = len(self.sent), shown.state
+            return replace(shown, frames={"front": self.frame}, state=self.state)
+
+        def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.sent_last[:] = super().act(action)
+            return self.sent_last
+
+    seen: list[tuple[Any, Any]] = []
+
+    class Keeps(Script):
+        def act(self, observation: Observation) -> ActionChunk:
+            seen.append((observation["frames"]["front"], observation["state"]))
+            return super().act(observation)
+
+    policy = Keeps(lambda n, x: [0.0 if n < 2 else 1.0] * 4)
+    outcome = drive(Thrifty(SimulatedClock(), Limits(max_change=0.25)), policy, 0.5)
+    assert [frame.max() for frame, _ in seen] == [0, 0, 1, 2, 3, 4]
+    assert [float(state[0, 0]) for _, state in seen] == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.25, 0.75])
+    assert [float(i.sent[0]) for i in outcome.interventions if i.sent is not None] == pytest.approx([0.25, 0.5, 0.75])
 
 
 def test_a_bad_first_chunk_moves_nothing(arm: LineArm) -> None:
