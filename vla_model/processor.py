@@ -25,6 +25,7 @@ from torch import Tensor
 
 from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
 from vla_model.deployment import Deployment
+from vla_model.folders import read_json
 from vla_model.inputs import ModelInputs
 from vla_model.instructions import check_text
 
@@ -48,6 +49,7 @@ _LARGEST = 1e30
 _FLOOR_OF_BEFORE = np.float32(1e-3)
 """Files of format 1 have this where a number moved by less."""
 _FORMAT = 2
+_REMEDY = "take another copy of the policy"
 _FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
 """LeRobot's names, under which a dataset's statistics come."""
 
@@ -267,27 +269,27 @@ class Processor:
         """What `save` wrote.
 
         Raises:
-            ValueError: processor.json does not hold what it should.
+            ValueError: processor.json or tokenizer.json does not hold what it should.
         """
-        content = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
+        path = folder / PROCESSOR_FILE
+        content = read_json(path, ("world_spec", "statistics", "instruction_length"), _REMEDY)
         try:
+            if (number := content.get("format", 1)) not in range(1, _FORMAT + 1):
+                raise ValueError(f"format {number} is not known to this version of llamarm")
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
-            instruction_length = int(content["instruction_length"])
-            of_before = int(content.get("format", 1)) < _FORMAT
-            deployment = Deployment.of(content["deployment"]) if "deployment" in content else None
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{PROCESSOR_FILE} lacks or misuses {error}") from error
-        return cls(
-            world_spec=world_spec,
-            normalisations={
-                name: _normalisation(feature, getattr(world_spec, name), statistics, of_before=of_before)
-                for name, feature in _FEATURES.items()
-            },
-            tokenizer=Tokenizer.from_file(str(folder / TOKENIZER_FILE)),
-            instruction_length=instruction_length,
-            deployment=deployment,
-        )
+            return cls(
+                world_spec=world_spec,
+                normalisations={
+                    name: _normalisation(feature, getattr(world_spec, name), statistics, of_before=number < _FORMAT)
+                    for name, feature in _FEATURES.items()
+                },
+                tokenizer=_read_tokenizer(folder / TOKENIZER_FILE),
+                instruction_length=int(content["instruction_length"]),
+                deployment=Deployment.of(content["deployment"]) if "deployment" in content else None,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
     def _tokenise(self, instruction: str) -> tuple[Tensor, Tensor]:
         encoding = self.tokenizer.encode(instruction)
@@ -340,6 +342,13 @@ class Processor:
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
         """As `encode_state`, of any leading dimensions: float32 [..., S]."""
         return self.normalisations["state"](state).clamp(-_STATE_LIMIT, _STATE_LIMIT)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers has no class of its own for them
+        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def _normalisation(

@@ -178,10 +178,34 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_a_processor_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("world_spec"),
+        lambda content: content.update(world_spec=5),
+        lambda content: content.update(format=99),
+        lambda content: content.update(instruction_length="long"),
+        lambda content: content.update(deployment=[2]),
+        lambda content: content["statistics"].pop("state"),
+        lambda content: content["statistics"].update(action=[1.0]),
+        lambda content: content["statistics"]["action"].update(std="x"),
+        lambda content: content["statistics"]["action"].update(std=[float("nan")] * 3),
+    ],
+)
+def test_a_processor_file_that_lacks_or_misuses_a_part_is_named(tmp_path: Path, change: Any) -> None:
     tiny_processor().save(tmp_path)
-    (tmp_path / "processor.json").write_text('{"instruction_length": 24}')
-    with pytest.raises(ValueError, match=r"processor.json lacks or misuses 'world_spec'"):
+    content = json.loads((tmp_path / "processor.json").read_text())
+    change(content)
+    (tmp_path / "processor.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/processor.json is damaged.*; take another copy") as caught:
+        Processor.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_file_of_something_else_is_named(tmp_path: Path) -> None:
+    tiny_processor().save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json is damaged \(Model missing"):
         Processor.load(tmp_path)
 
 
