@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from agent.captured import Captured
 from agent.gradients import Loss, M, Processes, Splittable, Threads
 from agent.run_folder import HOW, none_stands_for
-from vla_model.moe import balance_experts, balances
-from vla_model.weight_files import load_tensors, save_tensors
+from vla_model.moe import balance_experts, balances, forget_choices
+from vla_model.weight_files import load_tensors, not_finite, save_tensors
 
 AVERAGE_DECAY = 0.998
 """Of the weights' moving average, unless the config or the algorithm says otherwise."""
@@ -157,6 +157,7 @@ class Learner(Generic[M]):
         broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
             self._optimizer.zero_grad()
+            forget_choices(self.model)
             raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
@@ -198,9 +199,7 @@ class Learner(Generic[M]):
         Raises:
             FloatingPointError: a weight, its average or the optimiser's state is not; nobody may act by it or save it.
         """
-        floats = ((name, value) for name, value in self._state().items() if value.is_floating_point())
-        broken = [name for name, value in floats if not bool(value.isfinite().all())]
-        if broken:
+        if broken := not_finite(self._state()):
             others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
             raise FloatingPointError(
                 f"after update {self.num_updates_done} {broken[0]}{others} is not finite, so it is not saved; the "

@@ -164,7 +164,11 @@ class Router(nn.Module):
         if self.bias is not None and self._counts:
             counts = summed(torch.stack(self._counts).sum(0)).float()
             self.bias += self.balancing_rate * (counts.mean() - counts).sign()
-            self._counts.clear()
+            self.forget_choices()
+
+    def forget_choices(self) -> None:
+        """Move the biases by no choice that was made until now."""
+        self._counts.clear()
 
 
 def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambda counts: counts) -> None:
@@ -177,6 +181,13 @@ def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambd
     for module in model.modules():
         if isinstance(module, Router):
             module.balance(summed)
+
+
+def forget_choices(model: nn.Module) -> None:
+    """In all routers: of a batch that the weights were not updated with."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.forget_choices()
 
 
 def balances(model: nn.Module) -> bool:

@@ -84,10 +84,14 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         ValueError: a tensor has numbers that are not finite; the message names the first few.
     """
-    broken = [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
-    if broken:
+    if broken := not_finite(tensors):
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
         raise ValueError(f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names, sorted, of those that have numbers that are not finite."""
+    return [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
 
 
 def tensor_hash(tensor: Tensor) -> str:

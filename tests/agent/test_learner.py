@@ -226,6 +226,20 @@ def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_ave
         torch.testing.assert_close(bias, 0.5 * (2.0 - counts).sign())
 
 
+def test_an_update_that_was_refused_moves_no_bias_later() -> None:
+    undisturbed, disturbed = (Learner(Mixture(), CONFIG) for _ in range(2))
+    one_sided = Points(points(0).x.abs() + 9.0, torch.full((8, 1), torch.nan))
+    with pytest.raises(FloatingPointError):
+        disturbed.update(one_sided, squared_error)
+    for learner in (undisturbed, disturbed):
+        learner.update(points(1), squared_error)
+    biases = [learner.model.experts.router.bias for learner in (undisturbed, disturbed)]
+    assert biases[0] is not None
+    assert biases[1] is not None
+    assert torch.equal(biases[0], biases[1])
+    assert biases[0].any()
+
+
 def test_a_state_that_was_damaged_or_is_of_another_model_is_refused(tmp_path: Path) -> None:
     learner = Learner(Line(), CONFIG)
     learner.update(points(0), squared_error)
