@@ -30,11 +30,21 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
     """The command's options, from its part of the command line.
 
     Raises:
-        ValueError: one is out of its range, or they do not fit each other.
+        ValueError: one is empty, or out of its range, or they do not fit each other.
     """
+    _check_written(args)
     parsed = tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
     check_config(parsed)
     return parsed
+
+
+def _check_written(args: Sequence[str]) -> None:
+    """A shell's variable that is not set leaves an empty text, which as a path would be the current folder."""
+    for before, arg in zip(("", *args), args, strict=False):
+        if arg == "" or (arg.startswith("--") and arg.endswith("=")):
+            option = arg or before
+            where = f"{option.rstrip('=')} has" if option.startswith("--") else "there is"
+            raise ValueError(f"{where} an empty value; write one, or leave it out")
 
 
 def parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:

@@ -81,7 +81,7 @@ def plan(args: list[str]) -> None:
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
     spec = world_spec_of(check_world(options.world))
     rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in options.models or (*SIZES, "smol")]
-    print_table(sorted(rows, key=lambda row: row.parameters.total), options)
+    print_tables(sorted(rows, key=lambda row: row.parameters.total), options)
 
 
 def parse_memory(text: str) -> float:
@@ -137,33 +137,30 @@ def _fits(footprint: Footprint, memory: float, on_gpu: bool) -> float | None:
     return footprint.total / 1e9 if footprint.total <= SAFE_SHARE * memory else None
 
 
-def print_table(rows: Sequence[Row], options: PlanOptions) -> None:
+def print_tables(rows: Sequence[Row], options: PlanOptions) -> None:
     """On the screen."""
-    from rich.console import Console
+    from agent.tables import print_table
 
-    console = Console()
     where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
     fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
-    width = min(40, max((len(row.model) for row in fitting), default=0))
-    acts = _table(FORMATS, f"To act, GB; {where}", width)
-    learns = _table(MODES, "To train, largest batch: GB", width)
+    acts = _table(FORMATS, f"To act, GB; {where}")
+    learns = _table(MODES, "To train, largest batch: GB")
     for row in fitting:
         name = (row.model, _millions(row.parameters.total))
         acts.add_row(*name, *("-" if gb is None else f"{gb:.1f}" for gb in row.acts.values()))
         learns.add_row(*name, *("-" if it is None else f"{it[0]}:{it[1]:.1f}" for it in row.learns.values()))
-    console.print(acts)
-    console.print(learns)
+    print_table(acts)
+    print_table(learns)
     print("To act: for one world. - does not fit.")
     if len(fitting) < len(rows):
         print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
 
 
-def _table(columns: Iterable[str], title: str, width: int) -> Table:
-    """Of models, whose names are given so many letters. rich keeps rows in columns, so no two tables share one."""
+def _table(columns: Iterable[str], title: str) -> Table:
+    """Of models. rich keeps rows in columns, so no two tables share one."""
     from rich.table import Column, Table
 
-    first = (Column("model", overflow="fold", min_width=width), Column("parameters", justify="right", no_wrap=True))
-    return Table(*first, *(Column(name, justify="right") for name in columns), title=title)
+    return Table("model", *(Column(name, justify="right") for name in ("parameters", *columns)), title=title)
 
 
 def _millions(count: int) -> str:

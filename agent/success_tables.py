@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from agent.averages import Average, averages
 from agent.evaluate import Evaluation, Proportion
+from agent.tables import print_table
 
 
 def print_success(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
     """Success by task, by variation and by group, and why episodes failed."""
-    console = Console()
-    table = Table(Column("task", no_wrap=True), "success", Column("95 % interval", no_wrap=True), "episodes", *controls)
+    table = Table("task", "success", "95 % interval", "episodes", *controls)
     blind = [control.per_task | {"all": control.success} for control in controls.values()]
     for task, success in (evaluation.per_task | {"all": evaluation.success}).items():
         others = [_percent(control[task].rate) for control in blind]
         table.add_row(task, _percent(success.rate), _interval(success), str(success.episodes), *others)
-    console.print(table)
+    print_table(table)
     if len(evaluation.per_variation) > 1:
-        table = Table(Column("task", no_wrap=True), *evaluation.per_variation)
+        table = Table("task", *evaluation.per_variation)
         parts = [evaluation.of_variation(name) for name in evaluation.per_variation]
         for task in evaluation.per_task:
             table.add_row(task, *(_percent(part[task].rate) if task in part else "" for part in parts))
         table.add_row("all", *(_percent(success.rate) for success in evaluation.per_variation.values()))
         table.add_row("95 % interval", *map(_interval, evaluation.per_variation.values()))
-        console.print(table)
+        print_table(table)
     if evaluation.task_groups:
-        console.print(_groups_table(evaluation, controls))
+        print_table(_groups_table(evaluation, controls))
     for reason, count in evaluation.failures.items():
         print(f"failed: {reason}, {count} episodes")
 
 
 def _groups_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Table:
     """Success by the suite's groups of tasks, the mean over these, and the mean over tasks."""
-    table = Table(Column("group", no_wrap=True), "success", Column("95 % interval", no_wrap=True), *controls)
+    table = Table("group", "success", "95 % interval", *controls)
     blind = [averages(control.per_task, control.task_groups) for control in controls.values()]
     for name, success in averages(evaluation.per_task, evaluation.task_groups).items():
         table.add_row(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -25,6 +27,8 @@ from vla_model.types import Policy
 
 CHECK_EVERY_S = 1.0
 """How often the driver looks at every worker."""
+_REACHED_WITHIN_S = 10.0
+_START_ONE = "`ray start --head` on a cluster's first machine starts one and says its address"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -51,6 +55,14 @@ class WorkersConfig:
     inference: InferenceConfig | None = None
     """One process that decides for all workers (rollout/inference.py); None for a policy in each of them."""
 
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: see check_ray_address.
+        """
+        if self.ray_address is not None:
+            check_ray_address(self.ray_address)
+
 
 def environment() -> dict[str, str]:
     """Variables of processes that import the world's and the policy's modules from where this one did.
@@ -58,6 +70,23 @@ def environment() -> dict[str, str]:
     They see the GPUs that Ray gave them and no other; Ray's own default shows all to those that asked for none.
     """
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+
+
+def check_ray_address(address: str) -> None:
+    """Whether something listens there. Ray itself tries again for minutes, and then ends the process.
+
+    Raises:
+        ValueError: nothing does, or it is no address.
+    """
+    if address in ("auto", "local"):
+        return
+    place = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
+    if place is None:
+        raise ValueError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, as in 10.0.0.1:6379')
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=_REACHED_WITHIN_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ValueError(f"no Ray answers at {address}: {error}; {_START_ONE}") from error
 
 
 def start_ray(address: str | None = None) -> bool:
@@ -71,8 +100,12 @@ def start_ray(address: str | None = None) -> bool:
 
     Returns:
         Whether it is one of this machine alone.
+
+    Raises:
+        ValueError: there is none at that address.
     """
-    ours = address is None and "RAY_ADDRESS" not in os.environ
+    address = address or os.environ.get("RAY_ADDRESS")
+    ours = not address
     if ours and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -81,12 +114,17 @@ def start_ray(address: str | None = None) -> bool:
     import ray
 
     if not ray.is_initialized():
+        if address:
+            check_ray_address(address)
         # Ray's own 15 gives way to all else on the machine, and a worker that starves looks like a hung one.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # "local" starts a Ray; without an address, Ray joins whichever cluster was last started on the machine.
         local = {"address": "local", "num_cpus": 1, "include_dashboard": False}
         with _sigterm_kept():
-            ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
+            try:
+                ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
+            except ConnectionError as error:
+                raise ValueError(f"no Ray is found by the address {address!r}; {_START_ONE}") from error
     return ours
 
 
@@ -94,9 +132,11 @@ def start_ray(address: str | None = None) -> bool:
 def _sigterm_kept() -> Generator[None]:
     """Ray takes SIGTERM for itself when it starts; it stays with whoever had it."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 class Remote:

@@ -67,7 +67,7 @@ def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys
     expected = {
         ("--task", "stak"): "task 'stak' does not exist, did you mean 'stack'?",
         ("--robot", "arm"): "robot 'arm' is neither 'sim' nor MODULE:FUNCTION",
-        ("--instruction", ""): "the instruction is '': the policy must be told what to do",
+        ("--instruction", ""): "--instruction has an empty value",
         (
             "--robot",
             "pathlib:Path",

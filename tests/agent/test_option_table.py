@@ -196,6 +196,12 @@ def test_only_these_may_be_0() -> None:
         (["eval", "expert", "--episodes", "0"], "episodes is 0"),
         (["eval", "expert", "--tasks", "reach", "reach"], "task 'reach' is named twice"),
         (["scale", "sft_tiny", "--hours", "nan"], "hours is nan"),
+        (["eval", "expert", "--workers", "1", "--ray-address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1: "),
+        (["train", "sft_tiny", "--ray-address", "localhost:99999"], "no Ray answers at localhost:99999: "),
+        (["collect", "tabletop", "--ray-address", "head"], "ray-address is 'head', expected \"auto\" or HOST:PORT"),
+        (["eval", "expert", "--world", ""], "--world has an empty value"),
+        (["eval", "expert", "--world="], "--world has an empty value"),
+        (["eval", "", "--tasks", "reach"], "there is an empty value"),
     ],
 )
 def test_a_command_says_so_in_one_line_and_makes_nothing(
@@ -208,4 +214,16 @@ def test_a_command_says_so_in_one_line_and_makes_nothing(
     assert said in error
     assert error.startswith("llamarm: ")
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["eval", "expert", "--out", ""], ["report", ""], ["compare", "", "runs"]])
+def test_an_empty_path_is_not_the_current_folder(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(command)
+    assert exit_.value.code == 2
+    assert "an empty value; write one, or leave it out" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
