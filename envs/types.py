@@ -8,7 +8,7 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import Any, NotRequired, Self, TypeAlias, TypedDict
@@ -127,8 +127,22 @@ class WorldSpec:
                 )
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
-        """The inverse of dataclasses.asdict, after JSON."""
+    def of(cls, content: Any) -> Self:
+        """The inverse of dataclasses.asdict, after JSON.
+
+        Raises:
+            ValueError: it is something else, or says of a world what none has.
+        """
+        try:
+            spec = cls._of(content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its world_spec lacks or misuses {error}") from error
+        if found := list(_never_so(spec)):
+            raise ValueError(f"its world_spec says what no world has: {'; '.join(found)}")
+        return spec
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> Self:
         vectors = {
             name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
             for name in ("state", "action", "localization")
@@ -196,6 +210,28 @@ class WorldSpec:
             if camera.name == name:
                 return camera
         raise ValueError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
+
+
+def _never_so(spec: WorldSpec) -> Iterator[str]:
+    """What of a spec that comes from a file is in no world."""
+    for camera in spec.cameras:
+        sides = (camera.height, camera.width)
+        if not isinstance(camera.name, str) or any(type(side) is not int or side < 1 for side in sides):
+            yield f"a camera {camera.name!r} of {camera.height!r}x{camera.width!r} pixels"
+        if not all(_is_number(value) for value in camera.projection or ()):
+            yield f"camera {camera.name!r} has the projection {camera.projection}"
+    for name in ("state", "action", "localization"):
+        vector: VectorSpec = getattr(spec, name)
+        if wrong := [text for text in (*vector.names, *vector.units) if not isinstance(text, str)]:
+            yield f"{wrong[0]!r} is a name or a unit of the {name}"
+        if wrong := [bound for bound in (*vector.low, *vector.high) if not _is_number(bound)]:
+            yield f"{wrong[0]!r} is a bound of the {name}"
+    if not (_is_number(spec.control_dt_s) and 0 < spec.control_dt_s < math.inf):
+        yield f"control_dt_s is {spec.control_dt_s!r}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def _alike(ours: object, theirs: object) -> bool:

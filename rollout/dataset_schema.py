@@ -159,8 +159,10 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
         raise ValueError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
     try:
         return WorldSpec.of(info["llamarm"]["world_spec"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"info.json is damaged: its world_spec lacks or misuses {error}; {RESTORE}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"info.json is damaged: it lacks or misuses {error}; {RESTORE}") from error
+    except ValueError as error:
+        raise ValueError(f"info.json is damaged: {error}; {RESTORE}") from error
 
 
 def misused(info: dict[str, Any]) -> list[str]:

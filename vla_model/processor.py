@@ -50,6 +50,8 @@ _FLOOR_OF_BEFORE = np.float32(1e-3)
 """Files of format 1 have this where a number moved by less."""
 _FORMAT = 2
 _REMEDY = "take another copy of the policy"
+_MAX_INSTRUCTION_LENGTH = 10_000
+"""Tokens: of a policy's folder, which may come from anyone."""
 _FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
 """LeRobot's names, under which a dataset's statistics come."""
 
@@ -278,6 +280,9 @@ class Processor:
                 raise ValueError(f"format {number} is not known to this version of llamarm")
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
+            length = content["instruction_length"]
+            if type(length) is not int or not 1 <= length <= _MAX_INSTRUCTION_LENGTH:
+                raise ValueError(f"instruction_length is {length!r}, expected 1 to {_MAX_INSTRUCTION_LENGTH} tokens")
             return cls(
                 world_spec=world_spec,
                 normalisations={
@@ -285,7 +290,7 @@ class Processor:
                     for name, feature in _FEATURES.items()
                 },
                 tokenizer=_read_tokenizer(folder / TOKENIZER_FILE),
-                instruction_length=int(content["instruction_length"]),
+                instruction_length=length,
                 deployment=Deployment.of(content["deployment"]) if "deployment" in content else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,38 @@ def test_a_tokenizer_file_of_something_else_is_named(tmp_path: Path) -> None:
     tiny_processor().save(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer.json is damaged \(Model missing"):
+        Processor.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("instruction_length",), 0, "instruction_length is 0, expected 1 to 10000 tokens"),
+        (("instruction_length",), "24", "instruction_length is '24', expected 1 to 10000 tokens"),
+        (("world_spec",), [], "its world_spec lacks or misuses "),
+        (("world_spec", "state"), None, "its world_spec lacks or misuses "),
+        (("world_spec", "state", "low", 0), "0", "its world_spec says what no world has: '0' is a bound of the state"),
+        (("world_spec", "action", "names", 0), 7, "7 is a name or a unit of the action"),
+        (("world_spec", "control_dt_s"), 0.0, "control_dt_s is 0.0"),
+        (("world_spec", "control_dt_s"), True, "control_dt_s is True"),
+        (("world_spec", "cameras", 0, "height"), -4, "a camera 'front' of -4x48 pixels"),
+        (("world_spec", "cameras", 0), "overhead", "its world_spec lacks or misuses "),
+        (("statistics", "state"), 3, "processor.json is damaged ("),
+        (("statistics", "state", "mean", 0), {}, "processor.json is damaged ("),
+    ],
+)
+def test_a_processor_file_of_other_values_is_refused(
+    tmp_path: Path, place: tuple[Any, ...], value: object, message: str
+) -> None:
+    tiny_processor().save(tmp_path)
+    file = tmp_path / "processor.json"
+    part = content = json.loads(file.read_text())
+    for key in place[:-1]:
+        part = part[key]
+    assert part[place[-1]] != value
+    part[place[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(message)):
         Processor.load(tmp_path)
 
 
