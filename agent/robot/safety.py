@@ -27,7 +27,9 @@ Shape letters: A action dims, S state dims.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -148,11 +150,14 @@ class SafetyFilter:
         """Why something cannot be one action [A], e.g. a person's or what a robot says that it was sent; None if it
         can.
         """
-        found = np.asarray(action)
         shape = (self._spec.world.action.size,)
+        try:
+            found = np.asarray(action)
+        except (ValueError, TypeError) as error:  # lists of several lengths, say
+            return f"a {type(action).__name__}, expected float32 {shape}: {error}"
         if found.shape != shape or not np.issubdtype(found.dtype, np.number) or np.iscomplexobj(found):
             return f"{found.dtype} {found.shape}, expected float32 {shape}"
-        if not np.isfinite(found).all():
+        if not _finite(found).all():
             return f"{found.tolist()} is not finite"
         return None
 
@@ -245,6 +250,8 @@ class SafetyFilter:
 
 def broken_parts(spec: RobotSpec, reading: Reading) -> list[str]:
     """What of a reading is not as the robot's spec says: every difference, for people."""
+    if not isinstance(reading.frames, Mapping):
+        return [f"its frames are a {type(reading.frames).__name__}, expected them by camera"]
     found = []
     for camera in spec.world.cameras:
         frame = reading.frames.get(camera.name)
@@ -257,17 +264,24 @@ def broken_parts(spec: RobotSpec, reading: Reading) -> list[str]:
             found.append(f"camera {camera.name!r} gives {frame.dtype} {frame.shape}, expected {expected}")
     found += _broken_vector("state", spec.world.state, reading.state)
     found += _broken_vector("localization", spec.world.localization, reading.localization)
-    if not np.isfinite(reading.time_s):
+    if not isinstance(reading.time_s, Real) or not np.isfinite(float(reading.time_s)):
         found.append(f"its time is {reading.time_s}")
     return found
 
 
 def _broken_vector(name: str, spec: VectorSpec, vector: Any) -> list[str]:
-    values = np.asarray(vector)
-    if values.shape != (spec.size,):
-        return [f"the {name} has shape {values.shape}, expected ({spec.size},)"]
-    if values.dtype.kind not in "fiu":
-        return [f"the {name} is of {values.dtype}, expected float32"]
-    if not np.isfinite(values).all():
-        return [f"the {name} is not finite in {', '.join(np.array(spec.names)[~np.isfinite(values)])}"]
+    if not isinstance(vector, np.ndarray):
+        return [f"the {name} is a {type(vector).__name__}, expected float32 ({spec.size},)"]
+    if vector.shape != (spec.size,):
+        return [f"the {name} has shape {vector.shape}, expected ({spec.size},)"]
+    if vector.dtype.kind not in "fiu":
+        return [f"the {name} is of {vector.dtype}, expected float32"]
+    if not (finite := _finite(vector)).all():
+        return [f"the {name} is not finite in {', '.join(np.array(spec.names)[~finite])}"]
     return []
+
+
+def _finite(vector: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which numbers are finite, also as float32, which policies and recordings take them as."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(vector.astype(np.float32))

@@ -168,6 +168,9 @@ def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
         ({"state": np.array([nan], np.float32)}, "the state is not finite in x"),
         ({"state": np.zeros(3, np.float32)}, "the state has shape (3,), expected (1,)"),
         ({"state": np.array(["far"])}, "the state is of <U3, expected float32"),
+        ({"state": np.array([1e300])}, "the state is not finite in x"),
+        ({"state": [[1.0], [1.0, 2.0]]}, "the state is a list, expected float32 (1,)"),
+        ({"frames": None}, "its frames are a NoneType, expected them by camera"),
         ({"frames": {}}, "camera 'front' is missing; cameras: "),
         (
             {"frames": {"front": np.zeros((4, 6), np.uint8)}},
@@ -180,6 +183,7 @@ def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
         ({"frames": {"front": [[1]]}}, "camera 'front' gives a list, expected uint8 (4, 6, 3)"),
         ({"localization": np.zeros(2, np.float32)}, "the localization has shape (2,), expected (0,)"),
         ({"time_s": nan}, "its time is nan"),
+        ({"time_s": None}, "its time is None"),
     ],
 )
 def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is_named(
@@ -193,7 +197,9 @@ def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is
     assert [i.detail for i in outcome.interventions if i.reason == "broken observation"] == [words] * 3
 
 
-@pytest.mark.parametrize("said", [np.zeros(2, np.float32), np.array(["up"]), None])
+@pytest.mark.parametrize(
+    "said", [np.zeros(2, np.float32), np.array(["up"]), [[0.0], [0.0, 1.0]], np.array([1e300]), None]
+)
 def test_a_person_s_action_that_is_none_moves_nothing(arm: LineArm, said: Any) -> None:
     operator: Any = SimpleNamespace(action=lambda reading, rest: [said] if said is None else said)
     outcome = agent_for(arm, always(1.0), operator=operator).run("go", 0.5)

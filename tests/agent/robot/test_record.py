@@ -181,6 +181,7 @@ def test_a_judge_who_raises_loses_nothing(arm: LineArm, tmp_path: Path) -> None:
     ("said", "words"),
     [
         (np.full(1, nan, np.float32), r"[nan] is not finite"),
+        (np.full(1, 1e300), "[1e+300] is not finite"),
         (np.zeros(2, np.float32), "float32 (2,), expected float32 (1,)"),
         (None, "object (), expected float32 (1,)"),
     ],
