@@ -11,6 +11,7 @@ import errno
 import linecache
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from agent.checks import NumEpisodes
-from agent.interrupts import Terminated, sigterm_stops
+from agent.interrupts import Terminated, termination_stops
 from agent.names import check_name
 from agent.options import parse, parse_with
 from agent.run_folder import RunFolder, check_start, start_run, versions
@@ -101,9 +102,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     args = list(sys.argv[1:] if args is None else args)
     try:
-        with sigterm_stops():
+        with termination_stops():
             _run(args)
-            sys.stdout.flush()
+            print(end="", flush=True)  # sys.stdout is None where whoever started the process closed it
     except KeyboardInterrupt as stop:
         sys.exit(_stopped(args, stop))
     except BrokenPipeError:
@@ -334,13 +335,13 @@ def _recipe(command: str, args: list[str]) -> tuple[str, Callable[[], RunConfig 
 
 
 def _stopped(args: list[str], stop: KeyboardInterrupt) -> int:
-    """What to type to go on; 130 and 143 are a shell's status for Ctrl-C and SIGTERM."""
+    """What to type to go on; as a shell's, the status is 128 and the signal's number."""
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
     what = "start over" if args[0] in ("eval", "experts", "drive", "console") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
-    return 143 if isinstance(stop, Terminated) else 130
+    return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def _is_ours(error: Exception) -> bool:

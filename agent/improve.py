@@ -60,6 +60,7 @@ from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.batches import TrainingData
+from rollout.frame_cache import check_place
 from rollout.types import Trajectory
 from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
@@ -109,8 +110,9 @@ class ImproveConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: what the learner is told contradicts the algorithm.
+            ValueError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
         """
+        check_place(self.cache)
         learner = self.learner
         if learner.num_processes != 1:
             raise ValueError(

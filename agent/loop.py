@@ -39,6 +39,7 @@ from agent.recordings import check_recordings, say_changes, training_data
 from agent.run_folder import HOW, PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import check_device, make_world
+from rollout.frame_cache import check_place
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
 from vla_model.checkpoint import load_config
@@ -84,6 +85,13 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
     """Updates between checkpoints."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: see check_place of rollout/frame_cache.py.
+        """
+        check_place(self.cache)
 
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:

@@ -256,14 +256,17 @@ def test_help_and_the_version_may_be_asked_for(capsys: pytest.CaptureFixture[str
         assert "usage: llamarm compare" in capsys.readouterr().out
 
 
-def test_sigterm_stops_as_ctrl_c_does(called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    called.number = signal.SIGTERM
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_termination_stops_as_ctrl_c_does(
+    number: signal.Signals, expected: int, called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    called.number = number
     status, error = failing(["train", "tiny", "--out", str(tmp_path / "run")], capsys)
-    assert status == 143
+    assert status == expected
     assert f"Stopped. To go on: llamarm train tiny --out {tmp_path}/run --resume" in error
     assert RunFolder(tmp_path / "run").record["sessions"][0]["outcome"] == "interrupted"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 def test_a_place_that_cannot_be_written_is_named_in_one_line(
@@ -294,3 +297,8 @@ def test_who_stops_reading_loses_no_result_and_sees_no_traceback() -> None:
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writing)
     assert ran.stderr == ""
+
+
+def test_a_closed_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    cli.main(["help"])

@@ -199,6 +199,8 @@ def test_only_these_may_be_0() -> None:
         (["eval", "expert", "--workers", "1", "--ray-address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1: "),
         (["train", "sft_tiny", "--ray-address", "localhost:99999"], "no Ray answers at localhost:99999: "),
         (["collect", "tabletop", "--ray-address", "head"], "ray-address is 'head', expected \"auto\" or HOST:PORT"),
+        (["train", "sft_tiny", "--cache", f"{__file__}/x"], "test_option_table.py is no folder to write to"),
+        (["train", "dagger_few", "--init", "x", "--cache", __file__], "test_option_table.py is no folder to write to"),
         (["eval", "expert", "--world", ""], "--world has an empty value"),
         (["eval", "expert", "--world="], "--world has an empty value"),
         (["eval", "", "--tasks", "reach"], "there is an empty value"),
