@@ -154,7 +154,7 @@ class LeRobotRobot:
         return ((np.array([sent[name] for name in self._actions]) - self._offset) / self._scale).astype(np.float32)
 
     def stop(self) -> None:
-        """Send as targets the positions that the arm shows; a target that it does not show stays what it is.
+        """Send as targets the positions that the arm shows; a target of which it shows no number stays what it is.
 
         LeRobot reads an arm and its cameras in one call. Where that fails, say for a camera that hangs, the last
         targets are sent again, on the way to which it is.
@@ -164,8 +164,9 @@ class LeRobotRobot:
                 shown = self._arm.get_observation()
             except (OSError, RuntimeError):
                 shown = self._targets
-            if targets := {name: shown[name] for name in self._actions if name in shown}:
-                self._arm.send_action(targets)
+            known = [name for name in self._actions if np.isfinite(np.array(shown.get(name), np.float32)).all()]
+            if known:
+                self._arm.send_action({name: shown[name] for name in known})
 
     def disconnect(self) -> None:
         """Disconnect what is connected."""

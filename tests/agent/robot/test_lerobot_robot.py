@@ -125,6 +125,19 @@ def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
     assert reading.state.tolist() == [10.0, 50.0]
 
 
+@pytest.mark.parametrize("shown", [float("nan"), float("inf"), None])
+def test_a_joint_that_shows_no_number_is_sent_none_when_the_arm_stops(shown: Any) -> None:
+    arm = FakeFollower()
+    robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
+    robot.connect()
+    arm.positions["shoulder.pos"] = shown
+    robot.stop()
+    assert arm.sent == [{"gripper.pos": 50.0}]
+    arm.positions["gripper.pos"] = shown
+    robot.stop()
+    assert arm.sent == [{"gripper.pos": 50.0}]
+
+
 def test_a_camera_that_hangs_does_not_keep_the_arm_from_stopping() -> None:
     """Its last targets are sent again; before there are any, also those of an earlier connection, nothing is."""
     arm = FakeFollower()
