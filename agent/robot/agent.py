@@ -173,11 +173,15 @@ class _Checks(Protocol):
 
 @contextmanager
 def _signals_throw(switch: StopSwitch) -> Generator[None]:
-    """The first Ctrl-C or SIGTERM throws the switch; the next one does what it did before."""
+    """The first Ctrl-C, SIGTERM or SIGHUP throws the switch; the next one does what it did before. What whoever started
+    the process wants ignored stays ignored: a drive under nohup outlives its terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # What was not set from Python cannot be set again from there.
+    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
 
     def throw(number: int, frame: object) -> None:
         del frame

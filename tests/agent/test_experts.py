@@ -121,3 +121,58 @@ def test_a_policy_that_needs_all_its_experts_is_refused() -> None:
     measured = Measured(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
     with pytest.raises(ValueError, match="all 2 experts"):
         study_experts(needs_all, measured, TASKS, EvaluationConfig(episodes_per_task=1))
+
+
+def test_every_number_stands_below_its_expert_and_beside_its_task() -> None:
+    def comparison(won: int, lost: int, p_value: float) -> dict[str, Any]:
+        return {
+            "pc_success": 50.0 + 25.0 * (won - lost),
+            "difference": 25.0 * (won - lost),
+            "difference_interval": [-60.0, 10.0],
+            "won": won,
+            "lost": lost,
+            "p_value": p_value,
+            "p_value_holm": 2 * p_value,
+        }
+
+    usage = {"left": [[0.25, 0.75], [1.0, 0.0]], "right": [[0.5, 0.5], [0.1, 0.9]]}
+    found = {
+        "tasks": ["left", "right"],
+        "success": {
+            "all": {"pc_success": 50.0, "n_episodes": 4},
+            "left": {"pc_success": 100.0},
+            "right": {"pc_success": 0.0},
+        },
+        "usage": {
+            "by_task": usage,
+            "by_phase": {"move": [[0.3, 0.7], [0.6, 0.4]]},
+            "by_task_and_phase": {task: {"move": shares} for task, shares in usage.items()},
+        },
+        "bits": {"task": [0.05, 0.5], "phase_given_task": [0.0, 0.125]},
+        "ablations": [
+            {
+                "layer": 2,
+                "expert": 1,
+                "all": comparison(0, 1, 0.02),
+                "per_task": {"left": comparison(0, 2, 0.04), "right": comparison(1, 0, 0.06)},
+            }
+        ],
+    }
+    rows = [line.strip("| ").split(" | ") for line in tables(found) if line.startswith("| ")]
+    heads = ["1.1", "1.2", "2.1", "2.2"]
+    assert rows == [
+        ["task", *heads],
+        ["left", "25", "75", "100", "0"],
+        ["right", "50", "50", "10", "90"],
+        ["phase", *heads],
+        ["move", "30", "70", "60", "40"],
+        ["about", "layer 1", "layer 2"],
+        ["the task", "0.050", "0.500"],
+        ["the phase, given the task", "0.000", "0.125"],
+        ["without", "success %", "change", "interval", "won, lost", "p", "left", "right"],
+        ["none", "50.0 of 4", "|", "|", "100 %", "0 %"],
+        ["2.1", "25.0", "-25.0", "-60.0 to +10.0", "0, 1", "0.04", "-50*", "+25"],
+        ["task and phase", *heads],
+        ["left, move", "25", "75", "100", "0"],
+        ["right, move", "50", "50", "10", "90"],
+    ]

@@ -64,8 +64,8 @@ def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
     assert arm.stops_s[0] - thrown_s[0] < 0.25, "well before the period of 0.5 s was over"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
     class Told(RealArm):
         """The signal comes while it is driven, which is when it is handled."""
 
@@ -79,6 +79,21 @@ def test_ctrl_c_and_sigterm_stop_the_robot_and_the_next_one_is_python_s_own(numb
     assert outcome.ended == f"stopped: {number.name}"
     assert arm.stops_s and not arm.connected
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stops_no_robot() -> None:
+    class Told(RealArm):
+        def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return super().act(action)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        outcome = Agent(always(0.5), Told()).run("go", 0.5)
+        assert not outcome.ended.startswith("stopped")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_policy_that_hangs_costs_no_period_and_does_not_keep_the_agent() -> None:
