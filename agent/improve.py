@@ -132,6 +132,12 @@ class ImproveConfig:
                 f"learner.num-updates is {learner.num_updates}, but ppo and grpo make as many as there are episodes to "
                 "learn from; leave it out, and the learning rate falls by iterations"
             )
+        if isinstance(self.algorithm, PPOConfig) and self.algorithm.warmup_iterations >= self.iterations:
+            raise ValueError(
+                f"the value head alone learns for algorithm.warmup-iterations, {self.algorithm.warmup_iterations}, and "
+                f"the run has only {self.iterations} iterations, so the policy would learn nothing; lower the first, "
+                "or practise for more"
+            )
 
     def _check_schedules(self, algorithm: RFTConfig | DaggerConfig) -> None:
         schedules = [

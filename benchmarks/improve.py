@@ -57,7 +57,7 @@ from vla_model.policy import VLAPolicy
 
 TASK = "reach"
 STEADY = LearnerConfig(batch_size=256, learning_rate=1e-5, warmup_updates=0, final_lr_share=1.0, ema_decay=0.0)
-PPO = PPOConfig(warmup_iterations=0, surrogate=SurrogateConfig(max_kl=float("inf")))
+PPO = PPOConfig(warmup_iterations=0, surrogate=SurrogateConfig(max_kl=1e6))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,7 @@ def test_own_successes_or_the_experts_labels_teach_it_too(
 
 def small(first: Path, **changes: Any) -> ImproveConfig:
     practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=8)
-    settings = {"algorithm": PPOConfig(), "practice": practice, "iterations": 2} | changes
+    settings = {"algorithm": PPOConfig(warmup_iterations=0), "practice": practice, "iterations": 2} | changes
     return sides_config(settings.pop("algorithm"), first, GRADIENT, **settings)
 
 
@@ -311,6 +311,10 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             (
                 sides_config(RFTConfig(updates=30), first, replace(CLONE, warmup_updates=121), iterations=4),
                 "warmup-updates, 121, and the run makes only 120 updates",
+            ),
+            (
+                small(first, algorithm=PPOConfig(warmup_iterations=2), iterations=2),
+                "warmup-iterations, 2, and the run has only 2 iterations",
             ),
             (small(first, evaluate_every=0), "evaluate-every is 0"),
             (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates is 0"),
