@@ -21,7 +21,7 @@ from vla_model.finetune import merged_state_dict
 from vla_model.folders import fresh_folder, previous_folder
 from vla_model.model import VLA
 from vla_model.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
-from vla_model.weight_files import load_tensors, save_tensors
+from vla_model.weight_files import load_tensors, misfits, save_tensors
 from vla_model.weight_formats import hold_weights, narrow_model
 
 CONFIG_FILE = "config.json"
@@ -87,10 +87,10 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
     weights = load_tensors(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {error}") from error
+    if problems := misfits(model.state_dict(), weights):
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(weights, strict=True)
     if processor.deployment is not None:
         check_execute_steps(processor.deployment.execute_steps, config.chunk_length)
     hold_weights(model, dtype)

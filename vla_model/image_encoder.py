@@ -13,7 +13,6 @@ Shape letters: B batch, H x W pixels, C features, h x w patches.
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from vla_model.folders import read_json
 from vla_model.pretrained import check_weights, how_to_get_weights, load_weights
 
 _PROCESSOR_FILE = "preprocessor_config.json"
@@ -138,9 +138,10 @@ def _vision_config(folder: Path) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
+    read_json(path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is broken or of a model that is not known: {error}") from error
     config = getattr(config, "vision_config", config)
     if any(getattr(config, name, None) is None for name in ("image_size", "patch_size", "hidden_size")):
@@ -158,10 +159,7 @@ def _preprocessing(folder: Path, config: PretrainedConfig) -> tuple[list[int], l
     path = folder / _PROCESSOR_FILE
     if not path.is_file():
         raise ValueError(f"{folder} lacks {_PROCESSOR_FILE}, which says how its model wants its pixels")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+    content = read_json(path)
     size = content.get("crop_size" if content.get("do_center_crop") else "size")
     known = isinstance(size, dict) and {"height", "width"} <= size.keys()
     size_px = [int(size["height"]), int(size["width"])] if known else list(_sides(config.image_size))

@@ -32,7 +32,7 @@ from vla_model.noise import LastingNoise
 from vla_model.precision import best_device, resolve_dtype
 from vla_model.processor import Processor
 from vla_model.types import ActionChunk
-from vla_model.weight_files import check_finite
+from vla_model.weight_files import check_finite, misfits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,16 +205,9 @@ class VLAPolicy:
         """
         if self._dtype_name == "int8":
             raise ValueError("a policy of 8-bit weights takes no other weights")
-        own = self.model.state_dict()
-        problems = [f"{name} is missing" for name in own.keys() - state_dict.keys()]
-        problems += [f"{name} is not of this model" for name in state_dict.keys() - own.keys()]
-        problems += [
-            f"{name} has shape {tuple(state_dict[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in own.keys() & state_dict.keys()
-            if own[name].shape != state_dict[name].shape
-        ]
+        problems = misfits(self.model.state_dict(), state_dict)
         if problems:
-            raise ValueError(f"weights of version {version} do not fit: {'; '.join(sorted(problems))}")
+            raise ValueError(f"weights of version {version} do not fit: {'; '.join(problems)}")
         check_finite(state_dict, f"version {version}")
         self.model.load_state_dict(state_dict)
         self.version = version

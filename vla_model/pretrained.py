@@ -8,7 +8,6 @@ with pytorch_model.bin alone are refused. So are quantised folders; a GGUF file 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from vla_model.folders import read_json
 from vla_model.gguf_weights import GGUFFile
 from vla_model.presets import FAMILIES
 from vla_model.weight_files import check_finite
@@ -106,9 +106,10 @@ def _checked_config(folder: Path) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
+    read_json(path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is broken or of a model that is not known: {error}") from error
     _check_family(path, config.get_text_config(decoder=True))
     if getattr(config, "quantization_config", None) is not None:
@@ -128,10 +129,9 @@ def check_weights(folder: Path) -> None:
     """
     files, names = {folder / _SAFETENSORS}, {}
     if (folder / _INDEX).is_file():
-        try:
-            names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{folder / _INDEX} is broken: {error}") from error
+        names = read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor")
         files = {folder / name for name in names.values()}
     missing = sorted(file.name for file in files if not file.is_file())
     if missing:
@@ -166,8 +166,12 @@ def first_layers(config: PretrainedConfig, num_layers: int | None) -> Pretrained
 def _folder_tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"{folder} has no tokenizer that can be read: {error}") from error
+    except Exception as error:  # transformers raises whatever a broken file leads it to
+        said = str(error).splitlines()
+        raise ValueError(
+            f"{folder} has no tokenizer that can be read (tokenizer.json, tokenizer_config.json): "
+            f"{type(error).__name__}: {said[0] if said else ''}"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one")
     return tokenizer.backend_tokenizer
@@ -199,11 +203,19 @@ def load_weights(
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, in our words
             )
     except (RuntimeError, OSError) as error:
         raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
         raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
+    if wrong := sorted(info["mismatched_keys"]):
+        name, came, expected = wrong[0]
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"the weights in {path} do not fit its config: {name} has shape {tuple(came)}, expected "
+            f"{tuple(expected)}{more}"
+        )
     check_finite(model.state_dict(), str(path))
     return model
 

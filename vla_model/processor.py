@@ -289,7 +289,7 @@ class Processor:
                     name: _normalisation(feature, getattr(world_spec, name), statistics, of_before=number < _FORMAT)
                     for name, feature in _FEATURES.items()
                 },
-                tokenizer=_read_tokenizer(folder / TOKENIZER_FILE),
+                tokenizer=read_tokenizer(folder / TOKENIZER_FILE),
                 instruction_length=length,
                 deployment=Deployment.of(content["deployment"]) if "deployment" in content else None,
             )
@@ -349,7 +349,11 @@ class Processor:
         return self.normalisations["state"](state).clamp(-_STATE_LIMIT, _STATE_LIMIT)
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def read_tokenizer(path: Path) -> Tokenizer:
+    """
+    Raises:
+        ValueError: the file is missing or holds no tokenizer.
+    """
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers has no class of its own for them

@@ -94,6 +94,18 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
 
 
+def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What keeps given tensors from being taken for the expected ones, in words."""
+    problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
+    problems += [f"{name} is not of this model" for name in given.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & given.keys()
+        if expected[name].shape != given[name].shape
+    ]
+    return sorted(problems)
+
+
 def tensor_hash(tensor: Tensor) -> str:
     """SHA-256 of dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -90,7 +90,7 @@ def test_folders_that_are_something_else_are_refused_with_the_reason(tmp_path: P
     with pytest.raises(ValueError, match=r"has no config\.json"):
         load_backbone(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is broken"):
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
         load_backbone(tmp_path)
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="of the family 'bert'; families: llama, mistral, mixtral, gemma"):
