@@ -53,7 +53,7 @@ UNFINISHED = "outcome unknown: the process that recorded it ended before the epi
 
 _LOCK_PATH = "meta/.writer.lock"
 _TABLE_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": False}
-_GROUP_BYTES = 64 << 20
+_GROUP_BYTES = 32 << 20
 """Of pictures in a row group: what is held in memory while an episode is written."""
 
 

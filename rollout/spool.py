@@ -1,7 +1,7 @@
 """A recording on its way into a dataset: one file that grows by a row in every control period.
 
     whoever records                                 writing thread
-      add(...): leaves a row, does not wait ──────►   encodes its frames, appends it to the file
+      add(...): leaves a row, does not wait ──────►   appends it to the file
       close(): waits until every row is written
 
 Who waits: the thread, for a row; whoever records, only where `_WAITING_ROWS` are still to be written, at most
@@ -9,7 +9,8 @@ Who waits: the thread, for a row; whoever records, only where `_WAITING_ROWS` ar
 Order rule: rows are written in the order in which they came.
 
 The file, meta/recording.arrows in the dataset's folder, holds Arrow's messages, the schema and then one batch per row,
-each after its length and checksum: Arrow itself does not survive a message that is damaged. A process that is killed
+each after its length and checksum: Arrow itself does not survive a message that is damaged. Frames stand in it as they
+are: to compress them takes more time than a control loop has to spare, and is done at the end. A process that is killed
 loses the rows that still wait, in real time one or none, and leaves the file torn at most in its last row. Whoever
 opens the dataset next to write or to learn makes an episode of the rows before (rollout/dataset_write.py).
 
@@ -33,7 +34,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from envs.types import EpisodeSpec, WorldSpec
-from rollout.dataset_frames import decode_png, encode_png
+from rollout.dataset_frames import encode_png
 from rollout.types import Trajectory
 
 SPOOL_PATH = "meta/recording.arrows"
@@ -73,7 +74,12 @@ class Spool:
         self.path = path
         self.num_rows = 0
         """Added so far."""
-        header = {"spec": dataclasses.asdict(spec), "instruction": instruction, "policy_version": policy_version}
+        header = {
+            "spec": dataclasses.asdict(spec),
+            "instruction": instruction,
+            "policy_version": policy_version,
+            "cameras": {camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras},
+        }
         fields = [(name, pa.list_(pa.float32(), getattr(world_spec, name).size)) for name in _VECTORS]
         fields += [(name, pa.bool_()) for name in _MARKS]
         fields += [(_CAMERA + camera.name, pa.binary()) for camera in world_spec.cameras]
@@ -110,7 +116,9 @@ class Spool:
             RecordingError: rows can no longer be written.
         """
         row: dict[str, Any] = {name: None for name in self._schema.names if name.startswith(_CAMERA)}
-        row |= {_CAMERA + camera: frame.copy() for camera, frame in (frames or {}).items() if _CAMERA + camera in row}
+        row |= {
+            _CAMERA + camera: frame.tobytes() for camera, frame in (frames or {}).items() if _CAMERA + camera in row
+        }
         row |= {"state": state.tolist(), "action": action.tolist(), "localization": localization.tolist()}
         row |= {"intervention": intervention, "held": held}
         self._check()
@@ -149,8 +157,7 @@ class Spool:
                 self._failed = error
 
     def _append(self, row: dict[str, Any]) -> None:
-        cells = {name: encode_png(value) if isinstance(value, np.ndarray) else value for name, value in row.items()}
-        self._put(pa.RecordBatch.from_pylist([cells], self._schema).serialize())
+        self._put(pa.RecordBatch.from_pylist([row], self._schema).serialize())
 
     def _put(self, message: pa.Buffer) -> None:
         left = memoryview(_BEFORE.pack(message.size, zlib.crc32(message)) + message.to_pybytes())
@@ -171,14 +178,14 @@ class SpooledFrames:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return map(decode_png, self.pngs())
-
-    def pngs(self) -> Iterator[bytes]:
-        """Every frame as a PNG."""
         last = b""
         for _, batch in zip(range(len(self)), _batches(self._path), strict=False):
             last = batch.column(self._name)[0].as_py() or last
-            yield last
+            yield np.frombuffer(last, np.uint8).reshape(self.shape[1:])
+
+    def pngs(self) -> Iterator[bytes]:
+        """Every frame as a PNG."""
+        return map(encode_png, self)
 
 
 class Spooled:
@@ -186,20 +193,17 @@ class Spooled:
 
     def __init__(self, path: Path) -> None:
         rows: dict[str, list[Any]] = {name: [] for name in (*_VECTORS, *_MARKS)}
-        cameras: dict[str, tuple[int, ...]] = {}
         schema: pa.Schema | None = None
         for batch in _batches(path):
             schema = batch.schema
             for name, values in rows.items():
                 values.append(batch.column(name)[0].as_py())
-            for name in [name for name in schema.names if name.startswith(_CAMERA) and name not in cameras]:
-                cameras[name] = decode_png(batch.column(name)[0].as_py()).shape
         self.num_rows = len(rows["state"])
         self._header: dict[str, Any] = json.loads(schema.metadata[_HEADER]) if schema is not None else {}
         self._rows = rows
         self.frames = {
-            name.removeprefix(_CAMERA): SpooledFrames(path, name.removeprefix(_CAMERA), (self.num_rows, *shape))
-            for name, shape in cameras.items()
+            camera: SpooledFrames(path, camera, (self.num_rows, *shape))
+            for camera, shape in self._header.get("cameras", {}).items()
         }
         """By camera."""
 

@@ -17,7 +17,6 @@ from typing import Any, Never
 import numpy as np
 import pytest
 from line_arm import WORLD_SPEC, LineArm, Script, agent_for, always
-from numpy.typing import NDArray
 
 from agent.robot.drive import Outcome
 from agent.robot.simulated import SimulatedClock
@@ -27,6 +26,7 @@ from rollout import spool
 from rollout.batches import TrainingData
 from rollout.dataset import DatasetReader, DatasetWriter, StoredEpisode
 from rollout.dataset_write import UNFINISHED, finish_recording
+from rollout.spool import Spool
 from vla_model.foresight import Foreseen
 
 
@@ -42,7 +42,7 @@ def recorded(root: Path, number: int = 0) -> StoredEpisode:
 EPISODE = EpisodeSpec(suite="line", task="drive", seed=0, variation="drive")
 
 
-def add_row(recording: spool.Spool, x: float) -> None:
+def add_row(recording: Spool, x: float) -> None:
     recording.add(
         frames={"front": np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)},
         state=np.array([x], np.float32),
@@ -282,15 +282,14 @@ def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_op
 def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = itertools.count()
+    count, append = itertools.count(), Spool._append
 
-    def full(picture: NDArray[np.uint8]) -> bytes:
+    def full(spool: Spool, row: dict[str, Any]) -> None:
         if next(count) >= 10:
             raise OSError(28, "No space left on device")
-        return encode(picture)
+        append(spool, row)
 
-    encode = spool.encode_png
-    monkeypatch.setattr(spool, "encode_png", full)
+    monkeypatch.setattr(Spool, "_append", full)
     outcome = agent_for(arm, always(0.5)).run("go", 600.0, record=tmp_path)
     assert outcome.ended.startswith("recording failed") and "No space left on device" in outcome.ended
     assert len(arm.stops_s) == 1
@@ -318,22 +317,36 @@ def test_a_recording_that_cannot_be_made_an_episode_is_kept_and_the_machine_s_er
 def test_a_last_row_that_finds_no_room_is_told_as_a_full_disk_is(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, encode = threading.Event(), spool.encode_png
+    begun, append = threading.Event(), Spool._append
 
-    def full(picture: NDArray[np.uint8]) -> bytes:
+    def full(spool: Spool, row: dict[str, Any]) -> None:
         if begun.wait(60):  # when every row was added
             raise OSError(errno.ENOSPC, "No space left on device")
-        return encode(picture)
+        append(spool, row)
 
     def judge(outcome: Outcome) -> bool:
         begun.set()
         return outcome.ended == "time limit"
 
-    monkeypatch.setattr(spool, "encode_png", full)
+    monkeypatch.setattr(Spool, "_append", full)
     with pytest.raises(OSError, match=r"cannot be written: .*No space left on device") as raised:
         agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path, judge=judge)
     assert raised.value.errno == errno.ENOSPC
     assert len(arm.stops_s) == 1 and not arm.connected
+
+
+def test_no_picture_is_compressed_while_a_robot_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed: list[int] = []
+    encode = spool.encode_png
+    monkeypatch.setattr(spool, "encode_png", lambda picture: compressed.append(1) or encode(picture))
+    with DatasetWriter(tmp_path, WORLD_SPEC, robot_type="line", interventions=True) as writer:
+        recording = writer.record(EPISODE, "go", 0)
+        for x in range(3):
+            add_row(recording, x)
+        recording.close()
+        assert not compressed
+    finish_recording(tmp_path)
+    assert len(compressed) == 3
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "a cut"])
