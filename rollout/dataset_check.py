@@ -5,6 +5,7 @@ Shape letters: R rows of all episodes, D vector elements.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,12 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
         expected: of the policy that learns; where None, of the first dataset.
 
     Raises:
-        ValueError: a folder holds no dataset, or one that doesn't say its units, contradicts itself, or differs from
-            what is expected; the message lists every difference.
+        ValueError: a folder is named twice, holds no dataset, or one that doesn't say its units, contradicts itself, or
+            differs from what is expected; the message lists every difference.
     """
+    places = Counter(Path(root).resolve() for root in roots)
+    if twice := [str(place) for place, count in places.items() if count > 1]:
+        raise ValueError(f"{twice[0]} is named twice, and its rows would count twice; name it once")
     infos = [(Path(root), read_info(Path(root))) for root in roots]
     first, one = infos[0]
     world_spec = expected or _world_spec(first, one)

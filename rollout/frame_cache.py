@@ -213,17 +213,23 @@ class _Cache:
             return None
         try:
             manifest = read_json(path, fresh)
-        except ValueError:  # a cache is made again, whatever became of it
+            return (
+                manifest
+                if {**manifest, "sources": [], "episodes": []} == fresh and self._holds(manifest, files)
+                else None
+            )
+        except (ValueError, KeyError, TypeError, IndexError):  # a cache is made again, whatever became of it
             return None
-        if {**manifest, "sources": [], "episodes": []} != fresh:
-            return None
+
+    def _holds(self, manifest: dict[str, Any], files: Sequence[Path]) -> bool:
+        """Whether all that a manifest names is there, and is of the first of these files as they are now."""
         sources, rows = manifest["sources"], _num_rows(manifest)
         if any(_size(self._file(name)) < rows * column.row_bytes for name, column in self._columns.items()):
-            return None
+            return False
         first = [source[0][0] for source in sources]
         if first != [str(file.relative_to(self.root)) for file in files[: len(first)]]:
-            return None
-        return manifest if all(self._signature(entry[0]) == entry for source in sources for entry in source) else None
+            return False
+        return all(self._signature(entry[0]) == entry for source in sources for entry in source)
 
     def brought_up_to_date(self) -> dict[str, Any]:
         """Decode the episodes that are not in the cache, and name them in its manifest."""

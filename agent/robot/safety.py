@@ -120,6 +120,8 @@ class SafetyFilter:
         if problems := broken_parts(self._spec, reading):
             return "broken observation", "; ".join(problems)
         age_s = now_s - reading.time_s
+        if age_s < -stale_after_s:  # it would never count as stale
+            return "broken observation", f"its time is {-age_s:.3g} s ahead of the clock that drives the robot"
         if not age_s <= stale_after_s:
             return "stale observation", f"{1000 * age_s:.0f} ms old"
         self._seen = self._position(reading.state)

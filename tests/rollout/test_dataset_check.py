@@ -61,6 +61,15 @@ def test_cameras_that_look_from_elsewhere_are_not_mixed_and_one_that_is_not_cali
     assert TrainingData([tmp_path / "a", tmp_path / "c"]).num_rows == 8
 
 
+@pytest.mark.parametrize("role", ["roots", "drives", "seen"])
+def test_a_dataset_that_is_named_twice_is_refused(tmp_path: Path, role: str) -> None:
+    write(tmp_path / "a", [1])
+    roots = {"roots": [tmp_path / "a"]}
+    roots[role] = [*roots.get(role, []), tmp_path / "b" / ".." / "a"]
+    with pytest.raises(ValueError, match=r"/a is named twice, and its rows would count twice; name it once"):
+        TrainingData(**roots)
+
+
 def test_a_dataset_that_does_not_say_its_units_is_refused_in_every_place(tmp_path: Path) -> None:
     write(tmp_path / "a", [1])
     write(tmp_path / "b", [2])

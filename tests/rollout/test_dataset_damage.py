@@ -166,6 +166,15 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, name: str, damage: Callab
     assert train_on(root) == ROWS
 
 
+@pytest.mark.parametrize(("key", "value"), [("sources", [[]]), ("sources", [3]), ("episodes", [[]]), ("episodes", 5)])
+def test_a_cache_whose_manifest_holds_other_kinds_is_made_again(tmp_path: Path, key: str, value: Any) -> None:
+    root, manifest = tmp_path / "a", tmp_path / "a.cache" / "manifest.json"
+    write(root, SEEDS)
+    assert train_on(root) == ROWS
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {key: value}))
+    assert train_on(root) == ROWS
+
+
 def test_what_a_writer_made_good_reads_as_before(tmp_path: Path) -> None:
     root = tmp_path / "a"
     write(root, SEEDS)

@@ -31,6 +31,9 @@ WORLD_SPEC = WorldSpec(
     control_dt_s=DT_S,
 )
 
+FRESH_S = 1e9
+"""Time of a frozen reading that is of now whenever it is asked for."""
+
 
 class LineArm:
     """Robot of agent/robot/types.py. Faults are attributes that a test sets, now or through the clock."""
@@ -54,7 +57,7 @@ class LineArm:
         if self.broken:
             raise ConnectionError("the cable is out")
         if self.frozen is not None:
-            return self.frozen
+            return self.frozen if self.frozen.time_s != FRESH_S else replace(self.frozen, time_s=self.clock.now_s())
         now_s = self.clock.now_s()
         frames = {"front": np.full((4, 6, 3), 7, np.uint8)}
         return Reading(frames=frames, state=np.array([self.x(now_s)], np.float32), time_s=now_s)

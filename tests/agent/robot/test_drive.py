@@ -14,7 +14,7 @@ from typing import Any, Never
 
 import numpy as np
 import pytest
-from line_arm import DT_S, LineArm, Script, agent_for, always, drive
+from line_arm import DT_S, FRESH_S, LineArm, Script, agent_for, always, drive
 from numpy.typing import NDArray
 
 from agent.robot.simulated import SimulatedClock
@@ -184,12 +184,13 @@ def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
         ({"localization": np.zeros(2, np.float32)}, "the localization has shape (2,), expected (0,)"),
         ({"time_s": nan}, "its time is nan"),
         ({"time_s": None}, "its time is None"),
+        ({"time_s": 1.7e9}, "its time is 1.7e+09 s ahead of the clock that drives the robot"),
     ],
 )
 def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is_named(
     arm: LineArm, broken: dict[str, Any], words: str
 ) -> None:
-    sound = replace(arm.observe(), time_s=1e9)
+    sound = replace(arm.observe(), time_s=FRESH_S)
     arm.clock.at(START_S + 0.45, lambda: setattr(arm, "frozen", replace(sound, **broken)))
     arm.clock.at(START_S + 0.75, arm.thaw)
     outcome = drive(arm, always(1.0), 1.2)
@@ -337,7 +338,7 @@ def test_what_a_robot_shows_is_checked_before_it_moves(arm: LineArm) -> None:
 
 def test_a_state_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
     sound = arm.observe
-    bad = replace(sound(), state=np.array([nan], np.float32), time_s=1e9)
+    bad = replace(sound(), state=np.array([nan], np.float32), time_s=FRESH_S)
     arm.clock.at(START_S + 0.45, lambda: setattr(arm, "frozen", bad))
     outcome = drive(arm, always(1.0), 1.0)
     assert arm.actions == [1.0] * 5 + [0.0] * 5
@@ -353,7 +354,7 @@ def test_a_state_that_breaks_before_anything_was_sent_leaves_an_arm_with_targets
     """Actions are targets on an axis of 10 units; the reading of the first period is broken."""
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
-    sound = replace(arm.observe(), state=np.array([4.0], np.float32), time_s=1e9)
+    sound = replace(arm.observe(), state=np.array([4.0], np.float32), time_s=FRESH_S)
     arm.frozen = sound
     arm.clock.at(START_S - 0.05, lambda: setattr(arm, "frozen", replace(sound, state=bad)))
     arm.clock.at(START_S + 0.25, lambda: setattr(arm, "frozen", sound))
@@ -365,7 +366,9 @@ def test_a_state_that_breaks_before_anything_was_sent_leaves_an_arm_with_targets
 def test_an_answer_to_what_was_seen_before_a_blind_period_moves_nothing(arm: LineArm) -> None:
     """Answers take 2 periods; that of period 2 comes in period 4, and period 3 shows nothing."""
     sound = arm.observe
-    arm.clock.at(START_S + 0.25, lambda: setattr(arm, "frozen", replace(sound(), state=np.full(1, nan), time_s=1e9)))
+    arm.clock.at(
+        START_S + 0.25, lambda: setattr(arm, "frozen", replace(sound(), state=np.full(1, nan), time_s=FRESH_S))
+    )
     arm.clock.at(START_S + 0.35, arm.thaw)
     outcome = drive(arm, always(1.0, length=4), 0.8, lambda n: 2 * DT_S if n else 0.0)
     assert arm.actions == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0]

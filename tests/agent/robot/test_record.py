@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Never
 
 import numpy as np
 import pytest
-from line_arm import WORLD_SPEC, LineArm, Script, agent_for, always
+from line_arm import FRESH_S, WORLD_SPEC, LineArm, Script, agent_for, always
 
 from agent.robot.drive import Outcome
 from agent.robot.simulated import SimulatedClock
@@ -78,7 +79,7 @@ def test_every_kind_of_hold_is_marked(trouble: str, arm: LineArm, tmp_path: Path
     policy = Script(lambda n, x: [nan if trouble == "refused chunk" and n in (4, 5) else 0.5] * answers)
     slow = trouble in ("silent policy", "late chunk")
     if trouble == "broken observation":
-        broken = replace(arm.observe(), state=np.full(1, nan, np.float32), time_s=1e9)
+        broken = replace(arm.observe(), state=np.full(1, nan, np.float32), time_s=FRESH_S)
         arm.clock.at(0.45, lambda: setattr(arm, "frozen", broken))
         arm.clock.at(0.65, arm.thaw)
     agent = agent_for(arm, policy, lambda n: 0.7 if slow and n == 2 else 0.0)
@@ -96,14 +97,15 @@ def test_a_hold_of_the_policy_itself_is_a_decision_like_any_other(arm: LineArm, 
 
 
 def test_a_drive_by_hand_is_not_imitated_where_the_arm_was_held_meanwhile(arm: LineArm, tmp_path: Path) -> None:
+    root = tmp_path / "drives"
     operator: Any = SimpleNamespace(action=lambda reading, rest: np.full(1, 0.25, np.float32))
     arm.clock.at(0.55, arm.freeze)
     arm.clock.at(1.05, arm.thaw)
-    agent_for(arm, always(0.5), operator=operator).run("go", 1.5, record=tmp_path)
+    agent_for(arm, always(0.5), operator=operator).run("go", 1.5, record=root)
     # Last seen in period 4; that of period 5 is 50 ms old, those of 6 to 9 are older than a period.
-    columns = recorded(tmp_path).columns
-    assert np.flatnonzero(~columns["intervention"]).tolist() == held(tmp_path) == [6, 7, 8, 9]
-    data = TrainingData([tmp_path], drives=[tmp_path])
+    columns = recorded(root).columns
+    assert np.flatnonzero(~columns["intervention"]).tolist() == held(root) == [6, 7, 8, 9]
+    data = TrainingData([root], drives=[shutil.copytree(root, tmp_path / "copy")])
     assert [e["length"] for e in data.episodes] == [15, 15, 15], "the whole once, and two stretches by hand"
 
 
@@ -128,7 +130,7 @@ def test_missed_periods_are_in_the_recordings_time(tmp_path: Path) -> None:
 
 
 def test_a_broken_reading_leaves_no_gap_and_none_of_its_numbers(arm: LineArm, tmp_path: Path) -> None:
-    broken = replace(arm.observe(), state=np.full(1, nan, np.float32), frames={}, time_s=1e9)
+    broken = replace(arm.observe(), state=np.full(1, nan, np.float32), frames={}, time_s=FRESH_S)
     arm.clock.at(0.35, lambda: setattr(arm, "frozen", broken))
     arm.clock.at(0.65, arm.thaw)
     agent_for(arm, always(0.5)).run("go", 1.0, record=tmp_path)
@@ -203,7 +205,7 @@ def test_what_is_beyond_all_commands_is_recorded_as_it_was_and_taught_within_the
     """Targets are -10 to 10, and somebody pulled the arm to 12: it stays there, by an action of 1.2."""
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
-    arm.frozen = replace(arm.observe(), state=np.array([12.0], np.float32), time_s=1e9)
+    arm.frozen = replace(arm.observe(), state=np.array([12.0], np.float32), time_s=FRESH_S)
     operator: Any = SimpleNamespace(action=lambda reading, rest: rest)
     agent_for(arm, always(0.0), operator=operator).run("stay", 0.5, record=tmp_path)
     columns = recorded(tmp_path).columns
