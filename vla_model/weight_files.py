@@ -39,7 +39,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a plain safetensors file.
+    """Write a plain safetensors file, which whoever may read its folder may read.
 
     Raises:
         OSError: the disk is full, or the machine refuses it otherwise; safetensors calls that an error of its own.
@@ -51,6 +51,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code), str(path)) from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets its owner alone read it
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from vla_model.adapters import load_adapted, save_adapter
 from vla_model.checkpoint import load_policy, save_policy
 from vla_model.finetune import FineTuning, prepare
 from vla_model.pretrained import load_backbone
-from vla_model.weight_files import load_tensors, save_tensors
+from vla_model.weight_files import load_tensors, save_tensors, write_tensors
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2]), "c.d": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -138,3 +138,10 @@ def test_a_full_disk_is_an_error_of_the_machine_with_its_number_and_the_file(tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_whoever_may_read_the_folder_may_read_the_weights(tmp_path: Path, folder_mode: int, mode: int) -> None:
+    tmp_path.chmod(folder_mode)
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
