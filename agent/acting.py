@@ -15,7 +15,7 @@ from annotated_types import Interval, MinLen
 from agent.checks import NumWorlds, check_episodes
 from agent.demonstrations import check_expert
 from agent.measure import EvaluationConfig, Measured, on_best_device
-from agent.options import check_world, load_policy, steps_to_execute, where_to_act
+from agent.options import check_world, load_policy, say_place, steps_to_execute, where_to_act
 from agent.run_folder import RunFolder
 from envs.make import check_device, make_world
 from envs.world import World
@@ -83,6 +83,7 @@ def acting(
     check_device(name, config.device)
     with closing(make_world(name)) as world:
         tasks = check_episodes(world, named, config.variations)
+        say_place(policy, acts, name, named)
         worlds = partial(make_world, name, device=config.device)
         make_policy: Callable[[World], Policy] = ExpertPolicy
         if policy == "expert":

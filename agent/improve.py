@@ -60,14 +60,13 @@ from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.batches import TrainingData
-from rollout.frame_cache import check_place
 from rollout.types import Trajectory
 from rollout.worker_report import WorkerReport
 from rollout.workers import Workers, WorkersConfig
 from vla_model.checkpoint import load_policy, load_shape
 from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
-from vla_model.folders import read_json
+from vla_model.folders import check_place, read_json
 from vla_model.model import VLA
 from vla_model.moe import keep_balance
 from vla_model.policy import VLAPolicy
@@ -112,7 +111,7 @@ class ImproveConfig:
         Raises:
             ValueError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
         """
-        check_place(self.cache)
+        check_place("cache", self.cache)
         learner = self.learner
         if learner.num_processes != 1:
             raise ValueError(

@@ -39,13 +39,13 @@ from agent.recordings import check_recordings, say_changes, training_data
 from agent.run_folder import HOW, PRETRAINED, RunFolder
 from agent.sft import SFTConfig, SFTEncoder, sft_loss
 from envs.make import check_device, make_world
-from rollout.frame_cache import check_place
 from rollout.processes import Process, run_in_processes
 from rollout.workers import WorkersConfig
 from vla_model.checkpoint import load_config
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
 from vla_model.deployment import Deployment, check_execute_steps
 from vla_model.finetune import FineTuning, prepare
+from vla_model.folders import check_place
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.precision import best_device
@@ -89,9 +89,9 @@ class RunConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: see check_place of rollout/frame_cache.py.
+            ValueError: see check_place of vla_model/folders.py.
         """
-        check_place(self.cache)
+        check_place("cache", self.cache)
 
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:

@@ -128,8 +128,8 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
 def where_to_act(
     name: str, policy: VLAPolicy | None, world: str | None, tasks: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. What
-    differs, or is not known, is said.
+    """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. Where no
+    world is known, that is said; what differs, `say_place` says, once the world has these tasks.
 
     A policy's folder may come from anyone, so no module that it names is imported: the command line must name a world
     of one's own, MODULE:FUNCTION.
@@ -155,9 +155,14 @@ def where_to_act(
         if policy is not None and world is None:
             _say(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
         return chosen, tasks
-    tasks = tasks or (made_for.tasks if chosen == known else ())
-    say_differences(name, made_for, replace(made_for, world=chosen, tasks=tasks))
-    return chosen, tasks
+    return chosen, tasks or (made_for.tasks if chosen == known else ())
+
+
+def say_place(name: str, policy: VLAPolicy | None, world: str, tasks: tuple[str, ...]) -> None:
+    """Say in what a world and its tasks, none for all, are others than the policy was made for, as far as known."""
+    made_for = None if policy is None else policy.processor.deployment
+    if made_for is not None and made_for.world is not None:
+        say_differences(name, made_for, replace(made_for, world=world, tasks=tasks))
 
 
 def say_differences(name: str, made_for: Deployment | None, used: Deployment) -> None:

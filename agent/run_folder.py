@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.run_lock import HOLDER_FILE, LOCK_FILE
 from rollout.memory import peak_memory_gb
-from vla_model.folders import previous_folder, read_json, write_whole
+from vla_model.folders import make_folder, previous_folder, read_json, write_whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -253,7 +253,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     """
     check_start(root, config, resume=resume)
     folder = RunFolder(root)
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     asked = json.loads(_to_json(asdict(config)))
     new = {"config": asked, "sessions": [], "phases": []}
     write_whole(folder.record_file, _to_json(folder.record | {"config": asked} if resume else new))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vla_model.folders import write_whole
+from vla_model.folders import make_folder, write_whole
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
@@ -31,10 +31,10 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
         command: what a second one is told about this process.
 
     Raises:
-        ValueError: another process holds it; the message names it.
+        ValueError: another process holds it; the message names it. Or see make_folder.
         OSError: the folder cannot be made, or nothing can be written there.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     lock = FileLock(root / LOCK_FILE)
     try:
         lock.acquire(blocking=False)

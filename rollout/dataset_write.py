@@ -46,7 +46,7 @@ from rollout.dataset_read import (
 from rollout.dataset_stats import FeatureStats, aggregate, image_stats, vector_stats
 from rollout.spool import SPOOL_PATH, Spool, Spooled
 from rollout.types import Trajectory
-from vla_model.folders import write_whole
+from vla_model.folders import make_folder, write_whole
 
 UNFINISHED = "outcome unknown: the process that recorded it ended before the episode did"
 """Failure of an episode of which nobody can say what came of it."""
@@ -93,7 +93,7 @@ class DatasetWriter:
         self._world_spec = world_spec
         self.info = schema.make_info(world_spec, robot_type, image_mode, codec, interventions=interventions)
         self._codec: schema.VideoCodec = codec
-        (self.root / "meta").mkdir(parents=True, exist_ok=True)
+        make_folder(self.root / "meta")
         self._lock = FileLock(self.root / _LOCK_PATH)
         try:
             self._lock.acquire(timeout=0)

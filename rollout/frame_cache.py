@@ -109,19 +109,6 @@ class _Column:
         )
 
 
-def check_place(place: str | Path) -> None:
-    """Whether caches can lie there; one that is whole may also be read where nobody may write.
-
-    Raises:
-        ValueError: it is no folder, and none can be made.
-    """
-    folder = nearest = Path(place).resolve()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir() or (nearest != folder and not os.access(nearest, os.W_OK | os.X_OK)):
-        raise ValueError(f"cache is {str(place)!r}, but {nearest} is no folder to write to; name another --cache")
-
-
 def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -> None:
     """Look at the numbers of what would be decoded, so that a dataset that cannot be learned from leaves no cache.
 

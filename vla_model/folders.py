@@ -78,6 +78,34 @@ def _has_died(writer: str) -> bool:
     return False
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that a user named, and those above it, unless it is there.
+
+    Raises:
+        ValueError: it lies where there are no folders but the system's own, as in /proc.
+        OSError: it cannot be made for a reason that has a name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} cannot be made: {error.filename} is a place without folders; name another"
+        ) from error
+
+
+def check_place(option: str, place: str | Path) -> None:
+    """Whether a folder that an option names is there or can be made; one that is there may be read-only.
+
+    Raises:
+        ValueError: it is no folder, and none can be made.
+    """
+    folder = nearest = Path(place).resolve()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or (nearest != folder and not os.access(nearest, os.W_OK | os.X_OK)):
+        raise ValueError(f"{option} is {str(place)!r}, but {nearest} is no folder to write to; name another --{option}")
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there: after a kill or on a full disk the old one is read, or the new.
 

@@ -142,7 +142,8 @@ def _vision_config(folder: Path) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is broken or of a model that is not known: {error}") from error
+        why = str(error).partition("\n")[0]  # what follows advises to install another transformers
+        raise ValueError(f"{path} is broken or of a model that is not known: {why}") from error
     config = getattr(config, "vision_config", config)
     if any(getattr(config, name, None) is None for name in ("image_size", "patch_size", "hidden_size")):
         raise ValueError(

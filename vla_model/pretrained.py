@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from vla_model.config import VLAConfig
 from vla_model.folders import read_json
 from vla_model.gguf_weights import GGUFFile
 from vla_model.presets import FAMILIES
@@ -106,11 +107,13 @@ def _checked_config(folder: Path) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
-    read_json(path)
+    if read_json(path).get("model_type") == VLAConfig.model_type:
+        raise ValueError(f"{folder} is a policy of llamarm, expected a decoder's folder; --init takes a policy")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is broken or of a model that is not known: {error}") from error
+        why = str(error).partition("\n")[0]  # what follows advises to install another transformers
+        raise ValueError(f"{path} is broken or of a model that is not known: {why}") from error
     _check_family(path, config.get_text_config(decoder=True))
     if getattr(config, "quantization_config", None) is not None:
         raise ValueError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")

@@ -17,7 +17,7 @@ from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.names import check_name
-from agent.options import DEFAULT_WORLD, load_policy, parse_with, spare_a_core, where_to_act
+from agent.options import DEFAULT_WORLD, load_policy, parse_with, say_place, spare_a_core, where_to_act
 from agent.robot.command import imported_robot
 from agent.robot.drive import DriveConfig
 from envs.tabletop.control import CONTROL_DT_S
@@ -83,6 +83,7 @@ def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
         check_name("task", tasks[0] if tasks else _FIRST_TASK, world.tasks),
         check_name("variation", options.variation, VARIATIONS),
     )
+    say_place(options.policy, policy, DEFAULT_WORLD, tasks)
     table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))
     session = Session(policy or TableExpert(table), table, options.drive, close=world.close)
     session.show(table.episode)

@@ -34,6 +34,7 @@ from agent.console.table import LiveTable
 from agent.robot.safety import broken_parts
 from agent.robot.types import RobotSpec
 from envs.types import EpisodeSpec
+from vla_model.folders import check_place
 
 _LEFT_PX, _RIGHT_PX, _CAMERAS_PX = 420, 340, 396
 _GAP_PX = 4
@@ -57,6 +58,13 @@ class PageConfig:
     """The LeRobotDataset that drives are appended to, where the page is told to record."""
     rate_hz: Annotated[float, Interval(gt=0, le=1_000)] = 30.0
     """Updates of the page per second, at most."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: nothing can be recorded there.
+        """
+        check_place("record", self.record)
 
 
 class Page:

@@ -13,13 +13,14 @@ from annotated_types import Interval
 
 from agent.checks import Seed
 from agent.names import check_name
-from agent.options import load_policy, parse_with, spare_a_core, where_to_act
+from agent.options import load_policy, parse_with, say_place, spare_a_core, where_to_act
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.sim_robot import SimRobot
 from agent.robot.types import RobotSpec
 from envs.imported import imported
 from envs.make import make_world
+from envs.suites.given import asked
 from envs.types import EpisodeSpec
 from vla_model.dtypes import DtypeName
 from vla_model.instructions import check_text
@@ -65,10 +66,13 @@ def drive(args: list[str]) -> None:
     with ExitStack() as stack:
         robot, instruction = imported_arm, options.instruction
         if robot is None:
-            asked = (options.task,) if options.task else ()
-            name, tasks = where_to_act(options.policy, policy, options.world, asked)
+            named = (options.task,) if options.task else ()
+            name, tasks = where_to_act(options.policy, policy, options.world, named)
             world = stack.enter_context(closing(make_world(name)))
-            task = check_name("task", tasks[0] if len(tasks) == 1 else "", world.tasks)
+            if len(tasks) != 1:
+                raise ValueError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")
+            task = check_name("task", tasks[0], world.tasks)
+            say_place(options.policy, policy, name, tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
             robot = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known
@@ -83,11 +87,13 @@ def imported_robot(name: str) -> Any:
     """What MODULE:FUNCTION gives, the current folder being one to import from.
 
     Raises:
-        ValueError: it is not of that form, cannot be imported, or gives no robot.
+        ValueError: it is not of that form, cannot be imported, raises something, or gives no robot.
     """
     if ":" not in name:
         raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
-    robot = imported("robot", name)()
+    make = imported("robot", name)
+    with asked(f"robot {name!r}"):
+        robot = make()
     if not isinstance(getattr(robot, "spec", None), RobotSpec):
         raise ValueError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
     return robot

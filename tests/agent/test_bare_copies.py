@@ -161,6 +161,27 @@ def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: 
     assert "llamarm: " not in told.err
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("eval", "--out", "out", "--tasks", "raech"),
+            "task 'raech' does not exist, did you mean 'reach'? There are: ",
+        ),
+        (("drive", "--task", "raech"), "task 'raech' does not exist, did you mean 'reach'? There are: "),
+        (("drive",), "name the task to drive: --task reach or press_button"),
+    ],
+)
+def test_a_task_that_is_refused_is_not_said_to_be_another_than_the_policy_s(
+    bare: Path, args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([args[0], str(bare), *args[1:]])
+    error = capsys.readouterr().err
+    assert error.startswith(f"llamarm: {said}")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["eval", "experts", "drive"])
 def test_no_policy_s_folder_has_a_module_imported(
     run: RunFolder,

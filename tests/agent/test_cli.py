@@ -279,6 +279,20 @@ def test_a_place_that_cannot_be_written_is_named_in_one_line(
     assert error == f"llamarm: Not a directory: {tmp_path}/file/run; name another folder\n"
 
 
+@pytest.mark.parametrize(
+    "command", [("train", "tiny"), ("collect", "tabletop", "--workers", "0"), ("eval", "expert", "--tasks", "lift")]
+)
+def test_a_place_without_folders_is_named_in_one_line(
+    command: tuple[str, ...], called: Called, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del called
+    status, error = failing([*command, "--out", "/proc/none/run"], capsys)
+    assert status == 2
+    assert error.startswith("llamarm: /proc/none/run")
+    assert error.endswith(" cannot be made: /proc/none is a place without folders; name another\n")
+    assert error.count("\n") == 1
+
+
 def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["plan", "--models", "nano", "llama3.2_1b", "gemma_2b"])
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]

@@ -72,6 +72,10 @@ def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys
             "--robot",
             "pathlib:Path",
         ): "robot 'pathlib:Path' gave a PosixPath, expected a robot, whose spec is a RobotSpec",
+        (
+            "--robot",
+            "json:dumps",
+        ): "robot 'json:dumps' raised TypeError: dumps() missing 1 required positional argument",
         ("--robot", "no_such_arm:make"): "cannot be imported: No module named 'no_such_arm'",
     }
     for args, text in expected.items():

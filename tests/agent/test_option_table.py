@@ -177,6 +177,15 @@ def test_only_these_may_be_0() -> None:
     assert accepted(0) == ZERO
 
 
+def test_a_page_that_could_record_nothing_is_refused_before_it_is_shown() -> None:
+    check_config(PageConfig(record=Path(__file__).parent / "drives"))
+    for place in (Path(__file__), Path(__file__) / "drives"):
+        with pytest.raises(
+            ValueError, match=r"record is '.*', but .*\.py is no folder to write to; name another --rec"
+        ):
+            check_config(PageConfig(record=place))
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -113,3 +113,16 @@ def test_a_part_of_the_processor_of_another_kind_is_refused(
     content = json.loads((folder / "processor.json").read_text())
     (folder / "processor.json").write_text(json.dumps(content | {key: value}))
     refused("policy", folder, "processor.json")
+
+
+def test_what_is_no_decoder_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
+    with pytest.raises(ValueError, match=r"policy is a policy of llamarm, expected a decoder's folder; --init takes"):
+        load_backbone(tmp_path / "policy")
+    (tmp_path / "config.json").write_text('{"model_type": "not_yet"}')
+    with pytest.raises(ValueError, match=r"config.json is broken or of a model that is not known: .*not_yet") as caught:
+        load_backbone(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"config.json is broken or of a model that is not known: .*not_yet") as caught:
+        load_image_encoder(tmp_path)
+    assert "\n" not in str(caught.value)
