@@ -35,7 +35,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     check_finite(tensors, str(path))
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     hashes = {name: tensor_hash(tensor) for name, tensor in sorted(contiguous.items())}
-    write_tensors(path, contiguous, {"format": "pt", _HASHES: json.dumps(hashes)})
+    # One key alone: safetensors writes several in an order of chance, and equal weights should be equal files.
+    write_tensors(path, contiguous, {_HASHES: json.dumps(hashes)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

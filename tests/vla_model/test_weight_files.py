@@ -27,6 +27,12 @@ def flip(path: Path, byte: int, bit: int) -> None:
     path.write_bytes(content)
 
 
+def test_equal_weights_are_equal_files_byte_for_byte(tmp_path: Path) -> None:
+    for number in range(16):
+        save_tensors(tmp_path / f"{number}.safetensors", WEIGHTS)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     save_tensors(tmp_path / "w.safetensors", WEIGHTS)
