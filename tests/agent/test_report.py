@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sides_world import Reader, SidesWorld, evaluate_here
+from test_success_tables import LONG, WINS, evaluation
 from torch.utils.tensorboard import SummaryWriter
 
 from agent import report
@@ -111,6 +112,33 @@ def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
     assert "llamarm train tiny --out 'my run'" in page.text["Made with"]
     assert page.tags.count("video") == 4
     assert page.tags.count("svg") == 1
+
+
+def test_every_number_stands_beside_the_name_that_it_is_of(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "run", Config())
+    blind = evaluation({key: won for key, won in WINS.items() if key[1] == "train"} | {(LONG, "train"): (False,) * 4})
+    write_eval_info(run.eval_info, eval_info(evaluation(WINS), {"shuffled instructions": blind}))
+    text = {name: " ".join(shown.split()) for name, shown in Page(write_report(run.root).read_text()).text.items()}
+    for row in (
+        f"{LONG} 100.0 51.0 to 100.0 4",
+        "stack 25.0 4.6 to 69.9 4",
+        "all 62.5 30.6 to 86.3 8",
+        "easy 100.0 51.0 to 100.0 0.0",
+        "very [hard] 25.0 4.6 to 69.9 25.0",
+        "mean over groups 62.5 36.0 to 85.0 12.5",
+        "step limit 9 of 16",
+    ):
+        assert row in text["Success by task"]
+    for row in (
+        f"{LONG} 100.0 50.0",
+        "stack 25.0 0.0",
+        "toy/train 62.5 30.6 to 86.3 8",
+        "toy/everything_held_out 25.0 7.1 to 59.1 8",
+    ):
+        assert row in text["Variations"]
+    for row in (f"{LONG} 100.0 0.0", "stack 25.0 25.0", "all 62.5 12.5"):
+        assert row in text["Blind controls"]
+    assert "The same episodes, those of train, but the policy is told" in text["Blind controls"]
 
 
 def test_groups_of_tasks_are_shown_with_their_means_and_the_controls(tmp_path: Path) -> None:

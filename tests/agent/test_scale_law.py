@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from agent.scale.effort import efforts, predict
+from agent.scale.effort import Effort, Prediction, efforts, predict
+from agent.scale.grid import Budget, Place
 from agent.scale.law import Cell, ErrorSurface, SuccessSurface, fit_error, fit_success, fit_with_bootstrap
+from agent.scale.page import tables
 
 CENTRE = (1.0e6, 50.0, 4.0)
 ERROR = ErrorSurface(
@@ -130,3 +133,48 @@ def test_grids_too_small_for_a_surface_are_refused() -> None:
         fit_error(cells()[:4])
     with pytest.raises(ValueError, match="got 5 runs of 1 sizes and 5 amounts"):
         fit_success(cells()[:5])
+
+
+def test_every_number_of_the_printed_tables_stands_beside_its_own_run() -> None:
+    def cell(parameters: float, demonstrations: float, error: float, successes: int) -> Cell:
+        return Cell(
+            parameters=parameters,
+            demonstrations=demonstrations,
+            experts=4,
+            error=error,
+            successes=successes,
+            episodes=8,
+        )
+
+    runs = [
+        (Place(width=64, amount=10, experts=4, seed=0), cell(5e5, 10, 0.25, 1)),
+        (Place(width=128, amount=20, experts=4, seed=1), cell(2e6, 20, 0.125, 6)),
+    ]
+    effort = Effort(
+        what="demonstrations",
+        success_gain=12.3,
+        success_interval=(4.5, 20.0),
+        error_factor=0.7,
+        error_interval=(0.6, 0.8),
+        best_share=0.9,
+        best_error_share=0.4,
+    )
+    prediction = Prediction(
+        error=0.1, error_interval=(0.05, 0.11), success=50.0, success_interval=(20.0, 80.0), measured=runs[1][1]
+    )
+    fit = fit_with_bootstrap(cells(), draws=3)
+    budget = Budget(updates=7, seconds_per_update={})
+    lines = list(tables(runs, fit, [effort], runs[1][1], [prediction], budget))
+    assert lines[2:4] == [
+        "| 64 | 0.50 M | 10 | 4 | 0 | 0.2500 | 12.5 | 2 to 47 |",
+        "| 128 | 2.00 M | 20 | 4 | 1 | 0.1250 | 75.0 | 41 to 93 |",
+    ]
+    assert any(line.startswith("| error | 0.05") for line in lines)
+    assert any(line.startswith("| success | ") for line in lines)
+    assert "| demonstrations | +12.3 | +4.5 to +20.0 | 0.700 | 0.600 to 0.800 | 90 % | 40 % |" in lines
+    assert lines[-2:] == [
+        "| 2.00 M | 20 | error | 0.1000 | 0.0500 to 0.1100 | 0.1250 | no |",
+        "| 2.00 M | 20 | success % | 50.0 | 20.0 to 80.0 | 75.0 of 8 | yes |",
+    ]
+    for header, rule in itertools.pairwise(lines):
+        assert not rule.startswith("|---") or header.count("|") == rule.count("|")
