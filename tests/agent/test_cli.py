@@ -256,6 +256,7 @@ def test_help_and_the_version_may_be_asked_for(capsys: pytest.CaptureFixture[str
         assert "usage: llamarm compare" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_termination_stops_as_ctrl_c_does(
     number: signal.Signals, expected: int, called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -33,6 +33,7 @@ def waited_for(number: signal.Signals) -> None:
             raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stop", [stopped_by, waited_for])
 def test_termination_is_told_apart_from_ctrl_c(stop: Callable[[signal.Signals], None], number: signal.Signals) -> None:

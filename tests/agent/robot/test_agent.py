@@ -64,6 +64,7 @@ def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
     assert arm.stops_s[0] - thrown_s[0] < 0.25, "well before the period of 0.5 s was over"
 
 
+@pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
     class Told(RealArm):
