@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -198,7 +199,8 @@ def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_le
     bench.tab.get_by_role("checkbox").uncheck()
     by_hand = DatasetReader(bench.record).episode(0).columns["intervention"]
     assert 7 <= by_hand.sum() < len(by_hand) and not by_hand[0]
-    assert TrainingData([bench.record], drives=[bench.record]).num_rows == len(by_hand) + by_hand.sum()
+    again = shutil.copytree(bench.record, bench.record.with_name("again"))
+    assert TrainingData([bench.record], drives=[again]).num_rows == len(by_hand) + by_hand.sum()
 
 
 def test_a_push_from_the_page_moves_the_thing(bench: Bench) -> None:

@@ -169,7 +169,7 @@ def test_a_server_that_reads_nothing_does_not_hold_a_client_in_send() -> None:
         connection.send(openpi.pack(METADATA))
         connection.recv_bufsize = 1
         with connection.recv_messages.mutex:  # what reads from the socket stands still
-            ended.wait(timeout=60)
+            ended.wait(timeout=600)
 
     with peer(deaf) as url:
         observation = observe(1)
@@ -182,7 +182,7 @@ def test_a_server_that_reads_nothing_does_not_hold_a_client_in_send() -> None:
                     policy.act(observation)
         finally:
             ended.set()
-        assert time.monotonic() - began_s < 30
+        assert time.monotonic() - began_s < 300, "it would have waited for as long as nobody reads"
 
 
 def test_a_server_that_comes_back_with_another_policy_is_not_asked() -> None:
