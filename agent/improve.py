@@ -199,7 +199,6 @@ def improve(
             the run could not come to its end.
     """
     check_improvement(config)
-    check_device(config.practice.world, config.practice.device)
     make_example = make_worlds or partial(make_world, config.practice.world)
     make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
     with closing(make_example(1)) as world:
@@ -225,7 +224,6 @@ def check_whole(config: ImproveConfig, run: RunFolder) -> None:
         ValueError: see check_improvement and check_beginning.
     """
     check_improvement(config)
-    check_device(config.practice.world, config.practice.device)
     with closing(make_world(config.practice.world)) as world:
         check_beginning(config, run, world)
 
@@ -237,6 +235,7 @@ def check_improvement(config: ImproveConfig) -> None:
         ValueError: the run could not come to its end.
     """
     check_config(config)
+    check_device(config.practice.world, config.practice.device)
     algorithm = config.algorithm
     grouped = isinstance(algorithm, GRPOConfig)
     rounds, repeats = (algorithm.max_rounds, algorithm.group_size) if grouped else (1, 1)
@@ -367,13 +366,8 @@ def _begin(config: ImproveConfig, run: RunFolder) -> tuple[Learner[VLA], VLA, Pr
 
 
 def _deployment(config: ImproveConfig, made_for: Deployment | None, chunk_length: int) -> Deployment:
-    """How the run's policies are meant to be used: as they practise. What differs for the first one is said.
-
-    Raises:
-        ValueError: a chunk has fewer actions than are to be executed.
-    """
+    """How the run's policies are meant to be used: as they practise. What differs for the first one is said."""
     steps = config.evaluation.execute_steps or chunk_length
-    check_execute_steps(steps, chunk_length)
     deployment = Deployment(execute_steps=steps, world=config.practice.world, tasks=config.practice.tasks)
     say_differences(config.init, made_for, deployment)
     return deployment
