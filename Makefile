@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/llamarm train sft_demo --out runs/demo
 
 smol: setup
-	$(BIN)/python -m vla_model.smol
+	$(BIN)/python -m vla_model.backbones.smol
 
 metaworld: $(STAMP_METAWORLD)
 

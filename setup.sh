@@ -78,10 +78,10 @@ fi
 say "installing llamarm and what it needs"
 pip_install --editable '.[dev]'
 
-if ! backend=$(.venv/bin/python -m envs.gl 2>/dev/null); then
+if ! backend=$(.venv/bin/python -m envs.simulation.gl 2>/dev/null); then
     # shellcheck disable=SC2046  # one word per package
-    install_system_packages $(.venv/bin/python -c 'from envs.gl import APT_PACKAGES; print(*APT_PACKAGES)')
-    backend=$(.venv/bin/python -m envs.gl) || fail "cameras cannot be rendered, for the reason above"
+    install_system_packages $(.venv/bin/python -c 'from envs.simulation.gl import APT_PACKAGES; print(*APT_PACKAGES)')
+    backend=$(.venv/bin/python -m envs.simulation.gl) || fail "cameras cannot be rendered, for the reason above"
 fi
 # Of the tests, those of the live page need a browser; nothing else does.
 has_browser() {

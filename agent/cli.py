@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from agent.checks import NumEpisodes
-from agent.interrupts import Terminated, termination_stops
-from agent.names import check_name
-from agent.options import parse, parse_with
-from agent.run_folder import RunFolder, check_start, start_run, versions
-from agent.run_lock import locked
+from agent.commands.options import parse, parse_with
+from agent.runs.checks import NumEpisodes
+from agent.runs.interrupts import Terminated, termination_stops
+from agent.runs.names import check_name
+from agent.runs.run_folder import RunFolder, check_start, start_run, versions
+from agent.runs.run_lock import locked
 
 if TYPE_CHECKING:
-    from agent.demonstrations import DemonstrationsConfig
-    from agent.evaluate import Evaluation
-    from agent.improve import ImproveConfig
+    from agent.evaluation.evaluate import Evaluation
     from agent.recipes import RunConfig
-    from rollout.workers import WorkersConfig
+    from agent.training.demonstrations import DemonstrationsConfig
+    from agent.training.improve import ImproveConfig
+    from rollout.workers.workers import WorkersConfig
 
 _HELP = """\
 usage: llamarm COMMAND ...
@@ -164,9 +164,9 @@ def _reader_has_gone() -> bool:
 
 
 def _collect(args: list[str]) -> None:
-    from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
+    from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
     from envs.make import WORLDS
-    from rollout.workers import WorkersConfig
+    from rollout.workers.workers import WorkersConfig
 
     if args and (args[0] in WORLDS or ":" in args[0]):
         name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
@@ -180,7 +180,7 @@ def _collect(args: list[str]) -> None:
 
 
 def _recipe_s_demonstrations(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:
-    from agent.improve import ImproveConfig
+    from agent.training.improve import ImproveConfig
 
     name, recipe = _recipe("collect", args)
     config = recipe()
@@ -194,9 +194,9 @@ def _train(args: list[str]) -> None:
     options = parse_with(Train, f"train {name}", args[1:], config=recipe())
     config, command = options.config, ["llamarm", "train", *args]
 
-    from agent.improve import ImproveConfig, check_whole, improve
-    from agent.loop import check_run, train
-    from agent.report import write_report
+    from agent.report.page import write_report
+    from agent.training.improve import ImproveConfig, check_whole, improve
+    from agent.training.loop import check_run, train
 
     # All is refused before there is a folder that another try would have to avoid.
     check_start(options.out, config, resume=options.resume)
@@ -215,9 +215,9 @@ def _train(args: list[str]) -> None:
 
 
 def _say_outcome(run: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:
-    from agent.compare import compare
-    from agent.eval_info import read_eval_info
-    from agent.success_tables import print_success
+    from agent.evaluation.compare import compare
+    from agent.evaluation.eval_info import read_eval_info
+    from agent.report.success_tables import print_success
 
     if evaluation is not None:
         print_success(evaluation, controls)
@@ -230,10 +230,10 @@ def _say_outcome(run: RunFolder, evaluation: Evaluation | None, controls: dict[s
 
 
 def _eval(args: list[str]) -> None:
-    from agent.acting import ActingConfig, acting, folder_for
-    from agent.measure import measure
-    from agent.success_tables import print_success
-    from rollout.workers import WorkersConfig
+    from agent.commands.acting import ActingConfig, acting, folder_for
+    from agent.evaluation.measure import measure
+    from agent.report.success_tables import print_success
+    from rollout.workers.workers import WorkersConfig
 
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
@@ -248,50 +248,50 @@ def _eval(args: list[str]) -> None:
 
 
 def _compare(args: list[str]) -> None:
-    from agent.compare_command import compare_command
+    from agent.commands.compare import compare_command
 
     compare_command(args)
 
 
 def _experts(args: list[str]) -> None:
-    from agent.experts.command import experts
+    from agent.commands.experts import experts
 
     experts(args)
 
 
 def _scale(args: list[str]) -> None:
-    from agent.loop import RunConfig
+    from agent.training.loop import RunConfig
 
     name, recipe = _recipe("scale", args)
     config = recipe()
     if not isinstance(config, RunConfig):
         raise ValueError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
 
-    from agent.scale.command import scale
+    from agent.commands.scale import scale
 
     scale(args[1:], name, config)
 
 
 def _plan(args: list[str]) -> None:
-    from agent.plan import plan
+    from agent.commands.plan import plan
 
     plan(args)
 
 
 def _drive(args: list[str]) -> None:
-    from agent.robot.command import drive
+    from agent.commands.drive import drive
 
     drive(args)
 
 
 def _console(args: list[str]) -> None:
-    from agent.console.command import console
+    from agent.commands.console import console
 
     console(args)
 
 
 def _serve(args: list[str]) -> None:
-    from agent.serve.command import serve
+    from agent.commands.serve import serve
 
     serve(args)
 
@@ -299,7 +299,7 @@ def _serve(args: list[str]) -> None:
 def _report(args: list[str]) -> None:
     options = parse(Report, "report", args)
 
-    from agent.report import write_report
+    from agent.report.page import write_report
 
     print(write_report(options.run))
 

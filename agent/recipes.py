@@ -1,7 +1,7 @@
 """Recipes: named functions that return one typed config. A variant calls a recipe and replaces fields of it.
 
-A RunConfig begins with demonstrations and is run by agent/loop.py; an ImproveConfig begins with a policy, its `init`,
-and is run by agent/improve.py.
+A RunConfig begins with demonstrations and is run by loop.py; an ImproveConfig begins with a policy, its `init`,
+and is run by agent/training/improve.py.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.dagger import DaggerConfig
-from agent.demonstrations import DemonstrationsConfig
-from agent.grpo import GRPOConfig
-from agent.improve import ImproveConfig
-from agent.learner import LearnerConfig
-from agent.loop import RunConfig
-from agent.measure import EvaluationConfig
-from agent.ppo import PPOConfig
-from agent.practice import PracticeConfig
-from agent.renewal import RenewalConfig
-from agent.rft import RFTConfig
-from agent.sft import SFTConfig
-from agent.surrogate import SurrogateConfig
-from rollout.workers import WorkersConfig
+from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.grpo import GRPOConfig
+from agent.algorithms.ppo import PPOConfig
+from agent.algorithms.renewal import RenewalConfig
+from agent.algorithms.rft import RFTConfig
+from agent.algorithms.sft import SFTConfig
+from agent.algorithms.surrogate import SurrogateConfig
+from agent.evaluation.measure import EvaluationConfig
+from agent.learning.learner import LearnerConfig
+from agent.training.demonstrations import DemonstrationsConfig
+from agent.training.improve import ImproveConfig
+from agent.training.loop import RunConfig
+from agent.training.practice import PracticeConfig
+from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")

@@ -25,8 +25,8 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from agent.evaluate import evaluation_specs
-from agent.options import load_policy
+from agent.commands.options import load_policy
+from agent.evaluation.evaluate import evaluation_specs
 from agent.serve import openpi, wire
 from benchmarks.document import finish, head
 from envs.make import make_world

@@ -15,7 +15,7 @@ import vla_eval
 from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.specs import IMAGE_RGB, LANGUAGE, DimSpec
 
-from agent.evaluate import FIRST_EVALUATION_SEED
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED
 from agent.serve.vla_eval import action_spec
 from envs.make import make_world
 from envs.types import EpisodeSpec, VectorSpec
@@ -35,7 +35,7 @@ class Tabletop(StepBenchmark):
 
     @classmethod
     def configure_render(cls, mode: str) -> dict[str, str]:
-        """envs/gl.py chooses what works."""
+        """envs/simulation/gl.py chooses what works."""
         del mode
         return {}
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable
-from agent.run_folder import machine, policy_folder
+from agent.runs.run_folder import machine, policy_folder
 from benchmarks.browser import Tab, browser_tab, wait_until
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from agent.report_curves import read_curves
-from agent.run_folder import RunFolder
+from agent.report.curves import read_curves
+from agent.runs.run_folder import RunFolder
 
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df")
 

@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from agent.run_folder import git_state
+from agent.runs.run_folder import git_state
 
 
 def head(title: str, benchmark: str, conditions: str) -> list[str]:

@@ -22,13 +22,13 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from agent.evaluate import FIRST_EVALUATION_SEED, Proportion, evaluation_specs
-from agent.options import load_policy
+from agent.commands.options import load_policy
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, Proportion, evaluation_specs
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
-from agent.robot.sim_robot import SimRobot
+from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
-from agent.run_folder import RunFolder, machine
+from agent.runs.run_folder import RunFolder, machine
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from agent.evaluate import Evaluation, evaluate, evaluation_specs
+from agent.evaluation.evaluate import Evaluation, evaluate, evaluation_specs
 from benchmarks.document import head
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopConfig, TabletopWorld

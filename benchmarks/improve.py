@@ -29,29 +29,29 @@ import torch
 import tyro
 from torch import Tensor
 
-from agent.cloning import Cloning
-from agent.decisions import Decisions, decisions
-from agent.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.gradients import Loss, Threads
-from agent.improve import ImproveConfig, improve
-from agent.learner import Learner, LearnerConfig
-from agent.measure import EvaluationConfig
-from agent.policy_gradient import PolicyGradient
-from agent.ppo import PPOConfig, ppo_credit
-from agent.practice import PracticeConfig
-from agent.report_curves import read_curves
-from agent.rft import RFTConfig
-from agent.run_folder import RunFolder, machine, start_run
-from agent.sft import SFTBatch, SFTEncoder
-from agent.surrogate import SurrogateConfig, predict
+from agent.algorithms.cloning import Cloning
+from agent.algorithms.decisions import Decisions, decisions
+from agent.algorithms.policy_gradient import PolicyGradient
+from agent.algorithms.ppo import PPOConfig, ppo_credit
+from agent.algorithms.rft import RFTConfig
+from agent.algorithms.sft import SFTBatch, SFTEncoder
+from agent.algorithms.surrogate import SurrogateConfig, predict
+from agent.evaluation.measure import EvaluationConfig
+from agent.learning.gradients import Loss, Threads
+from agent.learning.learner import Learner, LearnerConfig
+from agent.report.curves import read_curves
+from agent.runs.run_folder import RunFolder, machine, start_run
+from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.improve import ImproveConfig, improve
+from agent.training.practice import PracticeConfig
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import EpisodeSpec
-from rollout.batches import TrainingData
 from rollout.collect import collect
-from rollout.workers import WorkersConfig
-from vla_model.checkpoint import load_policy, save_policy
+from rollout.dataset.batches import TrainingData
+from rollout.workers.workers import WorkersConfig
+from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 

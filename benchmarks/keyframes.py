@@ -5,7 +5,7 @@
     R^2 = 1 - sum_i |p_i - f_i(k_i)|^2 / sum_i |p_i - mean_i(p)|^2
 
 p is where a thing is when an episode begins, k where the hand is at the keyframes that foresight asks for then
-(rollout/keyframes.py), and f_i the linear regression of p on k over all other episodes of the task, mean_i their mean;
+(dataset/keyframes.py), and f_i the linear regression of p on k over all other episodes of the task, mean_i their mean;
 so 0 or less is nothing, and 1 all. Where it is low, recordings of that task do not say through these keyframes what to
 look at. It takes a dataset with labels from a simulator.
 """
@@ -22,9 +22,9 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.document import finish, head
-from rollout.dataset_schema import read_world_spec
-from rollout.frame_cache import open_cache
-from rollout.keyframes import keyframes, next_of, waypoints
+from rollout.dataset.frame_cache import open_cache
+from rollout.dataset.keyframes import keyframes, next_of, waypoints
+from rollout.dataset.schema import read_world_spec
 
 FIXED_M = 0.005
 """A thing that varies less, as a standard deviation, is where it always is."""

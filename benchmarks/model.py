@@ -29,20 +29,20 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, MixtralConfig
 
-from agent.run_folder import machine
-from agent.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import Observation, WorldSpec
-from rollout.batches import Batch
-from vla_model.dtypes import DtypeName
-from vla_model.inputs import fake_inputs
+from rollout.dataset.batches import Batch
+from vla_model.heads.moe import MixtureOfExperts
+from vla_model.inputs.inputs import fake_inputs
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.moe import MixtureOfExperts
+from vla_model.numerics.dtypes import DtypeName
+from vla_model.numerics.weight_formats import hold_weights
 from vla_model.policy import VLAPolicy
-from vla_model.processor import Processor
-from vla_model.weight_formats import hold_weights
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTENCE = "pick up the red cube and put it into the blue bowl"

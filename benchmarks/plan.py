@@ -26,25 +26,25 @@ import numpy as np
 import torch
 import tyro
 
-from agent.learner import Learner, LearnerConfig
-from agent.plan import MODES
-from agent.run_folder import machine
-from agent.sft import SFTConfig, fake_batch, sft_loss
+from agent.algorithms.sft import SFTConfig, fake_batch, sft_loss
+from agent.commands.plan import MODES
+from agent.learning.learner import Learner, LearnerConfig
+from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import noise
 from benchmarks.untrained import unit_statistics
 from envs.make import make_world
 from envs.types import WorldSpec
-from vla_model.checkpoint import save_policy
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
-from vla_model.dtypes import DtypeName
+from vla_model.files.checkpoint import save_policy
 from vla_model.finetune import FineTuning, prepare
-from vla_model.memory import Footprint, acting, learning
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.numerics.dtypes import DtypeName
+from vla_model.numerics.memory import Footprint, acting, learning
+from vla_model.numerics.precision import native_dtype
 from vla_model.policy import VLAPolicy
-from vla_model.precision import native_dtype
-from vla_model.processor import Processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Case:
     dtype: DtypeName | None = None
     """Act with weights held so; None learns."""
     mode: str = "full"
-    """What learns, a name of agent/plan.py's MODES."""
+    """What learns, a name of agent/commands/plan.py's MODES."""
     batch_size: int = 0
     """Of learning; 0 does nothing after the imports."""
 

@@ -21,24 +21,24 @@ import numpy as np
 import torch
 import tyro
 
-from agent.acting import ActingConfig, acting
-from agent.compare import compare_episodes
-from agent.evaluate import Evaluation, evaluation_specs
-from agent.measure import run_specs
-from agent.run_folder import machine
+from agent.commands.acting import ActingConfig, acting
+from agent.evaluation.compare import compare_episodes
+from agent.evaluation.evaluate import Evaluation, evaluation_specs
+from agent.evaluation.measure import run_specs
+from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import median_ms, noise
 from benchmarks.plan import Case, measured_gb
 from benchmarks.untrained import unit_statistics
 from envs.make import make_world
 from envs.types import WorldSpec
-from rollout.workers import WorkersConfig
+from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, shape_of
-from vla_model.dtypes import DtypeName
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.numerics.dtypes import DtypeName
+from vla_model.numerics.weight_formats import hold_weights
 from vla_model.policy import VLAPolicy
-from vla_model.processor import Processor
-from vla_model.weight_formats import hold_weights
 
 FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")
 

@@ -6,7 +6,7 @@ All contenders run the task `pick_place` with two cameras of 96 x 96 pixels and 
 
     bare loop         recorded control signals into `mj_step`, then the frames that a policy would see: the limit.
                       One process, or two side by side
-    ours              `rollout.workers.Workers` of 1 and 2 processes: trajectories in the driver, resets included
+    ours              `Workers` of rollout/workers, 1 and 2 processes: trajectories in the driver, resets included
     SyncVectorEnv     gymnasium's, over the single environment `envs.tabletop.env.TabletopEnv`: one process
     AsyncVectorEnv    the same with a process per environment and shared memory, as many as serve it best
 
@@ -41,7 +41,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from rich.progress import track
 
-from agent.run_folder import machine
+from agent.runs.run_folder import machine
 from benchmarks.document import head
 from benchmarks.untrained import untrained
 from benchmarks.world import BareLoop, Tick, record
@@ -50,10 +50,10 @@ from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Observation
 from envs.world import World
 from rollout.memory import peak_memory_gb
-from rollout.worker_handle import start_ray
-from rollout.workers import Workers, WorkersConfig
+from rollout.workers.handle import start_ray
+from rollout.workers.workers import Workers, WorkersConfig
+from vla_model.numerics.precision import native_dtype
 from vla_model.policy import VLAPolicy
-from vla_model.precision import native_dtype
 from vla_model.types import ActionChunk
 
 TASK = "pick_place"

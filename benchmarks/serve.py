@@ -29,14 +29,14 @@ import tyro
 from numpy.typing import NDArray
 from websockets.sync.client import connect
 
-from agent.run_folder import machine, policy_folder
+from agent.runs.run_folder import machine, policy_folder
 from agent.serve import openpi, wire
 from benchmarks.clients import served
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import CameraSpec, Observation
-from vla_model.checkpoint import save_policy
+from vla_model.files.checkpoint import save_policy
 from vla_model.policy import VLAPolicy
 
 SENTENCES = ("lift the red cube", "press the button", "push the blue ball to the green zone", "open the drawer")

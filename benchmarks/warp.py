@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.document import head
 from envs.make import make_world
-from envs.sim_warp import WarpSim
+from envs.simulation.warp import WarpSim
 from envs.tabletop import control
 from envs.tabletop.scene import CAMERAS
 from envs.tabletop.world import SUBSTEPS, TabletopWorld

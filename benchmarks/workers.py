@@ -27,8 +27,8 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.expert import ExpertPolicy
-from rollout.worker_handle import start_ray
-from rollout.workers import Workers, WorkersConfig
+from rollout.workers.handle import start_ray
+from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
 

@@ -24,7 +24,7 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.document import finish, head
-from envs.gl import gl_context
+from envs.simulation.gl import gl_context
 from envs.tabletop.scene import CAMERAS
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec

@@ -6,8 +6,8 @@ import functools
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal, get_args
 
-from envs.gl import choose_backend
 from envs.imported import imported
+from envs.simulation.gl import choose_backend
 from envs.suites.given import asked
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
@@ -15,7 +15,7 @@ from envs.types import WorldSpec
 from envs.world import World
 
 if TYPE_CHECKING:
-    from envs.sim import SimulatorMaker
+    from envs.simulation.simulator import SimulatorMaker
 
 WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS)
 Device = Literal["cpu", "warp", "cuda"]
@@ -97,7 +97,7 @@ def _simulator_on(device: str) -> SimulatorMaker | None:
     """What makes the simulator; None for a world's own choice, the CPU."""
     if device == "cpu":
         return None
-    from envs.sim_warp import WarpSim
+    from envs.simulation.warp import WarpSim
     from envs.tabletop.scene import MAX_CONSTRAINTS, MAX_CONTACTS
 
     return functools.partial(

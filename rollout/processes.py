@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.distributed_c10d import broadcast, destroy_process_group, init_process_group
 
-from rollout.worker_handle import environment, start_ray
-from vla_model.folders import write_whole
+from rollout.workers.handle import environment, start_ray
+from vla_model.files.folders import write_whole
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
@@ -133,7 +133,7 @@ def _trainer(function: Callable[[Process], T], count: int, storage: Path, on_thi
         destroy_process_group()
         return result
 
-    # On this machine alone Ray's own count of CPUs must not make them wait, as in rollout/workers.py; 0 is no resource.
+    # On this machine alone Ray's own count of CPUs must not make them wait, as in workers/workers.py; 0 is no resource.
     scaling = ScalingConfig(
         num_workers=count,
         use_gpu=gpus > 0,

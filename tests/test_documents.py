@@ -7,8 +7,9 @@ from typing import Any, Never
 
 import pytest
 
-from agent import cli, options
-from agent.checks import check_config
+from agent import cli
+from agent.commands import options
+from agent.runs.checks import check_config
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])

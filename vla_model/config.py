@@ -14,8 +14,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from envs.types import WorldSpec
-from vla_model.foresight import Foreseen
-from vla_model.presets import PRESETS
+from vla_model.backbones.presets import PRESETS
+from vla_model.heads.foresight import Foreseen
 
 
 @strict
@@ -45,11 +45,11 @@ class VLAConfig(PretrainedConfig):
     instruction_length: int = 24
     """I, tokens to which instructions are padded."""
     history_length: int = 0
-    """n, earlier observations that a decision sees besides the present one (vla_model/history.py)."""
+    """n, earlier observations that a decision sees besides the present one (vla_model/inputs/history.py)."""
     history_stride: int = 1
     """Control steps from each of them to the next, and from the last to the present."""
     foreseen_steps: list[int] = field(default_factory=list)
-    """While training the model also says what its state will be so many control steps on (vla_model/foresight.py),"""
+    """While training the model also says what its state will be so many control steps on (heads/foresight.py),"""
     foreseen_keyframes: bool = False
     """and, where True, at the episode's next keyframe and at its end,"""
     foreseen_waypoints: bool = False
@@ -110,7 +110,7 @@ class VLAConfig(PretrainedConfig):
     flow_steps: int = 4
     """Steps in which `flow` makes an action from noise."""
     flow_noise_level: float = 0.5
-    """c of vla_model/flow.py: how much noise `flow` injects when it samples."""
+    """c of vla_model/heads/flow.py: how much noise `flow` injects when it samples."""
     min_log_scale: float = -5.0
     """Of "laplace": no action's scale is narrower. Higher where a policy is to go on exploring."""
     value_head: bool = False

@@ -20,13 +20,13 @@ from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
 from envs.types import WorldSpec
+from vla_model.backbones.pretrained import backbone_config, first_layers, load_backbone
+from vla_model.backbones.smol import smol_config, smol_folder
 from vla_model.config import SIZES, VLAConfig, sizes_of
-from vla_model.image_encoder import encoder_shape, load_image_encoder
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.pretrained import backbone_config, first_layers, load_backbone
-from vla_model.processor import Processor
-from vla_model.smol import smol_config, smol_folder
-from vla_model.vision import TOWERS, PretrainedTower
+from vla_model.vision.image_encoder import encoder_shape, load_image_encoder
+from vla_model.vision.tower import TOWERS, PretrainedTower
 
 SMOL_LAYERS = 8
 """Of 30; the middle ones know most about the words of an instruction."""

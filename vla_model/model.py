@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
-from vla_model.action_head import ActionHead
-from vla_model.backbones import Backbone, InstructionPrefix
+from vla_model.backbones.decoder import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
-from vla_model.distributions import ActionDistribution
-from vla_model.foresight import Foresight
-from vla_model.image_encoder import ImageEncoder
-from vla_model.inputs import ModelInputs
-from vla_model.means import mean
-from vla_model.moe import Routing
-from vla_model.pointing import Pointing, pointing_loss, take_columns
-from vla_model.value_head import ValueHead
-from vla_model.vision import TOWERS, CameraFeatures
+from vla_model.heads.action_head import ActionHead
+from vla_model.heads.distributions import ActionDistribution
+from vla_model.heads.foresight import Foresight
+from vla_model.heads.moe import Routing
+from vla_model.heads.pointing import Pointing, pointing_loss, take_columns
+from vla_model.heads.value_head import ValueHead
+from vla_model.inputs.inputs import ModelInputs
+from vla_model.numerics.means import mean
+from vla_model.vision.image_encoder import ImageEncoder
+from vla_model.vision.tower import TOWERS, CameraFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class VLAOutput:
         return mean(total, target.new_full((), target.numel()))
 
     def pointing_loss(self, localization: Tensor) -> Tensor:
-        """Of the things of the labels, see vla_model/pointing.py.
+        """Of the things of the labels, see vla_model/heads/pointing.py.
 
         Args:
             localization: in the world's units, float32 [B, L].
@@ -89,7 +89,7 @@ class VLAOutput:
         return pointing_loss(self.pointing, localization)
 
     def foresight_loss(self, future: Tensor | None, known: Tensor | None) -> Tensor:
-        """Of the states to come, see vla_model/foresight.py; 0 where none is foreseen or where what came is not told.
+        """Of the states to come, see heads/foresight.py; 0 where none is foreseen or where what came is not told.
 
         Args:
             future: float32 [B, F, S], normalised.

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.types import Array, Observation
-from vla_model.backbones import InstructionPrefix
-from vla_model.checkpoint import load_policy
-from vla_model.deployment import check_execute_steps
-from vla_model.dtypes import DtypeName
-from vla_model.history import newest_not_after, past_steps
-from vla_model.inputs import ModelInputs
-from vla_model.instructions import check_text
+from vla_model.backbones.decoder import InstructionPrefix
+from vla_model.files.checkpoint import load_policy
+from vla_model.files.deployment import check_execute_steps
+from vla_model.files.weight_files import check_finite, misfits
+from vla_model.heads.moe import MixtureOfExperts
+from vla_model.heads.noise import LastingNoise
+from vla_model.inputs.history import newest_not_after, past_steps
+from vla_model.inputs.inputs import ModelInputs
+from vla_model.inputs.instructions import check_text
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA, VLAOutput
-from vla_model.moe import MixtureOfExperts
-from vla_model.noise import LastingNoise
-from vla_model.precision import best_device, resolve_dtype
-from vla_model.processor import Processor
+from vla_model.numerics.dtypes import DtypeName
+from vla_model.numerics.precision import best_device, resolve_dtype
 from vla_model.types import ActionChunk
-from vla_model.weight_files import check_finite, misfits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class VLAPolicy:
             dtype: of the computation; "auto" is bfloat16 where the device has it natively, and "int8" computes in
                 bfloat16 what its 8-bit weights do not. The model's weights stay as they are: `hold_weights` changes
                 them.
-            noise_correlation: of the draws for an action with those for the action before (vla_model/noise.py).
+            noise_correlation: of the draws for an action with those for the action before (vla_model/heads/noise.py).
             execute_steps: actions executed of each chunk, which such noise has to know; None for all.
 
         Raises:
@@ -130,7 +130,7 @@ class VLAPolicy:
         """A saved policy, on a device as `to` takes it.
 
         Args:
-            dtype: of the computation, and of the weights: see vla_model/weight_formats.py.
+            dtype: of the computation, and of the weights: see vla_model/numerics/weight_formats.py.
 
         Raises:
             ValueError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.

@@ -34,7 +34,7 @@ from agent.console.table import LiveTable
 from agent.robot.safety import broken_parts
 from agent.robot.types import RobotSpec
 from envs.types import EpisodeSpec
-from vla_model.folders import check_place
+from vla_model.files.folders import check_place
 
 _LEFT_PX, _RIGHT_PX, _CAMERAS_PX = 420, 340, 396
 _GAP_PX = 4

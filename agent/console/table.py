@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.robot.sim_robot import SimRobot
+from agent.robot.robots.sim_robot import SimRobot
 from envs.arrays import to_numpy
 from envs.tabletop.view import Poses, TableHands, TableScene
 from envs.tabletop.world import TabletopWorld

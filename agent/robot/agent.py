@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from agent.checks import check_config
 from agent.robot.clock import Clock, Stop, StopSwitch, WallClock
 from agent.robot.drive import Drive, DriveConfig, Outcome
 from agent.robot.inference import Inference, InferenceThread
 from agent.robot.record import Recorder
 from agent.robot.types import Robot
 from agent.robot.watch import Operator, Watcher
+from agent.runs.checks import check_config
 from envs.types import EpisodeSpec, WorldSpec
-from rollout.dataset import DatasetWriter
-from rollout.dataset_schema import ImageMode
-from vla_model.instructions import check_text
+from rollout.dataset.schema import ImageMode
+from rollout.dataset.write import DatasetWriter
+from vla_model.inputs.instructions import check_text
 from vla_model.types import Policy
 
 

@@ -44,7 +44,7 @@ from agent.robot.record import Recorder
 from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
 from agent.robot.types import Reading, Robot
 from agent.robot.watch import Operator, Period, Watcher
-from rollout.spool import RecordingError
+from rollout.dataset.spool import RecordingError
 
 _SAME_TIME_S = 1e-6
 """Sums of periods differ by less."""

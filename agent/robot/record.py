@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from agent.robot.types import Reading
 from envs.types import EpisodeSpec
-from rollout.dataset import DatasetWriter
+from rollout.dataset.write import DatasetWriter
 
 
 class Recorder:

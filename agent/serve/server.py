@@ -36,17 +36,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from agent.addresses import cannot_listen
-from agent.checks import check_config
+from agent.runs.addresses import cannot_listen
+from agent.runs.checks import check_config
 from agent.serve import openpi, vla_eval
 from agent.serve.link import LimitsConfig, Link
 from agent.serve.metrics import MeasuredPolicy, Metrics
 from agent.serve.notices import Notices, address
 from agent.serve.session import Session
 from rollout.inference import InferenceConfig, InferenceServer
-from vla_model.deployment import check_execute_steps
+from vla_model.files.deployment import check_execute_steps
+from vla_model.inputs.processor import Processor
 from vla_model.policy import VLAPolicy
-from vla_model.processor import Processor
 
 Converse = Callable[[Link, Session, dict[str, Any]], Awaitable[None]]
 PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from envs.types import Observation, WorldSpec
 from rollout.inference import InferenceServer
-from vla_model.processor import Processor
+from vla_model.inputs.processor import Processor
 
 _MAX_STEP = 1_000_000_000
 

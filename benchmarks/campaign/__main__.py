@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 import tyro
 
-from agent.run_folder import machine
+from agent.runs.run_folder import machine
 from benchmarks.campaign import disk, episodes, kills, serve, together
 from benchmarks.campaign.tally import Tally, Work
 from benchmarks.document import finish, head

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agent.demonstrations import FAILED_PATH
-from agent.run_folder import PRETRAINED, RunFolder
+from agent.runs.run_folder import PRETRAINED, RunFolder
+from agent.training.demonstrations import FAILED_PATH
 from benchmarks.campaign.tally import digest
-from rollout.dataset import DatasetReader
+from rollout.dataset.read import DatasetReader
 
 ROOT = Path(__file__).parents[2]
 WORLD = "benchmarks.campaign.sides:make_world"
@@ -57,7 +57,7 @@ def train_args(out: Path, data: Path, updates: int = 200) -> list[str]:
     """A model that learns from that dataset, with a checkpoint every 20 updates.
 
     A run that collects for itself and is killed meanwhile has the same episodes in another order, hence other batches
-    (agent/demonstrations.py), and cannot be compared bit for bit.
+    (agent/training/demonstrations.py), and cannot be compared bit for bit.
     """
     return [
         *["train", "sft_tiny", "--out", str(out), "--data", str(data), "--workers", "0"],

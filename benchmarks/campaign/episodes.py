@@ -31,7 +31,7 @@ from benchmarks.campaign.tally import Tally, Work, compare, trajectory_digest
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from envs.world import World
 from rollout.expert import ExpertPolicy
-from rollout.workers import Workers, WorkersConfig
+from rollout.workers.workers import Workers, WorkersConfig
 
 PER_PIECE = 500
 CONFIG = WorkersConfig(workers=3, progress_deadline_s=3.0, start_deadline_s=60.0, memory_limit_gb=0.8)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from agent.run_folder import PRETRAINED, RunFolder
+from agent.runs.run_folder import PRETRAINED, RunFolder
 from benchmarks.campaign.attack import attack, merged
 from benchmarks.campaign.hostile import observation_of
 from benchmarks.campaign.tally import Tally, Work

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.run_folder import git_state
+from agent.runs.run_folder import git_state
 from rollout.types import Trajectory
-from vla_model.folders import write_whole
+from vla_model.files.folders import write_whole
 
 
 @dataclass(kw_only=True)

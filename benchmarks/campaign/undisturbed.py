@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.run_folder import git_state
+from agent.runs.run_folder import git_state
 from benchmarks.campaign.commands import collect_args, command, improve_args, made_by, train_args
 from benchmarks.campaign.tally import Work
 

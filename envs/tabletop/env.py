@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.render import BatchRenderer
+from envs.simulation.render import BatchRenderer
 from envs.tabletop.control import CONTROL_DT_S
 from envs.tabletop.tasks import SUITES
 from envs.tabletop.world import TabletopConfig, TabletopWorld

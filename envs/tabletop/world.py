@@ -16,8 +16,8 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import constant, to_numpy
-from envs.sim import SimulatorMaker, SimulatorSpec
-from envs.sim_cpu import CpuSim
+from envs.simulation.cpu import CpuSim
+from envs.simulation.simulator import SimulatorMaker, SimulatorSpec
 from envs.tabletop import control, phases, terms
 from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
 from envs.tabletop.labels import LOCALIZATION, read_labels

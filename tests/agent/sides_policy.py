@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from sides_world import SPEC, SidesWorld
 from transformers import LlamaConfig
 
-from agent.improve import ImproveConfig
-from agent.learner import LearnerConfig
-from agent.measure import EvaluationConfig
-from agent.practice import PracticeConfig
+from agent.evaluation.measure import EvaluationConfig
+from agent.learning.learner import LearnerConfig
+from agent.training.improve import ImproveConfig
+from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
-from rollout.workers import WorkersConfig
-from vla_model.checkpoint import save_policy
+from rollout.workers.workers import WorkersConfig
 from vla_model.config import VLAConfig, sizes_of
+from vla_model.files.checkpoint import save_policy
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.processor import Processor
 
 _ONE = {"mean": [0.0], "std": [1.0]}
 STATISTICS = {"observation.state": {"mean": [0.0], "std": [3.0]}, "action": _ONE, "label.localization": _ONE}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluate import Evaluation, evaluate
+from agent.evaluation.evaluate import Evaluation, evaluate
 from benchmarks.campaign.sides import SPEC, SidesWorld
 from envs.types import EpisodeSpec, Observation
 from envs.world import World

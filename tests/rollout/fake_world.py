@@ -6,16 +6,19 @@ blue = sum of the executed first action dims, scaled; the wrist camera shows the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
+from rollout.types import Trajectory
 from vla_model.types import ActionChunk
 
 ACTION = VectorSpec(
@@ -168,3 +171,25 @@ class CountingPolicy:
         actions[:, :, 2] = self.push
         actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_length)
         return ActionChunk(actions=actions)
+
+
+def contents(trajectories: Iterable[Trajectory]) -> dict[str, str]:
+    """{spec id: hash of everything in its trajectory but the time it took}; fails where an id came twice."""
+    found: dict[str, str] = {}
+    for t in trajectories:
+        assert t.spec.id not in found, f"{t.spec.id} came twice"
+        arrays: list[NDArray[Any]] = [
+            t.state,
+            t.action,
+            t.label,
+            t.localization,
+            t.reward,
+            t.frame_step,
+            t.decision_step,
+        ]
+        arrays += [t.frames[camera] for camera in sorted(t.frames)]
+        arrays += [t.reward_terms[name] for name in sorted(t.reward_terms)]
+        facts = (t.instruction, t.success, t.terminated, t.truncated, t.failure, t.policy_version)
+        data = b"".join(array.tobytes() for array in arrays) + repr(facts).encode()
+        found[t.spec.id] = hashlib.sha256(data).hexdigest()
+    return found

@@ -12,20 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_world import ACTION, WORLD_SPEC, CountingPolicy, FakeWorld, fake_spec
+from fake_world import ACTION, WORLD_SPEC, CountingPolicy, FakeWorld, contents, fake_spec
 from processes import descendants
-from test_workers import contents
 from transformers import LlamaConfig
 
 from envs.types import Observation
 from envs.world import World
 from rollout.inference import InferenceConfig, InferenceServer
 from rollout.types import Trajectory
-from rollout.workers import Workers, WorkersConfig
+from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.config import VLAConfig, sizes_of
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
-from vla_model.processor import Processor
 from vla_model.types import ActionChunk, Policy
 
 SHARED = WorkersConfig(workers=2, inference=InferenceConfig(max_batch_size=6, max_wait_ms=200))

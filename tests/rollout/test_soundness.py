@@ -14,7 +14,7 @@ from test_collect import assert_same
 
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from rollout.collect import collect
-from rollout.workers import Workers, WorkersConfig
+from rollout.workers.workers import Workers, WorkersConfig
 
 
 class Frail(FakeWorld):

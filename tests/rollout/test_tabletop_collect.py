@@ -9,9 +9,10 @@ import numpy as np
 
 from envs.make import make_world
 from envs.types import EpisodeSpec
-from rollout.batches import TrainingData
 from rollout.collect import collect
-from rollout.dataset import DatasetReader, DatasetWriter
+from rollout.dataset.batches import TrainingData
+from rollout.dataset.read import DatasetReader
+from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 

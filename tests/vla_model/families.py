@@ -14,7 +14,7 @@ from transformers import (
     PretrainedConfig,
 )
 
-from vla_model.grok import Grok1Config
+from vla_model.backbones.grok import Grok1Config
 
 _LLAMA31: dict[str, Any] = {
     "rope_type": "llama3",

@@ -9,9 +9,9 @@ import torch
 from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 
 from envs.types import CameraSpec
-from vla_model.action_head import DISTRIBUTIONS
 from vla_model.config import VLAConfig, nano, pointing_columns
-from vla_model.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
+from vla_model.heads.action_head import DISTRIBUTIONS
+from vla_model.inputs.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA, VLAOutput
 
 

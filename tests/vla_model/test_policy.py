@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
 
 from envs.types import Observation
-from vla_model.action_head import DISTRIBUTIONS
-from vla_model.inputs import ModelInputs
+from vla_model.heads.action_head import DISTRIBUTIONS
+from vla_model.inputs.inputs import ModelInputs
+from vla_model.numerics.precision import has_native_bf16
 from vla_model.policy import VLAPolicy
-from vla_model.precision import has_native_bf16
 
 
 def policy(changes: dict[str, Any] | None = None, **kwargs: Any) -> VLAPolicy:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_model import tiny_vla
 
-from vla_model.inputs import fake_inputs
-from vla_model.moe import MixtureOfExperts
+from vla_model.heads.moe import MixtureOfExperts
+from vla_model.inputs.inputs import fake_inputs
 from vla_model.upcycle import upcycle
 
 

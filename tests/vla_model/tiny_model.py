@@ -12,8 +12,8 @@ from transformers import LlamaConfig
 
 from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
 from vla_model.config import VLAConfig, sizes_of
+from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.processor import Processor
 
 SENTENCES = ("push the red cube", "open the left drawer slowly", "lift it", "place the blue ball into the green bowl")
 

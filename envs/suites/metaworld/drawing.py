@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.gl import gl_context
+from envs.simulation.gl import gl_context
 from envs.suites.metaworld.sensor import CAMERA, Sensor, View
 
 _SMALL_MESH_FACES = 1000

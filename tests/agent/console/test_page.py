@@ -25,8 +25,8 @@ from benchmarks.browser import Tab, browser_tab, chromium, wait_until
 from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec, Observation
-from rollout.batches import TrainingData
-from rollout.dataset import DatasetReader
+from rollout.dataset.batches import TrainingData
+from rollout.dataset.read import DatasetReader
 from vla_model.types import ActionChunk
 
 DT_S = 0.1

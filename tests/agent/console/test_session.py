@@ -12,7 +12,7 @@ from line_arm import LineArm, Script, always
 
 from agent.console.session import Session, Status
 from agent.robot.clock import WallClock
-from rollout.dataset import DatasetReader
+from rollout.dataset.read import DatasetReader
 
 DT_S = 0.05
 PATIENCE_S = 20.0

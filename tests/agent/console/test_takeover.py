@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.console.takeover import Takeover
-from agent.robot.tabletop import TABLETOP_AXES
+from agent.robot.robots.tabletop import TABLETOP_AXES
 from agent.robot.types import Reading, RobotSpec
 from envs.tabletop.control import ACTION
 from envs.tabletop.labels import LOCALIZATION

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agent.robot.agent import Agent
 from agent.robot.clock import WallClock
 from agent.robot.simulated import SimulatedClock
-from rollout.dataset import DatasetReader
+from rollout.dataset.read import DatasetReader
 
 
 class RealArm(LineArm):

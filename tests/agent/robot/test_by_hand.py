@@ -16,7 +16,7 @@ from agent.robot.drive import DriveConfig
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits, Reading
 from agent.robot.watch import Period
-from rollout.dataset import DatasetReader
+from rollout.dataset.read import DatasetReader
 
 DT_S = 0.1
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.robot.camera import OpenCVCamera, StillPicture, to_rgb
 from agent.robot.clock import WallClock
 from envs.types import CameraSpec
-from rollout.dataset_frames import encode_video
+from rollout.dataset.frames import encode_video
 
 SPEC = CameraSpec(name="front", height=24, width=48)
 

@@ -12,20 +12,20 @@ import pytest
 from numpy.typing import NDArray
 from test_sim_robot import ExpertChunks
 
-from agent.cloning import Cloning
-from agent.dagger import DaggerConfig
-from agent.learner import Learner, LearnerConfig
-from agent.loop import RunConfig, learn, train
+from agent.algorithms.cloning import Cloning
+from agent.algorithms.dagger import DaggerConfig
+from agent.learning.learner import Learner, LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.drive import Outcome
-from agent.robot.sim_robot import SimRobot
+from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Reading
 from agent.robot.watch import Operator
-from agent.run_folder import RunFolder
+from agent.runs.run_folder import RunFolder
+from agent.training.loop import RunConfig, learn, train
 from envs.make import make_world
 from envs.types import EpisodeSpec
-from rollout.batches import TrainingData
+from rollout.dataset.batches import TrainingData
 from rollout.processes import Process
 from vla_model.create import ModelConfig, create_policy
 

@@ -17,7 +17,7 @@ import pytest
 from line_arm import Script
 
 from agent.robot.agent import Agent
-from agent.robot.lerobot_robot import LeRobotRobot
+from agent.robot.robots.lerobot_robot import LeRobotRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits
 

@@ -14,7 +14,7 @@ from line_arm import Script
 from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
-from agent.robot.lerobot_robot import LeRobotRobot
+from agent.robot.robots.lerobot_robot import LeRobotRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits
 from envs.types import CameraSpec

@@ -23,12 +23,12 @@ from agent.robot.drive import Outcome
 from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Reading
 from envs.types import EpisodeSpec, VectorSpec
-from rollout import spool
-from rollout.batches import TrainingData
-from rollout.dataset import DatasetReader, DatasetWriter, StoredEpisode
-from rollout.dataset_write import UNFINISHED, finish_recording
-from rollout.spool import Spool
-from vla_model.foresight import Foreseen
+from rollout.dataset import spool
+from rollout.dataset.batches import TrainingData
+from rollout.dataset.read import DatasetReader, StoredEpisode
+from rollout.dataset.spool import Spool
+from rollout.dataset.write import UNFINISHED, DatasetWriter, finish_recording
+from vla_model.heads.foresight import Foreseen
 
 
 @pytest.fixture

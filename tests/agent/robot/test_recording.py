@@ -8,15 +8,15 @@ from pathlib import Path
 
 from test_sim_robot import ExpertChunks
 
-from agent.learner import LearnerConfig
-from agent.loop import RunConfig, learn
+from agent.learning.learner import LearnerConfig
 from agent.robot.agent import Agent
-from agent.robot.sim_robot import SimRobot
+from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
-from agent.run_folder import PRETRAINED, RunFolder
+from agent.runs.run_folder import PRETRAINED, RunFolder
+from agent.training.loop import RunConfig, learn
 from envs.make import make_world
 from envs.types import EpisodeSpec
-from rollout.batches import TrainingData
+from rollout.dataset.batches import TrainingData
 from rollout.processes import Process
 from vla_model.create import ModelConfig
 from vla_model.policy import VLAPolicy

@@ -11,8 +11,8 @@ import pytest
 from line_arm import WORLD_SPEC
 from numpy.typing import NDArray
 
+from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
 from agent.robot.safety import SafetyFilter
-from agent.robot.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
 from agent.robot.types import Axis, Limits, Reading, RobotSpec, Watch
 from envs.tabletop.control import ACTION, CONTROL_DT_S
 from envs.tabletop.world import STATE

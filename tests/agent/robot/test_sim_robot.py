@@ -12,15 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
-from agent.robot.gym_robot import GymRobot
-from agent.robot.sim_robot import SimRobot
+from agent.robot.robots.gym_robot import GymRobot
+from agent.robot.robots.sim_robot import SimRobot
+from agent.robot.robots.tabletop import TABLETOP_AXES
 from agent.robot.simulated import SimulatedClock, SimulatedInference
-from agent.robot.tabletop import TABLETOP_AXES
 from agent.robot.types import Axis
 from envs.make import make_world
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
-from rollout.dataset import DatasetReader
+from rollout.dataset.read import DatasetReader
 from vla_model.types import ActionChunk
 
 DT_S = 0.1

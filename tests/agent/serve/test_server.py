@@ -22,11 +22,11 @@ from tiny_model import SENTENCES
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from agent import cli
-from agent.checks import check_config
+from agent.runs.checks import check_config
 from agent.serve import openpi
 from agent.serve.link import LimitsConfig
 from agent.serve.server import PolicyServer, ServerConfig
-from vla_model.checkpoint import save_policy
+from vla_model.files.checkpoint import save_policy
 
 
 def key_file(folder: Path) -> Path:

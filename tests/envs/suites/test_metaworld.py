@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.gl import choose_backend
 from envs.make import make_world
+from envs.simulation.gl import choose_backend
 from envs.suites.metaworld.processes import metaworld_python
 from envs.suites.metaworld.sensor import PUBLISHED
 from envs.suites.metaworld.world import MetaworldConfig, MetaworldWorld

@@ -1,0 +1,4 @@
+"""What is learned from a batch, one algorithm a file.
+
+In come a model, its outputs and a batch of demonstrations or rollouts; out go a loss and its metrics.
+"""

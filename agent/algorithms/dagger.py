@@ -1,0 +1,138 @@
+"""DAgger: the expert says what to do where the learner gets to.
+
+Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning", algorithm
+3.1:
+
+    p_i     = b_i expert + (1 - b_i) learner_i     who acts, drawn anew at every decision;   b_i = beta decay^i
+    D_i     = D_{i-1} + {(s, expert(s)) for every state s that p_i visited}        learner_{i+1} = clone D_i
+
+The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish
+at once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is one state many
+times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
+needs to be taught about.
+
+    chunks     the learner executes the first `execute_steps` actions of each of its chunks: by default one, so it
+               decides at every control step; where it is evaluated with more, as many take it to the states that it
+               gets to then. The world goes one control step at a time all the same, because the expert must see every
+               state; row t's label is thus exact. The later labels of row t's chunk are the expert's in the states
+               that followed: those of its own path only once the learner follows.
+    renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
+               (docs/results/dagger.md), so its weights may be renewed (renewal.py), best in the last iteration
+    learner    acts by its mode, as it will when it is evaluated
+
+    drives     a person's labels, where one took a drive over (agent/console/), stand beside the scripted expert's
+
+Left out: asking the expert only where the learner is unsure (SafeDAgger and kin), as a scripted expert costs nothing.
+
+Shape letters: N worlds, K chunk length, A action dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import tyro
+from annotated_types import Interval
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.algorithms.renewal import RenewalConfig
+from agent.algorithms.sft import SFTConfig
+from envs.arrays import rows_on_host, to_numpy
+from envs.types import Observation
+from envs.world import World
+from vla_model.policy import VLAPolicy
+from vla_model.types import ActionChunk
+
+_MIXTURE_STREAM = 0x6D6978
+"""Keeps this generator apart from whatever else is drawn from an episode's seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaggerConfig:
+    """Settings of dagger."""
+
+    beta: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Share of the expert's actions in the first iteration."""
+    beta_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
+    """Of that share, per iteration."""
+    demonstrations: str = ""
+    """Folder of the dataset that the growing one is added to; if not given, that of the run that init names."""
+    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    without (docs/console.md)."""
+    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
+    """In an iteration."""
+    execute_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
+    """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
+    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
+    """Rows to learn from of each episode, evenly spaced where it is longer."""
+    renewal: RenewalConfig = field(default_factory=RenewalConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+
+
+def check_dagger(config: DaggerConfig, chunk_length: int) -> None:
+    """
+    Raises:
+        ValueError: the learner's chunks have not as many actions as it is to execute.
+    """
+    if not 1 <= config.execute_steps <= chunk_length:
+        raise ValueError(
+            f"algorithm.execute_steps must be within 1..{chunk_length}, the chunk's length, got {config.execute_steps}"
+        )
+
+
+class Mixture:
+    """Policy of chunk length 1: the learner's next action or the expert's, and the expert's as the label.
+
+    The learner's version decides the share: the iteration, or with overlap, from the second one on, the one before.
+    """
+
+    def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:
+        """It must act in that same world.
+
+        Raises:
+            ValueError: as `check_dagger`.
+        """
+        check_dagger(config, learner.model.config.chunk_length)
+        self.version = learner.version
+        self._learner = learner
+        self._world = world
+        self._config = config
+        self._generators: dict[int, np.random.Generator] = {}
+        num_worlds, action_size = world.num_envs, world.world_spec.action.size
+        self._chunk = np.zeros((num_worlds, config.execute_steps, action_size), np.float32)  # [N, k, A]
+        self._executed = np.zeros(num_worlds, np.int64)  # [N], actions of that chunk
+        self._by_expert = np.zeros(num_worlds, np.bool_)  # [N]
+
+    def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
+        self._learner.load_weights(version, state_dict)
+        self.version = version
+        self._generators.clear()
+        self._executed[:] = 0
+
+    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        self._learner.begin(worlds, instructions, seeds)
+        for n, seed in zip(worlds.tolist(), seeds, strict=True):
+            self._generators[n] = np.random.default_rng([_MIXTURE_STREAM, seed])
+        self._executed[worlds] = self._config.execute_steps
+
+    def act(self, observation: Observation) -> ActionChunk:
+        due = [n for n in sorted(self._generators) if self._executed[n] == self._config.execute_steps]
+        if due:
+            self._decide(due, observation)
+        expert = to_numpy(self._world.expert_action())[:, None]  # [N, 1, A]
+        next_ = np.take_along_axis(self._chunk, self._executed[:, None, None], axis=1)  # [N, 1, A]
+        self._executed[list(self._generators)] += 1
+        return ActionChunk(actions=np.where(self._by_expert[:, None, None], expert, next_), labels=expert)
+
+    def _decide(self, worlds: list[int], observation: Observation) -> None:
+        """What the learner would do in these worlds next, and whether the expert acts in its place."""
+        actions = to_numpy(self._learner.act_in(worlds, rows_on_host(observation, worlds)).actions)  # [_, K, A]
+        self._chunk[worlds] = actions[:, : self._config.execute_steps]
+        share = self._config.beta * self._config.beta_decay**self.version
+        self._by_expert[worlds] = [self._generators[n].random() < share for n in worlds]
+        self._executed[worlds] = 0

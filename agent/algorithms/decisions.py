@@ -1,0 +1,190 @@
+"""Rollouts as ppo and grpo learn from them: one row per decision.
+
+A decision is what a policy saw, and the first k of the K actions of its chunk: those that were executed (fewer where
+the episode ended within them). Log-probability, advantage and value are per executed action; all of a chunk's actions
+were drawn from the one observation at its decision.
+
+The behaviour's log-probabilities are those the policy gave when it drew the actions, in float32, and nothing here
+computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
+ratios of 1. Frames are not augmented, for the policy did not act on augmented ones.
+
+Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, n earlier observations,
+D decisions of several episodes, S state dims, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.types import Observation
+from rollout.types import Trajectory
+from vla_model.inputs.history import newest_not_after, past_steps
+from vla_model.inputs.inputs import ModelInputs
+from vla_model.inputs.processor import Processor
+from vla_model.numerics.tensors import each_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """What an algorithm makes of one episode, each float32 [T]."""
+
+    advantage: NDArray[np.float32]
+    target: NDArray[np.float32]
+    """What the value head should have said."""
+    weight: NDArray[np.float32]
+    """Of each action in the mean over all; above 0, and 1 on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credited:
+    """A rollout with the credit of its actions."""
+
+    trajectories: list[Trajectory]
+    """Those that are learned from."""
+    credits: list[Credit]
+    """One for each."""
+    metrics: dict[str, float]
+    """For the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """A batch of decisions; numbers of actions that were not executed are 0."""
+
+    inputs: ModelInputs
+    drawn: Tensor
+    """In the distribution's own terms, float32 [B, k, ...]."""
+    log_prob: Tensor
+    """Of the policy that acted, float32 [B, k]."""
+    value: Tensor
+    """That it expected, float32 [B, k]; 0 without a value head."""
+    advantage: Tensor
+    """float32 [B, k]"""
+    target: Tensor
+    """float32 [B, k]"""
+    weight: Tensor
+    """float32 [B, k]; 0 marks what was not executed."""
+    anchor_log_prob: Tensor
+    """Of the policy that the run began with, float32 [B, k]; the acting policy's where nothing is anchored."""
+
+    def __len__(self) -> int:
+        return len(self.log_prob)
+
+    def rows(self, indices: Tensor) -> Decisions:
+        """Some of the decisions."""
+        return each_tensor(self, lambda tensor: tensor[indices])
+
+    def part(self, index: int, count: int) -> Decisions:
+        """The index-th of `count` interleaved parts."""
+        return self.rows(torch.arange(index, len(self), count))
+
+    def to(self, device: torch.device) -> Decisions:
+        return each_tensor(self, lambda tensor: tensor.to(device))
+
+
+def decisions(credited: Credited, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:
+    """All decisions of a rollout.
+
+    Args:
+        credited: the rollout.
+        processor: of the policy.
+        history: (n, stride) of its model.
+
+    Raises:
+        ValueError: the policy gave no log-probabilities.
+    """
+    trajectories = credited.trajectories
+    k = max(int(_executed(t).max()) for t in trajectories)
+    rows = [_per_action(t, credit) for t, credit in zip(trajectories, credited.credits, strict=True)]
+    return Decisions(
+        inputs=_inputs(trajectories, processor, history),
+        **{
+            name: torch.from_numpy(
+                np.concatenate([_by_decision(row[name], t, k) for row, t in zip(rows, trajectories, strict=True)])
+            )
+            for name in rows[0]
+        },
+    )
+
+
+def _per_action(trajectory: Trajectory, credit: Credit) -> dict[str, NDArray[np.float32]]:
+    """Columns of Decisions over the steps of one episode, each [T, ...]."""
+    if trajectory.log_prob is None or trajectory.drawn is None:
+        raise ValueError(
+            f"the policy of {trajectory.spec.id} gave no log-probabilities: it must draw its actions (sample=True) "
+            "from a distribution that has them"
+        )
+    value = trajectory.value
+    return {
+        "drawn": trajectory.drawn,
+        "log_prob": trajectory.log_prob,
+        "anchor_log_prob": trajectory.log_prob,
+        "value": np.zeros(trajectory.num_steps, np.float32) if value is None else value,
+        "advantage": credit.advantage,
+        "target": credit.target,
+        "weight": credit.weight,
+    }
+
+
+def _executed(trajectory: Trajectory) -> NDArray[np.int64]:
+    """Actions executed of each decision's chunk."""
+    return np.diff(trajectory.decision_step, append=trajectory.num_steps)
+
+
+def _by_decision(column: NDArray[np.float32], trajectory: Trajectory, k: int) -> NDArray[np.float32]:
+    """[T, ...] -> [decisions, k, ...], zeros where fewer were executed."""
+    executed = _executed(trajectory)
+    decision = np.repeat(np.arange(len(executed)), executed)  # [T]
+    within = np.arange(trajectory.num_steps) - trajectory.decision_step[decision]
+    rows = np.zeros((len(executed), k, *column.shape[1:]), np.float32)
+    rows[decision, within] = column
+    return rows
+
+
+def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: tuple[int, int]) -> ModelInputs:
+    """What the policy saw at all decisions, and what it looked back on: the observations of its own decisions."""
+    inputs = processor.encode(_seen(trajectories))
+    if not history[0]:
+        return inputs
+    past_frames, past_state = processor.encode_past(*looked_back(trajectories, history))
+    return replace(inputs, past_frames=past_frames, past_state=past_state)
+
+
+def seen_at(
+    trajectories: Sequence[Trajectory], steps: Sequence[NDArray[np.int64]]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """Frames, {camera: [D, ..., H, W, 3]}, and states, [D, ..., S], of decisions.
+
+    Args:
+        trajectories: in which frames were seen at those steps.
+        steps: of each trajectory [decisions, ...].
+    """
+    at = [np.searchsorted(t.frame_step, step) for t, step in zip(trajectories, steps, strict=True)]
+    frames = {
+        camera: np.concatenate([t.frames[camera][rows] for t, rows in zip(trajectories, at, strict=True)])
+        for camera in trajectories[0].frames
+    }
+    return frames, np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)])
+
+
+def looked_back(
+    trajectories: Sequence[Trajectory], history: tuple[int, int]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
+    steps = [
+        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
+    ]  # [decisions, n] each
+    return seen_at(trajectories, steps)
+
+
+def _seen(trajectories: Sequence[Trajectory]) -> Observation:
+    """The observations at all decisions."""
+    frames, state = seen_at(trajectories, [t.decision_step for t in trajectories])
+    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
+    return Observation(frames=frames, state=state, instruction=instruction)

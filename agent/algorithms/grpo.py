@@ -1,0 +1,122 @@
+"""Group-relative policy optimisation (Shao et al. 2024, "DeepSeekMath", section 4.1; no value head).
+
+A group is G episodes of one EpisodeSpec: the same task, instruction and first state, bit for bit; only the policy's
+draws differ (EpisodeSpec.repeat). Every action of episode i of its group has the advantage
+
+    A_i = (R_i - mean(R)) / (std(R) + e)          R: 1 for success, else 0; or the sum of the world's dense reward
+
+    L = surrogate(A) with weights w = mean(T) / T_i
+
+    uniform groups    all won or all lost, teach nothing and are dropped; new groups are drawn in their place, at most
+                      `max_rounds` times as many as asked for, so a policy that always wins doesn't loop for ever
+    length            a long episode's actions weigh less, so that every episode weighs the same (w above)
+    after success     the world ends an episode with its success, so there is no action after it to mask
+
+Left out: a KL penalty by default, as everyone dropped it (surrogate.anchor_weight brings it back); a reward for format
+or length.
+
+Shape letters: T control steps of an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Interval
+from torch import Tensor
+
+from agent.algorithms.decisions import Credit, Credited, Decisions
+from agent.algorithms.ppo import Reward, rewards
+from agent.algorithms.surrogate import SurrogateConfig, predict, surrogate_loss
+from agent.training.practice import ROUNDS
+from envs.types import EpisodeSpec
+from rollout.types import Trajectory
+from vla_model.model import VLA
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig:
+    """Settings of grpo."""
+
+    reward: Reward = "success"
+    group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
+    """G"""
+    standardise: bool = True
+    """Divide by the group's standard deviation; without, groups that are nearly uniform count less."""
+    max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
+    """Rounds of drawing groups in an iteration, the first included."""
+    surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
+
+
+def groups(trajectories: Iterable[Trajectory]) -> list[list[Trajectory]]:
+    """Episodes of one first state together, in the order of their ids."""
+    found: dict[EpisodeSpec, list[Trajectory]] = {}
+    for trajectory in sorted(trajectories, key=lambda t: t.spec):
+        found.setdefault(replace(trajectory.spec, repeat=0), []).append(trajectory)
+    return list(found.values())
+
+
+def score(trajectory: Trajectory, config: GRPOConfig) -> float:
+    """R of an episode."""
+    return float(rewards(trajectory, config.reward).sum())
+
+
+def is_mixed(group: Sequence[Trajectory], config: GRPOConfig) -> bool:
+    """Whether its episodes differ in what they came to."""
+    return len({score(t, config) for t in group}) > 1
+
+
+def collect_groups(
+    run: Callable[[Sequence[EpisodeSpec]], Iterable[Trajectory]],
+    specs: Callable[[int], Sequence[EpisodeSpec]],
+    config: GRPOConfig,
+) -> list[Trajectory]:
+    """Episodes until as many groups are mixed as one round has first states, or the rounds are used up.
+
+    Args:
+        run: runs every spec once.
+        specs: first states of a round, by its number; the same number of them in every round.
+        config: of grpo.
+    """
+    found: list[Trajectory] = []
+    num_mixed = 0
+    for round_ in range(config.max_rounds):
+        asked = specs(round_)
+        missing = asked[: len(asked) - num_mixed]
+        new = list(run([replace(spec, repeat=i) for spec in missing for i in range(config.group_size)]))
+        found += new
+        num_mixed += sum(is_mixed(group, config) for group in groups(new))
+        if num_mixed >= len(asked):
+            break
+    return found
+
+
+def grpo_credit(trajectories: Sequence[Trajectory], config: GRPOConfig) -> Credited:
+    """Advantages of the episodes of mixed groups; the others are left out."""
+    everyone = groups(trajectories)
+    mixed = [group for group in everyone if is_mixed(group, config)]
+    kept = [t for group in mixed for t in group]
+    mean_length = np.mean([t.num_steps for t in kept]) if kept else 0.0
+    found = []
+    for group in mixed:
+        scores = np.array([score(t, config) for t in group])
+        advantages = (scores - scores.mean()) / (scores.std() + 1e-6 if config.standardise else 1.0)
+        for t, advantage in zip(group, advantages, strict=True):
+            ones = np.ones(t.num_steps, np.float32)
+            found.append(
+                Credit(
+                    advantage=np.float32(advantage) * ones,
+                    target=0 * ones,
+                    weight=np.float32(mean_length / t.num_steps) * ones,
+                )
+            )
+    metrics = {"groups/all": float(len(everyone)), "groups/mixed": float(len(mixed))}
+    return Credited(trajectories=kept, credits=found, metrics=metrics)
+
+
+def grpo_loss(model: VLA, batch: Decisions, config: GRPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss above, and its terms for the log."""
+    return surrogate_loss(predict(model, batch), batch, config.surrogate)

@@ -1,0 +1,213 @@
+"""Behaviour cloning: supervised fine-tuning on demonstrated action chunks.
+
+    L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_see * L_see + w_hand * L_hand
+        + w_bal * L_balance + w_z * L_z
+
+    L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
+    L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
+               summed over two readings, of the keypoints and of the action queries: a training label from privileged
+               state, never an input; 0 weight trains without it
+    L_point    cross-entropy of heatmaps against where those things appear in each camera's frame
+               (vla_model/heads/pointing.py): a privileged training label too
+    L_see      smooth L1 between what the model foresees of its state and what it became (heads/foresight.py): known
+               of every recording
+    L_hand     cross-entropy of heatmaps against where the hand will appear in each calibrated camera's frame at
+               keyframes and waypoints to come: known of every recording too
+    L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
+
+Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
+
+Shape letters: B batch, K chunk length, A action dims, L localization dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Interval
+from torch import Tensor
+
+from envs.types import OUTSIDE
+from rollout.dataset.batches import Batch
+from vla_model.config import VLAConfig
+from vla_model.inputs.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+from vla_model.numerics.tensors import each_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Weights of the loss."""
+
+    localization_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
+    """w_loc; disclosed in every report."""
+    pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
+    """w_point; disclosed in every report."""
+    foresight_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
+    """w_see; of a model that foresees (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
+    hand_pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
+    """w_hand; of one that foresees keyframes or waypoints, where a camera is calibrated."""
+    load_balancing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.01
+    """w_bal"""
+    router_z_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.001
+    """w_z"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTBatch:
+    """A batch of demonstrations as the model takes it."""
+
+    inputs: ModelInputs
+    actions: Tensor
+    """Normalised, float32 [B, K, A]."""
+    mask: Tensor
+    """bool [B, K], False after the episode's end."""
+    localization: Tensor
+    """In the world's units, float32 [B, L]."""
+    normalised_localization: Tensor
+    """float32 [B, L]"""
+    future_state: Tensor | None = None
+    """What a model is to foresee, normalised, float32 [B, F, S]."""
+    future_known: Tensor | None = None
+    """bool [B], likewise."""
+    future_places: Tensor | None = None
+    """float32 [B, 2 num_places * calibrated cameras], likewise: see Foresight.pointing_loss."""
+
+    def part(self, index: int, count: int) -> SFTBatch:
+        """The index-th of `count` interleaved parts of the batch."""
+        rows = torch.arange(index, len(self.actions), count, device=self.actions.device)
+        return each_tensor(self, lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device) -> SFTBatch:
+        return each_tensor(self, lambda tensor: tensor.to(device))
+
+
+class SFTEncoder:
+    """Turns rows of a dataset into augmented batches for the model; each sentence is tokenised once."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        instructions: list[str],
+        config: VLAConfig,
+        *,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """
+        Args:
+            processor: of the model.
+            instructions: which a Batch names by position.
+            config: of the model.
+            seed: of the augmentation.
+            part: (index, count) if the batches are one of `count` interleaved parts of equal size; it is augmented as
+                within the whole.
+        """
+        self._processor = processor
+        self._ids, self._mask = processor.encode_instructions(instructions)
+        self._config = config
+        self._seed = seed
+        self._part = part
+
+    def __call__(self, batch: Batch, update: int) -> SFTBatch:
+        """The batch of that update; its augmentation is drawn from (seed, update) alone."""
+        processor = self._processor
+        rows = torch.from_numpy(batch.instruction_id)
+        state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        index, count = self._part
+        shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
+        light = draw_light(self._config, len(rows) * count, generator)
+        noise = draw_action_noise(self._config, len(rows) * count, generator)
+        past_frames, past_state = None, None
+        if batch.past_frames is not None and batch.past_state is not None:
+            past_frames, past_state = processor.encode_past(batch.past_frames, batch.past_state)
+        return SFTBatch(
+            inputs=ModelInputs(
+                frames=processor.encode_frames(batch.frames),
+                state=processor.encode_state(batch.state),
+                instruction_ids=self._ids[rows],
+                instruction_mask=self._mask[rows],
+                past_frames=past_frames,
+                past_state=past_state,
+                shift_px={name: shift[index::count] for name, shift in shifts.items()},
+                light=None if light is None else light[index::count],
+                action_noise=None if noise is None else noise[index::count],
+            ),
+            actions=processor.normalise_actions(batch.action),
+            mask=torch.from_numpy(batch.mask),
+            localization=torch.from_numpy(batch.localization),
+            normalised_localization=processor.normalise_localization(batch.localization),
+            future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),
+            future_known=None if batch.future_known is None else torch.from_numpy(batch.future_known),
+            future_places=self._hand_places(batch) if self._config.hand_columns else None,
+        )
+
+    def _hand_places(self, batch: Batch) -> Tensor:
+        """Where the hand will be in the frames of calibrated cameras, out of them where it is not known."""
+        assert batch.future_state is not None and batch.future_known is not None
+        spec = self._processor.world_spec
+        hand_m = batch.future_state[:, -self._config.foreseen.num_places :, spec.state.position]
+        places = np.concatenate([camera.project(hand_m) for camera in spec.calibrated_cameras], axis=1)
+        return torch.from_numpy(np.where(batch.future_known[:, None], places.reshape(len(places), -1), OUTSIDE))
+
+
+def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
+    """Random samples, augmented, with instructions of full length: as large as any, to time and to measure."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = fake_inputs(config, batch_size, seed)
+    localization = torch.rand(batch_size, config.localization_size, generator=generator)
+    num_places = config.foreseen.num_places * len(config.hand_columns)
+    return SFTBatch(
+        inputs=replace(
+            inputs,
+            instruction_mask=torch.ones_like(inputs.instruction_mask),
+            shift_px=draw_shifts(config, batch_size, generator),
+            light=draw_light(config, batch_size, generator),
+            action_noise=draw_action_noise(config, batch_size, generator),
+        ),
+        actions=torch.randn(batch_size, config.chunk_length, config.action_size, generator=generator),
+        mask=torch.ones(batch_size, config.chunk_length, dtype=torch.bool),
+        localization=localization,
+        normalised_localization=localization,
+        future_state=torch.randn(batch_size, config.num_foreseen, config.state_size, generator=generator),
+        future_known=torch.ones(batch_size, dtype=torch.bool),
+        future_places=2 * torch.rand(batch_size, 2 * num_places, generator=generator) - 1,
+    )
+
+
+def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss above, and its terms for the log: those with a weight that model and labels are asked for."""
+    output = model(batch.inputs, mask=batch.mask)
+    seen = output.foresight if batch.future_known is not None else None
+    hand = seen is not None and bool(seen.pointing)
+    weighed: list[tuple[str, float, Callable[[], Tensor]]] = [
+        ("action", 1.0, lambda: output.actions.loss(batch.actions, batch.mask)),
+        (
+            "localization",
+            config.localization_weight * bool(output.position_columns),
+            lambda: output.localization_loss(batch.normalised_localization),
+        ),
+        (
+            "pointing",
+            config.pointing_weight * bool(output.pointing),
+            lambda: output.pointing_loss(batch.localization),
+        ),
+        (
+            "foresight",
+            config.foresight_weight * (seen is not None),
+            lambda: output.foresight_loss(batch.future_state, batch.future_known),
+        ),
+        ("hand_pointing", config.hand_pointing_weight * hand, lambda: output.hand_pointing_loss(batch.future_places)),
+        ("load_balancing", config.load_balancing_weight, output.load_balancing_loss),
+        ("router_z", config.router_z_weight, output.router_z_loss),
+    ]
+    terms = {name: (weight, term()) for name, weight, term in weighed if weight}
+    loss = sum((weight * term for weight, term in terms.values()), start=batch.actions.new_zeros(()))
+    metrics = {f"loss/{name}": term.detach() for name, (_, term) in terms.items()}
+    return loss, metrics | {"loss/total": loss.detach()}

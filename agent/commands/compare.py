@@ -1,0 +1,79 @@
+"""The command `llamarm compare`: two evaluations of the same episodes side by side, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from agent.commands.options import parse
+from agent.evaluation.compare import Comparison, compare, holm
+from agent.evaluation.eval_info import read_eval_info
+from agent.runs.run_folder import RunFolder
+
+_NOTE = (
+    "Change of success in points with its 95 % interval (Bonett & Price 2012); episodes that only the second won, and "
+    "only the first; McNemar's exact p, within each table adjusted by Holm's method for as many tests as it has rows."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Two evaluations of the same episodes, pair by pair: won, lost, and whether that could be chance."""
+
+    before: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BEFORE")]
+    """Folder of a run or of an evaluation."""
+    after: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")]
+    """Another one."""
+
+
+def compare_command(args: list[str]) -> None:
+    """Run the command."""
+    options = parse(Compare, "compare", args)
+    names = options.before.resolve().name, options.after.resolve().name
+    if names[0] == names[1]:
+        names = str(options.before), str(options.after)
+    infos = tuple(read_eval_info(RunFolder(folder).eval_info) for folder in (options.before, options.after))
+    print("\n".join(tables(names, *infos)))
+
+
+def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """Lines of Markdown: all episodes, and by variation and by task where there are several.
+
+    Args:
+        names: of the two policies, or of whatever differs.
+        before: content of the first one's eval_info.json.
+        after: of the second one's.
+
+    Raises:
+        ValueError: they are not of the same episodes.
+    """
+    comparison = compare(before, after)
+    yield f"# {names[0]} and {names[1]}"
+    yield ""
+    yield _NOTE
+    steps = before["protocol"]["execute_steps"], after["protocol"]["execute_steps"]
+    if steps[0] != steps[1]:
+        yield ""
+        yield f"Not the same protocol: {names[0]} executed {steps[0]} actions of each decision, {names[1]} {steps[1]}."
+    yield ""
+    yield from _table("episodes", names, {f"all {comparison.num_episodes}": comparison})
+    for what, parts in (("variation", comparison.per_group), ("task", comparison.per_task)):
+        if len(parts) > 1:
+            yield ""
+            yield from _table(what, names, parts)
+
+
+def _table(what: str, names: tuple[str, str], parts: Mapping[str, Comparison]) -> Iterator[str]:
+    yield f"| {what} | {names[0]} % | {names[1]} % | change | 95 % interval | won, lost | p |"
+    yield "|---|---|---|---|---|---|---|"
+    adjusted = holm([part.p_value for part in parts.values()])
+    for (name, part), p_value in zip(parts.items(), adjusted, strict=True):
+        (first, second), (low, high) = part.pc_success, part.difference_interval
+        yield (
+            f"| {name} | {first:.1f} | {second:.1f} | {part.difference:+.1f} | {low:+.1f} to {high:+.1f} "
+            f"| {len(part.won)}, {len(part.lost)} | {p_value:.2g} |"
+        )

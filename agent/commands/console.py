@@ -1,0 +1,99 @@
+"""The command `llamarm console`."""
+
+from __future__ import annotations
+
+import math
+import signal
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Event
+from typing import Annotated, Any
+
+import tyro
+
+from agent.commands.drive import imported_robot
+from agent.commands.options import DEFAULT_WORLD, load_policy, parse_with, say_place, spare_a_core, where_to_act
+from agent.console.page import Page, PageConfig
+from agent.console.session import Session
+from agent.console.table import LiveTable, TableExpert
+from agent.robot.drive import DriveConfig
+from agent.runs.addresses import check_address
+from agent.runs.checks import Seed
+from agent.runs.names import check_name
+from envs.tabletop.control import CONTROL_DT_S
+from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.world import TabletopConfig, TabletopWorld
+from envs.types import EpisodeSpec
+from vla_model.inputs.instructions import check_text
+from vla_model.policy import VLAPolicy
+
+_FIRST_TASK = "pick_place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """A page in the browser: instruct, watch, disturb, stop, take over and record. Ctrl-C ends it."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted
+    expert of "sim"."""
+    robot: str = "sim"
+    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
+    task: str | None = None
+    """Of "sim" at first; if not given, the first of the policy's tasks."""
+    seed: Seed = 1_000_000
+    """Of the episode of "sim" at first."""
+    variation: str = "train"
+    """Of the episode of "sim" at first."""
+
+
+def console(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
+    if options.instruction is not None:
+        check_text(options.instruction)
+    check_address(options.page.host, 0)  # a port in use is no trouble: the page takes the next one
+
+    spare_a_core()
+    policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")
+    if options.robot == "sim":
+        session, page = _with_table(options, policy)
+    elif policy is None:
+        raise ValueError("the scripted expert drives 'sim' alone")
+    else:
+        robot = imported_robot(options.robot)
+        session = Session(policy, robot, options.drive)
+        page = Page(session, robot.spec, options.page, instruction=options.instruction or "")
+    ended = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with closing(page), closing(session):  # the robot rests first
+        print(f"{page.address} shows {options.policy}; Ctrl-C ends it", flush=True)
+        page.run(ended)
+
+
+def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
+    """The simulated table, shown."""
+    # A person is slower than an expert: what ends a drive is the page's time limit, not the task's.
+    world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
+    _, tasks = where_to_act(options.policy, policy, DEFAULT_WORLD, (options.task,) if options.task else ())
+    task, variation = (
+        check_name("task", tasks[0] if tasks else _FIRST_TASK, world.tasks),
+        check_name("variation", options.variation, VARIATIONS),
+    )
+    say_place(options.policy, policy, DEFAULT_WORLD, tasks)
+    table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))
+    session = Session(policy or TableExpert(table), table, options.drive, close=world.close)
+    session.show(table.episode)
+    page = Page(
+        session,
+        table.spec,
+        options.page,
+        table=table,
+        tasks=world.tasks,
+        variations=tuple(VARIATIONS),
+        instruction=options.instruction or "",
+    )
+    return session, page

@@ -1,0 +1,109 @@
+"""The command `llamarm drive`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from annotated_types import Interval
+
+from agent.commands.options import load_policy, parse_with, say_place, spare_a_core, where_to_act
+from agent.robot.agent import Agent
+from agent.robot.drive import DriveConfig, Outcome
+from agent.robot.robots.sim_robot import SimRobot
+from agent.robot.types import RobotSpec
+from agent.runs.checks import Seed
+from agent.runs.names import check_name
+from envs.imported import imported
+from envs.make import make_world
+from envs.suites.given import asked
+from envs.types import EpisodeSpec
+from vla_model.inputs.instructions import check_text
+from vla_model.numerics.dtypes import DtypeName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """Drive a robot in real time. Ctrl-C brings it to rest."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
+    robot: str = "sim"
+    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What the policy is told; what the task asks for if not given and the robot is "sim"."""
+    seconds: Annotated[float, Interval(gt=0, le=86_400)] = 20.0
+    """The longest that it may take."""
+    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A LeRobotDataset that the drive is appended to."""
+    world: str | None = None
+    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's suite."""
+    task: str | None = None
+    """Of "sim"; if not given, the policy's, where it was made for one alone."""
+    seed: Seed = 1_000_000
+    """Of the episode of "sim"."""
+    variation: str = "train"
+    """Of the episode of "sim"."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+
+
+def drive(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Drive, "drive", args, drive=DriveConfig())
+    imported_arm = None if options.robot == "sim" else imported_robot(options.robot)
+    if options.instruction is not None:
+        check_text(options.instruction)
+    elif imported_arm is not None:
+        raise ValueError("a real robot must be told what to do: --instruction TEXT")
+
+    spare_a_core()
+    policy = load_policy(options.policy, options.dtype)
+    with ExitStack() as stack:
+        robot, instruction = imported_arm, options.instruction
+        if robot is None:
+            named = (options.task,) if options.task else ()
+            name, tasks = where_to_act(options.policy, policy, options.world, named)
+            world = stack.enter_context(closing(make_world(name)))
+            if len(tasks) != 1:
+                raise ValueError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")
+            task = check_name("task", tasks[0], world.tasks)
+            say_place(options.policy, policy, name, tasks)
+            episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
+            robot = SimRobot(world, episode)
+            robot.connect()  # begins the episode, whose instruction is then known
+            instruction = robot.instruction if instruction is None else instruction
+        agent = Agent(policy.to("auto"), robot, config=options.drive)
+        outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
+    for line in outcome.lines():
+        print(line)
+
+
+def imported_robot(name: str) -> Any:
+    """What MODULE:FUNCTION gives, the current folder being one to import from.
+
+    Raises:
+        ValueError: it is not of that form, cannot be imported, raises something, or gives no robot.
+    """
+    if ":" not in name:
+        raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
+    make = imported("robot", name)
+    with asked(f"robot {name!r}"):
+        robot = make()
+    if not isinstance(getattr(robot, "spec", None), RobotSpec):
+        raise ValueError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
+    return robot
+
+
+def judge(outcome: Outcome) -> bool | None:
+    """The robot's verdict, or a person's where it has none; who does not answer does not know."""
+    if outcome.success is None and sys.stdin.isatty():
+        try:
+            return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"
+        except (EOFError, KeyboardInterrupt):
+            print()
+    return outcome.success

@@ -1,0 +1,51 @@
+"""The command `llamarm experts`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.acting import ActingConfig, acting, folder_for
+from agent.commands.options import load_policy, parse_with
+from agent.runs.run_folder import RunFolder
+from agent.runs.run_lock import locked
+from agent.studies.moe.page import draw, tables
+from agent.studies.moe.study import study_experts, to_json
+from rollout.workers.workers import WorkersConfig
+from vla_model.files.folders import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """Which experts a policy uses in which task and phase of the motion, and what it loses without each."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
+    ablate: bool = True
+    """Run the episodes again without each expert."""
+
+
+def experts(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
+    folder = folder_for(options.policy, options.out, "experts.json")
+    policy = load_policy(options.policy, options.acting.dtype)
+    with (
+        acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks, execute_steps),
+        locked(folder, ["llamarm", "experts", *args]),
+    ):
+        config = options.acting.evaluation(execute_steps)
+        found = to_json(study_experts(policy, measured, tasks, config, ablate=options.ablate))
+        write_whole(RunFolder(folder).experts, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
+        write_whole(folder / "experts.md", "\n".join(lines) + "\n")
+        draw(found, folder / "experts.png")
+    print("\n".join(lines))
+    for file in ("experts.json", "experts.md", "experts.png"):
+        print(folder / file)

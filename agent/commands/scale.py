@@ -1,0 +1,143 @@
+"""The command `llamarm scale`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.options import parse_with
+from agent.runs.run_folder import RunFolder, check_start, start_run
+from agent.runs.run_lock import locked
+from agent.studies.scale.effort import Effort, Prediction, efforts, predict
+from agent.studies.scale.grid import (
+    Budget,
+    GridConfig,
+    Place,
+    ScaleConfig,
+    config_of,
+    held_out_places,
+    measured_budget,
+    places,
+    recorded_budget,
+    run_grid,
+)
+from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
+from agent.studies.scale.page import draw, tables
+from agent.training.loop import RunConfig, check_run
+from vla_model.files.folders import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """More data or more parameters? Trains a grid of sizes and demonstrations, and fits what comes of it.
+
+    Called again, it goes on where it stopped.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the grid."""
+    estimate: bool = False
+    """Only say which runs there would be and how long they would take here."""
+
+
+def scale(args: list[str], name: str, recipe: RunConfig) -> None:
+    """Run the command with a recipe."""
+    options = parse_with(Scale, f"scale {name}", args, grid=GridConfig(), run=recipe)
+    config = ScaleConfig(grid=options.grid, run=options.run)
+    _check(config)
+    if options.estimate:
+        print("\n".join(_ahead(config, measured_budget(config))))
+        return
+    command, resume = ["llamarm", "scale", name, *args], RunFolder(options.out).record_file.exists()
+    check_start(options.out, config, resume=resume)
+    with locked(options.out, command):
+        folder = start_run(options.out, config, resume=resume)
+        budget = recorded_budget(config, folder)
+        print("\n".join(_ahead(config, budget)), file=sys.stderr)
+        with folder.session(command):
+            found = _run(config, folder, budget, command)
+        report(config, folder, budget, found)
+
+
+def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[Place, Cell]) -> None:
+    """Fit, write scale.json, scale.md and scale.png, and print."""
+    held_out = set(held_out_places(config))
+    runs = [(place, cell) for place, cell in found.items() if place not in held_out]
+    fit = fit_with_bootstrap([cell for _, cell in runs])
+    point = best_cell([cell for _, cell in runs])
+    doublings = efforts(fit, (point.parameters, point.demonstrations, point.experts))
+    predictions = [predict(fit, found[place]) for place in held_out_places(config)]
+    content = _json(runs, fit, doublings, point, predictions, budget)
+    write_whole(folder.root / "scale.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    lines = [f"# {folder.root.resolve().name}", "", *tables(runs, fit, doublings, point, predictions, budget)]
+    write_whole(folder.root / "scale.md", "\n".join(lines) + "\n")
+    draw(runs, fit, predictions, folder.root / "scale.png")
+    print("\n".join(lines))
+    for file in ("scale.json", "scale.md", "scale.png"):
+        print(folder.root / file)
+
+
+def best_cell(cells: Sequence[Cell]) -> Cell:
+    """Where a user stands who takes the best of the grid: most success, then least error."""
+    return max(cells, key=lambda cell: (cell.successes / cell.episodes, -cell.error))
+
+
+def _check(config: ScaleConfig) -> None:
+    """
+    Raises:
+        ValueError: see check_run; the grid is none, or its runs cannot be timed or compared.
+    """
+    run = config.run
+    if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
+        raise ValueError(
+            "runs of a grid learn in one process, from demonstrations that it collects, and are evaluated: leave out "
+            "learner.num_processes, data and evaluation.episodes_per_task 0"
+        )
+    for place in [*places(config), *held_out_places(config)]:
+        check_run(config_of(place, config, updates=1))
+
+
+def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[str]) -> dict[Place, Cell]:
+    found: dict[Place, Cell] = {}
+    for place, cell in run_grid(config, folder, budget, command):
+        found[place] = cell
+        success = f"{cell.successes} of {cell.episodes} succeeded"
+        print(f"{len(found)}: {place.name}: error {cell.error:.4f}, {success}", file=sys.stderr, flush=True)
+    return found
+
+
+def _ahead(config: ScaleConfig, budget: Budget) -> Iterator[str]:
+    """Lines that say what is ahead."""
+    everyone = [*places(config), *held_out_places(config)]
+    tasks = len(config.run.demonstrations.tasks) or "all"
+    most = max(place.amount for place in everyone)
+    evaluation, variations = config.run.evaluation, len(config.run.evaluation.variations)
+    yield f"{len(everyone)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,"
+    yield f"besides at most {most} demonstrations to collect for each of {tasks} tasks, and in each run"
+    yield f"{evaluation.episodes_per_task} episodes of each task to evaluate in {variations} variations."
+
+
+def _json(
+    runs: Sequence[tuple[Place, Cell]],
+    fit: Fit,
+    doublings: Sequence[Effort],
+    point: Cell,
+    predictions: Sequence[Prediction],
+    budget: Budget,
+) -> dict[str, object]:
+    """Everything but the bootstrap's draws."""
+    return {
+        "budget": asdict(budget),
+        "cells": [asdict(place) | asdict(cell) for place, cell in runs],
+        "error": asdict(fit.error) | {"residual_std": fit.error_std},
+        "success": asdict(fit.success) | {"episodes_share": fit.episodes_share},
+        "from": asdict(point),
+        "efforts": [asdict(effort) for effort in doublings],
+        "held_out": [asdict(found) for found in predictions],
+    }

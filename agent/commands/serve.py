@@ -1,0 +1,46 @@
+"""The command `llamarm serve`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from annotated_types import Interval
+
+from agent.commands.options import load_policy, parse_with, spare_a_core, steps_to_execute
+from agent.runs.addresses import check_address
+from agent.serve.server import PolicyServer, ServerConfig, log_to_stderr, serve_until_stopped
+from vla_model.numerics.dtypes import DtypeName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its best policy, else its last checkpoint), a checkpoint or a policy's folder."""
+    execute_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
+    """Actions to execute of each chunk; if not given, as the policy was made for."""
+    dtype: DtypeName = "auto"
+    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+
+
+def serve(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Serve, "serve", args, server=ServerConfig())
+    check_address(options.server.host, options.server.port)
+
+    spare_a_core()
+    policy = load_policy(options.policy, options.dtype).to("auto")
+    execute_steps = steps_to_execute(options.policy, policy, options.execute_steps)
+    server = PolicyServer(policy, options.server, execute_steps)
+    log_to_stderr(options.server.debug)
+    asyncio.run(
+        serve_until_stopped(
+            server,
+            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
+        )
+    )
+    print("Stopped.")

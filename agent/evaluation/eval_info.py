@@ -1,0 +1,172 @@
+"""eval_info.json: an evaluation in the shape that LeRobot writes, with what a reader needs to judge it beside.
+
+LeRobot's part (lerobot_eval.py): per_task [{task_group, task_id, metrics}], per_group and overall, success in percent.
+Here a group is a variation of a suite ("tabletop/train"). Added: 95 % intervals in percent, averages over tasks and
+over the suite's own groups of tasks, the protocol, failures by name, blind controls, expert usage,
+and every episode by its id, so two files can be paired.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.evaluation.averages import Average, averages
+from agent.evaluation.evaluate import EpisodeResult, Evaluation, Proportion
+from vla_model.files.folders import read_json, write_whole
+
+
+def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
+    """The dict to write.
+
+    Args:
+        evaluation: the policy itself.
+        controls: blind controls over the same specs or some of them, by name; empty if none were run.
+        films_dir: the films' folder, relative to the file.
+    """
+    groups = evaluation.by(_group)
+    episodes = len(evaluation.results)
+    timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
+    speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
+    aggregate = partial(_aggregate, films_dir=films_dir, task_groups=evaluation.task_groups)
+    return {
+        "per_task": _per_task(evaluation, films_dir),
+        "per_group": {group: aggregate(rows) for group, rows in groups.items()},
+        "overall": aggregate(evaluation.results) | timing | speed,
+        "protocol": _protocol(evaluation),
+        "failures": evaluation.failures,
+        "controls": {name: _control(control, evaluation) for name, control in controls.items()},
+        "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
+        "per_episode": [_episode(r, films_dir) for r in evaluation.results],
+    }
+
+
+def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
+    """Write what `eval_info` made; infinities and NaN are refused, for JSON has none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(info, indent=1, allow_nan=False) + "\n")
+
+
+def read_eval_info(path: Path) -> dict[str, Any]:
+    """What `write_eval_info` wrote.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    if not path.exists():
+        raise ValueError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
+    return read_json(path, ("per_task", "overall", "per_episode"), "measure again with llamarm eval")
+
+
+def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
+    """One entry per group and task, task_id counting a group's tasks by name, as LeRobot's flat list has it."""
+    entries = []
+    for group, rows in evaluation.by(_group).items():
+        tasks = sorted({r.spec.task for r in rows})
+        for task_id, task in enumerate(tasks):
+            of_task = [r for r in rows if r.spec.task == task]
+            metrics = {
+                "sum_rewards": [r.sum_reward for r in of_task],
+                "max_rewards": [r.max_reward for r in of_task],
+                "successes": [r.success for r in of_task],
+                "video_paths": _films(of_task, films_dir),
+            }
+            steps = {
+                "median_steps": _median([r.num_steps for r in of_task if not r.lost]),
+                "median_steps_to_success": _median([r.num_steps for r in of_task if r.success]),
+            }
+            named = {"task_group": group, "task_id": task_id, "task": task, "metrics": metrics}
+            entries.append(named | _success(of_task) | steps)
+    return entries
+
+
+def _aggregate(
+    rows: Sequence[EpisodeResult], films_dir: str, task_groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    return {
+        "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
+        "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
+        **_success(rows),
+        **_averages(rows, task_groups),
+        "video_paths": _films(rows, films_dir),
+    }
+
+
+def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
+    proportion = _proportion(rows)
+    return _percent(proportion) | {"n_episodes": proportion.episodes}
+
+
+def _averages(rows: Sequence[EpisodeResult], task_groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    tasks = sorted({r.spec.task for r in rows})
+    per_task = {task: _proportion([r for r in rows if r.spec.task == task]) for task in tasks}
+    return {"averages": {name: _percent(average) for name, average in averages(per_task, task_groups).items()}}
+
+
+def _proportion(rows: Sequence[EpisodeResult]) -> Proportion:
+    return Proportion(successes=sum(r.success for r in rows), episodes=len(rows))
+
+
+def _percent(rate: Proportion | Average) -> dict[str, Any]:
+    return {"pc_success": 100 * rate.rate, "pc_success_interval": [100 * bound for bound in rate.interval]}
+
+
+def _control(control: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
+    """A control's success, and under "policy" the policy's own in the same episodes."""
+    ran = {r.spec for r in control.results}
+    own = replace(evaluation, results=tuple(r for r in evaluation.results if r.spec in ran))
+    variations = sorted({spec.variation for spec in ran})
+    return _by_task(control) | {"failures": control.failures, "variations": variations, "policy": _by_task(own)}
+
+
+def _by_task(evaluation: Evaluation) -> dict[str, Any]:
+    per_task = {task: _success(rows) for task, rows in evaluation.by(lambda r: r.spec.task).items()}
+    return _success(evaluation.results) | {"per_task": per_task} | _averages(evaluation.results, evaluation.task_groups)
+
+
+def _protocol(evaluation: Evaluation) -> dict[str, Any]:
+    specs = [r.spec for r in evaluation.results]
+    return {
+        "suites": sorted({spec.suite for spec in specs}),
+        "tasks": sorted({spec.task for spec in specs}),
+        "variations": sorted({spec.variation for spec in specs}),
+        "seeds": [min(spec.seed for spec in specs), max(spec.seed for spec in specs)],
+        "execute_steps": evaluation.execute_steps,
+        "policy_versions": sorted({r.policy_version for r in evaluation.results if not r.lost}),
+        "interval": "95 % Wilson score interval over episodes",
+        "interval_of_averages": "95 %, from the tasks' Wilson intervals by the square-and-add rule",
+        "task_groups": {name: list(tasks) for name, tasks in evaluation.task_groups.items()},
+        "success": "decided by the world",
+    }
+
+
+def _episode(result: EpisodeResult, films_dir: str) -> dict[str, Any]:
+    return {
+        "id": result.spec.id,
+        "task_group": _group(result),
+        "task": result.spec.task,
+        "instruction": result.instruction,
+        "success": result.success,
+        "failure": result.failure,
+        "num_steps": result.num_steps,
+        "num_decisions": result.num_decisions,
+        "video_path": None if result.film is None else f"{films_dir}/{result.film}",
+    }
+
+
+def _group(result: EpisodeResult) -> str:
+    return f"{result.spec.suite}/{result.spec.variation}"
+
+
+def _films(rows: Sequence[EpisodeResult], films_dir: str) -> list[str]:
+    return [f"{films_dir}/{r.film}" for r in rows if r.film is not None]
+
+
+def _median(values: Sequence[int]) -> float | None:
+    return float(np.median(values)) if values else None

@@ -1,0 +1,325 @@
+"""Evaluation: the same episodes for every policy, success with its uncertainty, results that can be paired.
+
+An evaluation is a fixed list of EpisodeSpecs. Each result is keyed by its spec's id, so two policies that ran the same
+list can be compared episode by episode. Seeds are split by one rule: training draws below `FIRST_EVALUATION_SEED`,
+evaluation at or above it, so no evaluated episode was ever seen in training.
+
+Intervals are 95 % Wilson score intervals of a binomial proportion (Wilson 1927): they describe the drawn episodes of
+these tasks and these weights, not other training seeds. Two averages are kept apart because published tables differ:
+`success` pools all episodes, `mean_over_tasks` weighs every task alike (averages.py has more, with intervals).
+
+Shape letters: E experts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from agent.evaluation.expert_usage import mean_per_task
+from agent.evaluation.videos import write_film
+from envs.types import EpisodeSpec, why_failed
+from envs.world import World
+from rollout.types import Trajectory
+from rollout.workers.report import WORLD_FAILED
+
+FIRST_EVALUATION_SEED = 1_000_000
+"""Training seeds lie below, evaluation seeds at or above."""
+LOST = "no worker survived it"
+"""Failure of an episode that ended every worker that ran it."""
+
+
+def evaluation_specs(
+    suite: str,
+    tasks: Sequence[str],
+    episodes_per_task: int,
+    variation: str = "train",
+    first_seed: int = FIRST_EVALUATION_SEED,
+) -> tuple[EpisodeSpec, ...]:
+    """The first `episodes_per_task` held-out episodes of each task, tasks taking turns.
+
+    A task's episodes do not depend on which other tasks are asked for, nor on how many episodes, so a short evaluation
+    is a part of a long one.
+
+    Raises:
+        ValueError: a seed that training may draw, no task, a task named twice, or fewer than one episode.
+    """
+    if first_seed < FIRST_EVALUATION_SEED:
+        raise ValueError(
+            f"evaluation seeds begin at {FIRST_EVALUATION_SEED}, training has those below; got {first_seed}"
+        )
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ValueError(f"expected at least one task and none twice, got {list(tasks)}")
+    if episodes_per_task < 1:
+        raise ValueError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
+    return tuple(
+        EpisodeSpec(suite=suite, task=task, seed=first_seed + i, variation=variation)
+        for i in range(episodes_per_task)
+        for task in tasks
+    )
+
+
+def check_training_seed(seed: int) -> int:
+    """The seed itself, if training may draw it.
+
+    Raises:
+        ValueError: it belongs to evaluation.
+    """
+    if not 0 <= seed < FIRST_EVALUATION_SEED:
+        raise ValueError(
+            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
+        )
+    return seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportion:
+    """Successes of a number of episodes.
+
+    Example:
+        >>> Proportion(successes=8, episodes=10).interval
+        (0.4901624715366449, 0.9433178485456247)
+    """
+
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson score interval."""
+        low, high = binomtest(self.successes, self.episodes).proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """What one episode came to."""
+
+    spec: EpisodeSpec
+    instruction: str
+    """What the world asked for, whatever a control told the policy."""
+    success: bool
+    failure: str | None
+    """Why it failed: the world's own words, "step limit", or why it was lost; None where it succeeded."""
+    num_steps: int
+    """Control steps."""
+    num_decisions: int
+    """How often the policy was asked."""
+    sum_reward: float
+    max_reward: float
+    policy_version: int
+    film: str | None = None
+    """File name of its film."""
+    lost: bool = False
+    """Whether it could not be run to its end, so that nothing is known of it but its failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Results of a list of specs, in its order."""
+
+    results: tuple[EpisodeResult, ...]
+    execute_steps: int | None
+    """Actions executed of each chunk; None for the whole chunk."""
+    eval_s: float
+    """Wall-clock of everything, filming included."""
+    steps_per_s: float
+    """Control steps per second of all worlds together, over the episodes that were not filmed (all, if all were)."""
+    frames_per_s: float
+    """Camera frames per second, over the same episodes."""
+    expert_usage: dict[str, NDArray[np.float64]]
+    """{task: [layers, E]}: the mean over all decisions of what the policy reported; empty if it has no experts."""
+    task_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """As the world has them."""
+
+    @property
+    def success(self) -> Proportion:
+        return _proportion(self.results)
+
+    @property
+    def per_task(self) -> dict[str, Proportion]:
+        return {task: _proportion(rows) for task, rows in self.by(lambda r: r.spec.task).items()}
+
+    @property
+    def per_variation(self) -> dict[str, Proportion]:
+        return {name: _proportion(rows) for name, rows in self.by(lambda r: r.spec.variation).items()}
+
+    def of_variation(self, name: str) -> dict[str, Proportion]:
+        """Per task, over the episodes of one variation."""
+        tasks = self.by(lambda r: r.spec.task)
+        rows = {task: [r for r in results if r.spec.variation == name] for task, results in tasks.items()}
+        return {task: _proportion(results) for task, results in rows.items() if results}
+
+    @property
+    def mean_over_tasks(self) -> float:
+        """Unweighted mean of the tasks' success rates; an episode that was lost has failed."""
+        return float(np.mean([p.rate for p in self.per_task.values()]))
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often each reason ended an episode without success, most frequent first."""
+        return dict(Counter(r.failure for r in self.results if r.failure is not None).most_common())
+
+    @property
+    def instructions(self) -> dict[EpisodeSpec, str]:
+        """Of every episode that was run to its end."""
+        return {r.spec: r.instruction for r in self.results if not r.lost}
+
+    def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
+        """Results grouped by a name, names sorted."""
+        return {name: list(rows) for name, rows in groupby(sorted(self.results, key=key), key)}
+
+
+class RunEpisodes(Protocol):
+    """Runs every spec once: `collect` of a policy and a world, or of workers."""
+
+    def __call__(
+        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None, all_frames: bool
+    ) -> Iterator[Trajectory]:
+        """Yield the trajectories in any order."""
+        ...
+
+
+def evaluate(
+    run: RunEpisodes,
+    world: World,
+    specs: Sequence[EpisodeSpec],
+    *,
+    execute_steps: int | None = None,
+    films_per_task: int = 0,
+    films_dir: Path | None = None,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
+    broken: Mapping[EpisodeSpec, str] | None = None,
+) -> Evaluation:
+    """Run every spec once and sum up.
+
+    Args:
+        run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it leaves out has failed.
+        world: one like those that `run` uses.
+        specs: fixed episodes, e.g. from `evaluation_specs`.
+        execute_steps: actions executed of each chunk; the whole chunk where None.
+        films_per_task: film the first so many episodes of each task and variation, whatever comes of them. They run
+            apart from the others because only they are rendered at every step.
+        films_dir: where films go; needed with films_per_task.
+        on_trajectory: called after each episode, e.g. by a progress bar.
+        broken: filled by `run`: why the world failed in episodes that it left out, `workers.report.broken`.
+
+    Raises:
+        ValueError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
+    """
+    _check_specs(specs, world)
+    if films_per_task > 0 and films_dir is None:
+        raise ValueError("films_per_task needs films_dir, the folder the films are written to")
+    filmed = _first_of_each_task(specs, films_per_task)
+    results: dict[str, EpisodeResult] = {}
+    failed: dict[EpisodeSpec, str] = {}
+    usage: dict[str, NDArray[np.float32]] = {}
+    speeds = []
+    began_s = time.perf_counter()
+    for batch, films in (
+        ([s for s in specs if s.id in filmed], films_dir),
+        ([s for s in specs if s.id not in filmed], None),
+    ):
+        batch_began_s, steps, frames = time.perf_counter(), 0, 0
+        for trajectory in run(batch, execute_steps=execute_steps, all_frames=films is not None):
+            if trajectory.broken:
+                failed[trajectory.spec] = trajectory.failure or ""
+                continue
+            results[trajectory.spec.id] = _result(trajectory, films, world.world_spec.control_dt_s)
+            if trajectory.expert_usage is not None:
+                usage[trajectory.spec.id] = trajectory.expert_usage
+            steps += trajectory.num_steps
+            frames += len(trajectory.frame_step) * len(trajectory.frames)
+            if on_trajectory is not None:
+                on_trajectory(trajectory)
+        if batch:
+            batch_s = time.perf_counter() - batch_began_s
+            speeds.append((steps / batch_s, frames / batch_s))
+    failed.update(broken or {})
+    return Evaluation(
+        results=tuple(results.get(spec.id) or _lost(spec, failed) for spec in specs),
+        execute_steps=execute_steps,
+        eval_s=time.perf_counter() - began_s,
+        steps_per_s=speeds[-1][0],
+        frames_per_s=speeds[-1][1],
+        expert_usage=mean_per_task((spec.task, usage[spec.id]) for spec in specs if spec.id in usage),
+        task_groups=world.task_groups,
+    )
+
+
+def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
+    """An episode that did not come back: its world failed, or no worker survived it."""
+    return EpisodeResult(
+        spec=spec,
+        instruction="",
+        success=False,
+        failure=f"{WORLD_FAILED}: {broken[spec]}" if spec in broken else LOST,
+        lost=True,
+        num_steps=0,
+        num_decisions=0,
+        sum_reward=0.0,
+        max_reward=0.0,
+        policy_version=-1,
+    )
+
+
+def _proportion(results: Iterable[EpisodeResult]) -> Proportion:
+    successes = [r.success for r in results]
+    return Proportion(successes=sum(successes), episodes=len(successes))
+
+
+def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:
+    if not specs:
+        raise ValueError("no episode to evaluate: specs is empty")
+    doubled = [id_ for id_, count in Counter(spec.id for spec in specs).items() if count > 1]
+    if doubled:
+        raise ValueError(f"{len(doubled)} specs come twice, the first is {doubled[0]}; results are keyed by id")
+    for spec in specs:
+        if spec.suite != world.suite or spec.task not in world.tasks:
+            raise ValueError(f"{spec.id} is not of this world; suite {world.suite}, tasks: {', '.join(world.tasks)}")
+
+
+def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
+    seen: Counter[tuple[str, str]] = Counter()
+    chosen = set()
+    for spec in specs:
+        if seen[spec.task, spec.variation] < count:
+            seen[spec.task, spec.variation] += 1
+            chosen.add(spec.id)
+    return chosen
+
+
+def failure_of(trajectory: Trajectory) -> str | None:
+    """Why an episode failed, in words; None where it succeeded."""
+    return why_failed(success=trajectory.success, failure=trajectory.failure, truncated=trajectory.truncated)
+
+
+def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float) -> EpisodeResult:
+    failure, film = failure_of(trajectory), None
+    if films_dir is not None:
+        film = write_film(films_dir, trajectory, failure=failure, control_dt_s=control_dt_s).name
+    return EpisodeResult(
+        spec=trajectory.spec,
+        instruction=trajectory.instruction,
+        success=trajectory.success,
+        failure=failure,
+        num_steps=trajectory.num_steps,
+        num_decisions=len(trajectory.decision_step),
+        sum_reward=float(trajectory.reward.sum(dtype=np.float64)),
+        max_reward=float(trajectory.reward.max()),
+        policy_version=trajectory.policy_version,
+        film=film,
+    )

@@ -1,1 +1,0 @@
-"""Looking into a trained mixture of experts: the command `llamarm experts`."""

@@ -1,0 +1,103 @@
+"""The gradient of a batch on a GPU, by a graph of kernels recorded once and replayed.
+
+    record     batch -> [loss -> gradient] into a CUDA graph; the batch is one part, for two would be more launches
+    replay     copy the next batch over the recorded one's tensors; launch the graph
+
+Small networks are bound there by how fast a process launches kernels, not by how fast they run: a graph launches all of
+them at once (docs/results/gpu.md: six times the updates). It repeats what was recorded to the letter, so the loss must
+be the same function of the batch each time, and nothing in it may look at a number: shapes of batches and the loss
+itself are looked at here, and recorded anew.
+
+Left out: recording the optimiser's step too. A gradient that is not finite has to be refused before it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import torch
+from torch import Tensor, nn
+
+from agent.learning.gradients import Gradients, Loss, M, Objective, Splittable, gradients_of, mean_over_parts
+from vla_model.numerics.tensors import tensors_of
+
+_WARM_UP = 3
+"""Times to compute before recording, as torch's documentation has it: what is made at first use must be there."""
+_MOST_GRAPHS = 4
+"""Of batches of different shapes; one more replaces the oldest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recorded:
+    """A graph and where its numbers lie."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Splittable
+    gradients: Sequence[Tensor]
+    names: list[str]
+    metrics: Tensor
+    """float32 [names]"""
+
+
+class Captured(Generic[M]):
+    """Gradients replayed on this process's GPU; called as agent/learning/gradients.py's."""
+
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
+        self._objective = Objective(model)
+        self._parameters = parameters
+        self._loss: Loss[M] | None = None
+        self._recorded: dict[tuple[Any, ...], _Recorded] = {}
+
+    def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
+        if loss is not self._loss:
+            self._recorded.clear()
+            self._loss = loss
+        shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors_of(batch))
+        recorded = self._recorded.get(shapes)
+        if recorded is None:
+            if len(self._recorded) == _MOST_GRAPHS:
+                del self._recorded[next(iter(self._recorded))]
+            recorded = self._recorded[shapes] = self._record(copy.deepcopy(batch), loss)  # the caller's stays as it is
+        for old, new in zip(tensors_of(recorded.batch), tensors_of(batch), strict=True):
+            old.copy_(new)
+        recorded.graph.replay()
+        for parameter, gradient in zip(self._parameters, recorded.gradients, strict=True):
+            parameter.grad = gradient
+        return dict(zip(recorded.names, recorded.metrics.tolist(), strict=True))
+
+    def summed(self, counts: Tensor) -> Tensor:
+        """What was counted in all processes: there is one."""
+        return counts
+
+    def close(self) -> None:
+        """Free what was recorded."""
+        self._recorded.clear()
+
+    def _record(self, batch: Splittable, loss: Loss[M]) -> _Recorded:
+        """
+        Raises:
+            RuntimeError: something in the loss has to be waited for.
+        """
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                self._gradients(batch, loss)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                gradients, metrics = self._gradients(batch, loss)
+                values = torch.stack(list(metrics.values()))
+        except RuntimeError as error:
+            raise RuntimeError(
+                "this model's gradient cannot be recorded as a CUDA graph; --learner.no-capture computes it kernel by "
+                "kernel"
+            ) from error
+        return _Recorded(graph=graph, batch=batch, gradients=gradients, names=list(metrics), metrics=values)
+
+    def _gradients(self, batch: Splittable, loss: Loss[M]) -> Gradients:
+        return mean_over_parts([gradients_of(self._objective, loss, batch, self._parameters)])

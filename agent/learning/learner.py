@@ -1,0 +1,292 @@
+"""The learner: the only place where an optimiser steps.
+
+    batch -> gradient (agent/learning/gradients.py) -> clip, the value head by itself -> AdamW -> EMA
+
+The policy that acts is the exponential moving average of the weights (Polyak & Juditsky 1992), whose decay warms up.
+Nothing here is random, so an update is a function of the state and the batch, and an interrupted run continues to the
+same numbers. Among several processes each takes the same step: they hold the same weights and the same gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Generic
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+
+from agent.learning.captured import Captured
+from agent.learning.gradients import Loss, M, Processes, Splittable, Threads
+from agent.runs.run_folder import HOW, none_stands_for
+from vla_model.files.weight_files import load_tensors, not_finite, save_tensors
+from vla_model.heads.moe import balance_experts, balances, forget_choices
+
+AVERAGE_DECAY = 0.998
+"""Of the weights' moving average, unless the config or the algorithm says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """How to optimise."""
+
+    batch_size: Annotated[int, Interval(ge=1, le=100_000)] = 128
+    num_updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = field(default=None, metadata=none_stands_for())
+    """Of a run that begins with demonstrations. One that begins with a policy makes as many as its iterations come to,
+    which is not said here a second time."""
+    learning_rate: Annotated[float, Interval(gt=0, le=1)] = 1.0e-3
+    warmup_updates: Annotated[int, Interval(ge=0, le=10_000_000)] = 200
+    """Linear, followed by half a cosine down to `final_lr_share` at the end of the run: of ppo and grpo, whose
+    iterations have as many updates as comes of them, by iterations."""
+    final_lr_share: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    value_rate: Annotated[float, Interval(gt=0, le=1_000)] = 1.0
+    """The value head's learning rate, as a multiple of the others'."""
+    weight_decay: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    """On matrices only."""
+    max_grad_norm: Annotated[float, Interval(gt=0, le=1_000_000)] = 1.0
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] | None = field(
+        default=None, metadata=none_stands_for(AVERAGE_DECAY)
+    )
+    """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo: their
+    ratios are of the weights that learn, so these must act."""
+    num_parts: Annotated[int, Interval(ge=1, le=1_000)] = field(default=2, metadata=HOW)
+    """Interleaved parts of a batch that one process computes side by side, a thread each, unless it captures them.
+    Changes rounding, not meaning."""
+    num_processes: Annotated[int, Interval(ge=1, le=1_000)] = field(default=1, metadata=HOW)
+    """That share a batch, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
+    this process."""
+    capture: bool = field(default=True, metadata=HOW)
+    """Whether one process on a GPU records how a small model's gradient is computed and replays it, where every update
+    repeats the same (agent/learning/captured.py). Changes rounding, not meaning."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a part or a process would have no sample, or the learning rate would still rise at the end.
+        """
+        if self.num_parts > self.batch_size:
+            raise ValueError(
+                f"a batch of {self.batch_size} cannot be computed in {self.num_parts} parts of at least one sample; "
+                "lower learner.num-parts"
+            )
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"learner.num-processes is {self.num_processes}, expected a divisor of the batch, "
+                f"{self.batch_size} samples"
+            )
+        if self.num_updates is not None:
+            self.check_warmup(self.num_updates)
+
+    def check_warmup(self, num_updates: int) -> None:
+        """
+        Args:
+            num_updates: of the schedule.
+
+        Raises:
+            ValueError: the learning rate would still rise at its end.
+        """
+        if self.warmup_updates > num_updates:
+            raise ValueError(
+                f"the learning rate rises for learner.warmup-updates, {self.warmup_updates}, and the run makes only "
+                f"{num_updates} updates; warm up for fewer, or make more"
+            )
+
+
+class Learner(Generic[M]):
+    """Weights, their moving average, and the optimiser's state."""
+
+    def __init__(self, model: M, config: LearnerConfig, average: M | None = None, *, repeats: bool = False) -> None:
+        """
+        Args:
+            model: what learns.
+            config: how.
+            average: the moving average of another learner of the same model; a new one where None.
+            repeats: whether updates come with one and the same loss many times over, so that capturing it pays.
+        """
+        self.model = model
+        self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
+        self.config = config
+        self.num_updates_done = 0
+        self._progress = 0.0
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
+        others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
+        self._values, self._others = values, others
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in others if p.ndim >= 2], "decay": config.weight_decay, "rate": 1.0},
+                {"params": [p for p in others if p.ndim < 2], "decay": 0.0, "rate": 1.0},
+                {"params": values, "decay": 0.0, "rate": config.value_rate},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        parameters = [*others, *values]
+        captures = repeats and config.capture and self.device.type == "cuda" and _can_be_captured(model)
+        self._gradients: Threads[M] | Processes[M] | Captured[M]
+        if config.num_processes > 1:
+            self._gradients = Processes(model, parameters)
+        elif captures:
+            self._gradients = Captured(model, parameters)
+        else:
+            self._gradients = Threads(model, parameters, config.num_parts)
+
+    def update(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
+        """One step on the loss of the batch.
+
+        Args:
+            batch: among several processes, this one's share of it: batch.part(rank, num_processes).
+            loss: of a part.
+
+        Returns:
+            The loss's metrics, "learner/grad_norm" before clipping, of a value head "learner/value_grad_norm" likewise,
+            and "learner/learning_rate".
+
+        Raises:
+            FloatingPointError: the gradient or what the loss reports is not finite; nothing was changed.
+        """
+        self.model.train()
+        metrics = self._gradients(batch, loss)
+        metrics["learner/grad_norm"] = self._clip(self._others)
+        if self._values:
+            metrics["learner/value_grad_norm"] = self._clip(self._values)
+        broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            self._optimizer.zero_grad()
+            forget_choices(self.model)
+            raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
+        share = learning_rate_share(self.num_updates_done, self.config, self._progress)
+        learning_rate = self.config.learning_rate * share
+        decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up nothing but the value head is to move
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group["rate"]
+            group["weight_decay"] = group["decay"] * decays
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        balance_experts(self.model, self._gradients.summed)
+        self.num_updates_done += 1
+        self._move_average()
+        return metrics | {"learner/learning_rate": learning_rate}
+
+    def schedule(self, *, num_updates: int | None = None, progress: float = 0.0) -> None:
+        """Say where the run is, for the learning rate.
+
+        Args:
+            num_updates: of the whole schedule, if they are known.
+            progress: share of the run that is done, if not.
+        """
+        self.config = replace(self.config, num_updates=num_updates)
+        self._progress = progress
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches have to be."""
+        return next(self.model.parameters()).device
+
+    def save(self, folder: Path) -> None:
+        """Write what resuming needs besides the policy: weights, moving average and optimiser, as safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = self._state()
+        tensors["num_updates_done"] = torch.tensor(self.num_updates_done)
+        save_tensors(folder / STATE_FILE, tensors)
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            FloatingPointError: a weight, its average or the optimiser's state is not; nobody may act by it or save it.
+        """
+        if broken := not_finite(self._state()):
+            others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
+            raise FloatingPointError(
+                f"after update {self.num_updates_done} {broken[0]}{others} is not finite, so it is not saved; the "
+                "checkpoints before are as they were. A smaller learner.learning-rate may help"
+            )
+
+    def _state(self) -> dict[str, Tensor]:
+        tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        return tensors
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote.
+
+        Raises:
+            ValueError: the file is missing, broken, not what was written or of another model, or a number in it is
+                not finite.
+        """
+        path = folder / STATE_FILE
+        if not path.exists():
+            raise ValueError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
+        tensors = load_tensors(path)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        try:
+            self.num_updates_done = int(tensors["num_updates_done"])
+            self.model.load_state_dict(_with_prefix(tensors, "weights."))
+            self.average.load_state_dict(_with_prefix(tensors, "average."))
+            self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} is not of this training's model: {error}") from error
+
+    def begin_anew(self) -> None:
+        """Go on as a new learner of the weights as they are: no moments, the average theirs, the schedule's begin."""
+        self.num_updates_done = 0
+        self._optimizer.state.clear()
+        self.average.load_state_dict(self.model.state_dict())
+
+    def close(self) -> None:
+        """End what computes gradients."""
+        self._gradients.close()
+
+    def _clip(self, parameters: list[nn.Parameter]) -> float:
+        """Their norm before."""
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        most = AVERAGE_DECAY if self.config.ema_decay is None else self.config.ema_decay
+        decay = min(most, (1 + self.num_updates_done) / (10 + self.num_updates_done))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        for average, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            average.copy_(value)
+
+
+STATE_FILE = "learner.safetensors"
+_VALUE_HEAD = "value_head."
+_MOST_CAPTURED = 50_000_000
+"""Parameters of a model that a GPU waits for its launches with; a larger one keeps it busy, and reads an instruction
+that samples share once, which a graph cannot."""
+
+
+def learning_rate_share(update: int, config: LearnerConfig, progress: float = 0.0) -> float:
+    """Share of the peak learning rate at that update: linear warm-up, then half a cosine.
+
+    Args:
+        update: counted from 0.
+        config: of the learner.
+        progress: share of the run that is done, where the config does not count its updates.
+    """
+    if update < config.warmup_updates:
+        return (update + 1) / config.warmup_updates
+    if config.num_updates is not None:
+        progress = (update - config.warmup_updates) / max(config.num_updates - config.warmup_updates, 1)
+    cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return config.final_lr_share + (1 - config.final_lr_share) * cosine
+
+
+def _can_be_captured(model: nn.Module) -> bool:
+    """Whether a small model's loss does nothing but compute: balancing counts."""
+    return sum(p.numel() for p in model.parameters()) <= _MOST_CAPTURED and not balances(model)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

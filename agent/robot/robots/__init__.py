@@ -1,0 +1,1 @@
+"""Robots: what the control loop drives. Any World, gymnasium environment or LeRobot robot."""

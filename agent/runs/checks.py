@@ -1,0 +1,177 @@
+"""One place that checks a config before any work begins.
+
+A field's range stands beside it, in annotated_types' words; how a config's fields must fit each other, its own method
+`check` says:
+
+    decay: Annotated[float, Interval(ge=0, lt=1)] = 0.998
+    steps: tuple[Annotated[int, Ge(1)], ...] = ()
+
+Whatever its range, a number that is not finite is refused: every comparison with NaN is false, so code that asks
+whether a value is too small would let it pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MinLen
+
+from agent.runs.names import check_name
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from envs.world import World
+
+
+Seed = Annotated[int, Interval(ge=0, lt=2**31)]
+"""Of random numbers; every generator takes one."""
+Share = Annotated[float, Interval(ge=0, le=1)]
+NumWorlds = Annotated[int, Interval(ge=1, le=65_536)]
+"""Side by side in a process."""
+NumEpisodes = Annotated[int, Interval(ge=0, le=100_000)]
+"""Of a task."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A config whose fields must fit each other."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: they do not.
+        """
+        ...
+
+
+def check_config(config: DataclassInstance) -> None:
+    """Every field of a config, and of the configs in it, against its range; then each config against itself.
+
+    Raises:
+        ValueError: naming every field that is out of its range as the command line does, or the first config whose
+            fields do not fit each other.
+
+    Example:
+        >>> check_config(LearnerConfig(learning_rate=float("nan")))
+        Traceback (most recent call last):
+        ValueError: learning-rate is nan, expected a finite number above 0
+    """
+    if found := list(out_of_range(config)):
+        raise ValueError("; ".join(found))
+    _check_each(config)
+
+
+def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]) -> Sequence[str]:
+    """The tasks, all of the world where none is named.
+
+    Raises:
+        ValueError: a task or a variation does not exist there, or is named twice.
+    """
+    for kind, names in (("task", tasks), ("variation", variations)):
+        if twice := sorted({name for name in names if list(names).count(name) > 1}):
+            raise ValueError(f"{kind} {twice[0]!r} is named twice")
+    found = [check_name("task", task, world.tasks) for task in tasks] or world.tasks
+    for task in found:
+        if (known := world.variations_of(task)) is not None:
+            for variation in variations:
+                check_name("variation", variation, known)
+    return found
+
+
+def out_of_range(config: DataclassInstance, prefix: str = "") -> Iterator[str]:
+    """What is wrong with single fields, in words; a field is named as its option is, without the dashes before it."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from out_of_range(value, prefix if _is_unnamed(hint) else f"{prefix}{_option(field.name)}.")
+        elif (problem := _problem(value, hint)) is not None:
+            yield f"{prefix}{_option(field.name)} is {problem}"
+
+
+def _check_each(config: DataclassInstance) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            _check_each(value)
+    if isinstance(config, Checked):
+        config.check()
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _is_unnamed(hint: Any) -> bool:
+    """Whether the command line names the config's fields without a prefix (tyro.conf.arg(name=""))."""
+    return any(getattr(note, "name", None) == "" for note in getattr(hint, "__metadata__", ()))
+
+
+def _problem(value: object, hint: Any) -> str | None:
+    """What is wrong with a field's value; an element of a tuple may have a range of its own."""
+    bounds = list(_bounds(hint))
+    if isinstance(value, tuple):
+        if any(isinstance(bound, MinLen) and len(value) < bound.min_length for bound in bounds):
+            return "empty" if not value else f"{value}, which is too short"
+        problems = (_problem(element, of) for element, of in zip(value, _of_elements(hint, len(value)), strict=True))
+        return next((problem for problem in problems if problem is not None), None)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if math.isfinite(value) and all(_holds(value, bound) for bound in bounds):
+        return None
+    return f"{value}, expected a finite number {' and '.join(map(_in_words, bounds))}".rstrip()
+
+
+def _of_elements(hint: Any, count: int) -> list[Any]:
+    """The hint of every element of a tuple."""
+    while get_origin(hint) is Annotated:
+        hint = hint.__origin__
+    for choice in (hint, *get_args(hint)):
+        if get_origin(choice) is tuple:
+            own = get_args(choice)
+            return [own[0]] * count if own[-1] is ... else list(own)
+    return [Any] * count
+
+
+def _bounds(hint: Any) -> Iterator[BaseMetadata]:
+    """Those of a hint, of one of its choices too: `Annotated[int, Ge(1)] | None`."""
+    for note in getattr(hint, "__metadata__", ()):
+        if isinstance(note, GroupedMetadata):
+            yield from note
+        elif isinstance(note, BaseMetadata):
+            yield note
+    if get_origin(hint) is Annotated:
+        yield from _bounds(hint.__origin__)
+    elif get_origin(hint) is not tuple:
+        for choice in get_args(hint):
+            yield from _bounds(choice)
+
+
+def _holds(value: float, bound: BaseMetadata) -> bool:
+    match bound:
+        case Gt(gt):
+            return value > gt  # ty: ignore[unsupported-operator]
+        case Ge(ge):
+            return value >= ge  # ty: ignore[unsupported-operator]
+        case Lt(lt):
+            return value < lt  # ty: ignore[unsupported-operator]
+        case Le(le):
+            return value <= le  # ty: ignore[unsupported-operator]
+    raise TypeError(f"no check is known for {bound}")
+
+
+def _in_words(bound: BaseMetadata) -> str:
+    match bound:
+        case Gt(gt):
+            return f"above {gt}"
+        case Ge(ge):
+            return f"at least {ge}"
+        case Lt(lt):
+            return f"below {lt}"
+        case Le(le):
+            return f"at most {le}"
+    raise TypeError(f"no words are known for {bound}")

@@ -1,0 +1,401 @@
+"""A run's folder: what was asked, on what, with what, and where everything it makes lies.
+
+    run.json        config, every session (command, versions, git commit, machine, time, memory, outcome), and what was
+                    learned from since which update: episodes, rows, a checksum
+    checkpoints/    000120/pretrained_model and what resuming needs, numbered by update (or iteration)
+    best/           the policy that evaluated best, where a run judges as it goes
+    before/         the evaluation of the policy that the run began with, where it began with one
+    dataset/        demonstrations and rollouts, one LeRobotDataset
+    tensorboard/    event files
+    films/          MP4 of evaluated episodes
+    eval_info.json  the latest evaluation
+    experts.json    what its experts do (agent/experts), with experts.md and experts.png
+    changes.json    which films show an episode that the best policy fixed, and one that it broke
+    report.html     the report
+    .lock           held by the process that writes here (agent/runs/run_lock.py)
+
+A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
+marked HOW may change, and fields that llamarm got since may stand at their defaults. While a run has made nothing, any
+may.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
+from rollout.memory import peak_memory_gb
+from vla_model.files.folders import make_folder, previous_folder, read_json, write_whole
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+PACKAGES = (
+    "llamarm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "mujoco",
+    "mujoco-warp",
+    "gymnasium",
+    "ray",
+    "numpy",
+    "pyarrow",
+    "av",
+    "opencv-python-headless",
+)
+"""Those whose version can change a number."""
+HOW = {"how": True}
+"""Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
+_STANDS_FOR = "stands for"
+PRETRAINED = "pretrained_model"
+"""LeRobot's name of the policy's folder within a checkpoint."""
+
+
+def none_stands_for(*numbers: float) -> dict[str, tuple[float, ...]]:
+    """Metadata of a config's field that is None where the rest of the config decides: a run that was recorded with one
+    of these numbers, with any if there are none, may go on so.
+    """
+    return {_STANDS_FOR: numbers}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and its record."""
+
+    root: Path
+
+    @property
+    def record_file(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def before(self) -> RunFolder:
+        """The evaluation of the policy that the run began with."""
+        return RunFolder(self.root / "before")
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def films(self) -> Path:
+        return self.root / "films"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def eval_info(self) -> Path:
+        return self.root / "eval_info.json"
+
+    @property
+    def experts(self) -> Path:
+        return self.root / "experts.json"
+
+    @property
+    def changes(self) -> Path:
+        return self.root / "changes.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: run.json is damaged.
+        """
+        remedy = "restore it from a copy, or begin another run: checkpoints of this one are still policies"
+        return read_json(self.record_file, ("config", "sessions", "phases"), remedy)
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after that many updates."""
+        return self.checkpoints / f"{step:06d}"
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint of the most updates; None if there is none yet."""
+        folders = [p for p in self.checkpoints.glob("*") if p.name.isdecimal() and p.is_dir()]
+        return max(folders, key=lambda p: int(p.name), default=None)
+
+    @contextmanager
+    def session(self, command: Sequence[str]) -> Generator[None]:
+        """Record a process that works on the run: command, machine, versions, time, peak memory and how it ended."""
+        began_s = time.perf_counter()
+        session: dict[str, Any] = {
+            "command": list(command),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "versions": versions(),
+            "git": git_state(),
+            "outcome": "running",
+        }
+        self._put_session(session, new=True)
+        try:
+            yield
+            session["outcome"] = "finished"
+        except BaseException as error:
+            session["outcome"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error!r}"
+            raise
+        finally:
+            session["wall_s"] = time.perf_counter() - began_s
+            session["peak_memory_gb"] = round(peak_memory_gb(), 3)
+            self._put_session(session, new=False)
+
+    @contextmanager
+    def phase(self, name: str) -> Generator[dict[str, float]]:
+        """Record how long a part of the work took, finished or not, and the figures put into what it yields."""
+        began_s = time.perf_counter()
+        figures: dict[str, float] = {}
+        try:
+            yield figures
+        finally:
+            record = self.record
+            record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s, **figures})
+            write_whole(self.record_file, _to_json(record))
+
+    def note_data(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Record what the run learns from, from here on, unless it is what it learned from before.
+
+        Args:
+            found: TrainingData.fingerprint.
+
+        Returns:
+            What changed since the last time, in words; nothing where nothing did, or nothing was noted yet.
+        """
+        record, last = self.record, self.last_checkpoint()
+        noted = record.get("data", [])
+        before = noted[-1]["datasets"] if noted else []
+        changes = [
+            f"{new['dataset']} had {old['episodes']} episodes of {old['rows']} rows when this run last looked, now "
+            f"{new['episodes']} of {new['rows']}{'' if old['rows'] != new['rows'] else ', and other content'}"
+            for old, new in zip(before, found, strict=len(before) == len(found))
+            if old["sha256"] != new["sha256"]
+        ]
+        if changes or len(before) != len(found):
+            done = int(last.name) if last else 0
+            record["data"] = [*noted, {"from": done, "datasets": [dict(entry) for entry in found]}]
+            write_whole(self.record_file, _to_json(record))
+        return changes
+
+    def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
+        record = self.record
+        record["sessions"] = [*(record["sessions"] if new else record["sessions"][:-1]), session]
+        write_whole(self.record_file, _to_json(record))
+
+
+def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) -> None:
+    """Whether `start_run` would begin there; nothing is written.
+
+    Raises:
+        ValueError: see start_run.
+    """
+    folder = RunFolder(root)
+    asked = json.loads(_to_json(asdict(config)))
+    made = [path for path in root.iterdir() if not _is_of_any(path, folder)] if root.is_dir() else []
+    if resume and not folder.record_file.exists():
+        raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
+    if resume and made:
+        recorded = folder.record["config"]
+        may_change = (
+            _fields_of_how(config, prefix="")
+            | _fields_added_since(config, recorded, prefix="")
+            | _fields_left_open(config, recorded, prefix="")
+        )
+        changes = [
+            f"{key} was {old!r}, now {new!r}"
+            for key, old, new in _differences(recorded, asked, prefix="")
+            if key not in may_change
+        ]
+        if changes:
+            raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
+    if not resume and made and folder.record_file.exists():
+        raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
+    if not resume and made:
+        raise ValueError(f"{root} is not empty and holds no run; choose another --out")
+
+
+def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
+    """Begin a run in `root`, or with `resume` go on with the one that is there.
+
+    Args:
+        root: the run's folder; it must be new or empty, unless resuming, or hold a run that ended before it made
+            anything, e.g. because a folder that its config names was not there.
+        config: resolved, seeds included; every field is a plain value, a path or another dataclass.
+        resume: go on with the run in `root`. One that has made nothing yet may go on with another config.
+
+    Raises:
+        ValueError: the folder holds another run or other files, there is no run to resume, or the run there has another
+            config.
+    """
+    check_start(root, config, resume=resume)
+    folder = RunFolder(root)
+    make_folder(root)
+    asked = json.loads(_to_json(asdict(config)))
+    new = {"config": asked, "sessions": [], "phases": []}
+    write_whole(folder.record_file, _to_json(folder.record | {"config": asked} if resume else new))
+    return folder
+
+
+def _is_of_any(path: Path, folder: RunFolder) -> bool:
+    """Whether a file is of any run, also of one that has made nothing."""
+    record = folder.record_file.name
+    return path.name in (record, LOCK_FILE, HOLDER_FILE) or path.name.startswith(f".{record}.")
+
+
+def policy_folder(path: str | Path) -> Path:
+    """The folder to load a policy from, given that folder, a checkpoint, or a run (its best, else its last checkpoint).
+
+    Raises:
+        ValueError: `path` is none of these.
+    """
+    path = Path(path)
+    run = RunFolder(path)
+    last = run.last_checkpoint()
+    for folder in (path, path / PRETRAINED, run.best / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
+        # A save that was killed may have left the one before it.
+        if any((place / "config.json").exists() for place in (folder, previous_folder(folder))):
+            return folder
+    raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
+
+
+def run_of(policy: str | Path) -> RunFolder | None:
+    """The run that a policy is of, given that run, a checkpoint or a policy's folder; None where it is of none."""
+    path = Path(policy).resolve()
+    if not (path.exists() or previous_folder(path).exists()):
+        return None
+    runs = (RunFolder(folder) for folder in (path, *path.parents[:3]))
+    return next((run for run in runs if run.record_file.exists()), None)
+
+
+def dataset_of(policy: str | Path) -> Path:
+    """The dataset of the run that a policy is of."""
+    return (run_of(policy) or RunFolder(Path(policy))).dataset
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of `PACKAGES`; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout this code runs from and whether it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside an unrelated checkout, e.g. a virtual environment in someone's project.
+        if not git("ls-files", Path(__file__).name):
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """CPU model, cores this process may use, memory and GPUs."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": _cpu_model(), "cores": cores, "memory_gb": round(memory_gb, 1), "gpus": gpus}
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str, object, object]]:
+    """Leaves of two JSON trees that differ, with dotted names."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), prefix=f"{prefix}.{key}" if prefix else key)
+    elif old != new:
+        yield prefix, old, new
+
+
+def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
+    """Dotted names of the fields marked HOW."""
+    names = set()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.metadata == HOW:
+            names.add(prefix + field.name)
+        elif is_dataclass(value) and not isinstance(value, type):
+            names |= _fields_of_how(value, prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
+    """Dotted names of the fields that a recorded config does not know, and that are as they are unless asked for."""
+    names = set()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in recorded:
+            made = field.default_factory() if field.default_factory is not MISSING else field.default
+            names |= {prefix + field.name} if value == made else set()
+        elif is_dataclass(value) and not isinstance(value, type):
+            names |= _fields_added_since(value, recorded[field.name], prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
+    """Dotted names of the fields that are None now and were recorded with a number that this stands for."""
+    names = set()
+    for field in fields(config):
+        value, old = getattr(config, field.name), recorded.get(field.name)
+        numbers = field.metadata.get(_STANDS_FOR)
+        if numbers is not None and value is None and (old in numbers or not numbers):
+            names.add(prefix + field.name)
+        elif is_dataclass(value) and not isinstance(value, type) and isinstance(old, dict):
+            names |= _fields_left_open(value, old, prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def _to_json(value: object) -> str:
+    def plain(leaf: object) -> str:
+        if isinstance(leaf, Path):
+            return str(leaf)
+        raise ValueError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
+
+    return json.dumps(value, indent=1, default=plain) + "\n"

@@ -1,1 +1,0 @@
-"""More data or more parameters: the command `llamarm scale`."""

@@ -1,0 +1,303 @@
+"""A grid of runs: sizes x demonstrations x experts under one budget, each cell a run's folder.
+
+    OUT/run.json           what was asked; called again, the command goes on where it stopped
+    OUT/grid.json          updates of every cell, and the seconds per update from which they follow
+    OUT/demonstrations/    of each amount, the smaller ones within the larger ones; and those that no cell learns from
+    OUT/cells/w128-d100-e4-s0/    a run, and cell.json: what came of it
+
+Every cell takes the same number of updates with batches of the same size: all see as many samples, so that a surface of
+parameters and demonstrations alone can describe them. The budget is the time that all updates take together.
+
+A size is a width: of the decoder, of its towers (half as many channels) and of its experts. Parameters that act on a
+token leave out the table of tokens and count k of E experts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Interval
+
+from agent.algorithms.sft import fake_batch, sft_loss
+from agent.evaluation.evaluate import Evaluation
+from agent.learning.learner import Learner
+from agent.runs.run_folder import RunFolder, start_run
+from agent.studies.scale.action_error import action_error
+from agent.studies.scale.law import Cell
+from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.loop import RunConfig, train
+from envs.make import world_spec_of
+from envs.types import WorldSpec
+from vla_model.config import VLAConfig
+from vla_model.create import ModelConfig, shape_of
+from vla_model.files.folders import fresh_folder, read_json, write_whole
+from vla_model.finetune import prepare
+from vla_model.model import VLA
+from vla_model.numerics.precision import best_device
+
+FIRST_HELD_OUT_SEED = 900_000
+"""Of the demonstrations that the error of actions is measured on; no recipe's demonstrations reach it."""
+TIMED_UPDATES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """Which runs, and what they may cost."""
+
+    widths: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (64, 96, 128, 192)
+    """Of the decoder; its MLPs, towers and experts grow with it."""
+    amounts: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (25, 50, 100, 200)
+    """Demonstrations per task."""
+    experts: tuple[Annotated[int, Interval(ge=1, le=1_000)], ...] = (4,)
+    """Of each layer of the action head."""
+    repeats: Annotated[int, Interval(ge=1, le=1_000)] = 1
+    """Runs of each cell, with seeds that count up from the recipe's."""
+    hours: Annotated[float, Interval(gt=0, le=10_000)] = 4.0
+    """Of all updates together, on this machine."""
+    updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = None
+    """Of each run; if not given, as many as fit the hours."""
+    hold_out: tuple[str, ...] = ()
+    """Runs that the fit must predict, as WIDTHxDEMONSTRATIONS, e.g. 256x400."""
+    held_out_episodes: Annotated[int, Interval(ge=1, le=10_000)] = 10
+    """Demonstrations per task that the error of actions is measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Everything that decides a grid."""
+
+    grid: GridConfig = field(default_factory=GridConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    """Of the cells, but for what the grid varies."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """Where in the grid a run is."""
+
+    width: int
+    amount: int
+    experts: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"w{self.width}-d{self.amount}-e{self.experts}-s{self.seed}"
+
+
+def places(config: ScaleConfig) -> list[Place]:
+    """Of the grid, the smallest first.
+
+    Raises:
+        ValueError: too few cells for a surface, or a number that is not above 0.
+    """
+    grid = config.grid
+    numbers = (*grid.widths, *grid.amounts, *grid.experts, grid.repeats, grid.hours)
+    found = [
+        Place(width=width, amount=amount, experts=experts, seed=config.run.seed + repeat)
+        for amount in sorted(set(grid.amounts))
+        for width in sorted(set(grid.widths))
+        for experts in sorted(set(grid.experts))
+        for repeat in range(grid.repeats)
+    ]
+    needed = 5 + (len(set(grid.experts)) > 1)
+    if min(numbers) <= 0 or len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
+        raise ValueError(
+            f"a surface needs two widths, two amounts and {needed} runs, all numbers above 0; got widths "
+            f"{list(grid.widths)}, amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
+        )
+    return found
+
+
+def held_out_places(config: ScaleConfig) -> list[Place]:
+    """Those that the fit must predict.
+
+    Raises:
+        ValueError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
+    """
+    found: list[Place] = []
+    known = {(place.width, place.amount) for place in places(config)}
+    for text in config.grid.hold_out:
+        width, _, amount = text.partition("x")
+        if not (width.isdecimal() and amount.isdecimal() and int(width) and int(amount)):
+            raise ValueError(f"hold_out {text!r} is not WIDTHxDEMONSTRATIONS, as in 256x400")
+        if (int(width), int(amount)) in known:
+            raise ValueError(f"hold_out {text!r} is in the grid that the fit is made of; hold out one that is not")
+        experts = sorted(config.grid.experts)[0]
+        found.append(Place(width=int(width), amount=int(amount), experts=experts, seed=config.run.seed))
+    return found
+
+
+def model_of(place: Place, model: ModelConfig) -> ModelConfig:
+    """The recipe's model in the size of a cell."""
+    return replace(
+        model,
+        hidden_size=place.width,
+        vision_channels=place.width // 2,
+        expert_size=place.width,
+        num_experts=place.experts,
+    )
+
+
+def config_of(place: Place, config: ScaleConfig, updates: int) -> RunConfig:
+    """Of a cell's run."""
+    run = config.run
+    return replace(
+        run,
+        seed=place.seed,
+        model=model_of(place, run.model),
+        demonstrations=replace(run.demonstrations, episodes_per_task=place.amount),
+        learner=replace(run.learner, num_updates=updates, warmup_updates=min(run.learner.warmup_updates, updates // 5)),
+        evaluation=replace(run.evaluation, controls=False, films_per_task=0),
+        save_every=(updates + 1) // 2,
+    )
+
+
+def acting_parameters(config: VLAConfig) -> int:
+    """Of a model of that shape, those that act on a token."""
+    with torch.device("meta"):
+        model = VLA(config)
+    table = model.backbone.decoder.get_input_embeddings().get_parameter("weight")
+    idle = 1 - config.top_k_experts / config.num_experts
+    experts = [p.numel() for n, p in model.action_head.named_parameters() if n.endswith((".gate_up", ".down"))]
+    return round(sum(p.numel() for p in model.parameters()) - table.numel() - idle * sum(experts))
+
+
+def seconds_per_update(place: Place, config: ScaleConfig, world_spec: WorldSpec) -> float:
+    """Measured here, on random samples."""
+    shape = shape_of(model_of(place, config.run.model), world_spec)
+    torch.manual_seed(0)
+    model = VLA(shape).to(best_device())
+    prepare(model, config.run.fine_tuning)
+    learner = Learner(model, config.run.learner)
+    batch = fake_batch(shape, config.run.learner.batch_size).to(learner.device)
+    times = []
+    for _ in range(TIMED_UPDATES + 1):
+        began_s = time.perf_counter()
+        learner.update(batch, lambda model, part: sft_loss(model, part, config.run.sft))
+        times.append(time.perf_counter() - began_s)
+    learner.close()
+    return min(times[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What every cell gets."""
+
+    updates: int
+    seconds_per_update: dict[str, float]
+    """By the name of each place."""
+
+    @property
+    def hours(self) -> float:
+        """Of all updates."""
+        return self.updates * sum(self.seconds_per_update.values()) / 3600
+
+
+def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
+    """As grid.json says, else measured now and written there.
+
+    Raises:
+        ValueError: as `measured_budget`.
+    """
+    file = folder.root / "grid.json"
+    if not file.exists():
+        write_whole(file, json.dumps(asdict(measured_budget(config)), indent=1) + "\n")
+    return Budget(**read_json(file, [f.name for f in fields(Budget)], "delete it, and the updates are timed again"))
+
+
+def measured_budget(config: ScaleConfig) -> Budget:
+    """By timing a few updates of every size on this machine.
+
+    Raises:
+        ValueError: the hours are too few for a single update.
+    """
+    world_spec = world_spec_of(config.run.demonstrations.world)
+    everyone = [*places(config), *held_out_places(config)]
+    by_size: dict[tuple[int, int], float] = {}
+    for place in everyone:
+        size = (place.width, place.experts)
+        by_size[size] = by_size.get(size) or seconds_per_update(place, config, world_spec)
+    seconds = {place.name: by_size[place.width, place.experts] for place in everyone}
+    updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
+    if updates < 1:
+        raise ValueError(
+            f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values())} s"
+        )
+    return Budget(updates=updates, seconds_per_update=seconds)
+
+
+def run_grid(
+    config: ScaleConfig, folder: RunFolder, budget: Budget, command: Sequence[str]
+) -> Iterator[tuple[Place, Cell]]:
+    """Run every cell that has not run yet, held out ones last, and yield what came of each."""
+    everyone = [*places(config), *held_out_places(config)]
+    collect_amounts(config, folder, sorted({place.amount for place in everyone}))
+    for place in everyone:
+        yield place, run_cell(place, config, folder, budget, command)
+
+
+def collect_amounts(config: ScaleConfig, folder: RunFolder, amounts: Sequence[int]) -> None:
+    """Demonstrations of every amount, each begun with those of the amount below, and the held out ones."""
+    demonstrations = config.run.demonstrations
+    held_out = replace(
+        demonstrations,
+        episodes_per_task=config.grid.held_out_episodes,
+        first_seed=FIRST_HELD_OUT_SEED,
+        noise_std=0.0,
+    )
+    _collect(held_out, _demonstrations(folder, "held_out"), config)
+    below: Path | None = None
+    for amount in amounts:
+        root = _demonstrations(folder, amount)
+        if below is not None and not root.exists():
+            with fresh_folder(root) as fresh:
+                shutil.copytree(below, fresh, dirs_exist_ok=True)
+        _collect(replace(demonstrations, episodes_per_task=amount), root, config)
+        below = root
+
+
+def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budget, command: Sequence[str]) -> Cell:
+    """What came of the run at that place; it is begun, or gone on with, unless it has ended."""
+    root = folder.root / "cells" / place.name
+    result = root / "cell.json"
+    if result.exists():
+        return Cell(**read_json(result, [f.name for f in fields(Cell)], "delete it, and the cell is evaluated again"))
+    run_config = config_of(place, config, budget.updates)
+    run = start_run(root, run_config, resume=RunFolder(root).record_file.exists())
+    if not run.dataset.is_symlink():
+        run.dataset.symlink_to(Path("..", "..", "demonstrations", str(place.amount)), target_is_directory=True)
+    with run.session(command):
+        evaluation, _ = train(run_config, run)
+    assert evaluation is not None, "agent/commands/scale.py refuses a grid without"
+    cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"), run_config.cache)
+    write_whole(result, json.dumps(asdict(cell), indent=1) + "\n")
+    return cell
+
+
+def _cell(place: Place, run: RunFolder, evaluation: Evaluation, held_out: Path, cache: str) -> Cell:
+    error, shape = action_error(run, held_out, cache)
+    return Cell(
+        parameters=acting_parameters(shape),
+        demonstrations=place.amount,
+        experts=place.experts,
+        error=error,
+        successes=evaluation.success.successes,
+        episodes=evaluation.success.episodes,
+    )
+
+
+def _collect(demonstrations: DemonstrationsConfig, root: Path, config: ScaleConfig) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    collect_demonstrations(demonstrations, root, config.run.rollout)
+
+
+def _demonstrations(folder: RunFolder, which: int | str) -> Path:
+    return folder.root / "demonstrations" / str(which)

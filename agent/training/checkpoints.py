@@ -1,0 +1,75 @@
+"""Checkpoints of a run: the policy and what resuming needs, in one folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from agent.learning.learner import Learner
+from agent.runs.run_folder import PRETRAINED
+from vla_model.files.adapters import save_adapter
+from vla_model.files.checkpoint import save_policy
+from vla_model.files.folders import fresh_folder
+from vla_model.files.weight_files import load_tensors, save_tensors
+from vla_model.finetune import FineTuning, merged_state_dict
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+
+_ACTED_FILE = "acted.safetensors"
+
+
+def save_checkpoint(
+    folder: Path,
+    learner: Learner[VLA],
+    processor: Processor,
+    fine_tuning: FineTuning,
+    files: dict[str, str] | None = None,
+    acted: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the folder, unless it is there already, or another process has written it by the end.
+
+    Args:
+        folder: of the checkpoint.
+        learner: whose moving average is the policy.
+        processor: of the policy.
+        fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
+        files: texts to put beside, by name.
+        acted: weights that the next episodes are collected with, where these are not the policy's.
+
+    Raises:
+        FloatingPointError: what the learner holds is not finite; nothing was written.
+    """
+    if folder.exists():
+        return
+    learner.check_finite()
+    try:
+        with fresh_folder(folder) as fresh:
+            save_policy(fresh / PRETRAINED, learner.average, processor)
+            if fine_tuning.mode != "full":
+                save_adapter(fresh / "adapter", learner.average, fine_tuning)
+            learner.save(fresh)
+            for name, text in (files or {}).items():
+                (fresh / name).write_text(text)
+            if acted is not None:
+                save_tensors(fresh / _ACTED_FILE, acted)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+
+
+def acted_weights(folder: Path) -> dict[str, Tensor] | None:
+    """What a checkpoint holds of `acted`."""
+    path = folder / _ACTED_FILE
+    return load_tensors(path) if path.exists() else None
+
+
+def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:
+    """The policy's, on the host: for plain models in any process.
+
+    Raises:
+        FloatingPointError: what the learner holds is not finite.
+    """
+    learner.check_finite()
+    return {name: tensor.cpu() for name, tensor in merged_state_dict(learner.average).items()}

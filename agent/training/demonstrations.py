@@ -1,0 +1,335 @@
+"""Demonstrations of a world's scripted expert, as a LeRobotDataset.
+
+For each task the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which the expert
+succeeds; seeds in which it fails are passed over, noted in meta/failed_episodes.jsonl and counted. So the episodes
+depend neither on the number of workers nor on how often collecting was stopped and resumed; only their order does.
+
+How they were demonstrated stands in meta/demonstrations.json, and only the same adds to a dataset: another world,
+device or noise is refused. More tasks, seeds or episodes may be asked for; what the dataset holds besides is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+from annotated_types import Interval
+
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed, failure_of
+from agent.runs.checks import NumWorlds, Share, check_config, check_episodes
+from agent.runs.names import check_name
+from agent.runs.progress import EpisodesBar, progress_bars
+from envs.make import Device, check_device, make_world
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.dataset.write import DatasetWriter
+from rollout.expert import ExpertPolicy
+from rollout.types import Trajectory
+from rollout.workers.report import WORLD_FAILED
+from rollout.workers.workers import WorkerReport, Workers, WorkersConfig
+from vla_model.files.folders import read_json, write_whole
+
+FAILED_PATH = "meta/failed_episodes.jsonl"
+HOW_PATH = "meta/demonstrations.json"
+_NOISE = ("noise_share", "noise_correlation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationsConfig:
+    """What to demonstrate, and how."""
+
+    world: str = "tabletop"
+    """Name for `make_world`."""
+    device: Device = "cpu"
+    """What the worlds run on, also those that evaluate: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers
+    need --gpus-per-worker)."""
+    tasks: tuple[str, ...] = ()
+    """Empty for all tasks of the world."""
+    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
+    """Successful ones."""
+    variation: str = "train"
+    first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
+    """Seeds count up from here and stay below evaluation's."""
+    attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0
+    """The cap on redrawing: a task gets at most this many attempts per wanted episode, rounded up."""
+    num_worlds: NumWorlds = 8
+    """Worlds side by side in each process."""
+    noise_std: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
+    noise_share: Share = 0.5
+    """Probability that an episode is noisy."""
+    noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.8
+    image_mode: Literal["image", "video"] = "image"
+    """Exact PNGs, or one video per camera and episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """What collecting came to."""
+
+    episodes: dict[str, int]
+    """{task: successful episodes in the dataset}"""
+    failed: dict[str, dict[str, int]]
+    """{task: {reason: episodes in which the expert failed}}, over all sessions."""
+    workers: WorkerReport = field(default_factory=WorkerReport)
+    """What became of workers in this session."""
+
+
+class DemonstrationsLedger:
+    """Which episodes are done, which failed, and which to run next."""
+
+    def __init__(self, config: DemonstrationsConfig, suite: str, tasks: Sequence[str]) -> None:
+        """Begin with nothing done.
+
+        Raises:
+            ValueError: a task that does not exist, or a cap that allows fewer attempts than episodes.
+        """
+        if config.episodes_per_task < 1 or config.attempts_per_episode < 1:
+            raise ValueError(
+                "expected at least 1 episode per task and 1 attempt per episode, "
+                f"got {config.episodes_per_task} and {config.attempts_per_episode}"
+            )
+        self.tasks = tuple(check_name("task", task, tasks) for task in config.tasks) or tuple(tasks)
+        self.succeeded: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self._config = config
+        self._suite = suite
+
+    def missing(self) -> list[EpisodeSpec]:
+        """Untried episodes that would complete every task if all succeeded, tasks taking turns.
+
+        Raises:
+            ValueError: a task has used up its attempts; the message says how they failed.
+        """
+        per_task = [self._missing_of(task) for task in self.tasks]
+        longest = max(len(specs) for specs in per_task)
+        return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
+
+    def asked(self) -> set[str]:
+        """The ids of what a complete dataset holds: of each task the first so many episodes that did not fail."""
+        count = self._config.episodes_per_task
+        return {
+            spec.id
+            for task in self.tasks
+            for spec in [spec for spec in self._attempts(task) if spec.id not in self.failed][:count]
+        }
+
+    def summary(self) -> Demonstrations:
+        attempts = {task: self._attempts(task) for task in self.tasks}
+        episodes = {task: sum(s.id in self.succeeded for s in specs) for task, specs in attempts.items()}
+        reasons = {
+            task: Counter(self.failed[s.id] for s in specs if s.id in self.failed) for task, specs in attempts.items()
+        }
+        return Demonstrations(episodes=episodes, failed={task: dict(counts) for task, counts in reasons.items()})
+
+    def _attempts(self, task: str) -> list[EpisodeSpec]:
+        """Every episode that may be tried, in order."""
+        config = self._config
+        count = math.ceil(config.attempts_per_episode * config.episodes_per_task)
+        last = check_training_seed(check_training_seed(config.first_seed) + count - 1)
+        return [
+            EpisodeSpec(suite=self._suite, task=task, seed=seed, variation=config.variation)
+            for seed in range(config.first_seed, last + 1)
+        ]
+
+    def _missing_of(self, task: str) -> list[EpisodeSpec]:
+        attempts = self._attempts(task)
+        hopeful = [spec for spec in attempts if spec.id not in self.failed][: self._config.episodes_per_task]
+        if len(hopeful) < self._config.episodes_per_task:
+            reasons = Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed).most_common()
+            counts = ", ".join(f"{reason} {count} times" for reason, count in reasons)
+            raise ValueError(
+                f"the expert of {task} cannot succeed in {self._config.episodes_per_task} of {len(attempts)} episodes: "
+                f"{counts}; raise attempts_per_episode, or leave the task out"
+            )
+        return [spec for spec in hopeful if spec.id not in self.succeeded]
+
+
+def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: WorkersConfig) -> Demonstrations:
+    """Fill the dataset in `root` until every task has its episodes; what is there already is kept.
+
+    It may be stopped at any moment: an episode is on the disk as soon as it is counted.
+
+    Args:
+        config: what to demonstrate.
+        root: the dataset's folder, new or of an earlier call with the same config.
+        workers: processes of `config.num_worlds` worlds each.
+
+    Raises:
+        ValueError: a field is out of its range, see check_demonstrations, a dataset of another kind in `root`, or an
+            expert that fails too often.
+    """
+    check_config(config)
+    check_config(workers)
+    check_device(config.world, config.device)
+    example = make_world(config.world, 1)
+    try:
+        check_demonstrations(config, example)
+        with Workers(
+            partial(make_world, config.world, config.num_worlds, config.device),
+            partial(_expert, config),
+            workers,
+        ) as processes:
+            report = processes.report
+            outcome = fill_dataset(config, example, root, processes.collect, report.set_aside, report.broken)
+            for line in report.lines():
+                print(line, file=sys.stderr)
+            return replace(outcome, workers=report)
+    finally:
+        example.close()
+
+
+def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
+    """
+    Args:
+        config: what to demonstrate.
+        world: one of its worlds, in which an episode begins.
+
+    Raises:
+        ValueError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
+    """
+    tasks = check_episodes(world, config.tasks, (config.variation,))
+    DemonstrationsLedger(config, world.suite, tasks).missing()
+    check_expert(world, tasks, config.variation)
+
+
+def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
+    """Begin an episode of every task and ask the expert.
+
+    Raises:
+        ValueError: a task has none.
+    """
+    for task in tasks or world.tasks:
+        world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
+        try:
+            world.expert_action()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"task {task!r} of {world.suite} has no scripted expert ({error}); give it an expert_action "
+                "(docs/your_task.md), or clone recorded episodes with --data"
+            ) from error
+
+
+def fill_dataset(
+    config: DemonstrationsConfig,
+    world: World,
+    root: Path,
+    run: Callable[[Sequence[EpisodeSpec]], Iterator[Trajectory]],
+    set_aside: Mapping[EpisodeSpec, str],
+    broken: Mapping[EpisodeSpec, str] | None = None,
+) -> Demonstrations:
+    """Run missing episodes and store the successful ones, round by round, until none is missing.
+
+    Args:
+        config: what to demonstrate.
+        world: whose suite, tasks and spec these are.
+        root: the dataset's folder.
+        run: runs every spec once and records every frame; one that does not come back counts as failed.
+        set_aside: filled by `run`: why those did not come back of which their workers died.
+        broken: filled by `run`: why those did not come back with which their world could not go on.
+    """
+    ledger = DemonstrationsLedger(config, world.suite, world.tasks)
+    with (
+        DatasetWriter(root, world.world_spec, robot_type=world.suite, image_mode=config.image_mode) as writer,
+        _failures(root) as (ledger.failed, failures),
+        progress_bars() as progress,
+    ):
+        _check_how(config, root)
+        ledger.succeeded = writer.finished_ids()
+        _say_others(ledger, root)
+        done = sum(ledger.summary().episodes.values())
+        bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
+        while specs := ledger.missing():
+            for trajectory in run(specs):
+                if (reason := failure_of(trajectory)) is None:
+                    writer.append(trajectory)
+                    ledger.succeeded.add(trajectory.spec.id)
+                else:
+                    _note_failure(ledger, failures, trajectory.spec, reason)
+                bar.show(trajectory, counts=trajectory.success)
+            for spec in specs:
+                if spec in set_aside:
+                    _note_failure(ledger, failures, spec, f"its workers died, {set_aside[spec]}")
+                elif broken and spec in broken:
+                    _note_failure(ledger, failures, spec, f"{WORLD_FAILED}: {broken[spec]}")
+    return ledger.summary()
+
+
+@contextmanager
+def _failures(root: Path) -> Generator[tuple[dict[str, str], TextIO]]:
+    """The failed episodes that are noted, {id: reason}, and the file to note more in.
+
+    A line that was torn, e.g. by a full disk, is dropped: that episode is tried again.
+    """
+    path, noted, whole = root / FAILED_PATH, dict[str, str](), True
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+            noted[row["id"]] = row["failure"]
+        except (ValueError, KeyError, TypeError):
+            whole = False
+    if not whole or (path.exists() and not path.read_bytes().endswith(b"\n")):
+        write_whole(path, "".join(_failure_line(id_, reason) for id_, reason in noted.items()))
+    with path.open("a", encoding="utf-8") as file:
+        yield noted, file
+
+
+def _check_how(config: DemonstrationsConfig, root: Path) -> None:
+    """
+    Raises:
+        ValueError: what the dataset holds was demonstrated otherwise.
+    """
+    names = ("world", "device", "noise_std", *(_NOISE if config.noise_std else ()))
+    asked = {name: getattr(config, name) for name in names}
+    path = root / HOW_PATH
+    if path.exists():
+        found = read_json(path, ("world", "device", "noise_std"), "delete it, and what is asked for now is noted")
+        lines = [
+            f"{name} was {found[name]!r}, now {value!r}"
+            for name, value in asked.items()
+            if name in found and found[name] != value
+        ]
+        if lines:
+            raise ValueError(
+                f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; ask for the same, or collect "
+                "into another folder"
+            )
+    write_whole(path, json.dumps(asked, indent=1) + "\n")
+
+
+def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
+    """Training takes every episode of a dataset, so those that were not asked for are named."""
+    others = sorted(ledger.succeeded - ledger.asked())
+    if others:
+        print(
+            f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; whoever trains on it "
+            "learns from them too",
+            file=sys.stderr,
+        )
+
+
+def _note_failure(ledger: DemonstrationsLedger, file: TextIO, spec: EpisodeSpec, reason: str) -> None:
+    ledger.failed[spec.id] = reason
+    file.write(_failure_line(spec.id, reason))
+    file.flush()
+
+
+def _failure_line(id_: str, reason: str) -> str:
+    return json.dumps({"id": id_, "failure": reason}) + "\n"
+
+
+def _expert(config: DemonstrationsConfig, world: World) -> ExpertPolicy:
+    return ExpertPolicy(
+        world,
+        noise_std=config.noise_std,
+        noise_share=config.noise_share,
+        noise_correlation=config.noise_correlation,
+    )

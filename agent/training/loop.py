@@ -1,0 +1,270 @@
+"""The loop: collect -> update -> save -> evaluate, in one screen.
+
+    collect     the scripted expert's demonstrations into the run's dataset, unless they are there already, or recorded
+                datasets are named in their place
+    update      the learner, batch by batch, in this process or several at once; a checkpoint every `save_every`
+                updates, and the last one
+    evaluate    the saved policy on held-out episodes, and blind
+
+Every step can be interrupted and goes on where it stopped: episodes count once, and update s sees the same batch and
+the same random numbers whether or not a process died before it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from annotated_types import Interval
+from torch.utils.tensorboard import SummaryWriter
+
+from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.evaluation.evaluate import Evaluation
+from agent.evaluation.measure import EvaluationConfig, Measured, measure, on_best_device
+from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.offending import kept_if_not_finite
+from agent.runs.checks import Seed, check_config
+from agent.runs.interrupts import interrupts_wait
+from agent.runs.progress import progress_bars
+from agent.runs.run_folder import HOW, PRETRAINED, RunFolder
+from agent.training.checkpoints import save_checkpoint
+from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.recordings import check_recordings, say_changes, training_data
+from envs.make import check_device, make_world
+from rollout.processes import Process, run_in_processes
+from rollout.workers.workers import WorkersConfig
+from vla_model.create import ModelConfig, check_model, create_policy, shape_of
+from vla_model.files.checkpoint import load_config
+from vla_model.files.deployment import Deployment, check_execute_steps
+from vla_model.files.folders import check_place
+from vla_model.finetune import FineTuning, prepare
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+from vla_model.numerics.precision import best_device
+from vla_model.policy import VLAPolicy
+
+LOG_EVERY = 20
+"""Updates between two points of a curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    seed: Seed = 0
+    """Of the model's first weights, the batches and the augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Which one, and what differs from it: see vla_model/create.py."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
+    learner's processes, if it has several, run at the same address."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded datasets to clone in place of the scripted expert's demonstrations, which are then not collected: what
+    `collect`, `drive` and `console` write. Episodes that failed are not imitated. What is evaluated, if anything
+    (--evaluation.episodes-per-task 0 for a real robot), is still said by demonstrations.world and .tasks."""
+    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    without (docs/console.md)."""
+    seen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Datasets whose frames teach where things are, and whose actions nobody imitates: any episodes in simulation will
+    do, a policy's failures too."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """A folder for what is decoded of the datasets; beside each of them if not given."""
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
+    """Updates between checkpoints."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: see check_place of vla_model/files/folders.py.
+        """
+        check_place("cache", self.cache)
+
+
+def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
+    """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
+
+    Returns:
+        The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
+
+    Raises:
+        ValueError: see check_run; nothing was started.
+    """
+    check_run(config)
+    if not config.data:
+        with run.phase("collect") as figures:
+            died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers
+            figures.update(workers_replaced=len(died.deaths), episodes_set_aside=len(died.set_aside))
+    with run.phase("update") as figures:
+        figures.update(update(config, run))
+    if not config.evaluation.episodes_per_task:
+        return None, {}
+    with run.phase("evaluate") as figures:
+        evaluation, controls = evaluate_run(config, run)
+        figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
+    return evaluation, controls
+
+
+def check_run(config: RunConfig) -> None:
+    """All that can be known of a run before it begins.
+
+    Raises:
+        ValueError: a field is out of its range, fields do not fit each other or the world, or something that the config
+            names does not exist.
+    """
+    check_config(config)
+    check_model(config.model)
+    _num_updates(config)
+    check_device(config.demonstrations.world, config.demonstrations.device)
+    shape = shape_of(config.model, check_recordings(config))
+    with torch.device("meta"):
+        prepare(VLA(shape), config.fine_tuning)
+    check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
+
+
+def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
+    """`learn` in this process, or in as many as the config asks for.
+
+    Returns:
+        How fast it went.
+    """
+    last = run.last_checkpoint()
+    # Decoded here, before several processes want it at once.
+    kept = _kept_processor(run)
+    say_changes(run, [training_data(config, run, None if kept is None else kept.world_spec)])
+    with progress_bars() as progress, interrupts_wait() as interrupted:
+        bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
+        show = partial(progress.update, bar)
+        if config.learner.num_processes == 1:
+            return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
+        folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "seen")}
+        config = replace(config, **folders, cache=str(Path(config.cache).resolve()) if config.cache else "")
+        return run_in_processes(
+            partial(learn, config, RunFolder(run.root.resolve())),
+            config.learner.num_processes,
+            run.root,
+            ray_address=config.rollout.ray_address,
+            interrupted=interrupted,
+            hear=show,
+        )
+
+
+def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
+    """Train on the run's dataset, or on those that the config names, from the last checkpoint or from the beginning.
+
+    Returns:
+        How fast it went.
+    """
+    kept = _kept_processor(run)
+    data = training_data(config, run, None if kept is None else kept.world_spec)
+    part = (process.rank, process.count)
+    torch.manual_seed(config.seed)
+    last = run.last_checkpoint()
+    continues = None if last is None else load_config(last / PRETRAINED)
+    model, fresh = create_policy(config.model, data.world_spec, data.stats, continues=continues)
+    processor = kept or fresh
+    if process.rank == 0:
+        for line in processor.remarks(data.instructions):
+            print(f"llamarm: train: {line}", file=sys.stderr)
+    processor.deployment = deployment_of(config, model.config.chunk_length)
+    prepare(model, config.fine_tuning)
+    learner = Learner(model.to(process.device), config.learner, repeats=True)
+    if last is not None:
+        learner.load(last)
+    encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed, part=part)
+    loss = partial(sft_loss, config=config.sft)
+    first, began_s = learner.num_updates_done, time.perf_counter()
+    size, length = config.learner.batch_size, model.config.chunk_length
+    figures: dict[str, float] = {}
+    num_updates = _num_updates(config)
+    history = model.config.history
+    foreseen = model.config.foreseen
+    batches = data.batches(
+        size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen=foreseen
+    )
+    with closing(learner), batches, _writer(run, process) as log:
+        while learner.num_updates_done < num_updates:
+            batch = encode(next(batches), learner.num_updates_done).to(process.device)
+            with kept_if_not_finite(batch, run.root, process.rank):
+                metrics = learner.update(batch, loss)
+            done, stop = learner.num_updates_done, process.interrupted()
+            process.tell(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
+            wall_s = time.perf_counter() - began_s
+            figures = {"samples_per_s": (done - first) * size / wall_s, "data_wait_share": batches.wait_s / wall_s}
+            if log is not None and done % LOG_EVERY == 0:
+                for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
+                    log.add_scalar(name, value, done)
+            if log is not None and (done % config.save_every == 0 or done == num_updates or stop):
+                save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning)
+            if stop:
+                raise KeyboardInterrupt
+    return figures
+
+
+def _kept_processor(run: RunFolder) -> Processor | None:
+    """The last checkpoint's: whatever became of the data, what was learned was normalised so."""
+    last = run.last_checkpoint()
+    return None if last is None else Processor.load(last / PRETRAINED)
+
+
+def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
+    """How the run's policy is meant to be used: as it is evaluated.
+
+    What is cloned from recordings and evaluated nowhere may be a robot's, and is of no world that one could name.
+    """
+    steps = config.evaluation.execute_steps or chunk_length
+    if config.data and not config.evaluation.episodes_per_task:
+        return Deployment(execute_steps=min(steps, chunk_length))
+    return Deployment(execute_steps=steps, world=config.demonstrations.world, tasks=config.demonstrations.tasks)
+
+
+def _num_updates(config: RunConfig) -> int:
+    """Of the run.
+
+    Raises:
+        ValueError: the config does not say.
+    """
+    if config.learner.num_updates is None:
+        raise ValueError("a run that begins with demonstrations is so many updates long: --learner.num-updates")
+    return config.learner.num_updates
+
+
+def _resolved(folders: Sequence[str]) -> tuple[str, ...]:
+    """For processes that run elsewhere."""
+    return tuple(str(Path(folder).resolve()) for folder in folders)
+
+
+def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryWriter | None]:
+    """Of events; only the first process writes, these and checkpoints."""
+    return SummaryWriter(run.tensorboard) if process.rank == 0 else nullcontext()
+
+
+def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """Measure the last checkpoint and write eval_info.json and films."""
+    last = run.last_checkpoint()
+    assert last is not None, "update leaves a checkpoint"
+    name, device = config.demonstrations.world, config.demonstrations.device
+    with closing(make_world(name)) as world:
+        tasks = config.demonstrations.tasks or world.tasks
+        policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
+        policy.processor.check(world.world_spec)
+        worlds = partial(make_world, name, device=device)
+        measured = Measured(world, worlds, partial(on_best_device, policy), config.rollout)
+        evaluation, controls = measure(measured, tasks, config.evaluation, run)
+    with SummaryWriter(run.tensorboard) as log:
+        for name, value in (("success", evaluation), *controls.items()):
+            log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
+    return evaluation, controls

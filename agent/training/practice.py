@@ -1,0 +1,147 @@
+"""Practice: the episodes from which a policy learns by itself, each iteration's own.
+
+Every iteration begins from first states that no other one has, so nothing is learned by heart, and which ones they are
+depends on the iteration alone: an iteration that is done again after a crash sees the same. With `focus` also on the
+latest evaluation, which a checkpoint holds: task k of T, that failed there with a rate of f_k, gets
+
+    n (1 - focus) + n focus T f_k / sum f      first states, but at most MOST_FOCUS n
+
+where each had n: little is learned where next to nothing fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import numpy as np
+from annotated_types import Interval
+
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed
+from envs.make import Device
+from envs.types import EpisodeSpec
+from rollout.types import Trajectory
+from rollout.weights import staleness
+
+ROUNDS = 16
+"""Rounds of episodes that an iteration may ask for."""
+FIRST_PRACTICE_SEED = 100_000
+"""Demonstrations have those below."""
+MOST_FOCUS = 8
+"""Times its even share that a task may have of an iteration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PracticeConfig:
+    """What to practise."""
+
+    world: str = "tabletop"
+    """Name for `make_world`."""
+    device: Device = "cpu"
+    """Where its simulator computes, in practice and evaluation."""
+    tasks: tuple[str, ...] = ()
+    """Empty for all tasks of the world."""
+    variation: str = "train"
+    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 32
+    """In an iteration; with focus, on average."""
+    focus: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Share of the episodes that tasks get by how often they failed in the run's latest evaluation."""
+    first_seed: Annotated[int, Interval(ge=FIRST_PRACTICE_SEED, lt=FIRST_EVALUATION_SEED)] = FIRST_PRACTICE_SEED
+    """Seeds count up from here, stay below evaluation's, and lie above those of demonstrations."""
+    num_worlds: Annotated[int, Interval(ge=1, le=65_536)] = 16
+    """Worlds side by side in each process."""
+
+
+def practice_specs(
+    config: PracticeConfig,
+    suite: str,
+    tasks: Sequence[str],
+    iteration: int,
+    round_: int = 0,
+    repeats: int = 1,
+    success: Mapping[str, float] | None = None,
+) -> list[EpisodeSpec]:
+    """First states of one round of an iteration, tasks taking turns.
+
+    Args:
+        config: what to practise.
+        suite: of the world.
+        tasks: to practise.
+        iteration: counted from 0.
+        round_: counted from 0, below ROUNDS.
+        repeats: how often each is to be run, so that each task has episodes_per_task episodes.
+        success: rate of each task in the latest evaluation; None or empty before the first. Only focus looks at it.
+
+    Raises:
+        ValueError: the repeats don't divide the episodes, or the seeds reach evaluation's.
+    """
+    count, rest = divmod(config.episodes_per_task, repeats)
+    if rest or not count:
+        raise ValueError(f"practice.episodes_per_task is {config.episodes_per_task}, expected a multiple of {repeats}")
+    most = count * MOST_FOCUS if config.focus else count
+    first = config.first_seed + (iteration * ROUNDS + round_) * most
+    check_training_seed(first)
+    check_training_seed(first + most - 1)
+    counts = [min(most, round(count * share)) for share in _shares(config.focus, tasks, success)]
+    return [
+        EpisodeSpec(suite=suite, task=task, seed=first + number, variation=config.variation)
+        for number in range(max(counts))
+        for task, own in zip(tasks, counts, strict=True)
+        if number < own
+    ]
+
+
+def _shares(focus: float, tasks: Sequence[str], success: Mapping[str, float] | None) -> list[float]:
+    """Of each task, as a multiple of an even one."""
+    failures = [1.0 - success[task] if success else 1.0 for task in tasks]
+    mean = sum(failures) / len(failures)
+    return [1.0 - focus + focus * (failed / mean if mean else 1.0) for failed in failures]
+
+
+def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repeats: int) -> None:
+    """Whether there are first states for every iteration to the last.
+
+    Args:
+        config: what to practise.
+        iterations: of the run.
+        rounds: the most that one of them may ask for.
+        repeats: of each first state.
+
+    Raises:
+        ValueError: there are not.
+    """
+    try:
+        practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
+    except ValueError as error:
+        raise ValueError(f"{iterations} iterations cannot be practised: {error}") from error
+
+
+def practice_summary(episodes: Sequence[Trajectory], iteration: int) -> dict[str, float]:
+    """Of an iteration's episodes: success, length, every reward term's sum per episode, and the age of the weights."""
+    tasks = sorted({t.spec.task for t in episodes})
+    of_task = {task: [t.success for t in episodes if t.spec.task == task] for task in tasks}
+    terms = {f"reward/{name}": [t.reward_terms[name].sum() for t in episodes] for name in episodes[0].reward_terms}
+    values = {
+        "practice/success": [t.success for t in episodes],
+        "practice/steps": [t.num_steps for t in episodes],
+        "practice/episodes": [len(episodes)],
+        **{f"practice/success_{task}": won for task, won in of_task.items()},
+        **terms,
+    }
+    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
+    return means | staleness(iteration, [t.policy_version for t in episodes])
+
+
+class Run(Protocol):
+    """Runs every spec once: `Workers.collect`."""
+
+    def __call__(
+        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+    ) -> Iterator[Trajectory]:
+        """Yield the trajectories in any order."""
+        ...
+
+
+Specs = Callable[[int, int], list[EpisodeSpec]]
+"""(round, repeats) -> `practice_specs` of an iteration."""

@@ -1,0 +1,92 @@
+"""The datasets that a run learns from: which are refused before any work begins, and what is said when they change.
+
+A run's normalisation is decided once, by the data it begins with, and goes on with the checkpoint's from then on. So
+data may grow while a run is interrupted: that is said and recorded in run.json, for the batches are others from there
+on. What differs from the checkpoint's world in cameras, units or rates is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from agent.runs.checks import check_episodes
+from agent.runs.run_folder import RunFolder
+from agent.training.demonstrations import check_demonstrations
+from envs.make import make_world
+from envs.types import WorldSpec
+from rollout.dataset.batches import TrainingData
+from rollout.dataset.check import check_worlds
+from rollout.dataset.frame_cache import check_pending
+from rollout.dataset.lessons import lessons_of
+
+if TYPE_CHECKING:
+    from agent.training.loop import RunConfig
+
+
+def check_recordings(config: RunConfig) -> WorldSpec:
+    """The world to learn for: of the recorded datasets, or that in which demonstrations are to be collected.
+
+    Nothing is written.
+
+    Raises:
+        ValueError: a folder holds no dataset, datasets or the world to be evaluated in differ, no recorded episode
+            succeeded, numbers cannot be learned, or the world lacks a task, a variation or an expert.
+    """
+    demonstrations, evaluation = config.demonstrations, config.evaluation
+    variations = evaluation.variations if evaluation.episodes_per_task else ()
+    world_spec = check_worlds((*config.data, *config.drives, *config.seen)) if config.data else None
+    if config.data and not any(lessons_of(root, is_drive=False, failed_too=False) for root in config.data):
+        raise ValueError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
+    if world_spec is None or variations:
+        with closing(make_world(demonstrations.world)) as world:
+            check_episodes(world, demonstrations.tasks, variations)
+            if world_spec is None:
+                check_demonstrations(demonstrations, world)
+                world_spec = world.world_spec
+                if config.drives or config.seen:
+                    check_worlds((*config.drives, *config.seen), world_spec)
+            elif lines := world_spec.differences(world.world_spec, labels=False):
+                raise ValueError(
+                    f"a policy of these recordings, to be evaluated in {demonstrations.world}, would be made for "
+                    "another world:\n  " + "\n  ".join(lines)
+                )
+    for root in (*config.data, *config.drives):
+        check_pending(root, config.cache, imitated=True)
+    for root in config.seen:
+        check_pending(root, config.cache, imitated=False)
+    return world_spec
+
+
+def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | None = None) -> TrainingData:
+    """What a run clones.
+
+    Args:
+        config: of the run.
+        run: whose dataset it is, where the config names no recorded ones.
+        world_spec: of the policy that goes on learning, if one does.
+
+    Raises:
+        ValueError: as TrainingData.
+    """
+    return TrainingData(
+        config.data or [run.dataset],
+        drives=config.drives,
+        seen=config.seen,
+        failed="seen",
+        world_spec=world_spec,
+        cache=config.cache,
+    )
+
+
+def say_changes(run: RunFolder, data: Sequence[TrainingData]) -> None:
+    """Record what a run learns from, and say on standard error what changed since it was interrupted."""
+    changes = run.note_data([entry for one in data for entry in one.fingerprint])
+    if changes:
+        print(
+            f"The data changed: {'; '.join(changes)}. The run goes on with the normalisation it began with, in batches "
+            "that are not those of a run without interruption.",
+            file=sys.stderr,
+        )

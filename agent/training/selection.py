@@ -1,0 +1,88 @@
+"""Choosing the best policy as a run goes: by its mode's success on held-out episodes that nothing else uses.
+
+Whoever is best of many evaluations was lucky too, so these episodes don't measure the policy; others do, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.evaluation.evaluate import evaluate, evaluation_specs
+from agent.learning.learner import Learner
+from agent.training.checkpoints import acting_weights
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.workers.workers import Workers
+from vla_model.files.checkpoint import save_policy
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+
+FIRST_SELECTION_SEED = 2_000_000
+"""The episodes that measure a policy lie below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come: what its checkpoint says besides weights."""
+
+    success: float = 0.0
+    """Of the latest evaluation: the mean over the tasks."""
+    best_success: float = -1.0
+    best_iteration: int = 0
+    success_of_tasks: dict[str, float] = field(default_factory=dict)
+    """Of the latest evaluation."""
+
+
+class Selection:
+    """Evaluates, and keeps the best policy in a folder."""
+
+    def __init__(
+        self, judges: Workers, world: World, specs: Sequence[EpisodeSpec], execute_steps: int | None, best: Path
+    ) -> None:
+        """
+        Args:
+            judges: processes whose policies act by their mode and take the learner's weights.
+            world: one like theirs.
+            specs: from `selection_specs`.
+            execute_steps: actions executed of each chunk.
+            best: where the best policy goes.
+        """
+        self._judges = judges
+        self._world = world
+        self._specs = specs
+        self._execute_steps = execute_steps
+        self._best = best
+
+    def judge(
+        self, learner: Learner[VLA], processor: Processor, iteration: int, progress: Progress
+    ) -> tuple[Progress, dict[str, float]]:
+        """The progress with this iteration's policy evaluated, and the success rates for the log."""
+        self._judges.publish(iteration, acting_weights(learner))
+        judges = self._judges
+        found = evaluate(
+            judges.collect,
+            self._world,
+            self._specs,
+            execute_steps=self._execute_steps,
+            broken=judges.report.broken,
+        )
+        success = found.mean_over_tasks
+        rates = {task: proportion.rate for task, proportion in found.per_task.items()}
+        is_best = success > progress.best_success
+        if is_best:
+            save_policy(self._best, learner.average, processor)
+        progress = Progress(
+            success=success,
+            best_success=success if is_best else progress.best_success,
+            best_iteration=iteration if is_best else progress.best_iteration,
+            success_of_tasks=rates,
+        )
+        of_tasks = {f"evaluation/success_{task}": rate for task, rate in rates.items()}
+        return progress, {"evaluation/success": success, **of_tasks}
+
+
+def selection_specs(suite: str, tasks: Sequence[str], episodes_per_task: int, variation: str) -> Sequence[EpisodeSpec]:
+    """The episodes that choose."""
+    return evaluation_specs(suite, tasks, episodes_per_task, variation, first_seed=FIRST_SELECTION_SEED)

@@ -1,0 +1,221 @@
+"""N simulations of one model on MuJoCo Warp: physics and ray-traced frames of all of them in one launch each.
+
+Runs on a CUDA device, and on Warp's CPU device, where it is slow and gives the same to float32. Kernels are compiled at
+their first use (a minute or two) and cached in the user's cache directory.
+
+Every launch serves all simulations. Those that are not to move are put back where they were, on the device; those whose
+numbers go bad, where they last were sound. Contacts of all simulations share one buffer, so when it is full nobody can
+say whose contacts were lost: that is an error. Constraints have a buffer per simulation: too many there are its own
+failure.
+
+A control step is thousands of small launches, so the physics of a tick is captured as a graph, on both devices: on the
+CPU that is ten times faster too, and bit for bit the same.
+
+Order rule: torch and Warp use one CUDA stream, torch's current one, so what one writes the other reads without waiting.
+
+Shape letters: N simulations, n of them in a call, V a vector's length, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.simulation.simulator import SimulatorSpec
+from envs.types import Array
+
+_STATE = ("time", "qpos", "qvel", "qacc_warmstart")
+"""All that a step reads of the past."""
+_MAX_SOUND = 1e6
+"""Beyond this a position or a speed is exploding; MuJoCo's own limit of 1e10 leaves float32 no digits."""
+_SHARED_FULL = int(mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD)
+_OWN_FULL = int(mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ)
+
+
+class _StaticGeoms:
+    """Geoms of bodies that do not move: Warp's kinematics leaves them out, though a simulation may place its own."""
+
+    def __init__(self, model: mujoco.MjModel, body_pos: Tensor, geom_pos: Tensor) -> None:
+        """body_pos: xpos [N, bodies, 3], geom_pos: geom_xpos [N, geoms, 3], both live."""
+        static = np.flatnonzero(model.body_weldid[model.geom_bodyid] == 0)
+        self._geoms = torch.as_tensor(static, device=body_pos.device)
+        self._bodies = torch.as_tensor(model.geom_bodyid[static], device=body_pos.device).long()
+        self._body_pos, self._geom_pos = body_pos, geom_pos
+        data = mujoco.MjData(model)
+        mujoco.mj_kinematics(model, data)
+        offset = data.geom_xpos[static] - data.xpos[model.geom_bodyid[static]]
+        self._offset = torch.as_tensor(offset, dtype=geom_pos.dtype, device=geom_pos.device)
+
+    def move(self, sims: Tensor) -> None:
+        """Take these simulations' geoms to where their bodies are."""
+        self._geom_pos[sims[:, None], self._geoms] = self._body_pos[sims[:, None], self._bodies] + self._offset
+
+
+class WarpSim:
+    """Simulator of simulator.py on Warp. Fields are torch views of Warp's arrays, without copies, float32."""
+
+    def __init__(self, spec: SimulatorSpec, *, max_contacts: int, max_constraints: int, device: str = "cpu") -> None:
+        """
+        Args:
+            max_contacts: that one simulation has on average, with the candidates that turn out not to touch.
+            max_constraints: rows that one simulation may have.
+            device: "cpu" or "cuda".
+        """
+        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # every kernel's loading is news otherwise
+        wp.init()
+        self._torch_device = torch.empty(0, device=device).device  # with the number of the GPU
+        self._warp_device = wp.device_from_torch(self._torch_device)
+        model, self._num_sims, self._cameras = spec.model, spec.num_sims, spec.cameras
+        self._max_contacts, self._max_constraints = max_contacts, max_constraints
+        with wp.ScopedDevice(self._warp_device):
+            self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(spec.per_sim_model_fields, self._num_sims))
+            self._model.opt.warn_overflow = 0  # told by `step`
+            self._data = mjw.make_data(model, self._num_sims, nconmax=max_contacts, njmax=max_constraints)
+            self._camera = self._render_context(model) if self._cameras else None
+        data = mujoco.MjData(model)
+        self.field = {name: self._view(self._data, name, getattr(data, name).shape) for name in spec.fields}
+        self.model_field = {
+            name: self._view(self._model, name, getattr(model, name).shape) for name in spec.per_sim_model_fields
+        }
+        self.state = {name: wp.to_torch(getattr(self._data, name)) for name in _STATE}
+        self._overflow = wp.to_torch(self._data.overflow)
+        self._default_qpos = self.on_device(model.qpos0)
+        self._static = _StaticGeoms(model, wp.to_torch(self._data.xpos), wp.to_torch(self._data.geom_xpos))
+        self._sound = {name: values.clone() for name, values in self.state.items()}
+        self._graphs: dict[str | int, Any] = {}
+
+    def on_device(self, array: Array) -> Tensor:
+        """See Simulator.on_device."""
+        tensor = torch.as_tensor(array, device=self._torch_device)
+        return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+    def begin(self, sims: Sequence[int], rows: Mapping[str, NDArray[Any]]) -> None:
+        """See Simulator.begin."""
+        at = self.on_device(np.array(sims))
+        for name, values in self.state.items():
+            values[at] = self._default_qpos if name == "qpos" else 0.0
+        for name, values in rows.items():
+            (self.field if name in self.field else self.model_field)[name][at] = self.on_device(values)
+        self._overflow[at] = 0
+        self._place()
+        for name, values in self.state.items():
+            self._sound[name][at] = values[at]
+        self._static.move(at)
+
+    def step(self, sims: Tensor, num_steps: int) -> Tensor:
+        """See Simulator.step.
+
+        Raises:
+            RuntimeError: there were more contacts than room for them.
+        """
+        if not len(sims):
+            return torch.zeros(0, dtype=torch.bool, device=self._torch_device)
+        moving = torch.zeros(self._num_sims, dtype=torch.bool, device=self._torch_device)
+        moving[sims] = True
+        bad = ~self._is_sound()
+        self._put_back(bad)  # before the others: numbers that are not finite may touch everything
+        self.launch_steps(num_steps)
+        bad |= ~self._is_sound() | (self._overflow & _OWN_FULL != 0)
+        full = bool((self._overflow & _SHARED_FULL).any())
+        self._overflow.zero_()
+        self._put_back(bad | ~moving)
+        self._place()
+        for name, values in self.state.items():
+            self._sound[name].copy_(values)
+        if full:
+            raise RuntimeError(
+                f"{self._num_sims} simulations had more contacts than max_contacts={self._max_contacts} of each leaves "
+                "room for, so the physics of some of them is wrong; give them more"
+            )
+        return bad[sims]
+
+    def render(self, sims: Sequence[int]) -> dict[str, Tensor]:
+        """See Simulator.render. All simulations are drawn, in one launch."""
+        if self._camera is None:
+            return {}
+        self.launch_frames()
+        at = self.on_device(np.array(sims, np.int64))
+        # A pixel is 0xAARRGGBB, so its bytes are blue, green, red and alpha.
+        pixels = wp.to_torch(self._camera.rgb_data).view(torch.uint8).view(self._num_sims, -1, 4)[at]
+        frames, start = {}, 0
+        for camera in self._cameras:
+            stop = start + camera.height * camera.width
+            rgb = pixels[:, start:stop, :3].flip(-1)
+            frames[camera.name], start = rgb.view(len(sims), camera.height, camera.width, 3), stop
+        return frames
+
+    def launch_steps(self, num_steps: int) -> None:
+        """Physics steps of all simulations."""
+        self._launch(num_steps, lambda: [mjw.step(self._model, self._data) for _ in range(num_steps)])
+
+    def launch_frames(self) -> None:
+        """Draw all simulations as they are now."""
+        self._place()
+        with self._scope():  # not as a graph: a tree is refitted, which is no kernel
+            mjw.refit_bvh(self._model, self._data, self._camera)
+            mjw.render(self._model, self._data, self._camera)
+
+    def close(self) -> None:
+        """Free the renderer's buffers; nothing can be drawn afterwards."""
+        self._camera = None
+
+    def _render_context(self, model: mujoco.MjModel) -> Any:
+        return mjw.create_render_context(
+            model,
+            self._num_sims,
+            cam_res=[(camera.width, camera.height) for camera in self._cameras],
+            cam_active=[camera.name for camera in self._cameras],
+            render_rgb=True,
+            render_depth=False,
+            render_seg=False,
+        )
+
+    def _view(self, owner: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A field as torch, in the shape that MuJoCo gives it, [N, *shape]."""
+        return wp.to_torch(getattr(owner, name)).view(self._num_sims, *shape)
+
+    def _is_sound(self) -> Tensor:
+        """Of each simulation, [N]."""
+        numbers = torch.cat((self.state["qpos"], self.state["qvel"]), dim=1)
+        return (numbers.abs() < _MAX_SOUND).all(dim=1)
+
+    def _put_back(self, sims: Tensor) -> None:
+        """Give the simulations that are marked, [N], the state in which they last were sound."""
+        for name, values in self.state.items():
+            marked = sims.view(-1, *(1,) * (values.ndim - 1))
+            torch.where(marked, self._sound[name], values, out=values)
+
+    def _place(self) -> None:
+        """Compute where everything is."""
+        self._launch("place", lambda: (mjw.kinematics(self._model, self._data), mjw.camlight(self._model, self._data)))
+
+    def _launch(self, name: str | int, kernels: Callable[[], object]) -> None:
+        """Launch these kernels: the first time one by one, which compiles them, from then on as one graph."""
+        with self._scope():
+            if name in self._graphs:
+                wp.capture_launch(self._graphs[name])
+            else:
+                kernels()
+                self._graphs[name] = self._captured(kernels)
+
+    def _captured(self, kernels: Callable[[], object]) -> Any:
+        stream = wp.Stream(self._warp_device) if self._warp_device.is_cuda else None  # torch's own cannot capture
+        with wp.ScopedStream(stream), wp.ScopedCapture(stream=stream) as capture:
+            kernels()
+        return capture.graph
+
+    @contextmanager
+    def _scope(self) -> Generator[None]:
+        """Warp's launches go to this device and, on CUDA, to torch's stream."""
+        stream = wp.stream_from_torch(self._torch_device) if self._warp_device.is_cuda else None
+        with wp.ScopedDevice(self._warp_device), wp.ScopedStream(stream):
+            yield

@@ -1,0 +1,412 @@
+"""Datasets -> random training batches, fast enough that the learner doesn't wait.
+
+Step s of seed r is a pure function of (r, s): rows s*B .. s*B+B-1 of an endless sequence that goes through every row
+once per epoch, each epoch in an order of its own. So a run resumed at step s sees the batches it would have seen.
+
+Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
+imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
+(Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there where
+a robot was held (Trajectory.held), or beyond that within the chunk. Nor is there in an episode that failed, or in a
+whole dataset, if so asked. The frames of all of these still teach where things are.
+
+For a model that looks back a row comes with the rows before it that the model would have seen (inputs/history.py).
+
+Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels,
+n earlier observations, F steps foreseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import WorldSpec
+from rollout.dataset import schema
+from rollout.dataset.check import check_numbers, check_worlds
+from rollout.dataset.frame_cache import CachedDataset, FrameFile, check_pending, open_cache
+from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
+from rollout.dataset.lessons import lessons_of, parts_by_task
+from rollout.dataset.read import read_marks, read_stats, read_tasks
+from rollout.dataset.statistics import FeatureStats, aggregate
+from rollout.dataset.write import finish_recording
+from vla_model.heads.foresight import NOTHING, Foreseen
+from vla_model.inputs.history import past_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows to learn from: arrays of their own, which torch.from_numpy shares without a copy."""
+
+    frames: dict[str, NDArray[np.uint8]]
+    """{camera: [B, H, W, 3]}, RGB."""
+    state: NDArray[np.float32]
+    """[B, S], units of WorldSpec.state."""
+    instruction_id: NDArray[np.int64]
+    """Into TrainingData.instructions, [B]."""
+    action: NDArray[np.float32]
+    """What to imitate, [B, K, A] in [-1, 1]."""
+    mask: NDArray[np.bool_]
+    """False where the episode had ended, was held since the row or is not to be imitated, [B, K]."""
+    localization: NDArray[np.float32]
+    """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
+    episode: NDArray[np.int64]
+    """Into TrainingData.episodes, [B]."""
+    past_frames: dict[str, NDArray[np.uint8]] | None = None
+    """{camera: [B, n, H, W, 3]}, oldest first, where a model looks back."""
+    past_state: NDArray[np.float32] | None = None
+    """[B, n, S], likewise."""
+    future_state: NDArray[np.float32] | None = None
+    """What the state became, [B, F, S], where a model foresees it (heads/foresight.py): so many steps on, at the
+    next keyframe and at the end, and at the next waypoint; after the episode's end what it was then."""
+    future_known: NDArray[np.bool_] | None = None
+    """False where the episode failed, was held within those steps or is not to be imitated, [B], likewise."""
+
+
+_Lesson = tuple[int, str, tuple[int, int, int], dict[str, Any]]
+
+
+class TrainingData:
+    """The rows of one or more datasets of one kind of world that were selected to train (or to validate) on."""
+
+    def __init__(
+        self,
+        roots: Sequence[str | Path],
+        *,
+        drives: Sequence[str | Path] = (),
+        seen: Sequence[str | Path] = (),
+        failed: Literal["imitated", "seen", "left out"] = "imitated",
+        rows_per_episode: int | None = None,
+        world_spec: WorldSpec | None = None,
+        cache: str | Path = "",
+    ) -> None:
+        """Open the datasets, decoding into their caches what is not there yet.
+
+        Args:
+            roots: folders of datasets.
+            drives: folders of recorded drives, of which is learned what is worth it: what a person did in those that
+                one took over (Kelly et al. 2019, HG-DAgger), whatever came of it, and whole those that succeeded
+                without. Statistics are not theirs.
+            seen: folders of datasets of which nothing is imitated: their frames teach where things are. Nor are
+                statistics theirs.
+            failed: what becomes of episodes of `roots` that failed; those "seen" have masks of False alone. Episodes of
+                a dataset that doesn't say are imitated, and cannot be left out.
+            rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
+                the longest and show one thing over and over. None for all rows.
+            world_spec: of the policy that learns; where None, of the first dataset.
+            cache: a folder for what is decoded; beside each dataset if not given.
+
+        Raises:
+            ValueError: no roots, datasets of another world, numbers that cannot be learned, no row left, or no room for
+                the caches. But for the last, nothing is decoded then.
+        """
+        if not roots:
+            raise ValueError("expected at least one dataset, got none")
+        folders = (*roots, *drives, *seen)
+        for root in folders:
+            finish_recording(root)
+        self.world_spec = check_worlds(folders, world_spec)
+        """Of the policy that learns, or else of the recorded world."""
+        self._num_roots, imitated = len(roots), len(roots) + len(drives)
+        lessons = [
+            lessons_of(root, len(roots) <= number < imitated, failed != "left out")
+            for number, root in enumerate(folders)
+        ]
+        if not any(lessons):
+            raise ValueError(f"no episode of {', '.join(map(str, folders))} was selected")
+        for number, root in enumerate(folders):
+            check_pending(root, cache, imitated=number < imitated)
+        self._datasets = [open_cache(root, cache) for root in folders]
+        for number, dataset in enumerate(self._datasets):
+            _check_vectors(dataset, imitated=number < imitated)
+        self._held = [_held_rows(dataset) for dataset in self._datasets]
+        self.instructions: list[str] = []
+        """Every instruction of the datasets; batches name them by position."""
+        self.episodes: list[dict[str, Any]] = []
+        """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in; one that a person took
+        over several times, or that has several tasks, stands here as often, each part being taught as an episode of its
+        own."""
+        chosen = [lesson for number in range(len(folders)) for lesson in self._chosen(number, lessons[number])]
+        # Workers store episodes as they finish; in the order of their names a batch does not depend on that.
+        chosen.sort(key=lambda lesson: lesson[:2])
+        ids: dict[str, int] = {}
+        spans: list[tuple[int, int, int, int, int]] = []
+        for number, _, (start, begin, end), row in chosen:
+            self.episodes.append(row | {"dataset": str(self._datasets[number].root)})
+            spans.append((number, start, begin, end, ids.setdefault(row["tasks"][0], len(ids))))
+        self.instructions = list(ids)
+        # Of each span its dataset, where its episode starts, and its rows, from the first to before the end.
+        self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
+        self._imitated = np.array(
+            [
+                number < imitated and (failed == "imitated" or number >= self._num_roots or row.get("success", True))
+                for number, *_, row in chosen
+            ]
+        )
+        self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
+        self._length = lengths = self._end - first
+        kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
+        self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
+        number = np.arange(len(self._episode)) - np.repeat(np.cumsum(kept) - kept, kept)  # within its episode
+        # Of each row, where it stands in its dataset.
+        self._row = np.repeat(first, kept) + number * np.repeat(lengths, kept) // np.repeat(kept, kept)  # [R]
+
+    def _chosen(self, number: int, lessons: Mapping[int, list[tuple[int, int]]]) -> Iterator[_Lesson]:
+        """What is taught of a dataset: its number, the episode's name, where it starts and its part, and its row."""
+        dataset, tasks, start = self._datasets[number], read_tasks(self._datasets[number].root), 0
+        for row in dataset.episodes:
+            name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
+            for begin, end in lessons.get(row["episode_index"], ()):
+                for first, last, task in parts_by_task(dataset, tasks, row, start + begin, start + end):
+                    yield number, name, (start, first, last), row | {"tasks": [task]}
+            start += row["length"]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._row)
+
+    @cached_property
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """What decides the batches, of each dataset: {"dataset": folder, "episodes", "rows", "sha256"}; frames are not
+        looked at. Episodes are in the order of their names, so it is the same however they were stored.
+        """
+        found = []
+        for number, dataset in enumerate(self._datasets):
+            spans = np.flatnonzero(self._dataset == number).tolist()
+            digest, held = hashlib.sha256(), self._held[number]
+            for i in spans:
+                row, rows = self.episodes[i], slice(int(self._end[i] - self._length[i]), int(self._end[i]))
+                said = [row["tasks"][0], bool(self._imitated[i]), bool(self._has_future[i]), rows.stop - rows.start]
+                digest.update(json.dumps(said).encode())
+                digest.update((held[(held >= rows.start) & (held < rows.stop)] - rows.start).tobytes())
+                for values in dataset.vectors.values():
+                    digest.update(np.ascontiguousarray(values[rows]).tobytes())
+            rows = int(self._length[spans].sum())
+            found.append(
+                {"dataset": str(dataset.root), "episodes": len(spans), "rows": rows, "sha256": digest.hexdigest()}
+            )
+        return found
+
+    @cached_property
+    def stats(self) -> dict[str, FeatureStats]:
+        """Statistics of all episodes of `roots`, selected or not, from their stats.json.
+
+        Raises:
+            ValueError: a dataset has none.
+        """
+        parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
+        return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
+
+    @cached_property
+    def _keyframes(self) -> list[NDArray[np.int64]]:
+        """Of each dataset."""
+        return [keyframes(dataset, self.world_spec) for dataset in self._datasets]
+
+    @cached_property
+    def _waypoints(self) -> list[NDArray[np.int64]]:
+        """Of each dataset."""
+        return [waypoints(dataset, self.world_spec) for dataset in self._datasets]
+
+    def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+        """The rows of one training step, [B]."""
+        epoch, position = np.divmod(step * batch_size + np.arange(batch_size), self.num_rows)
+        rows = np.empty(batch_size, np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            rows[here] = _order(self.num_rows, seed, int(e))[position[here]]
+        return rows
+
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        chunk_length: int,
+        history: tuple[int, int] = (0, 1),
+        foreseen: Foreseen = NOTHING,
+    ) -> Batch:
+        """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
+
+        Args:
+            rows: [B].
+            chunk_length: K.
+            history: (n, stride) of the model.
+            foreseen: of the model.
+        """
+        rows = self._by_dataset(rows)
+        episode, row = self._episode[rows], self._row[rows]
+        bounds = np.searchsorted(self._dataset[episode], np.arange(len(self._datasets) + 1)).tolist()
+        parts = [slice(a, b) for a, b in pairwise(bounds)]
+        steps = row[:, None] + np.arange(chunk_length)  # [B, K]
+        end = self._end[episode][:, None]
+        ahead = np.minimum(steps, end - 1)
+        start = self._start[episode]
+        past = start[:, None] + past_steps(row - start, *history)  # [B, n]
+        future = np.minimum(self._to_foresee(row, parts, foreseen), end - 1)
+        held = _next_in(self._held, row - 1, parts)  # from this row on
+
+        def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
+            return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
+
+        def read(index: NDArray[np.int64]) -> dict[str, NDArray[np.uint8]]:
+            return {c: _read([d.frames[c] for d in self._datasets], index, parts) for c in self._datasets[0].frames}
+
+        return Batch(
+            frames=read(row),
+            state=take("state", row),
+            instruction_id=self._instruction[episode],
+            action=take("action", ahead),
+            mask=(steps < np.minimum(end, held[:, None])) & self._imitated[episode][:, None],
+            localization=take("localization", row),
+            episode=episode,
+            past_frames=read(past) if history[0] else None,
+            past_state=take("state", past) if history[0] else None,
+            future_state=take("state", future) if future.size else None,
+            future_known=self._has_future[episode] & (row + max(foreseen.steps, default=0) < held)
+            if future.size
+            else None,
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        chunk_length: int,
+        *,
+        seed: int,
+        start_step: int = 0,
+        prefetch: int = 4,
+        part: tuple[int, int] = (0, 1),
+        history: tuple[int, int] = (0, 1),
+        foreseen: Foreseen = NOTHING,
+    ) -> BatchStream:
+        """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
+
+        With part = (index, count), rows index, index + count, ... of each of them. The others are as `gather` takes
+        them.
+        """
+        index, count = part
+
+        def make(step: int) -> Batch:
+            rows = self._by_dataset(self.rows_at(step, batch_size, seed))
+            return self.gather(rows[index::count], chunk_length, history, foreseen)
+
+        return BatchStream(make, start_step, prefetch)
+
+    def _to_foresee(self, row: NDArray[np.int64], parts: Sequence[slice], foreseen: Foreseen) -> NDArray[np.int64]:
+        """The rows of the states to come, [B, F]; beyond an episode's end too."""
+        columns = [row + step for step in foreseen.steps]
+        if foreseen.keyframes:
+            columns += [_next_in(self._keyframes, row, parts), np.full(len(row), NEVER)]
+        if foreseen.waypoints:
+            columns += [_next_in(self._waypoints, row, parts)]
+        return np.array(columns, np.int64).reshape(len(columns), len(row)).T
+
+    def _by_dataset(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows[np.argsort(self._dataset[self._episode[rows]], kind="stable")]
+
+
+class BatchStream(Iterator[Batch]):
+    """An iterator that prepares `prefetch` batches ahead, and knows how long it was waited for."""
+
+    def __init__(self, make: Callable[[int], Batch], start_step: int, prefetch: int) -> None:
+        self.wait_s = 0.0
+        """Time that the consumer has spent waiting for data."""
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(prefetch)
+        self._stop = threading.Event()
+        # The thread must not hold the stream: dropping the stream is what ends the thread.
+        arguments = (make, start_step, self._ready, self._stop)
+        self._thread = threading.Thread(target=_prepare, args=arguments, name="batches", daemon=True)
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, self._stop.set)
+
+    def __next__(self) -> Batch:
+        if self._stop.is_set():
+            raise StopIteration
+        began_s = time.perf_counter()
+        batch = self._ready.get()
+        self.wait_s += time.perf_counter() - began_s
+        if isinstance(batch, BaseException):
+            self.close()
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _prepare(
+    make: Callable[[int], Batch], step: int, ready: queue.Queue[Batch | BaseException], stop: threading.Event
+) -> None:
+    while not stop.is_set():
+        try:
+            made: Batch | BaseException = make(step)
+        except BaseException as error:  # It belongs to the consumer, whatever it is.
+            made = error
+        step += 1
+        while not stop.is_set():
+            try:
+                ready.put(made, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+        if isinstance(made, BaseException):
+            return
+
+
+def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[Any]:
+    """arrays[i][index[parts[i]]] for every i, joined."""
+    taken = np.empty((*index.shape, *arrays[0].shape[1:]), arrays[0].dtype)
+    for array, part in zip(arrays, parts, strict=True):
+        # mode="clip" lets numpy write to `out` directly; the index is within bounds by construction.
+        np.take(array, index[part], axis=0, out=taken[part], mode="clip")
+    return taken
+
+
+def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.uint8]:
+    """The rows[parts[i]] of files[i] for every i, joined, [B, ...] -> [B, ..., H, W, 3]."""
+    shape = files[0].shape[1:]
+    frames = np.empty((*rows.shape, *shape), np.uint8)
+    for file, part in zip(files, parts, strict=True):
+        file.read(rows[part].reshape(-1), frames[part].reshape(-1, *shape))
+    return frames
+
+
+def _next_in(marks: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.int64]:
+    """For each of `rows` the first of marks[i] after it, i being the part it is in."""
+    return np.concatenate([next_of(marked, rows[part]) for marked, part in zip(marks, parts, strict=True)])
+
+
+@lru_cache(maxsize=4)
+def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+
+
+def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
+    """The rows in which a robot was held, ascending, and NEVER."""
+    held = [read_marks(dataset.root, dataset.info, row, schema.HELD) for row in dataset.episodes]
+    return np.append(np.flatnonzero(np.concatenate(held)), NEVER)
+
+
+def _check_vectors(dataset: CachedDataset, *, imitated: bool) -> None:
+    names = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
+    vectors = {names[name]: values for name, values in dataset.vectors.items()}
+    lengths = [row["length"] for row in dataset.episodes]
+    check_numbers(str(dataset.root), dataset.info, vectors, imitated=imitated, lengths=lengths)

@@ -1,0 +1,132 @@
+"""Camera frames <-> bytes on disk: PNG (exact) or mp4 (small, with a codec's error).
+
+Video follows LeRobot: yuv420p, a key frame every second frame so that any frame is found by decoding at most two, one
+mp4 per episode whose frame t stands at t / fps. One thread each: encoders that take every core starve the simulators.
+
+Shape letters: T frames of one episode, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.dataset.schema import VideoCodec
+
+# SVT-AV1 tells its settings to stderr at every file and reads no other switch.
+os.environ.setdefault("SVT_LOG", "1")
+
+TOLERANCE_S = 1e-4
+"""How far a frame may stand from its time: LeRobot's default."""
+
+_OPTIONS: dict[str, dict[str, str]] = {
+    "libsvtav1": {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "lp=1"},
+    # Reordered frames (B-frames) would shift the time stamps within the file.
+    "h264": {"g": "2", "crf": "23", "bf": "0", "threads": "1"},
+}
+
+
+class Frames(Protocol):
+    """The frames of one camera in one episode, wherever they are."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """T, H, W and 3."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Every frame, RGB [H, W, 3]."""
+        ...
+
+    def pngs(self) -> Iterator[bytes]:
+        """Every frame as a PNG."""
+        ...
+
+
+class ArrayFrames:
+    """Frames in memory, [T, H, W, 3]."""
+
+    def __init__(self, frames: NDArray[np.uint8]) -> None:
+        self.shape = frames.shape
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return iter(self._frames)
+
+    def pngs(self) -> Iterator[bytes]:
+        """Every frame as a PNG."""
+        return map(encode_png, self._frames)
+
+
+def encode_png(frame: NDArray[np.uint8]) -> bytes:
+    """PNG of an RGB frame [H, W, 3]."""
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    assert done
+    return encoded.tobytes()
+
+
+def decode_png(encoded: bytes) -> NDArray[np.uint8]:
+    """The RGB frame [H, W, 3] of a PNG (or JPEG).
+
+    Raises:
+        ValueError: not a picture.
+    """
+    frame = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if frame is None:
+        raise ValueError(f"{len(encoded)} bytes that should be a PNG could not be decoded")
+    return np.asarray(frame, np.uint8)
+
+
+def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, codec: VideoCodec) -> None:
+    """Write RGB frames, each [H, W, 3] with H and W even, as one mp4."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, fps, options=_OPTIONS[codec])
+        stream.pix_fmt = "yuv420p"
+        for number, frame in enumerate(frames):
+            if not number:
+                stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def decode_video(path: Path, times_s: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The frames of an mp4 at ascending times, [T, H, W, 3].
+
+    Raises:
+        ValueError: no frame stands within TOLERANCE_S of a wanted time.
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        assert stream.time_base is not None
+        container.seek(int((times_s[0] - TOLERANCE_S) / stream.time_base), stream=stream)
+        return np.stack(list(_pick(container.decode(stream), times_s, path)))
+
+
+def _pick(decoded: Iterable[av.VideoFrame], times_s: NDArray[np.float64], path: Path) -> Iterable[NDArray[np.uint8]]:
+    wanted = iter(times_s)
+    time_s = next(wanted)
+    for frame in decoded:
+        assert frame.time is not None
+        if frame.time < time_s - TOLERANCE_S:
+            continue
+        if frame.time > time_s + TOLERANCE_S:
+            raise ValueError(f"{path} has no frame at {time_s:.4f} s; the next one stands at {frame.time:.4f} s")
+        yield frame.to_ndarray(format="rgb24")
+        following = next(wanted, None)
+        if following is None:
+            return
+        time_s = following
+    raise ValueError(f"{path} ends before {time_s:.4f} s")

@@ -1,0 +1,87 @@
+"""What of a dataset is taught: which of its episodes, which parts of them, and with which instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout.dataset.frame_cache import CachedDataset
+from rollout.dataset.read import DatasetReader, read_marks
+from rollout.dataset.schema import INTERVENTION
+
+
+def lessons_of(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
+    """Begin and end, within it, of every part of an episode that is worth learning from, by the episode's index.
+
+    Args:
+        root: of the dataset.
+        is_drive: learn what a person did in episodes that one took over, and whole those that succeeded without.
+        failed_too: learn from episodes that failed; of drives it is not asked.
+
+    Raises:
+        ValueError: no dataset, one without episodes, or one that doesn't say which of them succeeded.
+    """
+    reader = DatasetReader(root)
+    if not reader.episodes:
+        raise ValueError(f"{root} has no episodes yet")
+    found = {}
+    for row in reader.episodes:
+        parts = _parts(reader, row) if is_drive else _whole(reader, row, failed_too)
+        if parts and row["length"]:
+            found[row["episode_index"]] = parts
+    return found
+
+
+def _whole(reader: DatasetReader, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:
+    return [(0, row["length"])] if failed_too or _succeeded(row, reader.root) else []
+
+
+def _parts(reader: DatasetReader, row: dict[str, Any]) -> list[tuple[int, int]]:
+    """What of a drive is worth imitating."""
+    by_hand = read_marks(reader.root, reader.info, row, INTERVENTION)
+    if not by_hand.any():
+        return _whole(reader, row, failed_too=False)
+    edges = np.flatnonzero(np.diff(by_hand.astype(np.int8), prepend=0, append=0)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _succeeded(row: dict[str, Any], root: Path) -> bool:
+    if "success" not in row:
+        raise ValueError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
+    return row["success"]
+
+
+def parts_by_task(
+    dataset: CachedDataset, tasks: Mapping[int, str], row: dict[str, Any], begin: int, end: int
+) -> Iterator[tuple[int, int, str]]:
+    """The rows from `begin` to before `end`, all of one episode, in parts of one task each, with its instruction.
+
+    Args:
+        dataset: that the episode is in.
+        tasks: its instructions by their task_index.
+        row: of the episode, in meta/episodes.
+        begin: counted from the dataset's first row.
+        end: likewise.
+
+    Raises:
+        ValueError: the dataset contradicts itself on which task that is.
+    """
+    index = dataset.tasks[begin:end].ravel()
+    if not index.size:  # the dataset doesn't say, so its episodes have one task each
+        index = np.zeros(end - begin, np.int64)
+    edges = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), end - begin]
+    for first, last in pairwise(edges):
+        number = int(index[first])
+        only = row["tasks"][0] if len(edges) == 2 and len(row["tasks"]) == 1 and not tasks else None
+        task = tasks.get(number, only)
+        if task is None or task not in row["tasks"]:
+            raise ValueError(
+                f"episode {row['episode_index']} of {dataset.root} has the tasks {row['tasks']}, but its frames from "
+                f"{begin + first} on are of task {number}, which meta/tasks.parquet "
+                + ("does not have" if task is None else f"calls {task!r}")
+            )
+        yield begin + first, begin + last, task

@@ -1,0 +1,302 @@
+"""The driver's handle on one worker, the settings of all, and the Ray they run in."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.inference import InferenceConfig
+from rollout.types import Trajectory
+from rollout.workers.process import Call, Collector, Hello, Pulse
+from rollout.workers.report import Cause
+from vla_model.types import Policy
+
+CHECK_EVERY_S = 1.0
+"""How often the driver looks at every worker."""
+_REACHED_WITHIN_S = 10.0
+_START_ONE = "`ray start --head` on a cluster's first machine starts one and says its address"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    """Processes that run episodes: how many, where, and when one of them is given up."""
+
+    workers: Annotated[int, Interval(ge=0, le=10_000)] = 2
+    """Ray workers; 0 runs the episodes in this process, without Ray."""
+    ray_address: str | None = None
+    """Ray cluster to join, "auto" or HOST:PORT; if not given, RAY_ADDRESS, else a Ray of this machine alone."""
+    cpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] | None = None
+    """CPUs that a worker occupies, as Ray counts them; if not given, 1 in a cluster that was joined, and 0 on this
+    machine alone, where workers never wait for CPUs."""
+    gpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] = 0.0
+    """GPUs that a worker occupies; a fraction shares one."""
+    progress_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
+    """A worker that has episodes to run and asks its policy for nothing for so long has hung and is replaced."""
+    start_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
+    """The same for a worker that has not yet made its world and its policy."""
+    memory_limit_gb: Annotated[float, Interval(gt=0, le=100_000)] | None = None
+    """A worker that holds more resident memory is replaced. In any case Ray ends workers on a machine whose memory is
+    nearly full."""
+    inference: InferenceConfig | None = None
+    """One process that decides for all workers (rollout/inference.py); None for a policy in each of them."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: see check_ray_address.
+        """
+        if self.ray_address is not None:
+            check_ray_address(self.ray_address)
+
+
+def environment() -> dict[str, str]:
+    """Variables of processes that import the world's and the policy's modules from where this one did.
+
+    They see the GPUs that Ray gave them and no other; Ray's own default shows all to those that asked for none.
+    """
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+
+
+def check_ray_address(address: str) -> None:
+    """Whether something listens there. Ray itself tries again for minutes, and then ends the process.
+
+    Raises:
+        ValueError: nothing does, or it is no address.
+    """
+    if address in ("auto", "local"):
+        return
+    place = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
+    if place is None:
+        raise ValueError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, as in 10.0.0.1:6379')
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=_REACHED_WITHIN_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ValueError(f"no Ray answers at {address}: {error}; {_START_ONE}") from error
+
+
+def start_ray(address: str | None = None) -> bool:
+    """Join the Ray cluster of that address or of RAY_ADDRESS, else start one here that only this user can reach.
+
+    It runs until this process ends, for all that use it; nothing happens where it runs already.
+
+    Ray's own switch for staying on the loopback address is called RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER. Ray demands a
+    token of whoever connects; ours lives as long as this process. Both are read when Ray is imported: a program that
+    imported it before has Ray's defaults, a token in the user's home and all addresses of the machine.
+
+    Returns:
+        Whether it is one of this machine alone.
+
+    Raises:
+        ValueError: there is none at that address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    ours = not address
+    if ours and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if not ray.is_initialized():
+        if address:
+            check_ray_address(address)
+        # Ray's own 15 gives way to all else on the machine, and a worker that starves looks like a hung one.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # "local" starts a Ray; without an address, Ray joins whichever cluster was last started on the machine.
+        local = {"address": "local", "num_cpus": 1, "include_dashboard": False}
+        with _sigterm_kept():
+            try:
+                ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
+            except ConnectionError as error:
+                raise ValueError(f"no Ray is found by the address {address!r}; {_START_ONE}") from error
+    return ours
+
+
+@contextmanager
+def _sigterm_kept() -> Generator[None]:
+    """Ray takes SIGTERM for itself when it starts; it stays with whoever had it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+class Remote:
+    """The driver's side of one worker, from its process's start to its end."""
+
+    def __init__(
+        self,
+        make_world: Callable[[], World],
+        make_policy: Callable[[World], Policy],
+        config: WorkersConfig,
+        *,
+        num_cpus: float,
+        name: str,
+    ) -> None:
+        """Start the process; it is ready when `hello` comes."""
+        import ray
+
+        actor = ray.remote(
+            num_cpus=num_cpus,
+            num_gpus=config.gpus_per_worker,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": _ONE_THREAD | environment()},
+            concurrency_groups={"pulse": 1},
+        )(Collector)
+        self._actor: Any = actor.remote(make_world, make_policy)
+        self.name = name
+        """Told to nobody else in this run."""
+        self._config = config
+        self._hello_ref = self._actor.hello.remote()
+        self._pulse_ref: Any = None
+        self._num_policy_calls = -1
+        self._silent_s = 0.0
+        self.hello: Hello | None = None
+        """None until it is ready."""
+        self.calls: deque[Any] = deque()
+        """Generators of object references, in the order in which the worker runs them."""
+        self.told: list[EpisodeSpec] = []
+        """Specs whose trajectory has not come yet."""
+        self.expects_more = False
+
+    @property
+    def num_worlds(self) -> int:
+        assert self.hello is not None, "only workers that are ready are told anything"
+        return self.hello.num_worlds
+
+    @property
+    def running(self) -> list[EpisodeSpec]:
+        """The specs that may have begun: a worker begins them in the order in which it was told."""
+        return self.told[: self.num_worlds] if self.told else []
+
+    @property
+    def awaited(self) -> Any | None:
+        """Reference to what comes from it next: that it is ready, a trajectory or the end of a call."""
+        if self.hello is None:
+            return self._hello_ref
+        return self.calls[0] if self.calls else None
+
+    def receive(self) -> Trajectory | None:
+        """Take what is awaited, once it is there; None where it was no trajectory.
+
+        Raises:
+            RayError: the worker raised or died.
+        """
+        import ray
+
+        self._silent_s = 0.0
+        if self.hello is None:
+            self.hello = ray.get(self._hello_ref)
+            self._pulse_ref = self._pulse()
+            return None
+        try:
+            trajectory = ray.get(next(self.calls[0]))
+        except StopIteration:
+            self.calls.popleft()
+            return None
+        self.told.remove(trajectory.spec)
+        return trajectory
+
+    def tell(self, call: Call) -> None:
+        self.calls.append(self._actor.run.options(num_returns="streaming").remote(call))
+        self.told.extend(call.specs)
+        self.expects_more = call.more_follow
+
+    def check(self, elapsed_s: float) -> None:
+        """Whether it is well; asked every CHECK_EVERY_S or so, elapsed_s after the last time.
+
+        Raises:
+            Trouble: it must be replaced.
+            RayError: it died, and nothing was awaited from it.
+        """
+        import ray
+
+        # What came while the driver was busy elsewhere is read late, and that is no silence of the worker.
+        self._silent_s += min(elapsed_s, 2 * CHECK_EVERY_S)
+        config = self._config
+        if self.hello is None:
+            if self._silent_s > config.start_deadline_s:
+                raise Trouble("hung", f"not ready {config.start_deadline_s:g} s after its start")
+            return
+        if self.calls and ray.wait([self.calls[0]], timeout=0)[0]:
+            return  # what it sent must be read first: only what is unfinished then can be to blame
+        if ray.wait([self._pulse_ref], timeout=0)[0] and (pulse := self._read_pulse()) is not None:
+            if not pulse.busy or pulse.num_policy_calls != self._num_policy_calls:
+                self._silent_s = 0.0
+            self._num_policy_calls = pulse.num_policy_calls
+            held_gb, limit_gb = pulse.peak_memory_gb, config.memory_limit_gb
+            if limit_gb is not None and held_gb > limit_gb:
+                raise Trouble("memory", f"it held {held_gb:.2f} GB, the limit is {limit_gb:g} GB")
+            self._pulse_ref = self._pulse()
+        if self._silent_s > config.progress_deadline_s:
+            raise Trouble("hung", f"no decision for {config.progress_deadline_s:g} s")
+
+    def kill(self) -> None:
+        import ray
+
+        ray.kill(self._actor, no_restart=True)
+
+    def _pulse(self) -> Any:
+        return self._actor.pulse.options(concurrency_group="pulse").remote()
+
+    def _read_pulse(self) -> Pulse | None:
+        """None from a dead worker whose last trajectories still wait to be read; they will be followed by its error."""
+        import ray
+
+        try:
+            return ray.get(self._pulse_ref)
+        except ray.exceptions.RayError:
+            if not self.calls:
+                raise
+            return None
+
+
+class Trouble(Exception):  # noqa: N818
+    """A worker that lives and must be replaced."""
+
+    def __init__(self, cause: Cause, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+def explain(error: Exception) -> tuple[Cause, str]:
+    """What a worker ended of, and the reason in one line."""
+    import ray
+
+    if isinstance(error, Trouble):
+        return error.cause, str(error)
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, ray.exceptions.RayActorError):
+        return "inference", "the process that decides for all workers died"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return "raised", " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
+    text = " ".join(str(error).split())
+    if isinstance(error, ray.exceptions.OutOfMemoryError) or "NODE_OUT_OF_MEMORY" in text:
+        return "memory", "Ray ended it because its machine's memory was nearly full"
+    if "node has died" in text or not isinstance(error, ray.exceptions.RayActorError):
+        return "node", text[text.find("The actor died because") :]
+    return "killed", "its process was killed or crashed"
+
+
+def made_nothing(error: Exception) -> bool:
+    """Whether a worker ended because making its world or its policy raised."""
+    import ray
+
+    return isinstance(error, ray.exceptions.ActorDiedError) and error.actor_init_failed

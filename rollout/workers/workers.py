@@ -1,0 +1,291 @@
+"""Ray processes around `collect`, for worlds that outgrow one core; the same trajectories with any number of them.
+
+    driver                                              worker (one process: its own worlds, its own policy)
+    run(block of specs, more follow) ------------->     begins them as its worlds fall free
+    run(next block), queued behind the first            yields each trajectory as its episode ends
+    <------------------------------------ trajectory    returns when it wants the next block
+    yields it to the caller                             (its other worlds' episodes go on within the next run)
+    pulse, every second  ------------------------->
+    <------- decisions so far, busy or not, memory      answered in a second thread
+
+Who waits: the driver, for the next trajectory of any worker. Who unblocks it: a worker that yields, returns, raises or
+dies, and the clock that asks for pulses. A worker that raises, dies, hangs or holds too much memory is replaced, and
+what it was told and had not returned is told again, so every spec comes back exactly once (workers/queue.py says
+in which company, and when a spec is set aside). Where one process decides for all workers (rollout/inference.py), its
+death is the death of all of them. Ray is imported when the first worker starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.inference import InferenceConfig, RemotePolicy, start_server
+from rollout.types import Trajectory
+from rollout.weights import Published, check_order
+from rollout.workers.handle import (
+    CHECK_EVERY_S,
+    Remote,
+    Trouble,
+    WorkersConfig,
+    environment,
+    explain,
+    start_ray,
+)
+from rollout.workers.process import Call, Collector
+from rollout.workers.queue import Patience, WorkerQueue
+from rollout.workers.report import Death, WorkerReport
+from vla_model.types import Policy
+
+__all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
+
+HOPELESS = 16
+"""Episodes in which the world failed, and none in which it did not, after which no more are tried."""
+
+
+class Workers:
+    """Processes that collect. Use as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        make_world: Callable[[], World],
+        make_policy: Callable[[World], Policy],
+        config: WorkersConfig,
+        *,
+        wrap: Callable[[Policy], Policy] | None = None,
+    ) -> None:
+        """Nothing starts before the first use.
+
+        Args:
+            make_world: called in each worker's process.
+            make_policy: called there with that world; with `config.inference` once, in the process that decides, with
+                a world that is not used otherwise.
+            config: how many, where, and when one is given up.
+            wrap: called in each worker's process with its policy; what it returns acts, e.g. a blind control.
+
+        Raises:
+            ValueError: a negative number of workers, or a limit that is not positive.
+        """
+        _check(config)
+        self.report = WorkerReport()
+        """Every worker that was replaced, and the specs that were given up."""
+        self._make_world, self._make_policy, self._wrap = make_world, make_policy, wrap
+        self._config = config
+        self._num_cpus = 0.0
+        self._any_sound = False
+        self._local: Collector | None = None
+        self._remotes: list[Remote] = []
+        self._num_made = 0
+        self._server: Any = None
+        self._latest: Published | None = None
+        self._in_use: Published | None = None
+        """The latest when the collect began."""
+
+    def publish(self, version: int, state_dict: Mapping[str, Any]) -> None:
+        """Offer new weights: the next collect acts with them. The policies must be rollout.weights.UpdatablePolicy.
+
+        Raises:
+            ValueError: the version doesn't rise.
+        """
+        check_order(self._latest, version)
+        if self._config.workers == 0:
+            self._latest = Published(version, lambda: state_dict)
+            return
+        self._start()
+        import ray
+
+        self._latest = Published(version, partial(ray.get, ray.put(dict(state_dict))))
+
+    def collect(
+        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+    ) -> Iterator[Trajectory]:
+        """As rollout.collect.collect, without the specs that the report names.
+
+        Those that no worker survives stand in `report.set_aside`, those whose world failed in `report.broken`.
+
+        Raises:
+            ValueError: as collect does, where it runs in this process; or the world failed in every one of the first
+                HOPELESS episodes.
+            RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
+                came; the cause is the worker's own error.
+        """
+        self._in_use = self._latest
+        own_policy = self._config.workers == 0 or self._config.inference is None
+        call = Call(list(specs), False, self._in_use if own_policy else None, execute_steps, all_frames)
+        if self._config.workers == 0:
+            make_policy = partial(_wrapped, self._wrap, self._make_policy)
+            self._local = self._local or Collector(self._make_world, make_policy)
+            yield from self._sound(self._local.collect(call.specs, call))
+            return
+        self._start()
+        self._update_server()
+        try:
+            yield from self._sound(self._dispatch(WorkerQueue(call)))
+        finally:
+            # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
+            for remote in [remote for remote in self._remotes if remote.calls]:
+                self._end(remote)
+                self._remotes.remove(remote)
+
+    def close(self) -> None:
+        """End the workers; Ray itself goes on until this process ends."""
+        if self._local is not None:
+            self._local.close()
+            self._local = None
+        for remote in self._remotes:
+            self._end(remote)
+        self._remotes.clear()
+        self._end_server()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _sound(self, trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
+        """Those whose world went on to their end; the others are noted."""
+        for trajectory in trajectories:
+            if not trajectory.broken:
+                self._any_sound = True
+                yield trajectory
+                continue
+            reason = trajectory.failure or ""
+            self.report.broken[trajectory.spec] = reason
+            if len(self.report.broken) >= HOPELESS and not self._any_sound:
+                raise ValueError(f"the world failed in every one of {HOPELESS} episodes, the last time: {reason}")
+
+    def _start(self) -> None:
+        """Ray, and the workers that are not there."""
+        alone = start_ray(self._config.ray_address)
+        asked = self._config.cpus_per_worker
+        self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
+        if self._config.inference is not None and self._server is None:
+            self._server = self._fresh_server(self._config.inference)
+        while len(self._remotes) < self._config.workers:
+            self._remotes.append(self._fresh())
+
+    def _fresh(self) -> Remote:
+        name = f"worker {self._num_made}"
+        self._num_made += 1
+        here = self._server is None
+        make_policy = self._make_policy if here else partial(_remote_policy, self._server, name)
+        make_policy = partial(_wrapped, self._wrap, make_policy)
+        return Remote(self._make_world, make_policy, self._config, num_cpus=self._num_cpus, name=name)
+
+    def _end(self, remote: Remote) -> None:
+        remote.kill()
+        if self._server is not None:
+            self._server.forget.remote(remote.name)
+
+    def _fresh_server(self, config: InferenceConfig) -> Any:
+        return start_server(
+            partial(_policy_of_a_world, self._make_world, self._make_policy),
+            config,
+            self._in_use,
+            environment=environment(),
+            deadline_s=self._config.start_deadline_s,
+        )
+
+    def _update_server(self) -> None:
+        """Have it act with the weights of this collect; no episode runs."""
+        if self._server is not None and self._in_use is not None:
+            import ray
+
+            ray.get(self._server.pull.remote(self._in_use))
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            import ray
+
+            ray.kill(self._server, no_restart=True)
+            self._server = None
+
+    def _dispatch(self, queue: WorkerQueue) -> Iterator[Trajectory]:
+        """Tell workers what to do and yield what comes back, until every spec came back or was set aside."""
+        import ray
+
+        patience = Patience(len(self._remotes))
+        checked_s = time.monotonic()
+        while queue or any(remote.calls for remote in self._remotes):
+            queue.tell(self._remotes)
+            awaited = {id(ref): remote for remote in self._remotes if (ref := remote.awaited) is not None}
+            ready, _ = ray.wait([r.awaited for r in awaited.values()], num_returns=1, timeout=CHECK_EVERY_S)
+            for remote in [awaited[id(ref)] for ref in ready]:
+                try:
+                    trajectory = remote.receive()
+                except ray.exceptions.RayError as error:
+                    self._replace(remote, queue, patience, error)
+                    continue
+                patience.renew(trajectory)
+                if trajectory is not None:
+                    yield trajectory
+            if (elapsed_s := time.monotonic() - checked_s) >= CHECK_EVERY_S:
+                checked_s += elapsed_s
+                for remote in list(self._remotes):
+                    try:
+                        remote.check(elapsed_s)
+                    except (ray.exceptions.RayError, Trouble) as error:
+                        self._replace(remote, queue, patience, error)
+                        break
+
+    def _replace(self, remote: Remote, queue: WorkerQueue, patience: Patience, error: Exception) -> None:
+        """Note how a worker ended, take back its specs, and put a new one in its place."""
+        cause, reason = explain(error)
+        self.report.deaths.append(
+            Death(
+                time=datetime.now(UTC),
+                worker=self._remotes.index(remote),
+                pid=remote.hello.pid if remote.hello else None,
+                node=remote.hello.node if remote.hello else None,
+                cause=cause,
+                reason=reason,
+                running=tuple(remote.running),
+            )
+        )
+        given_up = queue.take_back(remote.told, [] if cause == "inference" else remote.running)
+        if given_up is not None:
+            self.report.set_aside[given_up] = f"{cause}: {reason}"
+        patience.lose(remote, error)
+        self._end(remote)
+        if cause == "inference" or (cause == "hung" and self._server is not None):
+            # Everyone else waits for the server too, or will.
+            self._end_server()
+            for other in self._remotes:
+                if other is not remote:
+                    queue.take_back(other.told, [])
+                    other.kill()
+            self._remotes.clear()
+            self._start()
+        else:
+            self._remotes[self._remotes.index(remote)] = self._fresh()
+
+
+def _wrapped(wrap: Callable[[Policy], Policy] | None, make_policy: Callable[[World], Policy], world: World) -> Policy:
+    policy = make_policy(world)
+    return policy if wrap is None else wrap(policy)
+
+
+def _remote_policy(server: Any, worker: str, _: World) -> RemotePolicy:
+    return RemotePolicy(server, worker)
+
+
+def _policy_of_a_world(make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> Policy:
+    with closing(make_world()) as world:
+        return make_policy(world)
+
+
+def _check(config: WorkersConfig) -> None:
+    limits = (config.progress_deadline_s, config.start_deadline_s, config.memory_limit_gb)
+    if config.workers < 0 or any(limit is not None and limit <= 0 for limit in limits):
+        raise ValueError(
+            "workers must be 0 or more, the deadlines and the memory limit above 0, "
+            f"got {config.workers}, {', '.join(map(str, limits))}"
+        )

@@ -1,0 +1,147 @@
+"""PPO's credit against numbers worked out by hand, and its loss against the formula."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sides_policy import sides_model, sides_processor
+from sides_rollouts import rollout
+
+from agent.algorithms.decisions import Decisions, decisions
+from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss, rewards
+from agent.algorithms.surrogate import SurrogateConfig
+from agent.learning.learner import Learner, LearnerConfig
+from vla_model.model import VLA
+
+
+def array(*numbers: float) -> np.ndarray:
+    return np.array(numbers, np.float32)
+
+
+def test_advantages_of_three_steps_are_those_worked_out_by_hand() -> None:
+    # delta_2 = 1 - 0.4 = 0.6; delta_1 = 0 + 0.5 * 0.4 - 0.2 = 0; delta_0 = 0 + 0.5 * 0.2 - 0.6 = -0.5
+    # A_2 = 0.6; A_1 = 0 + 0.25 * 0.6 = 0.15; A_0 = -0.5 + 0.25 * 0.15 = -0.4625
+    found = generalised_advantages(array(0, 0, 1), array(0.6, 0.2, 0.4), discount=0.5, gae_lambda=0.5)
+    np.testing.assert_allclose(found, [-0.4625, 0.15, 0.6], rtol=1e-6)
+
+
+def test_with_lambda_1_an_advantage_and_its_value_are_the_return() -> None:
+    value = array(0.3, -0.7, 0.1)
+    found = generalised_advantages(array(1, 2, 4), value, discount=0.5, gae_lambda=1.0)
+    np.testing.assert_allclose(found + value, [1 + 1 + 1, 2 + 2, 4], rtol=1e-6)
+
+
+def test_success_is_one_reward_at_the_end_and_a_deadline_is_an_end_like_any_other() -> None:
+    won, lost = rollout()
+    assert won.success
+    assert not lost.success
+    assert rewards(won, "success").tolist() == [0.0] * (won.num_steps - 1) + [1.0]
+    assert not rewards(lost, "success").any()
+    np.testing.assert_array_equal(rewards(won, "dense"), won.reward)
+    assert lost.truncated
+    config = PPOConfig(discount=1.0, gae_lambda=1.0)
+    credited = ppo_credit([won, lost], config)
+    np.testing.assert_allclose(credited.credits[0].target, 1.0, atol=1e-6)
+    np.testing.assert_allclose(credited.credits[1].target, 0.0, atol=1e-6)
+
+
+def test_advantages_are_standardised_over_the_rollout() -> None:
+    credited = ppo_credit(rollout(), PPOConfig())
+    everything = np.concatenate([c.advantage for c in credited.credits])
+    assert everything.mean() == pytest.approx(0.0, abs=1e-6)
+    assert everything.std() == pytest.approx(1.0, abs=1e-4)
+
+
+def batch() -> Decisions:
+    return decisions(ppo_credit(rollout(), PPOConfig()), sides_processor())
+
+
+def test_what_moves_beyond_the_clip_has_no_gradient() -> None:
+    model, acted = sides_model(value_head=True), batch()
+    config = PPOConfig(surrogate=SurrogateConfig(clip_low=0.2, clip_high=0.2), value_weight=0.0)
+    for log_ratio, advantage, moves in ((0.5, 1.0, False), (0.5, -1.0, True), (-0.5, 1.0, True), (-0.5, -1.0, False)):
+        moved = replace(
+            acted, log_prob=acted.log_prob - log_ratio, advantage=torch.full_like(acted.advantage, advantage)
+        )
+        loss, metrics = ppo_loss(model, moved, config)
+        (gradient,) = torch.autograd.grad(loss, model.action_head.to_parameters.weight)
+        assert metrics["policy/clip_fraction"] == 1.0
+        assert bool(gradient.abs().max() > 0) is moves, (log_ratio, advantage)
+
+
+def test_the_warm_up_teaches_the_value_head_alone() -> None:
+    model = sides_model(value_head=True)
+    loss, _ = ppo_loss(model, batch(), PPOConfig(), only_value=True)
+    loss.backward()
+    moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert moved
+    assert all(name.startswith("value_head.") for name in moved)
+
+
+def test_a_value_moves_no_further_than_its_clip_pays() -> None:
+    model, acted = sides_model(value_head=True), batch()
+    far = replace(acted, value=acted.value - 5.0, target=acted.target + 5.0)
+    loss, _ = ppo_loss(model, far, PPOConfig(value_clip=0.2), only_value=True)
+    # The clipped prediction is V_old + 0.2, the farther of the two from the target, so the loss is flat here.
+    loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_values_are_asked_of_whoever_acts() -> None:
+    with pytest.raises(ValueError, match="value_head=True"):
+        ppo_credit(rollout(value_head=False), PPOConfig())
+
+
+def test_an_anchor_is_the_divergence_from_the_first_policy() -> None:
+    model, acted = sides_model(value_head=True), batch()
+    still, moved = PPOConfig(), PPOConfig(surrogate=SurrogateConfig(anchor_weight=2.0))
+    loss, _ = ppo_loss(model, acted, still)
+    same, metrics = ppo_loss(model, acted, moved)
+    assert metrics["loss/anchor"] < 1e-9
+    torch.testing.assert_close(loss, same)
+    away, metrics = ppo_loss(model, replace(acted, anchor_log_prob=acted.log_prob + 0.5), moved)
+    expected = np.exp(0.5) - 1 - 0.5
+    assert metrics["loss/anchor"].item() == pytest.approx(expected, rel=1e-4)
+    assert (away - loss).item() == pytest.approx(2 * expected, rel=1e-4)
+
+
+def test_nothing_is_logged_of_a_term_that_the_loss_does_not_have() -> None:
+    model, acted = sides_model(value_head=True), batch()
+    _, metrics = ppo_loss(model, acted, PPOConfig())
+    assert "loss/anchor" not in metrics
+    assert metrics.keys() >= {"loss/policy", "loss/value"}
+    assert "loss/policy" not in ppo_loss(model, acted, PPOConfig(), only_value=True)[1]
+
+
+def learned(far: float) -> Learner[VLA]:
+    """After six updates whose value targets are so far off, the first two a warm-up."""
+    config = LearnerConfig(warmup_updates=0, ema_decay=0.0)
+    with closing(Learner(sides_model(value_head=True), config)) as learner:
+        for i in range(6):
+            rows = replace(batch(), target=batch().target + far * (i % 2))
+            learner.update(rows, partial(ppo_loss, config=PPOConfig(), only_value=i < 2))
+    return learner
+
+
+def test_the_policy_is_the_same_whatever_the_critic_is_told() -> None:
+    near, far = learned(0.0).model.state_dict(), learned(1000.0).model.state_dict()
+    policy = [name for name in near if not name.startswith("value_head.")]
+    assert all(torch.equal(near[name], far[name]) for name in policy)
+    assert any(not torch.equal(near[name], far[name]) for name in near)
+
+
+def test_the_warm_up_leaves_the_policy_alone_weight_decay_too() -> None:
+    with closing(Learner(sides_model(value_head=True), LearnerConfig(warmup_updates=0, weight_decay=0.5))) as learner:
+        before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+        metrics = learner.update(batch(), partial(ppo_loss, config=PPOConfig(), only_value=True))
+        after = learner.model.state_dict()
+    assert metrics["learner/grad_norm"] == 0.0
+    assert metrics["learner/value_grad_norm"] > 0.0
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("value_head.") for name in moved)

@@ -1,0 +1,38 @@
+"""Averages of success by task and by group, against numbers computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from agent.evaluation.averages import averages
+from agent.evaluation.evaluate import Proportion
+
+HALF, ALL = Proportion(successes=5, episodes=10), Proportion(successes=10, episodes=10)
+GROUPS = {"easy": ("a", "b", "c"), "hard": ("d",), "very hard": ("e",)}
+
+
+def test_a_group_weighs_as_much_as_any_other_whatever_its_size() -> None:
+    per_task = {"a": ALL, "b": ALL, "c": ALL, "d": HALF}
+    means = averages(per_task, GROUPS)
+    assert list(means) == ["easy", "hard", "mean over groups", "mean over tasks"], "no task of very hard was evaluated"
+    assert means["mean over groups"].rate == pytest.approx(0.75)
+    assert means["mean over tasks"].rate == pytest.approx(0.875)
+    assert means["hard"].interval == pytest.approx(HALF.interval), "one task alone has its own interval"
+
+
+def test_the_interval_adds_the_squares_of_the_tasks_own() -> None:
+    per_task = {"a": HALF, "b": ALL}
+    mean = averages(per_task, {})["mean over tasks"]
+    low, high = HALF.interval
+    below_all = ALL.interval[0]
+    assert (low, below_all) == pytest.approx((0.2366, 0.7225), abs=1e-4)
+    assert mean.interval[0] == pytest.approx(0.75 - 0.5 * math.hypot(0.5 - low, 1 - below_all))
+    assert mean.interval[1] == pytest.approx(0.75 + 0.5 * (high - 0.5)), "nothing is above a task that always succeeds"
+
+
+def test_the_interval_of_equal_tasks_narrows_with_their_number_and_stays_within_bounds() -> None:
+    few, many = (averages({str(i): ALL for i in range(count)}, {})["mean over tasks"] for count in (2, 50))
+    assert few.interval[1] == many.interval[1] == 1.0
+    assert 1 - many.interval[0] == pytest.approx((1 - few.interval[0]) / 5)

@@ -1,0 +1,282 @@
+"""A bare copy of a run's policy, without the run's record, acts, is evaluated and is served as the run is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from agent import cli
+from agent.commands.options import load_policy
+from agent.recipes import grpo_tabletop, sft_tiny
+from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
+from agent.serve import wire
+from agent.training.improve import improve
+from agent.training.loop import RunConfig, deployment_of, train
+from vla_model.files.deployment import Deployment
+from vla_model.inputs.processor import PROCESSOR_FILE
+
+MADE_FOR = Deployment(execute_steps=3, world="tabletop", tasks=("reach", "press_button"))
+
+
+def config_of_run() -> RunConfig:
+    config = sft_tiny()
+    return replace(config, evaluation=replace(config.evaluation, controls=False, films_per_task=0, execute_steps=3))
+
+
+@pytest.fixture(scope="module", name="run")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = start_run(tmp_path_factory.mktemp("bare") / "run", config_of_run())
+    train(config_of_run(), run)
+    return run
+
+
+@pytest.fixture(name="bare")
+def copied(run: RunFolder, tmp_path: Path) -> Path:
+    return shutil.copytree(run.checkpoint(4) / PRETRAINED, tmp_path / "copy")
+
+
+def forget(policy: Path) -> None:
+    """What a folder of llamarm before it was saved holds."""
+    file = policy / PROCESSOR_FILE
+    content = json.loads(file.read_text())
+    del content["deployment"]
+    file.write_text(json.dumps(content))
+
+
+def evaluated(policy: Path, out: Path, *args: str) -> dict[str, Any]:
+    cli.main(["eval", str(policy), "--episodes", "2", "--films", "0", "--num-worlds", "2", "--out", str(out), *args])
+    return json.loads((out / "eval_info.json").read_text())
+
+
+def announced(policy: Path, *args: str) -> tuple[dict[str, Any], str]:
+    """What `serve` tells a client, and what it says on standard error."""
+    command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *args]
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        with connect(process.stdout.readline().split()[0], compression=None) as connection:
+            metadata = wire.unpack(connection.recv(timeout=60))
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    return metadata, said
+
+
+def test_what_a_run_saves_says_how_it_is_to_be_used(run: RunFolder) -> None:
+    assert [load_policy(str(run.checkpoint(n))).processor.deployment for n in (2, 4)] == [MADE_FOR, MADE_FOR]
+
+
+def test_a_bare_copy_has_the_run_s_episodes_and_results(
+    run: RunFolder, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_run, of_copy = evaluated(run.root, tmp_path / "a"), evaluated(bare, tmp_path / "b")
+    assert of_copy["protocol"]["execute_steps"] == of_run["protocol"]["execute_steps"] == 3
+    assert of_copy["protocol"]["tasks"] == of_run["protocol"]["tasks"] == ["press_button", "reach"]
+    assert of_copy["per_episode"] == of_run["per_episode"]
+    assert len(of_copy["per_episode"]) == 4
+    assert "llamarm: " not in capsys.readouterr().err, "nothing differs"
+
+
+def test_what_differs_is_said_once(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = evaluated(run.root, tmp_path / "a", "--execute-steps", "4", "--tasks", "lift")
+    assert info["protocol"]["execute_steps"] == 4
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
+    assert said == [
+        f"llamarm: {run.root}: 4 actions of each chunk are executed; the policy was made for 3",
+        f"llamarm: {run.root}: it does lift; the policy was made for reach, press_button",
+    ]
+
+
+def test_more_than_a_chunk_is_refused_before_anything_runs(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("eval", "experts", "serve"):
+        out = [] if command == "serve" else ["--out", str(tmp_path / "out")]
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([command, str(bare), "--execute-steps", "9", *out])
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err == "llamarm: execute_steps must be within 1..8, the chunk's length, got 9\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_for_more_than_a_chunk_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
+    config = replace(config_of_run(), evaluation=replace(config_of_run().evaluation, execute_steps=9))
+    run = start_run(tmp_path / "run", config)
+    with pytest.raises(ValueError, match=r"execute_steps must be within 1\.\.8, the chunk's length, got 9"):
+        train(config, run)
+    assert not run.dataset.exists()
+
+
+def test_an_older_run_is_used_as_its_record_says(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
+    forget(older.checkpoint(4) / PRETRAINED)
+    assert load_policy(str(older.root)).processor.deployment == MADE_FOR
+    info = evaluated(older.root, tmp_path / "a")
+    assert (info["protocol"]["execute_steps"], info["protocol"]["tasks"]) == (3, ["press_button", "reach"])
+    assert "llamarm: " not in capsys.readouterr().err
+
+
+def test_of_an_older_copy_it_is_said_what_is_not_known_and_what_is_assumed(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget(bare)
+    info = evaluated(bare, tmp_path / "a", "--tasks", "reach")
+    assert info["protocol"]["execute_steps"] == 8
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
+    assert said == [
+        f"llamarm: {bare}: how many actions of a chunk to execute is not known; all 8 are (--execute-steps)",
+        f"llamarm: {bare}: which world it was made for is not known; it acts in tabletop (--world)",
+    ]
+
+
+def test_a_bare_copy_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None:
+    of_run, said = announced(run.root)
+    of_copy, said_too = announced(bare)
+    assert of_copy == of_run | {"policy_version": 0}, "the number of its checkpoint is all that a copy does not know"
+    assert (of_run["execute_steps"], of_run["world"], of_run["tasks"]) == (3, "tabletop", ["reach", "press_button"])
+    assert of_run["control_hz"] == 10.0
+    assert said == said_too == ""
+    differently, said = announced(bare, "--execute-steps", "2")
+    assert differently == of_copy | {"execute_steps": 2}
+    assert said == f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3\n"
+
+
+def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = bare / PROCESSOR_FILE
+    content = json.loads(file.read_text())
+    content["deployment"] = {"execute_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
+    file.write_text(json.dumps(content))
+    cli.main(["drive", str(bare), "--seconds", "0.5"])
+    told = capsys.readouterr()
+    assert "button" in told.out.splitlines()[0]
+    assert "llamarm: " not in told.err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("eval", "--out", "out", "--tasks", "raech"),
+            "task 'raech' does not exist, did you mean 'reach'? There are: ",
+        ),
+        (("drive", "--task", "raech"), "task 'raech' does not exist, did you mean 'reach'? There are: "),
+        (("drive",), "name the task to drive: --task reach or press_button"),
+    ],
+)
+def test_a_task_that_is_refused_is_not_said_to_be_another_than_the_policy_s(
+    bare: Path, args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([args[0], str(bare), *args[1:]])
+    error = capsys.readouterr().err
+    assert error.startswith(f"llamarm: {said}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["eval", "experts", "drive"])
+def test_no_policy_s_folder_has_a_module_imported(
+    run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    (tmp_path / "strangers.py").write_text("open('imported', 'w').close()\nmake_world = None\n")
+    monkeypatch.chdir(tmp_path)
+    theirs = RunFolder(shutil.copytree(run.root, tmp_path / "theirs"))
+    pretrained = theirs.checkpoint(4) / PRETRAINED
+    file = pretrained / PROCESSOR_FILE
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"deployment": MADE_FOR.to_json() | {"world": "strangers:make_world"}}))
+    asked = [] if command == "drive" else ["--out", "out"]
+    for forgotten in (False, True):  # then the run's record says it
+        if forgotten:
+            forget(pretrained)
+            record = theirs.record
+            record["config"]["demonstrations"]["world"] = "strangers:make_world"
+            theirs.record_file.write_text(json.dumps(record))
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([command, "theirs", *asked])
+        assert exit_.value.code == 2
+        assert capsys.readouterr().err == (
+            "llamarm: theirs was made for the world 'strangers:make_world', a module of somebody's own, and a policy's "
+            "folder has none imported; if you trust that module, name it: --world strangers:make_world\n"
+        )
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("evaluation", {}, "lacks or misuses 'execute_steps'"),
+        ("evaluation", {"execute_steps": "2", "episodes_per_task": 1}, "lacks or misuses '<' not supported"),
+        (
+            "evaluation",
+            {"execute_steps": True, "episodes_per_task": 1},
+            "execute_steps is True, expected a whole number",
+        ),
+        ("demonstrations", {"world": "tabletop", "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
+        ("demonstrations", ["tabletop"], "lacks or misuses 'list' object has no attribute 'get'"),
+    ],
+)
+def test_a_broken_record_of_an_older_run_is_refused(
+    run: RunFolder, tmp_path: Path, part: str, value: Any, message: str
+) -> None:
+    older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
+    forget(older.checkpoint(4) / PRETRAINED)
+    record = older.record
+    record["config"][part] = value
+    older.record_file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=message):
+        load_policy(str(older.root))
+
+
+def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder, tmp_path: Path) -> None:
+    older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
+    forget(older.checkpoint(4) / PRETRAINED)
+    record = older.record
+    record["config"]["data"] = ["recorded"]
+    record["config"]["evaluation"] |= {"episodes_per_task": 0, "execute_steps": 99}
+    older.record_file.write_text(json.dumps(record))
+    assert load_policy(str(older.root)).processor.deployment == Deployment(execute_steps=8)
+
+
+def test_a_policy_of_recordings_that_are_evaluated_nowhere_is_of_no_world() -> None:
+    config = config_of_run()
+    robot = replace(config, data=("recorded",), evaluation=replace(config.evaluation, episodes_per_task=0))
+    assert deployment_of(robot, 8) == Deployment(execute_steps=3)
+    assert deployment_of(replace(robot, evaluation=replace(robot.evaluation, execute_steps=None)), 8).execute_steps == 8
+    assert deployment_of(config, 8) == MADE_FOR
+
+
+def test_a_run_that_begins_with_it_says_what_differs_and_saves_its_own(
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = grpo_tabletop()
+    config = replace(
+        recipe,
+        init=str(bare),
+        iterations=1,
+        selection_episodes=1,
+        practice=replace(recipe.practice, tasks=("reach",), episodes_per_task=8, num_worlds=8),
+        rollout=replace(recipe.rollout, workers=0),
+        learner=replace(recipe.learner, batch_size=8),
+        evaluation=replace(recipe.evaluation, episodes_per_task=1, controls=False, films_per_task=0, num_worlds=1),
+    )
+    run = start_run(tmp_path / "better", config)
+    improve(config, run)
+    assert (
+        f"llamarm: {bare}: 4 actions of each chunk are executed; the policy was made for 3" in capsys.readouterr().err
+    )
+    for policy in (run.root, run.checkpoint(0), run.checkpoint(1), run.best):
+        made_for = load_policy(str(policy)).processor.deployment
+        assert made_for == Deployment(execute_steps=4, world="tabletop", tasks=("reach",))

@@ -1,0 +1,114 @@
+"""A grid small enough for a test, on the real tabletop: which runs, what they cost, and that they go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.commands import scale as command
+from agent.evaluation.measure import EvaluationConfig
+from agent.learning.learner import LearnerConfig
+from agent.runs.run_folder import RunFolder
+from agent.studies.scale import grid
+from agent.studies.scale.grid import Budget, GridConfig, Place, ScaleConfig, acting_parameters, model_of, places
+from agent.training.demonstrations import DemonstrationsConfig
+from agent.training.loop import RunConfig
+from envs.make import make_world
+from rollout.workers.workers import WorkersConfig
+from vla_model.create import ModelConfig, shape_of
+
+RUN = RunConfig(
+    demonstrations=DemonstrationsConfig(tasks=("press_button",), num_worlds=2),
+    rollout=WorkersConfig(workers=0),
+    learner=LearnerConfig(batch_size=4, warmup_updates=2),
+    evaluation=EvaluationConfig(episodes_per_task=2, execute_steps=8, num_worlds=2),
+)
+GRID = GridConfig(widths=(16, 24), amounts=(1, 2, 3), updates=2, hold_out=("32x3",), held_out_episodes=1)
+CONFIG = ScaleConfig(grid=GRID, run=RUN)
+
+
+def test_places_are_every_width_amount_and_repeat_the_smallest_first() -> None:
+    twice = replace(CONFIG, grid=replace(GRID, repeats=2))
+    found = places(twice)
+    assert len(found) == 2 * 3 * 2
+    assert found[:3] == [
+        Place(width=16, amount=1, experts=4, seed=0),
+        Place(width=16, amount=1, experts=4, seed=1),
+        Place(width=24, amount=1, experts=4, seed=0),
+    ]
+    with pytest.raises(ValueError, match="two widths, two amounts and 5 runs"):
+        places(replace(CONFIG, grid=replace(GRID, widths=(16,))))
+    with pytest.raises(ValueError, match="'big' is not WIDTHxDEMONSTRATIONS"):
+        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("big",))))
+    with pytest.raises(ValueError, match="'0x9' is not WIDTHxDEMONSTRATIONS"):
+        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("0x9",))))
+    with pytest.raises(ValueError, match="'24x3' is in the grid that the fit is made of"):
+        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("24x3",))))
+
+
+def test_the_recipes_own_width_is_its_model_and_idle_experts_do_not_act() -> None:
+    world = make_world("tabletop")
+    spec = world.world_spec
+    world.close()
+    own = shape_of(ModelConfig(), spec)
+    nano, more = (
+        shape_of(model_of(Place(width=128, amount=1, experts=experts, seed=0), ModelConfig()), spec)
+        for experts in (4, 8)
+    )
+    assert nano.to_dict() == own.to_dict()
+    routers = 2 * 4 * 128
+    assert acting_parameters(more) - acting_parameters(nano) == routers
+
+
+def test_a_grid_runs_predicts_what_was_held_out_and_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = [
+        *("--out", str(tmp_path / "grid"), "--widths", "16", "24", "--amounts", "1", "2", "3", "--updates", "2"),
+        *("--hold-out", "32x3", "--held-out-episodes", "1"),
+    ]
+    monkeypatch.setattr(command, "fit_with_bootstrap", lambda cells: fit(cells, draws=5))
+    trained: list[str] = []
+    train = grid.train
+
+    def interrupted(config: RunConfig, run: RunFolder) -> object:
+        trained.append(run.root.name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return train(config, run)
+
+    monkeypatch.setattr(grid, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.scale(args, "test", RUN)
+    command.scale(args, "test", RUN)
+    third = "w16-d2-e4-s0"
+    assert trained == [
+        *("w16-d1-e4-s0", "w24-d1-e4-s0", third),
+        *(third, "w24-d2-e4-s0", "w16-d3-e4-s0", "w24-d3-e4-s0", "w32-d3-e4-s0"),
+    ]
+    found = json.loads((tmp_path / "grid" / "scale.json").read_text())
+    assert [cell["amount"] for cell in found["cells"]] == [1, 1, 2, 2, 3, 3]
+    assert all(cell["error"] > 0 for cell in found["cells"])
+    assert found["held_out"][0]["measured"]["demonstrations"] == 3
+    assert {effort["what"] for effort in found["efforts"]} == {"parameters", "demonstrations"}
+    assert (tmp_path / "grid" / "scale.png").read_bytes()[:4] == b"\x89PNG"
+    datasets = sorted(path.name for path in (tmp_path / "grid" / "demonstrations").iterdir())
+    assert [name for name in datasets if not name.endswith(".cache")] == ["1", "2", "3", "held_out"]
+    assert "## Runs that were held out" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"grid.updates was 2, now 3"):
+        command.scale([*args, "--updates", "3"], "test", RUN)
+
+
+fit = command.fit_with_bootstrap
+
+
+def test_an_estimate_starts_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--out", str(tmp_path / "grid"), "--widths", "16", "24", "--hours", "0.01", "--estimate"]
+    command.scale(args, "test", RUN)
+    assert capsys.readouterr().out.startswith("8 runs of ")
+    assert not (tmp_path / "grid").exists()
+    budget = Budget(updates=90, seconds_per_update={"a": 10.0, "b": 30.0})
+    assert budget.hours == 1.0

@@ -1,0 +1,132 @@
+"""Collecting ahead: an iteration's episodes are made while the one before is learned from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sides_policy import WillingSidesWorld, save_sides_policy, sides_config, sides_model, sides_processor, sides_specs
+
+from agent.algorithms.ppo import PPOConfig
+from agent.learning.learner import LearnerConfig
+from agent.report.curves import read_curves
+from agent.runs.run_folder import start_run
+from agent.training.collecting import Ahead, InTurn
+from agent.training.improve import improve
+from agent.training.practice import PracticeConfig, Run
+from rollout.types import Trajectory
+from rollout.workers.workers import Workers, WorkersConfig
+from vla_model.policy import VLAPolicy
+
+WEIGHTS = sides_model().state_dict()
+
+
+@pytest.fixture(params=[0, 1], ids=["here", "ray"])
+def actors(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    policy = VLAPolicy(sides_model(), sides_processor())
+    with Workers(partial(WillingSidesWorld, 4), lambda _: policy, WorkersConfig(workers=request.param)) as workers:
+        yield workers
+
+
+def two_episodes(run: Run, iteration: int) -> list[Trajectory]:
+    del iteration
+    return list(run(sides_specs(1)))
+
+
+def versions(episodes: list[Trajectory]) -> set[int]:
+    assert len(episodes) == 2
+    return {t.policy_version for t in episodes}
+
+
+def test_ahead_every_episode_is_one_version_old_after_the_first_iteration(actors: Workers) -> None:
+    ahead = Ahead(actors, two_episodes, iterations=4, acted=None)
+    assert [versions(ahead.episodes(i, WEIGHTS)) for i in range(4)] == [{0}, {0}, {1}, {2}]
+    ahead.close()
+
+
+def test_in_turn_every_episode_is_of_the_learner_s_version() -> None:
+    policy = VLAPolicy(sides_model(), sides_processor())
+    with Workers(partial(WillingSidesWorld, 4), lambda _: policy, WorkersConfig(workers=0)) as workers:
+        in_turn = InTurn(workers, two_episodes)
+        assert [versions(in_turn.episodes(i, WEIGHTS)) for i in range(3)] == [{0}, {1}, {2}]
+        assert in_turn.acted is None
+
+
+class Pretended:
+    """Processes that collect nothing and note what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, float]] = []
+
+    def publish(self, version: int, weights: dict[str, Any]) -> None:
+        self.told.append((version, float(weights["w"])))
+
+    def close(self) -> None:
+        self.told.append((-1, 0.0))
+
+
+def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights_it_began_with() -> None:
+    actors: Any = Pretended()
+    free, collected = threading.Event(), []
+
+    def collect(run: Run, iteration: int) -> list[Trajectory]:
+        del run
+        if iteration:
+            assert free.wait(10)
+        collected.append((iteration, actors.told[-1]))
+        return []
+
+    weights = {"w": torch.tensor(1.0)}
+    ahead = Ahead(actors, collect, iterations=3, acted=None)
+    ahead.episodes(0, weights)  # returns, though the episodes of iteration 1 wait
+    weights["w"] += 1.0  # the learner learns in place
+    assert ahead.acted == {"w": torch.tensor(1.0)}
+    free.set()
+    ahead.episodes(1, weights)
+    ahead.episodes(2, weights)
+    assert collected == [(0, (0, 1.0)), (1, (0, 1.0)), (2, (1, 2.0))], "nothing is collected for iteration 3"
+    ahead.close()
+    assert actors.told == [(0, 1.0), (1, 2.0), (2, 2.0), (-1, 0.0)]
+
+
+def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
+    actors: Any = Pretended()
+    ahead = Ahead(actors, lambda *_: [], iterations=9, acted={"w": torch.tensor(5.0)})
+    ahead.episodes(7, {"w": torch.tensor(6.0)})
+    assert actors.told == [(6, 5.0), (7, 6.0)]
+    ahead.close()
+
+
+def test_closing_does_not_wait_for_the_episodes_that_are_left(actors: Workers) -> None:
+    begun = threading.Event()
+
+    def endless(run: Run, iteration: int) -> list[Trajectory]:
+        found = []
+        while iteration:
+            found += run(sides_specs(1))
+            begun.set()
+        return found
+
+    ahead = Ahead(actors, endless, iterations=2, acted=None)
+    ahead.episodes(0, WEIGHTS)
+    assert begun.wait(60)
+    ahead.close()
+
+
+def test_a_run_with_overlap_logs_the_age_and_its_checkpoints_hold_what_acted(tmp_path: Path) -> None:
+    learner = LearnerConfig(batch_size=16, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
+    practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=4)
+    first = save_sides_policy(tmp_path / "first")
+    found = {}
+    for overlap in (False, True):
+        config = sides_config(PPOConfig(), first, learner, practice=practice, iterations=3, overlap=overlap)
+        run = start_run(tmp_path / str(overlap), config)
+        improve(config, run, WillingSidesWorld)
+        (ages,) = [c.values for c in read_curves(run.tensorboard) if c.tag == "weights/age_max"]
+        found[overlap] = ages, (run.checkpoint(3) / "acted.safetensors").exists()
+    assert found == {False: ((0.0, 0.0, 0.0), False), True: ((0.0, 1.0, 1.0), True)}

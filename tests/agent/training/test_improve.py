@@ -1,0 +1,334 @@
+"""The loop that makes policies better, in a world whose optimum is known: every episode can be won."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
+
+from agent.algorithms import policy_gradient
+from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.decisions import Credited
+from agent.algorithms.grpo import GRPOConfig
+from agent.algorithms.perception import PerceptionConfig
+from agent.algorithms.ppo import PPOConfig, ppo_credit
+from agent.algorithms.renewal import RenewalConfig
+from agent.algorithms.rft import RFTConfig
+from agent.algorithms.sft import SFTConfig
+from agent.algorithms.surrogate import SurrogateConfig
+from agent.evaluation.evaluate import Evaluation, evaluation_specs
+from agent.evaluation.measure import EvaluationConfig
+from agent.learning.learner import STATE_FILE, Learner, LearnerConfig
+from agent.report.curves import read_curves
+from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
+from agent.training import selection
+from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
+from agent.training.improve import ImproveConfig, improve
+from agent.training.practice import PracticeConfig
+from envs.types import EpisodeSpec
+from envs.world import World
+from rollout.collect import collect
+from rollout.expert import ExpertPolicy
+from vla_model.finetune import FineTuning
+from vla_model.model import VLA
+
+SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
+PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
+GRADIENT = LearnerConfig(
+    batch_size=128,
+    learning_rate=3e-3,
+    value_rate=3.0,
+    warmup_updates=0,
+    final_lr_share=1.0,
+    weight_decay=0.0,
+    ema_decay=0.0,
+)
+CLONE = LearnerConfig(batch_size=64, learning_rate=3e-3, warmup_updates=10, ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that knows nothing."""
+    return save_sides_policy(tmp_path_factory.mktemp("first") / "policy")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of each task."""
+    root = tmp_path_factory.mktemp("demonstrations") / "dataset"
+    world = WillingSidesWorld(4)
+    config = DemonstrationsConfig(tasks=("left", "right"), episodes_per_task=2)
+    fill_dataset(config, world, root, lambda specs: collect(ExpertPolicy(world), world, specs, all_frames=True), {})
+    return root
+
+
+def run_here(config: ImproveConfig, folder: Path) -> tuple[Evaluation, RunFolder]:
+    run = start_run(folder, config)
+    evaluation, _ = improve(config, run, WillingSidesWorld)
+    return evaluation, run
+
+
+def success_before(run: RunFolder) -> float:
+    return json.loads((run.root / "before" / "eval_info.json").read_text())["overall"]["pc_success"] / 100
+
+
+def test_success_alone_teaches_a_policy_that_knew_nothing(first: Path, tmp_path: Path) -> None:
+    config = sides_config(PPOConfig(surrogate=SURROGATE), first, GRADIENT, iterations=15)
+    evaluation, run = run_here(config, tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
+@pytest.fixture(scope="module")
+def beginner(first: Path, demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cloned for 20 updates, so that it tells the tasks apart where it draws its actions, though not by its mode."""
+    cloning = DaggerConfig(updates=20, sft=PLAIN, demonstrations=str(demonstrations))
+    learner = replace(CLONE, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
+    _, run = run_here(sides_config(cloning, first, learner, iterations=1), tmp_path_factory.mktemp("beginner") / "run")
+    return run.checkpoint(1)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
+def test_groups_of_episodes_teach_a_policy_that_wins_now_and_then(seed: int, beginner: Path, tmp_path: Path) -> None:
+    """One that knew nothing would mostly learn one side for both tasks: that wins as often, and no group is mixed."""
+    learner = replace(GRADIENT, learning_rate=2e-4)
+    config = sides_config(GRPOConfig(surrogate=SURROGATE), beginner, learner, iterations=12, seed=seed)
+    evaluation, run = run_here(config, tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(RFTConfig(updates=60, sft=PLAIN), id="rft"),
+        pytest.param(
+            RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=240)),
+            id="rft by renewed weights",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(DaggerConfig(updates=60, sft=PLAIN), id="dagger"),
+        pytest.param(
+            DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
+            id="dagger by weights renewed at the end",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_own_successes_or_the_experts_labels_teach_it_too(
+    algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path
+) -> None:
+    algorithm = replace(algorithm, demonstrations=str(demonstrations))
+    evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=2), tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
+def small(first: Path, **changes: Any) -> ImproveConfig:
+    practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=8)
+    settings = {"algorithm": PPOConfig(warmup_iterations=0), "practice": practice, "iterations": 2} | changes
+    return sides_config(settings.pop("algorithm"), first, GRADIENT, **settings)
+
+
+def test_with_focus_what_the_last_evaluation_saw_fail_is_practised_more(first: Path, tmp_path: Path) -> None:
+    config = small(first, iterations=1)
+    config = replace(config, practice=replace(config.practice, focus=1.0))
+    run = start_run(tmp_path / "run", config)
+    practised: list[str] = []
+
+    class Watched(WillingSidesWorld):
+        def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> Any:
+            practised.extend(spec.task for spec in specs if 100_000 <= spec.seed < 1_000_000)
+            return super().reset_to(specs, worlds)
+
+    improve(config, run, Watched)
+    curves = {curve.tag: curve for curve in read_curves(run.tensorboard)}
+    failed = {task: 1.0 - curves[f"evaluation/success_{task}"].values[0] for task in ("left", "right")}
+    assert failed["left"] != failed["right"]
+    for task, rate in failed.items():
+        assert practised.count(task) == round(4 * 2 * rate / sum(failed.values()))
+
+
+def test_focus_is_refused_where_episodes_are_chosen_before_it_could_look(first: Path, tmp_path: Path) -> None:
+    config = small(first, overlap=True)
+    with pytest.raises(ValueError, match="with overlap"):
+        run_here(replace(config, practice=replace(config.practice, focus=0.5)), tmp_path / "run")
+
+
+def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    successes = iter([0.25, 0.5, 0.2])
+    evaluate = selection.evaluate
+
+    def pretend(run: Any, world: World, specs: Sequence[EpisodeSpec], **options: Any) -> Evaluation:
+        measuring = evaluation_specs("sides", ("left", "right"), 20)
+        assert not {spec.seed for spec in specs} & {spec.seed for spec in measuring}, "who chooses does not measure"
+        found = evaluate(run, world, specs, **options)
+        won = round(next(successes) * len(found.results))
+        results = tuple(
+            replace(r, success=i < won) for i, r in enumerate(sorted(found.results, key=lambda r: r.spec.seed))
+        )
+        return replace(found, results=results)
+
+    monkeypatch.setattr(selection, "evaluate", pretend)
+    config = small(first, iterations=9, evaluate_every=1, collapse_share=0.5)
+    _, run = run_here(config, tmp_path / "run")
+    last = run.last_checkpoint()
+    assert last is not None
+    assert last.name == "000002", "0.2 is less than half of 0.5"
+    assert json.loads((last / "progress.json").read_text())["best_iteration"] == 1
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["000000", "000002"]
+    assert policy_folder(run.root) == run.best / PRETRAINED
+    best, end = (load_file(folder / PRETRAINED / "model.safetensors") for folder in (run.best, last))
+    assert any(not torch.equal(best[name], end[name]) for name in best)
+
+
+@pytest.mark.parametrize("mode", ["lora", "head"])
+def test_a_policy_that_learns_in_part_goes_on_to_the_same_numbers(
+    mode: Any, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(first, fine_tuning=FineTuning(mode=mode, lora_rank=2), iterations=3)
+    _, straight = run_here(config, tmp_path / "straight")
+    update, run = Learner.update, RunFolder(tmp_path / "run")
+
+    def interrupted(self: Learner[VLA], *args: Any) -> dict[str, float]:
+        if run.checkpoint(2).exists():
+            raise KeyboardInterrupt
+        return update(self, *args)
+
+    monkeypatch.setattr(Learner, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(config, run.root)
+    monkeypatch.undo()
+    improve(config, start_run(run.root, config, resume=True), WillingSidesWorld)
+    expected, resumed = (load_file(r.checkpoint(3) / STATE_FILE) for r in (straight, run))
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert (run.checkpoint(3) / "adapter").exists()
+
+
+def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:
+    config = small(first, algorithm=PPOConfig(warmup_iterations=1))
+    _, run = run_here(replace(config, learner=replace(config.learner, ema_decay=None)), tmp_path / "run")
+    curves = {curve.tag: curve for curve in read_curves(run.tensorboard)}
+    expected = """
+        policy/kl policy/clip_fraction policy/entropy policy/first_log_ratio value/explained_variance learner/grad_norm
+        router/entropy router/dead_experts weights/age_max reward/arrive practice/success practice/success_left
+        evaluation/success loss/policy loss/value time/collect_s time/update_s
+    """.split()
+    assert set(expected) <= curves.keys()
+    assert curves["weights/age_max"].values == (0.0, 0.0)
+    assert max(curves["policy/first_log_ratio"].values) < 1e-5
+    assert curves["evaluation/success"].steps == (0, 2)
+
+
+def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(trajectories: Any, config: PPOConfig) -> Credited:
+        credited = ppo_credit(trajectories, config)
+        credited.credits[3].advantage[0] = float("nan")
+        return credited
+
+    monkeypatch.setattr(policy_gradient, "ppo_credit", broken)
+    config = small(first, algorithm=PPOConfig(warmup_iterations=0))
+    with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
+        run_here(config, tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "offending_batch.safetensors")
+    assert kept["batch.advantage"].isnan().any()
+    assert kept["batch.inputs.frames.front"].dtype == torch.uint8
+
+
+def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(learner: Learner[VLA], *_: Any) -> dict[str, float]:
+        next(learner.average.parameters()).data.view(-1)[0] = torch.nan
+        return {}
+
+    monkeypatch.setattr(policy_gradient.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
+    with pytest.raises(FloatingPointError, match=r"after update 0 average.* is not finite, so it is not saved"):
+        run_here(small(first), tmp_path / "run")
+    assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]
+
+
+def test_a_policy_that_always_fails_still_learns_where_things_are(
+    first: Path, demonstrations: Path, tmp_path: Path
+) -> None:
+    """Groups of episodes that all come to the same teach grpo nothing, but their frames do."""
+    (own := tmp_path / "own").mkdir()
+    shutil.copytree(first, own / PRETRAINED)
+    shutil.copytree(demonstrations, own / "dataset")
+    surrogate = replace(SURROGATE, perception=PerceptionConfig(iterations=1, updates=2, batch_size=8))
+    config = sides_config(
+        GRPOConfig(surrogate=surrogate, max_rounds=1, group_size=2),
+        own,
+        GRADIENT,
+        iterations=1,
+        practice=PracticeConfig(tasks=("left",), episodes_per_task=2, num_worlds=2),
+    )
+    run = start_run(tmp_path / "run", config)
+    improve(config, run, NeverSidesWorld)
+    values = {curve.tag: curve.values[-1] for curve in read_curves(run.tensorboard)}
+    assert values["groups/mixed"] == 0.0
+    assert values["perception/localization"] > 0.0
+    assert "policy/kl" not in values
+
+
+class NeverSidesWorld(WillingSidesWorld):
+    """Nothing ever succeeds."""
+
+    def _success(self) -> NDArray[np.bool_]:
+        return np.zeros(self.num_envs, bool)
+
+
+def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
+    for i, (config, message) in enumerate(
+        [
+            (replace(small(first), init=""), "--init"),
+            (small(first, practice=PracticeConfig(tasks=("lift",))), "did you mean 'left'|task 'lift' does not exist"),
+            (sides_config(RFTConfig(), first, CLONE), "there are no demonstrations"),
+            (sides_config(GRPOConfig(group_size=5), first, GRADIENT, iterations=1), "expected a multiple of 5"),
+            (small(first, iterations=10**5), "100000 iterations cannot be practised: training seeds"),
+            (replace(small(first), learner=replace(GRADIENT, num_processes=2)), "num-processes is 2"),
+            (
+                replace(small(first), learner=replace(GRADIENT, batch_size=1)),
+                "a batch of 1 cannot be computed in 2 parts",
+            ),
+            (
+                replace(small(first), evaluation=EvaluationConfig(episodes_per_task=0)),
+                "evaluation.episodes_per_task must be at least 1",
+            ),
+            (
+                replace(small(first), learner=replace(GRADIENT, ema_decay=0.9)),
+                "learner.ema-decay is 0.9, but the ratios",
+            ),
+            (replace(small(first), learner=replace(GRADIENT, num_updates=100)), "learner.num-updates is 100, but ppo"),
+            (
+                sides_config(RFTConfig(updates=30), first, replace(CLONE, num_updates=100), iterations=4),
+                "learner.num-updates is 100, but 4 iterations come to 120; leave it out",
+            ),
+            (
+                sides_config(RFTConfig(updates=30), first, replace(CLONE, warmup_updates=121), iterations=4),
+                "warmup-updates, 121, and the run makes only 120 updates",
+            ),
+            (
+                small(first, algorithm=PPOConfig(warmup_iterations=2), iterations=2),
+                "warmup-iterations, 2, and the run has only 2 iterations",
+            ),
+            (small(first, evaluate_every=0), "evaluate-every is 0"),
+            (sides_config(DaggerConfig(updates=0), first, CLONE), "algorithm.updates is 0"),
+        ]
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_here(config, tmp_path / str(i))
+        assert [path.name for path in (tmp_path / str(i)).iterdir()] == ["run.json"], "so the folder can be used again"

@@ -1,0 +1,64 @@
+"""Ctrl-C or SIGTERM on a command that collects with workers: no process is left, and no finished episode is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import descendants
+
+from rollout.dataset.read import DatasetReader
+
+COMMAND = ["-m", "agent.cli", "collect", "sft_demo", "--workers", "2", "--tasks", "lift", "--episodes-per-task", "2000"]
+GONE_WITHIN_S = 10.0
+
+
+def num_stored(root: Path) -> int:
+    return len(list((root / "meta/episodes").rglob("*.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("number", "to_whole_group"),
+    [
+        pytest.param(signal.SIGINT, True, id="as a terminal sends it"),
+        pytest.param(signal.SIGINT, False, id="to the command alone", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, False, id="as a scheduler sends it"),
+    ],
+)
+def test_ctrl_c_and_sigterm_leave_no_process_and_keep_what_is_finished(
+    tmp_path: Path, number: signal.Signals, to_whole_group: bool
+) -> None:
+    root = tmp_path / "demos"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND, "--out", str(root)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+    try:
+        while num_stored(root) < 3 and process.poll() is None:
+            time.sleep(0.1)
+        before, started = num_stored(root), descendants(process.pid)
+        assert sum(name.startswith("ray::Collector") for name in started.values()) == 2
+        if to_whole_group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert "Stopped. To go on: llamarm collect sft_demo" in error
+    deadline_s = time.monotonic() + GONE_WITHIN_S
+    while (left := started.keys() & descendants(1).keys()) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not left, [started[pid] for pid in left]
+    assert DatasetReader(root).num_episodes >= before >= 3

@@ -1,0 +1,96 @@
+"""Folders and small files are written whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla_model.files.folders import fresh_folder, read_json, write_whole
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    write_whole(file, "new")
+    assert file.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(file, "new \ud800")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.bin", b"\x00\xff")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1', "damaged"),
+        ("", "damaged"),
+        ("\xff", "damaged"),
+        ("[1]", "expected a JSON object, got list"),
+        ("{}", "it lacks a"),
+    ],
+)
+def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_json(file, ("a",), "make it again")
+    assert str(file) in str(caught.value)
+    assert str(caught.value).endswith("; make it again")
+    assert "\n" not in str(caught.value)
+    file.write_text('{"a": 1}')
+    assert read_json(file, ("a",)) == {"a": 1}
+
+
+def test_of_two_writers_the_first_to_end_gets_the_name_and_the_other_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "000002"
+
+    def both() -> None:
+        with fresh_folder(folder) as slow:
+            (slow / "weights").write_text("slow")
+            with fresh_folder(folder) as quick:
+                (quick / "weights").write_text("quick")
+            assert (slow / "weights").read_text() == "slow", "the other one left it alone"
+
+    with pytest.raises(FileExistsError, match="000002 was written by another process"):
+        both()
+    assert (folder / "weights").read_text() == "quick"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from vla_model.files.folders import fresh_folder\n"
+        "with fresh_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    folder = tmp_path / "[a]"
+    killed = subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1, "what it had begun"
+    (tmp_path / ".[a].new").mkdir()  # as earlier versions named it
+    with fresh_folder(tmp_path / "[a]"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["[a]"]
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with fresh_folder(tmp_path / "a"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,215 @@
+"""What the keys of a GGUF file say of its decoder, as a transformers config.
+
+llama.cpp reads of each architecture the keys that it knows and takes defaults for those that are missing. Here each
+key of the architecture is one of: a field of the config; a key that means nothing where no next token is scored; a key
+whose one value asks for nothing. Any other key or value would change numbers, so the file is refused, naming it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    PretrainedConfig,
+)
+
+from vla_model.backbones.grok import Grok1Config
+
+CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "llama": LlamaConfig,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+    "grok": Grok1Config,
+}
+"""llama.cpp's general.architecture. It calls LLaMA, Mistral and Mixtral all "llama"."""
+
+_NEEDED = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "context_length": "max_position_embeddings",
+    "attention.head_count": "num_attention_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+"""What llama.cpp needs too, and the config's field of each."""
+_WINDOW = {"attention.sliding_window": "sliding_window"}
+_CAP = {"attn_logit_softcapping": "attn_logit_softcapping"}
+_EXPERTS = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
+_OF = {
+    "llama": _WINDOW | _EXPERTS,
+    "gemma": {},
+    "gemma2": _WINDOW | _CAP,
+    "gemma3": _WINDOW,
+    "grok": _CAP
+    | _EXPERTS
+    | {"attention.output_scale": "attn_output_multiplier", "embedding_scale": "embedding_multiplier_scale"},
+}
+"""What else an architecture may have. Where it is missing, llama.cpp's default is the config's."""
+_OF_SCORES = {"vocab_size", "logit_scale", "final_logit_softcapping", "pooling_type", "tensor_data_layout"}
+"""Of the next token, of the file's layout, or told by the tensors too."""
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.scale": (0.0,),
+    "expert_gating_func": (0, 1),  # not said, softmax
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "expert_shared_count": (0,),
+    "expert_weights_scale": (0.0, 1.0),
+    "leading_dense_block_count": (0,),
+    "residual_scale": (0.0, 1.0),
+    "rope.scaling.attn_factor": (1.0,),
+    "router_logit_softcapping": (0.0,),
+    "use_parallel_residual": (False,),
+}
+"""Keys whose value may be one of these alone, which ask for nothing."""
+
+T = TypeVar("T")
+
+
+def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> PretrainedConfig:
+    """The config of the file's decoder, but for what its tensors say of rotary positions.
+
+    Args:
+        path: of the file, for errors.
+        metadata: its keys and values.
+        fields: of the config, which the tensors tell.
+
+    Raises:
+        ValueError: a key is missing, or one asks for what is not known here; the message names it.
+    """
+    architecture = metadata["general.architecture"]
+    keys = _Keys(path, architecture, metadata)
+    fields |= {ours: keys.take(theirs) for theirs, ours in _NEEDED.items()}
+    heads, width = fields["num_attention_heads"], fields["hidden_size"]
+    fields["num_key_value_heads"] = keys.take("attention.head_count_kv", heads)
+    size = fields["head_dim"] = keys.take("attention.key_length", width // heads)
+    keys.allow("attention.value_length", size)
+    keys.allow("rope.dimension_count", size)
+    for theirs, ours in _OF[architecture].items():
+        if (value := keys.take(theirs, None)) is not None:
+            fields[ours] = value
+    kind = CONFIGS[architecture]
+    if architecture == "llama" and not fields.get("num_local_experts"):
+        fields = {name: value for name, value in fields.items() if name not in _EXPERTS.values()}
+        kind = MistralConfig if fields.get("sliding_window") else LlamaConfig
+    elif architecture == "llama":
+        kind = MixtralConfig
+        keys.allow("expert_weights_norm", True)
+    elif architecture == "grok":
+        keys.allow("expert_weights_norm", False)
+    if fields.get("num_local_experts"):
+        keys.allow("expert_feed_forward_length", fields["intermediate_size"])
+        fields["num_experts_per_tok"] = fields.get("num_experts_per_tok") or keys.take("expert_used_count")
+    if architecture in ("gemma2", "gemma3"):
+        fields["query_pre_attn_scalar"] = _query_scalar(fields)
+        if kinds := keys.kinds_of_layers(fields["num_hidden_layers"]):
+            fields["layer_types"] = kinds
+    try:
+        config = kind(**fields)
+    except (TypeError, ValueError) as error:  # transformers checks the types of fields
+        raise ValueError(f"{path} has a key whose value is of another kind: {error}") from error
+    _set_rope(config, keys)
+    keys.refuse_others()
+    return config
+
+
+def _query_scalar(fields: dict[str, Any]) -> int:
+    """The square of what attention logits are divided by. Files do not say that the 27 B models have their own."""
+    if fields["num_hidden_layers"] in (46, 62):
+        return fields["hidden_size"] // fields["num_attention_heads"]
+    return fields["head_dim"]
+
+
+def _set_rope(config: PretrainedConfig, keys: _Keys) -> None:
+    """Frequencies as llama.cpp computes them: a factor without a type is a linear scaling's, 0 is none."""
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)  # Gemma 3 has one per kind of layer.
+    rope["rope_theta"] = keys.take("rope.freq_base", 10_000.0)
+    if "sliding_attention" in config.rope_parameters:
+        window = config.rope_parameters["sliding_attention"]
+        window["rope_theta"] = keys.take("rope.freq_base_swa", window["rope_theta"])
+        keys.allow("rope.dimension_count_swa", config.head_dim)
+    keys.allow("rope.scaling.type", "linear", "none")
+    kind = keys.take("rope.scaling.type", "linear")
+    factor = keys.take("rope.scaling.factor", keys.take("rope.scale_linear", 0.0))
+    for of_other_kinds in ("rope.scaling.original_context_length", "rope.scaling.finetuned"):
+        keys.take(of_other_kinds, None)
+    if kind == "linear" and factor not in (0.0, 1.0):
+        rope |= {"rope_type": "linear", "factor": factor}
+
+
+class _Keys:
+    """Those of one file's architecture. Each is asked for; what nobody asks for is refused."""
+
+    def __init__(self, path: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
+        self.path = path
+        self._prefix = f"{architecture}."
+        prefix = self._prefix
+        self._given = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+        self._asked = set(_OF_SCORES)
+
+    def take(self, name: str, *default: T) -> Any | T:
+        """The key's value, or the default's.
+
+        Raises:
+            ValueError: it is missing and has no default, or it holds a value for each layer.
+        """
+        self._asked.add(name)
+        if name not in self._given:
+            if default:
+                return default[0]
+            raise ValueError(f"{self.path} lacks the key {self._prefix}{name}")
+        value = self._given[name]
+        if isinstance(value, list):
+            if len(set(value)) != 1:
+                raise ValueError(f"{self.path} has another {self._prefix}{name} in each layer, which is not known here")
+            return value[0]
+        return value
+
+    def allow(self, name: str, *values: object) -> None:
+        """
+        Raises:
+            ValueError: the key is there and is none of the values.
+        """
+        value = self.take(name, values[0])
+        if value not in values:
+            raise ValueError(
+                f"{self.path} has {self._prefix}{name} = {value}, which is not known here; "
+                f"known: {', '.join(map(str, values))}"
+            )
+
+    def kinds_of_layers(self, num_layers: int) -> list[str] | None:
+        """Which look back over a window: all but each n-th, or those that the key marks; None where it says nothing."""
+        name = "attention.sliding_window_pattern"
+        self._asked.add(name)
+        pattern = self._given.get(name)
+        if pattern is None:
+            return None
+        each = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in range(num_layers)]
+        if len(each) != num_layers:
+            raise ValueError(f"{self.path} has {len(each)} values of {self._prefix}{name} for {num_layers} layers")
+        return ["sliding_attention" if windowed else "full_attention" for windowed in each]
+
+    def refuse_others(self) -> None:
+        """
+        Raises:
+            ValueError: a key asks for what is not known here.
+        """
+        for name, values in _NEUTRAL.items():
+            self.allow(name, *values)
+        others = sorted(self._prefix + name for name in self._given.keys() - self._asked)
+        if others:
+            raise ValueError(
+                f"{self.path} has keys that may change what the model computes and are not known here: "
+                f"{', '.join(others)}"
+            )

@@ -1,0 +1,175 @@
+"""A GGUF file (llama.cpp's format) as a transformers config, weights and tokenizer.
+
+transformers reads the format and de-quantises. What it lacks is families: it loads no Gemma 1, Mixtral or Grok-1, drops
+LLaMA 3.1's rope scaling, and reads all layers where a few are wanted. So names of tensors are mapped here, as
+llama.cpp's convert_hf_to_gguf.py writes them, and keys in backbones/gguf_keys.py. A Mistral, whose window such files
+seldom know, becomes a LlamaModel, which computes the same within the window.
+
+Shape letters: E experts, H hidden size of an expert, d width.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.integrations.gguf.dequant import GGML_BLOCK, dequantize
+from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from vla_model.backbones.gguf_keys import CONFIGS, decoder_config
+from vla_model.backbones.gguf_tokenizer import gguf_tokenizer
+
+_ATTENTION = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj"}
+_LLAMA = {
+    "attn_norm": "input_layernorm",
+    **{theirs: f"self_attn.{ours}" for theirs, ours in _ATTENTION.items()},
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+}
+_GEMMA2 = _LLAMA | {
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_GROK = {
+    "attn_norm": "pre_attn_norm",
+    **{theirs: f"attn.{ours}" for theirs, ours in _ATTENTION.items()},
+    "attn_output_norm": "post_attn_norm",
+    "ffn_norm": "pre_moe_norm",
+    "ffn_gate_inp": "moe_block.gate",
+    "layer_output_norm": "post_moe_norm",
+}
+_IN_LAYER = {"llama": _LLAMA, "gemma": _LLAMA, "gemma2": _GEMMA2, "gemma3": _GEMMA2, "grok": _GROK}
+"""Of each architecture: llama.cpp's and transformers' names of the tensors in a layer."""
+
+
+class GGUFFile:
+    """One file, looked through but not read."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            ValueError: it is no GGUF file, is truncated, or is of an architecture that is not known here.
+        """
+        self.path = path
+        try:
+            self.metadata, _ = read_gguf_metadata(str(path))
+            header = GgufHeader.from_file(str(path))
+        except (ValueError, struct.error) as error:
+            raise ValueError(f"{path} cannot be read as GGUF, it is another file or truncated: {error}") from error
+        needed = header.data_start + max((info.offset + info.nbytes for info in header.tensors), default=0)
+        if path.stat().st_size < needed:
+            raise ValueError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
+        self.architecture = header.architecture
+        if self.architecture not in CONFIGS:
+            raise ValueError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
+        if (kind := self.metadata.get("general.type", "model")) != "model":
+            raise ValueError(f"{path} holds a part of general.type {kind!r}; a whole model is needed")
+        if (count := self.metadata.get("split.count", 1)) > 1:
+            raise ValueError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
+        self._infos = {info.name: info for info in header.tensors}
+        self._tensors = load_gguf_state_dict(header)
+        self.config = self._config()
+
+    def state_dict(self, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Weights of the layers that the config has, under transformers' names.
+
+        Raises:
+            ValueError: tensors of experts that are not there, or tensors that the family does not have, by name.
+        """
+        self._refuse_strangers(config.num_hidden_layers)
+        weights = {
+            "embed_tokens.weight": self._tensor("token_embd.weight", dtype),
+            "norm.weight": self._tensor("output_norm.weight", dtype),
+        }
+        names = _IN_LAYER[self.architecture]
+        mlp = names["ffn_gate_inp"].removesuffix(".gate")
+        for layer in range(config.num_hidden_layers):
+            prefix = f"blk.{layer}."
+            for theirs, ours in names.items():
+                if f"{prefix}{theirs}.weight" in self._tensors:
+                    weights[f"layers.{layer}.{ours}.weight"] = self._tensor(f"{prefix}{theirs}.weight", dtype)
+            if config.to_dict().get("num_local_experts"):
+                gate, up, down = (
+                    self._tensor(f"{prefix}ffn_{part}_exps.weight", dtype) for part in ("gate", "up", "down")
+                )
+                weights[f"layers.{layer}.{mlp}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)  # [E, 2 H, d]
+                weights[f"layers.{layer}.{mlp}.experts.down_proj"] = down  # [E, d, H]
+        return weights
+
+    def _refuse_strangers(self, num_layers: int) -> None:
+        """A tensor that nobody asks for would be a part of another model."""
+        known = {*_IN_LAYER[self.architecture], "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
+        expected = {f"blk.{layer}.{name}.weight" for layer in range(num_layers) for name in known}
+        layers = tuple(f"blk.{layer}." for layer in range(num_layers))
+        strangers = sorted(name for name in self._infos if name.startswith(layers) and name not in expected)
+        if strangers:
+            raise ValueError(
+                f"{self.path} has tensors that no {self.architecture} has here: {', '.join(strangers[:5])}"
+            )
+
+    def tokenizer(self) -> Tokenizer:
+        """
+        Raises:
+            ValueError: the file has none that transformers can build, or one of its keys asks for what is not known.
+        """
+        return gguf_tokenizer(self.path, self.metadata)
+
+    def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+        if name not in self._tensors:
+            raise ValueError(f"{self.path} lacks the tensor {name}")
+        tensor = self._tensors[name][...]
+        info = self._infos[name]
+        if info.ggml_type in GGML_BLOCK:
+            tensor = dequantize(tensor, info.ggml_type).view(info.shape)
+        if self.architecture.startswith("gemma") and name.endswith("norm.weight"):
+            tensor = tensor.float() - 1.0  # llama.cpp multiplies by the weight, Gemma's classes by 1 + weight.
+        if self.architecture == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
+            heads = self.config.num_attention_heads if "attn_q" in name else self.config.num_key_value_heads
+            # llama.cpp rotates neighbouring pairs, transformers halves.
+            tensor = tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+        return tensor.to(dtype)
+
+    def _config(self) -> PretrainedConfig:
+        if "token_embd.weight" not in self._infos:
+            raise ValueError(f"{self.path} lacks token_embd.weight")
+        config = decoder_config(
+            self.path,
+            self.metadata,
+            vocab_size=self._infos["token_embd.weight"].shape[0],
+            tie_word_embeddings="output.weight" not in self._infos,
+        )
+        if "rope_freqs.weight" in self._tensors:
+            self._set_llama3_scaling(config)
+        return config
+
+    def _set_llama3_scaling(self, config: PretrainedConfig) -> None:
+        """LLaMA 3.1's scaling, which the file holds as one factor per frequency.
+
+        Raises:
+            ValueError: the factors are another scaling's, or a key scales too.
+        """
+        if "full_attention" in config.rope_parameters or config.rope_parameters.get("rope_type") == "linear":
+            raise ValueError(f"{self.path} has rope_freqs.weight besides another scaling of its rotary positions")
+        factors = self._tensor("rope_freqs.weight", torch.float32)
+        plain = config.rope_parameters["rope_theta"] ** -(torch.arange(len(factors)) / len(factors))
+        config.rope_parameters |= {
+            "rope_type": "llama3",
+            "factor": float(factors.max()),
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+        ours, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+        if not torch.allclose(ours, plain / factors, rtol=1e-3):
+            raise ValueError(f"{self.path} scales its rotary positions by factors that are not LLaMA 3.1's")

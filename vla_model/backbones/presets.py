@@ -1,0 +1,121 @@
+"""The published sizes of the families: decoders of transformers' own classes, and Grok-1.
+
+A preset is a config, not weights: random where a model is built from it. `backbones/pretrained.py` reads real weights.
+A family more is one function here, and, where transformers lacks it, one file like grok.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, PretrainedConfig
+
+from vla_model.backbones.grok import Grok1Config
+
+FAMILIES = {
+    "llama": "LLaMA 1 to 3.2 and what shares their architecture",
+    "mistral": "Mistral",
+    "mixtral": "Mixtral",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3",
+    Grok1Config.model_type: "Grok-1",
+}
+"""transformers' model_type of the decoders that are tested, and who they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A published size."""
+
+    config: Callable[[], PretrainedConfig]
+    """The decoder's shape, with its language head's tying."""
+    num_parameters: float
+    """With the language head, as the paper, model card or weight files say."""
+
+
+def _llama(width: int, layers: int, heads: int, intermediate: int, **others: Any) -> Callable[[], PretrainedConfig]:
+    return lambda: LlamaConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        **others,
+    )
+
+
+def _llama2(*shape: int, **others: Any) -> Callable[[], PretrainedConfig]:
+    return _llama(*shape, max_position_embeddings=4096, rms_norm_eps=1e-5, **others)
+
+
+def _llama3(*shape: int, scaling: float | None = None, **others: Any) -> Callable[[], PretrainedConfig]:
+    """LLaMA 3; with a factor of rope scaling, LLaMA 3.1 and 3.2."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 500_000.0}
+    if scaling:
+        rope |= {"rope_type": "llama3", "factor": scaling, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        rope |= {"original_max_position_embeddings": 8192}
+    return _llama(
+        *shape,
+        vocab_size=128_256,
+        num_key_value_heads=8,
+        rope_parameters=rope,
+        max_position_embeddings=131_072 if scaling else 8192,
+        rms_norm_eps=1e-5,
+        bos_token_id=128_000,
+        eos_token_id=128_001,
+        **others,
+    )
+
+
+def _mistral() -> PretrainedConfig:
+    return MistralConfig(max_position_embeddings=32_768, sliding_window=4096, rms_norm_eps=1e-5)
+
+
+def _mixtral_8x22b() -> PretrainedConfig:
+    return MixtralConfig(
+        hidden_size=6144,
+        intermediate_size=16_384,
+        num_hidden_layers=56,
+        num_attention_heads=48,
+        max_position_embeddings=65_536,
+    )
+
+
+def _gemma(width: int, layers: int, heads: int, key_value_heads: int, intermediate: int) -> Callable[[], Any]:
+    return lambda: GemmaConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        intermediate_size=intermediate,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    # Touvron et al. 2023, "LLaMA", table 2.
+    "llama1_7b": Preset(config=_llama(4096, 32, 32, 11_008), num_parameters=6.7e9),
+    "llama1_13b": Preset(config=_llama(5120, 40, 40, 13_824), num_parameters=13.0e9),
+    "llama1_33b": Preset(config=_llama(6656, 60, 52, 17_920), num_parameters=32.5e9),
+    "llama1_65b": Preset(config=_llama(8192, 80, 64, 22_016), num_parameters=65.2e9),
+    "llama2_7b": Preset(config=_llama2(4096, 32, 32, 11_008), num_parameters=6.74e9),
+    "llama2_13b": Preset(config=_llama2(5120, 40, 40, 13_824), num_parameters=13.02e9),
+    "llama2_70b": Preset(config=_llama2(8192, 80, 64, 28_672, num_key_value_heads=8), num_parameters=68.98e9),
+    "llama3_8b": Preset(config=_llama3(4096, 32, 32, 14_336), num_parameters=8.03e9),
+    "llama3_70b": Preset(config=_llama3(8192, 80, 64, 28_672), num_parameters=70.6e9),
+    "llama3.1_405b": Preset(config=_llama3(16_384, 126, 128, 53_248, scaling=8.0), num_parameters=405e9),
+    "llama3.2_1b": Preset(
+        config=_llama3(2048, 16, 32, 8192, scaling=32.0, tie_word_embeddings=True), num_parameters=1.23e9
+    ),
+    "llama3.2_3b": Preset(
+        config=_llama3(3072, 28, 24, 8192, scaling=32.0, tie_word_embeddings=True), num_parameters=3.21e9
+    ),
+    "mistral_7b": Preset(config=_mistral, num_parameters=7.24e9),
+    "mixtral_8x7b": Preset(config=MixtralConfig, num_parameters=46.7e9),
+    "mixtral_8x22b": Preset(config=_mixtral_8x22b, num_parameters=141e9),
+    "gemma_2b": Preset(config=_gemma(2048, 18, 8, 1, 16_384), num_parameters=2.51e9),
+    "gemma_7b": Preset(config=_gemma(3072, 28, 16, 16, 24_576), num_parameters=8.54e9),
+    "grok_314b": Preset(config=Grok1Config, num_parameters=314e9),
+}
+"""Name: what was published."""

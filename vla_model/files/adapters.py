@@ -1,0 +1,131 @@
+"""What fine-tuning taught a policy, on disk without the weights that it left alone.
+
+    fine_tuning.json            the FineTuning, whether there is a value head, and a hash of the frozen weights
+    heads.safetensors           the weights that were trained whole
+    adapter_config.json         low-rank adapters of the decoder, as peft writes and reads them; only if there are any
+    adapter_model.safetensors
+
+It belongs to a base: the policy that was fine-tuned. `load_adapted` puts the two together; `save_policy` of what it
+gives writes the merged policy. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vla_model.files.checkpoint import load_policy
+from vla_model.files.folders import fresh_folder
+from vla_model.files.weight_files import load_tensors, save_tensors
+from vla_model.finetune import FineTuning, adaptable, frozen_state_dict, lora_config, prepare, trained_state_dict
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+
+FINE_TUNING_FILE = "fine_tuning.json"
+HEADS_FILE = "heads.safetensors"
+LORA_FILE = "adapter_model.safetensors"
+_PEFT_PREFIX = "base_model.model."
+"""Before every name in peft's files."""
+
+
+def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> None:
+    """Write the folder; it appears whole or not at all.
+
+    Args:
+        model: after `prepare` with this fine_tuning, or a copy of such a model.
+
+    Raises:
+        ValueError: everything was trained, so there is nothing to leave out, or the folder exists.
+    """
+    folder = Path(folder)
+    if fine_tuning.mode == "full":
+        raise ValueError("full fine-tuning leaves no weights alone: save the policy with save_policy")
+    if folder.exists():
+        raise ValueError(f"{folder} exists; it is left as it is")
+    content = {
+        "fine_tuning": dataclasses.asdict(fine_tuning),
+        "value_head": model.config.value_head,
+        "base": weights_hash(frozen_state_dict(model, fine_tuning)),
+    }
+    with fresh_folder(folder) as fresh:
+        (fresh / FINE_TUNING_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        save_tensors(fresh / HEADS_FILE, trained_state_dict(model, fine_tuning))
+        if fine_tuning.mode == "lora":
+            import peft
+
+            weights = peft.get_peft_model_state_dict(model.backbone.decoder)
+            save_tensors(fresh / LORA_FILE, {_PEFT_PREFIX + name: w for name, w in weights.items()})
+            lora_config(fine_tuning).save_pretrained(fresh)
+
+
+def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
+    """The base policy as fine-tuning left it, in eval mode and ready to be tuned further, and its processor.
+
+    Args:
+        base: folder of the policy that was fine-tuned.
+        folder: what `save_adapter` wrote.
+
+    Raises:
+        ValueError: a part is missing or broken, or the base is another one.
+    """
+    folder = Path(folder)
+    fine_tuning, value_head, base_hash = _read(folder)
+    model, processor = load_policy(base, value_head=value_head)
+    with torch.random.fork_rng(devices=[]):
+        prepare(model, adaptable(model, fine_tuning))  # folders of before name targets that got no adapters
+    found = weights_hash(frozen_state_dict(model, fine_tuning))
+    if found != base_hash:
+        raise ValueError(
+            f"{folder} was trained on another base than {base}: "
+            f"the weights that it left alone have the hash {base_hash[:12]}, here they have {found[:12]}"
+        )
+    weights = _load(folder / HEADS_FILE, trained_state_dict(model, fine_tuning))
+    model.load_state_dict(weights, strict=False)
+    if fine_tuning.mode == "lora":
+        import peft
+
+        decoder = model.backbone.decoder
+        expected = {_PEFT_PREFIX + name: w for name, w in peft.get_peft_model_state_dict(decoder).items()}
+        weights = _load(folder / LORA_FILE, expected)
+        peft.set_peft_model_state_dict(decoder, {name.removeprefix(_PEFT_PREFIX): w for name, w in weights.items()})
+    return model.eval(), processor
+
+
+def weights_hash(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of names, dtypes, shapes and bytes, whatever their order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(folder: Path) -> tuple[FineTuning, bool, str]:
+    """What fine_tuning.json says."""
+    path = folder / FINE_TUNING_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fields = content["fine_tuning"]
+        fine_tuning = FineTuning(**(fields | {"lora_targets": tuple(fields["lora_targets"])}))
+        return fine_tuning, bool(content["value_head"]), str(content["base"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{FINE_TUNING_FILE} in {folder} is broken: {error}") from error
+
+
+def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of exactly the expected names and shapes."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is not a saved adapter: it lacks {path.name}")
+    weights = load_tensors(path)
+    shapes, wanted = ({name: tuple(w.shape) for name, w in some.items()} for some in (weights, expected))
+    wrong = sorted({name for name, _ in shapes.items() ^ wanted.items()})
+    if wrong:
+        raise ValueError(f"{path.name} in {path.parent} does not fit its base in {', '.join(wrong)}")
+    return weights

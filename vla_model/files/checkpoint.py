@@ -1,0 +1,143 @@
+"""A policy on disk: one folder with config.json, model.safetensors, processor.json and tokenizer.json.
+
+Written beside its place and moved there whole, so after a kill the old policy or the new one is read, never half of
+one. Read only when complete: every part is opened before anything is built. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from vla_model.config import VLAConfig, sizes_of
+from vla_model.files.deployment import check_execute_steps
+from vla_model.files.folders import fresh_folder, previous_folder
+from vla_model.files.weight_files import load_tensors, misfits, save_tensors
+from vla_model.finetune import merged_state_dict
+from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
+from vla_model.model import VLA
+from vla_model.numerics.dtypes import DtypeName
+from vla_model.numerics.weight_formats import hold_weights, narrow_model
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_PARTS = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, TOKENIZER_FILE)
+
+
+def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
+    """Write the folder; one that was there is replaced. Adapters of a fine-tuning are merged into the weights.
+
+    Raises:
+        ValueError: the path holds something that is not such a folder, or a weight is not finite.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
+        raise ValueError(f"{folder} exists and is not a saved policy; it is left as it is")
+    weights = merged_state_dict(model)
+    with fresh_folder(folder) as fresh:
+        model.config.save_pretrained(fresh)
+        save_tensors(fresh / WEIGHTS_FILE, weights)
+        processor.save(fresh)
+        if folder.exists():  # A folder cannot replace a full one: the old one steps aside, to where load_policy looks.
+            shutil.rmtree(previous_folder(folder), ignore_errors=True)
+            folder.rename(previous_folder(folder))
+    shutil.rmtree(previous_folder(folder), ignore_errors=True)
+
+
+def load_shape(folder: str | Path) -> tuple[Path, VLAConfig, Processor]:
+    """All but the weights, and the folder that holds it: the one before, where a process died while it replaced it.
+
+    Raises:
+        ValueError: see load_policy.
+    """
+    folder = Path(folder)
+    if not folder.exists() and previous_folder(folder).exists():
+        folder = previous_folder(folder)
+    _check_parts(folder)
+    processor, config = Processor.load(folder), _config(folder)
+    _check_fit(folder, processor, config)
+    return folder, config, processor
+
+
+def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeName = "auto") -> tuple[VLA, Processor]:
+    """The model, in eval mode on the CPU, and its processor.
+
+    Args:
+        value_head: give the model a value head if it has none: a fresh one, the same every time.
+        dtype: how a model that only acts holds its weights; "auto" leaves them as they were saved.
+
+    Raises:
+        ValueError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
+            those that were written; the message names it.
+    """
+    folder, config, processor = load_shape(folder)
+    add_value_head = value_head and not config.value_head
+    config.value_head |= value_head
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
+        except TypeError as error:  # transformers lets a field of another type pass
+            raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
+    weights = load_tensors(folder / WEIGHTS_FILE)
+    if add_value_head:
+        weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
+    if problems := misfits(model.state_dict(), weights):
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(weights, strict=True)
+    if processor.deployment is not None:
+        check_execute_steps(processor.deployment.execute_steps, config.chunk_length)
+    hold_weights(model, dtype)
+    return model.eval(), processor
+
+
+def load_config(folder: str | Path) -> VLAConfig:
+    """The shape of a saved policy, without its weights.
+
+    Raises:
+        ValueError: its config.json is missing or not of a policy.
+    """
+    return _config(Path(folder))
+
+
+def _check_parts(folder: Path) -> None:
+    missing = [part for part in _PARTS if not (folder / part).is_file()]
+    if missing:
+        raise ValueError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
+    for part in (CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE):
+        try:
+            json.loads((folder / part).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{part} in {folder} is broken: {error}") from error
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
+            weights.keys()
+    except SafetensorError as error:
+        raise ValueError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
+
+
+def _config(folder: Path) -> VLAConfig:
+    try:
+        config = VLAConfig.from_pretrained(folder)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
+    if config.backbone is None:
+        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: it has no backbone")
+    return config
+
+
+def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
+    """Whether the two are of one policy."""
+    asked: dict[str, Any] = sizes_of(processor.world_spec) | {"instruction_length": processor.instruction_length}
+    del asked["pointing"]  # of training alone, and read from names, which a later version may do otherwise
+    wrong = [
+        f"{name} is {getattr(config, name)} and {size}" for name, size in asked.items() if getattr(config, name) != size
+    ]
+    if wrong:
+        raise ValueError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")

@@ -1,0 +1,1 @@
+"""What is predicted from the decoder's hidden states: actions, values, places and states to come."""

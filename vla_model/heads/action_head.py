@@ -1,0 +1,66 @@
+"""The action head: hidden states of the action queries -> Mixture-of-Experts layers -> a distribution over actions.
+
+    x <- x + MoE_l(norm(x))   for each layer l;   parameters = W norm(x)
+
+What the parameters mean is the distribution's business (vla_model/heads/distributions.py, vla_model/heads/flow.py).
+
+Shape letters: B batch, K chunk length, A action dims, d decoder width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vla_model.config import VLAConfig
+from vla_model.heads.distributions import ActionDistribution, Laplace, Tokens
+from vla_model.heads.flow import Flow
+from vla_model.heads.moe import MixtureOfExperts, Routing
+
+DISTRIBUTIONS: dict[str, type[Laplace | Tokens | Flow]] = {"laplace": Laplace, "tokens": Tokens, "flow": Flow}
+"""Action distributions by name."""
+
+
+class ActionHead(nn.Module):
+    """Stacked MoE layers, the last linear layer, and what makes a distribution of its output."""
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        if config.action_distribution not in DISTRIBUTIONS:
+            raise ValueError(
+                f"action distribution {config.action_distribution!r} does not exist; "
+                f"distributions: {', '.join(DISTRIBUTIONS)}"
+            )
+        size = config.hidden_size
+        self.norms = nn.ModuleList(nn.RMSNorm(size) for _ in range(config.moe_layers))
+        self.layers = nn.ModuleList(
+            MixtureOfExperts(
+                size,
+                config.num_experts,
+                config.top_k_experts,
+                config.expert_size,
+                shared_expert=config.shared_expert,
+                decoupled_weights=config.decoupled_weights,
+                balancing_rate=config.balancing_rate,
+            )
+            for _ in range(config.moe_layers)
+        )
+        self.last_norm = nn.RMSNorm(size)
+        self.distribution = DISTRIBUTIONS[config.action_distribution](config)
+        self.to_parameters = nn.Linear(size, self.distribution.num_parameters)
+
+    def forward(
+        self, hidden: Tensor, noise: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[ActionDistribution, tuple[Routing, ...]]:
+        """[B, K, d] -> the distribution of [B, K, A], and the routing of every layer.
+
+        Args:
+            noise: ModelInputs.action_noise, which the loss of some distributions needs.
+            mask: bool [B, K], the actions that anything will be said of; None for all.
+        """
+        routings = []
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            assert isinstance(layer, MixtureOfExperts)
+            update, routing = layer.forward_with_routing(norm(hidden), mask)
+            hidden = hidden + update
+            routings.append(routing)
+        return self.distribution(self.to_parameters(self.last_norm(hidden)), noise), tuple(routings)

@@ -1,0 +1,255 @@
+"""Distributions over chunks of actions: how they are fitted, drawn from and scored. `flow` has its own file.
+
+    laplace   one Laplace density per number of a chunk
+    tokens    one categorical distribution over uniform bins per number of a chunk
+
+A distribution of a batch is an ActionDistribution. It is made from the action head's output [B, K, P] by a module that
+says how large P is and whether the loss takes noise, and holds what else is learnt; a new distribution is a class of
+such modules with its name in action_head.DISTRIBUTIONS.
+
+Everything is float32, whatever the rest computes in. Given the observation the actions of a chunk are independent in
+all of them, so each has its own log-probability, and the first k of a chunk can be scored alone.
+
+Shape letters: B batch, K chunk length, k actions executed of a chunk, A action dims, P head outputs, V bins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vla_model.config import VLAConfig
+from vla_model.heads.noise import LastingNoise
+from vla_model.numerics.means import mean
+
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | LastingNoise]
+"""Where random numbers come from: one generator for all rows of a batch, or a source for each row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What was drawn from a distribution."""
+
+    actions: Tensor
+    """Normalised, float32 [B, K, A]."""
+    drawn: Tensor
+    """In the distribution's own terms, float32 [B, K, ...]: what its log_prob takes."""
+
+
+class ActionDistribution(Protocol):
+    """Of B chunks of K normalised actions."""
+
+    has_log_prob: ClassVar[bool]
+    """Whether log_prob and entropy are there: what policy gradients need."""
+
+    def loss(self, target: Tensor, mask: Tensor) -> Tensor:
+        """What behaviour cloning minimises: a mean over the masked actions.
+
+        Args:
+            target: float32 [B, K, A], normalised.
+            mask: bool [B, K], False for actions after the end of an episode.
+        """
+        ...
+
+    def mode(self) -> Tensor:
+        """What a policy does that draws nothing, float32 [B, K, A]."""
+        ...
+
+    def sample(self, generators: Generators) -> Draw:
+        """Draw every row's chunk; no gradient passes through what was drawn."""
+        ...
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """float32 [B, k]: log-probability of each action of what was drawn, or of the first k of each chunk.
+
+        Args:
+            drawn: of a Draw, float32 [B, k, ...].
+        """
+        ...
+
+    def entropy(self) -> Tensor:
+        """Of what log_prob is about, float32 [B, K], in nats."""
+        ...
+
+    def parameters(self) -> Tensor:
+        """What the model said, float32 [B, K, ...]: where it is not finite, what is drawn may still look sound."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplaceActions:
+    """Independent Laplace distributions, one per number of a chunk.
+
+    p(a) = exp(-|a - loc| / b) / (2 b),   b = exp(log_scale)
+    """
+
+    has_log_prob: ClassVar[bool] = True
+    max_log_scale: ClassVar[float] = 2.0
+
+    loc: Tensor
+    """float32 [B, K, A]"""
+    log_scale: Tensor
+    """float32 [B, K, A]"""
+
+    @classmethod
+    def from_parameters(cls, parameters: Tensor, min_log_scale: float) -> LaplaceActions:
+        """From [B, K, A * 2]."""
+        loc, log_scale = parameters.float().unflatten(-1, (-1, 2)).unbind(-1)
+        return cls(loc=loc, log_scale=log_scale.clamp(min_log_scale, cls.max_log_scale))
+
+    def loss(self, target: Tensor, mask: Tensor) -> Tensor:
+        """L1 of loc, plus the negative log-likelihood of the scale with loc held fixed.
+
+        The likelihood does not train loc: its gradient there is sign(loc - a) / b, so a model that widens b where it
+        errs stops learning exactly there, and easy samples of tiny b drown the rest (Seitzer et al. 2022, "On the
+        Pitfalls of Heteroscedastic Uncertainty Estimation").
+        """
+        error = (self.loc - target).abs()
+        scale_nll = math.log(2.0) + self.log_scale + error.detach() * torch.exp(-self.log_scale)
+        return masked_mean(error + scale_nll, mask)
+
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @torch.no_grad()
+    def sample(self, generators: Generators) -> Draw:
+        """By the inverse cumulative distribution function; what was drawn are the actions."""
+        uniform = random(torch.rand, self.loc.shape, generators).to(self.loc.device) - 0.5
+        tail = (1.0 - 2.0 * uniform.abs()).clamp(min=torch.finfo(torch.float32).tiny)
+        actions = self.loc - self.log_scale.exp() * uniform.sign() * tail.log()
+        return Draw(actions=actions, drawn=actions)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        k = drawn.shape[1]
+        loc, log_scale = self.loc[:, :k], self.log_scale[:, :k]
+        distance = (drawn.float() - loc).abs() * torch.exp(-log_scale)
+        return (-distance - log_scale - math.log(2.0)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
+
+    def parameters(self) -> Tensor:
+        return torch.stack([self.loc, self.log_scale], dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenActions:
+    """Independent categorical distributions over uniform bins, one per number of a chunk (RT-2, Brohan et al. 2023).
+
+    Bin i stands for the normalised action low + (i + 1/2) (high - low) / V. A model's first bin stands for -1 and its
+    last for 1, in each dimension, so that whatever was recorded is cloned as what it was, however rare (the processor
+    normalises by mean and standard deviation, which puts a command of 1 % of the rows at 10). Models of before reach
+    from -R to R in every dimension; what lies beyond they clone as the last bin.
+    """
+
+    has_log_prob: ClassVar[bool] = True
+    num_bins: ClassVar[int] = 256
+    """V"""
+    limit: ClassVar[float] = 5.0
+    """R, standard deviations from the mean, where no limits of the actions are known."""
+
+    log_probs: Tensor
+    """Of the bins, float32 [B, K, A, V]."""
+    low: Tensor | float = -limit
+    """Where the first bin begins, float32 [A]."""
+    high: Tensor | float = limit
+    """Where the last bin ends, float32 [A]."""
+
+    @classmethod
+    def from_parameters(
+        cls, parameters: Tensor, low: Tensor | float = -limit, high: Tensor | float = limit
+    ) -> TokenActions:
+        """From logits [B, K, A * V]."""
+        log_probs = parameters.float().unflatten(-1, (-1, cls.num_bins)).log_softmax(-1)
+        return cls(log_probs=log_probs, low=low, high=high)
+
+    def loss(self, target: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy with the bin of each action."""
+        bins = ((target - self.low) * (self.num_bins / (self.high - self.low))).long().clamp(0, self.num_bins - 1)
+        return masked_mean(-self._at(bins), mask)
+
+    def mode(self) -> Tensor:
+        return self._centre(self.log_probs.argmax(-1))
+
+    @torch.no_grad()
+    def sample(self, generators: Generators) -> Draw:
+        """By the inverse cumulative distribution function; what was drawn are indices of bins, [B, K, A]."""
+        uniform = random(torch.rand, self.log_probs.shape[:-1], generators).to(self.log_probs.device)
+        # In float64 the last sum exceeds every scaled draw, so that no bin of probability 0 can come out.
+        cumulative = self.log_probs.double().exp().cumsum(-1)
+        bins = torch.searchsorted(cumulative, uniform[..., None] * cumulative[..., -1:], right=True).squeeze(-1)
+        return Draw(actions=self._centre(bins), drawn=bins.float())
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        return self._at(drawn.long()).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.log_probs.exp() * self.log_probs).sum((-1, -2))
+
+    def parameters(self) -> Tensor:
+        return self.log_probs
+
+    def _at(self, bins: Tensor) -> Tensor:
+        """Log-probability of bins [B, k, A], of the same shape."""
+        return self.log_probs[:, : bins.shape[1]].gather(-1, bins[..., None]).squeeze(-1)
+
+    def _centre(self, bins: Tensor) -> Tensor:
+        return (bins + 0.5) * ((self.high - self.low) / self.num_bins) + self.low
+
+
+class Laplace(nn.Module):
+    """The action head's output -> LaplaceActions."""
+
+    takes_noise: ClassVar[bool] = False
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        self.num_parameters = 2 * config.action_size
+        self._config = config
+
+    def forward(self, parameters: Tensor, noise: Tensor | None = None) -> LaplaceActions:
+        return LaplaceActions.from_parameters(parameters, self._config.min_log_scale)
+
+
+class Tokens(nn.Module):
+    """The action head's output -> TokenActions."""
+
+    takes_noise: ClassVar[bool] = False
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        self.num_parameters = TokenActions.num_bins * config.action_size
+        limits = torch.tensor(config.action_limits or [[-TokenActions.limit, TokenActions.limit]] * config.action_size)
+        low, high = limits.float().unbind(-1)  # [A] each
+        # The middles of the first and the last bin are the limits; of a model of before, their ends.
+        margin = (high - low) / (2 * (TokenActions.num_bins - 1)) if config.action_limits else torch.zeros(())
+        self.low = nn.Buffer(low - margin, persistent=False)
+        self.high = nn.Buffer(high + margin, persistent=False)
+
+    def forward(self, parameters: Tensor, noise: Tensor | None = None) -> TokenActions:
+        return TokenActions.from_parameters(parameters, self.low, self.high)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values [B, K, A] over the actions of the mask [B, K]; 0 where there is none."""
+    weights = mask[:, :, None].expand_as(values).float()
+    return mean((values * weights).sum(), weights.sum())
+
+
+def random(draw: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:
+    """torch.rand or torch.randn of that shape [B, ...], on the generators' device."""
+    if isinstance(generators, torch.Generator):
+        return draw(shape, generator=generators, device=generators.device)
+    return torch.stack(
+        [
+            source(draw, shape[1:])
+            if isinstance(source, LastingNoise)
+            else draw(shape[1:], generator=source, device=source.device)
+            for source in generators
+        ]
+    )

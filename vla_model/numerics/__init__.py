@@ -1,0 +1,1 @@
+"""Number formats, memory, and arithmetic over batches in parts."""

@@ -1,0 +1,236 @@
+"""Frames -> image tokens: one tower per camera, told what to look for by the instruction.
+
+    uint8 frame -> features, h x w cells, by
+        conv          patch convolution of stride 4, convolution of stride 2: H/8 x W/8 cells
+        vit           a small Vision Transformer, from nothing, one cell per patch
+        pretrained    a transformers vision model that all cameras share, and a linear projector (image_encoder.py)
+    features -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018)
+    features -> image tokens, means over a grid or gathered by learned queries (resampler.py)
+    features -> M heatmaps -> the expected x, y of each (spatial softmax, Levine et al. 2016) -> one keypoint token
+
+A small policy fails by not seeing where things are, so the keypoints keep sub-cell positions that pooled tokens lose.
+Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm and BatchNorm were not chosen because
+the first is slow in bf16 on CPUs and the second sees other numbers in training than at rollout.
+
+Shape letters: B batch, H x W pixels, C channels, h x w cells, M keypoints, d decoder width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vla_model.config import VLAConfig
+from vla_model.numerics.precision import compute_dtype
+from vla_model.vision.image_encoder import ImageEncoder, vit_config
+from vla_model.vision.resampler import Means, Queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraFeatures:
+    """What one tower sees."""
+
+    tokens: Tensor
+    """[B, V, d], the keypoint token last."""
+    keypoints: Tensor
+    """float32 [B, 2 M], x then y of each keypoint in [-1, 1], in the frame as it came (before the random shift)."""
+    heatmaps: Tensor
+    """[B, M, h, w], before the softmax."""
+    shift: Tensor
+    """float32 [B, 2]: what was added to keypoints in [-1, 1] because of the shift."""
+
+
+class CameraTower(nn.Module, ABC):
+    """Tower of one camera: a subclass says how features are made of frames."""
+
+    def __init__(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None = None) -> None:
+        """
+        Args:
+            config: of the model.
+            camera: a name of its cameras.
+            encoder: that all cameras share, if they do.
+        """
+        super().__init__()
+        channels = config.vision_channels
+        self._build(config, camera, encoder)
+        self.blocks = nn.ModuleList(FilmBlock(channels, config.hidden_size) for _ in range(config.vision_blocks))
+        self.heatmaps = nn.Conv2d(channels, config.num_keypoints, 1)
+        self.to_keypoint_token = nn.Linear(2 * config.num_keypoints, config.hidden_size)
+        queries = config.image_queries
+        self.resample = Queries(channels, queries) if queries else Means(config.image_token_grid)
+        self.to_tokens = nn.Linear(channels, config.hidden_size)
+        self.positions = nn.Parameter(torch.randn(self.resample.num_tokens + 1, config.hidden_size) * 0.02)
+
+    @abstractmethod
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        """Make what `_features` needs."""
+
+    @abstractmethod
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        """uint8 [B, H, W, 3], colours multiplied by light [B, 3] if any -> [B, C, h, w]."""
+
+    def forward(
+        self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None, light: Tensor | None = None
+    ) -> CameraFeatures:
+        """What the camera sees, asked what the instruction asks.
+
+        Args:
+            frames: uint8 [B, H, W, 3].
+            film: [B, d], the instruction.
+            shift_px: int64 [B, 2], by how many columns and rows to shift each frame first (see `shift_frames`).
+            light: float32 [B, 3], what to multiply its red, green and blue by.
+        """
+        if shift_px is not None:
+            frames = shift_frames(frames, shift_px)
+        x = self._features(frames, light)  # [B, C, h, w]
+        for block in self.blocks:
+            x = block(x, film)
+        heatmaps = self.heatmaps(x)  # [B, M, h, w]
+        shift = torch.zeros(len(frames), 2, device=frames.device)
+        if shift_px is not None:
+            height, width = frames.shape[1:3]
+            shift = torch.stack([2.0 * shift_px[:, 0] / width, 2.0 * shift_px[:, 1] / height], dim=1)
+        keypoints = (spatial_softmax(heatmaps) + shift[:, None]).flatten(1)  # [B, 2 M]
+        tokens = self.to_tokens(self.resample(x))  # [B, V - 1, d]
+        tokens = torch.cat([tokens, self.to_keypoint_token(keypoints)[:, None]], dim=1)
+        return CameraFeatures(tokens=tokens + self.positions, keypoints=keypoints, heatmaps=heatmaps, shift=shift)
+
+
+class ConvTower(CameraTower):
+    """Sees with convolutions, from nothing."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del camera, encoder
+        channels = config.vision_channels
+        self.stem = Stem(channels // 2)
+        self.halving = nn.Conv2d(channels // 2, channels, 3, 2, padding=1)
+        self.norm = ChannelNorm(channels)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        return F.silu(self.norm(self.halving(F.silu(self.stem(frames, light)))))
+
+
+class ViTTower(CameraTower):
+    """Sees with a Vision Transformer of its own, from nothing."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del encoder
+        height, width = next(size for name, *size in config.cameras or () if name == camera)
+        shape = vit_config(
+            height,
+            width,
+            channels=config.vision_channels,
+            layers=config.vision_layers,
+            patch_px=config.vision_patch_px,
+        )
+        self.encoder = ImageEncoder(shape, [height, width], config.image_mean, config.image_std)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        return self.encoder(frames, light)
+
+
+class PretrainedTower(CameraTower):
+    """Sees with an encoder that all cameras share, and projects what it says."""
+
+    def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
+        del camera
+        assert encoder is not None, "the model makes the encoder that its towers share"
+        self._encoder = (encoder,)  # in a tuple: its weights are the model's, and saved once
+        self.project = nn.Conv2d(encoder.model.config.hidden_size, config.vision_channels, 1)
+        self.norm = ChannelNorm(config.vision_channels)
+
+    def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
+        (encoder,) = self._encoder
+        return self.norm(self.project(encoder(frames, light).to(compute_dtype(self.project.weight))))
+
+
+TOWERS: dict[str, type[CameraTower]] = {"conv": ConvTower, "vit": ViTTower, "pretrained": PretrainedTower}
+"""Towers by name."""
+
+
+class Stem(nn.Module):
+    """Bytes -> features, a fourth as wide: a convolution over overlapping patches.
+
+    Whole numbers below 256 are exact in bfloat16, so bytes go in unscaled and the weights are scaled instead.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 8, 4, padding=2)
+
+    def forward(self, frames: Tensor, light: Tensor | None = None) -> Tensor:
+        """uint8 [B, H, W, 3], colours multiplied by light [B, 3] if any -> [B, C, H / 4, W / 4]."""
+        # Bytes of NHWC seen as NCHW are channels-last memory already, which is what convolutions like best.
+        x = frames.permute(0, 3, 1, 2).to(compute_dtype(self.conv.weight))
+        x = x - 128.0 if light is None else x * light[:, :, None, None].to(x.dtype) - 128.0
+        return F.conv2d(x, self.conv.weight / 128.0, self.conv.bias, self.conv.stride, self.conv.padding)
+
+
+class FilmBlock(nn.Module):
+    """x + conv(silu(film(norm(conv(x))))), where film scales and shifts channels by the instruction."""
+
+    def __init__(self, channels: int, film_size: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = ChannelNorm(channels)
+        self.film = nn.Linear(film_size, 2 * channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        scale, shift = self.film(film)[..., None, None].chunk(2, dim=1)  # [B, C, 1, 1]
+        h = self.norm(self.conv1(x))
+        return x + self.conv2(F.silu(torch.addcmul(shift, h, 1.0 + scale)))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of every cell."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  LayerNorm names it so
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def spatial_softmax(heatmaps: Tensor) -> Tensor:
+    """Expected position under each map's softmax: [B, M, h, w] -> float32 [B, M, 2], x right, y down, in [-1, 1].
+
+    A position is the centre of a cell, so cell i of w lies at (2 i + 1) / w - 1.
+    """
+    num_rows, num_columns = heatmaps.shape[2:]
+    probabilities = heatmaps.flatten(2).float().softmax(-1)  # [B, M, h * w]
+    x = (2 * torch.arange(num_columns, device=heatmaps.device) + 1) / num_columns - 1
+    y = (2 * torch.arange(num_rows, device=heatmaps.device) + 1) / num_rows - 1
+    grid = torch.stack([x.repeat(num_rows), y.repeat_interleave(num_columns)], dim=-1)  # [h * w, 2]
+    with torch.autocast(heatmaps.device.type, enabled=False):
+        return probabilities @ grid
+
+
+def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
+    """Shift each frame by its own whole number of pixels, repeating the edge (DrQ, Kostrikov et al. 2021).
+
+    Args:
+        frames: uint8 [B, H, W, 3].
+        shift_px: int64 [B, 2], columns and rows: what is at x, y comes from x + columns, y + rows.
+    """
+    height, width = frames.shape[1:3]
+    if frames.device.type != "cpu":
+        return gather_shifted(frames, shift_px)
+    margin = int(shift_px.abs().max())
+    top, bottom = frames[:, :1].expand(-1, margin, -1, -1), frames[:, -1:].expand(-1, margin, -1, -1)
+    padded = torch.cat([top, frames, bottom], dim=1)
+    left, right = padded[:, :, :1].expand(-1, -1, margin, -1), padded[:, :, -1:].expand(-1, -1, margin, -1)
+    padded = torch.cat([left, padded, right], dim=2)
+    # Slices of whole rows: six times faster than one gather of single pixels.
+    starts = (shift_px + margin).tolist()
+    return torch.stack([frame[y : y + height, x : x + width] for frame, (x, y) in zip(padded, starts, strict=True)])
+
+
+def gather_shifted(frames: Tensor, shift_px: Tensor) -> Tensor:
+    """As `shift_frames`, without looking at the shifts, for which a GPU would have to be waited for."""
+    batch, height, width = frames.shape[:3]
+    device = frames.device
+    rows = (torch.arange(height, device=device) + shift_px[:, 1:]).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=device) + shift_px[:, :1]).clamp(0, width - 1)  # [B, W]
+    return frames[torch.arange(batch, device=device)[:, None, None], rows[:, :, None], columns[:, None]]
