@@ -51,9 +51,9 @@ from envs.types import EpisodeSpec
 from rollout.collect import collect
 from rollout.dataset.batches import TrainingData
 from rollout.workers.workers import WorkersConfig
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 TASK = "reach"
 STEADY = LearnerConfig(batch_size=256, learning_rate=1e-5, warmup_updates=0, final_lr_share=1.0, ema_decay=0.0)

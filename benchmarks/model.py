@@ -41,8 +41,8 @@ from vla_model.inputs.inputs import fake_inputs
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.weight_formats import hold_weights
 from vla_model.policy import VLAPolicy
+from vla_model.weights.weight_formats import hold_weights
 
 DTYPES: dict[DtypeName, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTENCE = "pick up the red cube and put it into the blue bowl"

@@ -37,14 +37,14 @@ from envs.make import make_world
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
-from vla_model.files.checkpoint import save_policy
-from vla_model.finetune import FineTuning, prepare
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.memory import Footprint, acting, learning
 from vla_model.numerics.precision import native_dtype
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import save_policy
+from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.footprint import Footprint, acting, learning
 
 
 @dataclass(frozen=True, kw_only=True)

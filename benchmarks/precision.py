@@ -37,8 +37,8 @@ from vla_model.create import ModelConfig, shape_of
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.weight_formats import hold_weights
 from vla_model.policy import VLAPolicy
+from vla_model.weights.weight_formats import hold_weights
 
 FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")
 

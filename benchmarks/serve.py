@@ -36,8 +36,8 @@ from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import CameraSpec, Observation
-from vla_model.files.checkpoint import save_policy
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import save_policy
 
 SENTENCES = ("lift the red cube", "press the button", "push the blue ball to the green zone", "open the drawer")
 NUM_OBSERVATIONS = 16

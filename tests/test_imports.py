@@ -23,6 +23,16 @@ MAY_IMPORT = {
 }
 """Room: what it may import of the other rooms, each entry with all that lies below it."""
 
+ORDER = {
+    "envs": "seeds types arrays instructions world imported simulation suites tabletop make registration",
+    "vla_model": "types config numerics files backbones vision heads inputs sizes model weights create policy",
+    "rollout": "types weights soundness memory expert inference collect dataset workers processes",
+}
+"""Room: its files and folders in the order of their imports; each may import those before it."""
+
+MOST_ENTRIES = 14
+"""Files and folders in one folder."""
+
 OWNER = {
     "gymnasium": "envs",
     "mujoco": "envs",
@@ -90,6 +100,57 @@ def violations(root: Path) -> list[str]:
                 if owner != room and (where, top) not in EXCEPTIONS:
                     found.append(f"{where}:{line} imports {name}; only {owner} may import {top}")
     return found
+
+
+def backward(root: Path) -> list[str]:
+    """Every import inside a room that goes against its order."""
+    found = []
+    for room, text in ORDER.items():
+        order = text.split()
+        for path in sorted((root / room).rglob("*.py")):
+            where = path.relative_to(root)
+            entry = where.parts[1].removesuffix(".py")
+            if entry == "__init__":
+                continue
+            for line, name in imports(path):
+                parts = name.split(".")
+                if parts[0] != room or len(parts) < 2 or parts[1] == entry:
+                    continue
+                if order.index(parts[1]) > order.index(entry):
+                    found.append(f"{where.as_posix()}:{line} imports {name}, which comes after {entry}")
+    return found
+
+
+def test_inside_a_room_imports_follow_its_order() -> None:
+    assert not (found := backward(ROOT)), "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_the_order_of_a_room_names_all_that_is_in_it(room: str) -> None:
+    entries = {path.name.removesuffix(".py") for path in (ROOT / room).iterdir() if not path.name.startswith("__")}
+    assert sorted(ORDER[room].split()) == sorted(entries)
+
+
+def test_an_import_against_the_order_is_found(tmp_path: Path) -> None:
+    (tmp_path / "rollout/dataset").mkdir(parents=True)
+    (tmp_path / "rollout/dataset/read.py").write_text("from rollout.types import A\nimport rollout.workers.queue\n")
+    assert backward(tmp_path) == [
+        "rollout/dataset/read.py:2 imports rollout.workers.queue, which comes after dataset",
+    ]
+
+
+def test_no_folder_has_more_entries_than_a_reader_keeps_in_mind() -> None:
+    folders = {path.parent for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")}
+    sizes = {
+        str(folder.relative_to(ROOT)): sum(path.name != "__pycache__" for path in folder.iterdir())
+        for folder in folders
+    }
+    assert not {folder: size for folder, size in sizes.items() if size > MOST_ENTRIES and folder != "envs/tabletop"}
+
+
+def test_every_folder_says_what_is_inside() -> None:
+    folders = {path.parent for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")}
+    assert not [folder for folder in folders if not ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))]
 
 
 def test_every_import_follows_the_arrow() -> None:

@@ -22,9 +22,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from envs.types import WorldSpec
 from vla_model.backbones.pretrained import backbone_config, first_layers, load_backbone
 from vla_model.backbones.smol import smol_config, smol_folder
-from vla_model.config import SIZES, VLAConfig, sizes_of
+from vla_model.config import VLAConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import SIZES, sizes_of
 from vla_model.vision.image_encoder import encoder_shape, load_image_encoder
 from vla_model.vision.tower import TOWERS, PretrainedTower
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from envs.types import Array, Observation
 from vla_model.backbones.decoder import InstructionPrefix
-from vla_model.files.checkpoint import load_policy
 from vla_model.files.deployment import check_execute_steps
 from vla_model.files.weight_files import check_finite, misfits
 from vla_model.heads.moe import MixtureOfExperts
@@ -33,6 +32,7 @@ from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.numerics.precision import best_device, resolve_dtype
 from vla_model.types import ActionChunk
+from vla_model.weights.checkpoint import load_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class VLAPolicy:
         """A saved policy, on a device as `to` takes it.
 
         Args:
-            dtype: of the computation, and of the weights: see vla_model/numerics/weight_formats.py.
+            dtype: of the computation, and of the weights: see vla_model/weights/weight_formats.py.
 
         Raises:
             ValueError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.

@@ -32,11 +32,11 @@ from agent.runs.run_folder import PRETRAINED, RunFolder, dataset_of
 from agent.training.practice import Run, Specs
 from envs.world import World
 from rollout.types import Trajectory
-from vla_model.files.checkpoint import load_policy
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
+from vla_model.weights.checkpoint import load_policy
 
 
 class _Algorithm(Protocol):

@@ -25,8 +25,8 @@ from annotated_types import Interval
 
 from agent.learning.learner import Learner
 from vla_model.config import VLAConfig
-from vla_model.finetune import FineTuning
 from vla_model.model import VLA
+from vla_model.weights.finetune import FineTuning
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,13 @@ from annotated_types import Interval, MinLen
 from agent.commands.options import check_world, parse
 from envs.make import world_spec_of
 from envs.types import WorldSpec
-from vla_model.config import SIZES, VLAConfig
+from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
-from vla_model.finetune import FineTuning
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.memory import Footprint, Parameters, acting, count_parameters, learning
 from vla_model.numerics.precision import native_dtype
+from vla_model.sizes import SIZES
+from vla_model.weights.finetune import FineTuning
+from vla_model.weights.footprint import Footprint, Parameters, acting, count_parameters, learning
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from agent.learning.learner import Learner
 from agent.runs.run_folder import PRETRAINED
-from vla_model.files.adapters import save_adapter
-from vla_model.files.checkpoint import save_policy
 from vla_model.files.folders import fresh_folder
 from vla_model.files.weight_files import load_tensors, save_tensors
-from vla_model.finetune import FineTuning, merged_state_dict
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.weights.adapters import save_adapter
+from vla_model.weights.checkpoint import save_policy
+from vla_model.weights.finetune import FineTuning, merged_state_dict
 
 _ACTED_FILE = "acted.safetensors"
 

@@ -63,16 +63,16 @@ from rollout.dataset.batches import TrainingData
 from rollout.types import Trajectory
 from rollout.workers.report import WorkerReport
 from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.files.checkpoint import load_policy, load_shape
 from vla_model.files.deployment import Deployment, check_execute_steps
 from vla_model.files.folders import check_place, read_json
-from vla_model.finetune import FineTuning, prepare
 from vla_model.heads.moe import keep_balance
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
+from vla_model.weights.checkpoint import load_policy, load_shape
+from vla_model.weights.finetune import FineTuning, prepare
 
 _PROGRESS_FILE = "progress.json"
 

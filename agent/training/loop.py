@@ -42,14 +42,14 @@ from envs.make import check_device, make_world
 from rollout.processes import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
-from vla_model.files.checkpoint import load_config
 from vla_model.files.deployment import Deployment, check_execute_steps
 from vla_model.files.folders import check_place
-from vla_model.finetune import FineTuning, prepare
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import load_config
+from vla_model.weights.finetune import FineTuning, prepare
 
 LOG_EVERY = 20
 """Updates between two points of a curve."""

@@ -15,9 +15,9 @@ from agent.training.checkpoints import acting_weights
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.workers.workers import Workers
-from vla_model.files.checkpoint import save_policy
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.weights.checkpoint import save_policy
 
 FIRST_SELECTION_SEED = 2_000_000
 """The episodes that measure a policy lie below."""

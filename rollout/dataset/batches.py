@@ -42,7 +42,7 @@ from rollout.dataset.lessons import lessons_of, parts_by_task
 from rollout.dataset.read import read_marks, read_stats, read_tasks
 from rollout.dataset.statistics import FeatureStats, aggregate
 from rollout.dataset.write import finish_recording
-from vla_model.heads.foresight import NOTHING, Foreseen
+from vla_model.config import NOTHING, Foreseen
 from vla_model.inputs.history import past_steps
 
 

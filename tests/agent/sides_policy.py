@@ -17,10 +17,11 @@ from agent.training.improve import ImproveConfig
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from rollout.workers.workers import WorkersConfig
-from vla_model.config import VLAConfig, sizes_of
-from vla_model.files.checkpoint import save_policy
+from vla_model.config import VLAConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import sizes_of
+from vla_model.weights.checkpoint import save_policy
 
 _ONE = {"mean": [0.0], "std": [1.0]}
 STATISTICS = {"observation.state": {"mean": [0.0], "std": [3.0]}, "action": _ONE, "label.localization": _ONE}

@@ -20,7 +20,7 @@ from benchmarks.campaign.tally import Tally, Work, compare, digest, trajectory_d
 from benchmarks.campaign.undisturbed import undisturbed
 from benchmarks.untrained import untrained
 from rollout.collect import collect
-from vla_model.files.checkpoint import save_policy
+from vla_model.weights.checkpoint import save_policy
 
 
 @pytest.fixture(scope="module")

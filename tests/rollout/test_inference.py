@@ -21,10 +21,11 @@ from envs.world import World
 from rollout.inference import InferenceConfig, InferenceServer
 from rollout.types import Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.config import VLAConfig, sizes_of
+from vla_model.config import VLAConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import sizes_of
 from vla_model.types import ActionChunk, Policy
 
 SHARED = WorkersConfig(workers=2, inference=InferenceConfig(max_batch_size=6, max_wait_ms=200))

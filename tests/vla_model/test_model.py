@@ -9,10 +9,11 @@ import torch
 from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 
 from envs.types import CameraSpec
-from vla_model.config import VLAConfig, nano, pointing_columns
+from vla_model.config import VLAConfig
 from vla_model.heads.action_head import DISTRIBUTIONS
 from vla_model.inputs.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA, VLAOutput
+from vla_model.sizes import nano, pointing_columns
 
 
 def losses(output: VLAOutput) -> torch.Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
-from vla_model.config import VLAConfig, sizes_of
+from vla_model.config import VLAConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import sizes_of
 
 SENTENCES = ("push the red cube", "open the left drawer slowly", "lift it", "place the blue ball into the green bowl")
 

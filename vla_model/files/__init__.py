@@ -1,1 +1,1 @@
-"""A policy on disk: folders that appear whole or not at all, checked weights, adapters."""
+"""Files and folders that appear whole or not at all, checked tensors, and how a policy is to be used."""

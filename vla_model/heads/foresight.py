@@ -21,34 +21,13 @@ Shape letters: B batch, F steps foreseen, S state dims.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from vla_model.heads.pointing import Pointing, pointing_loss
 from vla_model.numerics.means import mean
-
-
-class Foreseen(NamedTuple):
-    """Which states of those to come a model foresees."""
-
-    steps: Sequence[int] = ()
-    """So many control steps on,"""
-    keyframes: bool = False
-    """at the next keyframe and at the end,"""
-    waypoints: bool = False
-    """and at the next waypoint."""
-
-    @property
-    def num_places(self) -> int:
-        """States at which it is said where the hand appears, the last of them."""
-        return 2 * self.keyframes + self.waypoints
-
-
-NOTHING = Foreseen()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-TOKENIZER_FILE = Path(__file__).parents[1] / "assets" / "tokenizer.json"
+TOKENIZER_FILE = Path(__file__).parent / "tokenizer.json"
 PAD, BEGIN = "<pad>", "<begin>"
 
 _VOCAB_SIZE = 2048
@@ -114,7 +114,7 @@ def make_tokenizer() -> Tokenizer:
 
 
 def main() -> None:
-    """Write the tokenizer to the package's assets."""
+    """Write the tokenizer to the package."""
     TOKENIZER_FILE.parent.mkdir(exist_ok=True)
     make_tokenizer().save(str(TOKENIZER_FILE), pretty=False)
     print(f"{TOKENIZER_FILE.name}: {TOKENIZER_FILE.stat().st_size / 1000:.0f} kB")

@@ -31,7 +31,7 @@ from vla_model.inputs.instructions import check_text
 
 PROCESSOR_FILE = "processor.json"
 TOKENIZER_FILE = "tokenizer.json"
-_DEFAULT_TOKENIZER = Path(__file__).parents[1] / "assets" / TOKENIZER_FILE
+_DEFAULT_TOKENIZER = Path(__file__).parent / TOKENIZER_FILE
 
 _CHARS_PER_TOKEN = 8
 """A policy of long instructions takes more characters than a world's are long."""

@@ -1,1 +1,1 @@
-"""Number formats, memory, and arithmetic over batches in parts."""
+"""Number formats, and arithmetic over batches in parts."""

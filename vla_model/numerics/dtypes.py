@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 DtypeName = Literal["auto", "float32", "bfloat16", "int8"]
-"""What a policy computes in, and how it holds its weights (vla_model/numerics/weight_formats.py)."""
+"""What a policy computes in, and how it holds its weights (vla_model/weights/weight_formats.py)."""

@@ -16,7 +16,7 @@ from agent.algorithms.sft import SFTEncoder
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from rollout.dataset.batches import TrainingData
 from vla_model.config import VLAConfig
-from vla_model.files.checkpoint import load_policy
+from vla_model.weights.checkpoint import load_policy
 
 ROWS = 2048
 """At most so many rows are looked at, evenly spread; neighbours are nearly alike."""

@@ -38,9 +38,9 @@ from envs.types import WorldSpec
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
 from vla_model.files.folders import fresh_folder, read_json, write_whole
-from vla_model.finetune import prepare
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
+from vla_model.weights.finetune import prepare
 
 FIRST_HELD_OUT_SEED = 900_000
 """Of the demonstrations that the error of actions is measured on; no recipe's demonstrations reach it."""

@@ -12,8 +12,8 @@ from sides_policy import sides_model
 from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
 from agent.learning.learner import Learner, LearnerConfig
 from vla_model.config import VLAConfig
-from vla_model.finetune import FineTuning
 from vla_model.model import VLA
+from vla_model.weights.finetune import FineTuning
 
 
 def renewed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:

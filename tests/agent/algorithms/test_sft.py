@@ -13,9 +13,9 @@ from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_config
 from agent.algorithms.sft import SFTBatch, SFTConfig, SFTEncoder, fake_batch, sft_loss
 from envs.types import OUTSIDE
 from rollout.dataset.batches import Batch
-from vla_model.config import sizes_of
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import sizes_of
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:

@@ -20,11 +20,11 @@ from agent.recipes import sft_memory
 from agent.robot.drive import Outcome
 from envs.make import make_world
 from rollout.dataset.read import DatasetReader
-from vla_model.config import SIZES
 from vla_model.create import ModelConfig
-from vla_model.files.checkpoint import save_policy
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import SIZES
+from vla_model.weights.checkpoint import save_policy
 
 
 @pytest.fixture(scope="module")

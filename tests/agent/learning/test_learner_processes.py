@@ -29,12 +29,12 @@ from agent.training.demonstrations import collect_demonstrations
 from agent.training.loop import RunConfig
 from rollout.dataset.batches import TrainingData
 from rollout.processes import Process, run_in_processes
-from vla_model.config import SIZES
 from vla_model.create import shape_of
 from vla_model.heads.moe import balance_experts
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import native_dtype
+from vla_model.sizes import SIZES
 
 
 def tiny(num_processes: int = 1) -> RunConfig:

@@ -28,7 +28,7 @@ from rollout.dataset.batches import TrainingData
 from rollout.dataset.read import DatasetReader, StoredEpisode
 from rollout.dataset.spool import Spool
 from rollout.dataset.write import UNFINISHED, DatasetWriter, finish_recording
-from vla_model.heads.foresight import Foreseen
+from vla_model.config import Foreseen
 
 
 @pytest.fixture

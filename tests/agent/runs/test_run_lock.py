@@ -17,7 +17,7 @@ from agent import cli
 from agent.training.checkpoints import save_checkpoint
 from agent.learning.learner import Learner, LearnerConfig
 from agent.runs.run_lock import locked
-from vla_model.finetune import FineTuning
+from vla_model.weights.finetune import FineTuning
 from vla_model.model import VLA
 
 HOLDER = """

@@ -26,7 +26,7 @@ from agent.runs.checks import check_config
 from agent.serve import openpi
 from agent.serve.link import LimitsConfig
 from agent.serve.server import PolicyServer, ServerConfig
-from vla_model.files.checkpoint import save_policy
+from vla_model.weights.checkpoint import save_policy
 
 
 def key_file(folder: Path) -> Path:

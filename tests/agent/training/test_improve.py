@@ -39,8 +39,8 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy
-from vla_model.finetune import FineTuning
 from vla_model.model import VLA
+from vla_model.weights.finetune import FineTuning
 
 SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
 PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)

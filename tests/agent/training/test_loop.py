@@ -26,10 +26,10 @@ from agent.training.loop import RunConfig, learn, train
 from rollout.dataset.batches import TrainingData
 from rollout.processes import Process
 from vla_model.create import ModelConfig, create_policy
-from vla_model.files.adapters import load_adapted
-from vla_model.files.checkpoint import save_policy
-from vla_model.finetune import FineTuning, merged_state_dict
 from vla_model.model import VLA
+from vla_model.weights.adapters import load_adapted
+from vla_model.weights.checkpoint import save_policy
+from vla_model.weights.finetune import FineTuning, merged_state_dict
 
 
 def small() -> RunConfig:

@@ -12,7 +12,7 @@ from envs.suites.metaworld.processes import PYTHON_VARIABLE
 from envs.suites.metaworld.sensor import CAMERA_AXES, CAMERA_POS_M, FAST, PUBLISHED, Sensor, View
 from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
 from envs.suites.metaworld.world import MetaworldWorld
-from vla_model.config import pointing_columns
+from vla_model.sizes import pointing_columns
 
 
 def test_every_task_is_in_one_split_of_the_published_sizes() -> None:

@@ -23,7 +23,7 @@ from rollout.dataset.schema import ImageMode
 from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
-from vla_model.heads.foresight import Foreseen
+from vla_model.config import Foreseen
 
 
 def write(root: Path, seeds: Iterable[int], image_mode: ImageMode = "image") -> dict[int, Trajectory]:

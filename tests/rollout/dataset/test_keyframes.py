@@ -17,7 +17,7 @@ from rollout.dataset.frame_cache import open_cache
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.keyframes import turns_of as turns
 from rollout.dataset.write import DatasetWriter
-from vla_model.heads.foresight import Foreseen
+from vla_model.config import Foreseen
 
 STATE = VectorSpec(
     names=("step", "hand_x", "hand_y", "hand_z"),

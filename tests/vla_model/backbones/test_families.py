@@ -15,10 +15,10 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaMode
 
 from vla_model.backbones.decoder import Backbone
 from vla_model.backbones.presets import FAMILIES, PRESETS
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.inputs.inputs import ModelInputs, fake_inputs
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 CONFIGS = toy_configs()
 every_family = pytest.mark.parametrize("family", CONFIGS)

@@ -16,8 +16,8 @@ from transformers import AutoModel
 from written_models import write_folder
 
 from vla_model.backbones.pretrained import load_backbone
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.vision.image_encoder import load_image_encoder, vit_config
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 LOAD: dict[str, Callable[[Path], object]] = {
     "policy": load_policy,

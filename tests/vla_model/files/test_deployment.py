@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from tiny_model import tiny_processor, tiny_vla
 
-from vla_model.files.adapters import load_adapted, save_adapter
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.files.deployment import Deployment
-from vla_model.finetune import FineTuning, prepare
 from vla_model.inputs.processor import PROCESSOR_FILE, Processor
 from vla_model.policy import VLAPolicy
+from vla_model.weights.adapters import load_adapted, save_adapter
+from vla_model.weights.checkpoint import load_policy, save_policy
+from vla_model.weights.finetune import FineTuning, prepare
 
 MADE_FOR = Deployment(execute_steps=3, world="tabletop", tasks=("lift", "stack"))
 

@@ -13,10 +13,10 @@ from tiny_model import tiny_processor, tiny_vla
 from written_models import write_folder, write_gguf
 
 from vla_model.backbones.pretrained import load_backbone
-from vla_model.files.adapters import load_adapted, save_adapter
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.files.weight_files import load_tensors, save_tensors, write_tensors
-from vla_model.finetune import FineTuning, prepare
+from vla_model.weights.adapters import load_adapted, save_adapter
+from vla_model.weights.checkpoint import load_policy, save_policy
+from vla_model.weights.finetune import FineTuning, prepare
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2]), "c.d": torch.ones(4, dtype=torch.bfloat16)}
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from envs.types import CameraSpec, VectorSpec, WorldSpec
-from vla_model.config import pointing_columns
 from vla_model.heads.pointing import Pointing
+from vla_model.sizes import pointing_columns
 from vla_model.vision.tower import spatial_softmax
 
 COLUMNS = [[1, 2]]

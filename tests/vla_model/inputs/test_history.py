@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tiny_model import observe, tiny_config, tiny_processor, tiny_vla
 
 from envs.types import Observation
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.inputs.history import newest_not_after, past_steps
 from vla_model.inputs.inputs import fake_inputs
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 LENGTH, STRIDE = 2, 3
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tiny_model import observe, tiny_processor, tiny_vla
 from torch import nn
 
-from vla_model.files.checkpoint import save_policy
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.weight_formats import Int8Linear, hold_weights
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import save_policy
+from vla_model.weights.weight_formats import Int8Linear, hold_weights
 
 
 def saved(folder: Path, **changes: Any) -> Path:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import observe, tiny_processor, tiny_vla
 
-from vla_model.files.checkpoint import load_policy, save_policy
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 PARTS = ("config.json", "model.safetensors", "processor.json", "tokenizer.json")
 
@@ -126,7 +126,7 @@ def test_a_save_that_is_killed_leaves_the_old_policy(folder: Path, stage: str, m
         rename = Path.replace
         monkeypatch.setattr(Path, "rename", lambda self, to: die() if ".policy.new" in self.name else rename(self, to))
     else:
-        monkeypatch.setattr(stage if "." in stage else f"vla_model.files.checkpoint.{stage}", die)
+        monkeypatch.setattr(stage if "." in stage else f"vla_model.weights.checkpoint.{stage}", die)
     model, queries = shifted_vla()
     with pytest.raises(KeyboardInterrupt):
         save_policy(folder, model, tiny_processor())

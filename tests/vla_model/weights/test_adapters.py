@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from test_finetune import LORA, shake
 from tiny_model import observe, tiny_processor, tiny_vla
 
-from vla_model.files.adapters import load_adapted, save_adapter
-from vla_model.files.checkpoint import load_policy, save_policy
-from vla_model.finetune import FineTuning, prepare
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.weights.adapters import load_adapted, save_adapter
+from vla_model.weights.checkpoint import load_policy, save_policy
+from vla_model.weights.finetune import FineTuning, prepare
 
 HEAD = FineTuning(mode="head", freeze_router=True)
 

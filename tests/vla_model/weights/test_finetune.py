@@ -10,9 +10,9 @@ import torch
 from families import toy_configs
 from tiny_model import tiny_config, tiny_vla
 
-from vla_model.finetune import FineTuning, merged_state_dict, prepare
 from vla_model.inputs.inputs import fake_inputs
 from vla_model.model import VLA
+from vla_model.weights.finetune import FineTuning, merged_state_dict, prepare
 
 LORA = FineTuning(mode="lora", lora_rank=2, lora_alpha=6)
 

@@ -14,12 +14,13 @@ from tiny_model import WORLD_SPEC
 from torch import Tensor
 from transformers import LlamaConfig
 
-from vla_model.config import VLAConfig, sizes_of
-from vla_model.finetune import FineTuning, prepare
+from vla_model.config import VLAConfig
 from vla_model.inputs.inputs import draw_light, draw_shifts, fake_inputs
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.memory import ITEM_BYTES, acting, activation_bytes, count_parameters, learning
+from vla_model.sizes import sizes_of
+from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.footprint import ITEM_BYTES, acting, activation_bytes, count_parameters, learning
 
 FULL = FineTuning()
 

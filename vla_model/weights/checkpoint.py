@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vla_model.config import VLAConfig, sizes_of
+from vla_model.config import VLAConfig
 from vla_model.files.deployment import check_execute_steps
 from vla_model.files.folders import fresh_folder, previous_folder
 from vla_model.files.weight_files import load_tensors, misfits, save_tensors
-from vla_model.finetune import merged_state_dict
 from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.weight_formats import hold_weights, narrow_model
+from vla_model.sizes import sizes_of
+from vla_model.weights.finetune import merged_state_dict
+from vla_model.weights.weight_formats import hold_weights, narrow_model
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -33,9 +33,9 @@ from typing import Any, Literal
 import torch
 
 from vla_model.config import VLAConfig
-from vla_model.finetune import FineTuning, adaptable, prepare
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
+from vla_model.weights.finetune import FineTuning, adaptable, prepare
 
 Regime = Literal["learns", "adapts", "passes", "rests"]
 

@@ -19,12 +19,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vla_model.files.checkpoint import load_policy
 from vla_model.files.folders import fresh_folder
 from vla_model.files.weight_files import load_tensors, save_tensors
-from vla_model.finetune import FineTuning, adaptable, frozen_state_dict, lora_config, prepare, trained_state_dict
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.weights.checkpoint import load_policy
+from vla_model.weights.finetune import (
+    FineTuning,
+    adaptable,
+    frozen_state_dict,
+    lora_config,
+    prepare,
+    trained_state_dict,
+)
 
 FINE_TUNING_FILE = "fine_tuning.json"
 HEADS_FILE = "heads.safetensors"

@@ -1,0 +1,77 @@
+"""Named sizes of models: functions from a WorldSpec to a VLAConfig. A new size is a new function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import LlamaConfig
+
+from envs.types import WorldSpec
+from vla_model.backbones.presets import PRESETS
+from vla_model.config import VLAConfig
+
+
+def nano(world_spec: WorldSpec) -> VLAConfig:
+    """A model small enough to train from nothing on two CPU cores: about 1.8 M parameters."""
+    backbone = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+    )
+    return VLAConfig(
+        backbone=backbone, vision_channels=64, num_keypoints=32, image_token_grid=2, **sizes_of(world_spec)
+    )
+
+
+def nano_steady(world_spec: WorldSpec) -> VLAConfig:
+    """nano for worlds whose light never changes: frames are shifted while training, and never darkened or tinted."""
+    config = nano(world_spec)
+    config.random_light = None
+    return config
+
+
+def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
+    """The size around a decoder of presets.py."""
+    return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
+
+
+def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
+    """The fields of a VLAConfig that the world decides."""
+    return {
+        "cameras": [[camera.name, camera.height, camera.width] for camera in world_spec.cameras],
+        "state_size": world_spec.state.size,
+        "action_size": world_spec.action.size,
+        "localization_size": world_spec.localization.size,
+        "pointing": pointing_columns(world_spec),
+        "calibrated_cameras": [camera.name for camera in world_spec.calibrated_cameras],
+    }
+
+
+def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
+    """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`.
+
+    Raises:
+        ValueError: a label has its u and no v.
+    """
+    names = list(world_spec.localization.names)
+    columns: dict[str, list[list[int]]] = {camera.name: [] for camera in world_spec.cameras}
+    for u, name in enumerate(names):
+        cameras = [camera for camera in columns if name.endswith(f"_{camera}_u")]
+        if not cameras:
+            continue
+        if (other := f"{name[:-2]}_v") not in names:
+            raise ValueError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
+        # Of cameras "image" and "wrist_image" a label that ends with the longer name is the latter's.
+        columns[max(cameras, key=len)].append([u, names.index(other)])
+    return columns
+
+
+SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {
+    "nano": nano,
+    "nano_steady": nano_steady,
+} | {name: published(name) for name in PRESETS}
+"""Named sizes."""
