@@ -28,7 +28,7 @@ from agent.runs.run_folder import machine, policy_folder
 from benchmarks.browser import Tab, browser_tab, wait_until
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
-from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec
 from vla_model.policy import VLAPolicy

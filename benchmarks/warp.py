@@ -27,8 +27,8 @@ from torch import Tensor
 from benchmarks.document import head
 from envs.make import make_world
 from envs.simulation.warp import WarpSim
-from envs.tabletop import control
-from envs.tabletop.scene import CAMERAS
+from envs.tabletop.arm import control
+from envs.tabletop.scene.scene import CAMERAS
 from envs.tabletop.world import SUBSTEPS, TabletopWorld
 
 DIFFERENCE = 0.01

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.document import finish, head
 from envs.simulation.gl import gl_context
-from envs.tabletop.scene import CAMERAS
+from envs.tabletop.scene.scene import CAMERAS
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec
 

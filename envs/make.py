@@ -98,7 +98,7 @@ def _simulator_on(device: str) -> SimulatorMaker | None:
     if device == "cpu":
         return None
     from envs.simulation.warp import WarpSim
-    from envs.tabletop.scene import MAX_CONSTRAINTS, MAX_CONTACTS
+    from envs.tabletop.scene.scene import MAX_CONSTRAINTS, MAX_CONTACTS
 
     return functools.partial(
         WarpSim,

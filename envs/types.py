@@ -252,9 +252,9 @@ class EpisodeSpec:
     The same spec gives the same instruction and the same first observation, bit for bit, in any process, so results
     keyed by `id` can be compared in pairs and an episode lost with its worker can be made again.
 
-    What episodes of different specs share is the world's business: `envs/tabletop/layout.py` says it of the tabletop,
-    and Meta-World and environments of gymnasium are reset with `seed` alone. What a policy draws, it draws from
-    `policy_seed`, in which no two specs agree.
+    What episodes of different specs share is the world's business: `envs/tabletop/episodes/layout.py` says it of the
+    tabletop, and Meta-World and environments of gymnasium are reset with `seed` alone. What a policy draws, it draws
+    from `policy_seed`, in which no two specs agree.
 
     Raises:
         ValueError: seed or repeat is not a whole number of at least 0.

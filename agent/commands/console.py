@@ -20,8 +20,8 @@ from agent.robot.drive import DriveConfig
 from agent.runs.addresses import check_address
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
-from envs.tabletop.control import CONTROL_DT_S
-from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.arm.control import CONTROL_DT_S
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
 from vla_model.inputs.instructions import check_text

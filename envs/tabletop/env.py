@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.simulation.render import BatchRenderer
-from envs.tabletop.control import CONTROL_DT_S
+from envs.tabletop.arm.control import CONTROL_DT_S
 from envs.tabletop.tasks import SUITES
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Info, Observation

@@ -14,9 +14,9 @@ import math
 from array_api_compat import array_namespace
 
 from envs.arrays import constant
-from envs.tabletop.control import POSITION_SCALE_M, ROTATION_SCALE_RAD
-from envs.tabletop.scene import CUBE_HALF_M
-from envs.tabletop.task import View
+from envs.tabletop.arm.control import POSITION_SCALE_M, ROTATION_SCALE_RAD
+from envs.tabletop.episodes.task import View
+from envs.tabletop.scene.things import CUBE_HALF_M
 from envs.types import Array
 
 OPEN, CLOSE = -1.0, 1.0

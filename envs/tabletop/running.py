@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop.layout import Episode
-from envs.tabletop.task import Task
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.task import Task
 from envs.tabletop.tasks import EVERY_TASK
 
 _TASKS = tuple(EVERY_TASK.values())

@@ -15,8 +15,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop.control import CONTROL_DT_S
-from envs.tabletop.instructions import name_object
+from envs.tabletop.arm.control import CONTROL_DT_S
+from envs.tabletop.episodes.instructions import name_object
 from envs.tabletop.world import TabletopWorld
 
 _STIFFNESS_PER_S2 = 0.25 / CONTROL_DT_S**2

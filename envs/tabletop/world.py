@@ -18,17 +18,20 @@ from numpy.typing import NDArray
 from envs.arrays import constant, to_numpy
 from envs.simulation.cpu import CpuSim
 from envs.simulation.simulator import SimulatorMaker, SimulatorSpec
-from envs.tabletop import control, phases, terms
-from envs.tabletop.arm import FINGER_OPEN_M, LINKS, NUM_JOINTS
-from envs.tabletop.labels import LOCALIZATION, read_labels
-from envs.tabletop.layout import Episode, draw_episode
-from envs.tabletop.placing import PER_EPISODE_MODEL_FIELDS, beginnings
-from envs.tabletop.reading import Drawn, read_state, read_view
+from envs.tabletop import terms
+from envs.tabletop.arm import control
+from envs.tabletop.arm.panda import FINGER_OPEN_M, LINKS, NUM_JOINTS
+from envs.tabletop.episodes import phases
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.layout import draw_episode
+from envs.tabletop.episodes.placing import PER_EPISODE_MODEL_FIELDS, beginnings
+from envs.tabletop.episodes.reading import Drawn, read_state, read_view
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.running import Running
-from envs.tabletop.scene import CAMERAS, PHYSICS_DT_S, build_scene
-from envs.tabletop.task import Task, View
+from envs.tabletop.scene.labels import LOCALIZATION, read_labels
+from envs.tabletop.scene.scene import CAMERAS, PHYSICS_DT_S, build_scene
 from envs.tabletop.tasks import SUITES
-from envs.tabletop.variations import VARIATIONS
 from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
 from envs.world import World
 
@@ -202,7 +205,7 @@ class TabletopWorld(World):
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """See envs/tabletop/phases.py."""
+        """See envs/tabletop/episodes/phases.py."""
         return phases.PHASES
 
     def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:

@@ -8,8 +8,8 @@ counts from the arm's base, which may stand that much above or below the table.
 from __future__ import annotations
 
 from agent.robot.types import Axis, Limits, Watch
-from envs.tabletop.arm import FINGER_OPEN_M, LINKS
-from envs.tabletop.control import POSITION_SCALE_M, ROTATION_SCALE_RAD, WORKSPACE_HIGH_M, WORKSPACE_LOW_M
+from envs.tabletop.arm.control import POSITION_SCALE_M, ROTATION_SCALE_RAD, WORKSPACE_HIGH_M, WORKSPACE_LOW_M
+from envs.tabletop.arm.panda import FINGER_OPEN_M, LINKS
 
 _BASE_HEIGHT_M = 0.025
 _MAX_SPEED_M_S, _MAX_ACCELERATION_M_S2 = 1.7, 13.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.tabletop.task import Task
+from envs.tabletop.episodes.task import Task
 from envs.tabletop.tasks.close_drawer import CloseDrawer
 from envs.tabletop.tasks.lift import Lift
 from envs.tabletop.tasks.open_drawer import OpenDrawer

@@ -6,9 +6,9 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import HANDLE_HALF_M, NUM_DRAWERS
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.scene.things import HANDLE_HALF_M, NUM_DRAWERS
 from envs.tabletop.tasks.open_drawer import other_drawer_moved
 from envs.types import Array
 

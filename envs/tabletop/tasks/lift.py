@@ -6,10 +6,10 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.instructions import name_object
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import CUBE_HALF_M
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.scene.things import CUBE_HALF_M
 from envs.types import Array
 
 LIFT_M = 0.08

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.instructions import name_object, name_receptacle
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M, ZONE_RADIUS_M
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object, name_receptacle
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M, ZONE_RADIUS_M
 from envs.types import Array
 
 

@@ -7,9 +7,9 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.tabletop import experts
-from envs.tabletop.instructions import name_object, name_receptacle
-from envs.tabletop.layout import Episode
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object, name_receptacle
+from envs.tabletop.episodes.task import Task, View
 from envs.types import Array
 
 IN_ZONE_M = 0.032

@@ -6,10 +6,10 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts
-from envs.tabletop.instructions import name_object
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import OBJECT_HALF_HEIGHT_M
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M
 from envs.types import Array
 
 TOUCH_M = 0.02

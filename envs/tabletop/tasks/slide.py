@@ -6,9 +6,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from envs.tabletop import experts
-from envs.tabletop.instructions import DIRECTION_WORDS, name_object
-from envs.tabletop.layout import DIRECTIONS, Episode
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import DIRECTIONS, Episode
+from envs.tabletop.episodes.instructions import DIRECTION_WORDS, name_object
+from envs.tabletop.episodes.task import Task, View
 from envs.tabletop.tasks.push import corridor_is_free
 from envs.types import Array
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from envs.tabletop.instructions import name_object
-from envs.tabletop.layout import Episode
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object
 from envs.tabletop.tasks.pick_place import PickPlace
 
 

@@ -6,9 +6,9 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts
-from envs.tabletop.layout import Episode
-from envs.tabletop.scene import DIAL_BAR_HALF_M
-from envs.tabletop.task import Task, View
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.scene.things import DIAL_BAR_HALF_M
 from envs.types import Array
 
 TURNED_RAD = 0.6

@@ -22,7 +22,7 @@ from agent.console.table import LiveTable, TableExpert
 from agent.robot.clock import WallClock
 from agent.robot.drive import Outcome
 from benchmarks.browser import Tab, browser_tab, chromium, wait_until
-from envs.tabletop.variations import VARIATIONS
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec, Observation
 from rollout.dataset.batches import TrainingData

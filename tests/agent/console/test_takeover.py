@@ -8,8 +8,8 @@ import pytest
 from agent.console.takeover import Takeover
 from agent.robot.robots.tabletop import TABLETOP_AXES
 from agent.robot.types import Reading, RobotSpec
-from envs.tabletop.control import ACTION
-from envs.tabletop.labels import LOCALIZATION
+from envs.tabletop.arm.control import ACTION
+from envs.tabletop.scene.labels import LOCALIZATION
 from envs.tabletop.world import STATE
 from envs.types import WorldSpec
 

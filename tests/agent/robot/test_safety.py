@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
 from agent.robot.safety import SafetyFilter
 from agent.robot.types import Axis, Limits, Reading, RobotSpec, Watch
-from envs.tabletop.control import ACTION, CONTROL_DT_S
+from envs.tabletop.arm.control import ACTION, CONTROL_DT_S
 from envs.tabletop.world import STATE
 from envs.types import VectorSpec, WorldSpec
 

@@ -19,7 +19,7 @@ from websockets.sync.connection import Connection
 
 from agent.serve.vla_eval import action_spec
 from envs.suites.metaworld.sensor import ACTION as METAWORLD
-from envs.tabletop.control import ACTION as TABLETOP
+from envs.tabletop.arm.control import ACTION as TABLETOP
 
 
 def array(value: NDArray[Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from tables import begin, busy_actions, spec
 
 from envs.simulation.gl import gl_context
 from envs.simulation.render import BatchRenderer
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopWorld
 from envs.types import CameraSpec
 

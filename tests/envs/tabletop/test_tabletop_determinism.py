@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tables import BLIND, begin, busy_actions, every_task, fingerprint, spec
 
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopWorld
 
 ROOT = Path(__file__).parents[3]

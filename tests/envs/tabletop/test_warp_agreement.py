@@ -16,9 +16,9 @@ from tables import busy_actions, every_task, spec
 
 from envs.arrays import to_numpy
 from envs.make import make_world
-from envs.tabletop.arm import NUM_JOINTS
+from envs.tabletop.arm.panda import NUM_JOINTS
+from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.tasks import TASKS
-from envs.tabletop.variations import VARIATIONS
 from envs.tabletop.world import TabletopWorld
 
 NUM_WORLDS = len(TASKS)

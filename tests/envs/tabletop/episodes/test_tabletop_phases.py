@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.tabletop.phases import PHASES, motion_phases
+from envs.tabletop.episodes.phases import PHASES, motion_phases
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.tabletop.scene import FRONT_CAMERA_POS_M, NUM_DISTRACTORS
+from envs.tabletop.scene.scene import FRONT_CAMERA_POS_M
+from envs.tabletop.scene.things import NUM_DISTRACTORS
 
 VARIATIONS = ("train", "vision", "paraphrase", "combination", "execution", "synonym")
 """train: nothing held out; vision; execution; language as unseen sentences, as unseen colour-shape pairs, or as

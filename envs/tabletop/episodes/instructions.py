@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.tabletop.layout import Episode
+from envs.tabletop.episodes.episode import Episode
 
 DIRECTION_WORDS = {
     "left": "to the left",

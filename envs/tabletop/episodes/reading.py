@@ -13,10 +13,11 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import constant
-from envs.tabletop.arm import NUM_JOINTS
-from envs.tabletop.layout import DIRECTIONS, Episode
-from envs.tabletop.scene import DIAL_BAR_HALF_M, NUM_DRAWERS, NUM_RECEPTACLES, Scene
-from envs.tabletop.task import View
+from envs.tabletop.arm.panda import NUM_JOINTS
+from envs.tabletop.episodes.episode import DIRECTIONS, Episode
+from envs.tabletop.episodes.task import View
+from envs.tabletop.scene.scene import Scene
+from envs.tabletop.scene.things import DIAL_BAR_HALF_M, NUM_DRAWERS, NUM_RECEPTACLES
 from envs.types import Array
 
 Fields = Mapping[str, Array]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from array_api_compat import array_namespace
 
-from envs.tabletop.scene import CAMERAS, Scene
+from envs.tabletop.scene.scene import CAMERAS, Scene
 from envs.types import OUTSIDE, Array, CameraSpec, VectorSpec
 
 THINGS = ("target", "goal")

@@ -8,64 +8,23 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop.arm import NUM_JOINTS
-from envs.tabletop.scene import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES, SHAPES
-from envs.tabletop.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, draw_look, draw_pose
+from envs.tabletop.arm.panda import NUM_JOINTS
+from envs.tabletop.episodes.episode import COLOURS, DIRECTIONS, Episode
+from envs.tabletop.episodes.task import Task
+from envs.tabletop.episodes.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, draw_look, draw_pose
+from envs.tabletop.scene.things import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES, SHAPES
 from envs.types import EpisodeSpec
-
-if TYPE_CHECKING:
-    from envs.tabletop.task import Task
-
-COLOURS = {
-    "red": (0.80, 0.09, 0.08),
-    "green": (0.10, 0.58, 0.16),
-    "blue": (0.10, 0.22, 0.80),
-    "yellow": (0.92, 0.80, 0.10),
-    "purple": (0.52, 0.14, 0.66),
-}
-DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
-"""Unit vectors on the table, seen from the arm."""
 
 OBJECT_REGION_M = ((0.37, 0.60), (-0.18, 0.18))
 RECEPTACLE_REGION_M = ((0.40, 0.59), (-0.165, 0.165))
 OBJECT_SPACING_M = 0.10
 RECEPTACLE_SPACING_M = 0.15
 OBJECT_TO_RECEPTACLE_M = 0.125
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """Everything drawn for one episode. Indices count objects, receptacles, drawers or buttons, as the task means."""
-
-    spec: EpisodeSpec
-    instruction: str
-    kind: Literal["objects", "fixtures"]
-    target: int
-    """The thing to act on."""
-    goal: int
-    """The thing to bring it to (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
-    direction: str
-    """A key of DIRECTIONS for tasks that name one."""
-    colours: tuple[str, ...]
-    """Of the objects, or of the buttons."""
-    shapes: tuple[str, ...]
-    object_xy_m: NDArray[np.float64]  # [O, 2]
-    receptacle: str
-    receptacle_colours: tuple[str, ...]
-    receptacle_xy_m: NDArray[np.float64]  # [R, 2]
-    drawer_colours: tuple[str, ...]
-    drawer_open_m: tuple[float, ...]
-    cabinet_xy_m: tuple[float, float]
-    panel_xy_m: tuple[float, float]
-    dial_xy_m: tuple[float, float]
-    look: Look
-    pose: Pose
 
 
 def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:

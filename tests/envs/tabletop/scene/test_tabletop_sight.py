@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tables import BLIND, begin, busy_actions, every_task
 
-from envs.tabletop.scene import CAMERAS
+from envs.tabletop.scene.scene import CAMERAS
 from envs.tabletop.world import TabletopWorld
 from envs.types import CameraSpec
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from tables import spec
 
-from envs.tabletop import variations
-from envs.tabletop.instructions import name_object
-from envs.tabletop.layout import Episode, draw_episode
-from envs.tabletop.scene import TABLE_MATERIALS
-from envs.tabletop.tasks import TASKS
-from envs.tabletop.variations import (
+from envs.tabletop.episodes import variations
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import name_object
+from envs.tabletop.episodes.layout import draw_episode
+from envs.tabletop.episodes.variations import (
     HELD_OUT_EXECUTION,
     HELD_OUT_PAIRS,
     HELD_OUT_VISION,
@@ -23,6 +22,8 @@ from envs.tabletop.variations import (
     TRAIN_EXECUTION,
     TRAIN_VISION,
 )
+from envs.tabletop.scene.scene import TABLE_MATERIALS
+from envs.tabletop.tasks import TASKS
 from envs.types import MAX_INSTRUCTION_CHARS
 
 OBJECT_TASKS = [name for name, task in TASKS.items() if task.kind == "objects"]

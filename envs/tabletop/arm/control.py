@@ -13,7 +13,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from envs.arrays import constant
-from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
+from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
 from envs.types import Array, VectorSpec
 
 CONTROL_DT_S = 0.1

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, NUM_JOINTS
-from envs.tabletop.layout import COLOURS, Episode
-from envs.tabletop.scene import CAMERAS, OBJECT_HALF_HEIGHT_M, TABLE_MATERIALS, Scene, parked_pos_m
+from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, NUM_JOINTS
+from envs.tabletop.episodes.episode import COLOURS, Episode
+from envs.tabletop.scene.scene import CAMERAS, TABLE_MATERIALS, Scene
+from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M, parked_pos_m
 
 PER_EPISODE_MODEL_FIELDS = (
     "body_pos",

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from array_api_compat import array_namespace
 
-from envs.tabletop.layout import Episode
+from envs.tabletop.episodes.episode import Episode
 from envs.types import Array
 
 LOST_BELOW_M = 0.05

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tables import BLIND, begin, spec
 
-from envs.tabletop import control
-from envs.tabletop.arm import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
-from envs.tabletop.scene import build_scene
+from envs.tabletop.arm import control
+from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
+from envs.tabletop.scene.scene import build_scene
 from envs.tabletop.world import TabletopWorld
 
 RANDOM = np.random.default_rng(0)

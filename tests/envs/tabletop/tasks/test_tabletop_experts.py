@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from tables import BLIND, begin, spec
 
-from envs.tabletop.layout import Episode
-from envs.tabletop.reading import Drawn, read_view
-from envs.tabletop.task import Task
+from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.reading import Drawn, read_view
+from envs.tabletop.episodes.task import Task
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopWorld
 from envs.types import ChunkResult

@@ -1,0 +1,51 @@
+"""Episode: what was drawn for one episode, and the words and colours in which it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.tabletop.episodes.variations import Look, Pose
+from envs.types import EpisodeSpec
+
+COLOURS = {
+    "red": (0.80, 0.09, 0.08),
+    "green": (0.10, 0.58, 0.16),
+    "blue": (0.10, 0.22, 0.80),
+    "yellow": (0.92, 0.80, 0.10),
+    "purple": (0.52, 0.14, 0.66),
+}
+DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
+"""Unit vectors on the table, seen from the arm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """Everything drawn for one episode. Indices count objects, receptacles, drawers or buttons, as the task means."""
+
+    spec: EpisodeSpec
+    instruction: str
+    kind: Literal["objects", "fixtures"]
+    target: int
+    """The thing to act on."""
+    goal: int
+    """The thing to bring it to (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
+    direction: str
+    """A key of DIRECTIONS for tasks that name one."""
+    colours: tuple[str, ...]
+    """Of the objects, or of the buttons."""
+    shapes: tuple[str, ...]
+    object_xy_m: NDArray[np.float64]  # [O, 2]
+    receptacle: str
+    receptacle_colours: tuple[str, ...]
+    receptacle_xy_m: NDArray[np.float64]  # [R, 2]
+    drawer_colours: tuple[str, ...]
+    drawer_open_m: tuple[float, ...]
+    cabinet_xy_m: tuple[float, float]
+    panel_xy_m: tuple[float, float]
+    dial_xy_m: tuple[float, float]
+    look: Look
+    pose: Pose
