@@ -14,11 +14,11 @@ import pytest
 from tiny_model import tiny_processor, tiny_vla
 
 from agent import cli
-from agent.training.checkpoints import save_checkpoint
 from agent.learning.learner import Learner, LearnerConfig
 from agent.runs.run_lock import locked
-from vla_model.weights.finetune import FineTuning
+from agent.training.checkpoints import save_checkpoint
 from vla_model.model import VLA
+from vla_model.weights.finetune import FineTuning
 
 HOLDER = """
 import sys
