@@ -8,12 +8,10 @@ field of its RunConfig is one.
 from __future__ import annotations
 
 import errno
-import linecache
 import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from agent.runs.interrupts import Terminated, termination_stops
 from agent.runs.names import check_name
 from agent.runs.run_folder import RunFolder, check_start, start_run, versions
 from agent.runs.run_lock import locked
+from envs.errors import UserError
 
 if TYPE_CHECKING:
     from agent.evaluation.evaluate import Evaluation
@@ -116,11 +115,9 @@ def main(args: Sequence[str] | None = None) -> None:
         where = f": {error.filename}" if error.filename else ""
         print(f"llamarm: {error.strerror}{where}; {_REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(2)
-    except (ValueError, FloatingPointError) as error:
-        if not _is_ours(error):
-            raise
+    except (UserError, FloatingPointError) as error:
         print(f"llamarm: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+        sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 def _run(args: list[str]) -> None:
@@ -185,7 +182,7 @@ def _recipe_s_demonstrations(args: list[str]) -> tuple[str, DemonstrationsConfig
     name, recipe = _recipe("collect", args)
     config = recipe()
     if isinstance(config, ImproveConfig):
-        raise ValueError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
+        raise UserError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
     return name, config.demonstrations, config.rollout
 
 
@@ -265,7 +262,7 @@ def _scale(args: list[str]) -> None:
     name, recipe = _recipe("scale", args)
     config = recipe()
     if not isinstance(config, RunConfig):
-        raise ValueError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
+        raise UserError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
 
     from agent.commands.scale import scale
 
@@ -342,13 +339,6 @@ def _stopped(args: list[str], stop: KeyboardInterrupt) -> int:
     what = "start over" if args[0] in ("eval", "experts", "drive", "console") else "go on"
     print(f"\nStopped. To {what}: {shlex.join(again)}", file=sys.stderr)
     return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether a `raise` of ours made it, for a user to read; anything else is a bug and keeps its traceback."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    ours = frame.f_globals["__name__"].partition(".")[0] in ("agent", "envs", "rollout", "vla_model")
-    return ours and linecache.getline(frame.f_code.co_filename, line).lstrip().startswith("raise ")
 
 
 if __name__ == "__main__":

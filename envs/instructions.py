@@ -20,6 +20,7 @@ from gymnasium.vector.utils.shared_memory import (
 )
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import MAX_INSTRUCTION_CHARS
 
 _PRINTABLE = frozenset(chr(c) for c in range(32, 127))
@@ -83,5 +84,5 @@ def _read(
 @write_to_shared_memory.register(InstructionSpace)
 def _write(space: InstructionSpace, index: int, value: str, memory: Any) -> None:
     if len(value) > space.max_length:
-        raise ValueError(f"an instruction has at most {space.max_length} characters, got {len(value)}: {value!r}")
+        raise UserError(f"an instruction has at most {space.max_length} characters, got {len(value)}: {value!r}")
     _strings(memory)[index] = value

@@ -6,6 +6,7 @@ import functools
 from contextlib import closing
 from typing import TYPE_CHECKING, Literal, get_args
 
+from envs.errors import UserError
 from envs.imported import imported
 from envs.simulation.gl import choose_backend
 from envs.suites.given import asked
@@ -35,7 +36,7 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
 
     Raises:
-        ValueError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", a suite
+        UserError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", a suite
             that is not installed or has no simulator for the device, or a function that cannot be imported or gives
             something else.
     """
@@ -53,22 +54,22 @@ def check_device(name: str, device: str) -> None:
     """Whether that world could run there; nothing is made.
 
     Raises:
-        ValueError: no world or device of that name, no simulator of the world for the device, or no GPU for "cuda".
+        UserError: no world or device of that name, no simulator of the world for the device, or no GPU for "cuda".
     """
     if ":" not in name and name not in WORLDS:
-        raise ValueError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
+        raise UserError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
     if ":" in name and device != "cpu":
-        raise ValueError(f"world {name!r} runs on the device 'cpu', got {device!r}")
+        raise UserError(f"world {name!r} runs on the device 'cpu', got {device!r}")
     if name in METAWORLDS and device != "cpu":
-        raise ValueError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
+        raise UserError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
     if device not in DEVICES:
-        raise ValueError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
+        raise UserError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
     if device != "cuda":
         return
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError(
+        raise UserError(
             "device 'cuda' needs an NVIDIA GPU and a PyTorch built for it, and this process has none; use 'cpu'"
         )
 
@@ -77,7 +78,7 @@ def world_spec_of(name: str) -> WorldSpec:
     """What a policy or a dataset must match to be used with that suite; of MODULE:FUNCTION too.
 
     Raises:
-        ValueError: as `make_world`.
+        UserError: as `make_world`.
     """
     with closing(make_world(name)) as world:
         return world.world_spec
@@ -89,7 +90,7 @@ def _own_world(name: str, num_worlds: int) -> World:
     with asked(f"world {name!r}"):
         world = make(num_worlds)
     if not isinstance(world, World):
-        raise ValueError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
+        raise UserError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
     return world
 
 

@@ -16,6 +16,7 @@ from typing import Any, NotRequired, Self, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.seeds import seed_of
 
 Array: TypeAlias = Any
@@ -47,7 +48,7 @@ class CameraSpec:
 
     def __post_init__(self) -> None:
         if self.projection is not None and len(self.projection) != 12:
-            raise ValueError(f"the projection of camera {self.name!r} must be 3 x 4 numbers, got {self.projection}")
+            raise UserError(f"the projection of camera {self.name!r} must be 3 x 4 numbers, got {self.projection}")
 
     def project(self, points_m: NDArray[np.floating]) -> NDArray[np.float32]:
         """Where points appear, (u, v), limited to OUTSIDE, float32 [..., 2].
@@ -56,10 +57,10 @@ class CameraSpec:
             points_m: [..., 3].
 
         Raises:
-            ValueError: the camera is not calibrated.
+            UserError: the camera is not calibrated.
         """
         if self.projection is None:
-            raise ValueError(f"camera {self.name!r} has no projection, so where a point appears in it is unknown")
+            raise UserError(f"camera {self.name!r} has no projection, so where a point appears in it is unknown")
         matrix = np.reshape(self.projection, (3, 4))
         image = points_m @ matrix[:, :3].T + matrix[:, 3]
         depth = image[..., 2:]
@@ -90,14 +91,14 @@ class VectorSpec:
     def __post_init__(self) -> None:
         sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
         if len(sizes) != 1:
-            raise ValueError(f"names, units, low and high must have one length, got {sorted(sizes)} for {self.names}")
+            raise UserError(f"names, units, low and high must have one length, got {sorted(sizes)} for {self.names}")
         if any(not 0 <= i < self.size for i in (*self.grippers, *self.position)):
-            raise ValueError(
+            raise UserError(
                 f"grippers {self.grippers} and position {self.position} must be elements 0 to {self.size - 1} of "
                 f"{', '.join(self.names)}"
             )
         if len(self.position) not in (0, 3):
-            raise ValueError(f"a position is three elements, x, y and z, got {self.position}")
+            raise UserError(f"a position is three elements, x, y and z, got {self.position}")
 
     @property
     def size(self) -> int:
@@ -121,7 +122,7 @@ class WorldSpec:
     def __post_init__(self) -> None:
         for camera in self.calibrated_cameras:
             if not self.state.position:
-                raise ValueError(
+                raise UserError(
                     f"camera {camera.name!r} has a projection, to say where the hand appears, but the state's spec "
                     f"does not say which of its elements are the hand's position: {', '.join(self.state.names)}"
                 )
@@ -131,14 +132,14 @@ class WorldSpec:
         """The inverse of dataclasses.asdict, after JSON.
 
         Raises:
-            ValueError: it is something else, or says of a world what none has.
+            UserError: it is something else, or says of a world what none has.
         """
         try:
             spec = cls._of(content)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"its world_spec lacks or misuses {error}") from error
+            raise UserError(f"its world_spec lacks or misuses {error}") from error
         if found := list(_never_so(spec)):
-            raise ValueError(f"its world_spec says what no world has: {'; '.join(found)}")
+            raise UserError(f"its world_spec says what no world has: {'; '.join(found)}")
         return spec
 
     @classmethod
@@ -204,12 +205,12 @@ class WorldSpec:
         """The camera of that name.
 
         Raises:
-            ValueError: no such camera; the message lists those that exist.
+            UserError: no such camera; the message lists those that exist.
         """
         for camera in self.cameras:
             if camera.name == name:
                 return camera
-        raise ValueError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
+        raise UserError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
 
 
 def _never_so(spec: WorldSpec) -> Iterator[str]:
@@ -257,7 +258,7 @@ class EpisodeSpec:
     from `policy_seed`, in which no two specs agree.
 
     Raises:
-        ValueError: seed or repeat is not a whole number of at least 0.
+        UserError: seed or repeat is not a whole number of at least 0.
 
     Example:
         >>> EpisodeSpec(suite="tabletop", task="pick_place", seed=7).id
@@ -274,7 +275,7 @@ class EpisodeSpec:
     def __post_init__(self) -> None:
         for name, number in (("seed", self.seed), ("repeat", self.repeat)):
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
-                raise ValueError(f"the {name} of an episode is a whole number of at least 0, got {number!r}")
+                raise UserError(f"the {name} of an episode is a whole number of at least 0, got {number!r}")
 
     @property
     def id(self) -> str:

@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.instructions import InstructionSpace
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 
@@ -39,7 +40,7 @@ class World(VectorEnv[Observation, Array, Array]):
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:
-            raise ValueError(f"num_worlds must be at least 1, got {num_worlds}")
+            raise UserError(f"num_worlds must be at least 1, got {num_worlds}")
         self.num_envs = num_worlds
         self.world_spec = world_spec
         self.suite = suite
@@ -73,7 +74,7 @@ class World(VectorEnv[Observation, Array, Array]):
                 frames may stay what they were.
 
         Raises:
-            ValueError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).
+            UserError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).
         """
 
     @abstractmethod
@@ -96,48 +97,48 @@ class World(VectorEnv[Observation, Array, Array]):
     def check_spec(self, spec: EpisodeSpec, variations: Collection[str]) -> None:
         """
         Raises:
-            ValueError: a spec of another suite, or an unknown task or variation; the message lists what exists.
+            UserError: a spec of another suite, or an unknown task or variation; the message lists what exists.
         """
         if spec.suite != self.suite:
-            raise ValueError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
+            raise UserError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
         if spec.task not in self.tasks:
-            raise ValueError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(self.tasks)}")
+            raise UserError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(self.tasks)}")
         if spec.variation not in variations:
-            raise ValueError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
+            raise UserError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
 
     def check_worlds(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
         """
         Raises:
-            ValueError: not one world for each spec, a world that does not exist, or one that comes twice.
+            UserError: not one world for each spec, a world that does not exist, or one that comes twice.
         """
         wrong = [n for n in worlds if not 0 <= n < self.num_envs]
         if len(specs) != len(worlds) or wrong or len(set(worlds)) != len(worlds):
-            raise ValueError(
+            raise UserError(
                 f"{len(specs)} specs begin in as many different worlds of 0..{self.num_envs - 1}, got {list(worlds)}"
             )
 
     def check_action_shape(self, actions: Array) -> None:
         """
         Raises:
-            ValueError: no array of numbers, or not [N, k, A] with k at least 1.
+            UserError: no array of numbers, or not [N, k, A] with k at least 1.
         """
         expected = (self.num_envs, self.world_spec.action.size)
         if getattr(actions, "ndim", None) is None or getattr(actions.dtype, "kind", "f") not in "fiu":
             kind = getattr(actions, "dtype", type(actions).__name__)
-            raise ValueError(f"actions must be numbers in a numpy array or a torch tensor, got {kind}")
+            raise UserError(f"actions must be numbers in a numpy array or a torch tensor, got {kind}")
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected or actions.shape[1] < 1:
-            raise ValueError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
+            raise UserError(f"actions must be [{expected[0]}, k >= 1, {expected[1]}], got {list(actions.shape)}")
 
     def refuse_non_finite(self, actions: NDArray[np.floating], worlds: NDArray[np.int64]) -> None:
         """
         Raises:
-            ValueError: an action [N, k, A] of one of those worlds is not finite; the message names the first.
+            UserError: an action [N, k, A] of one of those worlds is not finite; the message names the first.
         """
         bad = np.argwhere(~np.isfinite(actions[worlds]))
         if len(bad):
             row, step, dim = bad[0]
             name, value = self.world_spec.action.names[dim], actions[worlds[row], step, dim]
-            raise ValueError(f"action {name!r} of world {worlds[row]}, step {step} of the chunk, is {value}")
+            raise UserError(f"action {name!r} of world {worlds[row]}, step {step} of the chunk, is {value}")
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -165,15 +166,15 @@ class World(VectorEnv[Observation, Array, Array]):
         and are of {"variation": NAME} where that is given.
 
         Raises:
-            ValueError: an option that does not exist, specs and a variation at once, a spec, a mask or seeds that do
+            UserError: an option that does not exist, specs and a variation at once, a spec, a mask or seeds that do
                 not fit these worlds.
         """
         asked = check_options(options, _OPTIONS)
         mask = np.asarray(asked.get("reset_mask", np.ones(self.num_envs, bool)))
         if mask.shape != (self.num_envs,):
-            raise ValueError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
+            raise UserError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
         if mask.dtype != np.bool_:
-            raise ValueError(f"reset_mask must say True or False of each world, got {mask.dtype}")
+            raise UserError(f"reset_mask must say True or False of each world, got {mask.dtype}")
         worlds = np.flatnonzero(mask).tolist()
         specs = asked.get("specs")
         if specs is None:
@@ -182,11 +183,11 @@ class World(VectorEnv[Observation, Array, Array]):
             if (variation := asked.get("variation")) is not None:
                 specs = [replace(spec, variation=variation) for spec in specs]
         elif "variation" in asked:
-            raise ValueError("options has specs, each with its variation, and another variation; give one of the two")
+            raise UserError("options has specs, each with its variation, and another variation; give one of the two")
         for spec in specs:
             check_is_spec(spec)
         if len(specs) != len(worlds):
-            raise ValueError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
+            raise UserError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
         return self.reset_to(specs, worlds)
 
     def step(self, actions: Array) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:
@@ -203,7 +204,7 @@ class World(VectorEnv[Observation, Array, Array]):
     def _seeds(self, seed: int | list[int | None] | None, worlds: list[int]) -> list[int]:
         if isinstance(seed, list):
             if len(seed) != self.num_envs:
-                raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} worlds")
+                raise UserError(f"{len(seed)} seeds were given for {self.num_envs} worlds")
             chosen = [seed[n] for n in worlds]
             return [int(s) if s is not None else int(self.np_random.integers(2**31)) for s in chosen]
         if seed is not None:
@@ -215,11 +216,11 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> Ma
     """The options of a reset, if each of them is known.
 
     Raises:
-        ValueError: one is not; the message lists those that are.
+        UserError: one is not; the message lists those that are.
     """
     options = options or {}
     if unknown := [key for key in options if key not in known]:
-        raise ValueError(
+        raise UserError(
             f"reset knows no option {', '.join(map(repr, unknown))}; options: {', '.join(map(repr, known))}"
         )
     return options
@@ -228,10 +229,10 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> Ma
 def check_is_spec(spec: object) -> None:
     """
     Raises:
-        ValueError: it is something else.
+        UserError: it is something else.
     """
     if not isinstance(spec, EpisodeSpec):
-        raise ValueError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
+        raise UserError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
 
 
 def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:

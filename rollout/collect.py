@@ -29,6 +29,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
+from envs.errors import UserError
 from envs.types import Array, ChunkResult, EpisodeSpec, Observation, WorldSpec
 from envs.world import World
 from rollout.soundness import broken, not_begun
@@ -54,7 +55,7 @@ def collect(
         all_frames: record the frame before every action (F = T), not only those at which the policy was asked.
 
     Raises:
-        ValueError: execute_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
+        UserError: execute_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
     """
     remaining = iter(specs)
     episodes: dict[int, _Episode] = {}
@@ -163,15 +164,15 @@ def _executed_part(chunk: ActionChunk, world: World, execute_steps: int | None) 
     expected = (world.num_envs, world.world_spec.action.size)
     shape = chunk.actions.shape
     if len(shape) != 3 or (shape[0], shape[2]) != expected:
-        raise ValueError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
+        raise UserError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
     k = shape[1] if execute_steps is None else execute_steps
     if not 1 <= k <= shape[1]:
-        raise ValueError(f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}")
+        raise UserError(f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}")
     actions = _clipped(chunk.actions[:, :k])
     if chunk.labels is None:
         return actions, actions
     if chunk.labels.shape != shape:
-        raise ValueError(f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}")
+        raise UserError(f"the policy's labels have shape {chunk.labels.shape}, its actions {shape}")
     return actions, _clipped(chunk.labels[:, :k])
 
 

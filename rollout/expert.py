@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
+from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
 from vla_model.types import ActionChunk
@@ -45,10 +46,10 @@ class ExpertPolicy:
             noise_correlation: correlation of the noise of two successive steps, in [0, 1).
 
         Raises:
-            ValueError: a value outside its range.
+            UserError: a value outside its range.
         """
         if noise_std < 0 or not 0 <= noise_share <= 1 or not 0 <= noise_correlation < 1:
-            raise ValueError(
+            raise UserError(
                 "expected noise_std >= 0, noise_share in [0, 1] and noise_correlation in [0, 1), "
                 f"got {noise_std}, {noise_share} and {noise_correlation}"
             )

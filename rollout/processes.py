@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.distributed_c10d import broadcast, destroy_process_group, init_process_group
 
+from envs.errors import UserError
 from rollout.workers.handle import environment, start_ray
 from vla_model.files.folders import write_whole
 
@@ -77,7 +78,7 @@ def run_in_processes(
         What rank 0 returned.
 
     Raises:
-        ValueError: Ray has GPUs, but fewer than that.
+        UserError: Ray has GPUs, but fewer than that.
         KeyboardInterrupt: the processes have stopped because they were interrupted.
         RuntimeError: a process died; the message names it. What a process raised is raised here.
     """
@@ -117,7 +118,7 @@ def _trainer(function: Callable[[Process], T], count: int, storage: Path, on_thi
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if 0 < gpus < count:
-        raise ValueError(f"{count} processes want a GPU each, and Ray has {gpus}")
+        raise UserError(f"{count} processes want a GPU each, and Ray has {gpus}")
 
     class OwnGroup(TorchConfig):
         """Ray Train's own group meets at a port that is open to every address and asks nobody who they are."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from envs.errors import UserError
 from vla_model.types import Policy
 
 
@@ -38,9 +39,9 @@ class Published:
 
 
 def check_order(latest: Published | None, version: int) -> None:
-    """Raise ValueError where a version doesn't rise."""
+    """Raise UserError where a version doesn't rise."""
     if latest is not None and version <= latest.version:
-        raise ValueError(f"versions of weights only rise: {latest.version} is published, got {version}")
+        raise UserError(f"versions of weights only rise: {latest.version} is published, got {version}")
 
 
 def staleness(published: int, acted: Iterable[int]) -> dict[str, float]:

@@ -72,6 +72,17 @@ def postponed(root: Path, files: list[str]) -> Iterator[str]:
                 yield f"{file}:{number} {line.strip()}"
 
 
+def bare_value_errors(root: Path) -> Iterator[str]:
+    """Where a ValueError is made: the command line would show it as a bug, with its traceback."""
+    for path in python_files(root):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+                if isinstance(made, ast.Name) and made.id == "ValueError":
+                    where = path.relative_to(root).as_posix()
+                    yield f"{where}:{node.lineno} raises ValueError; what a user is told is envs.errors.UserError"
+
+
 def report(found: list[str]) -> str:
     return "\n" + "\n".join(found)
 
@@ -109,6 +120,16 @@ def test_nothing_is_left_for_later() -> None:
         pytest.skip("not a git checkout, so which files are ours is not known")
     files = [file for file in listed.stdout.splitlines() if (ROOT / file).is_file()]
     assert not (found := list(postponed(ROOT, files))), report(found)
+
+
+def test_what_a_user_is_told_is_raised_as_such() -> None:
+    assert not (found := list(bare_value_errors(ROOT))), report(found)
+
+
+def test_a_bare_value_error_is_found(tmp_path: Path) -> None:
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "a.py").write_text("raise UserError()\nraise ValueError('b') from e\n")
+    assert [line.partition(" ")[0] for line in bare_value_errors(tmp_path)] == ["envs/a.py:2"]
 
 
 def test_what_exceeds_a_limit_is_found(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
     "envs": (),
-    "vla_model": ("envs.types",),
+    "vla_model": ("envs.types", "envs.errors"),
     "rollout": ("envs", "vla_model"),
     "agent": ("envs", "vla_model", "rollout"),
 }
 """Room: what it may import of the other rooms, each entry with all that lies below it."""
 
 ORDER = {
-    "envs": "seeds types arrays instructions world imported simulation suites tabletop make registration",
+    "envs": "errors seeds types arrays instructions world imported simulation suites tabletop make registration",
     "vla_model": "types config numerics files backbones vision heads inputs sizes model weights create policy",
     "rollout": "types weights soundness memory expert inference collect dataset workers processes",
 }

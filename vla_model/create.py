@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
+from envs.errors import UserError
 from envs.types import WorldSpec
 from vla_model.backbones.pretrained import backbone_config, first_layers, load_backbone
 from vla_model.backbones.smol import smol_config, smol_folder
@@ -101,7 +102,7 @@ def create_policy(
         continues: of a saved policy whose training goes on: its actions mean what they did.
 
     Raises:
-        ValueError: nothing has that name, its weights are broken, or its fields do not fit each other; the message says
+        UserError: nothing has that name, its weights are broken, or its fields do not fit each other; the message says
             what exists and how to get more.
     """
     check_model(model)
@@ -117,7 +118,7 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
     """The shape of what `create_policy` makes, read without any weights; smol's need not be there.
 
     Raises:
-        ValueError: nothing has that name, or its fields do not fit each other.
+        UserError: nothing has that name, or its fields do not fit each other.
     """
     _check_names(model)
     if model.name in SIZES:
@@ -132,24 +133,24 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
 def check_model(model: ModelConfig) -> None:
     """
     Raises:
-        ValueError: nothing has that name, its vision does not exist, or its weights are not here.
+        UserError: nothing has that name, its vision does not exist, or its weights are not here.
     """
     _check_names(model)
     if model.name == "smol" and not smol_folder().exists():
-        raise ValueError("the weights of smol are not here yet; fetch and convert them with: make smol")
+        raise UserError("the weights of smol are not here yet; fetch and convert them with: make smol")
 
 
 def _check_names(model: ModelConfig) -> None:
     name, vision = model.name, model.vision
     if name != "smol" and name not in SIZES and not Path(name).exists():
-        raise ValueError(
+        raise UserError(
             f"model {name!r} does not exist; models: {', '.join(SIZES)}, smol, or a local model folder or .gguf file"
         )
     if model.hidden_size is not None and name not in SIZES:
-        raise ValueError(f"the decoder {name} has its weights, so its width cannot be chosen: leave out hidden_size")
+        raise UserError(f"the decoder {name} has its weights, so its width cannot be chosen: leave out hidden_size")
     if vision is not None and vision not in _FROM_NOTHING:
         if not Path(vision).is_dir():
-            raise ValueError(
+            raise UserError(
                 f"vision {vision!r} does not exist; vision: {', '.join(_FROM_NOTHING)}, or the local folder of a "
                 "transformers vision model"
             )
@@ -179,7 +180,7 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
     """Those that mean the same in both, and what sees.
 
     Raises:
-        ValueError: keyframes or waypoints are to be foreseen where there are none.
+        UserError: keyframes or waypoints are to be foreseen where there are none.
     """
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
@@ -192,12 +193,12 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
         config.vision, config.image_encoder, config.image_size_px = "pretrained", shape.config, shape.size_px
         config.image_mean, config.image_std = shape.mean, shape.std
     if config.foreseen_keyframes and not world_spec.action.grippers:
-        raise ValueError(
+        raise UserError(
             "foreseen_keyframes: a keyframe is where a gripper's command changes, and this world's spec names "
             f"no action as one (VectorSpec.grippers); actions: {', '.join(world_spec.action.names)}"
         )
     if config.foreseen_waypoints and not world_spec.state.position:
-        raise ValueError(
+        raise UserError(
             "foreseen_waypoints: a waypoint is where the hand's path turns, and this world's spec does "
             f"not say where it is (VectorSpec.position); its state: {', '.join(world_spec.state.names)}"
         )
@@ -211,7 +212,7 @@ def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: in
     if hidden_size is not None:
         width, heads = backbone.hidden_size, backbone.num_attention_heads
         if hidden_size % (2 * heads):
-            raise ValueError(f"hidden_size must be a multiple of {2 * heads}, two for each head, got {hidden_size}")
+            raise UserError(f"hidden_size must be a multiple of {2 * heads}, two for each head, got {hidden_size}")
         changes["hidden_size"] = hidden_size
         changes["intermediate_size"] = round(backbone.intermediate_size * hidden_size / width / 8) * 8
         if getattr(backbone, "head_dim", None) == width // heads:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
+from envs.errors import UserError
 from vla_model.backbones.decoder import Backbone, InstructionPrefix
 from vla_model.config import VLAConfig
 from vla_model.heads.action_head import ActionHead
@@ -139,30 +140,30 @@ class VLA(nn.Module):
             image_encoder: likewise of config.image_encoder's.
 
         Raises:
-            ValueError: the config has no camera, no state or action, no such vision, no layer of experts, fewer
+            UserError: the config has no camera, no state or action, no such vision, no layer of experts, fewer
                 keypoints than things to point at, a step to foresee that is not to come, or more tokens than the
                 decoder has positions for.
         """
         super().__init__()
         if not config.cameras or config.state_size < 1 or config.action_size < 1:
-            raise ValueError(
+            raise UserError(
                 "a VLA needs at least one camera, one state and one action dimension; "
                 f"the config has cameras {config.cameras}, state_size {config.state_size}, "
                 f"action_size {config.action_size}"
             )
         if config.vision not in TOWERS:
-            raise ValueError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
+            raise UserError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
         if config.moe_layers < 1:
-            raise ValueError(f"an action head has at least one layer of experts, got moe_layers {config.moe_layers}")
+            raise UserError(f"an action head has at least one layer of experts, got moe_layers {config.moe_layers}")
         things, hands = config.pointing or {}, config.hand_columns
         num_places = max(len(things.get(name, ())) + len(hands.get(name, ())) for name, _, _ in config.cameras)
         if config.num_keypoints < num_places:
-            raise ValueError(
+            raise UserError(
                 f"the model learns to point at {num_places} places in a frame, each by a keypoint of its own; "
                 f"num_keypoints is {config.num_keypoints}"
             )
         if any(step < 1 for step in config.foreseen_steps):
-            raise ValueError(
+            raise UserError(
                 f"a state is foreseen 1 control step on or more, got foreseen_steps {config.foreseen_steps}"
             )
         self.config = config
@@ -220,7 +221,7 @@ class VLA(nn.Module):
         if not n:
             return None
         if inputs.past_frames is None or inputs.past_state is None:
-            raise ValueError(f"the model looks back on {n} observations, and the inputs hold none")
+            raise UserError(f"the model looks back on {n} observations, and the inputs hold none")
 
         def each(rows: Tensor) -> Tensor:  # one row for each earlier observation
             return rows.repeat_interleave(n, 0)

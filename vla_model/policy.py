@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import UserError
 from envs.types import Array, Observation
 from vla_model.backbones.decoder import InstructionPrefix
 from vla_model.files.deployment import check_execute_steps
@@ -96,12 +97,12 @@ class VLAPolicy:
             execute_steps: actions executed of each chunk, which such noise has to know; None for all.
 
         Raises:
-            ValueError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
+            UserError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
         """
         if execute_steps is not None:
             check_execute_steps(execute_steps, model.config.chunk_length)
         if not 0.0 <= noise_correlation < 1.0:
-            raise ValueError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
+            raise UserError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
         self.model = model
         self.processor = processor
         self.version = version
@@ -133,7 +134,7 @@ class VLAPolicy:
             dtype: of the computation, and of the weights: see vla_model/weights/weight_formats.py.
 
         Raises:
-            ValueError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.
+            UserError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.
         """
         model, processor = load_policy(folder, dtype=dtype)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
@@ -152,12 +153,12 @@ class VLAPolicy:
                 a process is moved there, because only there one knows.
 
         Raises:
-            ValueError: 8-bit weights on a GPU; "auto" keeps them on the CPU.
+            UserError: 8-bit weights on a GPU; "auto" keeps them on the CPU.
         """
         on_cpu = self._dtype_name == "int8" and device == "auto"
         self._device = torch.device(device) if device != "auto" else torch.device("cpu") if on_cpu else best_device()
         if self._dtype_name == "int8" and self._device.type != "cpu":
-            raise ValueError(f"int8 is for CPUs; on {device!r} choose bfloat16")
+            raise UserError(f"int8 is for CPUs; on {device!r} choose bfloat16")
         self.model.to(self._device)
         self._dtype = resolve_dtype(self._dtype_name, self._device)
         self._forget_all()
@@ -171,11 +172,11 @@ class VLAPolicy:
             expert: counted from 0.
 
         Raises:
-            ValueError: there is no such layer or expert, or every decision needs all experts.
+            UserError: there is no such layer or expert, or every decision needs all experts.
         """
         layers = self.model.action_head.layers
         if not 0 <= layer < len(layers):
-            raise ValueError(f"layer {layer} does not exist; layers of experts: 0 to {len(layers) - 1}")
+            raise UserError(f"layer {layer} does not exist; layers of experts: 0 to {len(layers) - 1}")
         shared = (*self.model.parameters(), *self.model.buffers())
         model = copy.deepcopy(self.model, {id(tensor): tensor for tensor in shared})
         chosen = model.action_head.layers[layer]
@@ -200,14 +201,14 @@ class VLAPolicy:
             state_dict: all tensors of the model, from any device.
 
         Raises:
-            ValueError: this policy's weights are 8-bit, or tensors that are missing, unexpected, of another shape or
+            UserError: this policy's weights are 8-bit, or tensors that are missing, unexpected, of another shape or
                 not finite, by name; the old weights stay.
         """
         if self._dtype_name == "int8":
-            raise ValueError("a policy of 8-bit weights takes no other weights")
+            raise UserError("a policy of 8-bit weights takes no other weights")
         problems = misfits(self.model.state_dict(), state_dict)
         if problems:
-            raise ValueError(f"weights of version {version} do not fit: {'; '.join(problems)}")
+            raise UserError(f"weights of version {version} do not fit: {'; '.join(problems)}")
         check_finite(state_dict, f"version {version}")
         self.model.load_state_dict(state_dict)
         self.version = version
@@ -218,12 +219,10 @@ class VLAPolicy:
         model reads, once.
 
         Raises:
-            ValueError: not one instruction and one seed per world, or an instruction is no text or blank.
+            UserError: not one instruction and one seed per world, or an instruction is no text or blank.
         """
         if not len(worlds) == len(instructions) == len(seeds):
-            raise ValueError(
-                f"{len(worlds)} worlds begin, with {len(instructions)} instructions and {len(seeds)} seeds"
-            )
+            raise UserError(f"{len(worlds)} worlds begin, with {len(instructions)} instructions and {len(seeds)} seeds")
         if not len(worlds):
             return
         for instruction in dict.fromkeys(instructions):
@@ -245,7 +244,7 @@ class VLAPolicy:
         Expert usage is each expert's share of the top-k choices. A world that never began has zeros there too.
 
         Raises:
-            ValueError: no world began, N changed though no world began since the last act, a number of the state is not
+            UserError: no world began, N changed though no world began since the last act, a number of the state is not
                 finite, or the model looks back and the observation does not say its step.
             FloatingPointError: the model's actions are not finite: its weights are damaged, or a number overflowed.
         """
@@ -289,7 +288,7 @@ class VLAPolicy:
         """The worlds below N that began, after forgetting those of another N."""
         if num_worlds != self._num_worlds:
             if not self._fresh:
-                raise ValueError(
+                raise UserError(
                     f"the observation has {num_worlds} worlds, and no episode began in them; call begin first"
                     + (f" (the last act had {self._num_worlds} worlds)" if self._num_worlds else "")
                 )
@@ -298,7 +297,7 @@ class VLAPolicy:
             self._num_worlds = num_worlds
         beyond = [world for world in self._episodes if world >= num_worlds]
         if beyond:
-            raise ValueError(f"episodes began in worlds {beyond}, but the observation has only {num_worlds} worlds")
+            raise UserError(f"episodes began in worlds {beyond}, but the observation has only {num_worlds} worlds")
         self._fresh.clear()
         return sorted(self._episodes)
 
@@ -307,7 +306,7 @@ class VLAPolicy:
         if not self.model.config.history_length:
             return None
         if "step" not in observation:
-            raise ValueError(
+            raise UserError(
                 "this policy looks back on what it saw, so an observation must say its 'step': the control steps since "
                 f"the episode began; it has: {', '.join(observation)}"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
+from envs.errors import UserError
 from envs.types import WorldSpec
 from vla_model.backbones.presets import PRESETS
 from vla_model.config import VLAConfig
@@ -55,7 +56,7 @@ def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
     """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`.
 
     Raises:
-        ValueError: a label has its u and no v.
+        UserError: a label has its u and no v.
     """
     names = list(world_spec.localization.names)
     columns: dict[str, list[list[int]]] = {camera.name: [] for camera in world_spec.cameras}
@@ -64,7 +65,7 @@ def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
         if not cameras:
             continue
         if (other := f"{name[:-2]}_v") not in names:
-            raise ValueError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
+            raise UserError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
         # Of cameras "image" and "wrist_image" a label that ends with the longer name is the latter's.
         columns[max(cameras, key=len)].append([u, names.index(other)])
     return columns

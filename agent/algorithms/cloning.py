@@ -27,6 +27,7 @@ from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
 from agent.runs.run_folder import RunFolder, dataset_of
 from agent.training.practice import Run, Specs
+from envs.errors import UserError
 from envs.world import World
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
@@ -64,12 +65,12 @@ class Cloning:
             cache: as TrainingData takes it.
 
         Raises:
-            ValueError: there are no demonstrations, or no drives where the config names some, or they were not recorded
+            UserError: there are no demonstrations, or no drives where the config names some, or they were not recorded
                 in the policy's world.
         """
         self._demonstrations = Path(config.demonstrations or dataset_of(init))
         if not self._demonstrations.exists():
-            raise ValueError(
+            raise UserError(
                 f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "
                 "one with --algorithm.demonstrations"
             )

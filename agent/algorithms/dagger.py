@@ -42,6 +42,7 @@ from torch import Tensor
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.sft import SFTConfig
 from envs.arrays import rows_on_host, to_numpy
+from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
 from vla_model.policy import VLAPolicy
@@ -77,10 +78,10 @@ class DaggerConfig:
 def check_dagger(config: DaggerConfig, chunk_length: int) -> None:
     """
     Raises:
-        ValueError: the learner's chunks have not as many actions as it is to execute.
+        UserError: the learner's chunks have not as many actions as it is to execute.
     """
     if not 1 <= config.execute_steps <= chunk_length:
-        raise ValueError(
+        raise UserError(
             f"algorithm.execute_steps must be within 1..{chunk_length}, the chunk's length, got {config.execute_steps}"
         )
 
@@ -95,7 +96,7 @@ class Mixture:
         """It must act in that same world.
 
         Raises:
-            ValueError: as `check_dagger`.
+            UserError: as `check_dagger`.
         """
         check_dagger(config, learner.model.config.chunk_length)
         self.version = learner.version

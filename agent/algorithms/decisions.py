@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.errors import UserError
 from envs.types import Observation
 from rollout.types import Trajectory
 from vla_model.inputs.history import newest_not_after, past_steps
@@ -97,7 +98,7 @@ def decisions(credited: Credited, processor: Processor, history: tuple[int, int]
         history: (n, stride) of its model.
 
     Raises:
-        ValueError: the policy gave no log-probabilities.
+        UserError: the policy gave no log-probabilities.
     """
     trajectories = credited.trajectories
     k = max(int(_executed(t).max()) for t in trajectories)
@@ -116,7 +117,7 @@ def decisions(credited: Credited, processor: Processor, history: tuple[int, int]
 def _per_action(trajectory: Trajectory, credit: Credit) -> dict[str, NDArray[np.float32]]:
     """Columns of Decisions over the steps of one episode, each [T, ...]."""
     if trajectory.log_prob is None or trajectory.drawn is None:
-        raise ValueError(
+        raise UserError(
             f"the policy of {trajectory.spec.id} gave no log-probabilities: it must draw its actions (sample=True) "
             "from a distribution that has them"
         )

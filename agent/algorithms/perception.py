@@ -71,7 +71,7 @@ class Perception:
             cache: as TrainingData takes it.
 
         Raises:
-            ValueError: there are no demonstrations, or they were not recorded in the policy's world.
+            UserError: there are no demonstrations, or they were not recorded in the policy's world.
         """
         self._config = config
         self._processor = processor

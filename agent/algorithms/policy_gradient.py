@@ -107,7 +107,7 @@ class PolicyGradient:
             cache: as TrainingData takes it.
 
         Raises:
-            ValueError: as Perception, where the algorithm has that phase.
+            UserError: as Perception, where the algorithm has that phase.
         """
         self._algorithm: _Algorithm = _PPO(config) if isinstance(config, PPOConfig) else _GRPO(config)
         self._processor = processor

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from agent.algorithms.decisions import Credit, Credited, Decisions
 from agent.algorithms.surrogate import SurrogateConfig, executed_mean, predict, surrogate_loss
+from envs.errors import UserError
 from rollout.types import Trajectory
 from vla_model.model import VLA
 
@@ -89,12 +90,12 @@ def ppo_credit(trajectories: Sequence[Trajectory], config: PPOConfig) -> Credite
     """Advantages and value targets of every episode, and how much of the targets the values explain.
 
     Raises:
-        ValueError: the policy has no value head.
+        UserError: the policy has no value head.
     """
     found = []
     for t in trajectories:
         if t.value is None:
-            raise ValueError(f"the policy of {t.spec.id} gave no values; ppo needs a model with value_head=True")
+            raise UserError(f"the policy of {t.spec.id} gave no values; ppo needs a model with value_head=True")
         advantage = generalised_advantages(rewards(t, config.reward), t.value, config.discount, config.gae_lambda)
         found.append(Credit(advantage=advantage, target=advantage + t.value, weight=np.ones_like(advantage)))
     advantages = np.concatenate([c.advantage for c in found])

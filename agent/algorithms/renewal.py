@@ -24,6 +24,7 @@ import torch
 from annotated_types import Interval
 
 from agent.learning.learner import Learner
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.model import VLA
 from vla_model.weights.finetune import FineTuning
@@ -45,20 +46,20 @@ class RenewalConfig:
 def check_renewal(config: RenewalConfig, iterations: int, fine_tuning: FineTuning, model: VLAConfig) -> None:
     """
     Raises:
-        ValueError: it would never come to it, or `renew` cannot keep that share of that model's weights.
+        UserError: it would never come to it, or `renew` cannot keep that share of that model's weights.
     """
     keep = config.keep
     if keep == 1.0:
         return
     if config.iteration > iterations:
-        raise ValueError(f"the weights are to be renewed in iteration {config.iteration}, expected 1 to {iterations}")
+        raise UserError(f"the weights are to be renewed in iteration {config.iteration}, expected 1 to {iterations}")
     if fine_tuning.mode != "full":
-        raise ValueError(
+        raise UserError(
             f"with fine-tuning mode {fine_tuning.mode!r} all weights must be kept: "
             f"--algorithm.renewal.keep 1, not {keep}"
         )
     if model.pretrained or model.vision == "pretrained":
-        raise ValueError(
+        raise UserError(
             "the policy to begin with has pretrained weights, of which a new model has none, so all must be kept: "
             f"--algorithm.renewal.keep 1, not {keep}"
         )

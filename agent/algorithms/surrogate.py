@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from agent.algorithms.decisions import Decisions
 from agent.algorithms.perception import PerceptionConfig
+from envs.errors import UserError
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.means import mean, of_all_parts
 
@@ -62,14 +63,14 @@ def predict(model: VLA, batch: Decisions) -> VLAOutput:
     """The model in float32, whatever it is else computed in; the experts are looked at where actions were executed.
 
     Raises:
-        ValueError: its action distribution has no log-probabilities.
+        UserError: its action distribution has no log-probabilities.
     """
     executed = batch.weight > 0  # [B, k]
     mask = F.pad(executed, (0, model.config.chunk_length - executed.shape[1]))  # [B, K]
     with torch.autocast(batch.log_prob.device.type, enabled=False):
         output = model(batch.inputs, mask=mask)
     if not output.actions.has_log_prob:
-        raise ValueError(
+        raise UserError(
             f"{type(output.actions).__name__} has no log-probabilities, which ppo and grpo need; rft and dagger do not"
         )
     return output

@@ -17,6 +17,7 @@ from agent.evaluation.measure import EvaluationConfig, Measured, on_best_device
 from agent.runs.checks import NumWorlds, check_episodes
 from agent.runs.run_folder import RunFolder
 from agent.training.demonstrations import check_expert
+from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.world import World
 from rollout.expert import ExpertPolicy
@@ -72,7 +73,7 @@ def acting(
         loaded: the policy itself, where it is at hand.
 
     Raises:
-        ValueError: no such policy, world or task, the policy expects other cameras, states or actions, or a chunk has
+        UserError: no such policy, world or task, the policy expects other cameras, states or actions, or a chunk has
             fewer actions than are to be executed.
     """
     if config.world is not None:
@@ -98,8 +99,8 @@ def folder_for(policy: str, out: Path | None, file: str) -> Path:
     """The folder that is asked for, else the run's own.
 
     Raises:
-        ValueError: no folder is asked for, and the policy is not a run.
+        UserError: no folder is asked for, and the policy is not a run.
     """
     if out is None and not RunFolder(Path(policy)).record_file.exists():
-        raise ValueError(f"{policy} is not a run's folder, so --out must say where {file} goes")
+        raise UserError(f"{policy} is not a run's folder, so --out must say where {file} goes")
     return out or Path(policy)

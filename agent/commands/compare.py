@@ -49,7 +49,7 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
         after: of the second one's.
 
     Raises:
-        ValueError: they are not of the same episodes.
+        UserError: they are not of the same episodes.
     """
     comparison = compare(before, after)
     yield f"# {names[0]} and {names[1]}"

@@ -20,6 +20,7 @@ from agent.robot.drive import DriveConfig
 from agent.runs.addresses import check_address
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
+from envs.errors import UserError
 from envs.tabletop.arm.control import CONTROL_DT_S
 from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.world import TabletopConfig, TabletopWorld
@@ -61,7 +62,7 @@ def console(args: list[str]) -> None:
     if options.robot == "sim":
         session, page = _with_table(options, policy)
     elif policy is None:
-        raise ValueError("the scripted expert drives 'sim' alone")
+        raise UserError("the scripted expert drives 'sim' alone")
     else:
         robot = imported_robot(options.robot)
         session = Session(policy, robot, options.drive)

@@ -18,6 +18,7 @@ from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.types import RobotSpec
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
+from envs.errors import UserError
 from envs.imported import imported
 from envs.make import make_world
 from envs.suites.given import asked
@@ -59,7 +60,7 @@ def drive(args: list[str]) -> None:
     if options.instruction is not None:
         check_text(options.instruction)
     elif imported_arm is not None:
-        raise ValueError("a real robot must be told what to do: --instruction TEXT")
+        raise UserError("a real robot must be told what to do: --instruction TEXT")
 
     spare_a_core()
     policy = load_policy(options.policy, options.dtype)
@@ -70,7 +71,7 @@ def drive(args: list[str]) -> None:
             name, tasks = where_to_act(options.policy, policy, options.world, named)
             world = stack.enter_context(closing(make_world(name)))
             if len(tasks) != 1:
-                raise ValueError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")
+                raise UserError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")
             task = check_name("task", tasks[0], world.tasks)
             say_place(options.policy, policy, name, tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
@@ -87,15 +88,15 @@ def imported_robot(name: str) -> Any:
     """What MODULE:FUNCTION gives, the current folder being one to import from.
 
     Raises:
-        ValueError: it is not of that form, cannot be imported, raises something, or gives no robot.
+        UserError: it is not of that form, cannot be imported, raises something, or gives no robot.
     """
     if ":" not in name:
-        raise ValueError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
+        raise UserError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
     make = imported("robot", name)
     with asked(f"robot {name!r}"):
         robot = make()
     if not isinstance(getattr(robot, "spec", None), RobotSpec):
-        raise ValueError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
+        raise UserError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
     return robot
 
 

@@ -13,6 +13,7 @@ import tyro
 from agent.runs.checks import check_config
 from agent.runs.names import check_name
 from agent.runs.run_folder import policy_folder, run_of
+from envs.errors import UserError
 from vla_model.files.deployment import Deployment, check_execute_steps
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
     """The command's options, from its part of the command line.
 
     Raises:
-        ValueError: one is empty, or out of its range, or they do not fit each other.
+        UserError: one is empty, or out of its range, or they do not fit each other.
     """
     _check_written(args)
     parsed = tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
@@ -44,7 +45,7 @@ def _check_written(args: Sequence[str]) -> None:
         if arg == "" or (arg.startswith("--") and arg.endswith("=")):
             option = arg or before
             where = f"{option.rstrip('=')} has" if option.startswith("--") else "there is"
-            raise ValueError(f"{where} an empty value; write one, or leave it out")
+            raise UserError(f"{where} an empty value; write one, or leave it out")
 
 
 def parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
@@ -77,7 +78,7 @@ def check_world(name: str) -> str:
     """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
 
     Raises:
-        ValueError: it is neither.
+        UserError: it is neither.
     """
     from envs.make import WORLDS
 
@@ -88,7 +89,7 @@ def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
     """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
 
     Raises:
-        ValueError: that record says something else than how a policy is used.
+        UserError: that record says something else than how a policy is used.
     """
     run = run_of(policy)
     if run is None:
@@ -103,9 +104,7 @@ def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
             {"execute_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}"
-        ) from error
+        raise UserError(f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}") from error
 
 
 def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
@@ -113,7 +112,7 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     said.
 
     Raises:
-        ValueError: a chunk has not so many actions.
+        UserError: a chunk has not so many actions.
     """
     made_for, length = policy.processor.deployment, policy.model.config.chunk_length
     steps = policy.execute_steps if asked is None else asked
@@ -141,12 +140,12 @@ def where_to_act(
         tasks: asked for.
 
     Raises:
-        ValueError: see check_world; or none is asked for, and the policy was made for a MODULE:FUNCTION.
+        UserError: see check_world; or none is asked for, and the policy was made for a MODULE:FUNCTION.
     """
     made_for = None if policy is None else policy.processor.deployment
     known = None if made_for is None else made_for.world
     if world is None and known is not None and ":" in known:
-        raise ValueError(
+        raise UserError(
             f"{name} was made for the world {known!r}, a module of somebody's own, and a policy's folder has none "
             f"imported; if you trust that module, name it: --world {known}"
         )

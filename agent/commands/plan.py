@@ -16,6 +16,7 @@ import tyro
 from annotated_types import Interval, MinLen
 
 from agent.commands.options import check_world, parse
+from envs.errors import UserError
 from envs.make import world_spec_of
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
@@ -89,11 +90,11 @@ def parse_memory(text: str) -> float:
     """Bytes of "24GiB".
 
     Raises:
-        ValueError: it is no such amount.
+        UserError: it is no such amount.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     if match is None or match[2].lower() not in _UNITS or not float(match[1]):
-        raise ValueError(f"{text!r} is no amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
+        raise UserError(f"{text!r} is no amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
     return float(match[1]) * _UNITS[match[2].lower()]
 
 
@@ -101,7 +102,7 @@ def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_
     """What that model takes of so many bytes.
 
     Raises:
-        ValueError: nothing has that name, or the path is no model's folder.
+        UserError: nothing has that name, or the path is no model's folder.
     """
     config = shape_of(ModelConfig(name=name), world_spec)
     counts = count_parameters(config, FineTuning())

@@ -30,6 +30,7 @@ from agent.studies.scale.grid import (
 from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.studies.scale.page import draw, tables
 from agent.training.loop import RunConfig, check_run
+from envs.errors import UserError
 from vla_model.files.folders import write_whole
 
 
@@ -91,11 +92,11 @@ def best_cell(cells: Sequence[Cell]) -> Cell:
 def _check(config: ScaleConfig) -> None:
     """
     Raises:
-        ValueError: see check_run; the grid is none, or its runs cannot be timed or compared.
+        UserError: see check_run; the grid is none, or its runs cannot be timed or compared.
     """
     run = config.run
     if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
-        raise ValueError(
+        raise UserError(
             "runs of a grid learn in one process, from demonstrations that it collects, and are evaluated: leave out "
             "learner.num_processes, data and evaluation.episodes_per_task 0"
         )

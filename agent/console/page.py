@@ -62,7 +62,7 @@ class PageConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: nothing can be recorded there.
+            UserError: nothing can be recorded there.
         """
         check_place("record", self.record)
 

@@ -28,6 +28,7 @@ from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.safety import Intervention
 from agent.robot.types import Reading, Robot
 from agent.robot.watch import Period
+from envs.errors import UserError
 from envs.types import EpisodeSpec
 from vla_model.types import Policy
 
@@ -72,7 +73,7 @@ class Session:
             close: called at the end, in the driving thread, to free what the robot stands on.
 
         Raises:
-            ValueError: the policy was made for another robot; the message lists every difference.
+            UserError: the policy was made for another robot; the message lists every difference.
         """
         self.takeover = Takeover(robot.spec)
         self._policy = policy
@@ -113,7 +114,7 @@ class Session:
         """Drive, unless a drive is on. Arguments as for `Agent.run`; what is refused is told as the status' trouble."""
         try:
             self._agent.check_instruction(instruction)
-        except ValueError as refused:
+        except UserError as refused:
             self._failed(str(refused))
             return
         with self._lock:
@@ -151,7 +152,7 @@ class Session:
         while (order := self._orders.get()) is not None:
             try:
                 order()
-            except (ValueError, OSError) as error:
+            except (UserError, OSError) as error:
                 self._failed(str(error))
             except Exception as error:  # a bug, which the page should show and the terminal explain
                 traceback.print_exception(error)

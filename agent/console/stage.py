@@ -19,6 +19,7 @@ from agent.console.session import Session
 from agent.console.table import LiveTable
 from agent.robot.types import RobotSpec
 from agent.robot.watch import Period
+from envs.errors import UserError
 from envs.tabletop.view import Poses, TableScene
 
 _CAMERA_M, _LOOK_AT_M, _FIELD_OF_VIEW_RAD = (1.55, -0.95, 0.95), (0.28, 0.0, 0.24), 0.75
@@ -145,12 +146,12 @@ def tool_axes(spec: RobotSpec) -> tuple[int, int, int]:
     """The axes that move the tool along x, y and z.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     states = [axis.state or "" for axis in spec.axes]
     found = [next((i for i, state in enumerate(states) if state == f"tcp_{name}"), None) for name in "xyz"]
     if None in found:
-        raise ValueError(f"{spec.name} has no axes tcp_x, tcp_y and tcp_z; its axes show: {', '.join(states)}")
+        raise UserError(f"{spec.name} has no axes tcp_x, tcp_y and tcp_z; its axes show: {', '.join(states)}")
     x, y, z = (i for i in found if i is not None)
     return x, y, z
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from envs.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -67,7 +69,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
     """From two contents of eval_info.json.
 
     Raises:
-        ValueError: they are not of the same episodes.
+        UserError: they are not of the same episodes.
     """
     first, second = ({row["id"]: row["success"] for row in info["per_episode"]} for info in (before, after))
     whole = compare_episodes(first, second)
@@ -88,13 +90,13 @@ def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> C
     """From the successes of an earlier and a later policy, by the episode's id.
 
     Raises:
-        ValueError: they are not of the same episodes, or of none.
+        UserError: they are not of the same episodes, or of none.
     """
     if not first:
-        raise ValueError("there is no episode to compare")
+        raise UserError("there is no episode to compare")
     if first.keys() != second.keys():
         together = len(first.keys() | second.keys())
-        raise ValueError(f"the evaluations share {len(first.keys() & second.keys())} of {together} episodes")
+        raise UserError(f"the evaluations share {len(first.keys() & second.keys())} of {together} episodes")
     return Comparison(
         pc_success=(100 * sum(first.values()) / len(first), 100 * sum(second.values()) / len(second)),
         won=tuple(id_ for id_ in first if second[id_] and not first[id_]),

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk, Policy
@@ -52,7 +53,7 @@ class ShuffledInstructions:
             instructions: of every episode that will run, e.g. `evaluation.instructions` of the same specs.
 
         Raises:
-            ValueError: an episode for which there is nothing wrong to say: all are of one task, or the other tasks'
+            UserError: an episode for which there is nothing wrong to say: all are of one task, or the other tasks'
                 sentences are its own.
         """
         self.version = policy.version
@@ -63,7 +64,7 @@ class ShuffledInstructions:
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         for n, instruction, seed in zip(worlds.tolist(), instructions, seeds, strict=True):
             if seed not in self._shuffled:
-                raise ValueError(f"no instruction was given to swap for {instruction!r} of the episode of seed {seed}")
+                raise UserError(f"no instruction was given to swap for {instruction!r} of the episode of seed {seed}")
             self._told[n] = self._shuffled[seed]
         self._policy.begin(worlds, tuple(self._told[n] for n in worlds.tolist()), seeds)
         self.version = self._policy.version
@@ -79,7 +80,7 @@ def _told_apart(instructions: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, Ep
     for spec in sorted(instructions):
         of_task[spec.task].append(spec)
     if len(of_task) < 2:
-        raise ValueError(
+        raise UserError(
             f"an episode is told what another task's is, and all {len(instructions)} are of {', '.join(of_task)}; "
             "evaluate at least two tasks, or leave this control out"
         )
@@ -90,7 +91,7 @@ def _told_apart(instructions: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, Ep
         )
         wrong = (other for other in candidates if _plain(instructions[other]) != _plain(instructions[spec]))
         if (other := next(wrong, None)) is None:
-            raise ValueError(f"every other task's episodes are told {instructions[spec]!r} too, as {spec.id} is")
+            raise UserError(f"every other task's episodes are told {instructions[spec]!r} too, as {spec.id} is")
         chosen[spec] = other
     return chosen
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from agent.evaluation.averages import Average, averages
 from agent.evaluation.evaluate import EpisodeResult, Evaluation, Proportion
+from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
 
 
@@ -57,10 +58,10 @@ def read_eval_info(path: Path) -> dict[str, Any]:
     """What `write_eval_info` wrote.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     if not path.exists():
-        raise ValueError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
+        raise UserError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
     return read_json(path, ("per_task", "overall", "per_episode"), "measure again with llamarm eval")
 
 

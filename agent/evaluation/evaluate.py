@@ -27,6 +27,7 @@ from scipy.stats import binomtest
 
 from agent.evaluation.expert_usage import mean_per_task
 from agent.evaluation.videos import write_film
+from envs.errors import UserError
 from envs.types import EpisodeSpec, why_failed
 from envs.world import World
 from rollout.types import Trajectory
@@ -51,16 +52,16 @@ def evaluation_specs(
     is a part of a long one.
 
     Raises:
-        ValueError: a seed that training may draw, no task, a task named twice, or fewer than one episode.
+        UserError: a seed that training may draw, no task, a task named twice, or fewer than one episode.
     """
     if first_seed < FIRST_EVALUATION_SEED:
-        raise ValueError(
+        raise UserError(
             f"evaluation seeds begin at {FIRST_EVALUATION_SEED}, training has those below; got {first_seed}"
         )
     if not tasks or len(set(tasks)) != len(tasks):
-        raise ValueError(f"expected at least one task and none twice, got {list(tasks)}")
+        raise UserError(f"expected at least one task and none twice, got {list(tasks)}")
     if episodes_per_task < 1:
-        raise ValueError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
+        raise UserError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
     return tuple(
         EpisodeSpec(suite=suite, task=task, seed=first_seed + i, variation=variation)
         for i in range(episodes_per_task)
@@ -72,10 +73,10 @@ def check_training_seed(seed: int) -> int:
     """The seed itself, if training may draw it.
 
     Raises:
-        ValueError: it belongs to evaluation.
+        UserError: it belongs to evaluation.
     """
     if not 0 <= seed < FIRST_EVALUATION_SEED:
-        raise ValueError(
+        raise UserError(
             f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
         )
     return seed
@@ -218,11 +219,11 @@ def evaluate(
         broken: filled by `run`: why the world failed in episodes that it left out, `workers.report.broken`.
 
     Raises:
-        ValueError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
+        UserError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
     """
     _check_specs(specs, world)
     if films_per_task > 0 and films_dir is None:
-        raise ValueError("films_per_task needs films_dir, the folder the films are written to")
+        raise UserError("films_per_task needs films_dir, the folder the films are written to")
     filmed = _first_of_each_task(specs, films_per_task)
     results: dict[str, EpisodeResult] = {}
     failed: dict[EpisodeSpec, str] = {}
@@ -283,13 +284,13 @@ def _proportion(results: Iterable[EpisodeResult]) -> Proportion:
 
 def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:
     if not specs:
-        raise ValueError("no episode to evaluate: specs is empty")
+        raise UserError("no episode to evaluate: specs is empty")
     doubled = [id_ for id_, count in Counter(spec.id for spec in specs).items() if count > 1]
     if doubled:
-        raise ValueError(f"{len(doubled)} specs come twice, the first is {doubled[0]}; results are keyed by id")
+        raise UserError(f"{len(doubled)} specs come twice, the first is {doubled[0]}; results are keyed by id")
     for spec in specs:
         if spec.suite != world.suite or spec.task not in world.tasks:
-            raise ValueError(f"{spec.id} is not of this world; suite {world.suite}, tasks: {', '.join(world.tasks)}")
+            raise UserError(f"{spec.id} is not of this world; suite {world.suite}, tasks: {', '.join(world.tasks)}")
 
 
 def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:

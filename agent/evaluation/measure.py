@@ -61,7 +61,7 @@ def measure(
     """Evaluate, run the controls, write eval_info.json and films; returns the evaluation and the controls by name.
 
     Raises:
-        ValueError: as `evaluate` and `evaluation_specs` do.
+        UserError: as `evaluate` and `evaluation_specs` do.
     """
     specs = [
         spec

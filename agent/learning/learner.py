@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from agent.learning.captured import Captured
 from agent.learning.gradients import Loss, M, Processes, Splittable, Threads
 from agent.runs.run_folder import HOW, none_stands_for
+from envs.errors import UserError
 from vla_model.files.weight_files import load_tensors, not_finite, save_tensors
 from vla_model.heads.moe import balance_experts, balances, forget_choices
 
@@ -65,15 +66,15 @@ class LearnerConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: a part or a process would have no sample, or the learning rate would still rise at the end.
+            UserError: a part or a process would have no sample, or the learning rate would still rise at the end.
         """
         if self.num_parts > self.batch_size:
-            raise ValueError(
+            raise UserError(
                 f"a batch of {self.batch_size} cannot be computed in {self.num_parts} parts of at least one sample; "
                 "lower learner.num-parts"
             )
         if self.batch_size % self.num_processes:
-            raise ValueError(
+            raise UserError(
                 f"learner.num-processes is {self.num_processes}, expected a divisor of the batch, "
                 f"{self.batch_size} samples"
             )
@@ -86,10 +87,10 @@ class LearnerConfig:
             num_updates: of the schedule.
 
         Raises:
-            ValueError: the learning rate would still rise at its end.
+            UserError: the learning rate would still rise at its end.
         """
         if self.warmup_updates > num_updates:
-            raise ValueError(
+            raise UserError(
                 f"the learning rate rises for learner.warmup-updates, {self.warmup_updates}, and the run makes only "
                 f"{num_updates} updates; warm up for fewer, or make more"
             )
@@ -217,12 +218,12 @@ class Learner(Generic[M]):
         """What `save` wrote.
 
         Raises:
-            ValueError: the file is missing, broken, not what was written or of another model, or a number in it is
+            UserError: the file is missing, broken, not what was written or of another model, or a number in it is
                 not finite.
         """
         path = folder / STATE_FILE
         if not path.exists():
-            raise ValueError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
+            raise UserError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
         tensors = load_tensors(path)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _with_prefix(tensors, "optimizer.").items():
@@ -235,7 +236,7 @@ class Learner(Generic[M]):
             self.average.load_state_dict(_with_prefix(tensors, "average."))
             self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} is not of this training's model: {error}") from error
+            raise UserError(f"{path} is not of this training's model: {error}") from error
 
     def begin_anew(self) -> None:
         """Go on as a new learner of the weights as they are: no moments, the average theirs, the schedule's begin."""

@@ -21,6 +21,7 @@ from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.videos import film_poster
 from agent.report.curves import Curve, by_group, draw_curve, read_curves
 from agent.runs.run_folder import RunFolder
+from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
 
 FILM_LIMIT_MB = 16
@@ -31,11 +32,11 @@ def write_report(root: Path) -> Path:
     """Write report.html into the folder of a run or of an evaluation; returns its path.
 
     Raises:
-        ValueError: the folder holds neither.
+        UserError: the folder holds neither.
     """
     folder = RunFolder(root)
     if not folder.record_file.exists() and not folder.eval_info.exists():
-        raise ValueError(
+        raise UserError(
             f"{root} holds neither a run ({folder.record_file.name}) nor an evaluation ({folder.eval_info.name})"
         )
     environment = Environment(
@@ -96,7 +97,7 @@ def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
         return nothing
     try:
         comparison = compare(read_eval_info(folder.before.eval_info), info)
-    except ValueError as error:  # llamarm eval measured the run again, on other episodes
+    except UserError as error:  # llamarm eval measured the run again, on other episodes
         return nothing | {"incomparable": str(error)}
     remedy = "delete it: only the films of what changed are lost"
     told = read_json(folder.changes, remedy=remedy) if folder.changes.exists() else {}

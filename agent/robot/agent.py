@@ -17,6 +17,7 @@ from agent.robot.record import Recorder
 from agent.robot.types import Robot
 from agent.robot.watch import Operator, Watcher
 from agent.runs.checks import check_config
+from envs.errors import UserError
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset.schema import ImageMode
 from rollout.dataset.write import DatasetWriter
@@ -57,14 +58,14 @@ class Agent:
             watcher: is shown every control period.
 
         Raises:
-            ValueError: the policy was made for other cameras, state, actions or another rate than the robot has (the
+            UserError: the policy was made for other cameras, state, actions or another rate than the robot has (the
                 message lists every difference), or a number of `config` is out of its range.
         """
         check_config(config := config or DriveConfig())
         knows = getattr(policy, "processor", policy)
         if isinstance(knows, _Checks):
             knows.check(robot.spec.world)
-        # Also before a drive, by who asks for it: raises ValueError where the policy would not read all of it.
+        # Also before a drive, by who asks for it: raises UserError where the policy would not read all of it.
         self.check_instruction: Callable[[str], object] = getattr(knows, "check_instruction", check_text)
         self._policy = policy
         self._robot = robot
@@ -100,7 +101,7 @@ class Agent:
                 returns is recorded, None as a failure.
 
         Raises:
-            ValueError: the robot shows something else than its spec says, the instruction is blank or longer than
+            UserError: the robot shows something else than its spec says, the instruction is blank or longer than
                 the policy reads, `seconds` is not
                 above 0, or `record` holds another kind of dataset or cannot hold these cameras; nothing has moved.
             OSError: the robot cannot be connected, or its recording cannot be made an episode (it is kept, and the
@@ -111,7 +112,7 @@ class Agent:
         """
         self.check_instruction(instruction)
         if not seconds > 0:
-            raise ValueError(f"seconds is {seconds}, expected a number above 0")
+            raise UserError(f"seconds is {seconds}, expected a number above 0")
         with ExitStack() as stack:
             recorder = None
             if record is not None:

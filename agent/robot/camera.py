@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, WallClock
+from envs.errors import UserError
 from envs.types import CameraSpec
 
 FROZEN_AFTER_S = 2.0
@@ -178,13 +179,13 @@ def to_rgb(frame: Any, *, bgr: bool = False) -> NDArray[np.uint8]:
         bgr: whether its channels are in the order of OpenCV.
 
     Raises:
-        ValueError: empty, or anything else than that. Other numbers than bytes have no known range.
+        UserError: empty, or anything else than that. Other numbers than bytes have no known range.
     """
     if not isinstance(frame, np.ndarray) or not frame.size:
-        raise ValueError("the frame is empty")
+        raise UserError("the frame is empty")
     channels = frame.shape[2] if frame.ndim == 3 else 1
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ValueError(f"a frame is {frame.dtype} {frame.shape}, expected uint8 (h, w, 3), grey or with opacity")
+        raise UserError(f"a frame is {frame.dtype} {frame.shape}, expected uint8 (h, w, 3), grey or with opacity")
     if channels == 1:
         return np.repeat(frame.reshape(*frame.shape[:2], 1), 3, axis=2)
     return np.ascontiguousarray(frame[..., 2::-1] if bgr else frame[..., :3])

@@ -44,6 +44,7 @@ from agent.robot.record import Recorder
 from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
 from agent.robot.types import Reading, Robot
 from agent.robot.watch import Operator, Period, Watcher
+from envs.errors import UserError
 from rollout.dataset.spool import RecordingError
 
 _SAME_TIME_S = 1e-6
@@ -187,7 +188,7 @@ class Drive:
             seed: of the policy's draws, if it draws.
 
         Raises:
-            ValueError: a reading before the first period is not as the robot's spec says; nothing has moved.
+            UserError: a reading before the first period is not as the robot's spec says; nothing has moved.
         """
         self._instruction = instruction
         self._start_s = self._clock.now_s()  # for what goes wrong before there is a first period
@@ -248,7 +249,7 @@ class Drive:
         """The newest reading before anything moves, which must be as the robot's spec says."""
         reading = self._observe()
         if problems := broken_parts(self._robot.spec, reading):
-            raise ValueError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+            raise UserError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
         self._filter.begin(reading.state)
         return reading
 

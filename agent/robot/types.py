@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 
 
@@ -86,44 +87,44 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         if not isfinite(self.world.control_dt_s):
-            raise ValueError(f"control_dt_s of {self.name} is {self.world.control_dt_s}, expected seconds")
+            raise UserError(f"control_dt_s of {self.name} is {self.world.control_dt_s}, expected seconds")
         _check_above_0(f"control_dt_s of {self.name}", self.world.control_dt_s)
         names = self.world.action.names
         if len(self.axes) != len(names):
-            raise ValueError(f"{self.name} has {len(self.axes)} axes for {len(names)} action dimensions: {names}")
+            raise UserError(f"{self.name} has {len(self.axes)} axes for {len(names)} action dimensions: {names}")
         known = self.world.state.names
         for state in (*(axis.state for axis in self.axes), *(watch.state for watch in self.watched)):
             if state is not None and state not in known:
-                raise ValueError(f"{self.name} has no state {state!r}; states: {', '.join(known)}")
+                raise UserError(f"{self.name} has no state {state!r}; states: {', '.join(known)}")
         for name, axis in zip(names, self.axes, strict=True):
             if axis.scale == 0.0:
-                raise ValueError(f"axis {name!r} of {self.name} has scale 0: its action would command nothing")
+                raise UserError(f"axis {name!r} of {self.name} has scale 0: its action would command nothing")
             if not (isfinite(axis.scale) and isfinite(axis.offset)):
-                raise ValueError(
+                raise UserError(
                     f"axis {name!r} of {self.name} has scale {axis.scale} and offset {axis.offset}, "
                     "expected finite numbers"
                 )
             limits = axis.limits
             low, high = axis.offset - abs(axis.scale), axis.offset + abs(axis.scale)
             if not axis.relative and (limits.high < low or limits.low > high):
-                raise ValueError(
+                raise UserError(
                     f"axis {name!r} of {self.name} is limited to {limits.low:g} .. {limits.high:g}, and its actions "
                     f"command {low:g} .. {high:g}"
                 )
             of_position = (limits.low, limits.high) != (-inf, inf)
             of_motion = (limits.max_velocity, limits.max_acceleration) != (inf, inf)
             if axis.state is None and (of_position or (of_motion and not axis.relative)):
-                raise ValueError(f"axis {name!r} of {self.name} has limits that need a state, and it names none")
+                raise UserError(f"axis {name!r} of {self.name} has limits that need a state, and it names none")
 
 
 def _check_bounds(name: str, low: float, high: float) -> None:
     if not low <= high:
-        raise ValueError(f"{name}: low is {low} and high is {high}, expected low <= high")
+        raise UserError(f"{name}: low is {low} and high is {high}, expected low <= high")
 
 
 def _check_above_0(name: str, value: float) -> None:
     if not value > 0:
-        raise ValueError(f"{name} is {value}, expected a number above 0")
+        raise UserError(f"{name} is {value}, expected a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

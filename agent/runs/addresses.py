@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from envs.errors import UserError
+
 
 def check_address(host: str, port: int) -> None:
     """
@@ -12,7 +14,7 @@ def check_address(host: str, port: int) -> None:
         port: 0 for any.
 
     Raises:
-        ValueError: it is none of this machine's, or the port is in use or not for this user.
+        UserError: it is none of this machine's, or the port is in use or not for this user.
     """
     try:
         for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -21,7 +23,7 @@ def check_address(host: str, port: int) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(place)
     except OSError as error:
-        raise ValueError(cannot_listen(host, port, error)) from error
+        raise UserError(cannot_listen(host, port, error)) from error
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:

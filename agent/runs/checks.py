@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_origin
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Interval, Le, Lt, MinLen
 
 from agent.runs.names import check_name
+from envs.errors import UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,7 +44,7 @@ class Checked(Protocol):
     def check(self) -> None:
         """
         Raises:
-            ValueError: they do not.
+            UserError: they do not.
         """
         ...
 
@@ -52,16 +53,16 @@ def check_config(config: DataclassInstance) -> None:
     """Every field of a config, and of the configs in it, against its range; then each config against itself.
 
     Raises:
-        ValueError: naming every field that is out of its range as the command line does, or the first config whose
+        UserError: naming every field that is out of its range as the command line does, or the first config whose
             fields do not fit each other.
 
     Example:
         >>> check_config(LearnerConfig(learning_rate=float("nan")))
         Traceback (most recent call last):
-        ValueError: learning-rate is nan, expected a finite number above 0
+        UserError: learning-rate is nan, expected a finite number above 0
     """
     if found := list(out_of_range(config)):
-        raise ValueError("; ".join(found))
+        raise UserError("; ".join(found))
     _check_each(config)
 
 
@@ -69,11 +70,11 @@ def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]
     """The tasks, all of the world where none is named.
 
     Raises:
-        ValueError: a task or a variation does not exist there, or is named twice.
+        UserError: a task or a variation does not exist there, or is named twice.
     """
     for kind, names in (("task", tasks), ("variation", variations)):
         if twice := sorted({name for name in names if list(names).count(name) > 1}):
-            raise ValueError(f"{kind} {twice[0]!r} is named twice")
+            raise UserError(f"{kind} {twice[0]!r} is named twice")
     found = [check_name("task", task, world.tasks) for task in tasks] or world.tasks
     for task in found:
         if (known := world.variations_of(task)) is not None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from envs.errors import UserError
+
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The name itself, if it is known.
 
     Raises:
-        ValueError: it is not; the message suggests the closest and lists all.
+        UserError: it is not; the message suggests the closest and lists all.
 
     Example:
         >>> check_name("task", "lfit", ["lift", "stack"])
         Traceback (most recent call last):
-        ValueError: task 'lfit' does not exist, did you mean 'lift'? There are: lift, stack
+        envs.errors.UserError: task 'lfit' does not exist, did you mean 'lift'? There are: lift, stack
     """
     names = list(known)
     if name in names:
         return name
     hint = "".join(f", did you mean {match!r}?" for match in get_close_matches(name, names, n=1)) or "."
-    raise ValueError(f"{kind} {name!r} does not exist{hint} There are: {', '.join(names)}")
+    raise UserError(f"{kind} {name!r} does not exist{hint} There are: {', '.join(names)}")

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
+from envs.errors import UserError
 from rollout.memory import peak_memory_gb
 from vla_model.files.folders import make_folder, previous_folder, read_json, write_whole
 
@@ -127,7 +128,7 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """
         Raises:
-            ValueError: run.json is damaged.
+            UserError: run.json is damaged.
         """
         remedy = "restore it from a copy, or begin another run: checkpoints of this one are still policies"
         return read_json(self.record_file, ("config", "sessions", "phases"), remedy)
@@ -211,13 +212,13 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
     """Whether `start_run` would begin there; nothing is written.
 
     Raises:
-        ValueError: see start_run.
+        UserError: see start_run.
     """
     folder = RunFolder(root)
     asked = json.loads(_to_json(asdict(config)))
     made = [path for path in root.iterdir() if not _is_of_any(path, folder)] if root.is_dir() else []
     if resume and not folder.record_file.exists():
-        raise ValueError(f"there is no run in {root} to resume; leave out --resume to begin one")
+        raise UserError(f"there is no run in {root} to resume; leave out --resume to begin one")
     if resume and made:
         recorded = folder.record["config"]
         may_change = (
@@ -231,11 +232,11 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
             if key not in may_change
         ]
         if changes:
-            raise ValueError(f"the run in {root} has another config: {'; '.join(changes)}")
+            raise UserError(f"the run in {root} has another config: {'; '.join(changes)}")
     if not resume and made and folder.record_file.exists():
-        raise ValueError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
+        raise UserError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
     if not resume and made:
-        raise ValueError(f"{root} is not empty and holds no run; choose another --out")
+        raise UserError(f"{root} is not empty and holds no run; choose another --out")
 
 
 def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
@@ -248,7 +249,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
         resume: go on with the run in `root`. One that has made nothing yet may go on with another config.
 
     Raises:
-        ValueError: the folder holds another run or other files, there is no run to resume, or the run there has another
+        UserError: the folder holds another run or other files, there is no run to resume, or the run there has another
             config.
     """
     check_start(root, config, resume=resume)
@@ -270,7 +271,7 @@ def policy_folder(path: str | Path) -> Path:
     """The folder to load a policy from, given that folder, a checkpoint, or a run (its best, else its last checkpoint).
 
     Raises:
-        ValueError: `path` is none of these.
+        UserError: `path` is none of these.
     """
     path = Path(path)
     run = RunFolder(path)
@@ -279,7 +280,7 @@ def policy_folder(path: str | Path) -> Path:
         # A save that was killed may have left the one before it.
         if any((place / "config.json").exists() for place in (folder, previous_folder(folder))):
             return folder
-    raise ValueError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
+    raise UserError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
 
 
 def run_of(policy: str | Path) -> RunFolder | None:
@@ -396,6 +397,6 @@ def _to_json(value: object) -> str:
     def plain(leaf: object) -> str:
         if isinstance(leaf, Path):
             return str(leaf)
-        raise ValueError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
+        raise UserError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
 
     return json.dumps(value, indent=1, default=plain) + "\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from envs.errors import UserError
 from vla_model.files.folders import make_folder, write_whole
 
 LOCK_FILE = ".lock"
@@ -31,7 +32,7 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
         command: what a second one is told about this process.
 
     Raises:
-        ValueError: another process holds it; the message names it. Or see make_folder.
+        UserError: another process holds it; the message names it. Or see make_folder.
         OSError: the folder cannot be made, or nothing can be written there.
     """
     make_folder(root)
@@ -39,7 +40,7 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise ValueError(f"{root} is in use by {_holder(root)}; wait for its end, or choose another --out") from None
+        raise UserError(f"{root} is in use by {_holder(root)}; wait for its end, or choose another --out") from None
     try:
         who = {"command": shlex.join(command), "pid": os.getpid(), "host": platform.node()}
         write_whole(root / HOLDER_FILE, json.dumps(who) + "\n")

@@ -25,6 +25,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
+from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from vla_model.types import ActionChunk
 
@@ -80,13 +81,13 @@ class ServedPolicy:
             options: of websockets' connect, e.g. `ssl`.
 
         Raises:
-            ValueError: the URL is of no websocket, or of a server's path for another protocol.
+            UserError: the URL is of no websocket, or of a server's path for another protocol.
             ConnectionError: the server could not be reached, refuses this client or speaks another protocol.
         """
         _check_url(url)
         for name, seconds in (("timeout_s", timeout_s), ("patience_s", patience_s)):
             if not 0 < seconds < math.inf:
-                raise ValueError(f"{name} is {seconds}, expected a finite number of seconds above 0")
+                raise UserError(f"{name} is {seconds}, expected a finite number of seconds above 0")
         self._url = url
         self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
         self._timeout_s = timeout_s
@@ -121,7 +122,7 @@ class ServedPolicy:
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:
-            ValueError: the world differs from the one that the policy was made for, as far as the server tells of it;
+            UserError: the world differs from the one that the policy was made for, as far as the server tells of it;
                 the message lists every difference.
         """
         here = openpi.world_metadata(world_spec)
@@ -133,7 +134,7 @@ class ServedPolicy:
             f"{key} is {ours}, expected {told}" for key, (ours, told) in sorted(pairs.items()) if ours != told
         ]
         if differences:
-            raise ValueError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
+            raise UserError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
 
     def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Note the instructions; the server reads them with the next observation, and draws nothing."""
@@ -146,7 +147,7 @@ class ServedPolicy:
         """Actions [N, K, A]; a world that never began has zeros.
 
         Raises:
-            ValueError: the server refuses an observation; its own words. Or no world began, or an observation lacks the
+            UserError: the server refuses an observation; its own words. Or no world began, or an observation lacks the
                 step that a policy which looks back needs.
             ConnectionError: the server could not be reached again, or what it answers is no action.
         """
@@ -157,7 +158,7 @@ class ServedPolicy:
         num_worlds = len(observation["state"])
         acting = [world for world in sorted(self._instructions) if world < num_worlds]
         if not acting:
-            raise ValueError(f"the observation has {num_worlds} worlds, and no episode began in them; call begin first")
+            raise UserError(f"the observation has {num_worlds} worlds, and no episode began in them; call begin first")
         requests = {world: self._request(observation, world) for world in acting}
         try:
             for world in acting:
@@ -184,7 +185,7 @@ class ServedPolicy:
         said = {openpi.STATE: observation["state"][world], openpi.PROMPT: self._instructions[world]}
         if "history_steps" in self.metadata:
             if "step" not in observation:
-                raise ValueError("the policy looks back on what it saw, so an observation must say its 'step'")
+                raise UserError("the policy looks back on what it saw, so an observation must say its 'step'")
             said[openpi.STEP] = int(observation["step"][world])
         return openpi.pack(frames | said)
 
@@ -214,12 +215,12 @@ class ServedPolicy:
             except (ConnectionClosed, TimeoutError) as error:
                 self._drop(world)
                 if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == _TOO_BIG:
-                    raise ValueError(f"{self._url} takes no message of {len(request)} bytes") from error
+                    raise UserError(f"{self._url} takes no message of {len(request)} bytes") from error
                 if time.monotonic() > deadline_s:
                     raise ConnectionError(f"{self._url} gave no answer for {self._patience_s:g} s") from error
                 time.sleep(_FIRST_PAUSE_S)
         if isinstance(answer, str):
-            raise ValueError(f"{self._url} refuses the observation: {answer}")
+            raise UserError(f"{self._url} refuses the observation: {answer}")
         return self._actions(answer)
 
     def _actions(self, answer: bytes) -> NDArray[np.float32]:
@@ -309,7 +310,7 @@ class ServedPolicy:
             for _, request in self._remembered.get(world, ()):
                 connection.send(request)
                 if isinstance(refusal := connection.recv(self._timeout_s), str):
-                    raise ValueError(f"{self._url} refuses what the episode remembers: {refusal}")
+                    raise UserError(f"{self._url} refuses what the episode remembers: {refusal}")
             stack.pop_all()  # `close` leaves it
         return connection
 
@@ -342,14 +343,14 @@ class ServedPolicy:
 def _check_url(url: str) -> None:
     """
     Raises:
-        ValueError: the URL is of no websocket, or of the path of another protocol.
+        UserError: the URL is of no websocket, or of the path of another protocol.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL of a websocket, expected ws://HOST:PORT or wss://HOST:PORT")
+        raise UserError(f"{url!r} is no URL of a websocket, expected ws://HOST:PORT or wss://HOST:PORT")
     if parts.path.rstrip("/") == _ELSEWHERE:
         right = f"{parts.scheme}://{parts.netloc}"
-        raise ValueError(f"{url} speaks vla-eval's protocol; a ServedPolicy speaks openpi's, which is at {right}")
+        raise UserError(f"{url} speaks vla-eval's protocol; a ServedPolicy speaks openpi's, which is at {right}")
 
 
 def _but_version(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection
 
 from agent.serve.metrics import Metrics
 from agent.serve.notices import Notices, address
+from envs.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class Link:
         try:
             yield
             outcome = "answered"
-        except ValueError:
+        except UserError:
             outcome = "refused"
             raise
         finally:
@@ -111,13 +112,13 @@ class Link:
 
     def explain(self, error: Exception) -> str:
         """What the client is told: why its message is refused; of an error of ours, no more than that there was one."""
-        if not isinstance(error, ValueError):
+        if not isinstance(error, UserError):
             self._notices.say("failed", self._address, f"a message on {self._path}", error)
         else:
             self._notices.say("refused", self._address, f"a message on {self._path}: {error}")
         if self._debug:
             return "".join(traceback.format_exception(error))
-        return str(error) if isinstance(error, ValueError) else "internal error, which the server's log describes"
+        return str(error) if isinstance(error, UserError) else "internal error, which the server's log describes"
 
     def _give_up(self) -> None:
         self.say_cut_off("it does not read its answers")

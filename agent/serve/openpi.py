@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.serve import wire
+from envs.errors import UserError
 from envs.types import WorldSpec
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def pack(value: Any) -> bytes:
     """msgpack, arrays included.
 
     Raises:
-        ValueError: an array holds something else than numbers.
+        UserError: an array holds something else than numbers.
         TypeError: msgpack does not know what to do with a value.
     """
     return msgpack.packb(value, default=_pack_array)
@@ -98,7 +99,7 @@ async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
     read_s = time.perf_counter()
     observation = wire.unpack(message)
     if isinstance(observation, dict) and observation.get("type") == "hello":
-        raise ValueError(
+        raise UserError(
             "this is a hello of vla-eval's protocol, which is spoken on the path /vla-eval; here openpi's is"
         )
     frames = {
@@ -125,7 +126,7 @@ def _pack_array(value: Any) -> Any:
     if not isinstance(value, np.ndarray | np.generic):
         raise TypeError(f"{type(value).__name__} cannot be packed")
     if value.dtype.kind in "VOc":
-        raise ValueError(f"an array of {value.dtype} cannot be packed, only numbers can")
+        raise UserError(f"an array of {value.dtype} cannot be packed, only numbers can")
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
     return {_MARKER: True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}

@@ -43,6 +43,7 @@ from agent.serve.link import LimitsConfig, Link
 from agent.serve.metrics import MeasuredPolicy, Metrics
 from agent.serve.notices import Notices, address
 from agent.serve.session import Session
+from envs.errors import UserError
 from rollout.inference import InferenceConfig, InferenceServer
 from vla_model.files.deployment import check_execute_steps
 from vla_model.inputs.processor import Processor
@@ -98,16 +99,16 @@ class ServerConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a
+            UserError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a
                 file cannot be used.
         """
         if self.api_key_file is None and not _is_loopback(self.host):
-            raise ValueError(
+            raise UserError(
                 f"host {self.host} can be reached from other machines, so clients need a key: --api-key-file names its "
                 "file; without one, only 127.0.0.1, ::1 and localhost are served"
             )
         if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("TLS needs both a certificate and its private_key, and only one is given")
+            raise UserError("TLS needs both a certificate and its private_key, and only one is given")
         _read_key(self.api_key_file)
         _tls(self)
 
@@ -124,7 +125,7 @@ class PolicyServer:
                 policy was made for where None.
 
         Raises:
-            ValueError: the config is refused; execute_steps is not within the policy's chunk.
+            UserError: the config is refused; execute_steps is not within the policy's chunk.
         """
         check_config(config)
         chunk_length = policy.model.config.chunk_length
@@ -150,7 +151,7 @@ class PolicyServer:
         """Serve as long as this is open; yields the URL of path /.
 
         Raises:
-            ValueError: the address is taken, or none of this machine's.
+            UserError: the address is taken, or none of this machine's.
         """
         limits, host, port = self._config.limits, self._config.host, self._config.port
         starting = serve(
@@ -174,7 +175,7 @@ class PolicyServer:
             try:
                 server = await stack.enter_async_context(starting)
             except OSError as error:
-                raise ValueError(cannot_listen(host, port, error)) from error
+                raise UserError(cannot_listen(host, port, error)) from error
             host, port = next(iter(server.sockets)).getsockname()[:2]
             yield f"{'ws' if self._tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -277,9 +278,9 @@ def _read_key(file: Path | None) -> bytes | None:
     try:
         key = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the key in {file} cannot be read: {error}") from error
+        raise UserError(f"the key in {file} cannot be read: {error}") from error
     if not key:
-        raise ValueError(f"{file} is empty, expected the key that clients send")
+        raise UserError(f"{file} is empty, expected the key that clients send")
     return f"Api-Key {key}".encode()
 
 
@@ -290,5 +291,5 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(config.certificate, config.private_key)
     except OSError as error:
-        raise ValueError(f"{config.certificate} and {config.private_key} cannot be used for TLS: {error}") from error
+        raise UserError(f"{config.certificate} and {config.private_key} cannot be used for TLS: {error}") from error
     return context

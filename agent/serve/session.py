@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from rollout.inference import InferenceServer
 from vla_model.inputs.processor import Processor
@@ -64,11 +65,11 @@ class Session:
             step: control steps since the episode began, if the client knows.
 
         Raises:
-            ValueError: one of them is not what the policy was made for.
+            UserError: one of them is not what the policy was made for.
             RuntimeError: the policy failed, or answered what is no action: a robot must not be sent it.
         """
         if step is not None and not 0 <= step <= _MAX_STEP:
-            raise ValueError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
+            raise UserError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
         begins = instruction != self._instruction or (step is not None and step < self._step)
         if step is None:
             step = 0 if begins else self._step + self.execute_steps

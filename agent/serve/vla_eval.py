@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.serve import wire
+from envs.errors import UserError
 
 if TYPE_CHECKING:
     from agent.serve.link import Link
@@ -75,7 +76,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
                 if kind == "episode_start":
                     session.restart()
             else:
-                raise ValueError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
+                raise UserError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
         except Exception as error:  # whatever it was, the client must hear of it, and the others must not
             reply = _pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
         if reply is not None:

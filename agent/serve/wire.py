@@ -3,7 +3,7 @@
 Nothing is unpickled. Nothing large is made of something small: a message is unpacked within limits, and an array or an
 image stays the bytes that came until something that is expected is read from it, which says first how large it may be.
 
-Every reader raises ValueError where what came is not what was expected; the message is for whoever sent it.
+Every reader raises UserError where what came is not what was expected; the message is for whoever sent it.
 
 Shape letters: H x W pixels.
 """
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from envs.errors import UserError
+
 _MAX_ITEMS = 1024
 """Of one list or map."""
 _MAX_ITEMS_IN_ALL = 10_000
@@ -33,14 +35,14 @@ _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 def unpack(message: bytes | str) -> Any:
     """A binary frame of msgpack as Python values; arrays and images are the maps that carry them."""
     if isinstance(message, str):
-        raise ValueError("a text frame came, expected a binary frame of msgpack")
+        raise UserError("a text frame came, expected a binary frame of msgpack")
     num_items = 0
 
     def count(container: Any) -> Any:
         nonlocal num_items
         num_items += 1 + len(container)
         if num_items > _MAX_ITEMS_IN_ALL:
-            raise ValueError(f"more than {_MAX_ITEMS_IN_ALL} values")
+            raise UserError(f"more than {_MAX_ITEMS_IN_ALL} values")
         return container
 
     try:
@@ -53,15 +55,15 @@ def unpack(message: bytes | str) -> Any:
             max_ext_len=0,
         )
     except ValueError as error:
-        raise ValueError(f"the {len(message)} bytes that came are not msgpack as expected: {error}") from error
+        raise UserError(f"the {len(message)} bytes that came are not msgpack as expected: {error}") from error
 
 
 def entry(mapping: Any, key: str) -> Any:
     """mapping[key]."""
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"{type(mapping).__name__} came, expected a map with {key!r}")
+        raise UserError(f"{type(mapping).__name__} came, expected a map with {key!r}")
     if key not in mapping:
-        raise ValueError(f"{key!r} is missing; what came: {', '.join(map(repr, mapping))[:_MAX_LISTED_CHARS]}")
+        raise UserError(f"{key!r} is missing; what came: {', '.join(map(repr, mapping))[:_MAX_LISTED_CHARS]}")
     return mapping[key]
 
 
@@ -69,7 +71,7 @@ def text(mapping: Any, key: str) -> str:
     """mapping[key], a string."""
     value = entry(mapping, key)
     if not isinstance(value, str):
-        raise ValueError(f"{key!r} is {type(value).__name__}, expected a string")
+        raise UserError(f"{key!r} is {type(value).__name__}, expected a string")
     return value
 
 
@@ -77,7 +79,7 @@ def integer(mapping: Any, key: str) -> int:
     """mapping[key], an integer."""
     value = entry(mapping, key)
     if type(value) is not int:
-        raise ValueError(f"{key!r} is {type(value).__name__}, expected an integer")
+        raise UserError(f"{key!r} is {type(value).__name__}, expected an integer")
     return value
 
 
@@ -90,16 +92,16 @@ def array(name: str, value: Any, marker: str | bytes) -> NDArray[Any]:
         marker: the key by which such a map is known.
     """
     if not isinstance(value, dict) or marker not in value:
-        raise ValueError(f"{name!r} is {type(value).__name__}, expected an array")
+        raise UserError(f"{name!r} is {type(value).__name__}, expected an array")
     data, dtype, shape = (value.get(_like(marker, key)) for key in ("data", "dtype", "shape"))
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
-        raise ValueError(f"{name!r} has dtype {str(dtype)[:_MAX_LISTED_CHARS]}, expected booleans, integers or floats")
+        raise UserError(f"{name!r} has dtype {str(dtype)[:_MAX_LISTED_CHARS]}, expected booleans, integers or floats")
     if not isinstance(shape, list) or len(shape) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"{name!r} has shape {str(shape)[:_MAX_LISTED_CHARS]}, expected at most {_MAX_DIMS} lengths")
+        raise UserError(f"{name!r} has shape {str(shape)[:_MAX_LISTED_CHARS]}, expected at most {_MAX_DIMS} lengths")
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if not isinstance(data, bytes) or len(data) != num_bytes:
         size = len(data) if isinstance(data, bytes) else 0
-        raise ValueError(f"{name!r} has {size} bytes, expected {num_bytes} for shape {tuple(shape)} of {dtype}")
+        raise UserError(f"{name!r} has {size} bytes, expected {num_bytes} for shape {tuple(shape)} of {dtype}")
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
 
@@ -111,8 +113,8 @@ def image(name: str, data: Any, height: int, width: int) -> NDArray[np.uint8]:
             if size == (width, height) and mode == "RGB":
                 return np.array(picture)
     except Exception as error:  # Pillow raises whatever a broken file leads it to
-        raise ValueError(f"{name!r} is no PNG or JPEG that can be read: {error}") from error
-    raise ValueError(f"{name!r} is {mode} of {size[1]}x{size[0]} pixels, expected RGB of {height}x{width}")
+        raise UserError(f"{name!r} is no PNG or JPEG that can be read: {error}") from error
+    raise UserError(f"{name!r} is {mode} of {size[1]}x{size[0]} pixels, expected RGB of {height}x{width}")
 
 
 def _like(marker: str | bytes, key: str) -> str | bytes:

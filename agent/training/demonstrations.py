@@ -27,6 +27,7 @@ from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed
 from agent.runs.checks import NumWorlds, Share, check_config, check_episodes
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
+from envs.errors import UserError
 from envs.make import Device, check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -90,10 +91,10 @@ class DemonstrationsLedger:
         """Begin with nothing done.
 
         Raises:
-            ValueError: a task that does not exist, or a cap that allows fewer attempts than episodes.
+            UserError: a task that does not exist, or a cap that allows fewer attempts than episodes.
         """
         if config.episodes_per_task < 1 or config.attempts_per_episode < 1:
-            raise ValueError(
+            raise UserError(
                 "expected at least 1 episode per task and 1 attempt per episode, "
                 f"got {config.episodes_per_task} and {config.attempts_per_episode}"
             )
@@ -107,7 +108,7 @@ class DemonstrationsLedger:
         """Untried episodes that would complete every task if all succeeded, tasks taking turns.
 
         Raises:
-            ValueError: a task has used up its attempts; the message says how they failed.
+            UserError: a task has used up its attempts; the message says how they failed.
         """
         per_task = [self._missing_of(task) for task in self.tasks]
         longest = max(len(specs) for specs in per_task)
@@ -146,7 +147,7 @@ class DemonstrationsLedger:
         if len(hopeful) < self._config.episodes_per_task:
             reasons = Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed).most_common()
             counts = ", ".join(f"{reason} {count} times" for reason, count in reasons)
-            raise ValueError(
+            raise UserError(
                 f"the expert of {task} cannot succeed in {self._config.episodes_per_task} of {len(attempts)} episodes: "
                 f"{counts}; raise attempts_per_episode, or leave the task out"
             )
@@ -164,7 +165,7 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
         workers: processes of `config.num_worlds` worlds each.
 
     Raises:
-        ValueError: a field is out of its range, see check_demonstrations, a dataset of another kind in `root`, or an
+        UserError: a field is out of its range, see check_demonstrations, a dataset of another kind in `root`, or an
             expert that fails too often.
     """
     check_config(config)
@@ -194,7 +195,7 @@ def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
         world: one of its worlds, in which an episode begins.
 
     Raises:
-        ValueError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
+        UserError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
     """
     tasks = check_episodes(world, config.tasks, (config.variation,))
     DemonstrationsLedger(config, world.suite, tasks).missing()
@@ -205,14 +206,14 @@ def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
     """Begin an episode of every task and ask the expert.
 
     Raises:
-        ValueError: a task has none.
+        UserError: a task has none.
     """
     for task in tasks or world.tasks:
         world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
         try:
             world.expert_action()
         except NotImplementedError as error:
-            raise ValueError(
+            raise UserError(
                 f"task {task!r} of {world.suite} has no scripted expert ({error}); give it an expert_action "
                 "(docs/your_task.md), or clone recorded episodes with --data"
             ) from error
@@ -285,7 +286,7 @@ def _failures(root: Path) -> Generator[tuple[dict[str, str], TextIO]]:
 def _check_how(config: DemonstrationsConfig, root: Path) -> None:
     """
     Raises:
-        ValueError: what the dataset holds was demonstrated otherwise.
+        UserError: what the dataset holds was demonstrated otherwise.
     """
     names = ("world", "device", "noise_std", *(_NOISE if config.noise_std else ()))
     asked = {name: getattr(config, name) for name in names}
@@ -298,7 +299,7 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
             if name in found and found[name] != value
         ]
         if lines:
-            raise ValueError(
+            raise UserError(
                 f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; ask for the same, or collect "
                 "into another folder"
             )

@@ -56,6 +56,7 @@ from agent.training.demonstrations import check_expert
 from agent.training.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection, selection_specs
+from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -109,12 +110,12 @@ class ImproveConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
+            UserError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
         """
         check_place("cache", self.cache)
         learner = self.learner
         if learner.num_processes != 1:
-            raise ValueError(
+            raise UserError(
                 f"learner.num-processes is {learner.num_processes}, but what a policy practised is learned by one "
                 "process"
             )
@@ -122,17 +123,17 @@ class ImproveConfig:
             self._check_schedules(self.algorithm)
             return
         if learner.ema_decay:
-            raise ValueError(
+            raise UserError(
                 f"learner.ema-decay is {learner.ema_decay}, but the ratios of ppo and grpo are of the weights that "
                 "learn, so these must act and not their average; leave it out"
             )
         if learner.num_updates is not None:
-            raise ValueError(
+            raise UserError(
                 f"learner.num-updates is {learner.num_updates}, but ppo and grpo make as many as there are episodes to "
                 "learn from; leave it out, and the learning rate falls by iterations"
             )
         if isinstance(self.algorithm, PPOConfig) and self.algorithm.warmup_iterations >= self.iterations:
-            raise ValueError(
+            raise UserError(
                 f"the value head alone learns for algorithm.warmup-iterations, {self.algorithm.warmup_iterations}, and "
                 f"the run has only {self.iterations} iterations, so the policy would learn nothing; lower the first, "
                 "or practise for more"
@@ -144,7 +145,7 @@ class ImproveConfig:
             for iteration in range(self.iterations)
         ]
         if self.learner.num_updates not in (None, schedules[-1]):
-            raise ValueError(
+            raise UserError(
                 f"learner.num-updates is {self.learner.num_updates}, but {self.iterations} iterations come to "
                 f"{schedules[-1]}; leave it out"
             )
@@ -174,10 +175,10 @@ def check_init(config: ImproveConfig) -> Path:
     """The folder of the policy to begin with.
 
     Raises:
-        ValueError: none is named, or it holds none.
+        UserError: none is named, or it holds none.
     """
     if not config.init:
-        raise ValueError("there is no policy to begin with; name a run or a policy's folder with --init")
+        raise UserError("there is no policy to begin with; name a run or a policy's folder with --init")
     return policy_folder(config.init)
 
 
@@ -195,7 +196,7 @@ def improve(
         The evaluation of the best policy, and the blind controls by name.
 
     Raises:
-        ValueError: there is no policy to begin with, it was made for another world, something named does not exist, or
+        UserError: there is no policy to begin with, it was made for another world, something named does not exist, or
             the run could not come to its end.
     """
     check_improvement(config)
@@ -221,7 +222,7 @@ def check_whole(config: ImproveConfig, run: RunFolder) -> None:
     """All that can be known of a run before it begins or goes on.
 
     Raises:
-        ValueError: see check_improvement and check_beginning.
+        UserError: see check_improvement and check_beginning.
     """
     check_improvement(config)
     with closing(make_world(config.practice.world)) as world:
@@ -232,7 +233,7 @@ def check_improvement(config: ImproveConfig) -> None:
     """Refuse now what would fail after hours.
 
     Raises:
-        ValueError: the run could not come to its end.
+        UserError: the run could not come to its end.
     """
     check_config(config)
     check_device(config.practice.world, config.practice.device)
@@ -241,18 +242,18 @@ def check_improvement(config: ImproveConfig) -> None:
     rounds, repeats = (algorithm.max_rounds, algorithm.group_size) if grouped else (1, 1)
     check_practice(config.practice, config.iterations, rounds=rounds, repeats=repeats)
     if config.evaluation.episodes_per_task < 1:
-        raise ValueError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
+        raise UserError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
     if config.overlap and config.practice.focus:
-        raise ValueError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
+        raise UserError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
     if isinstance(algorithm, DaggerConfig) and config.rollout.inference is not None:
-        raise ValueError("dagger's expert must act in the worker's own world: leave out rollout.inference")
+        raise UserError("dagger's expert must act in the worker's own world: leave out rollout.inference")
 
 
 def check_beginning(config: ImproveConfig, run: RunFolder, world: World) -> None:
     """Whether the run can begin in that world with the policy that it names, or go on with its last checkpoint.
 
     Raises:
-        ValueError: there is no such policy, it was made for another world, what the config asks of it does not fit it,
+        UserError: there is no such policy, it was made for another world, what the config asks of it does not fit it,
             or the world lacks a task or variation.
     """
     check_episodes(world, config.practice.tasks, (config.practice.variation,))
@@ -413,7 +414,7 @@ def _collecting(
     def collect(episodes: Run, iteration: int) -> list[Trajectory]:
         found = method.collect(episodes, partial(asked, iteration), iteration)
         if not found:
-            raise ValueError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")
+            raise UserError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")
         return sorted(found, key=lambda t: t.spec)
 
     if not config.overlap:

@@ -38,6 +38,7 @@ from agent.runs.run_folder import HOW, PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.training.recordings import check_recordings, say_changes, training_data
+from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.processes import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
@@ -89,7 +90,7 @@ class RunConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: see check_place of vla_model/files/folders.py.
+            UserError: see check_place of vla_model/files/folders.py.
         """
         check_place("cache", self.cache)
 
@@ -101,7 +102,7 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
         The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
 
     Raises:
-        ValueError: see check_run; nothing was started.
+        UserError: see check_run; nothing was started.
     """
     check_run(config)
     if not config.data:
@@ -122,7 +123,7 @@ def check_run(config: RunConfig) -> None:
     """All that can be known of a run before it begins.
 
     Raises:
-        ValueError: a field is out of its range, fields do not fit each other or the world, or something that the config
+        UserError: a field is out of its range, fields do not fit each other or the world, or something that the config
             names does not exist.
     """
     check_config(config)
@@ -235,10 +236,10 @@ def _num_updates(config: RunConfig) -> int:
     """Of the run.
 
     Raises:
-        ValueError: the config does not say.
+        UserError: the config does not say.
     """
     if config.learner.num_updates is None:
-        raise ValueError("a run that begins with demonstrations is so many updates long: --learner.num-updates")
+        raise UserError("a run that begins with demonstrations is so many updates long: --learner.num-updates")
     return config.learner.num_updates
 
 

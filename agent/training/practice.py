@@ -19,6 +19,7 @@ import numpy as np
 from annotated_types import Interval
 
 from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed
+from envs.errors import UserError
 from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
@@ -74,11 +75,11 @@ def practice_specs(
         success: rate of each task in the latest evaluation; None or empty before the first. Only focus looks at it.
 
     Raises:
-        ValueError: the repeats don't divide the episodes, or the seeds reach evaluation's.
+        UserError: the repeats don't divide the episodes, or the seeds reach evaluation's.
     """
     count, rest = divmod(config.episodes_per_task, repeats)
     if rest or not count:
-        raise ValueError(f"practice.episodes_per_task is {config.episodes_per_task}, expected a multiple of {repeats}")
+        raise UserError(f"practice.episodes_per_task is {config.episodes_per_task}, expected a multiple of {repeats}")
     most = count * MOST_FOCUS if config.focus else count
     first = config.first_seed + (iteration * ROUNDS + round_) * most
     check_training_seed(first)
@@ -109,12 +110,12 @@ def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repe
         repeats: of each first state.
 
     Raises:
-        ValueError: there are not.
+        UserError: there are not.
     """
     try:
         practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
-    except ValueError as error:
-        raise ValueError(f"{iterations} iterations cannot be practised: {error}") from error
+    except UserError as error:
+        raise UserError(f"{iterations} iterations cannot be practised: {error}") from error
 
 
 def practice_summary(episodes: Sequence[Trajectory], iteration: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.runs.checks import check_episodes
 from agent.runs.run_folder import RunFolder
 from agent.training.demonstrations import check_demonstrations
+from envs.errors import UserError
 from envs.make import make_world
 from envs.types import WorldSpec
 from rollout.dataset.batches import TrainingData
@@ -32,14 +33,14 @@ def check_recordings(config: RunConfig) -> WorldSpec:
     Nothing is written.
 
     Raises:
-        ValueError: a folder holds no dataset, datasets or the world to be evaluated in differ, no recorded episode
+        UserError: a folder holds no dataset, datasets or the world to be evaluated in differ, no recorded episode
             succeeded, numbers cannot be learned, or the world lacks a task, a variation or an expert.
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if evaluation.episodes_per_task else ()
     world_spec = check_worlds((*config.data, *config.drives, *config.seen)) if config.data else None
     if config.data and not any(lessons_of(root, is_drive=False, failed_too=False) for root in config.data):
-        raise ValueError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
+        raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
             check_episodes(world, demonstrations.tasks, variations)
@@ -49,7 +50,7 @@ def check_recordings(config: RunConfig) -> WorldSpec:
                 if config.drives or config.seen:
                     check_worlds((*config.drives, *config.seen), world_spec)
             elif lines := world_spec.differences(world.world_spec, labels=False):
-                raise ValueError(
+                raise UserError(
                     f"a policy of these recordings, to be evaluated in {demonstrations.world}, would be made for "
                     "another world:\n  " + "\n  ".join(lines)
                 )
@@ -69,7 +70,7 @@ def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | Non
         world_spec: of the policy that goes on learning, if one does.
 
     Raises:
-        ValueError: as TrainingData.
+        UserError: as TrainingData.
     """
     return TrainingData(
         config.data or [run.dataset],

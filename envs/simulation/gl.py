@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.errors import UserError
+
 APT_PACKAGES = ("libegl1", "libopengl0", "libgl1-mesa-dri")
 """What Debian and Ubuntu need for software rendering: EGL's loader, desktop OpenGL, Mesa's drivers."""
 
@@ -63,11 +65,11 @@ def gl_context(width: int, height: int) -> Any:
 
     Raises:
         RuntimeError: see `choose_backend`.
-        ValueError: MUJOCO_GL names a backend that does not exist.
+        UserError: MUJOCO_GL names a backend that does not exist.
     """
     backend = choose_backend()
     if backend not in ("egl", "osmesa", "glfw", "cgl"):
-        raise ValueError(f"MUJOCO_GL is {backend!r}; backends that render: egl, osmesa, glfw, cgl")
+        raise UserError(f"MUJOCO_GL is {backend!r}; backends that render: egl, osmesa, glfw, cgl")
     return importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
+
 Frames = dict[str, NDArray[np.uint8]]
 """{camera: [H, W, 3]} of one environment."""
 
 
-class WorldError(ValueError):
+class WorldError(UserError):
     """What an environment or its task did that no episode survives."""
 
 

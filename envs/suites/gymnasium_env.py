@@ -61,7 +61,7 @@ class GymnasiumWorld(World):
             control_dt_s: time between two steps.
 
         Raises:
-            ValueError: no task, tasks that show different things, actions that are not a flat Box with finite bounds,
+            UserError: no task, tasks that show different things, actions that are not a flat Box with finite bounds,
                 frames that are not images, no verdict, no step limit, whatever an environment or its task raises, or a
                 first observation that its seed does not decide; the message says what came in its place.
         """
@@ -89,7 +89,7 @@ class GymnasiumWorld(World):
         """See World.reset_to.
 
         Raises:
-            ValueError: a spec of another suite, or with an unknown task or variation.
+            UserError: a spec of another suite, or with an unknown task or variation.
         """
         self.check_worlds(specs, worlds)
         for spec in specs:

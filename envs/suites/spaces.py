@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.errors import UserError
 from envs.types import VectorSpec
 
 
@@ -20,11 +21,11 @@ class ActionBox:
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         """
         Raises:
-            ValueError: it is not a flat Box with finite bounds.
+            UserError: it is not a flat Box with finite bounds.
         """
         is_flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
         if not is_flat_box or not np.isfinite([space.low, space.high]).all():
-            raise ValueError(
+            raise UserError(
                 f"actions must be a flat Box with finite bounds, got {space}; "
                 "wrap the environment in gymnasium.wrappers.TransformAction"
             )

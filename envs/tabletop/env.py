@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.simulation.render import BatchRenderer
 from envs.tabletop.arm.control import CONTROL_DT_S
 from envs.tabletop.tasks import SUITES
@@ -58,10 +59,10 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
             config: how the suite is simulated and rewarded.
 
         Raises:
-            ValueError: unknown task, variation or render_mode.
+            UserError: unknown task, variation or render_mode.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode {render_mode!r} does not exist; modes: rgb_array, or None")
+            raise UserError(f"render_mode {render_mode!r} does not exist; modes: rgb_array, or None")
         # A task of no suite is looked for in the main one, whose error names what exists.
         suite = next((name for name, tasks in SUITES.items() if task in tasks), "tabletop")
         self._world = TabletopWorld(1, config, suite=suite)
@@ -82,7 +83,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         """The instruction of the episode that runs (or ran last).
 
         Raises:
-            ValueError: no episode has begun.
+            UserError: no episode has begun.
         """
         return self._world.episode(0).instruction
 
@@ -94,7 +95,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         options["variation"] takes the place of the environment's own in this episode.
 
         Raises:
-            ValueError: an option that does not exist, a spec and a variation at once, a spec of another suite or task,
+            UserError: an option that does not exist, a spec and a variation at once, a spec of another suite or task,
                 or an unknown variation.
         """
         asked = check_options(options, ("spec", "variation"))
@@ -105,10 +106,10 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         if spec is None:
             spec = self._spec(self.task, asked.get("variation", self.variation), seed)
         elif "variation" in asked:
-            raise ValueError("options has a spec, with its variation, and another variation; give one of the two")
+            raise UserError("options has a spec, with its variation, and another variation; give one of the two")
         check_is_spec(spec)
         if spec.task != self.task:
-            raise ValueError(f"spec {spec.id!r} is of task {spec.task!r}; this environment is {self.task!r}")
+            raise UserError(f"spec {spec.id!r} is of task {spec.task!r}; this environment is {self.task!r}")
         observation, info = self._world.reset_to((spec,), (0,))
         return _first(observation), self._info({**info, "is_success": [False], "failure": [""]})
 
@@ -116,7 +117,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         """Execute one action, float32 [A] in [-1, 1]; reward is the weighted sum of the terms.
 
         Raises:
-            ValueError: wrong shape or a non-finite element.
+            UserError: wrong shape or a non-finite element.
         """
         observation, reward, terminated, truncated, info = self._world.step(np.asarray(action, np.float32)[None])
         terms = {name: float(term[0]) for name, term in info["reward_terms"].items()}

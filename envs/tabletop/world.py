@@ -16,6 +16,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.arrays import constant, to_numpy
+from envs.errors import UserError
 from envs.simulation.cpu import CpuSim
 from envs.simulation.simulator import SimulatorMaker, SimulatorSpec
 from envs.tabletop import terms
@@ -137,18 +138,18 @@ class TabletopWorld(World):
         """What was drawn for the episode that runs (or ran last) in that world.
 
         Raises:
-            ValueError: no episode has begun there.
+            UserError: no episode has begun there.
         """
         episode = self._running.episodes[world]
         if episode is None:
-            raise ValueError(f"world {world} has not begun an episode; call reset first")
+            raise UserError(f"world {world} has not begun an episode; call reset first")
         return episode
 
     def task_of(self, spec: EpisodeSpec) -> Task:
         """The task of a spec.
 
         Raises:
-            ValueError: another suite, or an unknown task or variation; the message lists what exists.
+            UserError: another suite, or an unknown task or variation; the message lists what exists.
         """
         self.check_spec(spec, VARIATIONS)
         return SUITES[self.suite][spec.task]
@@ -162,7 +163,7 @@ class TabletopWorld(World):
         """See World.reset_to.
 
         Raises:
-            ValueError: a spec of another suite, or with an unknown task or variation.
+            UserError: a spec of another suite, or with an unknown task or variation.
         """
         self.check_worlds(specs, worlds)
         episodes = [draw_episode(spec, self.task_of(spec)) for spec in specs]

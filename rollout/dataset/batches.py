@@ -33,6 +33,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
@@ -109,11 +110,11 @@ class TrainingData:
             cache: a folder for what is decoded; beside each dataset if not given.
 
         Raises:
-            ValueError: no roots, datasets of another world, numbers that cannot be learned, no row left, or no room for
+            UserError: no roots, datasets of another world, numbers that cannot be learned, no row left, or no room for
                 the caches. But for the last, nothing is decoded then.
         """
         if not roots:
-            raise ValueError("expected at least one dataset, got none")
+            raise UserError("expected at least one dataset, got none")
         folders = (*roots, *drives, *seen)
         for root in folders:
             finish_recording(root)
@@ -125,7 +126,7 @@ class TrainingData:
             for number, root in enumerate(folders)
         ]
         if not any(lessons):
-            raise ValueError(f"no episode of {', '.join(map(str, folders))} was selected")
+            raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
             check_pending(root, cache, imitated=number < imitated)
         self._datasets = [open_cache(root, cache) for root in folders]
@@ -204,7 +205,7 @@ class TrainingData:
         """Statistics of all episodes of `roots`, selected or not, from their stats.json.
 
         Raises:
-            ValueError: a dataset has none.
+            UserError: a dataset has none.
         """
         parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}

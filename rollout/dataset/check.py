@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.read import read_info
@@ -29,12 +30,12 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
         expected: of the policy that learns; where None, of the first dataset.
 
     Raises:
-        ValueError: a folder is named twice, holds no dataset, or one that doesn't say its units, contradicts itself, or
+        UserError: a folder is named twice, holds no dataset, or one that doesn't say its units, contradicts itself, or
             differs from what is expected; the message lists every difference.
     """
     places = Counter(Path(root).resolve() for root in roots)
     if twice := [str(place) for place, count in places.items() if count > 1]:
-        raise ValueError(f"{twice[0]} is named twice, and its rows would count twice; name it once")
+        raise UserError(f"{twice[0]} is named twice, and its rows would count twice; name it once")
     infos = [(Path(root), read_info(Path(root))) for root in roots]
     first, one = infos[0]
     world_spec = expected or _world_spec(first, one)
@@ -44,9 +45,9 @@ def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None)
             schema.kind(one), schema.kind(info)
         )
         if lines:
-            raise ValueError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
+            raise UserError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
         if lines := schema.contradictions(info, _world_spec(root, info)):
-            raise ValueError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
+            raise UserError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
     return world_spec
 
 
@@ -67,13 +68,13 @@ def check_numbers(
         lengths: of the dataset's episodes, R rows in all; None for a single episode.
 
     Raises:
-        ValueError: numbers are not finite, or actions are beyond what a policy can send; the message says where.
+        UserError: numbers are not finite, or actions are beyond what a policy can send; the message says where.
     """
     for key, values in vectors.items():
         finite = np.isfinite(values)
         if not finite.all():
             row, column = np.argwhere(~finite)[0].tolist()
-            raise ValueError(
+            raise UserError(
                 f"{key} of {whose} has numbers that are not finite in {(~finite).any(1).sum()} of {len(values)} rows; "
                 f"the first is {values[row, column]} in {_name(info, key, column)}, {_where(lengths, row)}; leave the "
                 "episode out or record it again"
@@ -96,7 +97,7 @@ def _check_range(
         row = int(size[:, column].argmax())
         name, share = _name(info, key, column), beyond[:, column].mean()
         found.append(f"{name} in {share:.2%} of rows, up to {size[row, column]:.4g} in {_where(lengths, row)}")
-    raise ValueError(
+    raise UserError(
         f"{key} of {whose} is outside [-1, 1], where a policy's actions are always: {'; '.join(found)}; record what a "
         "robot takes in a unit of which 1 is the largest"
     )
@@ -105,8 +106,8 @@ def _check_range(
 def _world_spec(root: Path, info: dict[str, Any]) -> WorldSpec:
     try:
         return schema.read_world_spec(info)
-    except ValueError as error:
-        raise ValueError(f"{root}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{root}: {error}") from error
 
 
 def _name(info: Mapping[str, Any], key: str, column: int) -> str:

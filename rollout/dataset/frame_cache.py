@@ -32,6 +32,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import track
 
+from envs.errors import UserError
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers
 from rollout.dataset.read import (
@@ -118,7 +119,7 @@ def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -
         imitated: whether the dataset's actions are to be learned.
 
     Raises:
-        ValueError: as `check_numbers`, or a file is damaged.
+        UserError: as `check_numbers`, or a file is damaged.
     """
     cache = _Cache(root, place)
     files = episode_files(cache.root)
@@ -138,12 +139,12 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
         place: a folder for caches; beside the dataset if not given.
 
     Raises:
-        ValueError: no dataset, one without episodes or with a damaged file, or no room to write to.
+        UserError: no dataset, one without episodes or with a damaged file, or no room to write to.
     """
     finish_recording(root)
     cache = _Cache(root, place)
     if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
-        raise ValueError(f"{cache.root} has no episodes yet")
+        raise UserError(f"{cache.root} has no episodes yet")
     try:
         with cache.locked():
             return cache.opened(cache.brought_up_to_date())
@@ -154,7 +155,7 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
             manifest = cache.load(files)
         if manifest is not None and len(manifest["sources"]) == len(files):
             return cache.opened(manifest)
-        raise ValueError(
+        raise UserError(
             f"the decoded frames of {cache.root} cannot be kept in {cache.folder} "
             f"({error.strerror or error}); name a folder that has room for them with --cache"
         ) from error
@@ -166,7 +167,7 @@ class _Cache:
     def __init__(self, root: str | Path, place: str | Path) -> None:
         """
         Raises:
-            ValueError: no dataset.
+            UserError: no dataset.
         """
         self.root = Path(root).resolve()
         self.info = read_info(self.root)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from rollout.dataset.schema import VideoCodec
 
 # SVT-AV1 tells its settings to stderr at every file and reads no other switch.
@@ -81,11 +82,11 @@ def decode_png(encoded: bytes) -> NDArray[np.uint8]:
     """The RGB frame [H, W, 3] of a PNG (or JPEG).
 
     Raises:
-        ValueError: not a picture.
+        UserError: not a picture.
     """
     frame = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
-        raise ValueError(f"{len(encoded)} bytes that should be a PNG could not be decoded")
+        raise UserError(f"{len(encoded)} bytes that should be a PNG could not be decoded")
     return np.asarray(frame, np.uint8)
 
 
@@ -105,7 +106,7 @@ def decode_video(path: Path, times_s: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The frames of an mp4 at ascending times, [T, H, W, 3].
 
     Raises:
-        ValueError: no frame stands within TOLERANCE_S of a wanted time.
+        UserError: no frame stands within TOLERANCE_S of a wanted time.
     """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -123,10 +124,10 @@ def _pick(decoded: Iterable[av.VideoFrame], times_s: NDArray[np.float64], path: 
         if frame.time < time_s - TOLERANCE_S:
             continue
         if frame.time > time_s + TOLERANCE_S:
-            raise ValueError(f"{path} has no frame at {time_s:.4f} s; the next one stands at {frame.time:.4f} s")
+            raise UserError(f"{path} has no frame at {time_s:.4f} s; the next one stands at {frame.time:.4f} s")
         yield frame.to_ndarray(format="rgb24")
         following = next(wanted, None)
         if following is None:
             return
         time_s = following
-    raise ValueError(f"{path} ends before {time_s:.4f} s")
+    raise UserError(f"{path} ends before {time_s:.4f} s")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.errors import UserError
 from rollout.dataset.frame_cache import CachedDataset
 from rollout.dataset.read import DatasetReader, read_marks
 from rollout.dataset.schema import INTERVENTION
@@ -23,11 +24,11 @@ def lessons_of(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, 
         failed_too: learn from episodes that failed; of drives it is not asked.
 
     Raises:
-        ValueError: no dataset, one without episodes, or one that doesn't say which of them succeeded.
+        UserError: no dataset, one without episodes, or one that doesn't say which of them succeeded.
     """
     reader = DatasetReader(root)
     if not reader.episodes:
-        raise ValueError(f"{root} has no episodes yet")
+        raise UserError(f"{root} has no episodes yet")
     found = {}
     for row in reader.episodes:
         parts = _parts(reader, row) if is_drive else _whole(reader, row, failed_too)
@@ -51,7 +52,7 @@ def _parts(reader: DatasetReader, row: dict[str, Any]) -> list[tuple[int, int]]:
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:
     if "success" not in row:
-        raise ValueError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
+        raise UserError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
     return row["success"]
 
 
@@ -68,7 +69,7 @@ def parts_by_task(
         end: likewise.
 
     Raises:
-        ValueError: the dataset contradicts itself on which task that is.
+        UserError: the dataset contradicts itself on which task that is.
     """
     index = dataset.tasks[begin:end].ravel()
     if not index.size:  # the dataset doesn't say, so its episodes have one task each
@@ -79,7 +80,7 @@ def parts_by_task(
         only = row["tasks"][0] if len(edges) == 2 and len(row["tasks"]) == 1 and not tasks else None
         task = tasks.get(number, only)
         if task is None or task not in row["tasks"]:
-            raise ValueError(
+            raise UserError(
                 f"episode {row['episode_index']} of {dataset.root} has the tasks {row['tasks']}, but its frames from "
                 f"{begin + first} on are of task {number}, which meta/tasks.parquet "
                 + ("does not have" if task is None else f"calls {task!r}")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.frames import decode_png, decode_video
@@ -45,10 +46,10 @@ class StoredEpisode:
     def instruction(self) -> str:
         """
         Raises:
-            ValueError: the episode has several, one after the other.
+            UserError: the episode has several, one after the other.
         """
         if len(self.row["tasks"]) != 1:
-            raise ValueError(f"episode {self.row['episode_index']} has several instructions: {self.row['tasks']}")
+            raise UserError(f"episode {self.row['episode_index']} has several instructions: {self.row['tasks']}")
         return self.row["tasks"][0]
 
 
@@ -59,7 +60,7 @@ class DatasetReader:
         """Read info.json and the rows of meta/episodes.
 
         Raises:
-            ValueError: the folder holds no dataset, or one of another version.
+            UserError: the folder holds no dataset, or one of another version.
         """
         self.root = Path(root)
         self.info = read_info(self.root)
@@ -80,7 +81,7 @@ class DatasetReader:
         """Of the world that was recorded.
 
         Raises:
-            ValueError: another writer made the dataset.
+            UserError: another writer made the dataset.
         """
         return schema.read_world_spec(self.info)
 
@@ -89,7 +90,7 @@ class DatasetReader:
         """stats.json: {feature: {"mean", "std", "min", "max", "count", "q01", ...: array}}.
 
         Raises:
-            ValueError: there is none.
+            UserError: there is none.
         """
         return read_stats(self.root)
 
@@ -104,10 +105,10 @@ class DatasetReader:
         """One camera's frames of one episode, [T, H, W, 3].
 
         Raises:
-            ValueError: no such camera.
+            UserError: no such camera.
         """
         if camera not in self.cameras:
-            raise ValueError(f"camera {camera!r} is not in {self.root}; cameras: {', '.join(self.cameras)}")
+            raise UserError(f"camera {camera!r} is not in {self.root}; cameras: {', '.join(self.cameras)}")
         return _read_frames(self.root, self.info, self.episodes[number], _camera_key(self.features, camera))
 
 
@@ -115,19 +116,19 @@ def read_info(root: Path) -> dict[str, Any]:
     """info.json of a dataset.
 
     Raises:
-        ValueError: there is none, it is damaged, or of another version.
+        UserError: there is none, it is damaged, or of another version.
     """
     path = root / schema.INFO_PATH
     if not path.exists():
-        raise ValueError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
+        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
     keys = ("codebase_version", "fps", "features", "data_path")
     info = read_json(path, keys, schema.RESTORE)
     if info["codebase_version"] != schema.CODEBASE_VERSION:
         version = info["codebase_version"]
-        raise ValueError(f"{root} is a LeRobot dataset of version {version}, expected {schema.CODEBASE_VERSION}")
+        raise UserError(f"{root} is a LeRobot dataset of version {version}, expected {schema.CODEBASE_VERSION}")
     if misused := schema.misused(info):
         said = ", ".join(f"{key} is {json.dumps(info[key])[:80]}" for key in misused)
-        raise ValueError(f"{path} is damaged: {said}; {schema.RESTORE}")
+        raise UserError(f"{path} is damaged: {said}; {schema.RESTORE}")
     return info
 
 
@@ -135,11 +136,11 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
     """stats.json of a dataset, as arrays.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        UserError: there is none, or it is damaged.
     """
     path = root / schema.STATS_PATH
     if not path.exists():
-        raise ValueError(
+        raise UserError(
             f"{path} is missing: without statistics nothing can be normalised; append an episode to make it"
         )
     features, remedy = read_info(root)["features"], "append an episode, and it is made again"
@@ -148,7 +149,7 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
     for key in features.keys() & {schema.STATE, schema.ACTION, schema.LOCALIZATION}:
         shape = tuple(features[key]["shape"])
         if key not in whole or {np.shape(whole[key][name]) for name in _STATISTICS - {"count"}} != {shape}:
-            raise ValueError(
+            raise UserError(
                 f"{path} is damaged: {key} needs {', '.join(sorted(_STATISTICS))} of shape {shape}; {remedy}"
             )
     return {key: {name: np.array(value) for name, value in entry.items()} for key, entry in whole.items()}
@@ -166,7 +167,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         rows = file.read(columns=names).to_pylist()
     for row in rows:
         if missing := [key for key in ("episode_index", "tasks", "length") if key not in row]:
-            raise ValueError(f"{path} is damaged: its rows lack {', '.join(missing)}; {_RESTORE}")
+            raise UserError(f"{path} is damaged: its rows lack {', '.join(missing)}; {_RESTORE}")
     return rows
 
 
@@ -204,7 +205,7 @@ def num_rows_in(path: Path) -> int:
     """Of a parquet file, as its end says.
 
     Raises:
-        ValueError: it is missing or damaged.
+        UserError: it is missing or damaged.
     """
     with _readable(path):
         return pq.read_metadata(path).num_rows
@@ -214,7 +215,7 @@ def read_tasks(root: Path) -> dict[int, str]:
     """The instructions by their task_index; none where the file is missing.
 
     Raises:
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     path = root / schema.TASKS_PATH
     if not path.exists():
@@ -269,7 +270,7 @@ def _read_data(root: Path, info: dict[str, Any], row: dict[str, Any], keys: list
     with _readable(path):
         table = pq.read_table(path, columns=keys, filters=is_own)
     if len(table) != row["length"]:
-        raise ValueError(f"episode {row['episode_index']} of {root} has {len(table)} rows, expected {row['length']}")
+        raise UserError(f"episode {row['episode_index']} of {root} has {len(table)} rows, expected {row['length']}")
     return table
 
 
@@ -288,15 +289,15 @@ def _read_frames(root: Path, info: dict[str, Any], row: dict[str, Any], key: str
 def _readable(path: Path) -> Generator[None]:
     """
     Raises:
-        ValueError: the file within is missing, cut or of another kind.
+        UserError: the file within is missing, cut or of another kind.
     """
     try:
         yield
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; {_RESTORE}") from error
+        raise UserError(f"{path} is missing; {_RESTORE}") from error
     except (pa.ArrowException, av.FFmpegError, OSError, KeyError, IndexError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is damaged ({reason}); {_RESTORE}") from error
+        raise UserError(f"{path} is damaged ({reason}); {_RESTORE}") from error
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -26,6 +26,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from envs.errors import UserError
 from envs.types import CameraSpec, VectorSpec, WorldSpec
 
 ImageMode = Literal["image", "video"]
@@ -64,11 +65,11 @@ def frames_per_second(world_spec: WorldSpec) -> int:
     """LeRobot's integer fps.
 
     Raises:
-        ValueError: the control period is not one over a whole number of hertz.
+        UserError: the control period is not one over a whole number of hertz.
     """
     fps = round(1.0 / world_spec.control_dt_s)
     if abs(fps * world_spec.control_dt_s - 1.0) > _SAME_RATE:
-        raise ValueError(
+        raise UserError(
             f"control_dt_s is {world_spec.control_dt_s}, but LeRobot datasets need a whole number of frames per second"
         )
     return fps
@@ -80,7 +81,7 @@ def make_features(
     """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature.
 
     Raises:
-        ValueError: a camera whose pictures video cannot hold, or a name that LeRobot cannot.
+        UserError: a camera whose pictures video cannot hold, or a name that LeRobot cannot.
     """
     features: dict[str, dict[str, Any]] = {}
     for key, attribute in _VECTORS.items():
@@ -103,13 +104,13 @@ def make_features(
     features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in scalars.items()}
     bad = [key for key in features if "/" in key]
     if bad:
-        raise ValueError(f"LeRobot feature names may not contain '/', got {', '.join(bad)}")
+        raise UserError(f"LeRobot feature names may not contain '/', got {', '.join(bad)}")
     return features
 
 
 def _video_info(camera: CameraSpec, fps: int, codec: VideoCodec) -> dict[str, Any]:
     if camera.height % 2 or camera.width % 2:
-        raise ValueError(
+        raise UserError(
             f"video needs an even height and width, and camera {camera.name!r} has {camera.height} x {camera.width}; "
             "use image_mode='image'"
         )
@@ -152,17 +153,17 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
     """The WorldSpec that a dataset was recorded with.
 
     Raises:
-        ValueError: the dataset was not written by this writer, so units and ranges are unknown, or what it says of them
+        UserError: the dataset was not written by this writer, so units and ranges are unknown, or what it says of them
             is damaged.
     """
     if "llamarm" not in info:
-        raise ValueError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
+        raise UserError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
     try:
         return WorldSpec.of(info["llamarm"]["world_spec"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"info.json is damaged: it lacks or misuses {error}; {RESTORE}") from error
+        raise UserError(f"info.json is damaged: it lacks or misuses {error}; {RESTORE}") from error
     except ValueError as error:
-        raise ValueError(f"info.json is damaged: {error}; {RESTORE}") from error
+        raise UserError(f"info.json is damaged: {error}; {RESTORE}") from error
 
 
 def misused(info: dict[str, Any]) -> list[str]:

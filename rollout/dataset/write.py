@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers
@@ -57,7 +58,7 @@ _GROUP_BYTES = 32 << 20
 """Of pictures in a row group: what is held in memory while an episode is written."""
 
 
-class WriterBusyError(ValueError):
+class WriterBusyError(UserError):
     """Another writer has the dataset open."""
 
 
@@ -85,7 +86,7 @@ class DatasetWriter:
             interventions: also keep, of drives, in which frames a person acted and in which the robot was held.
 
         Raises:
-            ValueError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
+            UserError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
                 differences), another writer has it open, it is damaged, it holds something else, or the world's
                 cameras or names cannot be written.
         """
@@ -117,12 +118,12 @@ class DatasetWriter:
             frames: {camera: its frames}, where they are not in the trajectory.
 
         Raises:
-            ValueError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
+            UserError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
                 another than the dataset's, a number is not finite, or an action is outside [-1, 1]. Nothing is written
                 then.
         """
         if trajectory.spec.id in self._ids:
-            raise ValueError(f"episode {trajectory.spec.id} is already in {self.root}")
+            raise UserError(f"episode {trajectory.spec.id} is already in {self.root}")
         if frames is None:
             frames = {camera: ArrayFrames(pictures) for camera, pictures in trajectory.frames.items()}
         columns, pictures = self._columns(trajectory, frames)
@@ -197,7 +198,7 @@ class DatasetWriter:
         """Every column of numbers, [T] or [T, D], and every camera's frames by its key, checked against info."""
         steps = trajectory.num_steps
         if not np.array_equal(trajectory.frame_step, np.arange(steps)):
-            raise ValueError(
+            raise UserError(
                 f"episode {trajectory.spec.id} has {len(trajectory.frame_step)} frames for {steps} steps; "
                 "a dataset needs the frame of every step: collect(..., all_frames=True)"
             )
@@ -225,12 +226,12 @@ class DatasetWriter:
         for key, shape in shapes.items():
             expected = features.get(key, {"shape": None})["shape"]
             if shape[0] != steps or (list(shape[1:]) or [1]) != expected:
-                raise ValueError(f"{key} has shape {shape}, expected {steps} rows of {expected}")
+                raise UserError(f"{key} has shape {shape}, expected {steps} rows of {expected}")
         vectors = {key: values.reshape(steps, -1) for key, values in columns.items()}
         check_numbers(f"episode {trajectory.spec.id}", self.info, vectors, imitated=True)
         missing = [key for key in features if key not in columns and key not in frames]
         if missing:
-            raise ValueError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")
+            raise UserError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")
         return columns, frames
 
     def _task_index(self, trajectory: Trajectory) -> int:
@@ -332,14 +333,14 @@ class DatasetWriter:
         if not (self.root / schema.INFO_PATH).exists():
             strangers = [p.name for p in self.root.iterdir() if p.name != "meta"]
             if strangers or (self.root / "meta/episodes").exists():
-                raise ValueError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(strangers)}")
+                raise UserError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(strangers)}")
             self._write_totals()
             return
         found = read_info(self.root)
         self._refuse_another(found)
         files = episode_files(self.root)
         if files != [self._path(schema.EPISODES_PATH, number) for number in range(len(files))]:
-            raise ValueError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
+            raise UserError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
         self._drop_orphans(len(files))
         rows = [self._whole_row(number, path, found) for number, path in enumerate(files)]
         if any(len(row["tasks"]) > 1 for row in rows):  # in whose frames the tasks have the numbers they were given
@@ -357,18 +358,18 @@ class DatasetWriter:
         """The row of an episode whose files are there.
 
         Raises:
-            ValueError: one is missing or cut.
+            UserError: one is missing or cut.
         """
         rows = read_rows(path)
         if len(rows) != 1 or not rows[0].keys() >= {"spec_id", "dataset_to_index"}:
-            raise ValueError(f"{path} is damaged: expected one episode with its spec_id; restore it from a copy")
+            raise UserError(f"{path} is damaged: expected one episode with its spec_id; restore it from a copy")
         for file in files_of(self.root, info, rows[0]):
             if not file.exists() or not file.stat().st_size:
-                raise ValueError(
+                raise UserError(
                     f"{self.root} is damaged: {file} of episode {number} is missing; restore it from a copy"
                 )
         if (found := num_rows_in(self._path(schema.DATA_PATH, number))) != rows[0]["length"]:
-            raise ValueError(f"episode {number} of {self.root} has {found} rows, expected {rows[0]['length']}")
+            raise UserError(f"episode {number} of {self.root} has {found} rows, expected {rows[0]['length']}")
         return rows[0]
 
     def _finish_recording(self, *, success: bool, ended: str, duration_s: float = 0.0) -> None:
@@ -386,15 +387,15 @@ class DatasetWriter:
     def _append_recording(self, trajectory: Trajectory, spooled: Spooled) -> None:
         """
         Raises:
-            ValueError: what was recorded cannot be an episode. It is set aside, so that the dataset can be opened.
+            UserError: what was recorded cannot be an episode. It is set aside, so that the dataset can be opened.
         """
         try:
             self.append(trajectory, spooled.frames)
-        except ValueError as error:
+        except UserError as error:
             path = self.root / SPOOL_PATH
             others = len(list(path.parent.glob(f"{path.name}.refused*")))
             aside = path.replace(path.with_name(f"{path.name}.refused{others or ''}"))
-            raise ValueError(f"{error}; what was recorded is set aside in {aside}") from error
+            raise UserError(f"{error}; what was recorded is set aside in {aside}") from error
 
     def _refuse_another(self, found: dict[str, Any]) -> None:
         if "llamarm" in found:
@@ -411,7 +412,7 @@ class DatasetWriter:
         if lines and schema.HELD in self.info["features"].keys() - found["features"].keys():
             lines.append("it does not say when a robot was held: record elsewhere; --drives takes both folders")
         if lines:
-            raise ValueError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
+            raise UserError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
 
     def _drop_orphans(self, num_episodes: int) -> None:
         """Files of an episode that never came to be are gone when the writer has opened the dataset."""
@@ -438,7 +439,7 @@ def finish_recording(root: str | Path) -> None:
     """Make an episode of a recording that a killed process left in a dataset; one that is still going on is left alone.
 
     Raises:
-        ValueError: the dataset is damaged.
+        UserError: the dataset is damaged.
     """
     root = Path(root)
     if not (root / SPOOL_PATH).exists():

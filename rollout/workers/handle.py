@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
+from envs.errors import UserError
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.inference import InferenceConfig
@@ -58,7 +59,7 @@ class WorkersConfig:
     def check(self) -> None:
         """
         Raises:
-            ValueError: see check_ray_address.
+            UserError: see check_ray_address.
         """
         if self.ray_address is not None:
             check_ray_address(self.ray_address)
@@ -76,17 +77,17 @@ def check_ray_address(address: str) -> None:
     """Whether something listens there. Ray itself tries again for minutes, and then ends the process.
 
     Raises:
-        ValueError: nothing does, or it is no address.
+        UserError: nothing does, or it is no address.
     """
     if address in ("auto", "local"):
         return
     place = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
     if place is None:
-        raise ValueError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, as in 10.0.0.1:6379')
+        raise UserError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, as in 10.0.0.1:6379')
     try:
         socket.create_connection((place[1], int(place[2])), timeout=_REACHED_WITHIN_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        raise ValueError(f"no Ray answers at {address}: {error}; {_START_ONE}") from error
+        raise UserError(f"no Ray answers at {address}: {error}; {_START_ONE}") from error
 
 
 def start_ray(address: str | None = None) -> bool:
@@ -102,7 +103,7 @@ def start_ray(address: str | None = None) -> bool:
         Whether it is one of this machine alone.
 
     Raises:
-        ValueError: there is none at that address.
+        UserError: there is none at that address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     ours = not address
@@ -124,7 +125,7 @@ def start_ray(address: str | None = None) -> bool:
             try:
                 ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
             except ConnectionError as error:
-                raise ValueError(f"no Ray is found by the address {address!r}; {_START_ONE}") from error
+                raise UserError(f"no Ray is found by the address {address!r}; {_START_ONE}") from error
     return ours
 
 

@@ -25,6 +25,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from envs.errors import UserError
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.inference import InferenceConfig, RemotePolicy, start_server
@@ -71,7 +72,7 @@ class Workers:
             wrap: called in each worker's process with its policy; what it returns acts, e.g. a blind control.
 
         Raises:
-            ValueError: a negative number of workers, or a limit that is not positive.
+            UserError: a negative number of workers, or a limit that is not positive.
         """
         _check(config)
         self.report = WorkerReport()
@@ -92,7 +93,7 @@ class Workers:
         """Offer new weights: the next collect acts with them. The policies must be rollout.weights.UpdatablePolicy.
 
         Raises:
-            ValueError: the version doesn't rise.
+            UserError: the version doesn't rise.
         """
         check_order(self._latest, version)
         if self._config.workers == 0:
@@ -111,7 +112,7 @@ class Workers:
         Those that no worker survives stand in `report.set_aside`, those whose world failed in `report.broken`.
 
         Raises:
-            ValueError: as collect does, where it runs in this process; or the world failed in every one of the first
+            UserError: as collect does, where it runs in this process; or the world failed in every one of the first
                 HOPELESS episodes.
             RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
                 came; the cause is the worker's own error.
@@ -160,7 +161,7 @@ class Workers:
             reason = trajectory.failure or ""
             self.report.broken[trajectory.spec] = reason
             if len(self.report.broken) >= HOPELESS and not self._any_sound:
-                raise ValueError(f"the world failed in every one of {HOPELESS} episodes, the last time: {reason}")
+                raise UserError(f"the world failed in every one of {HOPELESS} episodes, the last time: {reason}")
 
     def _start(self) -> None:
         """Ray, and the workers that are not there."""
@@ -285,7 +286,7 @@ def _policy_of_a_world(make_world: Callable[[], World], make_policy: Callable[[W
 def _check(config: WorkersConfig) -> None:
     limits = (config.progress_deadline_s, config.start_deadline_s, config.memory_limit_gb)
     if config.workers < 0 or any(limit is not None and limit <= 0 for limit in limits):
-        raise ValueError(
+        raise UserError(
             "workers must be 0 or more, the deadlines and the memory limit above 0, "
             f"got {config.workers}, {', '.join(map(str, limits))}"
         )

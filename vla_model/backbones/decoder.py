@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 
 
@@ -88,7 +89,7 @@ class Backbone(nn.Module):
             decoder: of config.backbone's shape, with its weights; a random one where None.
 
         Raises:
-            ValueError: the longest sequence has more tokens than the decoder has positions for.
+            UserError: the longest sequence has more tokens than the decoder has positions for.
         """
         super().__init__()
         _check_length(config)
@@ -144,7 +145,7 @@ def _check_length(config: VLAConfig) -> None:
     if rope.get("rope_type") == "longrope":
         positions = min(positions, rope.get("original_max_position_embeddings", positions))
     if config.num_tokens > positions:
-        raise ValueError(
+        raise UserError(
             f"a sequence takes up to {config.num_tokens} tokens (an instruction of {config.instruction_length}, "
             f"{config.history_length + 1} observations, {config.chunk_length} action queries), but the decoder has "
             f"{positions} positions"

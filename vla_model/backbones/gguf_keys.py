@@ -21,6 +21,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from envs.errors import UserError
 from vla_model.backbones.grok import Grok1Config
 
 CONFIGS: dict[str, type[PretrainedConfig]] = {
@@ -86,7 +87,7 @@ def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> Pr
         fields: of the config, which the tensors tell.
 
     Raises:
-        ValueError: a key is missing, or one asks for what is not known here; the message names it.
+        UserError: a key is missing, or one asks for what is not known here; the message names it.
     """
     architecture = metadata["general.architecture"]
     keys = _Keys(path, architecture, metadata)
@@ -118,7 +119,7 @@ def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> Pr
     try:
         config = kind(**fields)
     except (TypeError, ValueError) as error:  # transformers checks the types of fields
-        raise ValueError(f"{path} has a key whose value is of another kind: {error}") from error
+        raise UserError(f"{path} has a key whose value is of another kind: {error}") from error
     _set_rope(config, keys)
     keys.refuse_others()
     return config
@@ -162,28 +163,28 @@ class _Keys:
         """The key's value, or the default's.
 
         Raises:
-            ValueError: it is missing and has no default, or it holds a value for each layer.
+            UserError: it is missing and has no default, or it holds a value for each layer.
         """
         self._asked.add(name)
         if name not in self._given:
             if default:
                 return default[0]
-            raise ValueError(f"{self.path} lacks the key {self._prefix}{name}")
+            raise UserError(f"{self.path} lacks the key {self._prefix}{name}")
         value = self._given[name]
         if isinstance(value, list):
             if len(set(value)) != 1:
-                raise ValueError(f"{self.path} has another {self._prefix}{name} in each layer, which is not known here")
+                raise UserError(f"{self.path} has another {self._prefix}{name} in each layer, which is not known here")
             return value[0]
         return value
 
     def allow(self, name: str, *values: object) -> None:
         """
         Raises:
-            ValueError: the key is there and is none of the values.
+            UserError: the key is there and is none of the values.
         """
         value = self.take(name, values[0])
         if value not in values:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has {self._prefix}{name} = {value}, which is not known here; "
                 f"known: {', '.join(map(str, values))}"
             )
@@ -197,19 +198,19 @@ class _Keys:
             return None
         each = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in range(num_layers)]
         if len(each) != num_layers:
-            raise ValueError(f"{self.path} has {len(each)} values of {self._prefix}{name} for {num_layers} layers")
+            raise UserError(f"{self.path} has {len(each)} values of {self._prefix}{name} for {num_layers} layers")
         return ["sliding_attention" if windowed else "full_attention" for windowed in each]
 
     def refuse_others(self) -> None:
         """
         Raises:
-            ValueError: a key asks for what is not known here.
+            UserError: a key asks for what is not known here.
         """
         for name, values in _NEUTRAL.items():
             self.allow(name, *values)
         others = sorted(self._prefix + name for name in self._given.keys() - self._asked)
         if others:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has keys that may change what the model computes and are not known here: "
                 f"{', '.join(others)}"
             )

@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
+from envs.errors import UserError
+
 _WITH_BEGIN = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
 """Of tokenizer.ggml.pre: byte-level vocabularies that llama.cpp puts a begin token before, unless add_bos_token says
 otherwise, and of which it takes a word that is in the vocabulary whole, whatever the merges."""
@@ -42,7 +44,7 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
         metadata: its keys and values.
 
     Raises:
-        ValueError: the file has none that transformers can build, or one of its keys asks for what is not known.
+        UserError: the file has none that transformers can build, or one of its keys asks for what is not known.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in metadata.items() if key.startswith(_PREFIX)}
     _check(path, given)
@@ -50,7 +52,7 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
         architecture, vocabulary, named = get_gguf_tokenizer(str(path))
         tokenizer, _ = convert_gguf_tokenizer(architecture, vocabulary)
     except (KeyError, ValueError, IndexError, TypeError, struct.error) as error:
-        raise ValueError(f"{path} has no tokenizer that can be read: {error!r}") from error
+        raise UserError(f"{path} has no tokenizer that can be read: {error!r}") from error
     is_bytes, pre = given["model"] == "gpt2", given.get("pre", "default")
     if is_bytes and pre in _WITH_BEGIN:
         assert isinstance(tokenizer.model, models.BPE)
@@ -65,7 +67,7 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
     around = {}
     for name, is_asked in (("bos_token", begins), ("eos_token", ends)):
         if is_asked and named[name] is None:
-            raise ValueError(f"{path} asks for a {name} with every text, and {_PREFIX}{name}_id does not say which")
+            raise UserError(f"{path} asks for a {name} with every text, and {_PREFIX}{name}_id does not say which")
         around[name] = named[name] if is_asked else None
     before, after = around["bos_token"], around["eos_token"]
     if before is not None or after is not None:
@@ -83,18 +85,18 @@ _PREFIX = "tokenizer.ggml."
 def _check(path: Path, given: Mapping[str, Any]) -> None:
     """
     Raises:
-        ValueError: a key asks for what is not known here.
+        UserError: a key asks for what is not known here.
     """
     kind, pre = given.get("model"), given.get("pre", "default")
     if kind not in ("llama", "gpt2"):
-        raise ValueError(f"{path} has a tokenizer of {_PREFIX}model {kind!r}, not known here; known: llama, gpt2")
+        raise UserError(f"{path} has a tokenizer of {_PREFIX}model {kind!r}, not known here; known: llama, gpt2")
     if kind == "gpt2" and pre not in _PRE:
-        raise ValueError(
+        raise UserError(
             f"{path} splits texts by {_PREFIX}pre {pre!r}, not known here; known: {', '.join(sorted(_PRE))}"
         )
     for name in ("add_sep_token", "remove_extra_whitespaces"):
         if given.get(name, False):
-            raise ValueError(f"{path} asks for {_PREFIX}{name}, which is not known here")
+            raise UserError(f"{path} asks for {_PREFIX}{name}, which is not known here")
     others = sorted(name for name in given.keys() - _KNOWN if not name.endswith(("token_id", "token_ids")))
     if others:
         warnings.warn(

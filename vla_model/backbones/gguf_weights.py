@@ -21,6 +21,7 @@ from transformers.integrations.gguf.dequant import GGML_BLOCK, dequantize
 from transformers.integrations.gguf.reader import GgufHeader, load_gguf_state_dict, read_gguf_metadata
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from envs.errors import UserError
 from vla_model.backbones.gguf_keys import CONFIGS, decoder_config
 from vla_model.backbones.gguf_tokenizer import gguf_tokenizer
 
@@ -59,24 +60,24 @@ class GGUFFile:
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            ValueError: it is no GGUF file, is truncated, or is of an architecture that is not known here.
+            UserError: it is no GGUF file, is truncated, or is of an architecture that is not known here.
         """
         self.path = path
         try:
             self.metadata, _ = read_gguf_metadata(str(path))
             header = GgufHeader.from_file(str(path))
         except (ValueError, struct.error) as error:
-            raise ValueError(f"{path} cannot be read as GGUF, it is another file or truncated: {error}") from error
+            raise UserError(f"{path} cannot be read as GGUF, it is another file or truncated: {error}") from error
         needed = header.data_start + max((info.offset + info.nbytes for info in header.tensors), default=0)
         if path.stat().st_size < needed:
-            raise ValueError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
+            raise UserError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
         self.architecture = header.architecture
         if self.architecture not in CONFIGS:
-            raise ValueError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
+            raise UserError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
         if (kind := self.metadata.get("general.type", "model")) != "model":
-            raise ValueError(f"{path} holds a part of general.type {kind!r}; a whole model is needed")
+            raise UserError(f"{path} holds a part of general.type {kind!r}; a whole model is needed")
         if (count := self.metadata.get("split.count", 1)) > 1:
-            raise ValueError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
+            raise UserError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
         self._infos = {info.name: info for info in header.tensors}
         self._tensors = load_gguf_state_dict(header)
         self.config = self._config()
@@ -85,7 +86,7 @@ class GGUFFile:
         """Weights of the layers that the config has, under transformers' names.
 
         Raises:
-            ValueError: tensors of experts that are not there, or tensors that the family does not have, by name.
+            UserError: tensors of experts that are not there, or tensors that the family does not have, by name.
         """
         self._refuse_strangers(config.num_hidden_layers)
         weights = {
@@ -114,20 +115,18 @@ class GGUFFile:
         layers = tuple(f"blk.{layer}." for layer in range(num_layers))
         strangers = sorted(name for name in self._infos if name.startswith(layers) and name not in expected)
         if strangers:
-            raise ValueError(
-                f"{self.path} has tensors that no {self.architecture} has here: {', '.join(strangers[:5])}"
-            )
+            raise UserError(f"{self.path} has tensors that no {self.architecture} has here: {', '.join(strangers[:5])}")
 
     def tokenizer(self) -> Tokenizer:
         """
         Raises:
-            ValueError: the file has none that transformers can build, or one of its keys asks for what is not known.
+            UserError: the file has none that transformers can build, or one of its keys asks for what is not known.
         """
         return gguf_tokenizer(self.path, self.metadata)
 
     def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         if name not in self._tensors:
-            raise ValueError(f"{self.path} lacks the tensor {name}")
+            raise UserError(f"{self.path} lacks the tensor {name}")
         tensor = self._tensors[name][...]
         info = self._infos[name]
         if info.ggml_type in GGML_BLOCK:
@@ -142,7 +141,7 @@ class GGUFFile:
 
     def _config(self) -> PretrainedConfig:
         if "token_embd.weight" not in self._infos:
-            raise ValueError(f"{self.path} lacks token_embd.weight")
+            raise UserError(f"{self.path} lacks token_embd.weight")
         config = decoder_config(
             self.path,
             self.metadata,
@@ -157,10 +156,10 @@ class GGUFFile:
         """LLaMA 3.1's scaling, which the file holds as one factor per frequency.
 
         Raises:
-            ValueError: the factors are another scaling's, or a key scales too.
+            UserError: the factors are another scaling's, or a key scales too.
         """
         if "full_attention" in config.rope_parameters or config.rope_parameters.get("rope_type") == "linear":
-            raise ValueError(f"{self.path} has rope_freqs.weight besides another scaling of its rotary positions")
+            raise UserError(f"{self.path} has rope_freqs.weight besides another scaling of its rotary positions")
         factors = self._tensor("rope_freqs.weight", torch.float32)
         plain = config.rope_parameters["rope_theta"] ** -(torch.arange(len(factors)) / len(factors))
         config.rope_parameters |= {
@@ -172,4 +171,4 @@ class GGUFFile:
         }
         ours, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
         if not torch.allclose(ours, plain / factors, rtol=1e-3):
-            raise ValueError(f"{self.path} scales its rotary positions by factors that are not LLaMA 3.1's")
+            raise UserError(f"{self.path} scales its rotary positions by factors that are not LLaMA 3.1's")

@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from envs.errors import UserError
 from vla_model.backbones.gguf_weights import GGUFFile
 from vla_model.backbones.presets import FAMILIES
 from vla_model.config import VLAConfig
@@ -54,12 +55,12 @@ def load_backbone(
         dtype: of the weights.
 
     Raises:
-        ValueError: nothing is there, it is not of these families, or a part is missing, truncated or does not fit; the
+        UserError: nothing is there, it is not of these families, or a part is missing, truncated or does not fit; the
             message says which and, where there is something to do, what.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist. {how_to_get_weights(path)}")
+        raise UserError(f"{path} does not exist. {how_to_get_weights(path)}")
     if path.is_file():
         file = GGUFFile(path)
         _check_family(path, file.config)
@@ -73,7 +74,7 @@ def load_backbone(
         tokenizer = _folder_tokenizer(path)
         decoder = load_weights(path, config, dtype).get_decoder()
     if tokenizer.get_vocab_size() > decoder.config.vocab_size:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {path} has {tokenizer.get_vocab_size()} tokens, "
             f"but the decoder embeds only {decoder.config.vocab_size}"
         )
@@ -93,7 +94,7 @@ def backbone_config(path: str | Path) -> PretrainedConfig:
     """The decoder's shape alone, of a local folder or .gguf file whose weights are not looked at.
 
     Raises:
-        ValueError: it is no model of these families.
+        UserError: it is no model of these families.
     """
     path = Path(path)
     if path.is_file():
@@ -106,60 +107,60 @@ def backbone_config(path: str | Path) -> PretrainedConfig:
 def _checked_config(folder: Path) -> PretrainedConfig:
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
+        raise UserError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
     if read_json(path).get("model_type") == VLAConfig.model_type:
-        raise ValueError(f"{folder} is a policy of llamarm, expected a decoder's folder; --init takes a policy")
+        raise UserError(f"{folder} is a policy of llamarm, expected a decoder's folder; --init takes a policy")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0]  # what follows advises to install another transformers
-        raise ValueError(f"{path} is broken or of a model that is not known: {why}") from error
+        raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
     _check_family(path, config.get_text_config(decoder=True))
     if getattr(config, "quantization_config", None) is not None:
-        raise ValueError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")
+        raise UserError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")
     return config
 
 
 def _check_family(path: Path, config: PretrainedConfig) -> None:
     if config.model_type not in FAMILIES:
-        raise ValueError(f"{path} is of the family {config.model_type!r}; families: {', '.join(FAMILIES)}")
+        raise UserError(f"{path} is of the family {config.model_type!r}; families: {', '.join(FAMILIES)}")
 
 
 def check_weights(folder: Path) -> None:
     """
     Raises:
-        ValueError: a file of weights is missing or not whole: a safetensors header says how long its file must be.
+        UserError: a file of weights is missing or not whole: a safetensors header says how long its file must be.
     """
     files, names = {folder / _SAFETENSORS}, {}
     if (folder / _INDEX).is_file():
         names = read_json(folder / _INDEX).get("weight_map")
         if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-            raise ValueError(f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor")
+            raise UserError(f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor")
         files = {folder / name for name in names.values()}
     missing = sorted(file.name for file in files if not file.is_file())
     if missing:
         others = sorted(path.name for path in folder.glob("*.bin"))
         hint = f"; {', '.join(others)} would have to be unpickled and is not read" if others else ""
-        raise ValueError(f"{folder} lacks {', '.join(missing)}{hint}. {how_to_get_weights(folder)}")
+        raise UserError(f"{folder} lacks {', '.join(missing)}{hint}. {how_to_get_weights(folder)}")
     for file in sorted(files):
         try:
             with safe_open(file, framework="pt") as weights:
                 absent = {name for name, home in names.items() if home == file.name} - set(weights.keys())
         except SafetensorError as error:
-            raise ValueError(f"{file} is broken or truncated: {error}") from error
+            raise UserError(f"{file} is broken or truncated: {error}") from error
         if absent:
-            raise ValueError(f"{file} lacks what {_INDEX} promises: {', '.join(sorted(absent)[:5])}")
+            raise UserError(f"{file} lacks what {_INDEX} promises: {', '.join(sorted(absent)[:5])}")
 
 
 def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
     """The config, shortened in place.
 
     Raises:
-        ValueError: it has not so many layers.
+        UserError: it has not so many layers.
     """
     if num_layers is not None:
         if not 1 <= num_layers <= config.num_hidden_layers:
-            raise ValueError(f"num_layers must be within 1..{config.num_hidden_layers}, got {num_layers}")
+            raise UserError(f"num_layers must be within 1..{config.num_hidden_layers}, got {num_layers}")
         config.num_hidden_layers = num_layers
         if getattr(config, "layer_types", None) is not None:
             config.layer_types = config.layer_types[:num_layers]
@@ -171,12 +172,12 @@ def _folder_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises whatever a broken file leads it to
         said = str(error).splitlines()
-        raise ValueError(
+        raise UserError(
             f"{folder} has no tokenizer that can be read (tokenizer.json, tokenizer_config.json): "
             f"{type(error).__name__}: {said[0] if said else ''}"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one")
+        raise UserError(f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one")
     return tokenizer.backend_tokenizer
 
 
@@ -192,7 +193,7 @@ def load_weights(
         state_dict: the weights, if they were read already.
 
     Raises:
-        ValueError: weights are missing, of other shapes or not finite.
+        UserError: weights are missing, of other shapes or not finite.
     """
     with torch.device("meta"):
         kind: Any = type(AutoModel.from_config(config))
@@ -209,13 +210,13 @@ def load_weights(
                 ignore_mismatched_sizes=True,  # told below, in our words
             )
     except (RuntimeError, OSError) as error:
-        raise ValueError(f"the weights in {path} do not fit its config: {error}") from error
+        raise UserError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
-        raise ValueError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
+        raise UserError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
     if wrong := sorted(info["mismatched_keys"]):
         name, came, expected = wrong[0]
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ValueError(
+        raise UserError(
             f"the weights in {path} do not fit its config: {name} has shape {tuple(came)}, expected "
             f"{tuple(expected)}{more}"
         )

@@ -54,7 +54,7 @@ def convert(gguf: Path, folder: Path, begin: str = BEGIN) -> None:
     """Write the folder that `load_backbone` reads, whole or not at all; each text will begin with the token `begin`.
 
     Raises:
-        ValueError: the file is broken.
+        UserError: the file is broken.
     """
     backbone = load_backbone(gguf, dtype=torch.bfloat16)
     tokenizer = backbone.tokenizer

@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from envs.errors import UserError
+
 
 def check_execute_steps(execute_steps: int, chunk_length: int) -> None:
     """
     Raises:
-        ValueError: a chunk has not so many actions.
+        UserError: a chunk has not so many actions.
     """
     if not 1 <= execute_steps <= chunk_length:
-        raise ValueError(f"execute_steps must be within 1..{chunk_length}, the chunk's length, got {execute_steps}")
+        raise UserError(f"execute_steps must be within 1..{chunk_length}, the chunk's length, got {execute_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +53,15 @@ class Deployment:
         """From what `to_json` gave.
 
         Raises:
-            ValueError: it is something else.
+            UserError: it is something else.
         """
         if not isinstance(content, dict):
-            raise ValueError(f"a deployment is {content!r}, expected a map of execute_steps, world and tasks")
+            raise UserError(f"a deployment is {content!r}, expected a map of execute_steps, world and tasks")
         steps, world, tasks = (content.get(name) for name in ("execute_steps", "world", "tasks"))
         if type(steps) is not int or steps < 1:
-            raise ValueError(f"a deployment's execute_steps is {steps!r}, expected a whole number of at least 1")
+            raise UserError(f"a deployment's execute_steps is {steps!r}, expected a whole number of at least 1")
         if world is not None and not isinstance(world, str):
-            raise ValueError(f"a deployment's world is {world!r}, expected a name")
+            raise UserError(f"a deployment's world is {world!r}, expected a name")
         if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-            raise ValueError(f"a deployment's tasks are {tasks!r}, expected a list of names")
+            raise UserError(f"a deployment's tasks are {tasks!r}, expected a list of names")
         return cls(execute_steps=steps, world=world, tasks=tuple(tasks))

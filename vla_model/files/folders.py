@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from envs.errors import UserError
+
 
 def previous_folder(folder: Path) -> Path:
     """Where a full folder steps aside while a fresh one takes its name."""
@@ -82,13 +84,13 @@ def make_folder(folder: Path) -> None:
     """Make a folder that a user named, and those above it, unless it is there.
 
     Raises:
-        ValueError: it lies where there are no folders but the system's own, as in /proc.
+        UserError: it lies where there are no folders but the system's own, as in /proc.
         OSError: it cannot be made for a reason that has a name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{folder} cannot be made: {error.filename} is a place without folders; name another"
         ) from error
 
@@ -97,13 +99,13 @@ def check_place(option: str, place: str | Path) -> None:
     """Whether a folder that an option names is there or can be made; one that is there may be read-only.
 
     Raises:
-        ValueError: it is no folder, and none can be made.
+        UserError: it is no folder, and none can be made.
     """
     folder = nearest = Path(place).resolve()
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir() or (nearest != folder and not os.access(nearest, os.W_OK | os.X_OK)):
-        raise ValueError(f"{option} is {str(place)!r}, but {nearest} is no folder to write to; name another --{option}")
+        raise UserError(f"{option} is {str(place)!r}, but {nearest} is no folder to write to; name another --{option}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -132,14 +134,14 @@ def read_json(path: Path, keys: Collection[str] = (), remedy: str = "restore it 
         remedy: what to do about a damaged file, for the message.
 
     Raises:
-        ValueError: the file is cut, empty, holds something else or lacks a key; the message names it.
+        UserError: the file is cut, empty, holds something else or lacks a key; the message names it.
     """
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: expected a JSON object, got {type(content).__name__}; {remedy}")
+        raise UserError(f"{path} is damaged: expected a JSON object, got {type(content).__name__}; {remedy}")
     if missing := [key for key in keys if key not in content]:
-        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}; {remedy}")
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}; {remedy}")
     return content

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from envs.errors import UserError
+
 _HASHES = "sha256"
 """The key of a file's metadata that holds {tensor: hash} as JSON."""
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -29,7 +31,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write the file.
 
     Raises:
-        ValueError: a number is not finite; nothing is written.
+        UserError: a number is not finite; nothing is written.
         OSError: see `write_tensors`.
     """
     check_finite(tensors, str(path))
@@ -59,21 +61,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """What `save_tensors` wrote, on the CPU.
 
     Raises:
-        ValueError: the file is missing, broken or not as it was written, or a number is not finite.
+        UserError: the file is missing, broken or not as it was written, or a number is not finite.
     """
     if not path.is_file():
-        raise ValueError(f"{path.parent} lacks {path.name}")
+        raise UserError(f"{path.parent} lacks {path.name}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         hashes = json.loads(metadata[_HASHES]) if _HASHES in metadata else None
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path.name} in {path.parent} is broken: {error}") from error
+        raise UserError(f"{path.name} in {path.parent} is broken: {error}") from error
     if hashes is not None:
         changed = [name for name, tensor in sorted(tensors.items()) if hashes.get(name) != tensor_hash(tensor)]
         if changed or len(hashes) != len(tensors):
-            raise ValueError(
+            raise UserError(
                 f"{path.name} in {path.parent} is not what was written: {', '.join(changed[:5]) or 'a tensor'} has "
                 "another checksum; take another copy of it"
             )
@@ -84,11 +86,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     Raises:
-        ValueError: a tensor has numbers that are not finite; the message names the first few.
+        UserError: a tensor has numbers that are not finite; the message names the first few.
     """
     if broken := not_finite(tensors):
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise ValueError(f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}")
+        raise UserError(f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

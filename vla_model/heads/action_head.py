@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.heads.distributions import ActionDistribution, Laplace, Tokens
 from vla_model.heads.flow import Flow
@@ -26,7 +27,7 @@ class ActionHead(nn.Module):
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
         if config.action_distribution not in DISTRIBUTIONS:
-            raise ValueError(
+            raise UserError(
                 f"action distribution {config.action_distribution!r} does not exist; "
                 f"distributions: {', '.join(DISTRIBUTIONS)}"
             )

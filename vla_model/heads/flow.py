@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.heads.distributions import Draw, Generators, masked_mean, random
 
@@ -60,10 +61,10 @@ class FlowActions:
         """L above, at one point of each action's path.
 
         Raises:
-            ValueError: the model's inputs had no action_noise.
+            UserError: the model's inputs had no action_noise.
         """
         if self.noise is None:
-            raise ValueError(
+            raise UserError(
                 "flow matching needs ModelInputs.action_noise; vla_model.inputs.inputs.draw_action_noise makes it"
             )
         start, time = self.noise[..., :-1], self.noise[..., -1:]

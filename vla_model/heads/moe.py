@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from envs.errors import UserError
 from vla_model.numerics.means import mean, of_all_parts, whole_mean
 from vla_model.numerics.precision import compute_dtype
 
@@ -132,13 +133,13 @@ class Router(nn.Module):
         The chosen ones' weights are what they would be if the others had been chosen: p_e over their sum.
 
         Raises:
-            ValueError: there is no such expert, or a token needs all of them.
+            UserError: there is no such expert, or a token needs all of them.
         """
         num_experts = len(self.weight)
         if expert is not None and not 0 <= expert < num_experts:
-            raise ValueError(f"expert {expert} does not exist; experts: 0 to {num_experts - 1}")
+            raise UserError(f"expert {expert} does not exist; experts: 0 to {num_experts - 1}")
         if expert is not None and self.top_k_experts == num_experts:
-            raise ValueError(f"each token goes to all {num_experts} experts, so none can be left out")
+            raise UserError(f"each token goes to all {num_experts} experts, so none can be left out")
         self._left_out = expert
 
     def forward(self, x: Tensor, counted: Tensor | None = None) -> Routing:
@@ -230,11 +231,11 @@ class MixtureOfExperts(nn.Module):
             balancing_rate: u, step of the biases that balance without a loss; 0 for none.
 
         Raises:
-            ValueError: top_k_experts is not within 1..num_experts.
+            UserError: top_k_experts is not within 1..num_experts.
         """
         super().__init__()
         if not 1 <= top_k_experts <= num_experts:
-            raise ValueError(f"top_k_experts must be within 1..num_experts = 1..{num_experts}, got {top_k_experts}")
+            raise UserError(f"top_k_experts must be within 1..num_experts = 1..{num_experts}, got {top_k_experts}")
         hidden_size = 2 * size if hidden_size is None else hidden_size
         self.router = Router(size, num_experts, top_k_experts, decoupled_weights, balancing_rate)
         self.gate_up = nn.Parameter(_uniform(num_experts, 2 * hidden_size, size))

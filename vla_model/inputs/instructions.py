@@ -6,6 +6,8 @@ Text that is not blank and not endless. Whether a policy reads all of it only it
 
 from __future__ import annotations
 
+from envs.errors import UserError
+
 
 def check_text(instruction: object, longest: int | None = None) -> str:
     """The instruction.
@@ -15,14 +17,14 @@ def check_text(instruction: object, longest: int | None = None) -> str:
         longest: so many characters; any number where None.
 
     Raises:
-        ValueError: it is no text, blank, too long, or holds half a character (a lone surrogate).
+        UserError: it is no text, blank, too long, or holds half a character (a lone surrogate).
     """
     if not isinstance(instruction, str):
-        raise ValueError(f"the instruction is {instruction!r}, expected text: the policy must be told what to do")
+        raise UserError(f"the instruction is {instruction!r}, expected text: the policy must be told what to do")
     if longest is not None and len(instruction) > longest:
-        raise ValueError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
+        raise UserError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
     if not instruction.strip():
-        raise ValueError(f"the instruction is {instruction!r}: the policy must be told what to do")
+        raise UserError(f"the instruction is {instruction!r}: the policy must be told what to do")
     if any("\ud800" <= character <= "\udfff" for character in instruction):
-        raise ValueError(f"the instruction {instruction!r} holds half a character, so it is no text")
+        raise UserError(f"the instruction {instruction!r} holds half a character, so it is no text")
     return instruction

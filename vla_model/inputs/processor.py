@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from envs.errors import UserError
 from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
 from vla_model.files.deployment import Deployment
 from vla_model.files.folders import read_json
@@ -145,7 +146,7 @@ class Processor:
             tokenizer: of a pretrained decoder; that of the small models where None.
 
         Raises:
-            ValueError: one is missing, has another length than the world's vector, or is not finite.
+            UserError: one is missing, has another length than the world's vector, or is not finite.
         """
         vectors = {name: getattr(world_spec, name) for name in _FEATURES}
         normalisations = {name: _normalisation(_FEATURES[name], vector, statistics) for name, vector in vectors.items()}
@@ -160,7 +161,7 @@ class Processor:
         """Model inputs of B worlds or samples.
 
         Raises:
-            ValueError: a camera is missing or its frames have another shape or dtype, or the state another size or a
+            UserError: a camera is missing or its frames have another shape or dtype, or the state another size or a
                 number that is not finite.
         """
         ids, mask = self.encode_instructions(observation["instruction"])
@@ -181,11 +182,11 @@ class Processor:
         is evaluated under a sentence that is cut is told by `remarks` and `VLAPolicy.begin`, and goes on.
 
         Raises:
-            ValueError: it is no instruction (vla_model/inputs/instructions.py), or longer than the policy reads.
+            UserError: it is no instruction (vla_model/inputs/instructions.py), or longer than the policy reads.
         """
         text = check_text(instruction, max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self.instruction_length))
         if (remark := self.remark_on(text)) is not None:
-            raise ValueError(f"{remark}; say it in fewer words")
+            raise UserError(f"{remark}; say it in fewer words")
 
     def remark_on(self, instruction: str) -> str | None:
         """What of an instruction the policy does not read, in words; None where it reads all."""
@@ -244,12 +245,12 @@ class Processor:
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:
-            ValueError: the world differs from the one this was made for in anything that a policy meets; the message
+            UserError: the world differs from the one this was made for in anything that a policy meets; the message
                 lists every difference.
         """
         differences = self.world_spec.differences(world_spec, labels=False)
         if differences:
-            raise ValueError("the policy was made for another world:\n  " + "\n  ".join(differences))
+            raise UserError("the policy was made for another world:\n  " + "\n  ".join(differences))
 
     def save(self, folder: Path) -> None:
         """Write processor.json and tokenizer.json."""
@@ -271,18 +272,18 @@ class Processor:
         """What `save` wrote.
 
         Raises:
-            ValueError: processor.json or tokenizer.json does not hold what it should.
+            UserError: processor.json or tokenizer.json does not hold what it should.
         """
         path = folder / PROCESSOR_FILE
         content = read_json(path, ("world_spec", "statistics", "instruction_length"), _REMEDY)
         try:
             if (number := content.get("format", 1)) not in range(1, _FORMAT + 1):
-                raise ValueError(f"format {number} is not known to this version of llamarm")
+                raise UserError(f"format {number} is not known to this version of llamarm")
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
             length = content["instruction_length"]
             if type(length) is not int or not 1 <= length <= _MAX_INSTRUCTION_LENGTH:
-                raise ValueError(f"instruction_length is {length!r}, expected 1 to {_MAX_INSTRUCTION_LENGTH} tokens")
+                raise UserError(f"instruction_length is {length!r}, expected 1 to {_MAX_INSTRUCTION_LENGTH} tokens")
             return cls(
                 world_spec=world_spec,
                 normalisations={
@@ -294,12 +295,12 @@ class Processor:
                 deployment=Deployment.of(content["deployment"]) if "deployment" in content else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+            raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
     def _tokenise(self, instruction: str) -> tuple[Tensor, Tensor]:
         encoding = self.tokenizer.encode(instruction)
         if not any(encoding.attention_mask):
-            raise ValueError(f"the instruction {instruction!r} has no tokens, so it tells the policy nothing")
+            raise UserError(f"the instruction {instruction!r} has no tokens, so it tells the policy nothing")
         return torch.tensor(encoding.ids), torch.tensor(encoding.attention_mask, dtype=torch.bool)  # [I] each
 
     def encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -307,10 +308,10 @@ class Processor:
         encoded = {}
         for camera in self.world_spec.cameras:
             if camera.name not in frames:
-                raise ValueError(f"camera {camera.name!r} is not observed; cameras: {', '.join(frames)}")
+                raise UserError(f"camera {camera.name!r} is not observed; cameras: {', '.join(frames)}")
             tensor = torch.as_tensor(frames[camera.name])
             if tensor.dtype != torch.uint8 or tensor.shape[1:] != (camera.height, camera.width, 3):
-                raise ValueError(
+                raise UserError(
                     f"camera {camera.name!r} gives {tensor.dtype} {tuple(tensor.shape)}, "
                     f"expected torch.uint8 (B, {camera.height}, {camera.width}, 3)"
                 )
@@ -328,12 +329,12 @@ class Processor:
         """[B, S] in the world's units -> float32 [B, S], normalised.
 
         Raises:
-            ValueError: it has another shape, or a number that is not finite; the message names the element.
+            UserError: it has another shape, or a number that is not finite; the message names the element.
         """
         tensor = torch.as_tensor(state, dtype=torch.float32)
         size = self.world_spec.state.size
         if tensor.ndim != 2 or tensor.shape[1] != size:
-            raise ValueError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
+            raise UserError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
         finite = tensor.isfinite()
         if not finite.all():
             names = [
@@ -341,7 +342,7 @@ class Processor:
                 for name, sound in zip(self.world_spec.state.names, finite.all(0).tolist(), strict=True)
                 if not sound
             ]
-            raise ValueError(f"the state has numbers that are not finite: {', '.join(names)}")
+            raise UserError(f"the state has numbers that are not finite: {', '.join(names)}")
         return self.normalise_state(tensor)
 
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
@@ -352,12 +353,12 @@ class Processor:
 def read_tokenizer(path: Path) -> Tokenizer:
     """
     Raises:
-        ValueError: the file is missing or holds no tokenizer.
+        UserError: the file is missing or holds no tokenizer.
     """
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers has no class of its own for them
-        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
+        raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def _normalisation(
@@ -371,18 +372,18 @@ def _normalisation(
     if not vector.size:
         return Normalisation(mean=np.zeros(0, np.float32), std=np.ones(0, np.float32))
     if feature not in statistics:
-        raise ValueError(f"statistics of {feature!r} are missing; there are: {', '.join(statistics) or 'none'}")
+        raise UserError(f"statistics of {feature!r} are missing; there are: {', '.join(statistics) or 'none'}")
     values = {}
     for key in ("mean", "std"):
         if key not in statistics[feature]:
-            raise ValueError(f"statistics of {feature!r} have no {key!r}; there are: {', '.join(statistics[feature])}")
+            raise UserError(f"statistics of {feature!r} have no {key!r}; there are: {', '.join(statistics[feature])}")
         value = np.asarray(statistics[feature][key], np.float32)
         if value.shape != (vector.size,) or not np.isfinite(value).all():
-            raise ValueError(f"{key} of {feature!r} must be {vector.size} finite numbers, got {value.tolist()}")
+            raise UserError(f"{key} of {feature!r} must be {vector.size} finite numbers, got {value.tolist()}")
         values[key] = value
     std = values["std"]
     if (std < 0).any():
-        raise ValueError(f"std of {feature!r} must not be negative, got {std.tolist()}")
+        raise UserError(f"std of {feature!r} must not be negative, got {std.tolist()}")
     half_range = (np.array(vector.high) - np.array(vector.low)) / 2
     still = np.where(half_range < _LARGEST, np.minimum(_STILL, _STILL_SHARE * half_range), _STILL_UNBOUNDED)
     is_still = std <= _FLOOR_OF_BEFORE if of_before else std < still

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from envs.errors import UserError
 from vla_model.backbones.pretrained import check_weights, how_to_get_weights, load_weights
 from vla_model.files.folders import read_json
 
@@ -86,10 +87,10 @@ def vit_config(height: int, width: int, *, channels: int, layers: int, patch_px:
     """A small ViT (Dosovitskiy et al. 2021) for frames of that size.
 
     Raises:
-        ValueError: the patches do not fill the frame.
+        UserError: the patches do not fill the frame.
     """
     if height % patch_px or width % patch_px:
-        raise ValueError(f"patches of {patch_px} pixels do not fill a frame of {height} x {width}")
+        raise UserError(f"patches of {patch_px} pixels do not fill a frame of {height} x {width}")
     return AutoConfig.for_model(
         "vit",
         image_size=[height, width],
@@ -107,7 +108,7 @@ def load_image_encoder(folder: str | Path) -> PreTrainedModel:
     """The vision model of a local folder.
 
     Raises:
-        ValueError: it is no folder of a vision model that gives patches, or a part is missing, truncated or does not
+        UserError: it is no folder of a vision model that gives patches, or a part is missing, truncated or does not
             fit; the message says which.
     """
     folder = Path(folder)
@@ -120,7 +121,7 @@ def encoder_shape(folder: str | Path) -> EncoderShape:
     """Of the vision model of a local folder, with the mean and standard deviation of its image processor.
 
     Raises:
-        ValueError: it is no folder of a vision model that gives patches, or one of the two files is broken.
+        UserError: it is no folder of a vision model that gives patches, or one of the two files is broken.
     """
     folder = Path(folder)
     config = _vision_config(folder)
@@ -133,20 +134,20 @@ def _vision_config(folder: Path) -> PretrainedConfig:
     """The config of the folder's vision model.
 
     Raises:
-        ValueError: there is none, or it is of a model without patches.
+        UserError: there is none, or it is of a model without patches.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
+        raise UserError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
     read_json(path)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0]  # what follows advises to install another transformers
-        raise ValueError(f"{path} is broken or of a model that is not known: {why}") from error
+        raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
     config = getattr(config, "vision_config", config)
     if any(getattr(config, name, None) is None for name in ("image_size", "patch_size", "hidden_size")):
-        raise ValueError(
+        raise UserError(
             f"{path} is of {config.model_type!r}, which does not see in patches of one size; vision models that do: "
             "SigLIP, DINOv2, CLIP, ViT and their like"
         )
@@ -159,7 +160,7 @@ def _preprocessing(folder: Path, config: PretrainedConfig) -> tuple[list[int], l
     """Size, mean and standard deviation."""
     path = folder / _PROCESSOR_FILE
     if not path.is_file():
-        raise ValueError(f"{folder} lacks {_PROCESSOR_FILE}, which says how its model wants its pixels")
+        raise UserError(f"{folder} lacks {_PROCESSOR_FILE}, which says how its model wants its pixels")
     content = read_json(path)
     size = content.get("crop_size" if content.get("do_center_crop") else "size")
     known = isinstance(size, dict) and {"height", "width"} <= size.keys()
@@ -168,7 +169,7 @@ def _preprocessing(folder: Path, config: PretrainedConfig) -> tuple[list[int], l
         return size_px, [0.0] * 3, [1.0] * 3
     values = [content.get(name) for name in ("image_mean", "image_std")]
     if any(not isinstance(value, list) or len(value) != 3 for value in values):
-        raise ValueError(f"{path} must have image_mean and image_std of three numbers each, got {values}")
+        raise UserError(f"{path} must have image_mean and image_std of three numbers each, got {values}")
     mean, std = ([float(x) for x in value] for value in values if value is not None)
     return size_px, mean, std
 

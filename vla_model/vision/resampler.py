@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from envs.errors import UserError
+
 _FREQUENCIES = 4
 _HEAD_SIZE = 16
 
@@ -40,11 +42,11 @@ class Queries(nn.Module):
     def __init__(self, channels: int, num_queries: int) -> None:
         """
         Raises:
-            ValueError: the channels cannot be shared out to heads.
+            UserError: the channels cannot be shared out to heads.
         """
         super().__init__()
         if channels % _HEAD_SIZE:
-            raise ValueError(f"image queries need channels in multiples of {_HEAD_SIZE}, got {channels}")
+            raise UserError(f"image queries need channels in multiples of {_HEAD_SIZE}, got {channels}")
         self.num_tokens = num_queries
         self.queries = nn.Parameter(torch.randn(num_queries, channels) * 0.02)
         self.to_position = nn.Linear(4 * _FREQUENCIES, channels)

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from envs.errors import UserError
 from vla_model.files.folders import fresh_folder
 from vla_model.files.weight_files import load_tensors, save_tensors
 from vla_model.inputs.processor import Processor
@@ -47,13 +48,13 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
         model: after `prepare` with this fine_tuning, or a copy of such a model.
 
     Raises:
-        ValueError: everything was trained, so there is nothing to leave out, or the folder exists.
+        UserError: everything was trained, so there is nothing to leave out, or the folder exists.
     """
     folder = Path(folder)
     if fine_tuning.mode == "full":
-        raise ValueError("full fine-tuning leaves no weights alone: save the policy with save_policy")
+        raise UserError("full fine-tuning leaves no weights alone: save the policy with save_policy")
     if folder.exists():
-        raise ValueError(f"{folder} exists; it is left as it is")
+        raise UserError(f"{folder} exists; it is left as it is")
     content = {
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "value_head": model.config.value_head,
@@ -78,7 +79,7 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
         folder: what `save_adapter` wrote.
 
     Raises:
-        ValueError: a part is missing or broken, or the base is another one.
+        UserError: a part is missing or broken, or the base is another one.
     """
     folder = Path(folder)
     fine_tuning, value_head, base_hash = _read(folder)
@@ -87,7 +88,7 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
         prepare(model, adaptable(model, fine_tuning))  # folders of before name targets that got no adapters
     found = weights_hash(frozen_state_dict(model, fine_tuning))
     if found != base_hash:
-        raise ValueError(
+        raise UserError(
             f"{folder} was trained on another base than {base}: "
             f"the weights that it left alone have the hash {base_hash[:12]}, here they have {found[:12]}"
         )
@@ -116,23 +117,23 @@ def _read(folder: Path) -> tuple[FineTuning, bool, str]:
     """What fine_tuning.json says."""
     path = folder / FINE_TUNING_FILE
     if not path.is_file():
-        raise ValueError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}")
+        raise UserError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         fields = content["fine_tuning"]
         fine_tuning = FineTuning(**(fields | {"lora_targets": tuple(fields["lora_targets"])}))
         return fine_tuning, bool(content["value_head"]), str(content["base"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{FINE_TUNING_FILE} in {folder} is broken: {error}") from error
+        raise UserError(f"{FINE_TUNING_FILE} in {folder} is broken: {error}") from error
 
 
 def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of exactly the expected names and shapes."""
     if not path.is_file():
-        raise ValueError(f"{path.parent} is not a saved adapter: it lacks {path.name}")
+        raise UserError(f"{path.parent} is not a saved adapter: it lacks {path.name}")
     weights = load_tensors(path)
     shapes, wanted = ({name: tuple(w.shape) for name, w in some.items()} for some in (weights, expected))
     wrong = sorted({name for name, _ in shapes.items() ^ wanted.items()})
     if wrong:
-        raise ValueError(f"{path.name} in {path.parent} does not fit its base in {', '.join(wrong)}")
+        raise UserError(f"{path.name} in {path.parent} does not fit its base in {', '.join(wrong)}")
     return weights

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.files.deployment import check_execute_steps
 from vla_model.files.folders import fresh_folder, previous_folder
@@ -34,11 +35,11 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     """Write the folder; one that was there is replaced. Adapters of a fine-tuning are merged into the weights.
 
     Raises:
-        ValueError: the path holds something that is not such a folder, or a weight is not finite.
+        UserError: the path holds something that is not such a folder, or a weight is not finite.
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
-        raise ValueError(f"{folder} exists and is not a saved policy; it is left as it is")
+        raise UserError(f"{folder} exists and is not a saved policy; it is left as it is")
     weights = merged_state_dict(model)
     with fresh_folder(folder) as fresh:
         model.config.save_pretrained(fresh)
@@ -54,7 +55,7 @@ def load_shape(folder: str | Path) -> tuple[Path, VLAConfig, Processor]:
     """All but the weights, and the folder that holds it: the one before, where a process died while it replaced it.
 
     Raises:
-        ValueError: see load_policy.
+        UserError: see load_policy.
     """
     folder = Path(folder)
     if not folder.exists() and previous_folder(folder).exists():
@@ -73,7 +74,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         dtype: how a model that only acts holds its weights; "auto" leaves them as they were saved.
 
     Raises:
-        ValueError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
+        UserError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
             those that were written; the message names it.
     """
     folder, config, processor = load_shape(folder)
@@ -84,13 +85,13 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         try:
             model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
         except TypeError as error:  # transformers lets a field of another type pass
-            raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
+            raise UserError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
     weights = load_tensors(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
     if problems := misfits(model.state_dict(), weights):
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
+        raise UserError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(weights, strict=True)
     if processor.deployment is not None:
         check_execute_steps(processor.deployment.execute_steps, config.chunk_length)
@@ -102,7 +103,7 @@ def load_config(folder: str | Path) -> VLAConfig:
     """The shape of a saved policy, without its weights.
 
     Raises:
-        ValueError: its config.json is missing or not of a policy.
+        UserError: its config.json is missing or not of a policy.
     """
     return _config(Path(folder))
 
@@ -110,26 +111,26 @@ def load_config(folder: str | Path) -> VLAConfig:
 def _check_parts(folder: Path) -> None:
     missing = [part for part in _PARTS if not (folder / part).is_file()]
     if missing:
-        raise ValueError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
+        raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
     for part in (CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE):
         try:
             json.loads((folder / part).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{part} in {folder} is broken: {error}") from error
+            raise UserError(f"{part} in {folder} is broken: {error}") from error
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
             weights.keys()
     except SafetensorError as error:
-        raise ValueError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
+        raise UserError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
 
 
 def _config(folder: Path) -> VLAConfig:
     try:
         config = VLAConfig.from_pretrained(folder)
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
+        raise UserError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
     if config.backbone is None:
-        raise ValueError(f"{CONFIG_FILE} in {folder} is not of a policy: it has no backbone")
+        raise UserError(f"{CONFIG_FILE} in {folder} is not of a policy: it has no backbone")
     return config
 
 
@@ -141,4 +142,4 @@ def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
         f"{name} is {getattr(config, name)} and {size}" for name, size in asked.items() if getattr(config, name) != size
     ]
     if wrong:
-        raise ValueError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")
+        raise UserError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")

@@ -20,6 +20,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from envs.errors import UserError
 from vla_model.model import VLA
 
 _HEADS = ("action_head.", "value_head.")
@@ -55,7 +56,7 @@ def prepare(model: VLA, fine_tuning: FineTuning) -> None:
     The adapters' first weights come from torch's global generator.
 
     Raises:
-        ValueError: adapters are asked for, and the decoder has no linear layer of one of the names.
+        UserError: adapters are asked for, and the decoder has no linear layer of one of the names.
     """
     if fine_tuning.mode == "lora":
         import peft
@@ -85,7 +86,7 @@ def _check_targets(model: VLA, targets: tuple[str, ...]) -> None:
     unknown = [target for target in targets if target not in known]
     if unknown or not targets:
         kind = model.backbone.decoder.config.model_type
-        raise ValueError(
+        raise UserError(
             f"the decoder, a {kind}, has no linear layers {', '.join(unknown) or 'named'} to adapt; it has: "
             f"{', '.join(known)}. A decoder's experts and their router get no adapters; to adapt the rest alone: "
             f"--fine-tuning.lora-targets {' '.join(target for target in targets if target in known) or known[0]}"

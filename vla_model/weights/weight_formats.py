@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
+from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.model import VLA
@@ -75,13 +76,13 @@ def hold_weights(model: VLA, dtype: DtypeName) -> None:
     """Change the format of a model's weights in place; "auto" leaves them as they are.
 
     Raises:
-        ValueError: "int8", and the model is not on a CPU.
+        UserError: "int8", and the model is not on a CPU.
     """
     if dtype in ("auto", "float32"):
         return
     device = model.queries.device
     if dtype == "int8" and device.type != "cpu":
-        raise ValueError(f"int8 is for CPUs, and the model is on {device}; choose bfloat16")
+        raise UserError(f"int8 is for CPUs, and the model is on {device}; choose bfloat16")
     decoder = model.backbone.decoder
     for parent in list(decoder.modules()) if dtype == "int8" else []:
         for name, layer in list(parent.named_children()):

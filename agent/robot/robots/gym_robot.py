@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from agent.robot.clock import Clock
 from agent.robot.robots.stepped import SteppedRobot
 from agent.robot.types import Axis, RobotSpec
+from envs.errors import UserError
 from envs.suites.given import verdict_of
 from envs.suites.spaces import ActionBox, unnamed_vector
 from envs.types import CameraSpec, VectorSpec, WorldSpec
@@ -48,7 +49,7 @@ class GymRobot(SteppedRobot):
             clock: the machine's where None.
 
         Raises:
-            ValueError: no pixels, or actions that are not a flat Box with bounds.
+            UserError: no pixels, or actions that are not a flat Box with bounds.
         """
         self._actions = ActionBox(env.action_space)
         world = _world_spec(env, self._actions.spec, control_dt_s)
@@ -90,7 +91,7 @@ def _world_spec(env: Any, action: VectorSpec, control_dt_s: float) -> WorldSpec:
         name for name, image in pixels.items() if image is None or image.dtype != np.uint8 or len(image.shape) != 3
     ]
     if wrong:
-        raise ValueError(f"pixels must be uint8 images [H, W, 3], got {space}; a PixelObservation wrapper adds them")
+        raise UserError(f"pixels must be uint8 images [H, W, 3], got {space}; a PixelObservation wrapper adds them")
     state = spaces.get("agent_pos")
     return WorldSpec(
         cameras=tuple(

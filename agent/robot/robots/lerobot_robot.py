@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agent.robot.camera import FROZEN_AFTER_S, StillPicture, resized, to_rgb
 from agent.robot.clock import Clock, WallClock
 from agent.robot.types import Axis, Limits, Reading, RobotSpec
+from envs.errors import UserError
 from envs.types import CameraSpec, VectorSpec, WorldSpec
 
 
@@ -59,7 +60,7 @@ class LeRobotRobot:
             clock: of the readings; the machine's where None.
 
         Raises:
-            ValueError: a name that the arm does not have, or a number without a range; the message lists those it has.
+            UserError: a name that the arm does not have, or a number without a range; the message lists those it has.
         """
         self._arm = arm
         self._clock = clock or WallClock()
@@ -73,7 +74,7 @@ class LeRobotRobot:
         _check_names("limits of", limits, self._actions)
         _check_names("range of", ranges, {*self._states, *self._actions})
         if missing := [name for name in (*self._states, *self._actions) if name not in ranges]:
-            raise ValueError(f"ranges lacks {', '.join(missing)}: LeRobot does not say what they go from and to")
+            raise UserError(f"ranges lacks {', '.join(missing)}: LeRobot does not say what they go from and to")
         low, high = np.array([ranges[name] for name in self._actions]).T
         self._offset, self._scale = (high + low) / 2, (high - low) / 2
         units = tuple(f"{ranges[name][0]:g} at -1, {ranges[name][1]:g} at 1" for name in self._actions)
@@ -208,7 +209,7 @@ def _picture(shown: Any, spec: CameraSpec) -> Any:
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     names = set(known)
     if wrong := [name for name in given if name not in names]:
-        raise ValueError(
+        raise UserError(
             f"{kind} {', '.join(map(repr, wrong))} is not of this arm; there are: {', '.join(sorted(names))}"
         )
 

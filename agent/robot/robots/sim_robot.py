@@ -16,6 +16,7 @@ from agent.robot.robots.stepped import SteppedRobot
 from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
 from agent.robot.types import Axis, RobotSpec, Watch
 from envs.arrays import to_numpy
+from envs.errors import UserError
 from envs.types import EpisodeSpec
 from envs.world import World
 
@@ -55,10 +56,10 @@ class SimRobot(SteppedRobot):
             clock: the machine's where None.
 
         Raises:
-            ValueError: several worlds, or axes that do not fit their state and action.
+            UserError: several worlds, or axes that do not fit their state and action.
         """
         if world.num_envs != 1:
-            raise ValueError(f"a robot is one world, this one has {world.num_envs}")
+            raise UserError(f"a robot is one world, this one has {world.num_envs}")
         if axes is None:
             unknown = (Axis(relative=True),) * world.world_spec.action.size
             axes, own = ARMS.get(world.suite, (unknown, ()))

@@ -65,7 +65,7 @@ def study_experts(
         ablate: whether to run the ablations.
 
     Raises:
-        ValueError: the policy sends every token to all experts, so none can be left out; or as `evaluate` does.
+        UserError: the policy sends every token to all experts, so none can be left out; or as `evaluate` does.
     """
     shape = policy.model.config
     pairs = [(layer, expert) for layer in range(shape.moe_layers) for expert in range(shape.num_experts)]

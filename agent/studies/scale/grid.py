@@ -33,6 +33,7 @@ from agent.studies.scale.action_error import action_error
 from agent.studies.scale.law import Cell
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.training.loop import RunConfig, train
+from envs.errors import UserError
 from envs.make import world_spec_of
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
@@ -96,7 +97,7 @@ def places(config: ScaleConfig) -> list[Place]:
     """Of the grid, the smallest first.
 
     Raises:
-        ValueError: too few cells for a surface, or a number that is not above 0.
+        UserError: too few cells for a surface, or a number that is not above 0.
     """
     grid = config.grid
     numbers = (*grid.widths, *grid.amounts, *grid.experts, grid.repeats, grid.hours)
@@ -109,7 +110,7 @@ def places(config: ScaleConfig) -> list[Place]:
     ]
     needed = 5 + (len(set(grid.experts)) > 1)
     if min(numbers) <= 0 or len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
-        raise ValueError(
+        raise UserError(
             f"a surface needs two widths, two amounts and {needed} runs, all numbers above 0; got widths "
             f"{list(grid.widths)}, amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
         )
@@ -120,16 +121,16 @@ def held_out_places(config: ScaleConfig) -> list[Place]:
     """Those that the fit must predict.
 
     Raises:
-        ValueError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
+        UserError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
     """
     found: list[Place] = []
     known = {(place.width, place.amount) for place in places(config)}
     for text in config.grid.hold_out:
         width, _, amount = text.partition("x")
         if not (width.isdecimal() and amount.isdecimal() and int(width) and int(amount)):
-            raise ValueError(f"hold_out {text!r} is not WIDTHxDEMONSTRATIONS, as in 256x400")
+            raise UserError(f"hold_out {text!r} is not WIDTHxDEMONSTRATIONS, as in 256x400")
         if (int(width), int(amount)) in known:
-            raise ValueError(f"hold_out {text!r} is in the grid that the fit is made of; hold out one that is not")
+            raise UserError(f"hold_out {text!r} is in the grid that the fit is made of; hold out one that is not")
         experts = sorted(config.grid.experts)[0]
         found.append(Place(width=int(width), amount=int(amount), experts=experts, seed=config.run.seed))
     return found
@@ -205,7 +206,7 @@ def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
     """As grid.json says, else measured now and written there.
 
     Raises:
-        ValueError: as `measured_budget`.
+        UserError: as `measured_budget`.
     """
     file = folder.root / "grid.json"
     if not file.exists():
@@ -217,7 +218,7 @@ def measured_budget(config: ScaleConfig) -> Budget:
     """By timing a few updates of every size on this machine.
 
     Raises:
-        ValueError: the hours are too few for a single update.
+        UserError: the hours are too few for a single update.
     """
     world_spec = world_spec_of(config.run.demonstrations.world)
     everyone = [*places(config), *held_out_places(config)]
@@ -228,7 +229,7 @@ def measured_budget(config: ScaleConfig) -> Budget:
     seconds = {place.name: by_size[place.width, place.experts] for place in everyone}
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
-        raise ValueError(
+        raise UserError(
             f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values())} s"
         )
     return Budget(updates=updates, seconds_per_update=seconds)

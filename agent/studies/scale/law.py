@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize
 from scipy.special import expit
 
+from envs.errors import UserError
+
 Floats = NDArray[np.float64]
 S = TypeVar("S", bound="Surface")
 
@@ -115,7 +117,7 @@ def fit_error(cells: Sequence[Cell], begin: ErrorSurface | None = None) -> Error
         begin: a surface near it, from which alone the search then begins.
 
     Raises:
-        ValueError: fewer cells than the surface has numbers, or one size or one amount of data only.
+        UserError: fewer cells than the surface has numbers, or one size or one amount of data only.
     """
     grid = _Grid.of(cells)
     observed = np.log([cell.error for cell in cells])
@@ -146,7 +148,7 @@ def fit_success(cells: Sequence[Cell], begin: SuccessSurface | None = None) -> S
         begin: a surface near it, from which alone the search then begins.
 
     Raises:
-        ValueError: fewer cells, or one size or one amount of data only.
+        UserError: fewer cells, or one size or one amount of data only.
     """
     grid = _Grid.of(cells)
     successes = np.array([cell.successes for cell in cells], np.float64)
@@ -188,7 +190,7 @@ def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -
     """Both surfaces, and `draws` of each from the bootstrap.
 
     Raises:
-        ValueError: as the fits do.
+        UserError: as the fits do.
     """
     rng = np.random.default_rng(seed)
     columns = _Grid.of(cells).columns
@@ -239,7 +241,7 @@ class _Grid:
         sizes, amounts, experts = (len(np.unique(column)) for column in columns)
         numbers = 5 + (experts > 1)
         if len(cells) < numbers or sizes < 2 or amounts < 2:
-            raise ValueError(
+            raise UserError(
                 f"a surface of {numbers} numbers needs at least as many runs, of two sizes and two amounts of data; "
                 f"got {len(cells)} runs of {sizes} sizes and {amounts} amounts"
             )

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.suites.metaworld.host import frames_bytes, frames_of
 from envs.suites.metaworld.sensor import Sensor
 
@@ -46,13 +47,13 @@ def metaworld_python() -> Path:
     """The interpreter that has Meta-World.
 
     Raises:
-        ValueError: there is none.
+        UserError: there is none.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     python = Path(named) if named else _ROOT / ".venv-metaworld" / "bin" / "python"
     if not python.exists():
         where = f"{PYTHON_VARIABLE} names {python}, which does not exist" if named else f"{python} does not exist"
-        raise ValueError(f"Meta-World runs in an interpreter of its own, and {where}; build it with: make metaworld")
+        raise UserError(f"Meta-World runs in an interpreter of its own, and {where}; build it with: make metaworld")
     return python
 
 
@@ -63,7 +64,7 @@ class Processes:
         """Start them; each makes its environment when its first episode begins.
 
         Raises:
-            ValueError: see `metaworld_python`.
+            UserError: see `metaworld_python`.
         """
         memory_fd = os.memfd_create("llamarm-metaworld")
         os.ftruncate(memory_fd, frames_bytes(sensor, num_worlds))

@@ -54,7 +54,7 @@ class MetaworldWorld(World):
         """N worlds without an episode.
 
         Raises:
-            ValueError: the interpreter that has Meta-World does not exist, or a task does not.
+            UserError: the interpreter that has Meta-World does not exist, or a task does not.
         """
         self.config = config = config or MetaworldConfig()
         metaworld_python()
@@ -84,7 +84,7 @@ class MetaworldWorld(World):
         """See World.reset_to.
 
         Raises:
-            ValueError: a spec of another suite, or with an unknown task or variation.
+            UserError: a spec of another suite, or with an unknown task or variation.
         """
         self.check_worlds(specs, worlds)
         for spec in specs:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.tabletop.arm.panda import NUM_JOINTS
 from envs.tabletop.episodes.episode import COLOURS, DIRECTIONS, Episode
 from envs.tabletop.episodes.task import Task
@@ -35,7 +36,7 @@ def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
     pairs, and repeats share everything.
 
     Raises:
-        ValueError: the task cannot be laid out (a mistake in the task, not in the seed).
+        UserError: the task cannot be laid out (a mistake in the task, not in the seed).
     """
     streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(5)
     layout, vision, language, execution, combination = (np.random.default_rng(s) for s in streams)
@@ -99,7 +100,7 @@ def _draw_objects(
         )
         if task.can_begin(episode):
             return episode
-    raise ValueError(f"no layout for {spec.id} in 1000 tries: task {task.name!r} asks for more room than the table has")
+    raise UserError(f"no layout for {spec.id} in 1000 tries: task {task.name!r} asks for more room than the table has")
 
 
 def _draw_pairs(
