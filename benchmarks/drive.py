@@ -23,7 +23,8 @@ import tyro
 from numpy.typing import NDArray
 
 from agent.commands.options import load_policy
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, Proportion, evaluation_specs
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, evaluation_specs
+from agent.evaluation.statistics import Proportion
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.sim_robot import SimRobot
@@ -135,7 +136,7 @@ def _driven(policy: VLAPolicy, world: World, spec: EpisodeSpec, latency: float, 
 
 
 def _row(what: str, episodes: Sequence[Episode]) -> str:
-    succeeded = Proportion(successes=sum(e.success for e in episodes), episodes=len(episodes))
+    succeeded = Proportion.of(e.success for e in episodes)
     low, high = succeeded.interval
     periods = sum(len(e.actions) for e in episodes)
     # Of the three displacements of the tool, between periods that follow each other; 1 is full speed.

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from agent.commands.options import parse
-from agent.evaluation.compare import Comparison, compare, holm
+from agent.evaluation.compare import Comparison, compare
 from agent.evaluation.eval_info import read_eval_info
+from agent.evaluation.statistics import holm
 from agent.runs.run_folder import RunFolder
 
 _NOTE = (

@@ -1,24 +1,15 @@
 """Two policies on the same episodes: which were won, which were lost, and whether that could be chance.
 
-McNemar's test (McNemar 1947) looks only at the episodes in which the two differ: if neither policy were better, each of
-those would be won or lost with probability 1/2, so the number won is binomial. The p-value is the exact two-sided one.
-
-The interval of the difference of two paired proportions is the adjusted Wald interval of Bonett & Price (2012,
-"Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data"): with w episodes won
-and l lost of n, and p = (w + 1) / (n + 2), q = (l + 1) / (n + 2),
-
-    p - q +- 1.96 sqrt((p + q - (p - q)^2) / (n + 2))
+The tests and intervals are in statistics.py.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scipy.stats import binomtest
-
+from agent.evaluation.statistics import difference_interval, mcnemar
 from envs.errors import UserError
 
 
@@ -41,8 +32,7 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """Of McNemar's exact test; 1 where the two never differ."""
-        differ = len(self.won) + len(self.lost)
-        return float(binomtest(len(self.won), differ, 0.5).pvalue) if differ else 1.0
+        return mcnemar(len(self.won), len(self.lost))
 
     @property
     def difference(self) -> float:
@@ -52,10 +42,8 @@ class Comparison:
     @property
     def difference_interval(self) -> tuple[float, float]:
         """95 % interval of the difference, in points of percent."""
-        n = self.num_episodes + 2
-        p, q = (len(self.won) + 1) / n, (len(self.lost) + 1) / n
-        half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / n)
-        return 100 * max(p - q - half, -1.0), 100 * min(p - q + half, 1.0)
+        low, high = difference_interval(len(self.won), len(self.lost), self.num_episodes)
+        return 100 * low, 100 * high
 
     def __str__(self) -> str:
         first, second = self.pc_success
@@ -103,18 +91,3 @@ def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> C
         lost=tuple(id_ for id_ in first if first[id_] and not second[id_]),
         num_episodes=len(first),
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several tests at once, adjusted by Holm's step-down method (Holm 1979).
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agent.evaluation.averages import Average, averages
-from agent.evaluation.evaluate import EpisodeResult, Evaluation, Proportion
+from agent.evaluation.evaluate import EpisodeResult, Evaluation
+from agent.evaluation.statistics import Average, Proportion, averages
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
 
@@ -35,11 +33,10 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
     speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
-    aggregate = partial(_aggregate, films_dir=films_dir, task_groups=evaluation.task_groups)
     return {
         "per_task": _per_task(evaluation, films_dir),
-        "per_group": {group: aggregate(rows) for group, rows in groups.items()},
-        "overall": aggregate(evaluation.results) | timing | speed,
+        "per_group": {group: _aggregate(evaluation.only(rows), films_dir) for group, rows in groups.items()},
+        "overall": _aggregate(evaluation, films_dir) | timing | speed,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
         "controls": {name: _control(control, evaluation) for name, control in controls.items()},
@@ -69,9 +66,7 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
     """One entry per group and task, task_id counting a group's tasks by name, as LeRobot's flat list has it."""
     entries = []
     for group, rows in evaluation.by(_group).items():
-        tasks = sorted({r.spec.task for r in rows})
-        for task_id, task in enumerate(tasks):
-            of_task = [r for r in rows if r.spec.task == task]
+        for task_id, (task, of_task) in enumerate(evaluation.only(rows).by(lambda r: r.spec.task).items()):
             metrics = {
                 "sum_rewards": [r.sum_reward for r in of_task],
                 "max_rewards": [r.max_reward for r in of_task],
@@ -83,35 +78,28 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
                 "median_steps_to_success": _median([r.num_steps for r in of_task if r.success]),
             }
             named = {"task_group": group, "task_id": task_id, "task": task, "metrics": metrics}
-            entries.append(named | _success(of_task) | steps)
+            entries.append(named | _success(Proportion.of(metrics["successes"])) | steps)
     return entries
 
 
-def _aggregate(
-    rows: Sequence[EpisodeResult], films_dir: str, task_groups: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _aggregate(evaluation: Evaluation, films_dir: str) -> dict[str, Any]:
+    rows = evaluation.results
     return {
         "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
         "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
-        **_success(rows),
-        **_averages(rows, task_groups),
+        **_success(evaluation.success),
+        **_averages(evaluation),
         "video_paths": _films(rows, films_dir),
     }
 
 
-def _success(rows: Sequence[EpisodeResult]) -> dict[str, Any]:
-    proportion = _proportion(rows)
+def _success(proportion: Proportion) -> dict[str, Any]:
     return _percent(proportion) | {"n_episodes": proportion.episodes}
 
 
-def _averages(rows: Sequence[EpisodeResult], task_groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    tasks = sorted({r.spec.task for r in rows})
-    per_task = {task: _proportion([r for r in rows if r.spec.task == task]) for task in tasks}
-    return {"averages": {name: _percent(average) for name, average in averages(per_task, task_groups).items()}}
-
-
-def _proportion(rows: Sequence[EpisodeResult]) -> Proportion:
-    return Proportion(successes=sum(r.success for r in rows), episodes=len(rows))
+def _averages(evaluation: Evaluation) -> dict[str, Any]:
+    found = averages(evaluation.per_task, evaluation.task_groups)
+    return {"averages": {name: _percent(average) for name, average in found.items()}}
 
 
 def _percent(rate: Proportion | Average) -> dict[str, Any]:
@@ -121,14 +109,14 @@ def _percent(rate: Proportion | Average) -> dict[str, Any]:
 def _control(control: Evaluation, evaluation: Evaluation) -> dict[str, Any]:
     """A control's success, and under "policy" the policy's own in the same episodes."""
     ran = {r.spec for r in control.results}
-    own = replace(evaluation, results=tuple(r for r in evaluation.results if r.spec in ran))
+    own = evaluation.only(r for r in evaluation.results if r.spec in ran)
     variations = sorted({spec.variation for spec in ran})
     return _by_task(control) | {"failures": control.failures, "variations": variations, "policy": _by_task(own)}
 
 
 def _by_task(evaluation: Evaluation) -> dict[str, Any]:
-    per_task = {task: _success(rows) for task, rows in evaluation.by(lambda r: r.spec.task).items()}
-    return _success(evaluation.results) | {"per_task": per_task} | _averages(evaluation.results, evaluation.task_groups)
+    per_task = {task: _success(proportion) for task, proportion in evaluation.per_task.items()}
+    return _success(evaluation.success) | {"per_task": per_task} | _averages(evaluation)
 
 
 def _protocol(evaluation: Evaluation) -> dict[str, Any]:

@@ -4,9 +4,8 @@ An evaluation is a fixed list of EpisodeSpecs. Each result is keyed by its spec'
 list can be compared episode by episode. Seeds are split by one rule: training draws below `FIRST_EVALUATION_SEED`,
 evaluation at or above it, so no evaluated episode was ever seen in training.
 
-Intervals are 95 % Wilson score intervals of a binomial proportion (Wilson 1927): they describe the drawn episodes of
-these tasks and these weights, not other training seeds. Two averages are kept apart because published tables differ:
-`success` pools all episodes, `mean_over_tasks` weighs every task alike (averages.py has more, with intervals).
+Two averages are kept apart because published tables differ: `success` pools all episodes, `mean_over_tasks` weighs
+every task alike (statistics.py has more, and their intervals).
 
 Shape letters: E experts.
 """
@@ -16,16 +15,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from agent.evaluation.expert_usage import mean_per_task
+from agent.evaluation.statistics import Proportion
 from agent.evaluation.videos import write_film
 from envs.errors import UserError
 from envs.types import EpisodeSpec, why_failed
@@ -83,29 +82,6 @@ def check_training_seed(seed: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proportion:
-    """Successes of a number of episodes.
-
-    Example:
-        >>> Proportion(successes=8, episodes=10).interval
-        (0.4901624715366449, 0.9433178485456247)
-    """
-
-    successes: int
-    episodes: int
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval."""
-        low, high = binomtest(self.successes, self.episodes).proportion_ci(0.95, method="wilson")
-        return float(low), float(high)
-
-
-@dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
     """What one episode came to."""
 
@@ -148,21 +124,19 @@ class Evaluation:
 
     @property
     def success(self) -> Proportion:
-        return _proportion(self.results)
+        return Proportion.of(r.success for r in self.results)
 
     @property
     def per_task(self) -> dict[str, Proportion]:
-        return {task: _proportion(rows) for task, rows in self.by(lambda r: r.spec.task).items()}
+        return self._rates(lambda r: r.spec.task)
 
     @property
     def per_variation(self) -> dict[str, Proportion]:
-        return {name: _proportion(rows) for name, rows in self.by(lambda r: r.spec.variation).items()}
+        return self._rates(lambda r: r.spec.variation)
 
     def of_variation(self, name: str) -> dict[str, Proportion]:
         """Per task, over the episodes of one variation."""
-        tasks = self.by(lambda r: r.spec.task)
-        rows = {task: [r for r in results if r.spec.variation == name] for task, results in tasks.items()}
-        return {task: _proportion(results) for task, results in rows.items() if results}
+        return self.only(r for r in self.results if r.spec.variation == name).per_task
 
     @property
     def mean_over_tasks(self) -> float:
@@ -182,6 +156,13 @@ class Evaluation:
     def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
         """Results grouped by a name, names sorted."""
         return {name: list(rows) for name, rows in groupby(sorted(self.results, key=key), key)}
+
+    def only(self, results: Iterable[EpisodeResult]) -> Evaluation:
+        """The same of some of the episodes; times stay those of all."""
+        return replace(self, results=tuple(results))
+
+    def _rates(self, key: Callable[[EpisodeResult], str]) -> dict[str, Proportion]:
+        return {name: Proportion.of(r.success for r in rows) for name, rows in self.by(key).items()}
 
 
 class RunEpisodes(Protocol):
@@ -275,11 +256,6 @@ def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult
         max_reward=0.0,
         policy_version=-1,
     )
-
-
-def _proportion(results: Iterable[EpisodeResult]) -> Proportion:
-    successes = [r.success for r in results]
-    return Proportion(successes=sum(successes), episodes=len(successes))
 
 
 def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:

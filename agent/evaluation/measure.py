@@ -41,6 +41,18 @@ class EvaluationConfig:
     num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
 
+    def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:
+        """The episodes, variation by variation.
+
+        Raises:
+            UserError: as `evaluation_specs` does.
+        """
+        return [
+            spec
+            for variation in self.variations
+            for spec in evaluation_specs(suite, tasks, self.episodes_per_task, variation)
+        ]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -63,11 +75,7 @@ def measure(
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
     """
-    specs = [
-        spec
-        for variation in config.variations
-        for spec in evaluation_specs(measured.example.suite, tasks, config.episodes_per_task, variation)
-    ]
+    specs = config.specs(measured.example.suite, tasks)
     run = partial(run_specs, measured, config)
     evaluation = run("evaluation", specs, films_dir=folder.films)
     write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.films.name))  # kept, should a control fail

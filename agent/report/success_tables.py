@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from agent.evaluation.averages import Average, averages
-from agent.evaluation.evaluate import Evaluation, Proportion
+from agent.evaluation.evaluate import Evaluation
+from agent.evaluation.statistics import Average, Proportion, averages
 from agent.report.tables import print_table
 
 

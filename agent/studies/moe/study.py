@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.evaluation.compare import Comparison, compare_episodes, holm
-from agent.evaluation.evaluate import Evaluation, evaluation_specs
+from agent.evaluation.compare import Comparison, compare_episodes
+from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.expert_usage import UsageByPhase
 from agent.evaluation.measure import EvaluationConfig, Measured, on_best_device, run_specs
+from agent.evaluation.statistics import holm
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
@@ -70,11 +71,7 @@ def study_experts(
     shape = policy.model.config
     pairs = [(layer, expert) for layer in range(shape.moe_layers) for expert in range(shape.num_experts)]
     without = [policy.without_expert(*pair) for pair in pairs] if ablate else []
-    specs = [
-        spec
-        for variation in config.variations
-        for spec in evaluation_specs(measured.example.suite, tasks, config.episodes_per_task, variation)
-    ]
+    specs = config.specs(measured.example.suite, tasks)
     usage = UsageByPhase(phases=measured.example.phases)
     run = partial(_evaluate, measured, config, specs)
     evaluation = run("whole policy", policy, partial(_note, usage, measured.example))

@@ -16,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from agent.evaluation.evaluate import Proportion
+from agent.evaluation.statistics import Proportion
 from agent.studies.scale.effort import INTERVAL, Effort, Prediction
 from agent.studies.scale.grid import Budget, Place
 from agent.studies.scale.law import Cell, Fit, Surface

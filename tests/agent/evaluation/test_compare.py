@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.evaluation.compare import compare, compare_episodes, holm
+from agent.evaluation.compare import compare, compare_episodes
 
 
 def info(**successes: bool) -> dict[str, Any]:
@@ -55,9 +55,3 @@ def test_the_interval_of_a_difference_is_bonetts_and_prices() -> None:
     assert (len(found.won), len(found.lost), found.difference) == (5, 10, -5.0)
     # p = 6 / 102, q = 11 / 102: -0.04902 +- 1.96 sqrt((0.16667 - 0.00240) / 102)
     assert found.difference_interval == pytest.approx((-12.77, 2.96), abs=0.01)
-
-
-def test_p_values_of_many_tests_are_adjusted_step_by_step() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
-from agent.evaluation.evaluate import (
-    FIRST_EVALUATION_SEED,
-    Evaluation,
-    Proportion,
-    check_training_seed,
-    evaluation_specs,
-)
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, Evaluation, check_training_seed, evaluation_specs
+from agent.evaluation.statistics import Proportion
 from agent.evaluation.videos import film_poster
 from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk, Policy
@@ -28,13 +23,6 @@ from vla_model.types import ActionChunk, Policy
 
 def run(policy: Policy, tasks: tuple[str, ...] = ("left", "right"), episodes: int = 5) -> Evaluation:
     return evaluate_here(policy, SidesWorld(num_worlds=3), evaluation_specs("sides", tasks, episodes))
-
-
-def test_wilson_interval_agrees_with_the_formula_worked_by_hand() -> None:
-    """For 8 of 10 and z = 1.959964: centre (8 + z^2/2) / (10 + z^2), half width z sqrt(8*2/10 + z^2/4) / (10 + z^2)."""
-    z = 1.959963984540054
-    centre, half = ((8 + z * z / 2) / (10 + z * z), z * np.sqrt(8 * 2 / 10 + z * z / 4) / (10 + z * z))
-    assert Proportion(successes=8, episodes=10).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
 def test_evaluation_seeds_and_training_seeds_cannot_meet() -> None:

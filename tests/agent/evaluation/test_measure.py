@@ -11,8 +11,9 @@ import pytest
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.eval_info import read_eval_info
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, LOST, Proportion, evaluation_specs
+from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, LOST, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig, Measured, measure
+from agent.evaluation.statistics import Proportion
 from agent.runs.run_folder import RunFolder
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from rollout.workers.workers import WorkersConfig

@@ -1,4 +1,4 @@
-"""Averages of success by task and by group, against numbers computed by hand."""
+"""Intervals, averages and adjusted p-values against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import math
 
 import pytest
 
-from agent.evaluation.averages import averages
-from agent.evaluation.evaluate import Proportion
+from agent.evaluation.statistics import Proportion, averages, holm
 
 HALF, ALL = Proportion(successes=5, episodes=10), Proportion(successes=10, episodes=10)
 GROUPS = {"easy": ("a", "b", "c"), "hard": ("d",), "very hard": ("e",)}
+
+
+def test_wilson_interval_agrees_with_the_formula_worked_by_hand() -> None:
+    """For 8 of 10 and z = 1.959964: centre (8 + z^2/2) / (10 + z^2), half width z sqrt(8*2/10 + z^2/4) / (10 + z^2)."""
+    z = 1.959963984540054
+    centre, half = ((8 + z * z / 2) / (10 + z * z), z * math.sqrt(8 * 2 / 10 + z * z / 4) / (10 + z * z))
+    assert Proportion(successes=8, episodes=10).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
 def test_a_group_weighs_as_much_as_any_other_whatever_its_size() -> None:
@@ -36,3 +42,9 @@ def test_the_interval_of_equal_tasks_narrows_with_their_number_and_stays_within_
     few, many = (averages({str(i): ALL for i in range(count)}, {})["mean over tasks"] for count in (2, 50))
     assert few.interval[1] == many.interval[1] == 1.0
     assert 1 - many.interval[0] == pytest.approx((1 - few.interval[0]) / 5)
+
+
+def test_p_values_of_many_tests_are_adjusted_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
