@@ -88,7 +88,11 @@ def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_to_the_same_numbers(
     killed = tmp_path / "killed"
     # A sum over two threads is rounded otherwise than over one.
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    environment = os.environ | threads | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = (
+        os.environ
+        | threads
+        | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))}
+    )
     command = [sys.executable, "-c", KILLED, str(killed), kind, str(first), str(int(overlap)), str(finished)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr

@@ -34,26 +34,27 @@ with DatasetWriter(sys.argv[1], WORLD_SPEC, robot_type="fake") as writer:
 """
 
 
-def write_until_killed(root: Path, after_s: float) -> list[int]:
-    """The seeds whose append returned before the process was killed, `after_s` after it had opened the dataset."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+def write_until_killed(root: Path, episodes: int, after_s: float) -> list[int]:
+    """The seeds whose append returned before the process was killed, `after_s` after that many did."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
+    lines = [process.stdout.readline() for _ in range(episodes)]
     time.sleep(after_s)
     process.send_signal(signal.SIGKILL)
-    lines = process.stdout.read()
+    lines += process.stdout.read().splitlines()
     process.wait()
-    return [int(line) for line in lines.splitlines()]
+    return [int(line) for line in lines]
 
 
 def test_a_writer_killed_at_any_moment_loses_no_finished_episode(tmp_path: Path) -> None:
     rng = random.Random(0)
     returned: list[int] = []
     for _ in range(6):
-        returned += write_until_killed(tmp_path / "a", rng.uniform(0.05, 0.4))
+        returned += write_until_killed(tmp_path / "a", rng.randrange(1, 12), rng.uniform(0.0, 0.05))
         # A reader needs no repair: what is named in meta/episodes is whole.
         kept = [row["seed"] for row in DatasetReader(tmp_path / "a").episodes]
         assert kept[: len(returned)] == returned
