@@ -15,7 +15,7 @@ import vla_eval
 from vla_eval.benchmarks.base import StepBenchmark, StepResult
 from vla_eval.specs import IMAGE_RGB, LANGUAGE, DimSpec
 
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED
+from agent.runs.seeds import FIRST_EVALUATION_SEED
 from agent.serve.vla_eval import action_spec
 from envs.make import make_world
 from envs.types import EpisodeSpec, VectorSpec

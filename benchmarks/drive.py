@@ -23,13 +23,14 @@ import tyro
 from numpy.typing import NDArray
 
 from agent.commands.options import load_policy
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, evaluation_specs
+from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.statistics import Proportion
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.runs.run_folder import RunFolder, machine
+from agent.runs.seeds import FIRST_EVALUATION_SEED
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
 from envs.make import make_world

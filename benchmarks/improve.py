@@ -114,7 +114,7 @@ def bare_s(model: VLA, batch: Any, loss: Loss[VLA], repeats: int) -> tuple[float
 def ppo_update(options: Options, first: Path, root: Path) -> str:
     """Row of ppo, on a rollout of the policy itself."""
     model, processor = load_policy(first, value_head=True)
-    method = PolicyGradient(PPO, processor, seed=0, execute_steps=2, run=RunFolder(root), init="")
+    method = PolicyGradient(PPO, processor, seed=0, execute_steps=2, run=RunFolder(root))
     with closing(make_world("tabletop", 8)) as world:
         policy = VLAPolicy(model, processor, sample=True, dtype="float32")
         specs = [EpisodeSpec(suite="tabletop", task=TASK, seed=seed) for seed in range(options.episodes)]

@@ -6,7 +6,9 @@ H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,3 +72,13 @@ class Trajectory:
     @property
     def num_steps(self) -> int:
         return len(self.action)
+
+
+class RunEpisodes(Protocol):
+    """Runs every spec once: `collect` of a policy and a world, or of workers."""
+
+    def __call__(
+        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+    ) -> Iterator[Trajectory]:
+        """Yield the trajectories in any order."""
+        ...

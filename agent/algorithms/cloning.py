@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.algorithms.dagger import DaggerConfig, Mixture
+from agent.algorithms.method import Specs
 from agent.algorithms.renewal import renew
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.sft import SFTEncoder, sft_loss
@@ -26,12 +27,11 @@ from agent.evaluation.measure import on_best_device
 from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
 from agent.runs.run_folder import RunFolder, dataset_of
-from agent.training.practice import Run, Specs
 from envs.errors import UserError
 from envs.world import World
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -94,7 +94,7 @@ class Cloning:
             return lambda world: Mixture(policy.to("auto"), world, config)
         return partial(on_best_device, policy)
 
-    def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
+    def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See agent/training/improve.py."""
         del iteration
         return list(run(specs(0, 1), execute_steps=self._execute_steps, all_frames=True))

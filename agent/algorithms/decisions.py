@@ -153,11 +153,28 @@ def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: t
     inputs = processor.encode(_seen(trajectories))
     if not history[0]:
         return inputs
-    past_frames, past_state = processor.encode_past(*looked_back(trajectories, history))
+    past_frames, past_state = processor.encode_past(*_looked_back(trajectories, history))
     return replace(inputs, past_frames=past_frames, past_state=past_state)
 
 
-def seen_at(
+def _looked_back(
+    trajectories: Sequence[Trajectory], history: tuple[int, int]
+) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
+    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
+    steps = [
+        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
+    ]  # [decisions, n] each
+    return _seen_at(trajectories, steps)
+
+
+def _seen(trajectories: Sequence[Trajectory]) -> Observation:
+    """The observations at all decisions."""
+    frames, state = _seen_at(trajectories, [t.decision_step for t in trajectories])
+    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
+    return Observation(frames=frames, state=state, instruction=instruction)
+
+
+def _seen_at(
     trajectories: Sequence[Trajectory], steps: Sequence[NDArray[np.int64]]
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
     """Frames, {camera: [D, ..., H, W, 3]}, and states, [D, ..., S], of decisions.
@@ -172,20 +189,3 @@ def seen_at(
         for camera in trajectories[0].frames
     }
     return frames, np.concatenate([t.state[step] for t, step in zip(trajectories, steps, strict=True)])
-
-
-def looked_back(
-    trajectories: Sequence[Trajectory], history: tuple[int, int]
-) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
-    steps = [
-        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
-    ]  # [decisions, n] each
-    return seen_at(trajectories, steps)
-
-
-def _seen(trajectories: Sequence[Trajectory]) -> Observation:
-    """The observations at all decisions."""
-    frames, state = seen_at(trajectories, [t.decision_step for t in trajectories])
-    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
-    return Observation(frames=frames, state=state, instruction=instruction)

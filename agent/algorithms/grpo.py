@@ -31,7 +31,7 @@ from torch import Tensor
 from agent.algorithms.decisions import Credit, Credited, Decisions
 from agent.algorithms.ppo import Reward, rewards
 from agent.algorithms.surrogate import SurrogateConfig, predict, surrogate_loss
-from agent.training.practice import ROUNDS
+from agent.runs.seeds import ROUNDS
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 from vla_model.model import VLA

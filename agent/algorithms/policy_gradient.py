@@ -3,7 +3,6 @@
     collect    episodes of the policy that draws its actions, in float32 like the pass that learns (decisions.py)
     credit     advantages of all actions of the rollout (agent/algorithms/ppo.py, agent/algorithms/grpo.py)
     update     `epochs` passes in minibatches of equal size, until the policy has moved by `max_kl`
-    perceive   in the first iterations, if so asked, an auxiliary phase (agent/algorithms/perception.py)
 
 The order of the minibatches is drawn from (seed, iteration, epoch).
 """
@@ -21,17 +20,17 @@ from torch import Tensor
 
 from agent.algorithms.decisions import Credited, Decisions, decisions
 from agent.algorithms.grpo import GRPOConfig, collect_groups, grpo_credit, grpo_loss
-from agent.algorithms.perception import Perception
+from agent.algorithms.method import Specs
 from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
 from agent.algorithms.surrogate import SurrogateConfig, predict
 from agent.evaluation.measure import on_best_device
 from agent.learning.gradients import Loss
 from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
-from agent.runs.run_folder import PRETRAINED, RunFolder, dataset_of
-from agent.training.practice import Run, Specs
+from agent.runs.run_folder import PRETRAINED, RunFolder
 from envs.world import World
-from rollout.types import Trajectory
+from rollout.dataset.batches import TrainingData
+from rollout.types import RunEpisodes, Trajectory
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
@@ -44,7 +43,7 @@ class _Algorithm(Protocol):
 
     surrogate: SurrogateConfig
 
-    def collect(self, run: Run, specs: Specs) -> list[Trajectory]: ...
+    def collect(self, run: RunEpisodes, specs: Specs) -> list[Trajectory]: ...
 
     def credit(self, trajectories: list[Trajectory]) -> Credited: ...
 
@@ -56,7 +55,7 @@ class _PPO:
         self._config = config
         self.surrogate = config.surrogate
 
-    def collect(self, run: Run, specs: Specs) -> list[Trajectory]:
+    def collect(self, run: RunEpisodes, specs: Specs) -> list[Trajectory]:
         return list(run(specs(0, 1)))
 
     def credit(self, trajectories: list[Trajectory]) -> Credited:
@@ -71,7 +70,7 @@ class _GRPO:
         self._config = config
         self.surrogate = config.surrogate
 
-    def collect(self, run: Run, specs: Specs) -> list[Trajectory]:
+    def collect(self, run: RunEpisodes, specs: Specs) -> list[Trajectory]:
         return collect_groups(run, lambda round_: specs(round_, self._config.group_size), self._config)
 
     def credit(self, trajectories: list[Trajectory]) -> Credited:
@@ -93,8 +92,6 @@ class PolicyGradient:
         seed: int,
         execute_steps: int | None,
         run: RunFolder,
-        init: str,
-        cache: str = "",
     ) -> None:
         """
         Args:
@@ -103,23 +100,14 @@ class PolicyGradient:
             seed: of the drawn actions and of the minibatches.
             execute_steps: actions executed of each chunk.
             run: whose checkpoint 0 is the policy that an anchor holds to.
-            init: the policy that the run began with.
-            cache: as TrainingData takes it.
-
-        Raises:
-            UserError: as Perception, where the algorithm has that phase.
         """
         self._algorithm: _Algorithm = _PPO(config) if isinstance(config, PPOConfig) else _GRPO(config)
         self._processor = processor
         self._seed = seed
         self._execute_steps = execute_steps
         self._run = run
-        self._perception = self._algorithm.surrogate.perception
-        self._eyes: Perception | None = None
-        if self._perception.iterations:
-            self._eyes = Perception(self._perception, processor, dataset_of(init), seed=seed, cache=cache)
-        self.data = [self._eyes.data] if self._eyes is not None else []
-        """Recorded datasets that it learns from."""
+        self.data: list[TrainingData] = []
+        """Recorded datasets that it learns from: none."""
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         policy = VLAPolicy(
@@ -134,7 +122,7 @@ class PolicyGradient:
         )
         return partial(on_best_device, policy)
 
-    def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
+    def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         del iteration
         return self._algorithm.collect(partial(run, execute_steps=self._execute_steps), specs)
 
@@ -144,8 +132,6 @@ class PolicyGradient:
         metrics = credited.metrics
         if credited.trajectories:
             metrics = metrics | self._passes(learner, credited, iteration)
-        if self._eyes is not None and iteration < self._perception.iterations:
-            metrics = metrics | self._eyes.learn(learner, trajectories, iteration)
         return metrics
 
     def _passes(self, learner: Learner[VLA], credited: Credited, iteration: int) -> dict[str, float]:

@@ -20,7 +20,7 @@ Shape letters: B decisions, k executed actions of a chunk, K chunk length, E exp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -29,7 +29,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent.algorithms.decisions import Decisions
-from agent.algorithms.perception import PerceptionConfig
 from envs.errors import UserError
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.means import mean, of_all_parts
@@ -55,8 +54,6 @@ class SurrogateConfig:
     """w_ent"""
     anchor_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
     """w_anchor"""
-    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
-    """The phase after the passes."""
 
 
 def predict(model: VLA, batch: Decisions) -> VLAOutput:

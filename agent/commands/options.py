@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import make_dataclass, replace
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from agent.runs.checks import check_config
+from agent.runs.deployment import recorded_deployment, say_differences, say_of
 from agent.runs.names import check_name
-from agent.runs.run_folder import policy_folder, run_of
+from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
-from vla_model.files.deployment import Deployment, check_execute_steps
+from vla_model.files.deployment import check_execute_steps
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -85,28 +85,6 @@ def check_world(name: str) -> str:
     return name if ":" in name else check_name("world", name, WORLDS)
 
 
-def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
-    """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
-
-    Raises:
-        UserError: that record says something else than how a policy is used.
-    """
-    run = run_of(policy)
-    if run is None:
-        return None
-    try:
-        config = run.record["config"]
-        practised = config.get("practice") or config.get("demonstrations") or {}
-        steps = min(config["evaluation"]["execute_steps"] or chunk_length, chunk_length)
-        if config.get("data") and not config["evaluation"]["episodes_per_task"]:
-            practised = {}  # of recordings, and evaluated nowhere: see deployment_of in agent/training/loop.py
-        return Deployment.of(
-            {"execute_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}") from error
-
-
 def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     """Actions to execute of each chunk: as asked, else as the policy was made for. What differs, or is not known, is
     said.
@@ -120,7 +98,7 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     if made_for is not None:
         say_differences(name, made_for, replace(made_for, execute_steps=steps))
     elif asked is None:
-        _say(name, f"how many actions of a chunk to execute is not known; all {length} are (--execute-steps)")
+        say_of(name, f"how many actions of a chunk to execute is not known; all {length} are (--execute-steps)")
     return steps
 
 
@@ -152,7 +130,7 @@ def where_to_act(
     chosen = check_world(world or known or DEFAULT_WORLD)
     if made_for is None or known is None:
         if policy is not None and world is None:
-            _say(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
+            say_of(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
         return chosen, tasks
     return chosen, tasks or (made_for.tasks if chosen == known else ())
 
@@ -162,16 +140,6 @@ def say_place(name: str, policy: VLAPolicy | None, world: str, tasks: tuple[str,
     made_for = None if policy is None else policy.processor.deployment
     if made_for is not None and made_for.world is not None:
         say_differences(name, made_for, replace(made_for, world=world, tasks=tasks))
-
-
-def say_differences(name: str, made_for: Deployment | None, used: Deployment) -> None:
-    """Say how a policy is used otherwise than it was made for, as far as that is known."""
-    for line in made_for.differences(used) if made_for else ():
-        _say(name, line)
-
-
-def _say(name: str, line: str) -> None:
-    print(f"llamarm: {name}: {line}", file=sys.stderr)
 
 
 def spare_a_core() -> None:

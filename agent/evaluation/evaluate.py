@@ -1,8 +1,8 @@
 """Evaluation: the same episodes for every policy, success with its uncertainty, results that can be paired.
 
 An evaluation is a fixed list of EpisodeSpecs. Each result is keyed by its spec's id, so two policies that ran the same
-list can be compared episode by episode. Seeds are split by one rule: training draws below `FIRST_EVALUATION_SEED`,
-evaluation at or above it, so no evaluated episode was ever seen in training.
+list can be compared episode by episode. Its seeds lie above all that training draws (agent/runs/seeds.py), so no
+evaluated episode was ever seen in training.
 
 Two averages are kept apart because published tables differ: `success` pools all episodes, `mean_over_tasks` weighs
 every task alike (statistics.py has more, and their intervals).
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +25,13 @@ from numpy.typing import NDArray
 from agent.evaluation.expert_usage import mean_per_task
 from agent.evaluation.statistics import Proportion
 from agent.evaluation.videos import write_film
+from agent.runs.seeds import FIRST_EVALUATION_SEED
 from envs.errors import UserError
 from envs.types import EpisodeSpec, why_failed
 from envs.world import World
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.report import WORLD_FAILED
 
-FIRST_EVALUATION_SEED = 1_000_000
-"""Training seeds lie below, evaluation seeds at or above."""
 LOST = "no worker survived it"
 """Failure of an episode that ended every worker that ran it."""
 
@@ -66,19 +64,6 @@ def evaluation_specs(
         for i in range(episodes_per_task)
         for task in tasks
     )
-
-
-def check_training_seed(seed: int) -> int:
-    """The seed itself, if training may draw it.
-
-    Raises:
-        UserError: it belongs to evaluation.
-    """
-    if not 0 <= seed < FIRST_EVALUATION_SEED:
-        raise UserError(
-            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
-        )
-    return seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,16 +148,6 @@ class Evaluation:
 
     def _rates(self, key: Callable[[EpisodeResult], str]) -> dict[str, Proportion]:
         return {name: Proportion.of(r.success for r in rows) for name, rows in self.by(key).items()}
-
-
-class RunEpisodes(Protocol):
-    """Runs every spec once: `collect` of a policy and a world, or of workers."""
-
-    def __call__(
-        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None, all_frames: bool
-    ) -> Iterator[Trajectory]:
-        """Yield the trajectories in any order."""
-        ...
 
 
 def evaluate(

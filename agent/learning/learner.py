@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from agent.learning.captured import Captured
 from agent.learning.gradients import Loss, M, Processes, Splittable, Threads
-from agent.runs.run_folder import HOW, none_stands_for
+from agent.runs.checks import HOW, none_stands_for
 from envs.errors import UserError
 from vla_model.files.weight_files import load_tensors, not_finite, save_tensors
 from vla_model.heads.moe import balance_experts, balances, forget_choices

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from vla_model.files.weight_files import write_tensors
+from vla_model.numerics.tensors import named_tensors
 
 OFFENDING_FILE = "offending_batch.safetensors"
 
@@ -27,17 +25,5 @@ def kept_if_not_finite(batch: object, folder: Path, rank: int = 0) -> Generator[
         yield
     except FloatingPointError as error:
         path = folder / (f"process_{rank}_{OFFENDING_FILE}" if rank else OFFENDING_FILE)
-        write_tensors(path, dict(_tensors(batch, "batch")))
+        write_tensors(path, dict(named_tensors(batch, "batch")))
         raise FloatingPointError(f"{error}; its batch is kept in {path}") from error
-
-
-def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of nested dataclasses and dicts, with its dotted name."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, member in value.items():
-            yield from _tensors(member, f"{name}.{key}")
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name), f"{name}.{field.name}")

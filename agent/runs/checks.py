@@ -35,6 +35,16 @@ NumWorlds = Annotated[int, Interval(ge=1, le=65_536)]
 """Side by side in a process."""
 NumEpisodes = Annotated[int, Interval(ge=0, le=100_000)]
 """Of a task."""
+HOW = {"how": True}
+"""Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
+STANDS_FOR = "stands for"
+
+
+def none_stands_for(*numbers: float) -> dict[str, tuple[float, ...]]:
+    """Metadata of a config's field that is None where the rest of the config decides: a run that was recorded with one
+    of these numbers, with any if there are none, may go on so.
+    """
+    return {STANDS_FOR: numbers}
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ may.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -34,6 +35,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.runs.checks import HOW, STANDS_FOR
 from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
 from envs.errors import UserError
 from rollout.memory import peak_memory_gb
@@ -59,18 +61,8 @@ PACKAGES = (
     "opencv-python-headless",
 )
 """Those whose version can change a number."""
-HOW = {"how": True}
-"""Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
-_STANDS_FOR = "stands for"
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
-
-
-def none_stands_for(*numbers: float) -> dict[str, tuple[float, ...]]:
-    """Metadata of a config's field that is None where the rest of the config decides: a run that was recorded with one
-    of these numbers, with any if there are none, may go on so.
-    """
-    return {_STANDS_FOR: numbers}
 
 
 @dataclass(frozen=True)
@@ -220,7 +212,7 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
     if resume and not folder.record_file.exists():
         raise UserError(f"there is no run in {root} to resume; leave out --resume to begin one")
     if resume and made:
-        recorded = folder.record["config"]
+        recorded = _without_dropped(folder.record["config"])
         may_change = (
             _fields_of_how(config, prefix="")
             | _fields_added_since(config, recorded, prefix="")
@@ -355,6 +347,22 @@ def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str
         yield prefix, old, new
 
 
+_DROPPED = {("algorithm", "surrogate", "perception"): {"iterations": 0}}
+"""Options that llamarm had: where a recorded config has one, {path: what it holds where the option was off}."""
+
+
+def _without_dropped(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config without the options that llamarm had and that were off."""
+    recorded = copy.deepcopy(recorded)
+    for (*path, name), off in _DROPPED.items():
+        parent: Any = recorded
+        for key in path:
+            parent = parent.get(key, {})
+        if name in parent and parent[name] | off == parent[name]:
+            del parent[name]
+    return recorded
+
+
 def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
     """Dotted names of the fields marked HOW."""
     names = set()
@@ -385,7 +393,7 @@ def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, pr
     names = set()
     for field in fields(config):
         value, old = getattr(config, field.name), recorded.get(field.name)
-        numbers = field.metadata.get(_STANDS_FOR)
+        numbers = field.metadata.get(STANDS_FOR)
         if numbers is not None and value is None and (old in numbers or not numbers):
             names.add(prefix + field.name)
         elif is_dataclass(value) and not isinstance(value, type) and isinstance(old, dict):

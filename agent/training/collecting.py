@@ -24,12 +24,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from agent.training.practice import Run
 from envs.types import EpisodeSpec
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.workers import Workers
 
-CollectWith = Callable[[Run, int], list[Trajectory]]
+CollectWith = Callable[[RunEpisodes, int], list[Trajectory]]
 """(runs specs, iteration) -> that iteration's episodes."""
 
 

@@ -23,10 +23,11 @@ from typing import Annotated, Literal, TextIO
 
 from annotated_types import Interval
 
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed, failure_of
+from agent.evaluation.evaluate import failure_of
 from agent.runs.checks import NumWorlds, Share, check_config, check_episodes
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
+from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
 from envs.errors import UserError
 from envs.make import Device, check_device, make_world
 from envs.types import EpisodeSpec

@@ -28,7 +28,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import torch
 import tyro
@@ -38,30 +38,30 @@ from torch.utils.tensorboard import SummaryWriter
 from agent.algorithms.cloning import Cloning
 from agent.algorithms.dagger import DaggerConfig, check_dagger
 from agent.algorithms.grpo import GRPOConfig
+from agent.algorithms.method import Method
 from agent.algorithms.policy_gradient import PolicyGradient
 from agent.algorithms.ppo import PPOConfig
 from agent.algorithms.renewal import check_renewal, scheduled_updates
 from agent.algorithms.rft import RFTConfig
-from agent.commands.options import recorded_deployment, say_differences
 from agent.evaluation.changes import film_changes
 from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.learning.learner import Learner, LearnerConfig
-from agent.runs.checks import Seed, Share, check_config, check_episodes
+from agent.runs.checks import HOW, Seed, Share, check_config, check_episodes
+from agent.runs.deployment import recorded_deployment, say_differences
 from agent.runs.progress import progress_bars
-from agent.runs.run_folder import HOW, PRETRAINED, RunFolder, policy_folder
+from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.training.checkpoints import acted_weights, acting_weights, save_checkpoint
 from agent.training.collecting import Ahead, Collecting, InTurn
 from agent.training.demonstrations import check_expert
-from agent.training.practice import PracticeConfig, Run, Specs, check_practice, practice_specs, practice_summary
+from agent.training.practice import PracticeConfig, check_practice, practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection, selection_specs
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
-from rollout.dataset.batches import TrainingData
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.report import WorkerReport
 from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.files.deployment import Deployment, check_execute_steps
@@ -150,25 +150,6 @@ class ImproveConfig:
                 f"{schedules[-1]}; leave it out"
             )
         self.learner.check_warmup(min(schedules))
-
-
-class Method(Protocol):
-    """What an algorithm does in an iteration."""
-
-    data: list[TrainingData]
-    """Recorded datasets that it learns from beside what is practised."""
-
-    def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """Makes the policy that practises with the model, in whatever process runs the world."""
-        ...
-
-    def collect(self, run: Run, specs: Specs, iteration: int) -> list[Trajectory]:
-        """The episodes of an iteration."""
-        ...
-
-    def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
-        """Update the learner with them; returns what is to be logged."""
-        ...
 
 
 def check_init(config: ImproveConfig) -> Path:
@@ -393,8 +374,6 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
             seed=config.seed,
             execute_steps=execute_steps,
             run=run,
-            init=config.init,
-            cache=config.cache,
         )
     return Cloning(
         algorithm,
@@ -411,7 +390,7 @@ def _method(config: ImproveConfig, run: RunFolder, processor: Processor, world: 
 def _collecting(
     config: ImproveConfig, run: RunFolder, actors: Workers, method: Method, asked: Callable[..., list[EpisodeSpec]]
 ) -> Collecting:
-    def collect(episodes: Run, iteration: int) -> list[Trajectory]:
+    def collect(episodes: RunEpisodes, iteration: int) -> list[Trajectory]:
         found = method.collect(episodes, partial(asked, iteration), iteration)
         if not found:
             raise UserError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")

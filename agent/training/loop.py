@@ -31,10 +31,10 @@ from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.measure import EvaluationConfig, Measured, measure, on_best_device
 from agent.learning.learner import Learner, LearnerConfig
 from agent.learning.offending import kept_if_not_finite
-from agent.runs.checks import Seed, check_config
+from agent.runs.checks import HOW, Seed, check_config
 from agent.runs.interrupts import interrupts_wait
 from agent.runs.progress import progress_bars
-from agent.runs.run_folder import HOW, PRETRAINED, RunFolder
+from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.training.recordings import check_recordings, say_changes, training_data

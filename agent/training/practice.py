@@ -11,24 +11,20 @@ where each had n: little is learned where next to nothing fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Interval
 
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, check_training_seed
+from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_PRACTICE_SEED, ROUNDS, check_training_seed
 from envs.errors import UserError
 from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 from rollout.weights import staleness
 
-ROUNDS = 16
-"""Rounds of episodes that an iteration may ask for."""
-FIRST_PRACTICE_SEED = 100_000
-"""Demonstrations have those below."""
 MOST_FOCUS = 8
 """Times its even share that a task may have of an iteration."""
 
@@ -132,17 +128,3 @@ def practice_summary(episodes: Sequence[Trajectory], iteration: int) -> dict[str
     }
     means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
     return means | staleness(iteration, [t.policy_version for t in episodes])
-
-
-class Run(Protocol):
-    """Runs every spec once: `Workers.collect`."""
-
-    def __call__(
-        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
-    ) -> Iterator[Trajectory]:
-        """Yield the trajectories in any order."""
-        ...
-
-
-Specs = Callable[[int, int], list[EpisodeSpec]]
-"""(round, repeats) -> `practice_specs` of an iteration."""

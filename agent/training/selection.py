@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.evaluation.evaluate import evaluate, evaluation_specs
 from agent.learning.learner import Learner
+from agent.runs.seeds import FIRST_SELECTION_SEED
 from agent.training.checkpoints import acting_weights
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -18,9 +19,6 @@ from rollout.workers.workers import Workers
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.weights.checkpoint import save_policy
-
-FIRST_SELECTION_SEED = 2_000_000
-"""The episodes that measure a policy lie below."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,19 @@ B = TypeVar("B")
 
 def tensors_of(batch: object) -> Iterator[Tensor]:
     """All of them, in the order of fields and keys."""
+    return (tensor for _, tensor in named_tensors(batch, ""))
+
+
+def named_tensors(batch: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The same with their dotted names, which begin with that of the batch."""
     if isinstance(batch, Tensor):
-        yield batch
+        yield name, batch
     elif is_dataclass(batch):
         for field in fields(batch):
-            yield from tensors_of(getattr(batch, field.name))
+            yield from named_tensors(getattr(batch, field.name), f"{name}.{field.name}")
     elif isinstance(batch, dict):
-        for value in batch.values():
-            yield from tensors_of(value)
+        for key, value in batch.items():
+            yield from named_tensors(value, f"{name}.{key}")
 
 
 def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:

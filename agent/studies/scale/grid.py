@@ -29,6 +29,7 @@ from agent.algorithms.sft import fake_batch, sft_loss
 from agent.evaluation.evaluate import Evaluation
 from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder, start_run
+from agent.runs.seeds import FIRST_HELD_OUT_SEED
 from agent.studies.scale.action_error import action_error
 from agent.studies.scale.law import Cell
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
@@ -43,8 +44,6 @@ from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.weights.finetune import prepare
 
-FIRST_HELD_OUT_SEED = 900_000
-"""Of the demonstrations that the error of actions is measured on; no recipe's demonstrations reach it."""
 TIMED_UPDATES = 3
 
 

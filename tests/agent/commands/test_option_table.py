@@ -131,7 +131,6 @@ ZERO = {
     "PPOConfig.gae_lambda",
     "PPOConfig.warmup_iterations",
     "PageConfig.port",
-    "PerceptionConfig.iterations",
     "PracticeConfig.focus",
     "RenewalConfig.keep",
     "RenewalConfig.updates",

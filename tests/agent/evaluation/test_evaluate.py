@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, Evaluation, check_training_seed, evaluation_specs
+from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.statistics import Proportion
 from agent.evaluation.videos import film_poster
+from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
 from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk, Policy
 

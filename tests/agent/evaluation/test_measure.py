@@ -11,10 +11,11 @@ import pytest
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.eval_info import read_eval_info
-from agent.evaluation.evaluate import FIRST_EVALUATION_SEED, LOST, evaluation_specs
+from agent.evaluation.evaluate import LOST, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig, Measured, measure
 from agent.evaluation.statistics import Proportion
 from agent.runs.run_folder import RunFolder
+from agent.runs.seeds import FIRST_EVALUATION_SEED
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from rollout.workers.workers import WorkersConfig
 from vla_model.types import ActionChunk

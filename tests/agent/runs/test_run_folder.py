@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from sides_policy import sides_config
 
+from agent.algorithms.ppo import PPOConfig
+from agent.learning.learner import LearnerConfig
+from agent.runs.checks import HOW, none_stands_for
 from agent.runs.run_folder import (
-    HOW,
     PRETRAINED,
     dataset_of,
     git_state,
-    none_stands_for,
     policy_folder,
     run_of,
     start_run,
@@ -120,6 +122,21 @@ def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(t
         start_run(tmp_path / "run", Config(seed=7), resume=True)
     start_run(tmp_path / "run", Config(), resume=True)
     assert run.record["config"]["seed"] == 0
+
+
+def test_a_run_of_a_version_that_had_another_option_goes_on_if_it_was_off(tmp_path: Path) -> None:
+    config = sides_config(PPOConfig(), tmp_path, LearnerConfig())
+    run = start_run(tmp_path / "run", config)
+    run.dataset.mkdir()
+    record = run.record
+    record["config"]["algorithm"]["surrogate"]["perception"] = {"iterations": 0, "updates": 100}
+    run.record_file.write_text(json.dumps(record))
+    start_run(run.root, config, resume=True)
+    assert "perception" not in run.record["config"]["algorithm"]["surrogate"]
+    record["config"]["algorithm"]["surrogate"]["perception"]["iterations"] = 3
+    run.record_file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"surrogate\.perception was .*'iterations': 3"):
+        start_run(run.root, config, resume=True)
 
 
 def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:

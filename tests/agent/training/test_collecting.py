@@ -18,8 +18,8 @@ from agent.report.curves import read_curves
 from agent.runs.run_folder import start_run
 from agent.training.collecting import Ahead, InTurn
 from agent.training.improve import improve
-from agent.training.practice import PracticeConfig, Run
-from rollout.types import Trajectory
+from agent.training.practice import PracticeConfig
+from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.policy import VLAPolicy
 
@@ -33,7 +33,7 @@ def actors(request: pytest.FixtureRequest) -> Iterator[Workers]:
         yield workers
 
 
-def two_episodes(run: Run, iteration: int) -> list[Trajectory]:
+def two_episodes(run: RunEpisodes, iteration: int) -> list[Trajectory]:
     del iteration
     return list(run(sides_specs(1)))
 
@@ -74,7 +74,7 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
     actors: Any = Pretended()
     free, collected = threading.Event(), []
 
-    def collect(run: Run, iteration: int) -> list[Trajectory]:
+    def collect(run: RunEpisodes, iteration: int) -> list[Trajectory]:
         del run
         if iteration:
             assert free.wait(10)
@@ -105,7 +105,7 @@ def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
 def test_closing_does_not_wait_for_the_episodes_that_are_left(actors: Workers) -> None:
     begun = threading.Event()
 
-    def endless(run: Run, iteration: int) -> list[Trajectory]:
+    def endless(run: RunEpisodes, iteration: int) -> list[Trajectory]:
         found = []
         while iteration:
             found += run(sides_specs(1))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
@@ -20,7 +17,6 @@ from agent.algorithms import policy_gradient
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.decisions import Credited
 from agent.algorithms.grpo import GRPOConfig
-from agent.algorithms.perception import PerceptionConfig
 from agent.algorithms.ppo import PPOConfig, ppo_credit
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
@@ -259,36 +255,6 @@ def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
     with pytest.raises(FloatingPointError, match=r"after update 0 average.* is not finite, so it is not saved"):
         run_here(small(first), tmp_path / "run")
     assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]
-
-
-def test_a_policy_that_always_fails_still_learns_where_things_are(
-    first: Path, demonstrations: Path, tmp_path: Path
-) -> None:
-    """Groups of episodes that all come to the same teach grpo nothing, but their frames do."""
-    (own := tmp_path / "own").mkdir()
-    shutil.copytree(first, own / PRETRAINED)
-    shutil.copytree(demonstrations, own / "dataset")
-    surrogate = replace(SURROGATE, perception=PerceptionConfig(iterations=1, updates=2, batch_size=8))
-    config = sides_config(
-        GRPOConfig(surrogate=surrogate, max_rounds=1, group_size=2),
-        own,
-        GRADIENT,
-        iterations=1,
-        practice=PracticeConfig(tasks=("left",), episodes_per_task=2, num_worlds=2),
-    )
-    run = start_run(tmp_path / "run", config)
-    improve(config, run, NeverSidesWorld)
-    values = {curve.tag: curve.values[-1] for curve in read_curves(run.tensorboard)}
-    assert values["groups/mixed"] == 0.0
-    assert values["perception/localization"] > 0.0
-    assert "policy/kl" not in values
-
-
-class NeverSidesWorld(WillingSidesWorld):
-    """Nothing ever succeeds."""
-
-    def _success(self) -> NDArray[np.bool_]:
-        return np.zeros(self.num_envs, bool)
 
 
 def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:

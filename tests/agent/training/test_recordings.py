@@ -13,7 +13,6 @@ from sides_policy import WillingSidesWorld, sides_processor, sides_specs
 
 from agent.algorithms.cloning import Cloning
 from agent.algorithms.dagger import DaggerConfig
-from agent.algorithms.perception import Perception, PerceptionConfig
 from agent.algorithms.rft import RFTConfig
 from agent.recipes import sft_tiny
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
@@ -161,8 +160,3 @@ def test_what_is_cloned_while_practising_must_be_of_the_policy_s_world(
     with pytest.raises(ValueError, match=REFUSED):
         Cloning(config, sides_processor(), suite="sides", seed=0, execute_steps=1, run=run, init="")
     assert not list(sides[0].parent.glob("*.cache"))
-
-
-def test_what_is_looked_at_while_practising_must_be_of_the_policy_s_world(sides: tuple[Path, Path]) -> None:
-    with pytest.raises(ValueError, match=REFUSED):
-        Perception(PerceptionConfig(demonstrations=str(sides[1])), sides_processor(), sides[0], seed=0)

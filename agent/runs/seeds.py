@@ -1,0 +1,33 @@
+"""Who begins episodes with which seeds, so that nothing is measured on what was learned from.
+
+0 ..              demonstrations, counted up from DemonstrationsConfig.first_seed
+100 000 ..        practice, counted up from PracticeConfig.first_seed
+900 000 ..        demonstrations on which `llamarm scale` measures the error of actions; no recipe reaches them
+1 000 000 ..      evaluation: `llamarm eval`, and the end of every run
+2 000 000 ..      selection of the best policy as a run goes
+"""
+
+from __future__ import annotations
+
+from envs.errors import UserError
+
+FIRST_PRACTICE_SEED = 100_000
+ROUNDS = 16
+"""Rounds of episodes that an iteration of practice may ask for, each with seeds of its own."""
+FIRST_HELD_OUT_SEED = 900_000
+FIRST_EVALUATION_SEED = 1_000_000
+"""Training seeds lie below, evaluation seeds at or above."""
+FIRST_SELECTION_SEED = 2_000_000
+
+
+def check_training_seed(seed: int) -> int:
+    """The seed itself, if training may draw it.
+
+    Raises:
+        UserError: it belongs to evaluation.
+    """
+    if not 0 <= seed < FIRST_EVALUATION_SEED:
+        raise UserError(
+            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
+        )
+    return seed
