@@ -4,7 +4,7 @@
     python -m benchmarks.drive --policy runs/demo --out docs/results/drive.md
 
 Jitter is measured in real time on the simulated arm, which moves, renders and is recorded at `rate_hz` instead of its
-own rate. Success is measured in simulated time (agent/robot/simulated.py) on
+own rate. Success is measured in simulated time (benchmarks/simulated.py) on
 held-out episodes, the same ones for every latency and, with the first seed as it is, for `llamarm eval`; an answer is
 late by so many control periods.
 """
@@ -28,10 +28,10 @@ from agent.evaluation.statistics import Proportion
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.sim_robot import SimRobot
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.runs.run_folder import RunFolder, machine
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from benchmarks.document import finish, head
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from benchmarks.untrained import untrained
 from envs.make import make_world
 from envs.types import EpisodeSpec

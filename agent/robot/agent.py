@@ -53,7 +53,7 @@ class Agent:
             robot: not connected.
             config: how the control loop treats what comes late.
             clock: the one that the robot's readings are timed by; the machine's where None.
-            make_inference: what asks the policy; see agent/robot/simulated.py for another than a thread.
+            make_inference: what asks the policy; a thread unless told otherwise.
             operator: a person who may take over; what they did is marked in the recording.
             watcher: is shown every control period.
 

@@ -1,6 +1,6 @@
 """Clock and StopSwitch: what a drive waits with, and what ends any wait.
 
-A test's clock (agent/robot/simulated.py) jumps instead of waiting.
+A test's clock (benchmarks/simulated.py) jumps instead of waiting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A GGUF file (llama.cpp's format) as a transformers config, weights and tokenizer.
 
-transformers reads the format and de-quantises. What it lacks is families: it loads no Gemma 1, Mixtral or Grok-1, drops
-LLaMA 3.1's rope scaling, and reads all layers where a few are wanted. So names of tensors are mapped here, as
+transformers reads the format and de-quantises. What it lacks (5.24) is families: its loader knows Qwen 3.5 and LFM2;
+the one before it, which needs the package gguf, LLaMA, Mistral and Gemma 2 and 3. Neither loads Gemma 1, Mixtral or
+Grok-1, keeps LLaMA 3.1's rope scaling, or reads a few layers of many. So names of tensors are mapped here, as
 llama.cpp's convert_hf_to_gguf.py writes them, and keys in backbones/gguf_keys.py. A Mistral, whose window such files
 seldom know, becomes a LlamaModel, which computes the same within the window.
 

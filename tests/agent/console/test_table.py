@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent.console.table import LiveTable, TableExpert
 from agent.robot.agent import Agent
-from agent.robot.simulated import SimulatedClock, SimulatedInference
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.tabletop.view import Poses
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec

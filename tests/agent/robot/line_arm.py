@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
-from agent.robot.simulated import SimulatedInference
 from agent.robot.types import Axis, Limits, Reading, RobotSpec
 from agent.robot.watch import Operator, Watcher
+from benchmarks.simulated import SimulatedInference
 from envs.types import CameraSpec, Observation, VectorSpec, WorldSpec
 from vla_model.types import ActionChunk, Policy
 

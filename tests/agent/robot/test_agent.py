@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
 from agent.robot.clock import WallClock
-from agent.robot.simulated import SimulatedClock
+from benchmarks.simulated import SimulatedClock
 from rollout.dataset.read import DatasetReader
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits, Reading
 from agent.robot.watch import Period
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from rollout.dataset.read import DatasetReader
 
 DT_S = 0.1

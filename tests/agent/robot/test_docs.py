@@ -14,7 +14,7 @@ from line_arm import Script
 
 from agent.robot.agent import Agent
 from agent.robot.camera import OpenCVCamera
-from agent.robot.simulated import SimulatedClock, SimulatedInference
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 
 DOCS = Path(__file__).parents[3] / "docs" / "driving.md"
 

@@ -17,8 +17,8 @@ import pytest
 from line_arm import DT_S, FRESH_S, LineArm, Script, agent_for, always, drive
 from numpy.typing import NDArray
 
-from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Limits, Reading, Watch
+from benchmarks.simulated import SimulatedClock
 from envs.types import Observation
 from vla_model.types import ActionChunk
 

@@ -18,11 +18,11 @@ from agent.learning.learner import Learner, LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.drive import Outcome
 from agent.robot.robots.sim_robot import SimRobot
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Reading
 from agent.robot.watch import Operator
 from agent.runs.run_folder import RunFolder
 from agent.training.loop import RunConfig, learn, train
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData

@@ -18,8 +18,8 @@ from line_arm import Script
 
 from agent.robot.agent import Agent
 from agent.robot.robots.lerobot_robot import LeRobotRobot
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 
 so_follower = pytest.importorskip("lerobot.robots.so_follower", reason="lerobot is not installed")
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
 from agent.robot.robots.lerobot_robot import LeRobotRobot
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Limits
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.types import CameraSpec
 
 RANGES = {"shoulder.pos": (-90.0, 90.0), "gripper.pos": (0.0, 100.0)}

@@ -20,8 +20,8 @@ import pytest
 from line_arm import FRESH_S, WORLD_SPEC, LineArm, Script, agent_for, always
 
 from agent.robot.drive import Outcome
-from agent.robot.simulated import SimulatedClock
 from agent.robot.types import Axis, Reading
+from benchmarks.simulated import SimulatedClock
 from envs.types import EpisodeSpec, VectorSpec
 from rollout.dataset import spool
 from rollout.dataset.batches import TrainingData
@@ -248,7 +248,7 @@ import os, signal, sys
 from pathlib import Path
 from line_arm import LineArm, agent_for, always
 from agent.robot.drive import Outcome
-from agent.robot.simulated import SimulatedClock
+from benchmarks.simulated import SimulatedClock
 
 def watch(period):
     if period.number == 200:

@@ -11,9 +11,9 @@ from test_sim_robot import ExpertChunks
 from agent.learning.learner import LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.robots.sim_robot import SimRobot
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.loop import RunConfig, learn
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData

@@ -15,8 +15,8 @@ from agent.robot.agent import Agent
 from agent.robot.robots.gym_robot import GymRobot
 from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.robots.tabletop import TABLETOP_AXES
-from agent.robot.simulated import SimulatedClock, SimulatedInference
 from agent.robot.types import Axis
+from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
