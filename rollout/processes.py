@@ -31,7 +31,7 @@ from torch.distributed.distributed_c10d import broadcast, destroy_process_group,
 
 from envs.errors import UserError
 from rollout.workers.handle import environment, start_ray
-from vla_model.files.folders import write_whole
+from vla_model.files.folders import write_json
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.5
@@ -174,7 +174,7 @@ def _join(storage: Path) -> Process:
 
     def tell(**news: Any) -> None:
         if rank == 0:
-            write_whole(_news(storage), json.dumps(news))
+            write_json(_news(storage), news)
 
     return Process(rank=rank, count=count, device=device, interrupted=interrupted, tell=tell)
 

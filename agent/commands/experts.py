@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from agent.runs.run_lock import locked
 from agent.studies.moe.page import draw, tables
 from agent.studies.moe.study import study_experts, to_json
 from rollout.workers.workers import WorkersConfig
-from vla_model.files.folders import write_whole
+from vla_model.files.folders import write_json, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ def experts(args: list[str]) -> None:
     ):
         config = options.acting.evaluation(execute_steps)
         found = to_json(study_experts(policy, measured, tasks, config, ablate=options.ablate))
-        write_whole(RunFolder(folder).experts, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        write_json(RunFolder(folder).experts, found)
         lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
         write_whole(folder / "experts.md", "\n".join(lines) + "\n")
         draw(found, folder / "experts.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.studies.scale.page import draw, tables
 from agent.training.loop import RunConfig, check_run
 from envs.errors import UserError
-from vla_model.files.folders import write_whole
+from vla_model.files.folders import write_json, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
     doublings = efforts(fit, (point.parameters, point.demonstrations, point.experts))
     predictions = [predict(fit, found[place]) for place in held_out_places(config)]
     content = _json(runs, fit, doublings, point, predictions, budget)
-    write_whole(folder.root / "scale.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_json(folder.root / "scale.json", content)
     lines = [f"# {folder.root.resolve().name}", "", *tables(runs, fit, doublings, point, predictions, budget)]
     write_whole(folder.root / "scale.md", "\n".join(lines) + "\n")
     draw(runs, fit, predictions, folder.root / "scale.png")

@@ -7,7 +7,6 @@ company of worlds the last bits of what a policy says are others, so an episode 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from agent.evaluation.videos import write_comparison
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
-from vla_model.files.folders import write_whole
+from vla_model.files.folders import write_json
 
 CANDIDATES = 3
 """Episodes of each kind that run again."""
@@ -58,4 +57,4 @@ def film_changes(
                 write_comparison(film, before, after, failures=failures, control_dt_s=control_dt_s)
                 changes[kind] = {"id": spec.id, "film": str(film.relative_to(run.root))}
                 break
-    write_whole(run.changes, json.dumps(changes, indent=1) + "\n")
+    write_json(run.changes, changes)

@@ -8,7 +8,6 @@ and every episode by its id, so two files can be paired.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.evaluation.statistics import Average, Proportion, averages
 from envs.errors import UserError
-from vla_model.files.folders import read_json, write_whole
+from vla_model.files.folders import read_json, write_json
 
 
 def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
@@ -48,7 +47,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_
 def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
     """Write what `eval_info` made; infinities and NaN are refused, for JSON has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(info, indent=1, allow_nan=False) + "\n")
+    write_json(path, info)
 
 
 def read_eval_info(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from agent.runs.checks import HOW, STANDS_FOR
 from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
 from envs.errors import UserError
 from rollout.memory import peak_memory_gb
-from vla_model.files.folders import make_folder, previous_folder, read_json, write_whole
+from vla_model.files.folders import make_folder, previous_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -168,7 +168,7 @@ class RunFolder:
         finally:
             record = self.record
             record["phases"].append({"name": name, "wall_s": time.perf_counter() - began_s, **figures})
-            write_whole(self.record_file, _to_json(record))
+            write_json(self.record_file, record)
 
     def note_data(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
         """Record what the run learns from, from here on, unless it is what it learned from before.
@@ -191,13 +191,13 @@ class RunFolder:
         if changes or len(before) != len(found):
             done = int(last.name) if last else 0
             record["data"] = [*noted, {"from": done, "datasets": [dict(entry) for entry in found]}]
-            write_whole(self.record_file, _to_json(record))
+            write_json(self.record_file, record)
         return changes
 
     def _put_session(self, session: dict[str, Any], *, new: bool) -> None:
         record = self.record
         record["sessions"] = [*(record["sessions"] if new else record["sessions"][:-1]), session]
-        write_whole(self.record_file, _to_json(record))
+        write_json(self.record_file, record)
 
 
 def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) -> None:
@@ -207,7 +207,7 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
         UserError: see start_run.
     """
     folder = RunFolder(root)
-    asked = json.loads(_to_json(asdict(config)))
+    asked = _recorded(config)
     made = [path for path in root.iterdir() if not _is_of_any(path, folder)] if root.is_dir() else []
     if resume and not folder.record_file.exists():
         raise UserError(f"there is no run in {root} to resume; leave out --resume to begin one")
@@ -247,9 +247,9 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
     check_start(root, config, resume=resume)
     folder = RunFolder(root)
     make_folder(root)
-    asked = json.loads(_to_json(asdict(config)))
+    asked = _recorded(config)
     new = {"config": asked, "sessions": [], "phases": []}
-    write_whole(folder.record_file, _to_json(folder.record | {"config": asked} if resume else new))
+    write_json(folder.record_file, folder.record | {"config": asked} if resume else new)
     return folder
 
 
@@ -401,10 +401,12 @@ def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, pr
     return names
 
 
-def _to_json(value: object) -> str:
+def _recorded(config: DataclassInstance) -> dict[str, Any]:
+    """A config as run.json has it."""
+
     def plain(leaf: object) -> str:
         if isinstance(leaf, Path):
             return str(leaf)
         raise UserError(f"a config holds plain values, paths and dataclasses only, not {leaf!r}")
 
-    return json.dumps(value, indent=1, default=plain) + "\n"
+    return json.loads(json.dumps(asdict(config), default=plain))

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from envs.errors import UserError
-from vla_model.files.folders import make_folder, write_whole
+from vla_model.files.folders import make_folder, write_json
 
 LOCK_FILE = ".lock"
 HOLDER_FILE = ".lock.json"
@@ -43,7 +43,7 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
         raise UserError(f"{root} is in use by {_holder(root)}; wait for its end, or choose another --out") from None
     try:
         who = {"command": shlex.join(command), "pid": os.getpid(), "host": platform.node()}
-        write_whole(root / HOLDER_FILE, json.dumps(who) + "\n")
+        write_json(root / HOLDER_FILE, who)
         yield
     finally:
         (root / HOLDER_FILE).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.learning.learner import Learner
 from agent.runs.run_folder import PRETRAINED
-from vla_model.files.folders import fresh_folder
+from vla_model.files.folders import fresh_folder, write_json
 from vla_model.files.weight_files import load_tensors, save_tensors
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
@@ -25,7 +25,7 @@ def save_checkpoint(
     learner: Learner[VLA],
     processor: Processor,
     fine_tuning: FineTuning,
-    files: dict[str, str] | None = None,
+    notes: Mapping[str, object] | None = None,
     acted: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the folder, unless it is there already, or another process has written it by the end.
@@ -35,7 +35,7 @@ def save_checkpoint(
         learner: whose moving average is the policy.
         processor: of the policy.
         fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
-        files: texts to put beside, by name.
+        notes: contents of files of JSON to put beside, by name.
         acted: weights that the next episodes are collected with, where these are not the policy's.
 
     Raises:
@@ -50,8 +50,8 @@ def save_checkpoint(
             if fine_tuning.mode != "full":
                 save_adapter(fresh / "adapter", learner.average, fine_tuning)
             learner.save(fresh)
-            for name, text in (files or {}).items():
-                (fresh / name).write_text(text)
+            for name, content in (notes or {}).items():
+                write_json(fresh / name, content)
             if acted is not None:
                 save_tensors(fresh / _ACTED_FILE, acted)
     except FileExistsError:

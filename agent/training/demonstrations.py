@@ -37,7 +37,7 @@ from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 from rollout.workers.report import WORLD_FAILED
 from rollout.workers.workers import WorkerReport, Workers, WorkersConfig
-from vla_model.files.folders import read_json, write_whole
+from vla_model.files.folders import read_json, write_json, write_whole
 
 FAILED_PATH = "meta/failed_episodes.jsonl"
 HOW_PATH = "meta/demonstrations.json"
@@ -304,7 +304,7 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
                 f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; ask for the same, or collect "
                 "into another folder"
             )
-    write_whole(path, json.dumps(asked, indent=1) + "\n")
+    write_json(path, asked)
 
 
 def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:

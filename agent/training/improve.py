@@ -19,7 +19,6 @@ At the end the first policy and the best one are measured on the same episodes, 
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import sys
 import time
@@ -317,7 +316,7 @@ class _Keeper:
         for name, value in metrics.items():
             self.log.add_scalar(name, value, done)
         self.log.flush()
-        notes = {_PROGRESS_FILE: json.dumps(asdict(progress))}
+        notes = {_PROGRESS_FILE: asdict(progress)}
         folder, acted = self.run.checkpoint(done), self.collecting.acted
         save_checkpoint(folder, self.learner, self.processor, config.fine_tuning, notes, acted)
         for old in self.run.checkpoints.glob("*"):

@@ -18,7 +18,6 @@ Shape letters: R rows of all episodes, D vector elements, H x W pixels.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Generator, Mapping, Sequence
@@ -46,7 +45,7 @@ from rollout.dataset.read import (
     read_vectors,
 )
 from rollout.dataset.write import finish_recording
-from vla_model.files.folders import read_json, write_whole
+from vla_model.files.folders import read_json, write_json
 
 _FORMAT = 2
 _VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
@@ -263,7 +262,7 @@ class _Cache:
                         for output in outputs.values():
                             output.flush()
                             os.fsync(output.fileno())
-                        write_whole(self.folder / _MANIFEST, json.dumps(manifest))
+                        write_json(self.folder / _MANIFEST, manifest, indent=None)
                         rows = _num_rows(manifest)
         except BaseException:
             for name, column in self._columns.items():  # a full disk gets back what no manifest names

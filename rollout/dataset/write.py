@@ -47,7 +47,7 @@ from rollout.dataset.read import (
 from rollout.dataset.spool import SPOOL_PATH, Spool, Spooled
 from rollout.dataset.statistics import FeatureStats, aggregate, image_stats, vector_stats
 from rollout.types import Trajectory
-from vla_model.files.folders import make_folder, write_whole
+from vla_model.files.folders import make_folder, write_json, write_whole
 
 UNFINISHED = "outcome unknown: the process that recorded it ended before the episode did"
 """Failure of an episode of which nobody can say what came of it."""
@@ -323,8 +323,8 @@ class DatasetWriter:
         self.info["total_tasks"] = len(self._tasks)
         self.info["splits"] = {"train": f"0:{self.info['total_episodes']}"}
         stats = {key: {name: value.tolist() for name, value in entry.items()} for key, entry in self._stats.items()}
-        write_whole(self.root / schema.STATS_PATH, json.dumps(stats))
-        write_whole(self.root / schema.INFO_PATH, json.dumps(self.info, indent=1))
+        write_json(self.root / schema.STATS_PATH, stats, indent=None)
+        write_json(self.root / schema.INFO_PATH, self.info)
 
     # Opening ---------------------------------------------------------------------------------------------------------
 

@@ -125,6 +125,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: object, *, indent: int | None = 1) -> None:
+    """Write a file of JSON as `write_whole` does; None as indent keeps it on one line.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON has no word for; the old file is left.
+    """
+    write_whole(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
 def read_json(path: Path, keys: Collection[str] = (), remedy: str = "restore it from a copy") -> dict[str, Any]:
     """The object in a JSON file that this program wrote.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from torch import Tensor
 from envs.errors import UserError
 from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
 from vla_model.files.deployment import Deployment
-from vla_model.files.folders import read_json
+from vla_model.files.folders import read_json, write_json
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.instructions import check_text
 
@@ -264,7 +263,7 @@ class Processor:
                 for name, normalisation in self.normalisations.items()
             },
         }
-        (folder / PROCESSOR_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / PROCESSOR_FILE, content)
         self.tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
 
     @classmethod

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from envs.errors import UserError
-from vla_model.files.folders import fresh_folder
+from vla_model.files.folders import fresh_folder, write_json
 from vla_model.files.weight_files import load_tensors, save_tensors
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
@@ -61,7 +61,7 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
         "base": weights_hash(frozen_state_dict(model, fine_tuning)),
     }
     with fresh_folder(folder) as fresh:
-        (fresh / FINE_TUNING_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(fresh / FINE_TUNING_FILE, content)
         save_tensors(fresh / HEADS_FILE, trained_state_dict(model, fine_tuning))
         if fine_tuning.mode == "lora":
             import peft

@@ -14,7 +14,6 @@ token leave out the table of tokens and count k of E experts.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +38,7 @@ from envs.make import world_spec_of
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
 from vla_model.create import ModelConfig, shape_of
-from vla_model.files.folders import fresh_folder, read_json, write_whole
+from vla_model.files.folders import fresh_folder, read_json, write_json
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.weights.finetune import prepare
@@ -209,7 +208,7 @@ def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
     """
     file = folder.root / "grid.json"
     if not file.exists():
-        write_whole(file, json.dumps(asdict(measured_budget(config)), indent=1) + "\n")
+        write_json(file, asdict(measured_budget(config)))
     return Budget(**read_json(file, [f.name for f in fields(Budget)], "delete it, and the updates are timed again"))
 
 
@@ -278,7 +277,7 @@ def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budge
         evaluation, _ = train(run_config, run)
     assert evaluation is not None, "agent/commands/scale.py refuses a grid without"
     cell = _cell(place, run, evaluation, _demonstrations(folder, "held_out"), run_config.cache)
-    write_whole(result, json.dumps(asdict(cell), indent=1) + "\n")
+    write_json(result, asdict(cell))
     return cell
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vla_model.files.folders import fresh_folder, read_json, write_whole
+from vla_model.files.folders import fresh_folder, read_json, write_json, write_whole
+
+ROOT = Path(__file__).parents[3]
+ROOMS = ("agent", "envs", "rollout", "vla_model")
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -31,6 +35,24 @@ def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> Non
 def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.bin", b"\x00\xff")
     assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"a": [1, 0.1]})
+    assert read_json(file) == {"a": [1, 0.1]}
+    for unfit in (float("nan"), Path("b")):
+        with pytest.raises((ValueError, TypeError), match=r"not JSON (compliant|serializable)"):
+            write_json(file, {"a": unfit})
+    assert read_json(file) == {"a": [1, 0.1]}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_room_writes_json_or_text_otherwise() -> None:
+    written = re.compile(r"\bjson\.dump\(|\.write_(text|bytes)\(|\bwrite_whole\([^\n]*json\.dumps")
+    sources = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.name != "folders.py"]
+    assert len(sources) > 100
+    assert not [path for path in sources if written.search(path.read_text())]
 
 
 @pytest.mark.parametrize(
