@@ -1,1 +1,1 @@
-"""Robots: what the control loop drives. Any World, gymnasium environment or LeRobot robot."""
+"""Robots: what the control loop drives. Any World in real time, and any LeRobot robot."""

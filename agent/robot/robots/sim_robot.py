@@ -1,23 +1,31 @@
-"""SimRobot: any World of one world as a robot.
+"""SimRobot: any World of one world as a robot: real time for what only knows steps.
+
+The world takes a step per control period, in the driving thread, when it is looked at or sent something: as many as are
+due by the clock. A period in which no action came is a step at rest, as a real arm would spend it. Time begins with the
+first action, so that nothing happens while a policy is still being loaded.
+
+Period n lasts from (n - 1/2) dt to (n + 1/2) dt after the first action: an action that comes every dt, a little early
+or late, is the action of its own period.
 
 Shape letters: k periods, A action dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.robot.clock import Clock
-from agent.robot.robots.stepped import SteppedRobot
+from agent.robot.clock import Clock, WallClock
 from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
-from agent.robot.types import Axis, RobotSpec, Watch
+from agent.robot.types import Axis, Reading, RobotSpec, Watch
 from envs.arrays import to_numpy
 from envs.errors import UserError
-from envs.types import EpisodeSpec
+from envs.types import Array, EpisodeSpec, Observation
 from envs.world import World
 
 ARMS: dict[str, tuple[tuple[Axis, ...], tuple[Watch, ...]]] = dict.fromkeys(
@@ -26,8 +34,8 @@ ARMS: dict[str, tuple[tuple[Axis, ...], tuple[Watch, ...]]] = dict.fromkeys(
 """{suite of worlds: its arm's axes, and what is watched}"""
 
 
-class SimRobot(SteppedRobot):
-    """Any World of one world, in real time.
+class SimRobot:
+    """Robot of agent/robot/types.py over any World of one world; a gymnasium environment is one by envs/suites.
 
     Example:
         >>> from envs.make import make_world
@@ -64,34 +72,97 @@ class SimRobot(SteppedRobot):
             unknown = (Axis(relative=True),) * world.world_spec.action.size
             axes, own = ARMS.get(world.suite, (unknown, ()))
             watched = (*own, *watched)
-        spec = RobotSpec(name=world.suite, world=world.world_spec, axes=tuple(axes), watched=tuple(watched))
-        super().__init__(spec, clock)
+        self.spec = RobotSpec(name=world.suite, world=world.world_spec, axes=tuple(axes), watched=tuple(watched))
         self.episode = episode
         self._world = world
+        self._clock = clock or WallClock()
+        self._relative = np.array([axis.relative for axis in axes])
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._reading: Reading | None = None
+        self._began_s: float | None = None  # the time of the first action
+        self._period = 0
+        self._pending: NDArray[np.float32] | None = None
+        self._last = np.zeros(len(self.spec.axes), np.float32)
 
     @property
     def instruction(self) -> str:
         """What the world asks for, once connected."""
         return self._instruction
 
+    def connect(self) -> None:
+        """Begin the episode."""
+        self._rewind()
+        self._show(self._begin())
+
+    def observe(self) -> Reading:
+        """What there is to see now.
+
+        Raises:
+            ConnectionError: not connected.
+        """
+        self._catch_up()
+        assert self._reading is not None
+        return self._reading
+
+    def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Execute an action [A] in this period.
+
+        Raises:
+            ConnectionError: not connected.
+        """
+        if self._began_s is None:
+            self._began_s = self._clock.now_s()
+        self._catch_up()
+        self._pending = self._last = action.clip(-1.0, 1.0)  # there are no others in a simulator
+        return self._last
+
+    def stop(self) -> None:
+        """Rest, also in what is left of this period."""
+        self._pending = None
+
+    def disconnect(self) -> None:
+        """Show nothing any more."""
+        self._reading = None
+
+    def _catch_up(self) -> None:
+        """Take the steps that are due, and note when."""
+        if self._reading is None:
+            raise ConnectionError(f"{self.spec.name} is not connected")
+        due = 0
+        if self._began_s is not None:
+            now = math.floor((self._clock.now_s() - self._began_s) / self.spec.world.control_dt_s + 0.5)
+            due, self._period = now - self._period, now
+        if due and self._reading.ended is None:
+            rest = np.where(self._relative, 0.0, self._last).astype(np.float32)
+            first = rest if self._pending is None else self._pending
+            self._show(self._steps(np.stack([first, *[rest] * (due - 1)])))
+            self._pending = None
+        self._reading = dataclasses.replace(self._reading, time_s=self._clock.now_s())
+
     def _begin(self) -> dict[str, Any]:
+        """Begin the episode; returns the fields of its first Reading but the time."""
         observation, info = self._world.reset_to((self.episode,), (0,))
         self._instruction = observation["instruction"][0]
-        return _seen(observation["frames"], observation["state"], info["localization"])
+        return _seen(observation, info["localization"])
 
     def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
+        """Take k steps [k, A], fewer if the episode ends; returns the fields of a Reading but the time."""
         result = self._world.step_chunk(actions[None])
-        observation = result.observation
-        seen = _seen(observation["frames"], observation["state"], result.localization[:, -1])
+        seen = _seen(result.observation, result.localization[:, -1])
         if not result.done[0]:
             return seen
         return seen | {"success": bool(result.success[0]), "ended": result.outcome[0]}
 
+    def _show(self, fields: dict[str, Any]) -> None:
+        self._reading = Reading(**fields, time_s=self._clock.now_s())
 
-def _seen(frames: Mapping[str, Any], state: Any, localization: Any) -> dict[str, Any]:
+
+def _seen(observation: Observation, localization: Array) -> dict[str, Any]:
     return {
-        "frames": {name: to_numpy(frame)[0] for name, frame in frames.items()},
-        "state": to_numpy(state)[0],
+        "frames": {name: to_numpy(frame)[0] for name, frame in observation["frames"].items()},
+        "state": to_numpy(observation["state"])[0],
         "localization": to_numpy(localization)[0],
         "success": False,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.robot.agent import Agent
-from agent.robot.robots.gym_robot import GymRobot
 from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.robots.tabletop import TABLETOP_AXES
 from agent.robot.types import Axis
 from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
+from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.dataset.read import DatasetReader
@@ -128,28 +129,41 @@ def test_a_robot_is_one_world_and_moves_by_displacements_where_its_arm_is_unknow
         assert set(SimRobot(world, REACH).spec.axes) == {Axis(relative=True)}
 
 
-class PixelLine(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
+class PixelLine(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """A point on a line of ten pixels, moved by 0 to 2 pixels per step; its goal is the last one."""
 
     def __init__(self) -> None:
-        self.observation_space = gymnasium.spaces.Box(0, 255, (4, 10, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0.0, 9.0, (1,), np.float32)
         self.action_space = gymnasium.spaces.Box(0.0, 2.0, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, object] | None = None):  # noqa: ANN201
         super().reset(seed=seed)
         self.x = 0.0
-        return self._draw(), {"is_success": False}
+        return np.array([self.x], np.float32), {}
 
     def step(self, action: NDArray[np.float32]):  # noqa: ANN201
         assert self.action_space.contains(np.asarray(action, np.float32))
         self.x = min(9.0, self.x + float(action[0]))
         done = self.x >= 9.0
-        return self._draw(), 0.0, done, False, {"is_success": done}
+        return np.array([self.x], np.float32), 0.0, done, False, {"is_success": done}
 
-    def _draw(self) -> NDArray[np.uint8]:
+    def render(self) -> NDArray[np.uint8]:
         frame = np.zeros((4, 10, 3), np.uint8)
         frame[:, round(self.x)] = 255
         return frame
+
+
+class GoRight(GymnasiumTask):
+    max_steps = 40
+
+    def make_env(self) -> PixelLine:
+        return PixelLine()
+
+    def instruction(self, env: Any) -> str:
+        return "go right"
+
+    def state(self, env: Any, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        return observation
 
 
 class OnePixel:
@@ -165,26 +179,11 @@ class OnePixel:
         return ActionChunk(actions=np.zeros((1, 4, 1), np.float32))
 
 
-def test_any_environment_with_pixels_is_a_robot() -> None:
+def test_an_environment_of_gymnasium_is_a_robot() -> None:
     clock = SimulatedClock()
-    robot = GymRobot(PixelLine(), name="pixel line", control_dt_s=0.5, clock=clock)
-    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
-    outcome = Agent(OnePixel(), robot, clock=clock, make_inference=make_inference).run("go right", 20.0)
+    with closing(GymnasiumWorld(1, suite="line", tasks={"right": GoRight()}, control_dt_s=0.5)) as world:
+        robot = SimRobot(world, EpisodeSpec(suite="line", task="right", seed=0), clock=clock)
+        make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+        outcome = Agent(OnePixel(), robot, clock=clock, make_inference=make_inference).run("go right", 20.0)
+    assert (robot.spec.name, robot.instruction) == ("line", "go right")
     assert (outcome.success, outcome.ended, outcome.num_steps) == (True, "success", 9)
-
-
-def test_our_own_environments_have_the_keys_that_a_gym_robot_reads() -> None:
-    with closing(gymnasium.make("llamarm/Reach-v0")) as env:
-        robot = GymRobot(env, name="reach", control_dt_s=0.1, seed=3, clock=SimulatedClock())
-        robot.connect()
-        reading = robot.observe()
-        assert {c.name for c in robot.spec.world.cameras} == set(reading.frames) == {"front", "wrist"}
-        assert reading.state.shape == (robot.spec.world.state.size,)
-        assert (reading.success, reading.ended) == (False, None)
-
-
-def test_an_environment_without_pixels_or_bounded_actions_is_refused() -> None:
-    with closing(gymnasium.make("Pendulum-v1")) as env, pytest.raises(ValueError, match="pixels must be uint8 images"):
-        GymRobot(env, name="pendulum", control_dt_s=0.05)
-    with closing(gymnasium.make("CartPole-v1")) as env, pytest.raises(ValueError, match="flat Box"):
-        GymRobot(env, name="cart", control_dt_s=0.02)
