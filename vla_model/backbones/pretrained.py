@@ -104,18 +104,27 @@ def backbone_config(path: str | Path) -> PretrainedConfig:
     return _checked_config(path).get_text_config(decoder=True)
 
 
-def _checked_config(folder: Path) -> PretrainedConfig:
+def folder_config(folder: Path) -> PretrainedConfig:
+    """What the config.json of a model's folder says, of whatever transformers knows.
+
+    Raises:
+        UserError: there is none, or it is broken, of a policy or of a model that transformers doesn't know.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
     if read_json(path).get("model_type") == VLAConfig.model_type:
-        raise UserError(f"{folder} is a policy of llamarm, expected a decoder's folder; --init takes a policy")
+        raise UserError(f"{folder} is a policy of llamarm, expected a pretrained model's folder; --init takes a policy")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0]  # what follows advises to install another transformers
         raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
-    _check_family(path, config.get_text_config(decoder=True))
+
+
+def _checked_config(folder: Path) -> PretrainedConfig:
+    config = folder_config(folder)
+    _check_family(folder / "config.json", config.get_text_config(decoder=True))
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")
     return config

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from envs.errors import UserError
-from vla_model.backbones.pretrained import check_weights, how_to_get_weights, load_weights
+from vla_model.backbones.pretrained import check_weights, folder_config, load_weights
 from vla_model.files.folders import read_json
 
 _PROCESSOR_FILE = "preprocessor_config.json"
@@ -136,20 +136,12 @@ def _vision_config(folder: Path) -> PretrainedConfig:
     Raises:
         UserError: there is none, or it is of a model without patches.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder} has no config.json, so it is no model folder. {how_to_get_weights(folder)}")
-    read_json(path)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = str(error).partition("\n")[0]  # what follows advises to install another transformers
-        raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
+    config = folder_config(folder)
     config = getattr(config, "vision_config", config)
     if any(getattr(config, name, None) is None for name in ("image_size", "patch_size", "hidden_size")):
         raise UserError(
-            f"{path} is of {config.model_type!r}, which does not see in patches of one size; vision models that do: "
-            "SigLIP, DINOv2, CLIP, ViT and their like"
+            f"{folder / 'config.json'} is of {config.model_type!r}, which does not see in patches of one size; vision "
+            "models that do: SigLIP, DINOv2, CLIP, ViT and their like"
         )
     if hasattr(config, "vision_use_head"):
         config.vision_use_head = False  # SigLIP's pooled output, which nothing reads

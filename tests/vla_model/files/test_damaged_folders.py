@@ -117,7 +117,9 @@ def test_a_part_of_the_processor_of_another_kind_is_refused(
 
 def test_what_is_no_decoder_is_refused_in_one_line(tmp_path: Path) -> None:
     save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
-    with pytest.raises(ValueError, match=r"policy is a policy of llamarm, expected a decoder's folder; --init takes"):
+    with pytest.raises(
+        ValueError, match=r"policy is a policy of llamarm, expected a pretrained model's folder; --init takes"
+    ):
         load_backbone(tmp_path / "policy")
     (tmp_path / "config.json").write_text('{"model_type": "not_yet"}')
     with pytest.raises(ValueError, match=r"config.json is broken or of a model that is not known: .*not_yet") as caught:
