@@ -97,7 +97,7 @@ def measure(options: Options, num_worlds: int) -> NDArray[np.float64]:
         began = clock_s()
         world.reset(seed=i * num_worlds)
         reset_s = clock_s() - began
-        actions = 0.5 * torch.randn(num_worlds, options.chunk, control.ACTION.size, generator=generator)
+        actions = 0.5 * torch.randn(num_worlds, options.chunk, world.world_spec.action.size, generator=generator)
         before = copy_of_state(sim)
         signals.clear()
         began = clock_s()

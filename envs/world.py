@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs.arm import ArmSpec
 from envs.errors import UserError
 from envs.instructions import InstructionSpace
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
@@ -37,6 +38,9 @@ class World(VectorEnv[Observation, Array, Array]):
     Subclasses implement `reset_to`, `step_chunk`, `expert_action` and `close_extras`; this class translates gymnasium's
     calls to them.
     """
+
+    arm: ArmSpec | None = None
+    """The arm that acts, where the world knows it: a robot of this world is driven within its limits."""
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:

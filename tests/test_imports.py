@@ -24,7 +24,7 @@ MAY_IMPORT = {
 """Room: what it may import of the other rooms, each entry with all that lies below it."""
 
 ORDER = {
-    "envs": "errors seeds types arrays instructions world imported simulation suites tabletop make registration",
+    "envs": "errors seeds types arrays arm instructions world imported simulation suites tabletop make registration",
     "vla_model": "types config numerics files backbones vision heads inputs sizes model weights create policy",
     "rollout": "types weights soundness memory expert inference collect dataset workers processes",
 }

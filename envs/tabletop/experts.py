@@ -14,7 +14,6 @@ import math
 from array_api_compat import array_namespace
 
 from envs.arrays import constant
-from envs.tabletop.arm.control import POSITION_SCALE_M, ROTATION_SCALE_RAD
 from envs.tabletop.episodes.task import View
 from envs.tabletop.scene.things import CUBE_HALF_M
 from envs.types import Array
@@ -27,18 +26,18 @@ HOVER_M = 0.10
 FUNNEL_SLOPE = 2.5
 PUSH_HEIGHT_M = 0.02
 PUSH_CLEARANCE_M = 0.085
-PUSH_CONTACT_M = 0.042
-"""Distance of the closed fingers' centre from an object's centre when they touch."""
+PUSH_MARGIN_M = 0.0095
+"""Closed fingers touch an object so much earlier than its half side and theirs say, for it may stand askew."""
 
 
 def act(view: View, to_pos: Array, yaw_error: Array | float, grip: Array | float) -> Array:
     """One action that moves the fingertips towards `to_pos` [n, 3], turns by `yaw_error`, keeps the hand vertical."""
     xp = array_namespace(to_pos)
-    step = GAIN * (to_pos - view.tcp_pos) / POSITION_SCALE_M
+    step = GAIN * (to_pos - view.tcp_pos) / view.arm.position_scale_m
     # Shorten the whole vector rather than clip its elements: the direction of the motion is what matters.
     step /= xp.max(xp.abs(step), axis=1, keepdims=True).clip(1.0)
     turn = xp.concat((view.tcp_tilt, _column(yaw_error, view)), axis=1)
-    turn = (GAIN * turn / ROTATION_SCALE_RAD).clip(-1, 1)
+    turn = (GAIN * turn / view.arm.rotation_scale_rad).clip(-1, 1)
     return xp.astype(xp.concat((step, turn, _column(grip, view)), axis=1), xp.float32)
 
 
@@ -106,14 +105,15 @@ def push(view: View, object_pos: Array, direction: Array) -> Array:
     xp = array_namespace(direction)
     side = xp.stack((-direction[:, 1], direction[:, 0]), axis=1)
     offset = view.tcp_pos[:, :2] - object_pos[:, :2]
+    contact_m = CUBE_HALF_M + view.arm.finger_half_m + PUSH_MARGIN_M
     along, across = xp.sum(offset * direction, axis=1), xp.sum(offset * side, axis=1)
     near_table = view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.03
-    behind = (along < -PUSH_CONTACT_M + 0.02) & (xp.abs(across) < xp.where(near_table, 0.022, 0.01))
+    behind = (along < -contact_m + 0.02) & (xp.abs(across) < xp.where(near_table, 0.022, 0.01))
     # Forward only below the top: fingers that come down along a side drag it down with them and jam it on the table.
     pushing = behind & (view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.02)
     height = _column(PUSH_HEIGHT_M, view)
-    start = xp.concat((object_pos[:, :2] - (PUSH_CONTACT_M + 0.025) * direction, height), axis=1)
-    ahead = object_pos[:, :2] + 0.3 * PUSH_CONTACT_M * direction - 0.9 * across[:, None] * side
+    start = xp.concat((object_pos[:, :2] - (contact_m + 0.025) * direction, height), axis=1)
+    ahead = object_pos[:, :2] + 0.3 * contact_m * direction - 0.9 * across[:, None] * side
     # Near the table and on the wrong side: straight up first, or the hand would drag the object along.
     stuck = near_table & ~behind & (xp.linalg.vector_norm(start[:, :2] - view.tcp_pos[:, :2], axis=1) > 0.02)
     up = xp.concat((view.tcp_pos[:, :2], _column(PUSH_CLEARANCE_M, view)), axis=1)

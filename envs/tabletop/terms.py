@@ -8,10 +8,9 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from envs.tabletop.episodes.task import View
-from envs.tabletop.scene.things import BOWL_RADIUS_M, OBJECT_HALF_HEIGHT_M
+from envs.tabletop.scene.things import BOWL_RADIUS_M, OBJECT_HALF_HEIGHT_M, RELEASED_OPENING_M
 from envs.types import Array
 
-RELEASED_OPENING_M = 0.06
 RESTING_SPEED_M_S = 0.08
 
 

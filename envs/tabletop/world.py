@@ -15,52 +15,37 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from envs.arm import ArmSpec
 from envs.arrays import constant, to_numpy
 from envs.errors import UserError
 from envs.simulation.cpu import CpuSim
 from envs.simulation.simulator import SimulatorMaker, SimulatorSpec
 from envs.tabletop import terms
 from envs.tabletop.arm import control
-from envs.tabletop.arm.panda import FINGER_OPEN_M, LINKS, NUM_JOINTS
+from envs.tabletop.arm.panda import PANDA
 from envs.tabletop.episodes import phases
 from envs.tabletop.episodes.episode import Episode
 from envs.tabletop.episodes.layout import draw_episode
 from envs.tabletop.episodes.placing import PER_EPISODE_MODEL_FIELDS, beginnings
-from envs.tabletop.episodes.reading import Drawn, read_state, read_view
+from envs.tabletop.episodes.reading import Drawn, read_state, read_view, state_spec
 from envs.tabletop.episodes.task import Task, View
 from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.running import Running
 from envs.tabletop.scene.labels import LOCALIZATION, read_labels
 from envs.tabletop.scene.scene import CAMERAS, PHYSICS_DT_S, build_scene
 from envs.tabletop.tasks import SUITES
-from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, VectorSpec, WorldSpec
+from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 from envs.world import World
 
 SUBSTEPS = round(control.CONTROL_DT_S / PHYSICS_DT_S / control.TICKS)
 """Physics steps per tick of the controller."""
-
-STATE = VectorSpec(
-    names=(
-        *(f"joint{i}_pos" for i in range(1, NUM_JOINTS + 1)),
-        *(f"tcp_{axis}" for axis in "xyz"),
-        *(f"tcp_rot_{i}" for i in range(6)),
-        "gripper_opening",
-    ),
-    units=(*("rad",) * NUM_JOINTS, *("m",) * 3, *("1",) * 6, "m"),
-    low=(*(link.joint_range_rad[0] - 0.1 for link in LINKS), *(-1.2,) * 3, *(-1.01,) * 6, -0.01),
-    high=(*(link.joint_range_rad[1] + 0.1 for link in LINKS), *(1.2,) * 3, *(1.01,) * 6, 2 * FINGER_OPEN_M + 0.01),
-    position=(NUM_JOINTS, NUM_JOINTS + 1, NUM_JOINTS + 2),
-)
-"""tcp in the arm's base frame; tcp_rot: first two columns of its rotation matrix (Zhou et al. 2019)."""
-
-TCP = slice(NUM_JOINTS, NUM_JOINTS + 3)
-"""Where the tcp's position is in the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TabletopConfig:
     """How the suite is simulated and rewarded."""
 
+    arm: ArmSpec = PANDA
     cameras: tuple[CameraSpec, ...] = CAMERAS
     success_weight: float = 1.0
     """Of the term "success": 1 in the step in which the task is done."""
@@ -103,20 +88,24 @@ class TabletopWorld(World):
         """N tables without an episode.
 
         Args:
-            config: how they are simulated and rewarded.
+            config: how they are simulated and rewarded, and with which arm.
             make_simulator: what they run on; the CPU where None.
             suite: a name of SUITES, whose tasks these worlds run.
+
+        Raises:
+            UserError: an arm that does not fit the table (`build_scene`).
         """
         self.config = config or TabletopConfig()
+        self.arm = self.config.arm
         spec = WorldSpec(
             cameras=self.config.cameras,
-            state=STATE,
-            action=control.ACTION,
+            state=state_spec(self.arm),
+            action=control.action_spec(self.arm),
             localization=LOCALIZATION,
             control_dt_s=control.CONTROL_DT_S,
         )
         super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(SUITES[suite]))
-        self.scene = build_scene()
+        self.scene = build_scene(self.arm)
         make_simulator = make_simulator or functools.partial(CpuSim, num_threads=self.config.num_threads)
         self.sim: Any = make_simulator(  # a Simulator; who knows which one may use what else it has
             SimulatorSpec(
@@ -131,7 +120,8 @@ class TabletopWorld(World):
         self._has_signals = any(task.has_signals for task in SUITES[suite].values())
         self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)
         self._frames = {c.name: self._zeros(c.height, c.width, 3, dtype=np.uint8) for c in self.config.cameras}
-        self._state = self._zeros(STATE.size)
+        self._state = self._zeros(spec.state.size)
+        self._tcp = slice(spec.state.position[0], spec.state.position[-1] + 1)
         self._localization = self._zeros(LOCALIZATION.size)
 
     def episode(self, world: int) -> Episode:
@@ -166,7 +156,7 @@ class TabletopWorld(World):
             UserError: a spec of another suite, or with an unknown task or variation.
         """
         self.check_worlds(specs, worlds)
-        episodes = [draw_episode(spec, self.task_of(spec)) for spec in specs]
+        episodes = [draw_episode(spec, self.task_of(spec), len(self.config.arm.joints)) for spec in specs]
         if episodes:
             worlds = list(worlds)
             self._running.begin(worlds, episodes)
@@ -198,7 +188,7 @@ class TabletopWorld(World):
 
     def expert_action(self) -> Array:
         """See World.expert_action."""
-        actions = self._zeros(control.ACTION.size)
+        actions = self._zeros(self.world_spec.action.size)
         worlds = self._running.alive()
         for task, rows, view in self._views(worlds):
             actions[self.sim.on_device(worlds[rows])] = task.expert(view)
@@ -211,7 +201,7 @@ class TabletopWorld(World):
 
     def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:
         """See World.motion_phases."""
-        return phases.motion_phases(state[:, TCP], localization[:, :3])
+        return phases.motion_phases(state[:, self._tcp], localization[:, :3])
 
     def close_extras(self, **kwargs: object) -> None:
         """Free the renderer."""
@@ -243,14 +233,14 @@ class TabletopWorld(World):
 
     def _move(self, worlds: Array, action: Array) -> Array:
         """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
-        field, scene = self.sim.field, self.scene
+        field, scene, arm = self.sim.field, self.scene, self.config.arm
         xp = array_namespace(action)
         start_pos = field["site_xpos"][worlds, scene.tcp_site]  # [n, 3]
         goal_mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
-        goal_pos = start_pos + control.POSITION_SCALE_M * action[:, :3]
-        goal_pos = goal_pos.clip(*(constant(c, goal_pos) for c in (control.WORKSPACE_LOW_M, control.WORKSPACE_HIGH_M)))
-        turn_per_tick = control.matrix_of(control.ROTATION_SCALE_RAD / control.TICKS * action[:, 3:6])
-        fingers = control.finger_target_m(action[:, 6])[:, None]
+        goal_pos = start_pos + arm.position_scale_m * action[:, :3]
+        goal_pos = goal_pos.clip(*(constant(c, goal_pos) for c in (arm.workspace_low_m, arm.workspace_high_m)))
+        turn_per_tick = control.matrix_of(arm.rotation_scale_rad / control.TICKS * action[:, 3:6])
+        fingers = (control.finger_target_m(arm, action[:, 6])[:, None],) * len(arm.fingers)
         broken = xp.zeros_like(action[:, 0], dtype=xp.bool)
         for tick in range(1, control.TICKS + 1):
             pos = field["site_xpos"][worlds, scene.tcp_site]
@@ -258,14 +248,14 @@ class TabletopWorld(World):
             goal_mat = turn_per_tick @ goal_mat
             pos_error = start_pos + tick / control.TICKS * (goal_pos - start_pos) - pos
             error = xp.concat((pos_error, control.rotation_vector(goal_mat, mat)), axis=1)
-            joint_pos, axis, anchor = (field[name][worlds, :NUM_JOINTS] for name in ("qpos", "xaxis", "xanchor"))
-            targets = control.joint_targets(joint_pos, control.arm_jacobian(axis, anchor, pos), error)
-            field["ctrl"][worlds] = xp.concat((targets, fingers, fingers), axis=1)
+            joint_pos, axis, anchor = (field[name][worlds, scene.joints] for name in ("qpos", "xaxis", "xanchor"))
+            targets = control.joint_targets(arm, joint_pos, control.arm_jacobian(axis, anchor, pos), error)
+            field["ctrl"][worlds] = xp.concat((targets, *fingers), axis=1)
             broken[~broken] = self.sim.step(worlds[~broken], SUBSTEPS)
         return broken
 
     def _reward(self, worlds: Array, success: Array, record: _Record, i: int) -> None:
-        tcp, labels = self._state[worlds, TCP], self._localization[worlds]
+        tcp, labels = self._state[worlds, self._tcp], self._localization[worlds]
         target, goal = labels[:, :3], labels[:, 3:6]
         values = {
             "success": array_namespace(tcp).astype(success, tcp.dtype),
@@ -343,7 +333,7 @@ class TabletopWorld(World):
         return _Record(
             reward_terms={name: self._zeros(num_actions) for name in self._weights()},
             reward=self._zeros(num_actions),
-            states=self._zeros(num_actions, STATE.size),
+            states=self._zeros(num_actions, self.world_spec.state.size),
             localization=self._zeros(num_actions, LOCALIZATION.size),
             num_steps=np.zeros(self.num_envs, np.int64),
         )

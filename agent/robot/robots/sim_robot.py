@@ -21,17 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, WallClock
-from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
+from agent.robot.robots.tabletop import axes_of, watched_of
 from agent.robot.types import Axis, Reading, RobotSpec, Watch
 from envs.arrays import to_numpy
 from envs.errors import UserError
 from envs.types import Array, EpisodeSpec, Observation
 from envs.world import World
-
-ARMS: dict[str, tuple[tuple[Axis, ...], tuple[Watch, ...]]] = dict.fromkeys(
-    ("tabletop", "tabletop_memory"), (TABLETOP_AXES, TABLETOP_WATCHED)
-)
-"""{suite of worlds: its arm's axes, and what is watched}"""
 
 
 class SimRobot:
@@ -59,7 +54,8 @@ class SimRobot:
         Args:
             world: of one world; whoever made it closes it.
             episode: which may be set anew before every `connect`.
-            axes: of the action; the arm's own where None, and displacements without limits where its suite is unknown.
+            axes: of the action; the arm's own where None, and displacements without limits where the world knows no
+                arm.
             watched: besides what the arm watches by itself.
             clock: the machine's where None.
 
@@ -69,9 +65,9 @@ class SimRobot:
         if world.num_envs != 1:
             raise UserError(f"a robot is one world, this one has {world.num_envs}")
         if axes is None:
-            unknown = (Axis(relative=True),) * world.world_spec.action.size
-            axes, own = ARMS.get(world.suite, (unknown, ()))
-            watched = (*own, *watched)
+            arm = world.arm
+            axes = axes_of(arm) if arm else (Axis(relative=True),) * world.world_spec.action.size
+            watched = (*(watched_of(arm) if arm else ()), *watched)
         self.spec = RobotSpec(name=world.suite, world=world.world_spec, axes=tuple(axes), watched=tuple(watched))
         self.episode = episode
         self._world = world

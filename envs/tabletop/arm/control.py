@@ -5,42 +5,45 @@
 (Nakamura & Hanafusa 1986; Wampler 1986), e the pose error of the tool centre point. An action asks for a displacement
 from where the gripper is; it is walked in `TICKS` equal parts, each with its own Jacobian.
 
-Shape letters: n worlds, A action dims.
+Shape letters: n worlds, J joints of the arm.
 """
 
 from __future__ import annotations
 
 from array_api_compat import array_namespace
 
+from envs.arm import ArmSpec
 from envs.arrays import constant
-from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
 from envs.types import Array, VectorSpec
 
 CONTROL_DT_S = 0.1
 TICKS = 2
-POSITION_SCALE_M = 0.04
-ROTATION_SCALE_RAD = 0.2
 DAMPING = 0.03
 POSTURE_GAIN = 0.1
-WORKSPACE_LOW_M = (0.27, -0.34, 0.008)
-WORKSPACE_HIGH_M = (0.74, 0.34, 0.45)
+_LIMIT_MARGIN_RAD = 0.01
+"""Targets stay so far within a joint's range."""
 
-ACTION = VectorSpec(
-    names=("x", "y", "z", "rot_x", "rot_y", "rot_z", "gripper"),
-    units=(*(f"{POSITION_SCALE_M} m/step",) * 3, *(f"{ROTATION_SCALE_RAD} rad/step",) * 3, "-1 open, 1 closed"),
-    low=(-1.0,) * 7,
-    high=(1.0,) * 7,
-    grippers=(6,),
-)
-
-_LOWER = tuple(link.joint_range_rad[0] + 0.01 for link in LINKS)
-_UPPER = tuple(link.joint_range_rad[1] - 0.01 for link in LINKS)
 _IDENTITY_3, _IDENTITY_6 = (tuple(tuple(float(i == j) for j in range(n)) for i in range(n)) for n in (3, 6))
 
 
-def finger_target_m(gripper_action: Array) -> Array:
+def action_spec(arm: ArmSpec) -> VectorSpec:
+    """What the suite's actions ask of an arm: displacement and rotation of its tool, and its gripper."""
+    return VectorSpec(
+        names=("x", "y", "z", "rot_x", "rot_y", "rot_z", "gripper"),
+        units=(
+            *(f"{arm.position_scale_m} m/step",) * 3,
+            *(f"{arm.rotation_scale_rad} rad/step",) * 3,
+            "-1 open, 1 closed",
+        ),
+        low=(-1.0,) * 7,
+        high=(1.0,) * 7,
+        grippers=(6,),
+    )
+
+
+def finger_target_m(arm: ArmSpec, gripper_action: Array) -> Array:
     """Position target of each finger for the last action dimension, [n] -> [n]."""
-    return FINGER_OPEN_M * (1 - gripper_action) / 2
+    return arm.finger_travel_m * (1 - gripper_action) / 2
 
 
 def rotation_vector(to_mat: Array, from_mat: Array) -> Array:
@@ -71,28 +74,30 @@ def matrix_of(rotation: Array) -> Array:
 
 
 def arm_jacobian(
-    joint_axis: Array,  # [n, 7, 3] in the world
-    joint_anchor_m: Array,  # [n, 7, 3] in the world
+    joint_axis: Array,  # [n, J, 3] in the world
+    joint_anchor_m: Array,  # [n, J, 3] in the world
     point_m: Array,  # [n, 3] in the world, on the last link
 ) -> Array:
-    """Translation over rotation of a point per radian of each hinge: [axis x (point - anchor); axis], [n, 6, 7]."""
+    """Translation over rotation of a point per radian of each hinge: [axis x (point - anchor); axis], [n, 6, J]."""
     xp = array_namespace(joint_axis)
     translation = xp.linalg.cross(joint_axis, point_m[:, None] - joint_anchor_m)
     return xp.concat((translation, joint_axis), axis=2).mT
 
 
 def joint_targets(
-    joint_pos_rad: Array,  # [n, 7]
-    jacobian: Array,  # [n, 6, 7]
+    arm: ArmSpec,
+    joint_pos_rad: Array,  # [n, J]
+    jacobian: Array,  # [n, 6, J]
     error: Array,  # [n, 6] metres, radians
 ) -> Array:
-    """Joint position targets that remove the pose error, within the joint limits, [n, 7]."""
+    """Joint position targets that remove the pose error, within the joint limits, [n, J]."""
     xp = array_namespace(jacobian)
     transposed = jacobian.mT
     gram = jacobian @ transposed + DAMPING**2 * constant(_IDENTITY_6, jacobian)
-    posture = POSTURE_GAIN * (constant(HOME_QPOS_RAD, joint_pos_rad) - joint_pos_rad)
+    posture = POSTURE_GAIN * (constant(arm.home_rad, joint_pos_rad) - joint_pos_rad)
     # One solve serves both terms: J^T G^-1 (e - J p) + p is the damped solution plus the posture's null-space part.
     residual = error[:, :, None] - jacobian @ posture[:, :, None]
     step = posture + (transposed @ xp.linalg.solve(gram, residual))[:, :, 0]
-    assert step.shape[1] == NUM_JOINTS
-    return (joint_pos_rad + step).clip(constant(_LOWER, step), constant(_UPPER, step))
+    lower = tuple(joint.low_rad + _LIMIT_MARGIN_RAD for joint in arm.joints)
+    upper = tuple(joint.high_rad - _LIMIT_MARGIN_RAD for joint in arm.joints)
+    return (joint_pos_rad + step).clip(constant(lower, step), constant(upper, step))

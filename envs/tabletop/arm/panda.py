@@ -1,7 +1,8 @@
-"""A Franka Emika Panda with its parallel gripper, built from primitives.
+"""PANDA: a Franka Emika Panda with its parallel gripper, built from primitives.
 
-Joint placement, limits and torque limits are the manufacturer's (Franka Control Interface documentation, "Robot and
-interface specifications"); masses and inertias are the identified ones of Gaz et al., "Dynamic Identification of the
+Joint placement and the limits of position, torque, speed and acceleration are the manufacturer's (Franka Control
+Interface documentation, "Robot and interface specifications", in the joint and in the Cartesian space); masses and
+inertias are the identified ones of Gaz et al., "Dynamic Identification of the
 Franka Emika Panda Robot with Retrieval of Feasible Parameters Using Penalty-Based Optimization", RA-L 2019, as used by
 the common MuJoCo models of this arm. The shapes are ours: capsules and boxes render ten times faster than meshes.
 """
@@ -13,22 +14,23 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-NUM_JOINTS = 7
-FINGER_OPEN_M = 0.04
-"""Travel of each finger; the opening between the pads is twice that."""
+from envs.arm import TOOL_SITE, WRIST_CAMERA, ArmSpec, Joint
+
+_FINGER_TRAVEL_M = 0.04
+_FINGER_HALF_M = 0.01
 
 # Position servo stiffness per joint in N m / rad. The damping is a 25th of it: a lag of 40 ms, short of a control step.
 _STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 
-SHELL = (0.93, 0.94, 0.95, 1.0)
-DARK = (0.22, 0.23, 0.25, 1.0)
+_SHELL = (0.93, 0.94, 0.95, 1.0)
+_DARK = (0.22, 0.23, 0.25, 1.0)
 
-ARM_LINK_CONTACT = {"contype": 2, "conaffinity": 1}
+_LINK_CONTACT = {"contype": 2, "conaffinity": 1}
 """Links touch the things on the table (contype 1) but not each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
+class _Link:
     """One moving link: its frame in its parent's, its joint about its z axis, its inertia and its shape."""
 
     pos: tuple[float, float, float]
@@ -45,8 +47,8 @@ class Link:
 
 _TURN_BACK, _TURN, _SAME = (1.0, -1.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)
 
-LINKS = (
-    Link(
+_LINKS = (
+    _Link(
         pos=(0, 0, 0.333),
         quat=_SAME,
         joint_range_rad=(-2.8973, 2.8973),
@@ -56,7 +58,7 @@ LINKS = (
         inertia=(0.70337, 0.70661, 0.0091170, -0.000139, 0.0067720, 0.019169),
         capsules=((0, 0, -0.18, 0, 0, -0.02, 0.065),),
     ),
-    Link(
+    _Link(
         pos=(0, 0, 0),
         quat=_TURN_BACK,
         joint_range_rad=(-1.7628, 1.7628),
@@ -66,7 +68,7 @@ LINKS = (
         inertia=(0.0079620, 0.028110, 0.025995, -0.003925, 0.010254, 0.000704),
         capsules=((0, 0, -0.06, 0, 0, 0.06, 0.065), (0, -0.02, 0, 0, -0.18, 0, 0.058)),
     ),
-    Link(
+    _Link(
         pos=(0, -0.316, 0),
         quat=_TURN,
         joint_range_rad=(-2.8973, 2.8973),
@@ -76,7 +78,7 @@ LINKS = (
         inertia=(0.037242, 0.036155, 0.010830, -0.004761, -0.011396, -0.012805),
         capsules=((0, 0, -0.13, 0, 0, -0.03, 0.058), (0.03, 0, 0, 0.08, 0.0, 0, 0.05)),
     ),
-    Link(
+    _Link(
         pos=(0.0825, 0, 0),
         quat=_TURN,
         joint_range_rad=(-3.0718, -0.0698),
@@ -86,7 +88,7 @@ LINKS = (
         inertia=(0.025853, 0.019552, 0.028323, 0.007796, -0.001332, 0.008641),
         capsules=((0, 0, -0.05, 0, 0, 0.05, 0.055), (-0.06, 0.06, 0, -0.0825, 0.14, 0, 0.052)),
     ),
-    Link(
+    _Link(
         pos=(-0.0825, 0.384, 0),
         quat=_TURN_BACK,
         joint_range_rad=(-2.8973, 2.8973),
@@ -96,7 +98,7 @@ LINKS = (
         inertia=(0.035549, 0.029474, 0.008627, -0.002117, -0.004037, 0.000229),
         capsules=((0, 0.0, -0.24, 0, 0.05, -0.06, 0.05), (0, 0.02, -0.02, 0, 0, 0, 0.05)),
     ),
-    Link(
+    _Link(
         pos=(0, 0, 0),
         quat=_TURN,
         joint_range_rad=(-0.0175, 3.7525),
@@ -106,7 +108,7 @@ LINKS = (
         inertia=(0.001964, 0.004354, 0.005433, 0.000109, -0.001158, 0.000341),
         capsules=((0, 0, -0.05, 0, 0, 0.04, 0.046), (0.04, 0, 0, 0.088, 0.0, 0, 0.044)),
     ),
-    Link(
+    _Link(
         pos=(0.088, 0, 0),
         quat=_TURN,
         joint_range_rad=(-2.8973, 2.8973),
@@ -118,29 +120,29 @@ LINKS = (
     ),
 )
 
-HOME_QPOS_RAD = (0.0, -0.18483, 0.0, -2.49674, 0.0, 2.31191, 0.7854)
+_HOME_RAD = (0.0, -0.18483, 0.0, -2.49674, 0.0, 2.31191, 0.7854)
 """Gripper straight down, tool centre point at about (0.45, 0, 0.25) m."""
+_MAX_VELOCITY_RAD_S = (2.175,) * 4 + (2.61,) * 3
 
 
-def add_arm(spec: mujoco.MjSpec) -> None:
-    """Add the arm at the origin: joints joint1..7 and finger1..2, actuators named alike, site "tcp", camera "wrist"."""
+def _add_panda(spec: mujoco.MjSpec) -> None:
     base = spec.worldbody.add_body(name="link0", gravcomp=1)
     base.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
         size=(0.085, 0.07, 0),
         pos=(0, 0, 0.07),
-        rgba=SHELL,
+        rgba=_SHELL,
         contype=0,
         conaffinity=0,
     )
     parent = base
-    for i, link in enumerate(LINKS, start=1):
+    for i, link in enumerate(_LINKS, start=1):
         parent = _add_link(parent, f"link{i}", link)
         _add_servo(spec, f"joint{i}", _STIFFNESS[i - 1], link.joint_range_rad, link.torque_limit_nm)
     _add_gripper(spec, parent)
 
 
-def _add_link(parent: mujoco.MjsBody, name: str, link: Link) -> mujoco.MjsBody:
+def _add_link(parent: mujoco.MjsBody, name: str, link: _Link) -> mujoco.MjsBody:
     body = parent.add_body(
         name=name,
         pos=link.pos,
@@ -165,8 +167,8 @@ def _add_link(parent: mujoco.MjsBody, name: str, link: Link) -> mujoco.MjsBody:
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
             fromto=fromto_and_radius[:6],
             size=(fromto_and_radius[6], 0, 0),
-            rgba=SHELL,
-            **ARM_LINK_CONTACT,
+            rgba=_SHELL,
+            **_LINK_CONTACT,
         )
     return body
 
@@ -197,10 +199,10 @@ def _add_gripper(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
         explicitinertial=True,
         gravcomp=1,
     )
-    hand.add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.022, 0.1, 0.03), pos=(0, 0, 0.03), rgba=SHELL)
-    hand.add_site(name="tcp", pos=(0, 0, 0.1034), size=(0.005, 0, 0), rgba=(0, 0, 0, 0))
+    hand.add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.022, 0.1, 0.03), pos=(0, 0, 0.03), rgba=_SHELL)
+    hand.add_site(name=TOOL_SITE, pos=(0, 0, 0.1034), size=(0.005, 0, 0), rgba=(0, 0, 0, 0))
     # Ahead of the palm and tilted back so that the fingertips are in the lower middle of the frame.
-    hand.add_camera(name="wrist", pos=(0.07, 0, 0.035), quat=_wrist_camera_quat(tilt_rad=0.42), fovy=82)
+    hand.add_camera(name=WRIST_CAMERA, pos=(0.07, 0, 0.035), quat=_wrist_camera_quat(tilt_rad=0.42), fovy=82)
     for i, side in enumerate((1.0, -1.0), start=1):
         _add_finger(hand, f"finger{i}", side)
     coupling = spec.add_equality(
@@ -214,7 +216,7 @@ def _add_gripper(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
             name=f"finger{i}",
             target=f"finger{i}",
             trntype=mujoco.mjtTrn.mjTRN_JOINT,
-            ctrlrange=(0, FINGER_OPEN_M),
+            ctrlrange=(0, _FINGER_TRAVEL_M),
             ctrllimited=True,
             forcerange=(-35, 35),
             forcelimited=True,
@@ -235,13 +237,13 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
         name=name,
         type=mujoco.mjtJoint.mjJNT_SLIDE,
         axis=(0, side, 0),
-        range=(0, FINGER_OPEN_M),
+        range=(0, _FINGER_TRAVEL_M),
         limited=True,
         armature=0.1,
         damping=[10.0, 0.0, 0.0],
     )
     finger.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.01, 0.006, 0.0155), pos=(0, side * 0.012, 0.0155), rgba=DARK
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=(_FINGER_HALF_M, 0.006, 0.0155), pos=(0, side * 0.012, 0.0155), rgba=_DARK
     )
     # Ribs across the fingertip: a round rib meets a flat or a round thing in few, steady contact points, where a flat
     # pad against a cylinder has one that wanders and lets the cylinder creep out.
@@ -261,7 +263,7 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=(0.0125, 0.0055, 0.013),
         pos=(0, side * 0.0055, 0.0425),
-        rgba=DARK,
+        rgba=_DARK,
         contype=0,
         conaffinity=0,
     )
@@ -279,3 +281,33 @@ def _wrist_camera_quat(tilt_rad: float) -> tuple[float, float, float, float]:
 
 def _unit(quat: tuple[float, float, float, float]) -> tuple[float, ...]:
     return tuple((np.array(quat) / np.linalg.norm(quat)).tolist())
+
+
+PANDA = ArmSpec(
+    name="panda",
+    add=_add_panda,
+    base_body="link0",
+    joints=tuple(
+        Joint(
+            name=f"joint{i}",
+            low_rad=link.joint_range_rad[0],
+            high_rad=link.joint_range_rad[1],
+            home_rad=home,
+            max_velocity_rad_s=velocity,
+        )
+        for i, (link, home, velocity) in enumerate(zip(_LINKS, _HOME_RAD, _MAX_VELOCITY_RAD_S, strict=True), start=1)
+    ),
+    fingers=("finger1", "finger2"),
+    finger_travel_m=_FINGER_TRAVEL_M,
+    finger_half_m=_FINGER_HALF_M,
+    position_scale_m=0.04,
+    rotation_scale_rad=0.2,
+    workspace_low_m=(0.27, -0.34, 0.008),
+    workspace_high_m=(0.74, 0.34, 0.45),
+    reach_m=1.2,
+    max_speed_m_s=1.7,
+    max_acceleration_m_s2=13.0,
+    max_turn_rad_s=2.5,
+    max_turn_rad_s2=25.0,
+)
+"""The arm of the suite."""

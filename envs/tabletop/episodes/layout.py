@@ -14,26 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
-from envs.tabletop.arm.panda import NUM_JOINTS
 from envs.tabletop.episodes.episode import COLOURS, DIRECTIONS, Episode
 from envs.tabletop.episodes.task import Task
 from envs.tabletop.episodes.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, draw_look, draw_pose
-from envs.tabletop.scene.things import DRAWER_TRAVEL_M, NUM_BUTTONS, NUM_DRAWERS, NUM_OBJECTS, NUM_RECEPTACLES, SHAPES
+from envs.tabletop.scene.things import (
+    DRAWER_TRAVEL_M,
+    NUM_BUTTONS,
+    NUM_DRAWERS,
+    NUM_OBJECTS,
+    NUM_RECEPTACLES,
+    OBJECT_REGION_M,
+    RECEPTACLE_REGION_M,
+    SHAPES,
+)
 from envs.types import EpisodeSpec
 
-OBJECT_REGION_M = ((0.37, 0.60), (-0.18, 0.18))
-RECEPTACLE_REGION_M = ((0.40, 0.59), (-0.165, 0.165))
 OBJECT_SPACING_M = 0.10
 RECEPTACLE_SPACING_M = 0.15
 OBJECT_TO_RECEPTACLE_M = 0.125
 
 
-def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
+def draw_episode(spec: EpisodeSpec, task: Task, num_joints: int) -> Episode:
     """The episode of that spec, the same in every process.
 
     Suite, task and seed decide what is drawn: no two tasks share layouts, looks or poses. Variations of one task and
     seed share all that they do not change (a layout, say, seen in other colours), so that they can be compared in
-    pairs, and repeats share everything.
+    pairs, and repeats share everything. Arms of other numbers of joints find the same table.
 
     Raises:
         UserError: the task cannot be laid out (a mistake in the task, not in the seed).
@@ -41,7 +47,7 @@ def draw_episode(spec: EpisodeSpec, task: Task) -> Episode:
     streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(5)
     layout, vision, language, execution, combination = (np.random.default_rng(s) for s in streams)
     look = draw_look(vision, spec.variation == "vision")
-    pose = draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, NUM_JOINTS)
+    pose = draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, num_joints)
     if task.kind == "objects":
         episode = _draw_objects(layout, combination, spec, task, look, pose)
     else:

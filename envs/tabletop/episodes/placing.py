@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, NUM_JOINTS
 from envs.tabletop.episodes.episode import COLOURS, Episode
 from envs.tabletop.scene.scene import CAMERAS, TABLE_MATERIALS, Scene
 from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M, parked_pos_m
@@ -62,10 +61,10 @@ def _place(rows: Rows, scene: Scene, index: int, episode: Episode) -> None:
 
 
 def _place_arm(rows: Rows, scene: Scene, index: int, episode: Episode) -> None:
-    joints = np.array(HOME_QPOS_RAD) + episode.pose.joint_noise_rad
-    fingers = (FINGER_OPEN_M, FINGER_OPEN_M)
-    rows["qpos"][index, : NUM_JOINTS + 2] = (*joints, *fingers)
-    rows["ctrl"][index] = (*joints, *fingers)
+    arm = scene.arm
+    for name in ("qpos", "ctrl"):
+        rows[name][index, scene.joints] = np.array(arm.home_rad) + episode.pose.joint_noise_rad
+        rows[name][index, scene.fingers] = arm.finger_travel_m
     rows["body_pos"][index, scene.base_body] = (0, 0, episode.pose.base_height_m)
 
 

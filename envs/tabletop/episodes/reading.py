@@ -12,13 +12,13 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from envs.arm import ArmSpec
 from envs.arrays import constant
-from envs.tabletop.arm.panda import NUM_JOINTS
 from envs.tabletop.episodes.episode import DIRECTIONS, Episode
 from envs.tabletop.episodes.task import View
 from envs.tabletop.scene.scene import Scene
 from envs.tabletop.scene.things import DIAL_BAR_HALF_M, NUM_DRAWERS, NUM_RECEPTACLES
-from envs.types import Array
+from envs.types import Array, VectorSpec
 
 Fields = Mapping[str, Array]
 
@@ -81,6 +81,25 @@ _DRAWN = tuple(f.name for f in fields(Drawn))
 _SEEN_BY_TASKS = tuple(name for name in _DRAWN if name != "base_height_m")
 
 
+def state_spec(arm: ArmSpec) -> VectorSpec:
+    """Of `read_state`. tcp is in the arm's base frame; tcp_rot: first two columns of its rotation matrix (Zhou et al.
+    2019).
+    """
+    joints = arm.joints
+    return VectorSpec(
+        names=(
+            *(f"{joint.name}_pos" for joint in joints),
+            *(f"tcp_{axis}" for axis in "xyz"),
+            *(f"tcp_rot_{i}" for i in range(6)),
+            "gripper_opening",
+        ),
+        units=(*("rad",) * len(joints), *("m",) * 3, *("1",) * 6, "m"),
+        low=(*(joint.low_rad - 0.1 for joint in joints), *(-arm.reach_m,) * 3, *(-1.01,) * 6, -0.01),
+        high=(*(joint.high_rad + 0.1 for joint in joints), *(arm.reach_m,) * 3, *(1.01,) * 6, arm.opening_m + 0.01),
+        position=(len(joints), len(joints) + 1, len(joints) + 2),
+    )
+
+
 def read_state(field: Fields, scene: Scene, worlds: Array, base_height_m: Array) -> Array:
     """Proprioception, float32 [n, S]: joints, tool centre point in the arm's base frame, its rotation, the opening."""
     qpos = field["qpos"][worlds]
@@ -89,8 +108,8 @@ def read_state(field: Fields, scene: Scene, worlds: Array, base_height_m: Array)
     above_base = pos[:, 2] - base_height_m
     mat = field["site_xmat"][worlds, scene.tcp_site].reshape(-1, 3, 3)
     rotation = mat[:, :, :2].mT.reshape(-1, 6)
-    opening = xp.sum(qpos[:, NUM_JOINTS : NUM_JOINTS + 2], axis=1, keepdims=True)
-    columns = (qpos[:, :NUM_JOINTS], pos[:, :2], above_base[:, None], rotation, opening)
+    opening = xp.sum(qpos[:, scene.fingers], axis=1, keepdims=True)
+    columns = (qpos[:, scene.joints], pos[:, :2], above_base[:, None], rotation, opening)
     return xp.astype(xp.concat(columns, axis=1), xp.float32)
 
 
@@ -104,12 +123,13 @@ def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array, step: Ar
     velocity = xp.stack([qvel[:, start : start + 3] for start in scene.object_qvel], axis=1)  # [n, O, 3]
     geoms = field["geom_xpos"][worlds]
     return View(
+        arm=scene.arm,
         **{name: getattr(drawn, name)[worlds] for name in _SEEN_BY_TASKS},
         step=step,
         tcp_pos=field["site_xpos"][worlds, scene.tcp_site],
         tcp_yaw=xp.atan2(mat[:, 1, 0], mat[:, 0, 0]),
         tcp_tilt=xp.stack((-mat[:, 1, 2], mat[:, 0, 2]), axis=1),
-        opening_m=xp.sum(qpos[:, NUM_JOINTS : NUM_JOINTS + 2], axis=1),
+        opening_m=xp.sum(qpos[:, scene.fingers], axis=1),
         object_pos=poses[:, :, :3],
         object_yaw=2 * xp.atan2(poses[:, :, 6], poses[:, :, 3]),
         object_speed=xp.linalg.vector_norm(velocity, axis=-1),

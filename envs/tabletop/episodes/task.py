@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from array_api_compat import array_namespace
 
+from envs.arm import ArmSpec
 from envs.tabletop.episodes.episode import Episode
 from envs.types import Array
 
@@ -25,6 +26,7 @@ LOST_BELOW_M = 0.05
 class View:
     """The privileged state of n worlds: metres and radians, table frame (z = 0 on the table)."""
 
+    arm: ArmSpec
     step: Array  # [n] int64, control steps since the episode began
     target: Array  # [n] int64, Episode.target
     goal: Array  # [n] int64, Episode.goal
@@ -52,7 +54,7 @@ class View:
 
     def part(self, rows: Array) -> View:
         """The view of some of the worlds."""
-        return View(**{name: getattr(self, name)[rows] for name in _ARRAYS})
+        return View(arm=self.arm, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def of_target(self, per_thing: Array) -> Array:
         """Each world's entry for its target: [n, things, ...] -> [n, ...]."""
@@ -63,7 +65,7 @@ class View:
         return per_thing[self.rows, self.goal]
 
 
-_ARRAYS = tuple(field.name for field in fields(View))
+_ARRAYS = tuple(field.name for field in fields(View) if field.name != "arm")
 
 
 class Task(ABC):

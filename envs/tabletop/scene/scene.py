@@ -13,14 +13,18 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs.tabletop.arm.panda import add_arm
+from envs.arm import TOOL_SITE, WRIST_CAMERA, ArmSpec
+from envs.errors import UserError
 from envs.tabletop.scene.things import (
     NUM_BUTTONS,
     NUM_DISTRACTORS,
     NUM_DRAWERS,
     NUM_OBJECTS,
     NUM_RECEPTACLES,
+    OBJECT_REGION_M,
     PARKED_ORDER,
+    RECEPTACLE_REGION_M,
+    RELEASED_OPENING_M,
     SHAPES,
     SLIDING_FRICTION,
     add_things,
@@ -33,7 +37,7 @@ MAX_CONTACTS, MAX_CONSTRAINTS = 64, 256
 """Room for the contacts and constraint rows of one table, where a simulator must know before. Hands that push at random
 into everything made at most 37 and 152."""
 
-CAMERAS = (CameraSpec(name="front", height=128, width=128), CameraSpec(name="wrist", height=64, width=64))
+CAMERAS = (CameraSpec(name="front", height=128, width=128), CameraSpec(name=WRIST_CAMERA, height=64, width=64))
 FRONT_CAMERA_POS_M = (0.98, 0.0, 0.70)
 FRONT_CAMERA_TARGET_M = (0.485, 0.0, 0.02)
 FRONT_CAMERA_FOVY_DEG = 36.0
@@ -46,6 +50,11 @@ class Scene:
     """The compiled model and the ids that the suite needs, looked up once."""
 
     model: mujoco.MjModel
+    arm: ArmSpec
+    joints: slice
+    """Of the arm: in qpos, ctrl and whatever has an entry per joint."""
+    fingers: slice
+    """The same of its fingers."""
     tcp_site: int
     table_geom: int
     object_bodies: tuple[int, ...]
@@ -76,8 +85,14 @@ class Scene:
     """All geoms of a body and of the bodies below it."""
 
 
-def build_scene() -> Scene:
-    """Compile the model."""
+def build_scene(arm: ArmSpec) -> Scene:
+    """Compile the model of the table with that arm.
+
+    Raises:
+        UserError: the arm does not reach where things lie, cannot let go of them, or adds other joints or actuators
+            than it names.
+    """
+    _check_fits(arm)
     spec = mujoco.MjSpec()
     spec.compiler.degree = False
     spec.option.timestep = PHYSICS_DT_S
@@ -85,9 +100,26 @@ def build_scene() -> Scene:
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10
     _add_room(spec)
-    add_arm(spec)
+    arm.add(spec)
     add_things(spec)
-    return _index(spec.compile())
+    return _index(spec.compile(), arm)
+
+
+def _check_fits(arm: ArmSpec) -> None:
+    if arm.opening_m <= RELEASED_OPENING_M:
+        raise UserError(
+            f"the gripper of arm {arm.name!r} opens by {arm.opening_m} m; to let go of the table's things it must open "
+            f"by more than {RELEASED_OPENING_M}"
+        )
+    for region in (OBJECT_REGION_M, RECEPTACLE_REGION_M):
+        for axis, (low, high), start, end in zip(
+            "xy", region, arm.workspace_low_m[:2], arm.workspace_high_m[:2], strict=True
+        ):
+            if not start <= low < high <= end:
+                raise UserError(
+                    f"the workspace of arm {arm.name!r} is {start} .. {end} m in {axis}, and the table's things lie at "
+                    f"{low} .. {high}"
+                )
 
 
 def _add_room(spec: mujoco.MjSpec) -> None:
@@ -168,17 +200,28 @@ def _add_table_materials(spec: mujoco.MjSpec) -> None:
         spec.add_material(name=name, textures=textures, texrepeat=(repeat, repeat), specular=0.1)
 
 
-def _index(model: mujoco.MjModel) -> Scene:
+def _index(model: mujoco.MjModel, arm: ArmSpec) -> Scene:
     def body(name: str) -> int:
         return model.body(name).id
 
     def qpos(joint: str) -> int:
         return int(model.jnt_qposadr[model.joint(joint).id])
 
+    moved = (*(joint.name for joint in arm.joints), *arm.fingers)
+    joints = tuple(model.joint(i).name for i in range(min(len(moved), model.njnt)))
+    actuators = tuple(model.actuator(i).name for i in range(model.nu))
+    if (joints, actuators) != (moved, moved):
+        raise UserError(
+            f"arm {arm.name!r} names {', '.join(moved)}, and adds the joints {', '.join(joints)} and the actuators "
+            f"{', '.join(actuators)}; name them alike, in the order of the model"
+        )
     objects = [f"object{i}" for i in range(NUM_OBJECTS)]
     return Scene(
         model=model,
-        tcp_site=model.site("tcp").id,
+        arm=arm,
+        joints=slice(0, len(arm.joints)),
+        fingers=slice(len(arm.joints), len(moved)),
+        tcp_site=model.site(TOOL_SITE).id,
         table_geom=model.geom("table").id,
         object_bodies=tuple(body(n) for n in objects),
         object_geoms=tuple({shape: model.geom(f"{n}_{shape}").id for shape in SHAPES} for n in objects),
@@ -187,7 +230,7 @@ def _index(model: mujoco.MjModel) -> Scene:
         bowl_bodies=tuple(body(f"bowl{i}") for i in range(NUM_RECEPTACLES)),
         zone_bodies=tuple(body(f"zone{i}") for i in range(NUM_RECEPTACLES)),
         distractor_bodies=tuple(body(f"distractor{i}") for i in range(NUM_DISTRACTORS)),
-        base_body=body("link0"),
+        base_body=body(arm.base_body),
         cabinet_body=body("cabinet"),
         drawer_qpos=tuple(qpos(f"drawer{i}") for i in range(NUM_DRAWERS)),
         drawer_geoms=tuple((model.geom(f"handle{i}").id, model.geom(f"lid{i}").id) for i in range(NUM_DRAWERS)),

@@ -17,6 +17,8 @@ OBJECT_HALF_HEIGHT_M = 0.0225
 """Cubes and cylinders are equally high, so that either can be stacked on the other."""
 SHAPES = ("cube", "cylinder")
 OBJECT_MASS_KG = 0.08
+RELEASED_OPENING_M = 0.06
+"""A gripper that is open wider holds none of the objects."""
 SLIDING_FRICTION = 0.4
 """Between things and the table. Fingers have 1.5; were the product of the two above 1, a pushed thing would jam."""
 BOWL_RADIUS_M, BOWL_HEIGHT_M, BOWL_WALLS = 0.058, 0.03, 8
@@ -27,6 +29,10 @@ BUTTON_RADIUS_M, BUTTON_TRAVEL_M, BUTTON_TOP_M = 0.024, 0.014, 0.045
 DIAL_BAR_HALF_M = (0.038, 0.011, 0.013)
 DIAL_TOP_M = 0.05
 DIAL_LIMIT_RAD = 1.2
+
+OBJECT_REGION_M = ((0.37, 0.60), (-0.18, 0.18))
+RECEPTACLE_REGION_M = ((0.40, 0.59), (-0.165, 0.165))
+"""Where objects, bowls and zones may lie: x and y on the table."""
 
 PARKED_ORDER = (
     *(f"object{i}" for i in range(NUM_OBJECTS)),

@@ -13,7 +13,6 @@ from envs.tabletop.tasks.open_drawer import other_drawer_moved
 from envs.types import Array
 
 CLOSED_M = 0.012
-_FINGER_HALF_M = 0.01
 
 
 class CloseDrawer(Task):
@@ -62,7 +61,7 @@ class CloseDrawer(Task):
         """Come down in front of the handle with closed fingers and push."""
         xp = array_namespace(view.tcp_pos)
         handle = view.of_target(view.handle_pos)
-        gap = HANDLE_HALF_M[0] + _FINGER_HALF_M
+        gap = HANDLE_HALF_M[0] + view.arm.finger_half_m
         front = handle - constant((gap + 0.018, 0, 0.002), handle)
         offset = view.tcp_pos - handle
         ready = (offset[:, 0] < -gap + 0.012) & (xp.abs(offset[:, 1]) < 0.018) & (xp.abs(offset[:, 2]) < 0.02)

@@ -24,7 +24,7 @@ from envs.types import Array
 CUE_STEPS = 4
 GO_STEP = 12
 READY_M = (0.45, 0.0, 0.25)
-"""Where the hand waits: at home."""
+"""Where the hand waits."""
 _SHINING, _DARK = (0.95, 0.95, 0.80), (0.10, 0.10, 0.12)
 
 

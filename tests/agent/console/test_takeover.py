@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from agent.console.takeover import Takeover
-from agent.robot.robots.tabletop import TABLETOP_AXES
+from agent.robot.robots.tabletop import axes_of
 from agent.robot.types import Reading, RobotSpec
-from envs.tabletop.arm.control import ACTION
+from envs.tabletop.arm.control import action_spec
+from envs.tabletop.arm.panda import PANDA
+from envs.tabletop.episodes.reading import state_spec
 from envs.tabletop.scene.labels import LOCALIZATION
-from envs.tabletop.world import STATE
 from envs.types import WorldSpec
 
-WORLD = WorldSpec(cameras=(), state=STATE, action=ACTION, localization=LOCALIZATION, control_dt_s=0.1)
-SPEC = RobotSpec(name="tabletop", world=WORLD, axes=TABLETOP_AXES)
+STATE = state_spec(PANDA)
+WORLD = WorldSpec(cameras=(), state=STATE, action=action_spec(PANDA), localization=LOCALIZATION, control_dt_s=0.1)
+SPEC = RobotSpec(name="tabletop", world=WORLD, axes=axes_of(PANDA))
 X, ROT_Z, GRIPPER = 0, 5, 6
 REST = np.array([0, 0, 0, 0, 0, 0, 0.6], np.float32)
 """The gripper holds something."""

@@ -11,11 +11,12 @@ import pytest
 from line_arm import WORLD_SPEC
 from numpy.typing import NDArray
 
-from agent.robot.robots.tabletop import TABLETOP_AXES, TABLETOP_WATCHED
+from agent.robot.robots.tabletop import axes_of, watched_of
 from agent.robot.safety import SafetyFilter
 from agent.robot.types import Axis, Limits, Reading, RobotSpec, Watch
-from envs.tabletop.arm.control import ACTION, CONTROL_DT_S
-from envs.tabletop.world import STATE
+from envs.tabletop.arm.control import CONTROL_DT_S, action_spec
+from envs.tabletop.arm.panda import PANDA
+from envs.tabletop.episodes.reading import state_spec
 from envs.types import VectorSpec, WorldSpec
 
 DT_S = 0.1
@@ -315,12 +316,17 @@ def reading(x: float, time_s: float) -> Reading:
 
 
 def test_the_tabletop_arm_is_described_in_its_own_names() -> None:
+    shown = state_spec(PANDA)
     world = WorldSpec(
-        cameras=(), state=STATE, action=ACTION, localization=WORLD_SPEC.localization, control_dt_s=CONTROL_DT_S
+        cameras=(),
+        state=shown,
+        action=action_spec(PANDA),
+        localization=WORLD_SPEC.localization,
+        control_dt_s=CONTROL_DT_S,
     )
-    spec = RobotSpec(name="tabletop", world=world, axes=TABLETOP_AXES, watched=TABLETOP_WATCHED)
-    state = np.zeros(STATE.size, np.float32)
-    state[STATE.names.index("gripper_opening")] = 0.06
+    spec = RobotSpec(name="tabletop", world=world, axes=axes_of(PANDA), watched=watched_of(PANDA))
+    state = np.zeros(shown.size, np.float32)
+    state[shown.names.index("gripper_opening")] = 0.06
     filter_ = SafetyFilter(spec)
     filter_.begin(state)
     rest = filter_.rest()

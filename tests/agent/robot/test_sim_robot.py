@@ -11,14 +11,17 @@ import gymnasium
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from six_axis import SIX_AXIS
 
 from agent.robot.agent import Agent
 from agent.robot.robots.sim_robot import SimRobot
-from agent.robot.robots.tabletop import TABLETOP_AXES
+from agent.robot.robots.tabletop import axes_of
 from agent.robot.types import Axis
 from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
+from envs.tabletop.arm.panda import PANDA
+from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.dataset.read import DatasetReader
@@ -124,9 +127,18 @@ def test_a_robot_is_one_world_and_moves_by_displacements_where_its_arm_is_unknow
     with closing(make_world("tabletop", 2)) as two, pytest.raises(ValueError, match="this one has 2"):
         SimRobot(two, REACH)
     with closing(make_world("tabletop_memory")) as world:
-        assert SimRobot(world, REACH).spec.axes == TABLETOP_AXES, "the same arm at another table"
-        world.suite = "kitchen"
+        assert SimRobot(world, REACH).spec.axes == axes_of(PANDA), "the same arm at another table"
+        world.arm = None
         assert set(SimRobot(world, REACH).spec.axes) == {Axis(relative=True)}
+
+
+def test_another_arm_is_driven_within_its_own_limits() -> None:
+    with closing(TabletopWorld(1, TabletopConfig(arm=SIX_AXIS, cameras=()))) as world:
+        spec = SimRobot(world, REACH).spec
+    sideways, gripper = spec.axes[1], spec.axes[6]
+    assert (sideways.scale, sideways.limits.low, sideways.limits.high) == (0.03, -0.28, 0.28)
+    assert gripper.limits.high == 2 * SIX_AXIS.finger_travel_m
+    assert [(watch.state, watch.low, watch.high) for watch in spec.watched][2] == ("six_elbow_pos", 0.2, 2.7)
 
 
 class PixelLine(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -19,7 +19,8 @@ from websockets.sync.connection import Connection
 
 from agent.serve.vla_eval import action_spec
 from envs.suites.metaworld.sensor import ACTION as METAWORLD
-from envs.tabletop.arm.control import ACTION as TABLETOP
+from envs.tabletop.arm import control
+from envs.tabletop.arm.panda import PANDA
 
 
 def array(value: NDArray[Any]) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def test_position_rotation_and_gripper_are_told_separately_as_vla_evals_benchmar
     position = {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1.0, 1.0]}
     rotation = {"name": "rotation", "dims": 3, "format": "axis_angle", "range": [-1.0, 1.0]}
     gripper = {"name": "gripper", "dims": 1, "format": "binary_close_positive", "range": [-1.0, 1.0]}
-    assert action_spec(TABLETOP) == {"position": position, "rotation": rotation, "gripper": gripper}
+    assert action_spec(control.action_spec(PANDA)) == {"position": position, "rotation": rotation, "gripper": gripper}
     assert action_spec(METAWORLD) == {"position": position, "gripper": gripper | {"format": "raw"}}
     joints = vector("shoulder", "elbow", "gripper")
     assert list(action_spec(joints)) == ["action"], "an arm that is told joints has no such parts"

@@ -16,7 +16,6 @@ from tables import busy_actions, every_task, spec
 
 from envs.arrays import to_numpy
 from envs.make import make_world
-from envs.tabletop.arm.panda import NUM_JOINTS
 from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopWorld
@@ -62,7 +61,7 @@ def positions_off(pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     cpu, warp = pair
     off = np.abs(to_numpy(warp.sim.field["qpos"]) - cpu.sim.field["qpos"])
     objects = np.stack([off[:, start : start + 3] for start in cpu.scene.object_qpos], axis=1)
-    return off[:, :NUM_JOINTS].max(axis=1), objects.max(axis=(1, 2))
+    return off[:, cpu.scene.joints].max(axis=1), objects.max(axis=(1, 2))
 
 
 def test_50_steps_through_the_air_end_alike_to_a_thousandth_of_a_radian(pair: Pair) -> None:

@@ -10,11 +10,13 @@ from scipy.spatial.transform import Rotation
 from tables import BLIND, begin, spec
 
 from envs.tabletop.arm import control
-from envs.tabletop.arm.panda import FINGER_OPEN_M, HOME_QPOS_RAD, LINKS, NUM_JOINTS
+from envs.tabletop.arm.panda import PANDA
 from envs.tabletop.scene.scene import build_scene
 from envs.tabletop.world import TabletopWorld
 
 RANDOM = np.random.default_rng(0)
+NUM_JOINTS = len(PANDA.joints)
+HOME_RAD = np.array(PANDA.home_rad)
 VECTORS = RANDOM.normal(size=(200, 3)) * np.geomspace(1e-6, 1.0, 200)[:, None]
 """Rotation vectors from a millionth of a radian to about two."""
 
@@ -23,7 +25,7 @@ class Arm:
     """The arm of one table, moved by its joint angles alone."""
 
     def __init__(self) -> None:
-        scene = build_scene()
+        scene = build_scene(PANDA)
         self.model, self.data = scene.model, mujoco.MjData(scene.model)
         self.site, self.hand = scene.tcp_site, scene.model.body("hand").id
 
@@ -74,15 +76,15 @@ def test_a_rotation_beyond_half_a_turn_comes_back_the_short_way() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_joint_targets_bring_the_gripper_closer_to_the_pose_asked_for(seed: int) -> None:
     rng, arm = np.random.default_rng(seed), Arm()
-    joints = np.array(HOME_QPOS_RAD) + rng.normal(size=NUM_JOINTS) * 0.15
+    joints = HOME_RAD + rng.normal(size=NUM_JOINTS) * 0.15
     pos, mat = arm.pose(joints)
-    goal_pos = pos + control.POSITION_SCALE_M * rng.uniform(-1, 1, 3)
-    goal_mat = control.matrix_of(control.ROTATION_SCALE_RAD * rng.uniform(-1, 1, (1, 3)))[0] @ mat
+    goal_pos = pos + PANDA.position_scale_m * rng.uniform(-1, 1, 3)
+    goal_mat = control.matrix_of(PANDA.rotation_scale_rad * rng.uniform(-1, 1, (1, 3)))[0] @ mat
     errors = [np.linalg.norm(error_to(arm, joints, goal_pos, goal_mat))]
     for _ in range(3):
         arm.pose(joints)
         error = error_to(arm, joints, goal_pos, goal_mat)
-        joints = control.joint_targets(joints[None], arm.jacobian(), error[None])[0]
+        joints = control.joint_targets(PANDA, joints[None], arm.jacobian(), error[None])[0]
         errors.append(np.linalg.norm(error_to(arm, joints, goal_pos, goal_mat)))
     assert errors[1] < 0.4 * errors[0]
     assert errors[3] < 0.05 * errors[0]
@@ -91,34 +93,36 @@ def test_joint_targets_bring_the_gripper_closer_to_the_pose_asked_for(seed: int)
 def test_the_jacobian_is_mujocos() -> None:
     rng, arm = np.random.default_rng(2), Arm()
     for _ in range(5):
-        pos, _ = arm.pose(np.array(HOME_QPOS_RAD) + rng.normal(size=NUM_JOINTS) * 0.3)
+        pos, _ = arm.pose(HOME_RAD + rng.normal(size=NUM_JOINTS) * 0.3)
         axis, anchor = arm.data.xaxis[None, :NUM_JOINTS], arm.data.xanchor[None, :NUM_JOINTS]
         np.testing.assert_allclose(control.arm_jacobian(axis, anchor, pos[None]), arm.jacobian(), atol=1e-12)
 
 
 def test_posture_moves_the_elbow_and_not_the_gripper() -> None:
     arm = Arm()
-    pos, mat = arm.pose(np.array(HOME_QPOS_RAD))
+    pos, mat = arm.pose(HOME_RAD)
     _, _, null = np.linalg.svd(arm.jacobian()[0])
-    away = np.array(HOME_QPOS_RAD) + 0.2 * null[-1]  # along the arm's one free motion
+    away = HOME_RAD + 0.2 * null[-1]  # along the arm's one free motion
     pos, mat = arm.pose(away)
-    moved = control.joint_targets(away[None], arm.jacobian(), np.zeros((1, 6)))[0]
-    assert np.linalg.norm(moved - HOME_QPOS_RAD) < 0.95 * np.linalg.norm(away - HOME_QPOS_RAD)
+    moved = control.joint_targets(PANDA, away[None], arm.jacobian(), np.zeros((1, 6)))[0]
+    assert np.linalg.norm(moved - HOME_RAD) < 0.95 * np.linalg.norm(away - HOME_RAD)
     drift_m = np.linalg.norm(error_to(arm, moved, pos, mat)[:3])
     assert drift_m < 0.05 * np.linalg.norm(moved - away)
 
 
 def test_joint_targets_stay_within_the_limits_whatever_is_asked() -> None:
     rng = np.random.default_rng(1)
-    low, high = np.array([link.joint_range_rad for link in LINKS]).T
+    low, high = np.array([(joint.low_rad, joint.high_rad) for joint in PANDA.joints]).T
     joints = rng.uniform(low, high, (500, NUM_JOINTS))
-    targets = control.joint_targets(joints, rng.normal(size=(500, 6, NUM_JOINTS)), 10 * rng.normal(size=(500, 6)))
+    targets = control.joint_targets(
+        PANDA, joints, rng.normal(size=(500, 6, NUM_JOINTS)), 10 * rng.normal(size=(500, 6))
+    )
     assert ((targets > low) & (targets < high)).all()
     assert (np.abs(targets - joints) > 0.5).any(), "large errors were asked for"
 
 
 def test_the_gripper_opens_at_minus_one_and_closes_at_one() -> None:
-    np.testing.assert_allclose(control.finger_target_m(np.array((-1.0, 0.0, 1.0))), (FINGER_OPEN_M, 0.02, 0.0))
+    np.testing.assert_allclose(control.finger_target_m(PANDA, np.array((-1.0, 0.0, 1.0))), (0.04, 0.02, 0.0))
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -130,7 +134,7 @@ def test_an_action_moves_the_gripper_by_the_units_that_the_spec_names(axis: int)
     pos = [world.step_chunk(action).states[0, -1, 7:10] for _ in range(6)]
     step_m = (pos[5] - pos[1]) / 4
     expected = np.zeros(3)
-    expected[axis] = 0.5 * control.POSITION_SCALE_M
+    expected[axis] = 0.5 * PANDA.position_scale_m
     np.testing.assert_allclose(step_m, expected, atol=0.004)
 
 
@@ -141,6 +145,6 @@ def test_the_gripper_stays_within_the_workspace() -> None:
     actions[0, :, :3], actions[1, :, 2] = (1, 1, 1), -1
     tcp = world.step_chunk(actions).states[:, -1, 7:10]
     tolerance_m = 0.01
-    assert (tcp >= np.array(control.WORKSPACE_LOW_M) - tolerance_m - 0.01).all()
-    assert (tcp <= np.array(control.WORKSPACE_HIGH_M) + tolerance_m + 0.01).all()
-    np.testing.assert_allclose(tcp[0, 2], control.WORKSPACE_HIGH_M[2], atol=0.03)
+    assert (tcp >= np.array(PANDA.workspace_low_m) - tolerance_m - 0.01).all()
+    assert (tcp <= np.array(PANDA.workspace_high_m) + tolerance_m + 0.01).all()
+    np.testing.assert_allclose(tcp[0, 2], PANDA.workspace_high_m[2], atol=0.03)

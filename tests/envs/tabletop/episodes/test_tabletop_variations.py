@@ -38,7 +38,7 @@ FAMILY = {
 
 
 def drawn(task: str, seed: int, variation: str = "train") -> Episode:
-    return draw_episode(spec(task, seed, variation), TASKS[task])
+    return draw_episode(spec(task, seed, variation), TASKS[task], num_joints=7)
 
 
 def pair_of_target(episode: Episode) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from tables import BLIND
 from envs.make import make_world
 from envs.tabletop.tasks import EVERY_TASK, MEMORY_TASKS, SUITES, TASKS
 from envs.tabletop.tasks.recall_button import CUE_STEPS, GO_STEP
-from envs.tabletop.world import STATE, TCP, TabletopWorld
+from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec
 
 NUM_SEEDS = 24
@@ -68,9 +68,10 @@ def test_the_expert_presses_what_shone_and_waits_in_the_same_place_for_each() ->
     world = TabletopWorld(NUM_SEEDS, BLIND, suite="tabletop_memory")
     world.reset_to([spec(seed) for seed in range(NUM_SEEDS)], range(NUM_SEEDS))
     results = [world.step_chunk(world.expert_action()[:, None]) for _ in range(world.task_of(spec(0)).max_steps)]
+    shown = world.world_spec.state
     waited = results[GO_STEP - 1].observation["state"]
-    assert np.ptp(waited[:, TCP][:, :2], axis=0).max() < 0.005
-    assert waited[:, STATE.names.index("gripper_opening")].max() < 0.01
+    assert np.ptp(waited[:, list(shown.position)][:, :2], axis=0).max() < 0.005
+    assert waited[:, shown.names.index("gripper_opening")].max() < 0.01
     assert results[-1].success.all()
 
 
