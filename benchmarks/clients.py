@@ -23,7 +23,6 @@ from typing import IO
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from agent.commands.options import load_policy
 from agent.evaluation.evaluate import evaluation_specs
@@ -64,13 +63,14 @@ class OpenpiClient:
         self._process = process
         self._instruction = ""
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Note the instruction."""
         del worlds, seeds
         (self._instruction,) = instructions
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """Through the pipe, openpi_client, the socket and the server."""
+        del worlds
         frames = {openpi.PREFIX + camera: frames[0] for camera, frames in observation["frames"].items()}
         request = openpi.pack(frames | {openpi.STATE: observation["state"][0], openpi.PROMPT: self._instruction})
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 import tyro
 
@@ -139,8 +138,8 @@ def _act(config: VLAConfig, world_spec: WorldSpec, dtype: DtypeName) -> None:
         policy = VLAPolicy.from_pretrained(folder, dtype=dtype)
     observation = noise(world_spec, 1)
     for seed in range(3):
-        policy.begin(np.array([0]), observation["instruction"], seeds=(seed,))
-        policy.act(observation)
+        policy.begin([0], observation["instruction"], seeds=(seed,))
+        policy.act([0], observation)
 
 
 def save(config: str, folder: str) -> None:

@@ -73,11 +73,11 @@ def costs(options: Options, world_spec: WorldSpec) -> Iterator[str]:
             numbers = sum(t.numel() for t in tensors if t.dtype in (torch.float32, torch.bfloat16, torch.int8))
             megabytes = sum(t.numel() * t.element_size() for t in tensors) / 1e6
             observation = noise(world_spec, 1)
-            policy.begin(np.array([0]), observation["instruction"], seeds=(0,))
-            actions = policy.act(observation).actions
+            policy.begin([0], observation["instruction"], seeds=(0,))
+            actions = policy.act([0], observation).actions
             whole = actions if whole is None else whole
             differ = np.abs(actions - whole).mean() / whole.std()
-            milliseconds = median_ms(lambda: policy.act(observation), options.repeats)  # noqa: B023
+            milliseconds = median_ms(lambda: policy.act([0], observation), options.repeats)  # noqa: B023
             gb = measured_gb(Case(model=name, dtype=dtype))
             yield (
                 f"| {name} | {numbers / 1e6:.1f} M | {dtype} | {megabytes:.1f} | {gb:.2f} | {milliseconds:.1f} "

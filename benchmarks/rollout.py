@@ -24,7 +24,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,6 @@ import torch
 import tyro
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from matplotlib import pyplot as plt
-from numpy.typing import NDArray
 from rich.progress import track
 
 from agent.runs.run_folder import machine
@@ -89,12 +88,12 @@ class RandomPolicy:
         self._generators = [np.random.default_rng(0) for _ in range(num_worlds)]
         self._shape = (chunk, 7)
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        for world, seed in zip(worlds.tolist(), seeds, strict=True):
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        for world, seed in zip(worlds, seeds, strict=True):
             self._generators[world] = np.random.default_rng(seed)
 
-    def act(self, observation: Observation) -> ActionChunk:
-        drawn = [generator.uniform(-1, 1, self._shape) for generator in self._generators]
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        drawn = [self._generators[world].uniform(-1, 1, self._shape) for world in worlds]
         return ActionChunk(actions=np.array(drawn, np.float32))
 
 
@@ -124,12 +123,12 @@ def bare_rate(chunk: int, options: Options, barrier: Any = None) -> float:
     policy = random_policy(chunk, world)
     specs = episodes(options.num_worlds)
     observation, _ = world.reset_to(specs, range(options.num_worlds))
-    policy.begin(np.arange(options.num_worlds), observation["instruction"], tuple(spec.seed for spec in specs))
+    policy.begin(range(options.num_worlds), observation["instruction"], tuple(spec.seed for spec in specs))
     bare = BareLoop(world)
     bare.take_over(list(range(options.num_worlds)))
     record(world, ticks)
     recorded: list[list[Tick]] = []
-    while not world.step_chunk(policy.act(observation).actions).done.any():
+    while not world.step_chunk(policy.act(range(world.num_envs), observation).actions).done.any():
         recorded.append(ticks.copy())
         ticks.clear()
     beginning = [(data.qpos.copy(), data.qvel.copy()) for data in bare.datas]
@@ -222,7 +221,7 @@ def resident_mb(num_worlds: int) -> float:
     """Memory of this process once that many worlds have stepped and drawn."""
     world = make_world(num_worlds)
     observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
-    world.step_chunk(random_policy(8, world).act(observation).actions)
+    world.step_chunk(random_policy(8, world).act(range(num_worlds), observation).actions)
     return 1000 * peak_memory_gb()
 
 

@@ -92,8 +92,8 @@ def packed(observation: Observation) -> bytes:
 
 def decided(policy: VLAPolicy, observation: Observation) -> NDArray[np.float32]:
     """What the policy itself says, [K, A]."""
-    policy.begin(np.array([0]), observation["instruction"], (0,))
-    return policy.act(observation).actions[0]
+    policy.begin([0], observation["instruction"], (0,))
+    return policy.act([0], observation).actions[0]
 
 
 def overhead(folder: Path, options: Options) -> Iterator[str]:
@@ -106,7 +106,7 @@ def overhead(folder: Path, options: Options) -> Iterator[str]:
         connection.recv()
         for _ in range(max(1, options.repeats // 20)):
             for times, decide in (
-                (bare_ms, lambda: policy.act(observation)),
+                (bare_ms, lambda: policy.act([0], observation)),
                 (served_ms, lambda: (connection.send(packed(observation)), openpi_actions(connection.recv()))),
             ):
                 decide()

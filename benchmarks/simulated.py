@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from agent.robot.clock import Stop, StopSwitch
 from agent.robot.inference import Answer, PolicyError, decide
 from envs.types import Observation
@@ -67,7 +65,7 @@ class SimulatedInference:
         self._answer: tuple[float, Answer | Exception] | None = None
 
     def begin(self, instruction: str, seed: int) -> None:
-        self._policy.begin(np.zeros(1, np.int64), (instruction,), (seed,))
+        self._policy.begin([0], (instruction,), (seed,))
 
     def ask(self, observation: Observation) -> None:
         ready_s = self._clock.now_s() + self._latency_s(self._count)

@@ -32,13 +32,21 @@ def to_numpy(array: Array) -> NDArray[Any]:
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
-def rows_on_host(observation: Observation, worlds: Sequence[int]) -> Observation:
-    """Of these worlds alone, in numpy."""
-    rows = list(worlds)
+def on_host(observation: Observation) -> Observation:
+    """The same observation in numpy."""
+    frames = {camera: to_numpy(frames) for camera, frames in observation["frames"].items()}
+    return {**observation, "frames": frames, "state": to_numpy(observation["state"])}
+
+
+def rows_of(observation: Observation, rows: Sequence[int]) -> Observation:
+    """These rows of an observation, where they are; the observation itself where it has just these."""
+    rows = list(rows)
+    if rows == list(range(len(observation["state"]))):
+        return observation
     some = Observation(
-        frames={camera: to_numpy(frames)[rows] for camera, frames in observation["frames"].items()},
-        state=to_numpy(observation["state"])[rows],
-        instruction=tuple(observation["instruction"][world] for world in rows),
+        frames={camera: frames[rows] for camera, frames in observation["frames"].items()},
+        state=observation["state"][rows],
+        instruction=tuple(observation["instruction"][row] for row in rows),
     )
     if "step" in observation:
         some["step"] = observation["step"][rows]

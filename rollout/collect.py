@@ -1,26 +1,27 @@
 """Policy x World -> trajectories: the plain loop that workers, evaluation and tests all run.
 
-All worlds decide together: the policy is asked for a chunk, the world executes its first k actions, and worlds whose
-episode ended begin the next spec before the policy is asked again. No world waits for another's episode.
+All worlds that run an episode decide together: the policy is asked for a chunk, the world executes its first k actions,
+and worlds whose episode ended begin the next spec before the policy is asked again. No world waits for another's
+episode, and when no spec is left, only the worlds whose episodes go on are decided for.
 
 Observations and actions stay what the world and the policy make of them, numpy or torch on a device; what is recorded
 is copied to the host once per decision, for all worlds together.
 
 An episode is decided by its spec, the policy and the world: neither the world index it ran in nor its batch-mates enter
-here. (A policy whose numbers depend on the rest of its batch breaks that; so would a world.)
+here, but for the last bits of floating point where a policy's arithmetic rounds otherwise in a smaller batch.
 
 An episode that its world could not go on with, or in which it gave a number that is not finite, comes back without
 rows, `broken`, and with the reason as its failure; those beside it go on.
 
-Shape letters: N worlds, k actions executed of a chunk, T control steps, F recorded frames, A action dims, S state dims,
-L localization dims, H x W pixels.
+Shape letters: N worlds, n that run an episode, k actions executed of a chunk, T control steps, F recorded frames,
+A action dims, S state dims, L localization dims, H x W pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -28,7 +29,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from envs.arrays import to_numpy
+from envs.arrays import on_host, rows_of, to_numpy
 from envs.errors import UserError
 from envs.types import Array, ChunkResult, EpisodeSpec, Observation, WorldSpec
 from envs.world import World
@@ -48,7 +49,8 @@ def collect(
     """Run every spec once and yield its trajectory as soon as its episode ends (so not in the order of the specs).
 
     Args:
-        policy: asked once per chunk for all N worlds; `begin` is called with the policy_seed of each spec that starts.
+        policy: asked once per chunk, for all worlds that run an episode; `begin` is called with the policy_seed of each
+            spec that starts.
         world: its N worlds are reset here; what ran in them before is forgotten.
         specs: read lazily, one for each world that falls free.
         execute_steps: how many actions of each chunk to execute; the policy's chunk length where None.
@@ -82,35 +84,29 @@ def collect(
                 continue
             return
         assert observation is not None
-        chunk = policy.act(_asked(observation, episodes, world.num_envs))
-        actions, labels = _executed_part(chunk, world, execute_steps)
+        live = sorted(episodes)
+        steps = np.array([episodes[n].num_steps for n in live], np.int64)
+        observed = Observation(**(rows_of(observation, live) | {"step": steps}))
+        chunk = policy.act(live, observed)
+        actions, labels = _executed_part(chunk, (len(live), world.world_spec.action.size), execute_steps)
         # The observation may live in buffers that the step overwrites, so it is recorded before.
-        seen, known = _seen_on_host(observation), to_numpy(localization)
-        for n, episode in episodes.items():
-            episode.decide(n, seen, known)
+        seen, known = on_host(observed), to_numpy(localization)
+        for row, n in enumerate(live):
+            episodes[n].decide(row, seen, known[n])
             if chunk.expert_usage is not None:
-                episode.expert_usage.append(chunk.expert_usage[n].copy())
-        result = _on_host(world.step_chunk(_at_rest(actions, episodes), all_frames=all_frames, ended_frames=False))
-        share_s = (time.perf_counter() - began_s) / len(episodes)
+                episodes[n].expert_usage.append(chunk.expert_usage[row].copy())
+        everywhere = _among(actions, live, world.num_envs)
+        result = _on_host(world.step_chunk(everywhere, all_frames=all_frames, ended_frames=False))
+        share_s = (time.perf_counter() - began_s) / len(live)
         done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
         for n, reason in broken(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
             yield episodes.pop(n).broken(reason, world.world_spec)
-        for n, episode in episodes.items():
-            episode.advance(n, done, result, share_s)
+        for row, n in enumerate(live):
+            if n in episodes:
+                episodes[n].advance(n, row, done, result, share_s)
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
-
-
-def _asked(observation: Observation, episodes: dict[int, _Episode], num_worlds: int) -> Observation:
-    """What a policy is asked about: with the step, and zeros for a state that broke when its episode ended."""
-    state, over = observation["state"], [n for n in range(num_worlds) if n not in episodes]
-    xp = array_namespace(state)
-    broken = [n for n in over if not bool(xp.isfinite(state[n]).all())]
-    if broken:
-        state = xp.asarray(state, copy=True)
-        state[broken] = 0.0
-    return Observation(**(observation | {"state": state, "step": _steps(episodes, num_worlds)}))
 
 
 def _begin(policy: Policy, episodes: dict[int, _Episode]) -> None:
@@ -118,32 +114,19 @@ def _begin(policy: Policy, episodes: dict[int, _Episode]) -> None:
     if episodes:
         instructions = tuple(episode.instruction for episode in episodes.values())
         seeds = tuple(episode.spec.policy_seed for episode in episodes.values())
-        policy.begin(np.array(list(episodes), np.int64), instructions, seeds)
+        policy.begin(list(episodes), instructions, seeds)
         for episode in episodes.values():
             episode.policy_version = policy.version  # which it may have learned just now
 
 
-def _at_rest(actions: Array, episodes: Collection[int]) -> Array:
-    """The actions [N, k, A], zeros in worlds whose episode nobody watches any more and which may run on."""
-    idle = [n for n in range(len(actions)) if n not in episodes]
-    if not idle:
+def _among(actions: Array, live: Sequence[int], num_worlds: int) -> Array:
+    """The actions [n, k, A] of these worlds as those of all, [N, k, A]: zeros where no episode runs."""
+    if len(live) == num_worlds:
         return actions
-    actions = array_namespace(actions).asarray(actions, copy=True)
-    actions[idle] = 0.0
-    return actions
-
-
-def _steps(episodes: dict[int, _Episode], num_worlds: int) -> NDArray[np.int64]:
-    """How far each world's episode is, [N]."""
-    steps = np.zeros(num_worlds, np.int64)
-    for n, episode in episodes.items():
-        steps[n] = episode.num_steps
-    return steps
-
-
-def _seen_on_host(observation: Observation) -> Observation:
-    frames = {camera: to_numpy(frames) for camera, frames in observation["frames"].items()}
-    return {**observation, "frames": frames, "state": to_numpy(observation["state"])}
+    xp = array_namespace(actions)
+    everywhere = xp.zeros((num_worlds, *actions.shape[1:]), dtype=actions.dtype, device=actions.device)
+    everywhere[list(live)] = actions
+    return everywhere
 
 
 def _on_host(result: ChunkResult) -> ChunkResult:
@@ -159,9 +142,14 @@ def _on_host(result: ChunkResult) -> ChunkResult:
     )
 
 
-def _executed_part(chunk: ActionChunk, world: World, execute_steps: int | None) -> tuple[Array, Array]:
-    """The actions to execute and their labels, both [N, k, A], clipped as the world clips them."""
-    expected = (world.num_envs, world.world_spec.action.size)
+def _executed_part(chunk: ActionChunk, expected: tuple[int, int], execute_steps: int | None) -> tuple[Array, Array]:
+    """The actions to execute and their labels, both [n, k, A], clipped as the world clips them.
+
+    Args:
+        chunk: of the policy.
+        expected: n and A.
+        execute_steps: k; all if not given.
+    """
     shape = chunk.actions.shape
     if len(shape) != 3 or (shape[0], shape[2]) != expected:
         raise UserError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
@@ -177,7 +165,7 @@ def _executed_part(chunk: ActionChunk, world: World, execute_steps: int | None) 
 
 
 def _drawn(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
-    """What a policy that draws its actions says about them, each [N, K, ...]."""
+    """What a policy that draws its actions says about them, each [n, K, ...]."""
     told = {"drawn": chunk.drawn, "log_prob": chunk.log_prob, "value": chunk.value}
     return {name: to_numpy(values) for name, values in told.items() if values is not None}
 
@@ -202,28 +190,31 @@ class _Episode:
     columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     expert_usage: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def decide(self, n: int, observation: Observation, localization: NDArray[np.float32]) -> None:
-        """Record what world n shows at a decision."""
+    def decide(self, row: int, observation: Observation, localization: NDArray[np.float32]) -> None:
+        """Record what a row of the observation shows at a decision, with the labels [L] of its world."""
         self.decision_step.append(self.num_steps)
         self.frame_step.append(self.num_steps)
         for camera, frames in observation["frames"].items():
-            self.frames.setdefault(camera, []).append(frames[n : n + 1].copy())  # [1, H, W, 3]
-        self._add("state", observation["state"][n : n + 1])  # [1, S]
-        self._add("localization", localization[n : n + 1])  # [1, L]
+            self.frames.setdefault(camera, []).append(frames[row : row + 1].copy())  # [1, H, W, 3]
+        self._add("state", observation["state"][row : row + 1])  # [1, S]
+        self._add("localization", localization[None])  # [1, L]
 
-    def advance(self, n: int, done: dict[str, NDArray[np.float32]], result: ChunkResult, duration_s: float) -> None:
+    def advance(
+        self, n: int, row: int, done: dict[str, NDArray[np.float32]], result: ChunkResult, duration_s: float
+    ) -> None:
         """Record what world n did of a chunk; what it shows after its last action belongs to the next decision.
 
         Args:
             n: the world.
-            done: columns over the actions of the chunk, executed or not, each [N, k or K, ...].
-            result: what came of it.
+            row: of `done`.
+            done: columns over the actions of the chunk, executed or not, each [n, k or K, ...].
+            result: what came of it, in all N worlds.
             duration_s: wall-clock of it.
         """
         m, k = int(result.num_steps[n]), done["action"].shape[1]
         assert 1 <= m <= k, f"world {n} ran, yet executed {m} of {k} actions"
         for name, values in done.items():
-            self._add(name, values[n, :m])
+            self._add(name, values[row, :m])
         self._add("reward", result.reward[n, :m])
         for name, term in result.reward_terms.items():
             self._add(f"term/{name}", term[n, :m])

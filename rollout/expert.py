@@ -2,24 +2,26 @@
 
 In a share of the episodes the executed action is the expert's action plus noise that is correlated over time,
 
-    e_0 = s w_0,   e_t = c e_{t-1} + sqrt(1 - c^2) s w_t,   w_t ~ Normal(0, 1)   (AR(1) of standard deviation s)
+    e_t = s z_t,   z_0 = w_0,   z_t = c z_{t-1} + sqrt(1 - c^2) w_t,   w_t ~ Normal(0, 1)   (AR(1); s: noise_std)
 
 so the arm drifts off the expert's path and the labels show the way back (Laskey et al. 2017, "DART: Noise Injection for
 Robust Imitation Learning", arXiv 1703.09327, with noise of a fixed size instead of a fitted one). Grippers get none: a
 grasp opened at random teaches nothing.
 
-Shape letters: N worlds, A action dims.
+Shape letters: N worlds, n of them that are decided for, A action dims.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
 from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
+from vla_model.numerics.correlated_noise import next_noise
 from vla_model.types import ActionChunk
 
 _NOISE_STREAM = 0x6E6F6973
@@ -59,11 +61,11 @@ class ExpertPolicy:
         self._share = noise_share
         self._correlation = noise_correlation
         self._takes_noise = ~np.isin(np.arange(action.size), action.grippers)  # [A]
-        self._noise = np.zeros((world.num_envs, action.size))  # [N, A], e_t in units of std
+        self._noise = np.zeros((world.num_envs, action.size))  # [N, A], z_t; 0 in episodes without
         self._generators: dict[int, np.random.Generator] = {}
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        for n, seed in zip(worlds.tolist(), seeds, strict=True):
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        for n, seed in zip(worlds, seeds, strict=True):
             generator = np.random.default_rng([_NOISE_STREAM, seed])
             noisy = generator.random() < self._share and self._std > 0
             self._generators.pop(n, None)
@@ -72,11 +74,12 @@ class ExpertPolicy:
                 self._generators[n] = generator
                 self._noise[n] = generator.standard_normal(self._noise.shape[1])
 
-    def act(self, observation: Observation) -> ActionChunk:
-        clean = to_numpy(self._world.expert_action())  # [N, A]
-        executed = clean + (self._std * self._noise * self._takes_noise).astype(np.float32)
-        innovation = np.sqrt(1.0 - self._correlation**2)
-        for n, generator in self._generators.items():
-            drawn = generator.standard_normal(self._noise.shape[1])
-            self._noise[n] = self._correlation * self._noise[n] + innovation * drawn
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        worlds = list(worlds)
+        clean = to_numpy(self._world.expert_action())[worlds]  # [n, A]
+        executed = clean + (self._std * self._noise[worlds] * self._takes_noise).astype(np.float32)
+        for n in worlds:
+            if (generator := self._generators.get(n)) is not None:
+                drawn = generator.standard_normal(self._noise.shape[1])
+                self._noise[n] = next_noise(self._noise[n], drawn, self._correlation)
         return ActionChunk(actions=np.clip(executed, -1.0, 1.0)[:, None], labels=clean[:, None])

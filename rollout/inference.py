@@ -1,6 +1,6 @@
 """One process that decides for many workers: for models too large to copy into each, or a GPU to share.
 
-    worker      RemotePolicy.act(observation)     sends the frames of its worlds and waits
+    worker      RemotePolicy.act(worlds, observation)    sends what those of its worlds show, and waits
     server      puts what waits into one batch, as soon as `max_batch_size` worlds wait, or all workers do, or the
                 first has waited `max_wait_ms`; decides, and answers all of them
     driver      pull(weights) before the workers begin a collect's episodes; forget(worker) when it replaced one
@@ -25,15 +25,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 from annotated_types import Interval
-from numpy.typing import NDArray
 
-from envs.arrays import rows_on_host
-from envs.types import Array, Observation
+from envs.arrays import on_host
+from envs.types import Observation
 from rollout.weights import Published, pull
 from vla_model.types import ActionChunk, Policy
 
@@ -50,18 +49,8 @@ class InferenceConfig:
     """GPUs that the process occupies, as Ray counts them."""
 
 
-class BatchPolicy(Protocol):
-    """A policy that can decide for any of its worlds; an UpdatablePolicy too, where weights are published."""
-
-    version: int
-
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """As Policy's."""
-        ...
-
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        """As `act`, for these worlds alone: row i of observation and chunk is world worlds[i]."""
-        ...
+class ForgettingPolicy(Policy, Protocol):
+    """A policy that can be told that an episode is over; an UpdatablePolicy too, where weights are published."""
 
     def forget(self, worlds: Iterable[int]) -> None:
         """These worlds' episodes ended without being heard of."""
@@ -72,7 +61,7 @@ class InferenceServer:
     """What runs in the process; an asyncio actor of Ray."""
 
     def __init__(
-        self, make_policy: Callable[[], BatchPolicy], config: InferenceConfig, weights: Published | None
+        self, make_policy: Callable[[], ForgettingPolicy], config: InferenceConfig, weights: Published | None
     ) -> None:
         self._policy: Any = make_policy()
         self._config = config
@@ -91,15 +80,15 @@ class InferenceServer:
         await self._in_thread(pull, self._policy, weights)
 
     async def begin(
-        self, worker: str, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]
+        self, worker: str, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]
     ) -> int:
         """Policy.begin in that worker's worlds; returns the version that will act."""
-        mine = [self._index.setdefault((worker, world), self._free_index()) for world in worlds.tolist()]
-        await self._in_thread(self._policy.begin, np.array(mine, np.int64), instructions, seeds)
+        mine = [self._index.setdefault((worker, world), self._free_index()) for world in worlds]
+        await self._in_thread(self._policy.begin, mine, instructions, seeds)
         return self._policy.version
 
     async def act(self, worker: str, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        """Policy.act in that worker's worlds, all of which began: row i of everything is worlds[i]."""
+        """Policy.act in these of that worker's worlds."""
         answer = asyncio.get_running_loop().create_future()
         self._requests.append(_Request(worker, [self._index[worker, world] for world in worlds], observation, answer))
         self._decide_if_due()
@@ -150,7 +139,7 @@ class InferenceServer:
     async def _settle(self, batch: Sequence[_Request]) -> None:
         """Answer all of them; where they cannot be decided together, each alone: one that is broken costs no other."""
         try:
-            chunk = await self._in_thread(self._act_in, batch)
+            chunk = await self._in_thread(self._act, batch)
         except Exception as error:  # whoever asked must hear of it, and this process must go on
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
@@ -161,11 +150,11 @@ class InferenceServer:
         first = 0
         for request in batch:
             rows = slice(first, first := first + len(request.worlds))
-            request.answer.set_result(chunk.map(partial(_take, rows)))
+            request.answer.set_result(chunk.map(itemgetter(rows)))
 
-    def _act_in(self, batch: Sequence[_Request]) -> ActionChunk:
+    def _act(self, batch: Sequence[_Request]) -> ActionChunk:
         worlds = [world for request in batch for world in request.worlds]
-        return self._policy.act_in(worlds, _joined([request.observation for request in batch]))
+        return self._policy.act(worlds, _joined([request.observation for request in batch]))
 
 
 @dataclass
@@ -208,23 +197,16 @@ class RemotePolicy:
         self.version = -1
         self._server = server
         self._worker = worker
-        self._begun: set[int] = set()
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         import ray
 
-        version = ray.get(self._server.begin.remote(self._worker, worlds, instructions, seeds))
-        if version != self.version:
-            self._begun.clear()
-        self.version = version
-        self._begun.update(worlds.tolist())
+        self.version = ray.get(self._server.begin.remote(self._worker, worlds, instructions, seeds))
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         import ray
 
-        worlds = sorted(self._begun)
-        chunk = ray.get(self._server.act.remote(self._worker, worlds, rows_on_host(observation, worlds)))
-        return chunk.spread(worlds, len(observation["state"]))
+        return ray.get(self._server.act.remote(self._worker, worlds, on_host(observation)))
 
 
 def _joined(observations: Sequence[Observation]) -> Observation:
@@ -238,7 +220,3 @@ def _joined(observations: Sequence[Observation]) -> Observation:
     if all("step" in o for o in observations):
         joined["step"] = np.concatenate([o["step"] for o in observations])
     return joined
-
-
-def _take(rows: slice, array: Array) -> Array:
-    return array[rows]

@@ -2,7 +2,8 @@
 
 numpy in, numpy out; a world whose observations are torch tensors gets its actions as a tensor on their device.
 
-Shape letters: N worlds, K chunk length, A action dims, E experts, V tokens of an observation, n earlier observations.
+Shape letters: n worlds that are decided for, K chunk length, A action dims, E experts, V tokens of an observation,
+P earlier observations.
 """
 
 from __future__ import annotations
@@ -26,13 +27,12 @@ from vla_model.files.weight_files import check_finite, misfits
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.heads.noise import LastingNoise
 from vla_model.inputs.history import newest_not_after, past_steps
-from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.instructions import check_text
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.numerics.precision import best_device, resolve_dtype
-from vla_model.types import ActionChunk
+from vla_model.types import ActionChunk, check_worlds
 from vla_model.weights.checkpoint import load_policy
 
 
@@ -48,7 +48,7 @@ class _Episode:
     """Of each of them, [V, d]."""
 
     def see(self, step: int, tokens: Tensor, length: int, stride: int) -> Tensor:
-        """Remember the observation of this step; returns what a decision at it looks back on, [n, V, d].
+        """Remember the observation of this step; returns what a decision at it looks back on, [P, V, d].
 
         An episode that is asked about an earlier step than before, or about the same, goes on from there.
         """
@@ -65,10 +65,6 @@ class _Episode:
 
 class VLAPolicy:
     """Policy of vla_model/types.py.
-
-    Which worlds: `begin` makes a world known, `act` is asked for the N worlds of its observation. A world that never
-    began gets zeros. N may change between two acts only if worlds began in between: they are kept, all others
-    are forgotten.
 
     History: a model that looks back needs to know when an observation was made, its `step`. What it saw is kept as
     tokens, so a frame is looked at once.
@@ -114,9 +110,8 @@ class VLAPolicy:
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
         self._episodes: dict[int, _Episode] = {}
-        self._batch: InstructionPrefix | None = None
-        self._fresh: set[int] = set()
-        self._num_worlds: int | None = None
+        self._batch: tuple[list[int], InstructionPrefix] | None = None
+        """The worlds that were decided for last, and their prefixes as one: mostly they are those of the next time."""
 
     @classmethod
     def from_pretrained(
@@ -161,7 +156,7 @@ class VLAPolicy:
             raise UserError(f"int8 is for CPUs; on {device!r} choose bfloat16")
         self.model.to(self._device)
         self._dtype = resolve_dtype(self._dtype_name, self._device)
-        self._forget_all()
+        self.forget(list(self._episodes))
         return self
 
     def without_expert(self, layer: int, expert: int) -> VLAPolicy:
@@ -212,9 +207,9 @@ class VLAPolicy:
         check_finite(state_dict, f"version {version}")
         self.model.load_state_dict(state_dict)
         self.version = version
-        self._forget_all()
+        self.forget(list(self._episodes))
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Read the instructions of these worlds only; the others keep theirs. Warns of one that is longer than the
         model reads, once.
 
@@ -232,74 +227,58 @@ class VLAPolicy:
         ids, mask = self.processor.encode_instructions(instructions)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
             prefix = self.model.backbone.read(ids.to(self._device), mask.to(self._device))
-        for row, (world, seed) in enumerate(zip(worlds.tolist(), seeds, strict=True)):
+        for row, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
             alone = prefix.rows(slice(row, row + 1))
             self._episodes[world] = _Episode(prefix=alone, noise=self._noise(seed))
-        self._fresh.update(worlds.tolist())
         self._batch = None
 
-    def act(self, observation: Observation) -> ActionChunk:
-        """Actions of all N worlds, float32 [N, K, A]; the instructions are those given to `begin`.
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """Actions of these worlds, float32 [n, K, A]; the instructions are those given to `begin`.
 
-        Expert usage is each expert's share of the top-k choices. A world that never began has zeros there too.
+        Expert usage is each expert's share of the top-k choices.
 
         Raises:
-            UserError: no world began, N changed though no world began since the last act, a number of the state is not
-                finite, or the model looks back and the observation does not say its step.
+            UserError: the observation has not one row for each of the worlds, one of them comes twice or never began,
+                a number of the state is not finite, or the model looks back and the observation does not say its step.
             FloatingPointError: the model's actions are not finite: its weights are damaged, or a number overflowed.
         """
-        num_worlds = len(observation["state"])
-        acting = self._acting_worlds(num_worlds)
-        if self._batch is None:
-            self._batch = InstructionPrefix.concatenate([self._episodes[world].prefix for world in acting])
-        if len(acting) < num_worlds:  # what the others show is nobody's business, be it finite or not
-            observation = _rows(observation, acting)
-        inputs = self.processor.encode(observation).to(self._device)
-        chunk = self._decide(inputs, self._batch, acting, self._steps(observation), observation["state"])
-        return chunk.spread(acting, num_worlds)
-
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        """As `act`, for these worlds alone, whose episodes began: row i of observation and chunk is world worlds[i].
-
-        For batches that change from call to call. Worlds that are not asked for keep their episodes.
-        """
-        prefix = InstructionPrefix.concatenate([self._episodes[world].prefix for world in worlds])
-        inputs = self.processor.encode(observation).to(self._device)
-        return self._decide(inputs, prefix, worlds, self._steps(observation), observation["state"])
+        worlds, like = list(worlds), observation["state"]
+        check_worlds(worlds, observation, self._episodes)
+        inputs, steps = self.processor.encode(observation).to(self._device), self._steps(observation)
+        prefix = self._prefix(worlds)
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
+            sight = self.model.look(inputs, prefix)
+            past = None if steps is None else self._past(worlds, steps, sight.tokens)
+            output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
+            _check_finite(output.actions.parameters(), worlds)
+            noise = [self._episodes[world].noise for world in worlds]  # each episode has its own
+            draw = output.actions.sample(noise) if self._sample else None
+            normalised = output.actions.mode() if draw is None else draw.actions
+            _check_finite(normalised, worlds)
+            return ActionChunk(
+                actions=_like(like, self.processor.decode(normalised)),
+                expert_usage=output.expert_usage().cpu().numpy(),
+                drawn=None if draw is None else _like(like, draw.drawn),
+                log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
+                value=None if output.values is None else _like(like, output.values),
+            )
 
     def forget(self, worlds: Iterable[int]) -> None:
         """The episodes in these worlds ended, and no other follows."""
         for world in worlds:
             self._episodes.pop(world, None)
-            self._fresh.discard(world)
         self._batch = None
-
-    def _forget_all(self) -> None:
-        self._episodes.clear()
-        self._fresh.clear()
-        self._batch = None
-        self._num_worlds = None
 
     @property
     def _autocast(self) -> bool:
         return self._dtype != torch.float32
 
-    def _acting_worlds(self, num_worlds: int) -> list[int]:
-        """The worlds below N that began, after forgetting those of another N."""
-        if num_worlds != self._num_worlds:
-            if not self._fresh:
-                raise UserError(
-                    f"the observation has {num_worlds} worlds, and no episode began in them; call begin first"
-                    + (f" (the last act had {self._num_worlds} worlds)" if self._num_worlds else "")
-                )
-            self._episodes = {world: self._episodes[world] for world in self._fresh}
-            self._batch = None
-            self._num_worlds = num_worlds
-        beyond = [world for world in self._episodes if world >= num_worlds]
-        if beyond:
-            raise UserError(f"episodes began in worlds {beyond}, but the observation has only {num_worlds} worlds")
-        self._fresh.clear()
-        return sorted(self._episodes)
+    def _prefix(self, worlds: list[int]) -> InstructionPrefix:
+        """What these worlds were told, a row for each."""
+        if self._batch is None or self._batch[0] != worlds:
+            prefixes = [self._episodes[world].prefix for world in worlds]
+            self._batch = worlds, InstructionPrefix.concatenate(prefixes)
+        return self._batch[1]
 
     def _steps(self, observation: Observation) -> NDArray[np.int64] | None:
         """When each world's observation was made; None where the model does not look back."""
@@ -312,39 +291,13 @@ class VLAPolicy:
             )
         return np.asarray(observation["step"], np.int64)
 
-    def _decide(
-        self,
-        inputs: ModelInputs,
-        prefix: InstructionPrefix,
-        worlds: Sequence[int],
-        steps: NDArray[np.int64] | None,
-        like: Array,
-    ) -> ActionChunk:
-        """What to do in n worlds, a row for each, in arrays like `like`. Each episode has its own noise."""
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            sight = self.model.look(inputs, prefix)
-            past = None if steps is None else self._past(worlds, steps, sight.tokens)
-            output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
-            _check_finite(output.actions.parameters(), worlds)
-            noise = [self._episodes[world].noise for world in worlds]
-            draw = output.actions.sample(noise) if self._sample else None
-            normalised = output.actions.mode() if draw is None else draw.actions
-            _check_finite(normalised, worlds)
-            return ActionChunk(
-                actions=_like(like, self.processor.decode(normalised)),
-                expert_usage=output.expert_usage().cpu().numpy(),
-                drawn=None if draw is None else _like(like, draw.drawn),
-                log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
-                value=None if output.values is None else _like(like, output.values),
-            )
-
     def _noise(self, episode_seed: int) -> torch.Generator | LastingNoise:
         generator = _generator(self._seed, episode_seed)
         correlation = self._noise_correlation
         return LastingNoise(generator, correlation, self._execute_steps) if correlation else generator
 
     def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
-        """What each of these worlds looks back on, [_, n, V, d], after remembering the tokens of now, [_, V, d]."""
+        """What each of these worlds looks back on, [n, P, V, d], after remembering the tokens of now, [n, V, d]."""
         config = self.model.config
         rows = zip(worlds, steps.tolist(), tokens, strict=True)
         return torch.stack(
@@ -353,19 +306,6 @@ class VLAPolicy:
                 for world, step, seen in rows
             ]
         )
-
-
-def _rows(observation: Observation, worlds: Sequence[int]) -> Observation:
-    """What these worlds show."""
-    rows = list(worlds)
-    found = Observation(
-        frames={camera: frames[rows] for camera, frames in observation["frames"].items()},
-        state=observation["state"][rows],
-        instruction=tuple(observation["instruction"][world] for world in rows),
-    )
-    if "step" in observation:
-        found["step"] = np.asarray(observation["step"])[rows]
-    return found
 
 
 def _check_finite(said: Tensor, worlds: Sequence[int]) -> None:

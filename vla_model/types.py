@@ -1,65 +1,83 @@
 """Policy: the one way to act, whoever acts: a model, a scripted expert, a remote server.
 
-Shape letters: N worlds, K chunk length, A action dims, E experts.
+Shape letters: n worlds that are decided for, K chunk length, A action dims, E experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.types import Array, Observation
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChunk:
-    """What a policy wants done next in each of N worlds."""
+    """What a policy wants done next in each of n worlds."""
 
     actions: Array
-    """To execute, float32 [N, K, A] in [-1, 1]."""
+    """To execute, float32 [n, K, A] in [-1, 1]."""
     labels: Array | None = None
-    """What a learner should imitate here, float32 [N, K, A], where it differs from what is executed."""
+    """What a learner should imitate here, float32 [n, K, A], where it differs from what is executed."""
     expert_usage: NDArray[np.float32] | None = None
-    """Share of each expert in the decision, [N, layers, E], where the policy has experts: for reports."""
+    """Share of each expert in the decision, [n, layers, E], where the policy has experts: for reports."""
     drawn: Array | None = None
-    """What was drawn from the policy's distribution, in the distribution's own terms, float32 [N, K, ...]; None where
+    """What was drawn from the policy's distribution, in the distribution's own terms, float32 [n, K, ...]; None where
     nothing was drawn."""
     log_prob: Array | None = None
-    """Log-probability of each action as drawn, whatever the processor and the world clip, float32 [N, K]."""
+    """Log-probability of each action as drawn, whatever the processor and the world clip, float32 [n, K]."""
     value: Array | None = None
-    """Return-to-go that the policy expects at each action, float32 [N, K], where it has a value head."""
+    """Return-to-go that the policy expects at each action, float32 [n, K], where it has a value head."""
 
     def map(self, function: Callable[[Array], Array]) -> ActionChunk:
         """The chunk of function(array) for every array there is."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return ActionChunk(**{name: None if array is None else function(array) for name, array in arrays.items()})
 
-    def spread(self, worlds: Sequence[int], num_worlds: int) -> ActionChunk:
-        """The chunk of `num_worlds` worlds in which row i is world worlds[i], and all others are zeros."""
-        return self.map(lambda rows: _spread(rows, worlds, num_worlds))
-
 
 class Policy(Protocol):
-    """Acts in N worlds at once. Worlds are told apart by their index, so a policy may keep state per world."""
+    """Acts in several worlds at once. Worlds are told apart by their index, so a policy may keep state per world.
+
+    Example (episodes begin in the worlds 0 to 2, and the one in world 1 ends first):
+        policy.begin(range(3), instructions, seeds)
+        policy.act(range(3), observation)  # a chunk of three rows
+        policy.act([0, 2], rows_of(observation, [0, 2]))  # of two: those of the worlds 0 and 2
+    """
 
     version: int
     """Version of the weights; -1 where there are none."""
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Episodes begin in these worlds: forget theirs, and prepare what an instruction lets one prepare."""
         ...
 
-    def act(self, observation: Observation) -> ActionChunk:
-        """Actions for all N worlds of the observation; a caller may execute only the first k of each chunk."""
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """Actions for these n worlds, in all of which an episode began: row i of the observation and of the chunk is
+        world worlds[i].
+
+        Worlds that are not named keep their episodes, and a decision depends on its own row and world alone. A caller
+        may execute only the first k actions of each chunk.
+        """
         ...
 
 
-def _spread(rows: Array, worlds: Sequence[int], num_worlds: int) -> Array:
-    spread = array_namespace(rows).zeros((num_worlds, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
-    spread[list(worlds)] = rows
-    return spread
+def check_worlds(worlds: Sequence[int], observation: Observation, begun: Container[int]) -> None:
+    """
+    Args:
+        worlds: that are to be decided for.
+        observation: of them.
+        begun: the worlds in which an episode began.
+
+    Raises:
+        UserError: the observation has not one row for each of the worlds, or one of them comes twice or never began.
+    """
+    num_rows = len(observation["state"])
+    if len(worlds) != num_rows or len(set(worlds)) != num_rows:
+        raise UserError(f"the observation has {num_rows} rows, expected one for each of the worlds {list(worlds)}")
+    if unknown := [world for world in worlds if world not in begun]:
+        raise UserError(f"no episode began in worlds {unknown}; call begin first")

@@ -24,24 +24,23 @@ needs to be taught about.
 
 Left out: asking the expert only where the learner is unsure (SafeDAgger and kin), as a scripted expert costs nothing.
 
-Shape letters: N worlds, K chunk length, A action dims.
+Shape letters: N worlds, n of them that are decided for, K chunk length, A action dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 import tyro
 from annotated_types import Interval
-from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.sft import SFTConfig
-from envs.arrays import rows_on_host, to_numpy
+from envs.arrays import rows_of, to_numpy
 from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
@@ -113,26 +112,26 @@ class Mixture:
         self._learner.load_weights(version, state_dict)
         self.version = version
         self._generators.clear()
-        self._executed[:] = 0
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._learner.begin(worlds, instructions, seeds)
-        for n, seed in zip(worlds.tolist(), seeds, strict=True):
+        for n, seed in zip(worlds, seeds, strict=True):
             self._generators[n] = np.random.default_rng([_MIXTURE_STREAM, seed])
-        self._executed[worlds] = self._config.execute_steps
+        self._executed[list(worlds)] = self._config.execute_steps
 
-    def act(self, observation: Observation) -> ActionChunk:
-        due = [n for n in sorted(self._generators) if self._executed[n] == self._config.execute_steps]
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        worlds = list(worlds)
+        due = [row for row, n in enumerate(worlds) if self._executed[n] == self._config.execute_steps]
         if due:
-            self._decide(due, observation)
-        expert = to_numpy(self._world.expert_action())[:, None]  # [N, 1, A]
-        next_ = np.take_along_axis(self._chunk, self._executed[:, None, None], axis=1)  # [N, 1, A]
-        self._executed[list(self._generators)] += 1
-        return ActionChunk(actions=np.where(self._by_expert[:, None, None], expert, next_), labels=expert)
+            self._decide([worlds[row] for row in due], rows_of(observation, due))
+        expert = to_numpy(self._world.expert_action())[worlds, None]  # [n, 1, A]
+        next_ = self._chunk[worlds, self._executed[worlds], None]  # [n, 1, A]
+        self._executed[worlds] += 1
+        return ActionChunk(actions=np.where(self._by_expert[worlds, None, None], expert, next_), labels=expert)
 
     def _decide(self, worlds: list[int], observation: Observation) -> None:
         """What the learner would do in these worlds next, and whether the expert acts in its place."""
-        actions = to_numpy(self._learner.act_in(worlds, rows_on_host(observation, worlds)).actions)  # [_, K, A]
+        actions = to_numpy(self._learner.act(worlds, observation).actions)  # [n, K, A]
         self._chunk[worlds] = actions[:, : self._config.execute_steps]
         share = self._config.beta * self._config.beta_decay**self.version
         self._by_expert[worlds] = [self._generators[n].random() < share for n in worlds]

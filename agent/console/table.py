@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -117,11 +118,11 @@ class TableExpert:
     def __init__(self, table: LiveTable) -> None:
         self._table = table
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Nothing to prepare: the expert knows the task, whatever it is told."""
 
-    def act(self, observation: Observation) -> ActionChunk:
-        del observation
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        del worlds, observation  # there is one world, and its state is in it
         with self._table.lock:
             action = to_numpy(self._table.tabletop.expert_action())  # [1, A]
         return ActionChunk(actions=np.repeat(action[:, None], _EXPERT_MOVES, axis=1))

@@ -2,8 +2,6 @@
 
 A success rate says nothing about reading or seeing as long as a policy scores as well without. Both controls wrap a
 policy and run the same specs as the evaluation they belong to.
-
-Shape letters: N worlds.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.seeds import seed_of
@@ -27,13 +24,13 @@ class BlackFrames:
         self.version = policy.version
         self._policy = policy
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._policy.begin(worlds, instructions, seeds)
         self.version = self._policy.version
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         black = {camera: frames * 0 for camera, frames in observation["frames"].items()}
-        return self._policy.act(Observation(**(observation | {"frames": black})))
+        return self._policy.act(worlds, Observation(**(observation | {"frames": black})))
 
 
 class ShuffledInstructions:
@@ -61,17 +58,17 @@ class ShuffledInstructions:
         self._shuffled = {spec.policy_seed: instructions[other] for spec, other in _told_apart(instructions).items()}
         self._told: dict[int, str] = {}
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        for n, instruction, seed in zip(worlds.tolist(), instructions, seeds, strict=True):
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        for n, instruction, seed in zip(worlds, instructions, seeds, strict=True):
             if seed not in self._shuffled:
                 raise UserError(f"no instruction was given to swap for {instruction!r} of the episode of seed {seed}")
             self._told[n] = self._shuffled[seed]
-        self._policy.begin(worlds, tuple(self._told[n] for n in worlds.tolist()), seeds)
+        self._policy.begin(worlds, tuple(self._told[n] for n in worlds), seeds)
         self.version = self._policy.version
 
-    def act(self, observation: Observation) -> ActionChunk:
-        told = tuple(self._told.get(n, text) for n, text in enumerate(observation["instruction"]))
-        return self._policy.act(Observation(**(observation | {"instruction": told})))
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        told = tuple(self._told[n] for n in worlds)
+        return self._policy.act(worlds, Observation(**(observation | {"instruction": told})))
 
 
 def _told_apart(instructions: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, EpisodeSpec]:

@@ -74,7 +74,7 @@ class Inference(Protocol):
 def decide(policy: Policy, observation: Observation) -> Answer:
     """Ask the policy and wait for the answer."""
     began_s = time.perf_counter()
-    chunk = policy.act(observation)
+    chunk = policy.act([0], observation)
     actions = to_numpy(chunk.actions)
     return Answer(chunk=actions, expert_usage=chunk.expert_usage, inference_s=time.perf_counter() - began_s)
 
@@ -113,7 +113,7 @@ class InferenceThread:
             while (request := self._requests.get()) is not None:
                 if isinstance(request, tuple):
                     instruction, seed = request
-                    self._policy.begin(np.zeros(1, np.int64), (instruction,), (seed,))
+                    self._policy.begin([0], (instruction,), (seed,))
                 else:
                     self._answers.put(decide(self._policy, request))
         except Exception as error:

@@ -3,7 +3,7 @@
 It needs neither torch nor a simulator on a robot's computer, but numpy, msgpack, websockets, Pillow, gymnasium and
 array-api-compat.
 
-Shape letters: N worlds, K chunk length, A action dims.
+Shape letters: n worlds, K chunk length, A action dims.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from websockets.sync.connection import Connection
 from agent.serve import openpi, wire
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
-from vla_model.types import ActionChunk
+from vla_model.types import ActionChunk, check_worlds
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -65,8 +66,8 @@ class ServedPolicy:
 
     Example:
         with ServedPolicy("ws://127.0.0.1:8000") as policy:
-            policy.begin(np.array([0]), ("lift the red cube",), seeds=(0,))
-            actions = policy.act(observation).actions
+            policy.begin([0], ("lift the red cube",), seeds=(0,))
+            actions = policy.act([0], observation).actions
     """
 
     def __init__(
@@ -136,42 +137,40 @@ class ServedPolicy:
         if differences:
             raise UserError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Note the instructions; the server reads them with the next observation, and draws nothing."""
         del seeds
         with self._lock:
-            self._instructions.update(zip(worlds.tolist(), instructions, strict=True))
-            self._remembered.update((world, deque()) for world in worlds.tolist())
+            self._instructions.update(zip(worlds, instructions, strict=True))
+            self._remembered.update((world, deque()) for world in worlds)
 
-    def act(self, observation: Observation) -> ActionChunk:
-        """Actions [N, K, A]; a world that never began has zeros.
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        """Actions of these worlds, float32 [n, K, A].
 
         Raises:
-            UserError: the server refuses an observation; its own words. Or no world began, or an observation lacks the
-                step that a policy which looks back needs.
+            UserError: the server refuses an observation; its own words. Or the observation has not one row for each
+                of the worlds, one of them comes twice or never began, or the step is missing that a policy which looks
+                back needs.
             ConnectionError: the server could not be reached again, or what it answers is no action.
         """
         with self._lock:
-            return self._act(observation)
+            return self._act(worlds, observation)
 
-    def _act(self, observation: Observation) -> ActionChunk:
-        num_worlds = len(observation["state"])
-        acting = [world for world in sorted(self._instructions) if world < num_worlds]
-        if not acting:
-            raise UserError(f"the observation has {num_worlds} worlds, and no episode began in them; call begin first")
-        requests = {world: self._request(observation, world) for world in acting}
+    def _act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        check_worlds(worlds, observation, self._instructions)
+        requests = {world: self._request(observation, row, world) for row, world in enumerate(worlds)}
         try:
-            for world in acting:
-                self._send(world, requests[world])
-            actions = np.stack([self._receive(world, requests[world]) for world in acting])
+            for world, request in requests.items():
+                self._send(world, request)
+            actions = np.stack([self._receive(world, request) for world, request in requests.items()])
         except BaseException:
-            for world in acting:  # an answer that nobody read would be taken for that to the next observation
+            for world in worlds:  # an answer that nobody read would be taken for that to the next observation
                 self._drop(world)
             raise
         if window := self.metadata.get("history_steps"):
-            for world in acting:
-                self._remember(world, int(observation["step"][world]), requests[world], window)
-        return ActionChunk(actions=actions).spread(acting, num_worlds)
+            for world, step in zip(worlds, observation["step"].tolist(), strict=True):
+                self._remember(world, step, requests[world], window)
+        return ActionChunk(actions=actions)
 
     def close(self) -> None:
         """Say goodbye, also while another thread waits for an answer, which then gets none."""
@@ -180,13 +179,13 @@ class ServedPolicy:
         for connection in connections.values():
             connection.close()
 
-    def _request(self, observation: Observation, world: int) -> bytes:
-        frames = {openpi.PREFIX + name: frames[world] for name, frames in observation["frames"].items()}
-        said = {openpi.STATE: observation["state"][world], openpi.PROMPT: self._instructions[world]}
+    def _request(self, observation: Observation, row: int, world: int) -> bytes:
+        frames = {openpi.PREFIX + name: frames[row] for name, frames in observation["frames"].items()}
+        said = {openpi.STATE: observation["state"][row], openpi.PROMPT: self._instructions[world]}
         if "history_steps" in self.metadata:
             if "step" not in observation:
                 raise UserError("the policy looks back on what it saw, so an observation must say its 'step'")
-            said[openpi.STEP] = int(observation["step"][world])
+            said[openpi.STEP] = int(observation["step"][row])
         return openpi.pack(frames | said)
 
     def _remember(self, world: int, step: int, request: bytes, window: int) -> None:

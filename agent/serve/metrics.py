@@ -6,12 +6,10 @@ import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from envs.types import Observation
-from rollout.inference import BatchPolicy
+from rollout.inference import ForgettingPolicy
 from vla_model.types import ActionChunk
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -73,12 +71,12 @@ class Metrics:
 class MeasuredPolicy:
     """A policy whose batches are counted."""
 
-    def __init__(self, policy: BatchPolicy, metrics: Metrics) -> None:
+    def __init__(self, policy: ForgettingPolicy, metrics: Metrics) -> None:
         self.version = policy.version
         self._policy = policy
         self._metrics = metrics
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """The policy's own."""
         self._policy.begin(worlds, instructions, seeds)
 
@@ -86,9 +84,9 @@ class MeasuredPolicy:
         """The policy's own."""
         self._policy.forget(worlds)
 
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """The policy's own, counted."""
         began_s = time.perf_counter()
-        chunk = self._policy.act_in(worlds, observation)
+        chunk = self._policy.act(worlds, observation)
         self._metrics.batch(len(worlds), time.perf_counter() - began_s)
         return chunk

@@ -82,7 +82,7 @@ class Session:
         self._check(observation)
         try:
             if begins:
-                await self._inference.begin(self._name, np.array([0]), (instruction,), (0,))
+                await self._inference.begin(self._name, [0], (instruction,), (0,))
                 self._instruction = instruction
             self._step = step
             chunk = await self._inference.act(self._name, [0], observation)

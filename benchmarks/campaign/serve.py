@@ -87,8 +87,8 @@ def decided(folder: Path, seen: Sequence[Observation]) -> list[NDArray[np.float3
     policy = VLAPolicy.from_pretrained(folder, dtype="float32")
     chunks = []
     for observation in seen:
-        policy.begin(np.array([0]), observation["instruction"], (0,))
-        chunks.append(policy.act(observation).actions[0])
+        policy.begin([0], observation["instruction"], (0,))
+        chunks.append(policy.act([0], observation).actions[0])
     torch.set_num_threads(threads)
     return chunks
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
@@ -110,14 +107,14 @@ class _CountedPolicy:
         self.num_calls = 0
         self._policy: Any = policy
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.num_calls += 1
         self._policy.begin(worlds, instructions, seeds)
         self.version = self._policy.version
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         self.num_calls += 1
-        return self._policy.act(observation)
+        return self._policy.act(worlds, observation)
 
     def load_weights(self, version: int, state_dict: Mapping[str, Any]) -> None:
         self._policy.load_weights(version, state_dict)

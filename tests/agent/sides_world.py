@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.evaluation.evaluate import Evaluation, evaluate
 from benchmarks.campaign.sides import SPEC, SidesWorld
@@ -27,10 +26,10 @@ class Reader:
     def __init__(self) -> None:
         self.begun: list[tuple[str, int]] = []
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self.begun.extend(zip(instructions, seeds, strict=True))
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         side = np.array([1.0 if "right" in text else -1.0 for text in observation["instruction"]], np.float32)
         sees = observation["frames"]["front"].max(axis=(1, 2, 3)) > 0
         usage = np.zeros((len(side), 1, 3), np.float32)

@@ -161,13 +161,12 @@ class CountingPolicy:
     def load_weights(self, version: int, state_dict: Mapping[str, float]) -> None:
         self.version, self.push = version, state_dict["push"]
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        self.seeds.update(zip(worlds.tolist(), seeds, strict=True))
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        self.seeds.update(zip(worlds, seeds, strict=True))
 
-    def act(self, observation: Observation) -> ActionChunk:
-        n_worlds = len(observation["state"])
-        actions = np.zeros((n_worlds, self.chunk_length, ACTION.size), np.float32)
-        actions[:, :, 0] = 0.01 * np.array([self.seeds.get(n, 0) % 50 for n in range(n_worlds)])[:, None]
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        actions = np.zeros((len(worlds), self.chunk_length, ACTION.size), np.float32)
+        actions[:, :, 0] = 0.01 * np.array([self.seeds[n] % 50 for n in worlds])[:, None]
         actions[:, :, 2] = self.push
         actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_length)
         return ActionChunk(actions=actions)

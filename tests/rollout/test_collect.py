@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -96,6 +96,37 @@ def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
     assert order == [0, 5, 4, 6]
 
 
+class RowsPolicy(CountingPolicy):
+    """Notes in which worlds it decides."""
+
+    def __init__(self, chunk_length: int) -> None:
+        super().__init__(chunk_length)
+        self.asked: list[list[int]] = []
+
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        self.asked.append(list(worlds))
+        assert len(observation["state"]) == len(observation["instruction"]) == len(worlds)
+        return super().act(worlds, observation)
+
+
+def test_only_worlds_whose_episode_runs_are_decided_for() -> None:
+    seeds = (0, 4, 5, 6)
+    assert [episode_length(seed) for seed in seeds] == [3, 7, 3, 4]
+    policy = RowsPolicy(1)
+    found = {t.spec.seed: t for t in collect(policy, FakeWorld(4), [fake_spec(s) for s in seeds])}
+    assert policy.asked == [[0, 1, 2, 3]] * 3 + [[1, 3]] + [[1]] * 3
+    # 3 + 7 + 3 + 4 decisions; one in each of 4 worlds until the last of 7 steps would be 28.
+    assert sum(map(len, policy.asked)) == 17
+    for seed, t in gather(1, seeds, 1).items():
+        assert_same(t, found[seed])
+
+    policy = RowsPolicy(2)
+    list(collect(policy, FakeWorld(2), [fake_spec(s) for s in seeds]))
+    # Chunks of 2: world 0 runs the episodes of 3, 3 and 4 steps in 2 decisions each, world 1 that of 7 in 4.
+    assert policy.asked == [[0, 1]] * 4 + [[0]] * 2
+    assert sum(map(len, policy.asked)) == 10  # instead of 12
+
+
 def test_specs_are_read_only_when_a_world_is_free() -> None:
     read: list[int] = []
 
@@ -110,8 +141,8 @@ def test_specs_are_read_only_when_a_world_is_free() -> None:
 
 def test_actions_outside_the_range_are_recorded_as_executed() -> None:
     class Wild(CountingPolicy):
-        def act(self, observation: Observation) -> ActionChunk:
-            chunk = super().act(observation)
+        def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+            chunk = super().act(worlds, observation)
             chunk.actions[:] = 3.0
             return chunk
 
@@ -153,10 +184,10 @@ def test_episodes_of_equal_seeds_draw_other_noise_in_other_tasks_variations_suit
     spec = fake_spec(7)
     kin = [spec, *(replace(spec, **change) for change in CHANGES)]
     expert = ExpertPolicy(FakeWorld(len(kin)), noise_std=0.3, noise_share=1.0)
-    expert.begin(np.arange(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
+    expert.begin(range(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
     drawn = expert._noise
     assert len(np.unique(drawn, axis=0)) == len(kin)
-    expert.begin(np.arange(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
+    expert.begin(range(len(kin)), ("",) * len(kin), tuple(s.policy_seed for s in kin))
     np.testing.assert_array_equal(expert._noise, drawn)
 
 
@@ -173,8 +204,8 @@ def test_collecting_does_not_import_ray_or_a_simulator() -> None:
 class DrawingPolicy(CountingPolicy):
     """Tells with every action what it drew for it, how likely that was and what it expects."""
 
-    def act(self, observation: Observation) -> ActionChunk:
-        chunk = super().act(observation)
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act(worlds, observation)
         step = observation["state"][:, :1] + np.arange(self.chunk_length, dtype=np.float32)  # [N, K]
         return ActionChunk(actions=chunk.actions, drawn=100 + chunk.actions, log_prob=-step, value=step / 2)
 
@@ -217,9 +248,9 @@ class BreaksAtTheEnd(FakeWorld):
 class FiniteOnly(CountingPolicy):
     """Refuses to decide about what is not finite, as a VLA does."""
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         assert np.isfinite(observation["state"]).all()
-        return super().act(observation)
+        return super().act(worlds, observation)
 
 
 def test_a_state_that_broke_as_its_episode_ended_stops_no_other_episode() -> None:

@@ -38,13 +38,10 @@ class BatchingPolicy(CountingPolicy):
         super().__init__(chunk_length=2)
         self.log = log
 
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         with self.log.open("a") as file:
             print(len(worlds), file=file)
-        rows = CountingPolicy(self.chunk_length)
-        rows.push = self.push
-        rows.seeds = {row: self.seeds[world] for row, world in enumerate(worlds)}
-        return rows.act(observation)
+        return super().act(worlds, observation)
 
     def forget(self, worlds: Iterable[int]) -> None:
         for world in worlds:
@@ -75,13 +72,13 @@ def expected(*seeds_and_steps: tuple[int, int]) -> list[list[float]]:
 def test_requests_of_all_workers_make_one_batch_and_each_gets_its_own_rows(tmp_path: Path) -> None:
     async def talk() -> None:
         server = InferenceServer(lambda: BatchingPolicy(tmp_path / "log"), InferenceConfig(max_wait_ms=60_000), None)
-        await server.begin("a", np.array([0, 1]), ("", ""), (3, 4))
-        await server.begin("b", np.array([0]), ("",), (7,))
+        await server.begin("a", [0, 1], ("", ""), (3, 4))
+        await server.begin("b", [0], ("",), (7,))
         a, b = await asyncio.gather(server.act("a", [0, 1], observe(1, 2)), server.act("b", [0], observe(5)))
         np.testing.assert_allclose(a.actions[:, 0], expected((3, 1), (4, 2)), atol=1e-6)
         np.testing.assert_allclose(b.actions[:, 0], expected((7, 5)), atol=1e-6)
         await server.forget("a")
-        await server.begin("c", np.array([4]), ("",), (9,))
+        await server.begin("c", [4], ("",), (9,))
         b, c = await asyncio.gather(server.act("b", [0], observe(6)), server.act("c", [4], observe(8)))
         np.testing.assert_allclose(b.actions[:, 0], expected((7, 6)), atol=1e-6)
         np.testing.assert_allclose(c.actions[:, 0], expected((9, 8)), atol=1e-6)
@@ -95,7 +92,7 @@ def test_a_batch_does_not_wait_for_ever_and_holds_no_more_than_its_size(tmp_path
         config = InferenceConfig(max_batch_size=2, max_wait_ms=20)
         server = InferenceServer(lambda: BatchingPolicy(tmp_path / "log"), config, None)
         for worker in "abcd":
-            await server.begin(worker, np.array([0]), ("",), (1,))
+            await server.begin(worker, [0], ("",), (1,))
         await server.act("a", [0], observe(1))
         await asyncio.gather(*(server.act(worker, [0], observe(2)) for worker in "abc"))
 
@@ -106,8 +103,8 @@ def test_a_batch_does_not_wait_for_ever_and_holds_no_more_than_its_size(tmp_path
 class FailsAtFirst(BatchingPolicy):
     """Raises when it is asked for the first time."""
 
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        chunk = super().act_in(worlds, observation)
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act(worlds, observation)
         if len(batch_sizes(self.log)) == 1:
             raise ValueError("no such action")
         return chunk
@@ -118,7 +115,7 @@ def test_an_error_reaches_who_asked_and_nobody_else(tmp_path: Path) -> None:
         config = InferenceConfig(max_batch_size=2, max_wait_ms=20)
         server = InferenceServer(lambda: FailsAtFirst(tmp_path / "log"), config, None)
         for worker, worlds in (("a", [0]), ("b", [0, 1]), ("idle", [0])):
-            await server.begin(worker, np.array(worlds), ("",) * len(worlds), (1,) * len(worlds))
+            await server.begin(worker, worlds, ("",) * len(worlds), (1,) * len(worlds))
         a, b = await asyncio.wait_for(
             asyncio.gather(
                 server.act("a", [0], observe(1)), server.act("b", [0, 1], observe(1, 2)), return_exceptions=True
@@ -135,8 +132,8 @@ def test_an_error_reaches_who_asked_and_nobody_else(tmp_path: Path) -> None:
 class PickyPolicy(BatchingPolicy):
     """Refuses what is not finite, as a VLA does."""
 
-    def act_in(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        chunk = super().act_in(worlds, observation)
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act(worlds, observation)
         if not np.isfinite(observation["state"]).all():
             raise ValueError("the state has numbers that are not finite")
         return chunk
@@ -145,8 +142,8 @@ class PickyPolicy(BatchingPolicy):
 def test_a_worker_with_a_broken_state_costs_the_others_of_its_batch_nothing(tmp_path: Path) -> None:
     async def talk() -> None:
         server = InferenceServer(lambda: PickyPolicy(tmp_path / "log"), InferenceConfig(max_wait_ms=60_000), None)
-        await server.begin("a", np.array([0]), ("",), (3,))
-        await server.begin("b", np.array([0]), ("",), (7,))
+        await server.begin("a", [0], ("",), (3,))
+        await server.begin("b", [0], ("",), (7,))
         broken = observe(1)
         broken["state"][0, 1] = np.nan
         a, b = await asyncio.gather(

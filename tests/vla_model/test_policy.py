@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from tiny_model import SENTENCES, observe, tiny_processor, tiny_vla
 
+from envs.arrays import rows_of
 from envs.types import Observation
 from vla_model.heads.action_head import DISTRIBUTIONS
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.numerics.precision import has_native_bf16
 from vla_model.policy import VLAPolicy
+from vla_model.types import ActionChunk
 
 
 def policy(changes: dict[str, Any] | None = None, **kwargs: Any) -> VLAPolicy:
@@ -26,13 +28,18 @@ def policy(changes: dict[str, Any] | None = None, **kwargs: Any) -> VLAPolicy:
 
 def begin(policy: VLAPolicy, worlds: list[int], observation: Observation, seeds: list[int] | None = None) -> None:
     instructions = tuple(observation["instruction"][n] for n in worlds)
-    policy.begin(np.array(worlds, np.int64), instructions, tuple(seeds or worlds))
+    policy.begin(worlds, instructions, tuple(seeds or worlds))
+
+
+def act(policy: VLAPolicy, observation: Observation) -> ActionChunk:
+    """In the worlds 0, 1, ..., as many as the observation has rows."""
+    return policy.act(range(len(observation["state"])), observation)
 
 
 def fresh_actions(observation: Observation, **kwargs: Any) -> NDArray[np.float32]:
     other = policy(**kwargs)
     begin(other, list(range(len(observation["state"]))), observation)
-    return other.act(observation).actions
+    return act(other, observation).actions
 
 
 def test_actions_are_a_chunk_of_float32_in_range_for_every_world() -> None:
@@ -56,7 +63,7 @@ def test_a_policy_that_was_sent_to_another_process_acts_like_the_one_that_stayed
     begin(stayed, [0, 1, 2], observation)
     sent = pickle.loads(pickle.dumps(policy()))  # noqa: S301  as Ray does between our own processes
     begin(sent, [0, 1, 2], observation)
-    np.testing.assert_array_equal(sent.act(observation).actions, stayed.act(observation).actions)
+    np.testing.assert_array_equal(act(sent, observation).actions, act(stayed, observation).actions)
 
 
 def test_a_policy_that_moved_is_there_and_forgot_its_episodes() -> None:
@@ -65,7 +72,7 @@ def test_a_policy_that_moved_is_there_and_forgot_its_episodes() -> None:
     assert moved.to("auto") is moved
     assert next(moved.model.parameters()).is_cuda == torch.cuda.is_available()
     with pytest.raises(ValueError, match="call begin first"):
-        moved.act(observation)
+        act(moved, observation)
     assert {p.device.type for p in moved.to("meta").model.parameters()} == {"meta"}
 
 
@@ -74,19 +81,19 @@ def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
     begin(kept, [0, 1, 2], observe(3))
     for seed in range(3):
         observation = observe(3, seed=seed)
-        np.testing.assert_allclose(kept.act(observation).actions, fresh_actions(observation), atol=1e-5)
+        np.testing.assert_allclose(act(kept, observation).actions, fresh_actions(observation), atol=1e-5)
 
 
 def test_worlds_that_begin_at_different_times_act_as_if_alone() -> None:
     kept, observation = policy(), observe(3)
     begin(kept, [0, 1, 2], observation)
-    kept.act(observation)
+    act(kept, observation)
     for world, sentence in ((1, SENTENCES[3]), (0, SENTENCES[1]), (1, SENTENCES[0])):
         told = list(observation["instruction"])
         told[world] = sentence
         observation = Observation(**(observe(3, seed=world) | {"instruction": tuple(told)}))
         begin(kept, [world], observation)
-        together = kept.act(observation).actions
+        together = act(kept, observation).actions
         np.testing.assert_allclose(together, fresh_actions(observation), atol=1e-5)
         for n in range(3):
             alone = Observation(
@@ -108,7 +115,7 @@ def test_attention_runs_over_as_many_tokens_whatever_the_others_are_told() -> No
     for told in (("lift it",), ("lift it", SENTENCES[3]), ("lift it", "go on and " * 10)):
         observation = observe(len(told), instructions=told)
         begin(kept, list(range(len(told))), observation)
-        kept.act(observation)
+        act(kept, observation)
     assert lengths == [24, kept.model.config.num_tokens] * 3
 
 
@@ -117,51 +124,27 @@ def test_the_instruction_told_at_the_beginning_decides() -> None:
     lies = Observation(**(observation | {"instruction": ("something else entirely",)}))
     kept = policy()
     begin(kept, [0], observation)
-    np.testing.assert_array_equal(kept.act(lies).actions, kept.act(observation).actions)
+    np.testing.assert_array_equal(act(kept, lies).actions, act(kept, observation).actions)
     assert np.abs(fresh_actions(lies) - fresh_actions(observation)).max() > 1e-6
 
 
-def test_worlds_that_never_began_get_zeros() -> None:
-    kept, observation = policy(), observe(4)
+def test_what_rows_of_which_worlds_an_observation_has_is_said_and_not_guessed() -> None:
+    kept, observation = policy(), observe(3)
+    with pytest.raises(ValueError, match=r"no episode began in worlds \[0, 1, 2\]; call begin first"):
+        act(kept, observation)
     begin(kept, [0, 2], observation)
-    chunk = kept.act(observation)
-    assert not chunk.actions[[1, 3]].any()
-    np.testing.assert_allclose(chunk.actions[[0, 2]], fresh_actions(observation)[[0, 2]], atol=1e-5)
-    assert chunk.expert_usage is not None
-    assert chunk.expert_usage.shape == (4, 2, 4)
-    np.testing.assert_allclose(chunk.expert_usage.sum(-1), [[1, 1], [0, 0], [1, 1], [0, 0]], atol=1e-6)
-
-
-def test_another_number_of_worlds_forgets_those_that_did_not_begin_again() -> None:
-    kept, many, few = policy(), observe(4), observe(2, seed=1)
-    begin(kept, [0, 1, 2, 3], many)
-    kept.act(many)
-    begin(kept, [0], few)
-    actions = kept.act(few).actions
-    assert not actions[1].any()
-    np.testing.assert_allclose(actions[:1], fresh_actions(few)[:1], atol=1e-5)
-
-
-def test_another_number_of_worlds_without_a_beginning_is_refused() -> None:
-    kept = policy()
-    with pytest.raises(ValueError, match="observation has 2 worlds, and no episode began"):
-        kept.act(observe(2))
-    begin(kept, [0, 1], observe(2))
-    kept.act(observe(2))
-    with pytest.raises(ValueError, match=r"observation has 3 worlds.*last act had 2 worlds"):
-        kept.act(observe(3))
-
-
-def test_episodes_in_worlds_beyond_the_observation_are_refused() -> None:
-    kept = policy()
-    begin(kept, [0, 3], observe(4))
-    with pytest.raises(ValueError, match=r"began in worlds \[3\], but the observation has only 2 worlds"):
-        kept.act(observe(2))
+    with pytest.raises(ValueError, match=r"no episode began in worlds \[1\]; call begin first"):
+        act(kept, observation)
+    for worlds in ([0], [0, 1, 2, 3], [0, 2, 2]):
+        with pytest.raises(ValueError, match=r"observation has 3 rows, expected one for each of the worlds \[0"):
+            kept.act(worlds, observation)
+    some = rows_of(observation, [0, 2])
+    np.testing.assert_allclose(kept.act([0, 2], some).actions, fresh_actions(observation)[[0, 2]], atol=1e-5)
 
 
 def test_one_instruction_and_one_seed_per_world_are_asked_for() -> None:
     with pytest.raises(ValueError, match="2 worlds begin, with 1 instructions and 2 seeds"):
-        policy().begin(np.arange(2), ("push",), (1, 2))
+        policy().begin(range(2), ("push",), (1, 2))
 
 
 def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
@@ -173,15 +156,28 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
     )
     drawing = policy(sample=True)
     begin(drawing, [0, 1], twice, seeds=[7, 8])
-    first, second = drawing.act(twice).actions, drawing.act(twice).actions
+    first, second = act(drawing, twice).actions, act(drawing, twice).actions
     assert np.abs(first[0] - first[1]).max() > 1e-3
     assert np.abs(first - second).max() > 1e-3
     swapped = policy(sample=True)
     begin(swapped, [0, 1], twice, seeds=[8, 7])
-    np.testing.assert_allclose(swapped.act(twice).actions, first[::-1], atol=1e-5)
+    np.testing.assert_allclose(act(swapped, twice).actions, first[::-1], atol=1e-5)
     other = policy(sample=True, seed=1)
     begin(other, [0, 1], twice, seeds=[7, 8])
-    assert np.abs(other.act(twice).actions - first).max() > 1e-3
+    assert np.abs(act(other, twice).actions - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("noise_correlation", [0.0, 0.9])
+def test_draws_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_correlation: float) -> None:
+    def drawn(beside: tuple[list[int], ...]) -> NDArray[np.float32]:
+        drawing = policy(sample=True, noise_correlation=noise_correlation, execute_steps=2)
+        begin(drawing, [0, 1, 2], observation)
+        return np.stack([drawing.act(w, rows_of(observation, w)).actions[w.index(2)] for w in beside])
+
+    observation = observe(3)
+    together, dwindling = drawn(([0, 1, 2],) * 3), drawn(([0, 1, 2], [1, 2], [2]))
+    np.testing.assert_allclose(dwindling, together, atol=1e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
 def test_noise_may_last_from_one_decision_to_the_next() -> None:
@@ -190,7 +186,7 @@ def test_noise_may_last_from_one_decision_to_the_next() -> None:
     def twice(**kwargs: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         drawing = policy(sample=True, **kwargs)
         begin(drawing, [0], observation)
-        first, second = (drawing.act(observation).drawn for _ in range(2))
+        first, second = (act(drawing, observation).drawn for _ in range(2))
         assert first is not None
         assert second is not None
         return first, second
@@ -205,7 +201,7 @@ def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     acting = policy()
     acting.model.train()
     begin(acting, [0], observe(1))
-    acting.act(observe(1))
+    act(acting, observe(1))
     assert not acting.model.training
     assert all(p.grad is None for p in acting.model.parameters())
 
@@ -215,18 +211,13 @@ def test_any_of_its_worlds_can_be_decided_for_in_any_order() -> None:
     begin(kept, [0, 1, 2, 3], observation)
     expected = fresh_actions(observation, sample=True)
     for worlds in ([2, 0], [3]):
-        some = Observation(
-            frames={name: frames[worlds] for name, frames in observation["frames"].items()},
-            state=observation["state"][worlds],
-            instruction=tuple(observation["instruction"][world] for world in worlds),
-        )
-        chunk = kept.act_in(worlds, some)
+        chunk = kept.act(worlds, rows_of(observation, worlds))
         np.testing.assert_allclose(chunk.actions, expected[worlds], atol=1e-5)
         assert chunk.expert_usage is not None and chunk.expert_usage.shape == (len(worlds), 2, 4)
     kept.forget([0, 2, 3])
-    actions = kept.act(observation).actions
-    np.testing.assert_allclose(actions[1], expected[1], atol=1e-5)
-    assert not actions[[0, 2, 3]].any()
+    np.testing.assert_allclose(kept.act([1], rows_of(observation, [1])).actions[0], expected[1], atol=1e-5)
+    with pytest.raises(ValueError, match=r"no episode began in worlds \[0, 2, 3\]"):
+        act(kept, observation)
 
 
 def test_loaded_weights_act_like_a_policy_made_with_them_and_bear_their_version() -> None:
@@ -235,16 +226,16 @@ def test_loaded_weights_act_like_a_policy_made_with_them_and_bear_their_version(
         for parameter in other.parameters():
             parameter.mul_(1.25)
     begin(kept, [0, 1], observation)
-    before = kept.act(observation).actions
+    before = act(kept, observation).actions
     kept.load_weights(7, other.state_dict())
     assert kept.version == 7
     with pytest.raises(ValueError, match="no episode began"):
-        kept.act(observation)
+        act(kept, observation)
     begin(kept, [0, 1], observation)
     fresh = VLAPolicy(other, tiny_processor(), dtype="float32")
     begin(fresh, [0, 1], observation)
-    np.testing.assert_array_equal(kept.act(observation).actions, fresh.act(observation).actions)
-    assert np.abs(kept.act(observation).actions - before).max() > 1e-3
+    np.testing.assert_array_equal(act(kept, observation).actions, act(fresh, observation).actions)
+    assert np.abs(act(kept, observation).actions - before).max() > 1e-3
 
 
 def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> None:
@@ -260,7 +251,7 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> Non
     assert f"{bent} has shape {(1, *shape)}, expected {shape}" in str(caught.value)
     assert kept.version == 0
     begin(kept, [0], observation)
-    np.testing.assert_array_equal(kept.act(observation).actions, fresh_actions(observation))
+    np.testing.assert_array_equal(act(kept, observation).actions, fresh_actions(observation))
 
 
 def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
@@ -277,7 +268,7 @@ def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(dist
     acting = policy({"value_head": True, "action_distribution": distribution}, sample=True)
     observation = observe(5)
     begin(acting, [0, 1, 2, 3, 4], observation)
-    chunk = acting.act(observation)
+    chunk = act(acting, observation)
     assert chunk.log_prob is not None and chunk.drawn is not None and chunk.value is not None
     assert chunk.log_prob.shape == chunk.value.shape == (5, 4)
     assert chunk.log_prob.dtype == chunk.drawn.dtype == chunk.value.dtype == np.float32
@@ -294,17 +285,8 @@ def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(dist
 def test_a_policy_that_takes_the_mode_draws_nothing_and_without_a_value_head_expects_nothing() -> None:
     acting = policy()
     begin(acting, [0], observe(1))
-    chunk = acting.act(observe(1))
+    chunk = act(acting, observe(1))
     assert chunk.drawn is None and chunk.log_prob is None and chunk.value is None
-
-
-def test_worlds_that_never_began_draw_nothing() -> None:
-    acting, observation = policy({"value_head": True}, sample=True), observe(3)
-    begin(acting, [1], observation)
-    chunk = acting.act(observation)
-    for array in (chunk.drawn, chunk.log_prob, chunk.value):
-        assert array is not None and array.shape[0] == 3
-        assert not array[[0, 2]].any() and array[1].any()
 
 
 def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_policy_alone() -> None:
@@ -313,8 +295,8 @@ def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_poli
     observation = observe(4)
     chunks = []
     for acting in (whole, ablated):
-        acting.begin(np.arange(4), observation["instruction"], seeds=(0, 1, 2, 3))
-        chunks.append(acting.act(observation))
+        acting.begin(range(4), observation["instruction"], seeds=(0, 1, 2, 3))
+        chunks.append(act(acting, observation))
     before, without = (chunk.expert_usage for chunk in chunks)
     assert before is not None and without is not None
     np.testing.assert_array_equal(without[:, 0], before[:, 0])
@@ -330,20 +312,12 @@ def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_poli
 def test_a_state_that_is_not_finite_is_refused_by_the_name_of_its_element(value: float) -> None:
     acting, observation = policy(), observe(3)
     begin(acting, [0, 1, 2], observation)
-    expected = acting.act(observation).actions
+    expected = act(acting, observation).actions
     broken = observe(3)
     broken["state"][1, 3] = value
     with pytest.raises(ValueError, match="the state has numbers that are not finite: opening"):
-        acting.act(broken)
-    np.testing.assert_array_equal(acting.act(observation).actions, expected)
-
-
-def test_a_world_that_never_began_may_show_whatever_it_likes() -> None:
-    acting, observation = policy(), observe(3)
-    begin(acting, [0, 2], observation)
-    expected = acting.act(observation).actions
-    observation["state"][1] = np.nan
-    np.testing.assert_array_equal(acting.act(observation).actions, expected)
+        act(acting, broken)
+    np.testing.assert_array_equal(act(acting, observation).actions, expected)
 
 
 @pytest.mark.parametrize("sample", [False, True])
@@ -353,7 +327,7 @@ def test_actions_that_are_not_finite_are_an_error_and_never_an_answer(distributi
     begin(acting, [0, 1], observation)
     acting.model.action_head.last_norm.weight.data[0] = float("nan")
     with pytest.raises(FloatingPointError, match=r"actions in worlds \[0, 1\] are not finite"):
-        acting.act(observation)
+        act(acting, observation)
 
 
 def test_weights_that_are_not_finite_are_refused_by_name_and_change_nothing() -> None:
@@ -361,10 +335,10 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_change_nothing() ->
     weights = {name: tensor.clone() for name, tensor in acting.model.state_dict().items()}
     weights["queries"][0, 0] = float("nan")
     begin(acting, [0], observation)
-    expected = acting.act(observation).actions
+    expected = act(acting, observation).actions
     with pytest.raises(ValueError, match="version 3 has weights that are not finite: queries"):
         acting.load_weights(3, weights)
-    np.testing.assert_array_equal(acting.act(observation).actions, expected)
+    np.testing.assert_array_equal(act(acting, observation).actions, expected)
 
 
 def test_an_instruction_that_is_cut_is_warned_of_and_one_that_is_none_is_refused() -> None:
@@ -374,7 +348,7 @@ def test_an_instruction_that_is_cut_is_warned_of_and_one_that_is_none_is_refused
         + "then lift it " * 3
     )
     with pytest.warns(UserWarning, match="longer than the 24 tokens that the policy reads"):
-        acting.begin(np.array([0]), (long,), (0,))
+        acting.begin([0], (long,), (0,))
     for nothing in ("", "  "):
         with pytest.raises(ValueError, match="must be told what to do"):
-            acting.begin(np.array([0]), (nothing,), (0,))
+            acting.begin([0], (nothing,), (0,))

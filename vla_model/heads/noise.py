@@ -1,6 +1,6 @@
 """Noise that lasts: an episode's draws, each of which resembles the one for the action before.
 
-    z_t = c z_{t-1} + sqrt(1 - c^2) e_t,   e_t ~ N(0, 1)          u_t = Phi(z_t)
+    z_t, standard normals with a correlation of c from one to the next (numerics/correlated_noise.py)     u_t = Phi(z_t)
 
 t counts executed actions, also across decisions. Every z_t is a standard normal and every u_t uniform, so each action
 on its own is distributed as without, and its log-probability is what it was. What follows from several together is
@@ -13,11 +13,12 @@ Shape letters: K chunk length.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from vla_model.numerics.correlated_noise import next_noise
 
 _BELOW_ONE = 1.0 - 2.0**-24
 """The largest float32 below 1: uniform draws are below 1."""
@@ -29,7 +30,7 @@ class LastingNoise:
     def __init__(self, generator: torch.Generator, correlation: float, execute_steps: int | None) -> None:
         """
         Args:
-            generator: of the e_t.
+            generator: of the draws.
             correlation: c, from 0 to below 1.
             execute_steps: actions executed of each chunk, after which the next chunk's noise goes on; None for all.
         """
@@ -41,11 +42,10 @@ class LastingNoise:
     def __call__(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
         """What torch.rand or torch.randn would give for that shape [K, ...], on the generator's device."""
         fresh = torch.randn(shape, generator=self._generator, device=self._generator.device)
-        rest = math.sqrt(1.0 - self._correlation**2)
         steps: list[Tensor] = []
         last = self._last
         for noise in fresh:
-            last = noise if last is None else self._correlation * last + rest * noise
+            last = next_noise(last, noise, self._correlation)
             steps.append(last)
         self._last = steps[(self._execute_steps or len(steps)) - 1]
         normal = torch.stack(steps)

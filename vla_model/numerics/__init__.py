@@ -1,1 +1,1 @@
-"""Number formats, and arithmetic over batches in parts."""
+"""Number formats, arithmetic over batches in parts, and correlated noise."""

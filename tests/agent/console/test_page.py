@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,12 +59,12 @@ class ToldExpert(TableExpert):
     pace: float = 1.0
     """Share of its displacements that it wants: with little of them it does not get done while a browser is slow."""
 
-    def act(self, observation: Observation) -> ActionChunk:
-        chunk = super().act(observation)
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        chunk = super().act(worlds, observation)
         chunk.actions[..., :6] *= self.pace
         return chunk
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         (self.told,) = instructions
         super().begin(worlds, instructions, seeds)
 

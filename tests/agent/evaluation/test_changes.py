@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ SPECS = evaluation_specs("sides", ["left", "right"], 4)
 class Rightist(Reader):
     """Goes right whatever it is told."""
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         count = len(observation["instruction"])
         return ActionChunk(actions=np.ones((count, 2, 1), np.float32))
 
 
 class Leftist(Rightist):
-    def act(self, observation: Observation) -> ActionChunk:
-        return ActionChunk(actions=-super().act(observation).actions)
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        return ActionChunk(actions=-super().act(worlds, observation).actions)
 
 
 def measured(root: Path, before: Policy, after: Policy) -> RunFolder:

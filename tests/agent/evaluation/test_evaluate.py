@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
@@ -63,9 +62,9 @@ def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() ->
 
 def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() -> None:
     class AlwaysLeft(Reader):
-        def act(self, observation: Observation) -> ActionChunk:
+        def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             told = ("left",) * len(observation["instruction"])
-            return super().act(Observation(**(observation | {"instruction": told})))
+            return super().act(worlds, Observation(**(observation | {"instruction": told})))
 
     specs = (*evaluation_specs("sides", ["left"], 6), *evaluation_specs("sides", ["right"], 2))
     evaluation = evaluate_here(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
@@ -96,8 +95,8 @@ def test_expert_usage_is_averaged_over_the_decisions_of_each_task_and_not_over_i
 
 def test_a_policy_without_experts_has_no_expert_usage() -> None:
     class Plain(Reader):
-        def act(self, observation: Observation) -> ActionChunk:
-            return replace(super().act(observation), expert_usage=None)
+        def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+            return replace(super().act(worlds, observation), expert_usage=None)
 
     assert run(Plain()).expert_usage == {}
 
@@ -123,7 +122,7 @@ def test_results_of_a_control_bear_the_version_that_acted() -> None:
 
         version = -1
 
-        def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
             super().begin(worlds, instructions, seeds)
             self.version = 9
 
@@ -138,7 +137,7 @@ def told_tasks(specs: Sequence[EpisodeSpec], sentence: Callable[[EpisodeSpec], s
     of_sentence = {sentence(spec): spec.task for spec in specs}
     reader = Reader()
     control = ShuffledInstructions(reader, instructions)
-    control.begin(np.arange(len(specs)), tuple(instructions.values()), tuple(spec.policy_seed for spec in specs))
+    control.begin(range(len(specs)), tuple(instructions.values()), tuple(spec.policy_seed for spec in specs))
     return [(spec.task, of_sentence[told]) for spec, (told, _) in zip(specs, reader.begun, strict=True)]
 
 

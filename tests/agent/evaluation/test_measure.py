@@ -85,10 +85,10 @@ def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Pat
 
 def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
     class Blinded(Reader):
-        def act(self, observation: Observation) -> ActionChunk:
+        def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             if not observation["frames"]["front"].any():
                 raise RuntimeError("it is dark")
-            return super().act(observation)
+            return super().act(worlds, observation)
 
     config = EvaluationConfig(episodes_per_task=1, films_per_task=0, execute_steps=None, num_worlds=2)
     measured = Measured(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))

@@ -5,7 +5,7 @@ Action a in [-1, 1] moves it at a / dt per second for one period dt, so one peri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -112,11 +112,11 @@ class Script:
         self.calls = 0
         self.instructions: list[str] = []
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         del worlds, seeds
         self.instructions.extend(instructions)
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         said = self.chunk(self.calls, float(observation["state"][0, 0]))
         self.calls += 1
         chunk = np.asarray(said, np.float32)

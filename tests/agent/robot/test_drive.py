@@ -7,6 +7,7 @@ Before the first period there is one in which the loop waits for the first answe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from types import SimpleNamespace
@@ -224,9 +225,9 @@ def test_a_robot_that_uses_its_memory_again_changes_nothing_that_was_seen_or_sen
     seen: list[tuple[Any, Any]] = []
 
     class Keeps(Script):
-        def act(self, observation: Observation) -> ActionChunk:
+        def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             seen.append((observation["frames"]["front"], observation["state"]))
-            return super().act(observation)
+            return super().act(worlds, observation)
 
     policy = Keeps(lambda n, x: [0.0 if n < 2 else 1.0] * 4)
     outcome = drive(Thrifty(SimulatedClock(), Limits(max_change=0.25)), policy, 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -39,10 +40,10 @@ class ExpertChunks:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         pass
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         del observation
         return ActionChunk(actions=np.repeat(self.world.expert_action()[:, None], 3, axis=1))
 
@@ -183,10 +184,10 @@ class OnePixel:
 
     version = 0
 
-    def begin(self, worlds: NDArray[np.int64], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         pass
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         assert observation["frames"]["image"].shape == (1, 4, 10, 3)
         return ActionChunk(actions=np.zeros((1, 4, 1), np.float32))
 

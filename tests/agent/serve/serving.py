@@ -85,16 +85,16 @@ def infer(connection: Connection, observation: dict[str, Any]) -> NDArray[np.flo
 
 def looked_back(policy: VLAPolicy, *seeds_and_steps: tuple[int, int]) -> list[NDArray[np.float32]]:
     """What the policy decides in an episode of these observations, each at its step, [K, A] each."""
-    policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+    policy.begin([0], (SENTENCES[0],), (0,))
     seen = [Observation(**(observe(1, seed) | {"step": np.array([step])})) for seed, step in seeds_and_steps]
-    return [policy.act(observation).actions[0] for observation in seen]
+    return [policy.act([0], observation).actions[0] for observation in seen]
 
 
 def in_process(policy: VLAPolicy, seed: int, instruction: str = SENTENCES[0]) -> NDArray[np.float32]:
     """What the policy decides for that observation alone, [K, A]."""
     observation: Observation = observe(1, seed, (instruction,))
-    policy.begin(np.array([0]), (instruction,), (0,))
-    return policy.act(observation).actions[0]
+    policy.begin([0], (instruction,), (0,))
+    return policy.act([0], observation).actions[0]
 
 
 def page(url: str, path: str) -> str:

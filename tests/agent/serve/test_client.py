@@ -30,25 +30,25 @@ def test_one_world_has_the_actions_of_the_policy_in_process() -> None:
         assert policy.version == 7
         assert policy.metadata["action_horizon"] == 4
         for seed, sentence in enumerate(SENTENCES):
-            policy.begin(np.array([0]), (sentence,), (0,))
-            actions = policy.act(observe(1, seed, (sentence,))).actions
+            policy.begin([0], (sentence,), (0,))
+            actions = policy.act([0], observe(1, seed, (sentence,))).actions
             assert_array_equal(actions[0], in_process(here, seed, sentence))
 
 
-def test_worlds_are_decided_for_together_and_one_that_never_began_has_zeros() -> None:
-    here, observation = tiny_policy(), observe(3, 0)
-    worlds, sentences = np.array([0, 2]), (SENTENCES[0], SENTENCES[2])
+def test_worlds_are_decided_for_together() -> None:
+    here, observation = tiny_policy(), observe(2, 0)
+    worlds, sentences = [0, 2], (SENTENCES[0], SENTENCES[2])
     here.begin(worlds, sentences, (0, 0))
     with served(max_wait_ms=500) as url, ServedPolicy(url) as policy:
         policy.begin(worlds, sentences, (0, 0))
-        policy.act(observation)
-        assert_allclose(policy.act(observation).actions, here.act(observation).actions, atol=0.02)
+        policy.act(worlds, observation)
+        assert_allclose(policy.act(worlds, observation).actions, here.act(worlds, observation).actions, atol=0.02)
         assert metric(url, "llamarm_batch_size_sum") / metric(url, "llamarm_batch_size_count") > 1
 
 
 def test_an_act_before_any_episode_is_refused() -> None:
     with served() as url, ServedPolicy(url) as policy, pytest.raises(ValueError, match="call begin first"):
-        policy.act(observe(1))
+        policy.act([0], observe(1))
 
 
 @pytest.mark.parametrize("history_length", [0, 2])
@@ -66,13 +66,13 @@ def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> N
     with served(make()) as url:
         port = urlsplit(url).port or 0
         policy = ServedPolicy(url)
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        policy.begin([0], (SENTENCES[0],), (0,))
         for observation in seen[:-1]:
-            policy.act(observation)
+            policy.act([0], observation)
     again = threading.Timer(0.5, serve_again)
     again.start()
     with policy:
-        actions = policy.act(seen[-1]).actions
+        actions = policy.act([0], seen[-1]).actions
     answered.set()
     again.join()
     assert_array_equal(actions[0], looked_back(make(), *seeds_and_steps)[-1])
@@ -80,13 +80,13 @@ def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> N
 
 def test_a_policy_that_looks_back_is_not_asked_without_a_step() -> None:
     with served(tiny_policy(history_length=1)) as url, ServedPolicy(url) as policy:
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        policy.begin([0], (SENTENCES[0],), (0,))
         with pytest.raises(ValueError, match="an observation must say its 'step'"):
-            policy.act(observe(1))
+            policy.act([0], observe(1))
 
 
 def test_no_world_gets_the_answer_to_an_observation_before_one_that_was_refused() -> None:
-    here, worlds = tiny_policy(), np.array([0, 1])
+    here, worlds = tiny_policy(), [0, 1]
     sentences = SENTENCES[:2]
     seen = [observe(2, seed, sentences) for seed in (1, 2)]
     broken = Observation(**(seen[0] | {"state": np.array([[np.nan] * 4, [0.0] * 4], np.float32)}))
@@ -94,15 +94,15 @@ def test_no_world_gets_the_answer_to_an_observation_before_one_that_was_refused(
     with served() as url, ServedPolicy(url) as policy:
         policy.begin(worlds, sentences, (0, 0))
         with pytest.raises(ValueError, match="refuses the observation"):
-            policy.act(broken)
-        assert_allclose(policy.act(seen[1]).actions, here.act(seen[1]).actions, atol=0.02)
+            policy.act(worlds, broken)
+        assert_allclose(policy.act(worlds, seen[1]).actions, here.act(worlds, seen[1]).actions, atol=0.02)
 
 
 def test_threads_that_ask_at_once_each_get_their_own_answer() -> None:
     here = tiny_policy()
     with served() as url, ServedPolicy(url) as policy, ThreadPoolExecutor(4) as threads:
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
-        answers = threads.map(lambda seed: policy.act(observe(1, seed)).actions[0], range(12))
+        policy.begin([0], (SENTENCES[0],), (0,))
+        answers = threads.map(lambda seed: policy.act([0], observe(1, seed)).actions[0], range(12))
         for seed, actions in enumerate(answers):
             assert_allclose(actions, in_process(here, seed), atol=0.02)
 
@@ -111,9 +111,9 @@ def test_closing_ends_the_wait_of_another_thread() -> None:
     """The server is gone, so the other thread tries to reach it again."""
     with served() as url:
         policy = ServedPolicy(url, patience_s=30.0)
-    policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+    policy.begin([0], (SENTENCES[0],), (0,))
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(policy.act, observe(1))
+        waiting = thread.submit(policy.act, [0], observe(1))
         time.sleep(0.3)
         policy.close()
         with pytest.raises(ConnectionError, match=r"were closed"):
@@ -174,16 +174,16 @@ def test_what_the_server_refuses_is_told_in_its_words_and_the_next_observation_i
     observation = observe(1, 0, SENTENCES[:1])
     broken = Observation(**(observation | {"state": np.full((1, 4), np.nan, np.float32)}))
     with served() as url, ServedPolicy(url) as policy:
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        policy.begin([0], (SENTENCES[0],), (0,))
         with pytest.raises(
             ValueError, match="refuses the observation: the state has numbers that are not finite: x, y"
         ):
-            policy.act(broken)
-        assert_array_equal(policy.act(observation).actions[0], in_process(tiny_policy(), 0))
+            policy.act([0], broken)
+        assert_array_equal(policy.act([0], observation).actions[0], in_process(tiny_policy(), 0))
 
 
 def test_an_observation_above_the_servers_limit_is_an_error_and_not_sent_again() -> None:
     with served(limits=LimitsConfig(max_message_mb=0.001)) as url, ServedPolicy(url) as policy:
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+        policy.begin([0], (SENTENCES[0],), (0,))
         with pytest.raises(ValueError, match=r"takes no message of \d+ bytes"):
-            policy.act(observe(1))
+            policy.act([0], observe(1))

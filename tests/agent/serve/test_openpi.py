@@ -122,7 +122,7 @@ def test_an_error_of_the_policy_is_told_without_its_traceback_unless_debugging(m
         (True, r"(?s)Traceback.*broken"),
     ):
         policy = tiny_policy()
-        monkeypatch.setattr(policy, "act_in", lambda *_: [].index("broken"))
+        monkeypatch.setattr(policy, "act", lambda *_: [].index("broken"))
         with served(policy, debug=debug) as url, client(url) as connection:
             connection.send(openpi.pack(said(0)))
             assert re.match(pattern, str(connection.recv(timeout=30)))

@@ -49,9 +49,9 @@ def test_no_client_is_answered_with_what_is_not_finite(value: float, caplog: pyt
             reply = hear(connection)
         assert reply["payload"] == {"error": "observation_failed: internal error, which the server's log describes"}
         with ServedPolicy(url) as policy:
-            policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+            policy.begin([0], (SENTENCES[0],), (0,))
             with pytest.raises(ValueError, match="internal error"):
-                policy.act(observe(1))
+                policy.act([0], observe(1))
         assert metric(url, 'llamarm_requests_total{outcome="failed",path="/"}') == 2
     failures = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(failures) == 3

@@ -54,8 +54,8 @@ def answering(answer: Callable[[], bytes | str], connection: ServerConnection) -
 
 def asked(url: str, **options: Any) -> np.ndarray:
     with ServedPolicy(url, **HASTY | options) as policy:
-        policy.begin(np.array([0]), (SENTENCES[0],), (0,))
-        return policy.act(observe(1)).actions
+        policy.begin([0], (SENTENCES[0],), (0,))
+        return policy.act([0], observe(1)).actions
 
 
 def test_a_url_of_another_path_or_scheme_is_refused_at_once() -> None:
@@ -177,9 +177,9 @@ def test_a_server_that_reads_nothing_does_not_hold_a_client_in_send() -> None:
         began_s = time.monotonic()
         try:
             with ServedPolicy(url, **HASTY) as policy:
-                policy.begin(np.array([0]), (SENTENCES[0],), (0,))
+                policy.begin([0], (SENTENCES[0],), (0,))
                 with pytest.raises(ConnectionError):
-                    policy.act(observation)
+                    policy.act([0], observation)
         finally:
             ended.set()
         assert time.monotonic() - began_s < 300, "it would have waited for as long as nobody reads"

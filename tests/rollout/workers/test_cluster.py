@@ -25,9 +25,9 @@ from rollout.workers.workers import Workers, WorkersConfig
 class LocalPolicy(CountingPolicy):
     '''Its version is the node that it acts on.'''
 
-    def act(self, observation):
+    def act(self, worlds, observation):
         time.sleep(0.02)
-        return super().act(observation)
+        return super().act(worlds, observation)
 
 def make_policy(world):
     return LocalPolicy(1, version=int(ray.get_runtime_context().get_node_id()[:8], 16))

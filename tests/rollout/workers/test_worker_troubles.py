@@ -146,10 +146,10 @@ def test_workers_that_never_get_ready_are_an_error() -> None:
 class DeliberatePolicy(CountingPolicy):
     """Says which process it acts in. An episode lasts longer than the deadline, each decision does not."""
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         time.sleep(0.25)
         self.version = os.getpid()
-        return super().act(observation)
+        return super().act(worlds, observation)
 
 
 def test_a_long_episode_and_a_caller_that_takes_its_time_are_no_hang() -> None:

@@ -50,12 +50,12 @@ def test_every_spec_comes_exactly_once_though_workers_are_killed(tmp_path: Path)
 class SlowPolicy(CountingPolicy):
     """Says which process it acts in, and takes its time."""
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         import time
 
         time.sleep(0.01)
         self.version = os.getpid()
-        return super().act(observation)
+        return super().act(worlds, observation)
 
 
 def test_a_worker_killed_from_outside_is_replaced() -> None:

@@ -101,8 +101,8 @@ def test_a_saved_policy_acts_as_it_did(family: str, tmp_path: Path) -> None:
     assert type(loaded.backbone.decoder) is type(model.backbone.decoder)
     actions = []
     for policy in (VLAPolicy(model, tiny_processor(), dtype="float32"), VLAPolicy(loaded, processor, dtype="float32")):
-        policy.begin(np.arange(2), observation["instruction"], (0, 1))
-        actions.append(policy.act(observation).actions)
+        policy.begin(range(2), observation["instruction"], (0, 1))
+        actions.append(policy.act(range(2), observation).actions)
     np.testing.assert_array_equal(*actions)
     assert np.isfinite(actions[0]).all()
 

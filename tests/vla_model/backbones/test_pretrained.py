@@ -161,8 +161,8 @@ def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_
     assert next(loaded.action_head.parameters()).dtype == torch.float32
     observation, actions = observe(2), []
     for policy in (VLAPolicy(model, processor), VLAPolicy(loaded, loaded_processor)):
-        policy.begin(np.arange(2), observation["instruction"], (0, 1))
-        actions.append(policy.act(observation).actions)
+        policy.begin(range(2), observation["instruction"], (0, 1))
+        actions.append(policy.act(range(2), observation).actions)
     np.testing.assert_array_equal(*actions)
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tiny_model import observe, tiny_config, tiny_processor, tiny_vla
 
+from envs.arrays import rows_of
 from envs.types import Observation
 from vla_model.inputs.history import newest_not_after, past_steps
 from vla_model.inputs.inputs import fake_inputs
@@ -63,14 +64,14 @@ def learned(policy: VLAPolicy, steps: list[int], past: list[list[int]]) -> NDArr
 
 def begin(policy: VLAPolicy, worlds: list[int]) -> None:
     told = at(0)["instruction"]
-    policy.begin(np.array(worlds), tuple(told[n] for n in worlds), tuple(worlds))
+    policy.begin(worlds, tuple(told[n] for n in worlds), tuple(worlds))
 
 
 def test_a_policy_acts_as_a_learner_computes_whatever_it_kept() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(9):
-        actions = policy.act(at(step)).actions
+        actions = policy.act(range(2), at(step)).actions
         expected = learned(policy, [step] * 2, [past_steps(step, LENGTH, STRIDE).tolist()] * 2)
         np.testing.assert_allclose(actions, expected, atol=1e-5)
 
@@ -79,7 +80,7 @@ def test_a_policy_that_is_asked_every_second_step_takes_what_it_saw() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in (0, 2, 4, 6, 8):
-        actions = policy.act(at(step)).actions
+        actions = policy.act(range(2), at(step)).actions
     np.testing.assert_allclose(actions, learned(policy, [8, 8], [[2, 4]] * 2), atol=1e-5)  # wanted 2 and 5
 
 
@@ -92,37 +93,29 @@ def test_a_world_that_begins_forgets_and_the_other_does_not() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(5):
-        policy.act(at(step))
+        policy.act(range(2), at(step))
     begin(policy, [1])
-    actions = policy.act(at([5, 0])).actions
+    actions = policy.act(range(2), at([5, 0])).actions
     np.testing.assert_allclose(actions, learned(policy, [5, 0], [[0, 2], [0, 0]]), atol=1e-5)
-    alone = at([6, 1])
-    some = Observation(
-        frames={name: frames[1:] for name, frames in alone["frames"].items()},
-        state=alone["state"][1:],
-        instruction=alone["instruction"][1:],
-        step=alone["step"][1:],
-    )
-    np.testing.assert_allclose(
-        policy.act_in([1], some).actions, learned(policy, [6, 1], [[0, 3], [0, 0]])[1:], atol=1e-5
-    )
+    alone = policy.act([1], rows_of(at([6, 1]), [1])).actions
+    np.testing.assert_allclose(alone, learned(policy, [6, 1], [[0, 3], [0, 0]])[1:], atol=1e-5)
 
 
 def test_asking_again_at_a_step_or_at_an_earlier_one_goes_on_from_there() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
-    first = policy.act(at(0)).actions
+    first = policy.act(range(2), at(0)).actions
     for step in (3, 3, 6):
-        again = policy.act(at(step)).actions
+        again = policy.act(range(2), at(step)).actions
     np.testing.assert_allclose(again, learned(policy, [6, 6], [[0, 3]] * 2), atol=1e-5)
-    np.testing.assert_allclose(policy.act(at(0)).actions, first, atol=1e-5)
+    np.testing.assert_allclose(policy.act(range(2), at(0)).actions, first, atol=1e-5)
 
 
 def test_nothing_is_kept_that_nobody_looks_back_to() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(50):
-        policy.act(at(step))
+        policy.act(range(2), at(step))
     assert [episode.steps for episode in policy._episodes.values()] == [list(range(43, 50))] * 2
 
 
@@ -130,10 +123,10 @@ def test_an_observation_without_its_step_is_refused_where_it_is_needed() -> None
     policy = looking_back()
     begin(policy, [0, 1])
     with pytest.raises(ValueError, match=r"must say its 'step'.*it has: frames, state, instruction"):
-        policy.act(observe(2))
+        policy.act(range(2), observe(2))
     without = looking_back(history_length=0)
     begin(without, [0, 1])
-    np.testing.assert_array_equal(without.act(observe(2)).actions, without.act(at(0)).actions)
+    np.testing.assert_array_equal(without.act(range(2), observe(2)).actions, without.act(range(2), at(0)).actions)
 
 
 def test_inputs_without_a_past_are_refused_by_a_model_that_looks_back() -> None:
@@ -185,7 +178,7 @@ def test_a_saved_policy_looks_back_as_it_did(tmp_path: Path) -> None:
     for acting in (policy, loaded):
         begin(acting, [0, 1])
     for step in (0, 2, 4):
-        np.testing.assert_array_equal(policy.act(at(step)).actions, loaded.act(at(step)).actions)
+        np.testing.assert_array_equal(policy.act(range(2), at(step)).actions, loaded.act(range(2), at(step)).actions)
 
 
 def test_a_sequence_longer_than_the_decoders_positions_is_refused() -> None:

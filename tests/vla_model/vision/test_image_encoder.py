@@ -153,8 +153,8 @@ def test_every_kind_learns_is_saved_and_acts(kind: str, queries: int, tmp_path: 
     actions, observation = [], observe(2)
     for acting in ((model, processor), load_policy(tmp_path / "policy")):
         policy = VLAPolicy(*acting, dtype="float32")
-        policy.begin(np.arange(2), observation["instruction"], (0, 1))
-        actions.append(policy.act(observation).actions)
+        policy.begin(range(2), observation["instruction"], (0, 1))
+        actions.append(policy.act(range(2), observation).actions)
     np.testing.assert_array_equal(*actions)
     assert np.isfinite(actions[0]).all()
 
@@ -175,8 +175,8 @@ def test_cameras_share_one_encoder_which_keeps_its_weights_and_can_stay_as_it_is
 def test_an_encoder_in_bf16_autocast_gives_finite_actions(tmp_path: Path) -> None:
     model, processor = create(tmp_path, "dinov2", image_queries=2)
     policy, observation = VLAPolicy(model.eval(), processor, dtype="bfloat16"), observe(1)
-    policy.begin(np.arange(1), observation["instruction"], (0,))
-    assert np.isfinite(policy.act(observation).actions).all()
+    policy.begin([0], observation["instruction"], (0,))
+    assert np.isfinite(policy.act([0], observation).actions).all()
 
 
 def test_what_is_missing_broken_or_of_another_kind_is_refused_with_the_reason(tmp_path: Path) -> None:

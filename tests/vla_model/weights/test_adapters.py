@@ -37,8 +37,8 @@ def tuned(base: Path, fine_tuning: FineTuning) -> VLA:
 
 def actions(model: VLA) -> NDArray[np.float32]:
     policy, observation = VLAPolicy(model, tiny_processor(), dtype="float32"), observe(3)
-    policy.begin(np.arange(3), observation["instruction"], (0, 1, 2))
-    return policy.act(observation).actions
+    policy.begin(range(3), observation["instruction"], (0, 1, 2))
+    return policy.act(range(3), observation).actions
 
 
 @pytest.mark.parametrize("fine_tuning", [LORA, HEAD])

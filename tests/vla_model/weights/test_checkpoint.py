@@ -30,8 +30,8 @@ def test_a_saved_policy_acts_as_it_did(folder: Path) -> None:
         VLAPolicy(tiny_vla(), tiny_processor(), dtype="float32"),
         VLAPolicy.from_pretrained(folder, version=4, dtype="float32"),
     ):
-        policy.begin(np.arange(3), observation["instruction"], (0, 1, 2))
-        actions.append(policy.act(observation).actions)
+        policy.begin(range(3), observation["instruction"], (0, 1, 2))
+        actions.append(policy.act(range(3), observation).actions)
     np.testing.assert_array_equal(*actions)
     assert policy.version == 4
 

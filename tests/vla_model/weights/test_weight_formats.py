@@ -36,8 +36,8 @@ def actions(folder: Path, dtype: DtypeName) -> NDArray[np.float32]:
 
 def acted(policy: VLAPolicy) -> NDArray[np.float32]:
     observation = observe(4)
-    policy.begin(np.arange(4), observation["instruction"], seeds=(0, 1, 2, 3))
-    return policy.act(observation).actions
+    policy.begin(range(4), observation["instruction"], seeds=(0, 1, 2, 3))
+    return policy.act(range(4), observation).actions
 
 
 def test_weights_cast_once_give_the_actions_of_weights_cast_each_time(tmp_path: Path) -> None:
