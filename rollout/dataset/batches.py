@@ -37,7 +37,7 @@ from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
-from rollout.dataset.frame_cache import CachedDataset, FrameFile, check_pending, open_cache
+from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.lessons import lessons_of, parts_by_task
 from rollout.dataset.read import read_marks, read_stats, read_tasks
@@ -407,7 +407,6 @@ def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
 
 
 def _check_vectors(dataset: CachedDataset, *, imitated: bool) -> None:
-    names = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
-    vectors = {names[name]: values for name, values in dataset.vectors.items()}
+    vectors = {VECTORS[name]: values for name, values in dataset.vectors.items()}
     lengths = [row["length"] for row in dataset.episodes]
     check_numbers(str(dataset.root), dataset.info, vectors, imitated=imitated, lengths=lengths)

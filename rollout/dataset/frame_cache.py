@@ -44,11 +44,10 @@ from rollout.dataset.read import (
     read_rows,
     read_vectors,
 )
-from rollout.dataset.write import finish_recording
 from vla_model.files.folders import read_json, write_json
 
 _FORMAT = 2
-_VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
+VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
 _TASK = "task_index"
 _EPISODES_PER_COMMIT = 256
 _MANIFEST = "manifest.json"
@@ -125,7 +124,7 @@ def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -
     known = len((cache.load(files) or cache.fresh())["sources"])
     rows = [row for file in files[known:] for row in read_rows(file)]
     if rows:
-        vectors = read_vectors(cache.root, cache.info, rows, list(_VECTORS.values()))
+        vectors = read_vectors(cache.root, cache.info, rows, list(VECTORS.values()))
         lengths = [row["length"] for row in rows]
         check_numbers(str(cache.root), cache.info, vectors, imitated=imitated, lengths=lengths)
 
@@ -140,7 +139,6 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
     Raises:
         UserError: no dataset, one without episodes or with a damaged file, or no room to write to.
     """
-    finish_recording(root)
     cache = _Cache(root, place)
     if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
         raise UserError(f"{cache.root} has no episodes yet")
@@ -235,7 +233,7 @@ class _Cache:
     def opened(self, manifest: dict[str, Any]) -> CachedDataset:
         """What the manifest names."""
         rows = _num_rows(manifest)
-        numbers = (*_VECTORS, _TASK)
+        numbers = (*VECTORS, _TASK)
         arrays = {name: self._columns[name].open(self._file(name), rows) for name in numbers}
         frames = {
             name.removeprefix("frames."): FrameFile(self._file(name), rows, column.shape)
@@ -298,7 +296,7 @@ def _columns(info: Mapping[str, Any]) -> dict[str, _Column]:
     features = info["features"]
     columns = {
         name: _Column(key, "float32", tuple(features[key]["shape"]) if key in features else (0,))
-        for name, key in _VECTORS.items()
+        for name, key in VECTORS.items()
     }
     columns[_TASK] = _Column(_TASK, "int64", (1,) if _TASK in features else (0,))
     for camera in cameras(features):

@@ -35,7 +35,7 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 
 class Frames(Protocol):
-    """The frames of one camera in one episode, wherever they are."""
+    """The frames of one camera in one episode, wherever they are: an array, or what reads them from a disk."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,28 +47,6 @@ class Frames(Protocol):
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Every frame, RGB [H, W, 3]."""
         ...
-
-    def pngs(self) -> Iterator[bytes]:
-        """Every frame as a PNG."""
-        ...
-
-
-class ArrayFrames:
-    """Frames in memory, [T, H, W, 3]."""
-
-    def __init__(self, frames: NDArray[np.uint8]) -> None:
-        self.shape = frames.shape
-        self._frames = frames
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return iter(self._frames)
-
-    def pngs(self) -> Iterator[bytes]:
-        """Every frame as a PNG."""
-        return map(encode_png, self._frames)
 
 
 def encode_png(frame: NDArray[np.uint8]) -> bytes:

@@ -34,7 +34,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from envs.types import EpisodeSpec, WorldSpec
-from rollout.dataset.frames import encode_png
 from rollout.types import Trajectory
 
 SPOOL_PATH = "meta/recording.arrows"
@@ -182,10 +181,6 @@ class SpooledFrames:
         for _, batch in zip(range(len(self)), _batches(self._path), strict=False):
             last = batch.column(self._name)[0].as_py() or last
             yield np.frombuffer(last, np.uint8).reshape(self.shape[1:])
-
-    def pngs(self) -> Iterator[bytes]:
-        """Every frame as a PNG."""
-        return map(encode_png, self)
 
 
 class Spooled:

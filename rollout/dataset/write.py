@@ -33,7 +33,7 @@ from envs.errors import UserError
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers
-from rollout.dataset.frames import ArrayFrames, Frames, encode_video
+from rollout.dataset.frames import Frames, encode_png, encode_video
 from rollout.dataset.read import (
     episode_files,
     files_of,
@@ -124,9 +124,7 @@ class DatasetWriter:
         """
         if trajectory.spec.id in self._ids:
             raise UserError(f"episode {trajectory.spec.id} is already in {self.root}")
-        if frames is None:
-            frames = {camera: ArrayFrames(pictures) for camera, pictures in trajectory.frames.items()}
-        columns, pictures = self._columns(trajectory, frames)
+        columns, pictures = self._columns(trajectory, trajectory.frames if frames is None else frames)
         stats = {key: vector_stats(values) for key, values in columns.items()}
         stats |= {key: image_stats(seen) for key, seen in pictures.items()}
         self._write_frames(columns, pictures)
@@ -281,7 +279,7 @@ class DatasetWriter:
             path = self._path(schema.VIDEO_PATH, self.info["total_episodes"], video_key=key)
             encode_video(schema.part_path(path), frames[key], self.info["fps"], self._codec)
             schema.publish_file(schema.part_path(path), path)
-        pngs = {key: seen.pngs() for key, seen in frames.items() if features[key]["dtype"] == "image"}
+        pngs = {key: map(encode_png, seen) for key, seen in frames.items() if features[key]["dtype"] == "image"}
         path = self._path(schema.DATA_PATH, self.info["total_episodes"])
         writer: pq.ParquetWriter | None = None
         try:
@@ -458,7 +456,7 @@ def finish_recording(root: str | Path) -> None:
         ).close()
 
 
-def _row_groups(pngs: dict[str, Iterator[bytes]], steps: int) -> Iterator[tuple[slice, dict[str, list[bytes]]]]:
+def _row_groups(pngs: Mapping[str, Iterator[bytes]], steps: int) -> Iterator[tuple[slice, dict[str, list[bytes]]]]:
     """Which rows are written together, and their pictures by camera."""
     begin, size = 0, 0
     held: dict[str, list[bytes]] = {key: [] for key in pngs}

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Never
 
+import cv2
 import numpy as np
 import pytest
 from line_arm import FRESH_S, WORLD_SPEC, LineArm, Script, agent_for, always
@@ -23,7 +24,6 @@ from agent.robot.drive import Outcome
 from agent.robot.types import Axis, Reading
 from benchmarks.simulated import SimulatedClock
 from envs.types import EpisodeSpec, VectorSpec
-from rollout.dataset import spool
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.read import DatasetReader, StoredEpisode
 from rollout.dataset.spool import Spool
@@ -339,8 +339,8 @@ def test_a_last_row_that_finds_no_room_is_told_as_a_full_disk_is(
 
 def test_no_picture_is_compressed_while_a_robot_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compressed: list[int] = []
-    encode = spool.encode_png
-    monkeypatch.setattr(spool, "encode_png", lambda picture: compressed.append(1) or encode(picture))
+    encode = cv2.imencode
+    monkeypatch.setattr(cv2, "imencode", lambda *picture: compressed.append(1) or encode(*picture))
     with DatasetWriter(tmp_path, WORLD_SPEC, robot_type="line", interventions=True) as writer:
         recording = writer.record(EPISODE, "go", 0)
         for x in range(3):

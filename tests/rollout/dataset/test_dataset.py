@@ -21,7 +21,7 @@ from envs.types import CameraSpec, VectorSpec, WorldSpec
 from rollout.collect import collect
 from rollout.dataset import write as dataset_write
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.frames import ArrayFrames, encode_video
+from rollout.dataset.frames import encode_video
 from rollout.dataset.read import DatasetReader, episode_files, read_rows
 from rollout.dataset.schema import ImageMode, VideoCodec
 from rollout.dataset.statistics import image_stats, vector_stats
@@ -199,7 +199,7 @@ def test_quantiles_are_those_of_a_histogram_of_5000_bins() -> None:
         found = [stats[name][d] for name in ("q01", "q10", "q50", "q90", "q99")]
         np.testing.assert_allclose(found, histogram_quantiles(values[:, d]), rtol=1e-9)
     frames = rng.integers(20, 220, (3, 16, 16, 3), dtype=np.uint8)
-    pictures = image_stats(ArrayFrames(frames))
+    pictures = image_stats(frames)
     for c in range(3):
         found = [pictures[name][c, 0, 0] * 255 for name in ("q01", "q10", "q50", "q90", "q99")]
         np.testing.assert_allclose(found, histogram_quantiles(frames[..., c].ravel().astype(float)), rtol=1e-9)
