@@ -24,8 +24,8 @@ from typing import IO
 import numpy as np
 import tyro
 
-from agent.commands.options import load_policy
 from agent.evaluation.evaluate import evaluation_specs
+from agent.runs.policies import load_policy
 from agent.serve import openpi, wire
 from benchmarks.document import finish, head
 from envs.make import make_world

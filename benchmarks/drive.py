@@ -22,12 +22,12 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from agent.commands.options import load_policy
 from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.statistics import Proportion
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.sim_robot import SimRobot
+from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder, machine
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from benchmarks.document import finish, head

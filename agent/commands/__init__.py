@@ -1,4 +1,6 @@
 """The commands of `llamarm`, one file each, and the options that they share.
 
-In come options as typed; out go a checked config and a call of what the command does.
+A command's file has its options, a frozen dataclass of the command's name, and `run(args)`, which reads them from what
+follows the name on the command line and does the work. All imports are at the top: the file is imported only when its
+command is asked for.
 """

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.commands.options import check_world, load_policy, say_place, steps_to_execute, where_to_act
 from agent.evaluation.measure import EvaluationConfig, Measured, on_best_device
-from agent.runs.checks import NumWorlds, check_episodes
+from agent.runs.checks import NumWorlds, check_episodes, check_world
+from agent.runs.policies import load_policy, say_place, steps_to_execute, where_to_act
 from agent.runs.run_folder import RunFolder
 from agent.training.demonstrations import check_expert
 from envs.errors import UserError

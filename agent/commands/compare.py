@@ -31,7 +31,7 @@ class Compare:
     """Another one."""
 
 
-def compare_command(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Compare, "compare", args)
     names = options.before.resolve().name, options.after.resolve().name

@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from agent.commands.drive import imported_robot
-from agent.commands.options import DEFAULT_WORLD, load_policy, parse_with, say_place, spare_a_core, where_to_act
+from agent.commands.options import parse_with, spare_a_core
 from agent.console.page import Page, PageConfig
 from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.robot.drive import DriveConfig
+from agent.robot.robots.imported import imported_robot
 from agent.runs.addresses import check_address
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
+from agent.runs.policies import DEFAULT_WORLD, load_policy, say_place, where_to_act
 from envs.errors import UserError
 from envs.tabletop.arm.control import CONTROL_DT_S
 from envs.tabletop.episodes.variations import VARIATIONS
@@ -50,7 +51,7 @@ class Console:
     """Of the episode of "sim" at first."""
 
 
-def console(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
     if options.instruction is not None:

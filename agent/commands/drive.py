@@ -6,22 +6,21 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from annotated_types import Interval
 
-from agent.commands.options import load_policy, parse_with, say_place, spare_a_core, where_to_act
+from agent.commands.options import parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
+from agent.robot.robots.imported import imported_robot
 from agent.robot.robots.sim_robot import SimRobot
-from agent.robot.types import RobotSpec
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
+from agent.runs.policies import load_policy, say_place, where_to_act
 from envs.errors import UserError
-from envs.imported import imported
 from envs.make import make_world
-from envs.suites.given import asked
 from envs.types import EpisodeSpec
 from vla_model.inputs.instructions import check_text
 from vla_model.numerics.dtypes import DtypeName
@@ -53,7 +52,7 @@ class Drive:
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
 
 
-def drive(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Drive, "drive", args, drive=DriveConfig())
     imported_arm = None if options.robot == "sim" else imported_robot(options.robot)
@@ -82,22 +81,6 @@ def drive(args: list[str]) -> None:
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():
         print(line)
-
-
-def imported_robot(name: str) -> Any:
-    """What MODULE:FUNCTION gives, the current folder being one to import from.
-
-    Raises:
-        UserError: it is not of that form, cannot be imported, raises something, or gives no robot.
-    """
-    if ":" not in name:
-        raise UserError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
-    make = imported("robot", name)
-    with asked(f"robot {name!r}"):
-        robot = make()
-    if not isinstance(getattr(robot, "spec", None), RobotSpec):
-        raise UserError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")
-    return robot
 
 
 def judge(outcome: Outcome) -> bool | None:

@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from agent.commands.acting import ActingConfig, acting, folder_for
-from agent.commands.options import load_policy, parse_with
+from agent.commands.options import parse_with
+from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
 from agent.studies.moe.page import draw, tables
@@ -30,7 +31,7 @@ class Experts:
     """Run the episodes again without each expert."""
 
 
-def experts(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")

@@ -1,29 +1,25 @@
-"""What the commands of `llamarm` share: reading options, and opening the policy that one names."""
+"""What the commands of `llamarm` share: reading options, and finding the recipe that decides which there are."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import make_dataclass, replace
-from pathlib import Path
+from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from agent.runs.checks import check_config
-from agent.runs.deployment import recorded_deployment, say_differences, say_of
 from agent.runs.names import check_name
-from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
-from vla_model.files.deployment import check_execute_steps
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from vla_model.numerics.dtypes import DtypeName
-    from vla_model.policy import VLAPolicy
+    from agent.training.improve import ImproveConfig
+    from agent.training.loop import RunConfig
 
 Options = TypeVar("Options", bound="DataclassInstance")
-DEFAULT_WORLD = "tabletop"
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -59,87 +55,24 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
     return parse(joined, command, args)
 
 
-def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
-    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format.
-
-    It knows how it is meant to be used, unless neither its folder nor a run's record says so.
-    """
-    from vla_model.policy import VLAPolicy
-
-    folder = policy_folder(Path(name))
-    checkpoint = folder.parent.name
-    policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
-    if policy.processor.deployment is None:
-        policy.processor.deployment = recorded_deployment(name, policy.model.config.chunk_length)
-    return policy
-
-
-def check_world(name: str) -> str:
-    """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
+def recipe_of(command: str, args: list[str]) -> tuple[str, RunConfig | ImproveConfig]:
+    """Name and config of the recipe that comes right after the command; without one, the recipes are printed, and the
+    process ends.
 
     Raises:
-        UserError: it is neither.
+        UserError: there is no such recipe.
     """
-    from envs.make import WORLDS
+    from agent.recipes import RECIPES
 
-    return name if ":" in name else check_name("world", name, WORLDS)
-
-
-def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
-    """Actions to execute of each chunk: as asked, else as the policy was made for. What differs, or is not known, is
-    said.
-
-    Raises:
-        UserError: a chunk has not so many actions.
-    """
-    made_for, length = policy.processor.deployment, policy.model.config.chunk_length
-    steps = policy.execute_steps if asked is None else asked
-    check_execute_steps(steps, length)
-    if made_for is not None:
-        say_differences(name, made_for, replace(made_for, execute_steps=steps))
-    elif asked is None:
-        say_of(name, f"how many actions of a chunk to execute is not known; all {length} are (--execute-steps)")
-    return steps
-
-
-def where_to_act(
-    name: str, policy: VLAPolicy | None, world: str | None, tasks: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. Where no
-    world is known, that is said; what differs, `say_place` says, once the world has these tasks.
-
-    A policy's folder may come from anyone, so no module that it names is imported: the command line must name a world
-    of one's own, MODULE:FUNCTION.
-
-    Args:
-        name: of the policy.
-        policy: None for a scripted expert, which is made for every task.
-        world: asked for.
-        tasks: asked for.
-
-    Raises:
-        UserError: see check_world; or none is asked for, and the policy was made for a MODULE:FUNCTION.
-    """
-    made_for = None if policy is None else policy.processor.deployment
-    known = None if made_for is None else made_for.world
-    if world is None and known is not None and ":" in known:
-        raise UserError(
-            f"{name} was made for the world {known!r}, a module of somebody's own, and a policy's folder has none "
-            f"imported; if you trust that module, name it: --world {known}"
-        )
-    chosen = check_world(world or known or DEFAULT_WORLD)
-    if made_for is None or known is None:
-        if policy is not None and world is None:
-            say_of(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
-        return chosen, tasks
-    return chosen, tasks or (made_for.tasks if chosen == known else ())
-
-
-def say_place(name: str, policy: VLAPolicy | None, world: str, tasks: tuple[str, ...]) -> None:
-    """Say in what a world and its tasks, none for all, are others than the policy was made for, as far as known."""
-    made_for = None if policy is None else policy.processor.deployment
-    if made_for is not None and made_for.world is not None:
-        say_differences(name, made_for, replace(made_for, world=world, tasks=tasks))
+    if args and not args[0].startswith("-"):
+        name = check_name("recipe", args[0], RECIPES)
+        return name, RECIPES[name]()
+    width = max(map(len, RECIPES))
+    print(f"usage: llamarm {command} RECIPE --out DIR ...\n\nRecipes:")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:{width}}  {(recipe.__doc__ or '').strip().partition(chr(10))[0]}")
+    print(f"\nllamarm {command} RECIPE --help lists its options.")
+    sys.exit(0 if set(args) & {"-h", "--help"} else 2)
 
 
 def spare_a_core() -> None:

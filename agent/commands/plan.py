@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.commands.options import check_world, parse
+from agent.commands.options import parse
+from agent.runs.checks import check_world
 from envs.errors import UserError
 from envs.make import world_spec_of
 from envs.types import WorldSpec
@@ -47,7 +48,7 @@ _UNITS = {"gib": 2**30, "gb": 1e9, "mib": 2**20, "mb": 1e6}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
+class Plan:
     """Which models fit a machine: to act, and to be trained at which batch sizes."""
 
     memory: str = "24GiB"
@@ -76,9 +77,9 @@ class Row:
     """By mode: the largest batch that fits, and what it takes."""
 
 
-def plan(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
-    options = parse(PlanOptions, "plan", args)
+    options = parse(Plan, "plan", args)
     on_gpu = options.gpu != "none"
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
     spec = world_spec_of(check_world(options.world))
@@ -139,7 +140,7 @@ def _fits(footprint: Footprint, memory: float, on_gpu: bool) -> float | None:
     return footprint.total / 1e9 if footprint.total <= SAFE_SHARE * memory else None
 
 
-def print_tables(rows: Sequence[Row], options: PlanOptions) -> None:
+def print_tables(rows: Sequence[Row], options: Plan) -> None:
     """On the screen."""
     from agent.report.tables import print_table
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.options import parse_with
+from agent.commands.options import parse_with, recipe_of
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
 from agent.studies.scale.effort import Effort, Prediction, efforts, predict
@@ -46,15 +46,18 @@ class Scale:
     """Only say which runs there would be and how long they would take here."""
 
 
-def scale(args: list[str], name: str, recipe: RunConfig) -> None:
-    """Run the command with a recipe."""
-    options = parse_with(Scale, f"scale {name}", args, grid=GridConfig(), run=recipe)
+def run(args: list[str]) -> None:
+    """Run the command, whose first argument is a recipe."""
+    name, recipe = recipe_of("scale", args)
+    if not isinstance(recipe, RunConfig):
+        raise UserError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
+    options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe)
     config = ScaleConfig(grid=options.grid, run=options.run)
     _check(config)
     if options.estimate:
         print("\n".join(_ahead(config, measured_budget(config))))
         return
-    command, resume = ["llamarm", "scale", name, *args], RunFolder(options.out).record_file.exists()
+    command, resume = ["llamarm", "scale", *args], RunFolder(options.out).record_file.exists()
     check_start(options.out, config, resume=resume)
     with locked(options.out, command):
         folder = start_run(options.out, config, resume=resume)

@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
-from agent.commands.options import load_policy, parse_with, spare_a_core, steps_to_execute
+from agent.commands.options import parse_with, spare_a_core
 from agent.runs.addresses import check_address
+from agent.runs.policies import load_policy, steps_to_execute
 from agent.serve.server import PolicyServer, ServerConfig, log_to_stderr, serve_until_stopped
 from vla_model.numerics.dtypes import DtypeName
 
@@ -27,7 +28,7 @@ class Serve:
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
 
 
-def serve(args: list[str]) -> None:
+def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Serve, "serve", args, server=ServerConfig())
     check_address(options.server.host, options.server.port)

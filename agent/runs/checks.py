@@ -76,6 +76,17 @@ def check_config(config: DataclassInstance) -> None:
     _check_each(config)
 
 
+def check_world(name: str) -> str:
+    """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
+
+    Raises:
+        UserError: it is neither.
+    """
+    from envs.make import WORLDS
+
+    return name if ":" in name else check_name("world", name, WORLDS)
+
+
 def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]) -> Sequence[str]:
     """The tasks, all of the world where none is named.
 

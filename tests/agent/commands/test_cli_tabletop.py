@@ -15,9 +15,11 @@ import torch
 
 from agent import cli
 from agent.commands.drive import judge
-from agent.commands.options import load_policy, parse_with
+from agent.commands.options import parse_with
+from agent.commands.train import Train
 from agent.recipes import sft_memory
 from agent.robot.drive import Outcome
+from agent.runs.policies import load_policy
 from envs.make import make_world
 from rollout.dataset.read import DatasetReader
 from vla_model.create import ModelConfig
@@ -142,7 +144,7 @@ def test_eval_of_the_expert_writes_results_controls_and_a_film(tmp_path: Path) -
 def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) -> None:
     def model_of(*args: str) -> ModelConfig:
         command = ["--out", str(tmp_path), *args]
-        return parse_with(cli.Train, "train sft_memory", command, config=sft_memory()).config.model
+        return parse_with(Train, "train sft_memory", command, config=sft_memory()).config.model
 
     assert model_of() == ModelConfig(history_length=1, history_stride=64)
     options = ("--model", "smol", "--model.num-experts", "4", "--model.vision", "vit", "--model.history-length", "0")

@@ -12,13 +12,17 @@ import pytest
 
 from agent import cli
 from agent.commands.acting import ActingConfig
+from agent.commands.collect import Collect
 from agent.commands.compare import Compare
 from agent.commands.console import Console
 from agent.commands.drive import Drive
+from agent.commands.eval import Eval
 from agent.commands.experts import Experts
-from agent.commands.plan import PlanOptions
+from agent.commands.plan import Plan
+from agent.commands.report import Report
 from agent.commands.scale import Scale
 from agent.commands.serve import Serve
+from agent.commands.train import Train
 from agent.console.page import PageConfig
 from agent.recipes import RECIPES
 from agent.robot.drive import DriveConfig
@@ -35,9 +39,9 @@ if TYPE_CHECKING:
 PLACE = Path("somewhere")
 ROOTS: tuple[DataclassInstance, ...] = (
     *(RECIPES[name]() for name in ("sft_demo", "ppo_tabletop", "grpo_tabletop", "rft_few", "dagger_few")),
-    *(cli.Collect(out=PLACE), cli.Train(out=PLACE), cli.Eval(policy="expert"), cli.Report(run=PLACE)),
+    *(Collect(out=PLACE), Train(out=PLACE), Eval(policy="expert"), Report(run=PLACE)),
     *(Experts(policy="x"), Compare(before=PLACE, after=PLACE), Scale(out=PLACE), Drive(policy="x"), Serve(policy="x")),
-    *(Console(policy="x"), PlanOptions(), ActingConfig(), DemonstrationsConfig(), GridConfig(), DriveConfig()),
+    *(Console(policy="x"), Plan(), ActingConfig(), DemonstrationsConfig(), GridConfig(), DriveConfig()),
     *(PageConfig(), ServerConfig(), WorkersConfig(inference=InferenceConfig())),
 )
 """What the commands' options are made of."""

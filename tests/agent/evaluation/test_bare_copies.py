@@ -14,8 +14,8 @@ import pytest
 from websockets.sync.client import connect
 
 from agent import cli
-from agent.commands.options import load_policy
 from agent.recipes import grpo_tabletop, sft_tiny
+from agent.runs.policies import load_policy
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
 from agent.serve import wire
 from agent.training.improve import improve

@@ -11,6 +11,7 @@ import pytest
 from agent.commands import scale as command
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.learner import LearnerConfig
+from agent.recipes import RECIPES
 from agent.runs.run_folder import RunFolder
 from agent.studies.scale import grid
 from agent.studies.scale.grid import Budget, GridConfig, Place, ScaleConfig, acting_parameters, model_of, places
@@ -70,6 +71,7 @@ def test_a_grid_runs_predicts_what_was_held_out_and_goes_on_where_it_stopped(
         *("--out", str(tmp_path / "grid"), "--widths", "16", "24", "--amounts", "1", "2", "3", "--updates", "2"),
         *("--hold-out", "32x3", "--held-out-episodes", "1"),
     ]
+    monkeypatch.setitem(RECIPES, "test", lambda: RUN)
     monkeypatch.setattr(command, "fit_with_bootstrap", lambda cells: fit(cells, draws=5))
     trained: list[str] = []
     train = grid.train
@@ -82,8 +84,8 @@ def test_a_grid_runs_predicts_what_was_held_out_and_goes_on_where_it_stopped(
 
     monkeypatch.setattr(grid, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        command.scale(args, "test", RUN)
-    command.scale(args, "test", RUN)
+        command.run(["test", *args])
+    command.run(["test", *args])
     third = "w16-d2-e4-s0"
     assert trained == [
         *("w16-d1-e4-s0", "w24-d1-e4-s0", third),
@@ -99,15 +101,18 @@ def test_a_grid_runs_predicts_what_was_held_out_and_goes_on_where_it_stopped(
     assert [name for name in datasets if not name.endswith(".cache")] == ["1", "2", "3", "held_out"]
     assert "## Runs that were held out" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"grid.updates was 2, now 3"):
-        command.scale([*args, "--updates", "3"], "test", RUN)
+        command.run(["test", *args, "--updates", "3"])
 
 
 fit = command.fit_with_bootstrap
 
 
-def test_an_estimate_starts_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_estimate_starts_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "test", lambda: RUN)
     args = ["--out", str(tmp_path / "grid"), "--widths", "16", "24", "--hours", "0.01", "--estimate"]
-    command.scale(args, "test", RUN)
+    command.run(["test", *args])
     assert capsys.readouterr().out.startswith("8 runs of ")
     assert not (tmp_path / "grid").exists()
     budget = Budget(updates=90, seconds_per_update={"a": 10.0, "b": 30.0})

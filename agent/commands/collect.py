@@ -1,0 +1,44 @@
+"""The command `llamarm collect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.options import parse_with, recipe_of
+from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.improve import ImproveConfig
+from envs.errors import UserError
+from envs.make import WORLDS
+from rollout.workers.workers import WorkersConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Record the scripted expert's demonstrations as a LeRobotDataset. Called again, it goes on where it stopped."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The dataset's folder."""
+
+
+def run(args: list[str]) -> None:
+    """Run the command, whose first argument is a recipe or the name of a world."""
+    if args and (args[0] in WORLDS or ":" in args[0]):
+        name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
+    else:
+        name, demonstrations, rollout = _of_recipe(args)
+    options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
+    outcome = collect_demonstrations(options.demonstrations, options.out, options.rollout)
+    for task, count in outcome.episodes.items():
+        failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
+        print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
+
+
+def _of_recipe(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:
+    name, config = recipe_of("collect", args)
+    if isinstance(config, ImproveConfig):
+        raise UserError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
+    return name, config.demonstrations, config.rollout

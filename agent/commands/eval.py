@@ -1,0 +1,47 @@
+"""The command `llamarm eval`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.acting import ActingConfig, acting, folder_for
+from agent.commands.options import parse_with
+from agent.evaluation.measure import measure
+from agent.report.success_tables import print_success
+from agent.runs.checks import NumEpisodes
+from agent.runs.run_folder import RunFolder
+from agent.runs.run_lock import locked
+from rollout.workers.workers import WorkersConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Success on held-out episodes, with intervals, blind controls and films."""
+
+    policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
+    """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's
+    scripted expert."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
+    controls: bool = False
+    """Also run the blind controls: shuffled instructions and black frames."""
+    films: NumEpisodes = 1
+    """Episodes to film, per task and variation."""
+
+
+def run(args: list[str]) -> None:
+    """Run the command."""
+    options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
+    folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
+    with (
+        acting(options.policy, options.acting, options.rollout) as (measured, tasks, execute_steps),
+        locked(folder.root, ["llamarm", "eval", *args]),
+    ):
+        config = options.acting.evaluation(execute_steps, controls=options.controls, films=options.films)
+        evaluation, controls = measure(measured, tasks, config, folder)
+    print_success(evaluation, controls)
+    print(folder.eval_info)

@@ -1,0 +1,25 @@
+"""The command `llamarm report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.options import parse
+from agent.report.page import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write RUN/report.html, one file that shows the run and needs nothing else."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run or of an evaluation."""
+
+
+def run(args: list[str]) -> None:
+    """Run the command."""
+    print(write_report(parse(Report, "report", args).run))

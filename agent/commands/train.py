@@ -1,0 +1,68 @@
+"""The command `llamarm train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agent.commands.options import parse_with, recipe_of
+from agent.evaluation.compare import compare
+from agent.evaluation.eval_info import read_eval_info
+from agent.evaluation.evaluate import Evaluation
+from agent.report.page import write_report
+from agent.report.success_tables import print_success
+from agent.runs.run_folder import RunFolder, check_start, start_run
+from agent.runs.run_lock import locked
+from agent.training.improve import ImproveConfig, check_whole, improve
+from agent.training.loop import check_run, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a policy, evaluate it and write the report."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The run's folder."""
+    resume: bool = False
+    """Go on with the run in that folder."""
+
+
+def run(args: list[str]) -> None:
+    """Run the command, whose first argument is a recipe: it decides which options there are, for every field of its
+    config is one.
+    """
+    name, recipe = recipe_of("train", args)
+    options = parse_with(Train, f"train {name}", args[1:], config=recipe)
+    config, command = options.config, ["llamarm", "train", *args]
+    # All is refused before there is a folder that another try would have to avoid.
+    check_start(options.out, config, resume=options.resume)
+    if isinstance(config, ImproveConfig):
+        check_whole(config, RunFolder(options.out))
+    else:
+        check_run(config)
+    with locked(options.out, command):
+        folder = start_run(options.out, config, resume=options.resume)
+        with folder.session(command):
+            evaluation, controls = (
+                improve(config, folder) if isinstance(config, ImproveConfig) else train(config, folder)
+            )
+        report = write_report(folder.root)
+    _say_outcome(folder, evaluation, controls)
+    print(report)
+    print(folder.root)
+
+
+def _say_outcome(folder: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:
+    if evaluation is not None:
+        print_success(evaluation, controls)
+    if folder.before.eval_info.exists():
+        found = compare(read_eval_info(folder.before.eval_info), read_eval_info(folder.eval_info))
+        print(f"first -> best policy: {found}")
+    record = folder.record
+    for phase in record["phases"]:
+        figures = "".join(f", {key} {value:.3g}" for key, value in phase.items() if key not in ("name", "wall_s"))
+        print(f"{phase['name']}: {phase['wall_s']:.0f} s{figures}")
+    print(f"peak memory of this process: {record['sessions'][-1]['peak_memory_gb']:.2f} GB")
