@@ -12,7 +12,7 @@ import torch
 from families import toy_configs
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from vla_model.inputs.make_tokenizer import TOKENIZER_FILE
+from vla_model.inputs.processor import DEFAULT_TOKENIZER
 
 OF_A_FAMILY = {config.model_type: name for name, config in toy_configs().items() if name != "llama3"}
 """The last toy of each family; llama's scales its rotary positions."""
@@ -30,7 +30,7 @@ def toy(family: str) -> PreTrainedModel:
 def write_folder(folder: Path, family: str = "llama", **options: Any) -> PreTrainedModel:
     model = toy(family)
     model.save_pretrained(folder, **options)
-    PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER_FILE)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_file=str(DEFAULT_TOKENIZER)).save_pretrained(folder)
     return model
 
 
@@ -108,7 +108,7 @@ def write_gguf(
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
-    content = json.loads(TOKENIZER_FILE.read_text())
+    content = json.loads(DEFAULT_TOKENIZER.read_text())
     tokens = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")

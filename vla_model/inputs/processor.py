@@ -31,7 +31,8 @@ from vla_model.inputs.instructions import check_text
 
 PROCESSOR_FILE = "processor.json"
 TOKENIZER_FILE = "tokenizer.json"
-_DEFAULT_TOKENIZER = Path(__file__).parent / TOKENIZER_FILE
+DEFAULT_TOKENIZER = Path(__file__).parent / TOKENIZER_FILE
+"""Of the small models; benchmarks/make_tokenizer.py made it."""
 
 _CHARS_PER_TOKEN = 8
 """A policy of long instructions takes more characters than a world's are long."""
@@ -152,7 +153,7 @@ class Processor:
         return cls(
             world_spec=world_spec,
             normalisations=normalisations,
-            tokenizer=tokenizer or Tokenizer.from_file(str(_DEFAULT_TOKENIZER)),
+            tokenizer=tokenizer or Tokenizer.from_file(str(DEFAULT_TOKENIZER)),
             instruction_length=instruction_length,
         )
 

@@ -69,11 +69,19 @@ class Queries(nn.Module):
         return queries + self.mlp(self.mlp_norm(queries))
 
 
-def cell_positions(num_rows: int, num_columns: int, device: torch.device) -> Tensor:
-    """Sines, then cosines, of each cell's centre in [-1, 1], x then y, at doubling frequencies, [h * w, 16]."""
+def cell_centres(num_rows: int, num_columns: int, device: torch.device) -> Tensor:
+    """x, to the right, and y, down, of each cell's centre, row by row, [h * w, 2].
+
+    Cell i of w lies at (2 i + 1) / w - 1, so the frame's edges at -1 and 1.
+    """
     x = (2 * torch.arange(num_columns, device=device) + 1) / num_columns - 1
     y = (2 * torch.arange(num_rows, device=device) + 1) / num_rows - 1
-    centres = torch.stack([x.repeat(num_rows), y.repeat_interleave(num_columns)], dim=-1)  # [h * w, 2]
+    return torch.stack([x.repeat(num_rows), y.repeat_interleave(num_columns)], dim=-1)
+
+
+def cell_positions(num_rows: int, num_columns: int, device: torch.device) -> Tensor:
+    """Sines, then cosines, of each cell's centre, x then y, at doubling frequencies, [h * w, 16]."""
+    centres = cell_centres(num_rows, num_columns, device)
     angles = (centres[..., None] * math.pi / 2 * 2.0 ** torch.arange(_FREQUENCIES, device=device)).flatten(1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from vla_model.config import VLAConfig
 from vla_model.numerics.precision import compute_dtype
 from vla_model.vision.image_encoder import ImageEncoder, vit_config
-from vla_model.vision.resampler import Means, Queries
+from vla_model.vision.resampler import Means, Queries, cell_centres
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,17 +194,11 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def spatial_softmax(heatmaps: Tensor) -> Tensor:
-    """Expected position under each map's softmax: [B, M, h, w] -> float32 [B, M, 2], x right, y down, in [-1, 1].
-
-    A position is the centre of a cell, so cell i of w lies at (2 i + 1) / w - 1.
-    """
-    num_rows, num_columns = heatmaps.shape[2:]
+    """Expected position under each map's softmax, as `cell_centres` says it: [B, M, h, w] -> float32 [B, M, 2]."""
     probabilities = heatmaps.flatten(2).float().softmax(-1)  # [B, M, h * w]
-    x = (2 * torch.arange(num_columns, device=heatmaps.device) + 1) / num_columns - 1
-    y = (2 * torch.arange(num_rows, device=heatmaps.device) + 1) / num_rows - 1
-    grid = torch.stack([x.repeat(num_rows), y.repeat_interleave(num_columns)], dim=-1)  # [h * w, 2]
+    centres = cell_centres(*heatmaps.shape[2:], heatmaps.device)  # [h * w, 2]
     with torch.autocast(heatmaps.device.type, enabled=False):
-        return probabilities @ grid
+        return probabilities @ centres
 
 
 def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vla_model.backbones.presets import FAMILIES
 from vla_model.backbones.pretrained import load_backbone
 from vla_model.create import ModelConfig, create_policy
 from vla_model.inputs.inputs import fake_inputs
-from vla_model.inputs.make_tokenizer import TOKENIZER_FILE
+from vla_model.inputs.processor import DEFAULT_TOKENIZER
 from vla_model.policy import VLAPolicy
 from vla_model.weights.checkpoint import load_policy, save_policy
 from vla_model.weights.finetune import FineTuning, prepare
@@ -33,7 +33,7 @@ def test_a_folder_of_each_family_becomes_the_decoder_that_was_saved(family: str,
     model = write_folder(tmp_path, family)
     backbone = load_backbone(tmp_path)
     torch.testing.assert_close(states(backbone.decoder), states(model.get_decoder()), atol=1e-6, rtol=1e-6)
-    assert backbone.tokenizer.encode(SENTENCE).ids == Tokenizer.from_file(str(TOKENIZER_FILE)).encode(SENTENCE).ids
+    assert backbone.tokenizer.encode(SENTENCE).ids == Tokenizer.from_file(str(DEFAULT_TOKENIZER)).encode(SENTENCE).ids
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mixtral"])

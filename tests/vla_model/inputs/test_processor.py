@@ -13,8 +13,8 @@ import pytest
 import torch
 from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_processor, vector
 
+from benchmarks.make_tokenizer import sentences
 from envs.types import CameraSpec, Observation
-from vla_model.inputs.make_tokenizer import sentences
 from vla_model.inputs.processor import Processor
 
 

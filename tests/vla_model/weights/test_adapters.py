@@ -107,7 +107,7 @@ def test_a_missing_or_broken_part_is_named(base: Path, tmp_path: Path, part: str
     with pytest.raises(ValueError, match=rf"{part} in .*adapter is broken"):
         load_adapted(base, tmp_path / "adapter")
     path.unlink()
-    with pytest.raises(ValueError, match=rf"adapter is not a saved adapter: it lacks {part}"):
+    with pytest.raises(ValueError, match=rf"adapter( is not a saved adapter: it)? lacks {part}"):
         load_adapted(base, tmp_path / "adapter")
 
 

@@ -1,4 +1,4 @@
-"""Make the tokenizer of the small models: `python -m vla_model.inputs.make_tokenizer`.
+"""Make the tokenizer of the small models: `python -m benchmarks.make_tokenizer`.
 
 Byte-level BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2) trained on
 sentences of tabletop manipulation that this file writes. Every common word of that trade becomes one token; any other
@@ -10,11 +10,11 @@ No sentence here is taken from a suite's paraphrases, trained or held out: only 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-TOKENIZER_FILE = Path(__file__).parent / "tokenizer.json"
+from vla_model.inputs.processor import DEFAULT_TOKENIZER
+
 PAD, BEGIN = "<pad>", "<begin>"
 
 _VOCAB_SIZE = 2048
@@ -115,9 +115,8 @@ def make_tokenizer() -> Tokenizer:
 
 def main() -> None:
     """Write the tokenizer to the package."""
-    TOKENIZER_FILE.parent.mkdir(exist_ok=True)
-    make_tokenizer().save(str(TOKENIZER_FILE), pretty=False)
-    print(f"{TOKENIZER_FILE.name}: {TOKENIZER_FILE.stat().st_size / 1000:.0f} kB")
+    make_tokenizer().save(str(DEFAULT_TOKENIZER), pretty=False)
+    print(f"{DEFAULT_TOKENIZER.name}: {DEFAULT_TOKENIZER.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
