@@ -21,8 +21,8 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from agent.console.drive_session import DriveSession
 from agent.console.page import Page, PageConfig
-from agent.console.session import Session
 from agent.console.table import LiveTable
 from agent.runs.run_folder import machine, policy_folder
 from benchmarks.browser import Tab, browser_tab, wait_until
@@ -82,7 +82,7 @@ class TimedTable(LiveTable):
 class Desk:
     """A page, what it shows, and a browser, if one looks."""
 
-    session: Session
+    session: DriveSession
     page: Page
     table: TimedTable
     tab: Tab | None
@@ -108,7 +108,7 @@ def desk(options: Options, *, browser: bool) -> Iterator[Desk]:
     table = TimedTable(world, EpisodeSpec(suite="tabletop", task=options.task, seed=1_000_000))
     ended = Event()
     with ExitStack() as stack:
-        session = stack.enter_context(closing(Session(policy, table, close=world.close)))
+        session = stack.enter_context(closing(DriveSession(policy, table, close=world.close)))
         session.show(table.episode)
         config = PageConfig(port=0, seconds=600.0)
         page = stack.enter_context(

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import tyro
 
 from agent.commands.options import parse_with, spare_a_core
+from agent.console.drive_session import DriveSession
 from agent.console.page import Page, PageConfig
-from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.robot.drive import DriveConfig
 from agent.robot.robots.imported import imported_robot
@@ -66,7 +66,7 @@ def run(args: list[str]) -> None:
         raise UserError("the scripted expert drives 'sim' alone")
     else:
         robot = imported_robot(options.robot)
-        session = Session(policy, robot, options.drive)
+        session = DriveSession(policy, robot, options.drive)
         page = Page(session, robot.spec, options.page, instruction=options.instruction or "")
     ended = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,7 +76,7 @@ def run(args: list[str]) -> None:
         page.run(ended)
 
 
-def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
+def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[DriveSession, Page]:
     """The simulated table, shown."""
     # A person is slower than an expert: what ends a drive is the page's time limit, not the task's.
     world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
@@ -87,7 +87,7 @@ def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[Session, Page]:
     )
     say_place(options.policy, policy, DEFAULT_WORLD, tasks)
     table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))
-    session = Session(policy or TableExpert(table), table, options.drive, close=world.close)
+    session = DriveSession(policy or TableExpert(table), table, options.drive, close=world.close)
     session.show(table.episode)
     page = Page(
         session,

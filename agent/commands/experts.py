@@ -13,8 +13,8 @@ from agent.commands.options import parse_with
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
-from agent.studies.moe.page import draw, tables
 from agent.studies.moe.study import study_experts, to_json
+from agent.studies.moe.tables import draw, tables
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import write_json, write_whole
 

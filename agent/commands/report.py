@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from agent.commands.options import parse
-from agent.report.page import write_report
+from agent.report.render import write_report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from agent.studies.scale.grid import (
     run_grid,
 )
 from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
-from agent.studies.scale.page import draw, tables
+from agent.studies.scale.tables import draw, tables
 from agent.training.loop import RunConfig, check_run
 from envs.errors import UserError
 from vla_model.files.folders import write_json, write_whole

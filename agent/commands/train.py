@@ -12,7 +12,7 @@ from agent.commands.options import parse_with, recipe_of
 from agent.evaluation.compare import compare
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.evaluate import Evaluation
-from agent.report.page import write_report
+from agent.report.render import write_report
 from agent.report.success_tables import print_success
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import viser
 
-from agent.console.session import Session, Status
+from agent.console.drive_session import DriveSession, Status
 from agent.console.stage import Stage
 from agent.console.table import LiveTable
 from agent.robot.types import RobotSpec
@@ -52,7 +52,7 @@ class Hands:
     """Two folders of the page, and the keys."""
 
     def __init__(
-        self, gui: viser.GuiApi, session: Session, spec: RobotSpec, stage: Stage | None, table: LiveTable | None
+        self, gui: viser.GuiApi, session: DriveSession, spec: RobotSpec, stage: Stage | None, table: LiveTable | None
     ) -> None:
         self._session = session
         self._spec = spec

@@ -26,9 +26,9 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 
 from agent.console import panels
+from agent.console.drive_session import DriveSession, Status
 from agent.console.gate import refuse_strangers
 from agent.console.hands import Hands, asks
-from agent.console.session import Session, Status
 from agent.console.stage import Stage
 from agent.console.table import LiveTable
 from agent.robot.safety import broken_parts
@@ -72,7 +72,7 @@ class Page:
 
     def __init__(
         self,
-        session: Session,
+        session: DriveSession,
         spec: RobotSpec,
         config: PageConfig,
         *,

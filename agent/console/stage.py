@@ -15,7 +15,7 @@ import viser.transforms
 from mjviser import ViserMujocoScene
 from numpy.typing import NDArray
 
-from agent.console.session import Session
+from agent.console.drive_session import DriveSession
 from agent.console.table import LiveTable
 from agent.robot.types import RobotSpec
 from agent.robot.watch import Period
@@ -31,7 +31,7 @@ _AHEAD_COLOURS = np.array([(255, 120, 0), (255, 225, 120)])
 class Stage:
     """One table in the page's 3-D view. For the page's thread, but for what viser calls."""
 
-    def __init__(self, server: viser.ViserServer, table: LiveTable, session: Session) -> None:
+    def __init__(self, server: viser.ViserServer, table: LiveTable, session: DriveSession) -> None:
         """An empty view, until an episode begins."""
         self._server = server
         self._table = table

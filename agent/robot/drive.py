@@ -5,7 +5,7 @@
       observes the robot
       hears a chunk ◄──────────────────────── answers
       asks ─────────────────────────────────► acts in the policy
-      takes the plan's next action, or that of a person who took over
+      takes the next action of the chunks' path, or that of a person who took over
       passes it through the safety filter
       sends it
 
@@ -14,7 +14,7 @@ slow policy nor a dead one delays a period, and a stop is heard within one.
 Order rule: a period's action is decided after its observation. A chunk is heard in the first period after its answer.
 
 While a person drives (agent/robot/watch.py), the policy is still asked, so that it can go on at once when it is given
-back. Meanwhile its plan stands still, and gives way to every chunk whose observation was made by hand: older ones know
+back. Meanwhile the path stands still, and gives way to every chunk whose observation was made by hand: older ones know
 nothing of where the arm was taken.
 
 Period p begins at start + p dt, whatever the one before took; one that comes too late for its time is left out, and
@@ -37,9 +37,9 @@ import numpy as np
 from annotated_types import Interval
 from numpy.typing import NDArray
 
+from agent.robot.chunk_path import ChunkPath
 from agent.robot.clock import Clock, StopSwitch
 from agent.robot.inference import Answer, Inference, PolicyError
-from agent.robot.plan import Plan
 from agent.robot.record import Recorder
 from agent.robot.safety import Intervention, Reason, SafetyFilter, broken_parts
 from agent.robot.types import Reading, Robot
@@ -59,9 +59,9 @@ class DriveConfig:
     """How the control loop treats what comes late."""
 
     blend_decay: Annotated[float, Interval(ge=0, le=1)] = 0.3
-    """Weight of a chunk relative to one whose observation is a move newer (agent/robot/plan.py)."""
+    """Weight of a chunk relative to one whose observation is a move newer (agent/robot/chunk_path.py)."""
     correction: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/plan.py)."""
+    """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/chunk_path.py)."""
     max_moves_ahead: Annotated[float, Interval(gt=0, le=1e9)] = 2.5
     """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
     Where they would be more, the arm moves more slowly."""
@@ -156,7 +156,7 @@ class Drive:
         self._filter = SafetyFilter(robot.spec)
         self._dt_s = robot.spec.world.control_dt_s
         relative = np.array([axis.relative for axis in robot.spec.axes])
-        self._plan = Plan(
+        self._path = ChunkPath(
             relative,
             decay=config.blend_decay,
             correction=config.correction,
@@ -165,7 +165,7 @@ class Drive:
         self._reading: Reading | None = None
         self._instruction = ""
         self._asked_s: float | None = None  # None while no answer is awaited
-        self._mark = self._plan.mark()  # of the observation that was asked about last
+        self._mark = self._path.mark()  # of the observation that was asked about last
         self._by_hand = False
         self._asked_by_hand = False  # whether a person drove when that observation was made
         self._blind_since = False  # whether a period since then showed nothing
@@ -228,17 +228,17 @@ class Drive:
         )
 
     def _first_answer(self, seed: int) -> str | None:
-        """Wait, at rest, until there is a plan; returns why there will be none."""
+        """Wait, at rest, until there is a path; returns why there will be none."""
         sound = self._sound_reading()
         if self._recorder is not None:
             self._recorder.begin(sound)
         self._inference.begin(self._instruction, seed)
         patience_s = self._config.answer_within_periods * self._dt_s
         for _ in range(2):
-            self._plan.clear()
+            self._path.clear()
             self._ask(self._sound_reading())
             asked_s = self._clock.now_s()
-            if (ended := self._wait_for_plan()) is not None:
+            if (ended := self._wait_for_path()) is not None:
                 return ended
             if self._clock.now_s() - asked_s <= patience_s + _SAME_TIME_S:
                 break  # otherwise the policy is warm by now, and what it saw is too old to move on
@@ -253,10 +253,10 @@ class Drive:
         self._filter.begin(reading.state)
         return reading
 
-    def _wait_for_plan(self) -> str | None:
+    def _wait_for_path(self) -> str | None:
         """Wait, at rest, for a sound chunk; returns why there will be none."""
         began_s = self._clock.now_s()
-        while self._plan.next_action() is None:
+        while self._path.next_action() is None:
             if self._clock.now_s() - began_s > self._config.first_answer_within_s:
                 return f"no answer within {self._config.first_answer_within_s:g} s"
             if (stop := self._clock.wait_until(self._clock.now_s() + self._dt_s, self._switch)) is not None:
@@ -295,12 +295,12 @@ class Drive:
             return f"refused chunk: {self._refused}, {self._num_refused} in a row"
         if blind:
             # What it was made for may have changed unseen, and so may that of an answer which is still to come.
-            self._plan.clear()
+            self._path.clear()
             self._blind_since = True
         elif self._asked_s is None:
             self._ask(reading)
         if wanted is None:
-            trouble, wanted = trouble or self._silence(now_s), self._plan.next_action()
+            trouble, wanted = trouble or self._silence(now_s), self._path.next_action()
         elif (broken := self._filter.broken_action(wanted)) is not None:
             trouble = trouble or ("refused action", broken)
         sent = self._send(reading, wanted, trouble)
@@ -330,7 +330,7 @@ class Drive:
                 by_hand=self._by_hand,
                 holding=trouble[0] if trouble is not None else None,
                 answer=answer,
-                moves_since=self._plan.mark().moves - asked_at,
+                moves_since=self._path.mark().moves - asked_at,
                 interventions=tuple(self._interventions[noted:]),
             )
         )
@@ -345,12 +345,12 @@ class Drive:
         return self._reading
 
     def _ask(self, reading: Reading) -> None:
-        self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._plan.mark(), self._by_hand
+        self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._path.mark(), self._by_hand
         self._blind_since = False
         self._inference.ask(reading.observation(self._instruction, self._period))
 
     def _hear(self) -> None:
-        """Take an answer into the plan, or drop the whole plan if it is one that nobody can execute."""
+        """Take an answer into the path, or drop the whole path if it is one that nobody can execute."""
         answer = self._inference.hear()
         if answer is None:
             return
@@ -362,24 +362,24 @@ class Drive:
         self._refused = self._filter.refusal(answer.chunk)
         self._num_refused = self._num_refused + 1 if self._refused is not None else 0
         if self._refused is not None:
-            self._plan.clear()
+            self._path.clear()
             self._note("refused chunk", self._refused, came=answer.chunk)
             return
         self._answer = self._mark.moves, answer
         if self._asked_by_hand:
-            self._plan.clear()
-        self._plan.add(self._mark, answer.chunk[0])
+            self._path.clear()
+        self._path.add(self._mark, answer.chunk[0])
         if self._lateness_s:  # the first answer of all may take as long as it wants
             # A chunk is needed until the next one is heard: for as long again as it took.
             periods = max(1, round(late_s / self._dt_s))
-            self._plan.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
+            self._path.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
 
     def _silence(self, now_s: float) -> tuple[Reason, str] | None:
         """Why there is nothing to execute on the policy's part; None if there is."""
         waited_s = now_s - self._asked_s if self._asked_s is not None else 0.0
         if waited_s > self._config.answer_within_periods * self._dt_s + _SAME_TIME_S:
             return "silent policy", f"no answer for {1000 * waited_s:.0f} ms"
-        if self._plan.next_action() is None:
+        if self._path.next_action() is None:
             return (
                 ("late chunk", "the last one is used up") if self._refused is None else ("refused chunk", self._refused)
             )
@@ -402,7 +402,7 @@ class Drive:
         broken = self._filter.broken_action(said)
         executed = sent if broken is not None else np.array(said, np.float32)  # kept, and the robot's own may change
         if trouble is None and not self._by_hand:
-            self._plan.moved(executed)
+            self._path.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)
         for reason, detail in changes.items():
             self._note(reason, detail, came=wanted, sent=executed)

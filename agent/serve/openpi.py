@@ -30,8 +30,8 @@ from envs.errors import UserError
 from envs.types import WorldSpec
 
 if TYPE_CHECKING:
+    from agent.serve.client_state import ClientState
     from agent.serve.link import Link
-    from agent.serve.session import Session
 
 PREFIX = "observation/"
 STATE = "observation/state"
@@ -75,7 +75,7 @@ def world_metadata(world_spec: WorldSpec) -> dict[str, Any]:
     }
 
 
-async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:
+async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) -> None:
     """Serve one client until it goes or errs."""
     await link.send(pack(metadata))
     total_ms: float | None = None
@@ -84,7 +84,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
         began_s = time.perf_counter()
         try:
             with link.measured():
-                answer = await _answer(session, message)
+                answer = await _answer(client, message)
         except Exception as error:  # whatever it was, the client must hear of it, and the others must not
             await link.send(link.explain(error))
             await link.close(_CLOSE_CODE, _CLOSE_REASON)
@@ -95,7 +95,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
         total_ms = _since_ms(began_s)
 
 
-async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
+async def _answer(client: ClientState, message: bytes | str) -> dict[str, Any]:
     read_s = time.perf_counter()
     observation = wire.unpack(message)
     if isinstance(observation, dict) and observation.get("type") == "hello":
@@ -104,13 +104,13 @@ async def _answer(session: Session, message: bytes | str) -> dict[str, Any]:
         )
     frames = {
         camera.name: array(PREFIX + camera.name, wire.entry(observation, PREFIX + camera.name))
-        for camera in session.world_spec.cameras
+        for camera in client.world_spec.cameras
     }
     state = array(STATE, wire.entry(observation, STATE))
     prompt = wire.text(observation, PROMPT)
     step = wire.integer(observation, STEP) if STEP in observation else None
     began_s = time.perf_counter()
-    actions = await session.act(frames, state, prompt, step)
+    actions = await client.act(frames, state, prompt, step)
     return {
         "actions": actions,
         "policy_timing": {"infer_ms": _since_ms(began_s)},

@@ -39,17 +39,17 @@ from websockets.http11 import Request, Response
 from agent.runs.addresses import cannot_listen
 from agent.runs.checks import check_config
 from agent.serve import openpi, vla_eval
+from agent.serve.client_state import ClientState
 from agent.serve.link import LimitsConfig, Link
 from agent.serve.metrics import MeasuredPolicy, Metrics
 from agent.serve.notices import Notices, address
-from agent.serve.session import Session
 from envs.errors import UserError
 from rollout.inference import InferenceConfig, InferenceServer
 from vla_model.files.deployment import check_execute_steps
 from vla_model.inputs.processor import Processor
 from vla_model.policy import VLAPolicy
 
-Converse = Callable[[Link, Session, dict[str, Any]], Awaitable[None]]
+Converse = Callable[[Link, ClientState, dict[str, Any]], Awaitable[None]]
 PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}
 _HEALTH = {"/healthz": "OK\n", "/health": '{"status": "ok"}\n'}
 """openpi's and vla-eval's question whether the server is there."""
@@ -216,15 +216,15 @@ class PolicyServer:
         assert connection.request is not None
         path = urlsplit(connection.request.path).path
         link = Link(connection, path, self._config.limits, self._metrics, self._notices, self._config.debug)
-        session = Session(f"client {next(self._names)}", self._processor, self._inference, self._execute_steps)
+        client = ClientState(f"client {next(self._names)}", self._processor, self._inference, self._execute_steps)
         with self._metrics.client(path):
             try:
-                await PROTOCOLS[path](link, session, self._metadata)
+                await PROTOCOLS[path](link, client, self._metadata)
             except ConnectionClosed as error:  # the end of every conversation, whoever ended it
                 if error.sent is not None and not error.rcvd_then_sent and (why := _OFFENCES.get(error.sent.code)):
                     link.say_cut_off(why)
             finally:
-                await session.end()
+                await client.end()
 
 
 async def serve_until_stopped(server: PolicyServer, on_start: Callable[[str], None]) -> None:

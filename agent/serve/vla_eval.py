@@ -32,8 +32,8 @@ from agent.serve import wire
 from envs.errors import UserError
 
 if TYPE_CHECKING:
+    from agent.serve.client_state import ClientState
     from agent.serve.link import Link
-    from agent.serve.session import Session
     from envs.types import CameraSpec, VectorSpec, WorldSpec
 
 PROTOCOL_VERSION = 1
@@ -49,9 +49,9 @@ _ARRAY = "__ndarray__"
 _IMAGE = "__image__"
 
 
-async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> None:
+async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) -> None:
     """Serve one client until it goes."""
-    chunk = _Chunk(session)
+    chunk = _Chunk(client)
     try:
         message = await link.receive(link.limits.hello_timeout_s)
     except TimeoutError:
@@ -65,7 +65,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
             request = wire.unpack(message)
             kind, seq = wire.text(request, "type"), wire.integer(request, "seq")
             if kind == "hello":
-                reply = _pack("hello", _hello(session.world_spec, metadata), seq)
+                reply = _pack("hello", _hello(client.world_spec, metadata), seq)
             elif kind == "observation":
                 with link.measured():
                     action = await chunk.next_action(wire.entry(request, "payload"))
@@ -74,7 +74,7 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
                 reply = None
                 chunk.drop()
                 if kind == "episode_start":
-                    session.restart()
+                    client.restart()
             else:
                 raise UserError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
         except Exception as error:  # whatever it was, the client must hear of it, and the others must not
@@ -87,8 +87,8 @@ async def converse(link: Link, session: Session, metadata: dict[str, Any]) -> No
 class _Chunk:
     """The rest of the chunk that a client is executing."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, client: ClientState) -> None:
+        self._client = client
         self._rest: deque[NDArray[np.float32]] = deque()
         self._instruction = ""
 
@@ -103,11 +103,11 @@ class _Chunk:
             images = wire.entry(observation, "images")
             frames = {
                 camera.name: _frame(camera, wire.entry(images, camera.name))
-                for camera in self._session.world_spec.cameras
+                for camera in self._client.world_spec.cameras
             }
             state = wire.array("state", wire.entry(observation, "state"), _ARRAY)
-            actions = await self._session.act(frames, state, instruction)
-            self._rest.extend(actions[: self._session.execute_steps])
+            actions = await self._client.act(frames, state, instruction)
+            self._rest.extend(actions[: self._client.execute_steps])
             self._instruction = instruction
         return self._rest.popleft()
 

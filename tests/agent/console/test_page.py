@@ -16,8 +16,8 @@ from line_arm import LineArm, always
 from numpy.typing import NDArray
 from viser.transforms import SO3
 
+from agent.console.drive_session import DriveSession
 from agent.console.page import Page, PageConfig
-from agent.console.session import Session
 from agent.console.table import LiveTable, TableExpert
 from agent.robot.clock import WallClock
 from agent.robot.drive import Outcome
@@ -75,7 +75,7 @@ class Bench:
 
     table: WatchedTable
     expert: ToldExpert
-    session: Session
+    session: DriveSession
     page: Page
     tab: Tab
     record: Path
@@ -127,7 +127,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     world = TabletopWorld(1, TabletopConfig(max_steps=3000))
     table = WatchedTable(world, EpisodeSpec(suite="tabletop", task="reach", seed=1_000_000))
     expert, record = ToldExpert(table), tmp_path_factory.mktemp("page") / "drives"
-    session = Session(expert, table, close=world.close)
+    session = DriveSession(expert, table, close=world.close)
     session.show(table.episode)
     config = PageConfig(port=0, record=record, rate_hz=20.0)
     page = Page(session, table.spec, config, table=table, tasks=world.tasks, variations=VARIATIONS)
@@ -244,7 +244,7 @@ def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Be
 
 def test_an_arm_that_is_not_simulated_has_a_page_too_and_is_judged_there(bench: Bench, tmp_path: Path) -> None:
     arm = LineArm(WallClock())
-    session = Session(always(0.0), arm)
+    session = DriveSession(always(0.0), arm)
     page = Page(session, arm.spec, PageConfig(port=0, seconds=1.0, record=tmp_path / "drives"), instruction="go")
     ended = Event()
     thread = Thread(target=page.run, args=(ended,))

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from agent.console.drive_session import Status
 from agent.console.page import side_by_side
 from agent.console.panels import outcome_html, safety_html, status_html, usage_html
-from agent.console.session import Status
 from agent.robot.drive import Outcome
 from agent.robot.inference import Answer
 from agent.robot.safety import Intervention

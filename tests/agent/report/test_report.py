@@ -17,9 +17,9 @@ from agent.evaluation.controls import BlackFrames, ShuffledInstructions
 from agent.evaluation.eval_info import eval_info, write_eval_info
 from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.videos import write_comparison
-from agent.report import page as report
+from agent.report import render as report
 from agent.report.curves import MAX_POINTS, Curve, draw_curve, read_curves
-from agent.report.page import write_report
+from agent.report.render import write_report
 from agent.runs.run_folder import RunFolder, start_run
 from rollout.collect import collect
 from vla_model.types import Policy

@@ -242,7 +242,7 @@ def test_a_bad_first_chunk_moves_nothing(arm: LineArm) -> None:
     assert arm.actions == []
 
 
-def test_a_frozen_camera_holds_the_arm_within_two_periods_and_old_plans_are_forgotten(arm: LineArm) -> None:
+def test_a_frozen_camera_holds_the_arm_within_two_periods_and_old_chunks_are_forgotten(arm: LineArm) -> None:
     arm.clock.at(START_S + 0.95, arm.freeze)
     arm.clock.at(START_S + 1.95, arm.thaw)
     policy = Script(lambda n, x: [0.5 if n < 11 else 0.25] * 50)

@@ -15,8 +15,8 @@ from sides_world import SidesWorld, evaluate_here
 from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.expert_usage import UsageByPhase
 from agent.evaluation.measure import EvaluationConfig, Measured
-from agent.studies.moe.page import draw, tables
 from agent.studies.moe.study import ExpertStudy, study_experts, to_json
+from agent.studies.moe.tables import draw, tables
 from rollout.workers.workers import WorkersConfig
 from vla_model.policy import VLAPolicy
 

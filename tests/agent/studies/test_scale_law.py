@@ -11,7 +11,7 @@ import pytest
 from agent.studies.scale.effort import Effort, Prediction, efforts, predict
 from agent.studies.scale.grid import Budget, Place
 from agent.studies.scale.law import Cell, ErrorSurface, SuccessSurface, fit_error, fit_success, fit_with_bootstrap
-from agent.studies.scale.page import tables
+from agent.studies.scale.tables import tables
 
 CENTRE = (1.0e6, 50.0, 4.0)
 ERROR = ErrorSurface(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agent.learning.learner import Learner
 from agent.recipes import RECIPES, sft_tiny
-from agent.report.page import write_report
+from agent.report.render import write_report
 from agent.runs.checks import check_config
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
 from agent.training.improve import ImproveConfig, check_improvement

@@ -1,4 +1,4 @@
-"""Session: what the server knows of one client, and the way its observations take to the policy.
+"""ClientState: what the server knows of one client, and the way its observations take to the policy.
 
 Shape letters: K chunk length, A action dims, S state dims, H x W pixels.
 """
@@ -19,7 +19,7 @@ from vla_model.inputs.processor import Processor
 _MAX_STEP = 1_000_000_000
 
 
-class Session:
+class ClientState:
     """One client. Its instruction is read once, and again when it changes; its observations are decided for together
     with those of other clients, so each is checked before it meets them.
 

@@ -1,4 +1,4 @@
-"""The plan: the paths of the chunks that came so far, and the next move along them.
+"""The path of the chunks that came so far, blended, and the next move along it.
 
 A chunk c answers an observation; c_i is meant for i moves after it. When the answer comes, the arm has made u moves
 since. Two things are then true of a chunk of displacements: its first u moves are in the past, and the arm did not make
@@ -21,7 +21,7 @@ as in temporal ensembling (Zhao et al. 2023, ACT, section IV-C), the newest obse
 A two-valued dimension, as most grippers are, has no mean: between "open" and "close" lies what no chunk wants. Of these
 the newest chunk alone decides, and at a pace below 1 its target is that of the move under way.
 
-Moves are counted and not time: while an arm holds, its plan stands still too. At a pace below 1 an arm makes less than
+Moves are counted and not time: while an arm holds, its path stands still too. At a pace below 1 an arm makes less than
 a move in a period, so that a slow policy is not left behind.
 
 Continuity of a displacement is continuity of velocity: positions never jump, whatever a chunk says, because each move
@@ -45,7 +45,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a plan was when an observation was made."""
+    """Where the path was when an observation was made."""
 
     moves: float
     """Made so far."""
@@ -53,7 +53,7 @@ class Mark:
     """Sum of what was sent so far, [A]; it has a meaning for displacements alone."""
 
 
-class Plan:
+class ChunkPath:
     """Chunks, and how far the arm has come."""
 
     def __init__(

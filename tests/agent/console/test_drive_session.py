@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from line_arm import LineArm, Script, always
 
-from agent.console.session import Session, Status
+from agent.console.drive_session import DriveSession, Status
 from agent.robot.clock import WallClock
 from rollout.dataset.read import DatasetReader
 
@@ -23,15 +23,15 @@ class RealArm(LineArm):
         super().__init__(WallClock(), dt_s=DT_S)
 
 
-Maker = Callable[..., Session]
+Maker = Callable[..., DriveSession]
 
 
 @pytest.fixture
 def make_session() -> Iterator[Maker]:
-    made: list[Session] = []
+    made: list[DriveSession] = []
 
-    def make(policy: Any, arm: Any, **more: Any) -> Session:
-        made.append(Session(policy, arm, **more))
+    def make(policy: Any, arm: Any, **more: Any) -> DriveSession:
+        made.append(DriveSession(policy, arm, **more))
         return made[-1]
 
     yield make
@@ -39,7 +39,7 @@ def make_session() -> Iterator[Maker]:
         session.close()
 
 
-def wait_for(session: Session, what: Callable[[Status], object]) -> Status:
+def wait_for(session: DriveSession, what: Callable[[Status], object]) -> Status:
     """The status, once it is so."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not what(session.status):

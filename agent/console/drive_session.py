@@ -1,4 +1,4 @@
-"""Session: what a page can ask for, and the thread that does it. It knows no page.
+"""DriveSession: what a page can ask for, and the thread that does it. It knows no page.
 
     page's threads                         driving thread
       show(episode) ─────► orders ───────►   shows a table, or drives; one order after the other
@@ -61,7 +61,7 @@ class Status:
     """Done so far: two that are alike can be told apart."""
 
 
-class Session:
+class DriveSession:
     """One robot and one policy, driven as often as a person likes."""
 
     def __init__(self, policy: Policy, robot: Robot, config: DriveConfig | None = None, close: Any = None) -> None:
