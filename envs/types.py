@@ -8,7 +8,7 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import Any, NotRequired, Self, TypeAlias, TypedDict
@@ -87,15 +87,21 @@ class VectorSpec:
     """Of an action: which elements command a gripper, closing above 0."""
     position: tuple[int, ...] = ()
     """Of a state: which three elements are the hand's x, y and z in metres; none where it does not say."""
+    places: tuple[tuple[str, int, int], ...] = ()
+    """Of labels: (camera, u, v) of every place in a frame, with the elements that say it: u to the right, v down, -1
+    and 1 at the frame's edges."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
         if len(sizes) != 1:
             raise UserError(f"names, units, low and high must have one length, got {sorted(sizes)} for {self.names}")
-        if any(not 0 <= i < self.size for i in (*self.grippers, *self.position)):
+        if any(len(place) != 3 for place in self.places):
+            raise UserError(f"a place is (camera, u, v), got {self.places}")
+        in_frames = [i for _, *place in self.places for i in place]
+        if any(not 0 <= i < self.size for i in (*self.grippers, *self.position, *in_frames)):
             raise UserError(
-                f"grippers {self.grippers} and position {self.position} must be elements 0 to {self.size - 1} of "
-                f"{', '.join(self.names)}"
+                f"grippers {self.grippers}, places {self.places} and position {self.position} must be elements 0 to "
+                f"{self.size - 1} of {', '.join(self.names)}"
             )
         if len(self.position) not in (0, 3):
             raise UserError(f"a position is three elements, x, y and z, got {self.position}")
@@ -145,10 +151,11 @@ class WorldSpec:
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Self:
         vectors = {
-            name: VectorSpec(**{key: tuple(values) for key, values in content[name].items()})
+            name: VectorSpec(**{key: _as_tuples(values) for key, values in content[name].items()})
             for name in ("state", "action", "localization")
         }
-        # Of before it was said: a gripper was what had that name, and the hand's position the first three in metres.
+        # Of before it was said: a gripper was what had that name, the hand's position the first three in metres, and a
+        # place what was called THING_CAMERA_u and THING_CAMERA_v.
         if "position" not in content["state"]:
             units = vectors["state"].units
             first = next((i for i in range(len(units) - 2) if units[i : i + 3] == ("m",) * 3), None)
@@ -157,6 +164,9 @@ class WorldSpec:
         if "grippers" not in content["action"]:
             named = tuple(i for i, name in enumerate(vectors["action"].names) if "gripper" in name)
             vectors["action"] = replace(vectors["action"], grippers=named)
+        if "places" not in content["localization"]:
+            found = tuple(_places_of_before(vectors["localization"].names, [c["name"] for c in content["cameras"]]))
+            vectors["localization"] = replace(vectors["localization"], places=found)
         cameras = tuple(
             CameraSpec(**camera | {"projection": (numbers := camera.get("projection")) and tuple(numbers)})
             for camera in content["cameras"]
@@ -192,8 +202,8 @@ class WorldSpec:
                 found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
         for name in ("state", "action", *(["localization"] if labels else [])):
             ours: VectorSpec = getattr(self, name)
-            # Grippers and position say what the same names mean, and files of before only guess them.
-            for field in (field for field in fields(VectorSpec) if field.name not in ("grippers", "position")):
+            # These three say what the same names mean, and files of before only guess them.
+            for field in (f for f in fields(VectorSpec) if f.name not in ("grippers", "position", "places")):
                 mine, its = getattr(ours, field.name), getattr(getattr(given, name), field.name)
                 if not _alike(mine, its):
                     found.append(f"{name} {field.name} are {its}, expected {mine}")
@@ -213,6 +223,27 @@ class WorldSpec:
         raise UserError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
 
 
+def _as_tuples(values: Any) -> tuple[Any, ...]:
+    """JSON's lists, and the lists in them."""
+    return tuple(_as_tuples(value) if isinstance(value, list) else value for value in values)
+
+
+def _places_of_before(names: tuple[str, ...], cameras: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """VectorSpec.places of labels that only their names said to be places in the frames of these cameras.
+
+    Raises:
+        UserError: a label has its u and no v.
+    """
+    for u, name in enumerate(names):
+        ends_with = [camera for camera in cameras if name.endswith(f"_{camera}_u")]
+        if not ends_with:
+            continue
+        if (other := f"{name[:-2]}_v") not in names:
+            raise UserError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
+        # Of cameras "image" and "wrist_image" a label that ends with the longer name is the latter's.
+        yield max(ends_with, key=len), u, names.index(other)
+
+
 def _never_so(spec: WorldSpec) -> Iterator[str]:
     """What of a spec that comes from a file is in no world."""
     for camera in spec.cameras:
@@ -223,8 +254,9 @@ def _never_so(spec: WorldSpec) -> Iterator[str]:
             yield f"camera {camera.name!r} has the projection {camera.projection}"
     for name in ("state", "action", "localization"):
         vector: VectorSpec = getattr(spec, name)
-        if wrong := [text for text in (*vector.names, *vector.units) if not isinstance(text, str)]:
-            yield f"{wrong[0]!r} is a name or a unit of the {name}"
+        cameras = [camera for camera, _, _ in vector.places]
+        if wrong := [text for text in (*vector.names, *vector.units, *cameras) if not isinstance(text, str)]:
+            yield f"{wrong[0]!r} is a name, a unit or a camera of the {name}"
         if wrong := [bound for bound in (*vector.low, *vector.high) if not _is_number(bound)]:
             yield f"{wrong[0]!r} is a bound of the {name}"
     if not (_is_number(spec.control_dt_s) and 0 < spec.control_dt_s < math.inf):

@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from envs.errors import UserError
 from envs.types import WorldSpec
 from vla_model.backbones.presets import PRESETS
 from vla_model.config import VLAConfig
@@ -53,22 +52,9 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
 
 
 def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
-    """For each camera the columns of a world's labels named `<thing>_<camera>_u` and `<thing>_<camera>_v`.
-
-    Raises:
-        UserError: a label has its u and no v.
-    """
-    names = list(world_spec.localization.names)
-    columns: dict[str, list[list[int]]] = {camera.name: [] for camera in world_spec.cameras}
-    for u, name in enumerate(names):
-        cameras = [camera for camera in columns if name.endswith(f"_{camera}_u")]
-        if not cameras:
-            continue
-        if (other := f"{name[:-2]}_v") not in names:
-            raise UserError(f"label {name!r} is a place in a frame, but there is no {other!r}; labels: {names}")
-        # Of cameras "image" and "wrist_image" a label that ends with the longer name is the latter's.
-        columns[max(cameras, key=len)].append([u, names.index(other)])
-    return columns
+    """{camera: [[u, v], ...]}: the columns of a world's labels that are places in that camera's frame."""
+    places = world_spec.localization.places
+    return {camera.name: [[u, v] for of, u, v in places if of == camera.name] for camera in world_spec.cameras}
 
 
 SIZES: dict[str, Callable[[WorldSpec], VLAConfig]] = {

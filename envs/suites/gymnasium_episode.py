@@ -156,13 +156,36 @@ def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
             position=tuple(episode.task.position),
         ),
         action=replace(episode.actions.spec, grippers=tuple(episode.task.grippers)),
-        localization=VectorSpec(
-            names=labels,
-            units=tuple("half frame" if name.endswith(("_u", "_v")) else "m" for name in labels),
-            low=(-_FAR,) * len(labels),
-            high=(_FAR,) * len(labels),
-        ),
+        localization=_label_spec(episode.task, labels, tuple(frames)),
         control_dt_s=control_dt_s,
+    )
+
+
+def _label_spec(task: GymnasiumTask, labels: tuple[str, ...], cameras: tuple[str, ...]) -> VectorSpec:
+    """
+    Raises:
+        WorldError: the task's places are of cameras or labels that do not exist, or leave out what is called like one.
+    """
+    own = type(task).__name__
+    for camera, *names in task.places:
+        if camera not in cameras:
+            raise WorldError(f"places of {own} has the camera {camera!r}; cameras: {', '.join(cameras)}")
+        if unknown := [name for name in names if name not in labels]:
+            raise WorldError(f"places of {own} has the label {unknown[0]!r}; labels: {', '.join(labels)}")
+    in_frames = {name for _, *names in task.places for name in names}
+    for camera in cameras:
+        for name in labels:
+            if name.endswith(f"_{camera}_u") and name not in in_frames:
+                raise WorldError(
+                    f"label {name!r} is called like a place in the frame of {camera!r}, and places of {own} does not "
+                    f"say so; write places = (({camera!r}, {name!r}, {name[:-2] + '_v'!r}),)"
+                )
+    return VectorSpec(
+        names=labels,
+        units=tuple("half frame" if name in in_frames else "m" for name in labels),
+        low=(-_FAR,) * len(labels),
+        high=(_FAR,) * len(labels),
+        places=tuple((camera, labels.index(u), labels.index(v)) for camera, u, v in task.places),
     )
 
 

@@ -33,6 +33,9 @@ class GymnasiumTask(ABC):
     """Which elements of an action command a gripper, closing above 0: an expert's noise leaves them alone."""
     position: tuple[int, ...] = ()
     """Which three elements of the state are the hand's x, y and z in metres, if any are."""
+    places: tuple[tuple[str, str, str], ...] = ()
+    """(camera, u, v): names of two labels that say where something is in that camera's frame, u to the right, v down,
+    -1 and 1 at the edges. Other labels are positions in metres."""
 
     @abstractmethod
     def make_env(self) -> Env:
@@ -67,11 +70,7 @@ class GymnasiumTask(ABC):
         return self._entry("info of a step", info, "is_success", "success(self, env, info)")
 
     def labels(self, env: Env) -> Mapping[str, float]:
-        """Where things are, by name: training may learn from it and no policy sees it; unless overridden nothing.
-
-        Positions are in metres. What is called THING_CAMERA_u and THING_CAMERA_v is a place in that camera's frame, u
-        to the right, v down, -1 and 1 at the edges.
-        """
+        """Where things are, by name: training may learn from it and no policy sees it; unless overridden nothing."""
         del env
         return {}
 

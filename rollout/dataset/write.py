@@ -398,12 +398,12 @@ class DatasetWriter:
     def _refuse_another(self, found: dict[str, Any]) -> None:
         if "llamarm" in found:
             schema.read_world_spec(found)  # which names what is damaged
-            # Of before cameras had projections and vectors grippers or a position: what it does not say is as ours.
+            # Of before cameras had projections and vectors grippers, position and places: what it does not say is ours.
             theirs, ours = found["llamarm"]["world_spec"], self.info["llamarm"]["world_spec"]
             for old, new in zip(theirs["cameras"], ours["cameras"], strict=False):
                 old.setdefault("projection", new["projection"])
             for vector in ("state", "action", "localization"):
-                for key in ("grippers", "position"):
+                for key in ("grippers", "position", "places"):
                     theirs[vector].setdefault(key, ours[vector][key])
         kept = ("robot_type", "fps", "video_path", "features", "llamarm")
         lines = [line for key in kept for line in schema.differences(found.get(key), self.info[key], key)]

@@ -48,7 +48,7 @@ def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projectio
 def test_grippers_and_the_hand_s_position_are_what_a_spec_says_and_not_what_is_called_so() -> None:
     names, one = ("gripper_dx", "gripper_dy", "gripper_dz", "gripper"), (1.0,) * 4
 
-    def spec(**said: tuple[int, ...]) -> VectorSpec:
+    def spec(**said: Any) -> VectorSpec:
         return VectorSpec(names=names, units=("m",) * 4, low=(-1.0,) * 4, high=one, **said)
 
     assert (spec().grippers, spec().position) == ((), ())
@@ -67,7 +67,7 @@ def test_a_spec_of_before_names_and_units_were_left_alone_is_read_by_them() -> N
         spec = WorldSpec(cameras=(), state=some, action=some, localization=some, control_dt_s=0.1)
         content = json.loads(json.dumps(dataclasses.asdict(spec)))
         for vector in ("state", "action", "localization"):
-            del content[vector]["grippers"], content[vector]["position"]
+            del content[vector]["grippers"], content[vector]["position"], content[vector]["places"]
         return WorldSpec.of(content)
 
     read = of_before(("a", "b", "c", "gripper", "e", "f", "left_gripper"), "rad", "m", "m", "1", "m", "m", "m")
@@ -76,6 +76,44 @@ def test_a_spec_of_before_names_and_units_were_left_alone_is_read_by_them() -> N
     assert of_before(("x", "y", "z"), "m", "m", "rad").state.position == ()
     unsaid = dataclasses.replace(read, action=dataclasses.replace(read.action, grippers=()))
     assert read.differences(unsaid) == []  # a policy of before acts where nobody says so
+
+
+def labels_of_before(names: tuple[str, ...], *cameras: str) -> tuple[tuple[str, int, int], ...]:
+    """The places of labels that a file of before names so."""
+    none = VectorSpec(names=(), units=(), low=(), high=())
+    size = len(names)
+    labels = VectorSpec(names=names, units=("1",) * size, low=(-1.0,) * size, high=(1.0,) * size)
+    views = tuple(CameraSpec(name=name, height=8, width=8) for name in cameras)
+    spec = WorldSpec(cameras=views, state=none, action=none, localization=labels, control_dt_s=0.1)
+    content = json.loads(json.dumps(dataclasses.asdict(spec)))
+    assert WorldSpec.of(content).localization.places == (), "a file that says places means what it says"
+    del content["localization"]["places"]
+    return WorldSpec.of(content).localization.places
+
+
+def test_places_of_a_spec_of_before_are_found_by_their_names() -> None:
+    names = ("x", "cup_front_u", "cup_front_v", "lid_front_u", "lid_front_v")
+    assert labels_of_before(names, "front", "wrist") == (("front", 1, 2), ("front", 3, 4))
+    names = ("cup_image_u", "cup_image_v", "cup_wrist_image_u", "cup_wrist_image_v")
+    expected = (("image", 0, 1), ("wrist_image", 2, 3))
+    assert labels_of_before(names, "image", "wrist_image") == expected, "of the camera with the longest name"
+    with pytest.raises(ValueError, match="'cup_front_u' is a place in a frame, but there is no 'cup_front_v'"):
+        labels_of_before(("cup_front_u", "x"), "front")
+
+
+def test_places_survive_json_and_are_pairs_of_labels() -> None:
+    none = VectorSpec(names=(), units=(), low=(), high=())
+    labels = VectorSpec(names=("a", "b"), units=("1",) * 2, low=(-1.0,) * 2, high=(1.0,) * 2, places=(("front", 1, 0),))
+    spec = WorldSpec(cameras=(), state=none, action=none, localization=labels, control_dt_s=0.1)
+    content = json.loads(json.dumps(dataclasses.asdict(spec)))
+    assert WorldSpec.of(content) == spec
+    with pytest.raises(ValueError, match=r"places \(\('front', 1, 2\),\) .*must be elements 0 to 1 of a, b"):
+        dataclasses.replace(labels, places=(("front", 1, 2),))
+    with pytest.raises(ValueError, match=r"a place is \(camera, u, v\), got \(\('front', 1\),\)"):
+        dataclasses.replace(labels, places=(("front", 1),))
+    content["localization"]["places"][0][0] = 3
+    with pytest.raises(ValueError, match="3 is a name, a unit or a camera of the localization"):
+        WorldSpec.of(content)
 
 
 def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:

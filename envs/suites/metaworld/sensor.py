@@ -115,7 +115,8 @@ class Sensor:
     @property
     def localization(self) -> VectorSpec:
         """Positions of THINGS in the robot's frame, then where they appear in every view."""
-        in_frames = 2 * len(THINGS) * len(self.views)
+        in_views = [view for view in self.views for _ in THINGS]
+        in_frames = 2 * len(in_views)
         return VectorSpec(
             names=(
                 *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
@@ -124,6 +125,7 @@ class Sensor:
             units=(*("m",) * 9, *("half frame",) * in_frames),
             low=(*(-2.0,) * 9, *(-OUTSIDE,) * in_frames),
             high=(*(2.0,) * 9, *(OUTSIDE,) * in_frames),
+            places=tuple((view.name, u, u + 1) for view, u in zip(in_views, range(9, 9 + in_frames, 2), strict=True)),
         )
 
     @property

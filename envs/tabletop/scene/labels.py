@@ -19,17 +19,20 @@ THINGS = ("target", "goal")
 FARTHEST_M = 1.5
 """Positions are limited to this: what is pushed off the table falls for as long as it is simulated."""
 
+_IN_FRAMES = tuple(camera.name for camera in CAMERAS for _ in THINGS)
+"""The camera of every place in a frame."""
+
 LOCALIZATION = VectorSpec(
     names=(
         *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
         *(f"{thing}_{camera.name}_{axis}" for camera in CAMERAS for thing in THINGS for axis in "uv"),
     ),
-    units=(*("m",) * 6, *("half frame",) * (4 * len(CAMERAS))),
-    low=(*(-FARTHEST_M,) * 6, *(-OUTSIDE,) * (4 * len(CAMERAS))),
-    high=(*(FARTHEST_M,) * 6, *(OUTSIDE,) * (4 * len(CAMERAS))),
+    units=(*("m",) * 6, *("half frame",) * (2 * len(_IN_FRAMES))),
+    low=(*(-FARTHEST_M,) * 6, *(-OUTSIDE,) * (2 * len(_IN_FRAMES))),
+    high=(*(FARTHEST_M,) * 6, *(OUTSIDE,) * (2 * len(_IN_FRAMES))),
+    places=tuple((camera, 6 + 2 * i, 7 + 2 * i) for i, camera in enumerate(_IN_FRAMES)),
 )
-"""Positions in the arm's base frame, then where they appear in each camera's frame: u to the right, v down, -1 and 1 at
-the frame's edges."""
+"""Positions in the arm's base frame, then where they appear in each camera's frame."""
 
 
 def read_labels(

@@ -390,3 +390,26 @@ def test_a_task_says_which_action_is_a_grippers_and_where_its_hand_is() -> None:
     walking.position = (1, 2, 3)
     with pytest.raises(ValueError, match=r"position \(1, 2, 3\) must be elements 0 to 0 of state_0"):
         corridors(1, walk=walking)
+
+
+def test_a_task_says_which_labels_are_places_in_a_frame() -> None:
+    class Seen(Walk):
+        places = (("image", "door_image_u", "door_image_v"),)
+
+        def labels(self, env: Any) -> Any:
+            return {"door_x": 0.0, "door_image_u": 0.1, "door_image_v": 0.2}
+
+    with closing(corridors(1, walk=Seen())) as world:
+        labels = world.world_spec.localization
+        assert labels.places == (("image", 1, 2),)
+        assert labels.units == ("m", "half frame", "half frame")
+    wrong = {
+        (("front", "door_image_u", "door_image_v"),): r"of Seen has the camera 'front'; cameras: image",
+        (("image", "door_u", "door_image_v"),): r"of Seen has the label 'door_u'; labels: door_x, door_image_u",
+        (): r"'door_image_u' is called like a place .* write places = \(\('image', 'door_image_u', 'door_image_v'\),\)",
+    }
+    for places, message in wrong.items():
+        task = Seen()
+        task.places = places
+        with pytest.raises(ValueError, match=message):
+            corridors(1, walk=task)

@@ -61,25 +61,10 @@ def test_a_shifted_frame_is_asked_for_the_shifted_place() -> None:
     assert moved.item() == pytest.approx(still.item(), rel=1e-5)
 
 
-def labelled(labels: tuple[str, ...], cameras: tuple[str, ...]) -> WorldSpec:
+def test_the_columns_of_a_camera_are_the_places_that_the_labels_say() -> None:
     empty = VectorSpec(names=(), units=(), low=(), high=())
-    size = len(labels)
-    vector = VectorSpec(names=labels, units=("1",) * size, low=(-1.0,) * size, high=(1.0,) * size)
-    views = tuple(CameraSpec(name=name, height=8, width=8) for name in cameras)
-    return WorldSpec(cameras=views, state=empty, action=empty, localization=vector, control_dt_s=0.1)
-
-
-def test_columns_are_found_by_their_names() -> None:
-    names = ("x", "cup_front_u", "cup_front_v", "lid_front_u", "lid_front_v")
-    assert pointing_columns(labelled(names, ("front", "wrist"))) == {"front": [[1, 2], [3, 4]], "wrist": []}
-
-
-def test_a_label_is_of_the_camera_with_the_longest_name_that_it_ends_with() -> None:
-    names = ("cup_image_u", "cup_image_v", "cup_wrist_image_u", "cup_wrist_image_v")
-    expected = {"image": [[0, 1]], "wrist_image": [[2, 3]]}
-    assert pointing_columns(labelled(names, ("image", "wrist_image"))) == expected
-
-
-def test_half_a_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="'cup_front_u' is a place in a frame, but there is no 'cup_front_v'"):
-        pointing_columns(labelled(("cup_front_u", "x"), ("front",)))
+    places = (("front", 1, 2), ("above", 0, 1), ("front", 3, 0))
+    labels = VectorSpec(names=tuple("abcd"), units=("1",) * 4, low=(-1.0,) * 4, high=(1.0,) * 4, places=places)
+    views = tuple(CameraSpec(name=name, height=8, width=8) for name in ("front", "wrist"))
+    spec = WorldSpec(cameras=views, state=empty, action=empty, localization=labels, control_dt_s=0.1)
+    assert pointing_columns(spec) == {"front": [[1, 2], [3, 0]], "wrist": []}

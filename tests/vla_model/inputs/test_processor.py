@@ -218,7 +218,7 @@ def test_a_tokenizer_file_of_something_else_is_named(tmp_path: Path) -> None:
         (("world_spec",), [], "its world_spec lacks or misuses "),
         (("world_spec", "state"), None, "its world_spec lacks or misuses "),
         (("world_spec", "state", "low", 0), "0", "its world_spec says what no world has: '0' is a bound of the state"),
-        (("world_spec", "action", "names", 0), 7, "7 is a name or a unit of the action"),
+        (("world_spec", "action", "names", 0), 7, "7 is a name, a unit or a camera of the action"),
         (("world_spec", "control_dt_s"), 0.0, "control_dt_s is 0.0"),
         (("world_spec", "control_dt_s"), True, "control_dt_s is True"),
         (("world_spec", "cameras", 0, "height"), -4, "a camera 'front' of -4x48 pixels"),
