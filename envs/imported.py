@@ -9,23 +9,40 @@ from typing import Any
 
 from envs.errors import UserError
 
+_ROOT = Path(__file__).resolve().parents[1]
+_OURS = ("agent", "envs", "llamarm", "rollout", "vla_model")
+"""Our packages, which lie in that folder."""
+
 
 def imported(kind: str, name: str) -> Any:
     """The object that MODULE:FUNCTION names, the current folder being one to import from, in workers too.
 
     Raises:
-        UserError: it is not of that form, cannot be imported, or is no function.
+        UserError: it is not of that form, cannot be imported, or is no function; or the current folder has a package
+            with the name of one of ours.
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
         raise UserError(f"{kind} {name!r} is not MODULE:FUNCTION")
+    here = Path.cwd()
+    for package in _OURS:
+        for path in (here / package / "__init__.py", here / f"{package}.py"):
+            if path.exists() and here != _ROOT:
+                raise UserError(
+                    f"{kind} {name!r} cannot be imported: {path} is in the way of llamarm's own package {package!r}, "
+                    "and Python imports only one of the two; rename yours"
+                )
     # Workers are given this path, and they may run in another folder.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    if str(here) not in sys.path:
+        sys.path.insert(0, str(here))
     try:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{kind} {name!r} cannot be imported: {error}") from error
+        package = module.partition(".")[0]
+        hint = (
+            f"; {package!r} is llamarm's own and hides a package of yours, so rename yours" if package in _OURS else ""
+        )
+        raise UserError(f"{kind} {name!r} cannot be imported: {error}{hint}") from error
     except (Exception, SystemExit) as error:  # whatever its module raises, be it a script that ends
         raise UserError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from gymnasium_robotics.utils import mujoco_utils
 
-from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
+from llamarm import GymnasiumTask, GymnasiumWorld
 
 gymnasium.register_envs(gymnasium_robotics)
 # gymnasium-robotics 1.4.2 asks whether a NumPy integer is `in` a tuple of MuJoCo's enums, which MuJoCo 4 always denies.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("agent", "envs", "rollout", "vla_model")
+ROOMS = ("agent", "envs", "llamarm", "rollout", "vla_model")
 
 FUNCTION_MEDIAN, FUNCTION_P90, FUNCTION_MAX = 12, 45, 100
 FILE_MAX = 500

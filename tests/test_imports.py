@@ -1,4 +1,4 @@
-"""The house has one arrow: envs -> vla_model -> rollout -> agent, and a heavy library lives in one room.
+"""The house has one arrow: envs -> vla_model -> rollout -> agent -> llamarm, and a heavy library lives in one room.
 
 Read from the sources, so that imports inside functions and under TYPE_CHECKING count like any other.
 """
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "vla_model": ("envs.types", "envs.errors"),
     "rollout": ("envs", "vla_model"),
     "agent": ("envs", "vla_model", "rollout"),
+    "llamarm": ("envs", "vla_model", "rollout", "agent"),
 }
 """Room: what it may import of the other rooms, each entry with all that lies below it."""
 
@@ -63,6 +64,18 @@ BEYOND_DOCSTRING = {"envs": "from envs.registration import register_envs\nregist
 """Room: what its __init__ does besides saying what the room is. Here: gymnasium ids appear with `import envs`."""
 
 TOO_HEAVY = {
+    "llamarm": {
+        "agent",
+        "envs",
+        "gymnasium",
+        "mujoco",
+        "numpy",
+        "ray",
+        "rollout",
+        "torch",
+        "transformers",
+        "vla_model",
+    },
     "envs.make": {"mujoco"},
     "envs.types": {"mujoco", "mujoco_warp", "torch"},
     "envs.tabletop.world": {"mujoco_warp", "torch", "warp"},
@@ -163,7 +176,7 @@ def test_every_exception_is_still_used() -> None:
         assert library in names, f"{file} no longer imports {library}: drop its exception"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT.keys() - {"llamarm"}))  # which test_llamarm.py looks at
 def test_a_room_opens_with_its_docstring_and_hardly_anything_else(room: str) -> None:
     module = ast.parse((ROOT / room / "__init__.py").read_text())
     assert ast.get_docstring(module)

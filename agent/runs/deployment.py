@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from agent.runs.run_folder import run_of
 from envs.errors import UserError
 from vla_model.files.deployment import Deployment
 
 
-def recorded_deployment(policy: str, chunk_length: int) -> Deployment | None:
+def recorded_deployment(policy: str | Path, chunk_length: int) -> Deployment | None:
     """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
 
     Raises:

@@ -16,16 +16,23 @@ from vla_model.policy import VLAPolicy
 DEFAULT_WORLD = "tabletop"
 
 
-def load_policy(name: str, dtype: DtypeName = "auto") -> VLAPolicy:
-    """The policy of a run, a checkpoint or a policy's folder, which computes in that number format.
+def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
+    """The policy of a run (its best, else its last checkpoint), a checkpoint or a policy's folder.
 
     It knows how it is meant to be used, unless neither its folder nor a run's record says so.
+
+    Args:
+        path: of the folder.
+        dtype: what it computes in and holds its weights in; "auto" is bfloat16 where the hardware has it.
+
+    Raises:
+        UserError: the folder is none of these, or damaged.
     """
-    folder = policy_folder(Path(name))
+    folder = policy_folder(path)
     checkpoint = folder.parent.name
     policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
     if policy.processor.deployment is None:
-        policy.processor.deployment = recorded_deployment(name, policy.model.config.chunk_length)
+        policy.processor.deployment = recorded_deployment(path, policy.model.config.chunk_length)
     return policy
 
 
