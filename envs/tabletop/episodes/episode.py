@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,9 +22,16 @@ DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "clo
 """Unit vectors on the table, seen from the arm."""
 
 
+def _nowhere() -> NDArray[np.float64]:
+    return np.empty((0, 2))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """Everything drawn for one episode. Indices count objects, receptacles, drawers or buttons, as the task means."""
+    """Everything drawn for one episode; what only the other kind of table has keeps its default.
+
+    Indices count objects, receptacles, drawers or buttons, as the task means.
+    """
 
     spec: EpisodeSpec
     instruction: str
@@ -33,19 +40,19 @@ class Episode:
     """The thing to act on."""
     goal: int
     """The thing to bring it to (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
-    direction: str
+    direction: str = "left"
     """A key of DIRECTIONS for tasks that name one."""
     colours: tuple[str, ...]
     """Of the objects, or of the buttons."""
-    shapes: tuple[str, ...]
-    object_xy_m: NDArray[np.float64]  # [O, 2]
-    receptacle: str
-    receptacle_colours: tuple[str, ...]
-    receptacle_xy_m: NDArray[np.float64]  # [R, 2]
-    drawer_colours: tuple[str, ...]
-    drawer_open_m: tuple[float, ...]
-    cabinet_xy_m: tuple[float, float]
-    panel_xy_m: tuple[float, float]
-    dial_xy_m: tuple[float, float]
+    shapes: tuple[str, ...] = ()
+    object_xy_m: NDArray[np.float64] = field(default_factory=_nowhere)  # [O, 2]
+    receptacle: str = ""
+    receptacle_colours: tuple[str, ...] = ()
+    receptacle_xy_m: NDArray[np.float64] = field(default_factory=_nowhere)  # [R, 2]
+    drawer_colours: tuple[str, ...] = ()
+    drawer_open_m: tuple[float, ...] = ()
+    cabinet_xy_m: tuple[float, float] = (0.0, 0.0)
+    panel_xy_m: tuple[float, float] = (0.0, 0.0)
+    dial_xy_m: tuple[float, float] = (0.0, 0.0)
     look: Look
     pose: Pose

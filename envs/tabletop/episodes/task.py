@@ -16,6 +16,7 @@ from array_api_compat import array_namespace
 
 from envs.arm import ArmSpec
 from envs.tabletop.episodes.episode import Episode
+from envs.tabletop.episodes.instructions import DIRECTION_WORDS, name_object, name_receptacle
 from envs.types import Array
 
 LOST_BELOW_M = 0.05
@@ -64,12 +65,19 @@ class View:
         """Each world's entry for its goal: [n, things, ...] -> [n, ...]."""
         return per_thing[self.rows, self.goal]
 
+    def any_other(self, per_thing: Array) -> Array:
+        """Whether something is so of a thing that is not the target: bool [n, things] -> [n]."""
+        xp = array_namespace(per_thing)
+        others = xp.asarray(per_thing, copy=True)
+        others[self.rows, self.target] = False
+        return xp.any(others, axis=1)
+
 
 _ARRAYS = tuple(field.name for field in fields(View) if field.name != "arm")
 
 
 class Task(ABC):
-    """One task. Instances hold no state."""
+    """One task: an ObjectsTask or a FixturesTask. Instances hold no state."""
 
     name: ClassVar[str]
     kind: ClassVar[Literal["objects", "fixtures"]]
@@ -81,6 +89,7 @@ class Task(ABC):
     receptacles: ClassVar[tuple[str, ...]] = ("bowl", "zone")
     """What may lie beside the objects."""
     goal_is_object: ClassVar[bool] = False
+    """The goal is another object, and not a receptacle."""
     goal_by_colour: ClassVar[bool] = False
     """The goal is the receptacle of the target's colour."""
     num_targets: ClassVar[int] = 1
@@ -111,10 +120,7 @@ class Task(ABC):
 
     def lost(self, view: View) -> Array:
         """Whether an object that the instruction names has left the table, [n]."""
-        if self.kind == "fixtures":
-            return view.target < 0
-        lost = view.of_target(view.object_pos)[:, 2] < -LOST_BELOW_M
-        return lost | (view.of_goal(view.object_pos)[:, 2] < -LOST_BELOW_M) if self.goal_is_object else lost
+        return view.target < 0
 
     def button_rgb(self, view: View) -> Array:
         """What the buttons show now, [n, buttons, 3]; asked where has_signals."""
@@ -127,3 +133,31 @@ class Task(ABC):
     @abstractmethod
     def expert(self, view: View) -> Array:
         """A good action in any state, [n, A]."""
+
+
+class ObjectsTask(Task):
+    """A task at the table of loose objects: acts on one, and brings it to a receptacle unless it says otherwise."""
+
+    kind = "objects"
+
+    def words(self, episode: Episode) -> dict[str, str]:
+        """{object}; {base}, or {bowl} or {zone}; and {direction}."""
+        words = {"object": name_object(episode, episode.target), "direction": DIRECTION_WORDS[episode.direction]}
+        if self.goal_is_object:
+            return words | {"base": name_object(episode, episode.goal)}
+        return words | {episode.receptacle: name_receptacle(episode, episode.goal)}
+
+    def lost(self, view: View) -> Array:
+        """The target fell, or the goal where that is an object."""
+        lost = view.of_target(view.object_pos)[:, 2] < -LOST_BELOW_M
+        return lost | (view.of_goal(view.object_pos)[:, 2] < -LOST_BELOW_M) if self.goal_is_object else lost
+
+    def places(self, view: View) -> tuple[Array, Array]:
+        """The object, and the receptacle."""
+        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
+
+
+class FixturesTask(Task):
+    """A task at the table of drawers, buttons and a dial."""
+
+    kind = "fixtures"

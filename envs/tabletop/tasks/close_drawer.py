@@ -6,24 +6,20 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.task import Task, View
-from envs.tabletop.scene.things import HANDLE_HALF_M, NUM_DRAWERS
-from envs.tabletop.tasks.open_drawer import other_drawer_moved
+from envs.tabletop.episodes.task import View
+from envs.tabletop.scene.things import HANDLE_HALF_M
+from envs.tabletop.tasks.open_drawer import OpenDrawer
 from envs.types import Array
 
 CLOSED_M = 0.012
 
 
-class CloseDrawer(Task):
+class CloseDrawer(OpenDrawer):
     """Succeeds when the named drawer is shut; moving the other one by 4 cm ends the episode."""
 
     name = "close_drawer"
-    kind = "fixtures"
     max_steps = 60
-    num_targets = NUM_DRAWERS
     target_drawer_open = True
-    wrong_name = "wrong drawer"
     paraphrases = (
         "close the {colour} drawer",
         "shut the {colour} drawer",
@@ -40,17 +36,9 @@ class CloseDrawer(Task):
         "slide the {colour} drawer back in",
     )
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The drawer's colour."""
-        return {"colour": episode.drawer_colours[episode.target]}
-
     def success(self, view: View) -> Array:
         """The target drawer is shut."""
         return view.of_target(view.drawer_m) < CLOSED_M
-
-    def wrong(self, view: View) -> Array:
-        """The other drawer was moved."""
-        return other_drawer_moved(view)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The handle, and where it is when the drawer is shut."""

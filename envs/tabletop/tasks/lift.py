@@ -6,20 +6,17 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.tabletop.scene.things import CUBE_HALF_M
 from envs.types import Array
 
 LIFT_M = 0.08
 
 
-class Lift(Task):
+class Lift(ObjectsTask):
     """Succeeds when the named object is 8 cm above where it lay; lifting another one ends the episode."""
 
     name = "lift"
-    kind = "objects"
     max_steps = 60
     paraphrases = (
         "lift the {object}",
@@ -37,19 +34,13 @@ class Lift(Task):
         "take the {object} off the table",
     )
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object's colour and shape."""
-        return {"object": name_object(episode, episode.target)}
-
     def success(self, view: View) -> Array:
         """The target is up."""
         return terms.lifted(view.of_target(view.object_pos), LIFT_M)
 
     def wrong(self, view: View) -> Array:
         """Another object is up."""
-        up = terms.lifted(view.object_pos, LIFT_M)
-        up[view.rows, view.target] = False
-        return array_namespace(up).any(up, axis=1)
+        return view.any_other(terms.lifted(view.object_pos, LIFT_M))
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and the height to reach above it."""

@@ -7,18 +7,18 @@ from array_api_compat import array_namespace
 from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import FixturesTask, View
 from envs.tabletop.scene.things import DRAWER_TRAVEL_M, HANDLE_HALF_M, NUM_DRAWERS
 from envs.types import Array
 
 OPEN_M = 0.085
+OTHER_MOVED_M = 0.04
 
 
-class OpenDrawer(Task):
+class OpenDrawer(FixturesTask):
     """Succeeds when the named drawer is pulled out; moving the other one by 4 cm ends the episode."""
 
     name = "open_drawer"
-    kind = "fixtures"
     max_steps = 70
     num_targets = NUM_DRAWERS
     target_drawer_open = False
@@ -48,8 +48,9 @@ class OpenDrawer(Task):
         return view.of_target(view.drawer_m) > OPEN_M
 
     def wrong(self, view: View) -> Array:
-        """The other drawer was moved."""
-        return other_drawer_moved(view)
+        """The other drawer is elsewhere than where it began."""
+        moved_m = array_namespace(view.drawer_m).abs(view.drawer_m - view.drawer_start_m)
+        return view.any_other(moved_m > OTHER_MOVED_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The handle, and where it is when the drawer is open."""
@@ -63,9 +64,3 @@ class OpenDrawer(Task):
         held = experts.holding(view, handle, 2 * HANDLE_HALF_M[1])
         pull = experts.act(view, handle - constant((0.08, 0, 0), handle), -view.tcp_yaw, experts.CLOSE)
         return experts.choose(held, pull, experts.grasp(view, handle, -view.tcp_yaw))
-
-
-def other_drawer_moved(view: View, by_m: float = 0.04) -> Array:
-    """The drawer that the instruction does not name is elsewhere than where it began, [n]."""
-    moved_m = array_namespace(view.drawer_m).abs(view.drawer_m - view.drawer_start_m)
-    return moved_m[view.rows, 1 - view.target] > by_m

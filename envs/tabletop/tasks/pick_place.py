@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object, name_receptacle
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.types import Array
 
 
-class PickPlace(Task):
+class PickPlace(ObjectsTask):
     """Succeeds when the named object lies in the named bowl and the gripper has let go."""
 
     name = "pick_place"
-    kind = "objects"
     max_steps = 90
     receptacles = ("bowl",)
     paraphrases = (
@@ -33,20 +30,9 @@ class PickPlace(Task):
         "grab the {object} and place it into the {bowl}",
     )
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object and the bowl."""
-        return {
-            "object": name_object(episode, episode.target),
-            "bowl": name_receptacle(episode, episode.goal),
-        }
-
     def success(self, view: View) -> Array:
         """The target rests in the goal bowl."""
         return terms.inside_bowl(view, view.of_target(view.object_pos))
-
-    def places(self, view: View) -> tuple[Array, Array]:
-        """The object, and the bowl."""
-        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
     def expert(self, view: View) -> Array:
         """Grasp, carry over the bowl, let go."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object, name_receptacle
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M, ZONE_RADIUS_M
 from envs.types import Array
 
 
-class Place(Task):
+class Place(ObjectsTask):
     """Succeeds when the named object stands on the named zone and the gripper has let go."""
 
     name = "place"
-    kind = "objects"
     max_steps = 90
     receptacles = ("zone",)
     paraphrases = (
@@ -34,19 +31,11 @@ class Place(Task):
         "the {zone} is where the {object} should be placed",
     )
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object and the zone."""
-        return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
-
     def success(self, view: View) -> Array:
         """The target stands on the goal zone."""
         return terms.resting_on(
             view, view.of_target(view.object_pos), view.of_goal(view.receptacle_pos), ZONE_RADIUS_M - 0.01
         )
-
-    def places(self, view: View) -> tuple[Array, Array]:
-        """The object, and the zone."""
-        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
     def expert(self, view: View) -> Array:
         """Grasp, carry over the zone, put down."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import FixturesTask, View
 from envs.tabletop.scene.things import NUM_BUTTONS
 from envs.types import Array
 
 PRESSED_M = 0.008
 
 
-class PressButton(Task):
+class PressButton(FixturesTask):
     """Succeeds when the named button is down; pressing another one ends the episode."""
 
     name = "press_button"
-    kind = "fixtures"
     max_steps = 40
     num_targets = NUM_BUTTONS
     wrong_name = "wrong button"
@@ -48,9 +45,7 @@ class PressButton(Task):
 
     def wrong(self, view: View) -> Array:
         """Another button is down."""
-        down = view.button_m > PRESSED_M
-        down[view.rows, view.target] = False
-        return array_namespace(down).any(down, axis=1)
+        return view.any_other(view.button_m > PRESSED_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The button, and its top when pressed."""

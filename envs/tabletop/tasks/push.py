@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from envs.tabletop import experts
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object, name_receptacle
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.types import Array
 
 IN_ZONE_M = 0.032
@@ -17,11 +16,10 @@ CORRIDOR_M = 0.085
 BOWL_CORRIDOR_M = 0.105
 
 
-class Push(Task):
+class Push(ObjectsTask):
     """Succeeds when the named object's centre is well inside the named zone."""
 
     name = "push"
-    kind = "objects"
     max_steps = 80
     receptacles = ("zone",)
     paraphrases = (
@@ -45,18 +43,10 @@ class Push(Task):
         start, end = episode.object_xy_m[episode.target], episode.receptacle_xy_m[episode.goal]
         return corridor_is_free(episode, start, end)
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object and the zone."""
-        return {"object": name_object(episode, episode.target), "zone": name_receptacle(episode, episode.goal)}
-
     def success(self, view: View) -> Array:
         """The target is in the zone."""
         gap = view.of_target(view.object_pos) - view.of_goal(view.receptacle_pos)
         return array_namespace(gap).linalg.vector_norm(gap[:, :2], axis=1) < IN_ZONE_M
-
-    def places(self, view: View) -> tuple[Array, Array]:
-        """The object, and the zone."""
-        return view.of_target(view.object_pos), view.of_goal(view.receptacle_pos)
 
     def expert(self, view: View) -> Array:
         """Push straight at the zone from behind."""

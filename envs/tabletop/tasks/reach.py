@@ -6,9 +6,7 @@ from array_api_compat import array_namespace
 
 from envs.arrays import constant
 from envs.tabletop import experts
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M
 from envs.types import Array
 
@@ -16,11 +14,10 @@ TOUCH_M = 0.02
 _TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008)
 
 
-class Reach(Task):
+class Reach(ObjectsTask):
     """Succeeds at the named object's top; touching another one ends the episode."""
 
     name = "reach"
-    kind = "objects"
     max_steps = 40
     paraphrases = (
         "touch the {object}",
@@ -38,19 +35,13 @@ class Reach(Task):
         "make contact with the {object}",
     )
 
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object's colour and shape."""
-        return {"object": name_object(episode, episode.target)}
-
     def success(self, view: View) -> Array:
         """The fingertips are at the top of the target."""
         return self._touched(view)[view.rows, view.target]
 
     def wrong(self, view: View) -> Array:
         """The fingertips are at the top of another object."""
-        touched = self._touched(view)
-        touched[view.rows, view.target] = False
-        return array_namespace(touched).any(touched, axis=1)
+        return view.any_other(self._touched(view))
 
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and its top."""

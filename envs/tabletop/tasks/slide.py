@@ -7,8 +7,7 @@ from array_api_compat import array_namespace
 
 from envs.tabletop import experts
 from envs.tabletop.episodes.episode import DIRECTIONS, Episode
-from envs.tabletop.episodes.instructions import DIRECTION_WORDS, name_object
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.tabletop.tasks.push import corridor_is_free
 from envs.types import Array
 
@@ -16,11 +15,10 @@ SLIDE_M = 0.10
 ASTRAY_M = 0.05
 
 
-class Slide(Task):
+class Slide(ObjectsTask):
     """Succeeds 8 cm along the way; more than 5 cm the wrong way or astray ends the episode."""
 
     name = "slide"
-    kind = "objects"
     max_steps = 70
     wrong_name = "wrong direction"
     paraphrases = (
@@ -44,10 +42,6 @@ class Slide(Task):
         start = episode.object_xy_m[episode.target]
         end = start + SLIDE_M * np.array(DIRECTIONS[episode.direction])
         return bool(0.36 < end[0] < 0.63 and abs(end[1]) < 0.21) and corridor_is_free(episode, start, end)
-
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object and the direction."""
-        return {"object": name_object(episode, episode.target), "direction": DIRECTION_WORDS[episode.direction]}
 
     def success(self, view: View) -> Array:
         """The target has come far enough, on its way."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object
 from envs.tabletop.tasks.pick_place import PickPlace
 
 
@@ -27,7 +25,3 @@ class Sort(PickPlace):
         "put the {object} in the bowl that matches its color",
         "the {object} goes in the bowl of the same color",
     )
-
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object; its colour decides the bowl."""
-        return {"object": name_object(episode, episode.target)}

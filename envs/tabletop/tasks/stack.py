@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from envs.arrays import constant
 from envs.tabletop import experts, terms
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import ObjectsTask, View
 from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M
 from envs.types import Array
 
 _TOP, _TWICE_TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M), (0.0, 0.0, 2 * OBJECT_HALF_HEIGHT_M)
 
 
-class Stack(Task):
+class Stack(ObjectsTask):
     """Succeeds when the first object rests on the second and the gripper has let go."""
 
     name = "stack"
-    kind = "objects"
     max_steps = 90
     goal_is_object = True
     paraphrases = (
@@ -35,10 +32,6 @@ class Stack(Task):
         "build a stack with the {object} on top of the {base}",
         "the {object} goes on top of the {base}",
     )
-
-    def words(self, episode: Episode) -> dict[str, str]:
-        """The object to move and the one below."""
-        return {"object": name_object(episode, episode.target), "base": name_object(episode, episode.goal)}
 
     def success(self, view: View) -> Array:
         """The target rests on the base."""

@@ -7,7 +7,7 @@ from array_api_compat import array_namespace
 from envs.arrays import constant
 from envs.tabletop import experts
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.task import Task, View
+from envs.tabletop.episodes.task import FixturesTask, View
 from envs.tabletop.scene.things import DIAL_BAR_HALF_M
 from envs.types import Array
 
@@ -15,11 +15,10 @@ TURNED_RAD = 0.6
 SIDES = ("left", "right")
 
 
-class TurnDial(Task):
+class TurnDial(FixturesTask):
     """Succeeds 34 degrees to the named side; as much to the other side ends the episode."""
 
     name = "turn_dial"
-    kind = "fixtures"
     max_steps = 60
     wrong_name = "wrong direction"
     paraphrases = (

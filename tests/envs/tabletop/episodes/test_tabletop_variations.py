@@ -57,6 +57,23 @@ def test_paraphrase_banks_are_large_disjoint_and_a_quarter_is_held_out(name: str
     assert len(set(train) | set(held_out)) == len(train) + len(held_out)
 
 
+DECIDES = {
+    "reach": {"object"},
+    "lift": {"object"},
+    "sort": {"object"},
+    "pick_place": {"object", "bowl"},
+    "place": {"object", "zone"},
+    "push": {"object", "zone"},
+    "stack": {"object", "base"},
+    "slide": {"object", "direction"},
+    "open_drawer": {"colour"},
+    "close_drawer": {"colour"},
+    "press_button": {"colour"},
+    "turn_dial": {"side"},
+}
+"""Task: what its instruction must say, for it decides the episode."""
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_every_template_is_filled_with_short_printable_words(name: str) -> None:
     task = TASKS[name]
@@ -65,13 +82,13 @@ def test_every_template_is_filled_with_short_printable_words(name: str) -> None:
         words = task.words(episode)
         for template in (*task.paraphrases, *task.held_out_paraphrases):
             slots = {field for _, field, _, _ in string.Formatter().parse(template) if field}
-            assert slots == set(words), f"{template!r} leaves out what decides the episode"
+            assert slots == DECIDES[name], f"{template!r} leaves out what decides the episode"
             sentence = template.format(**words)
             assert 0 < len(sentence) <= MAX_INSTRUCTION_CHARS
             assert sentence.isascii()
             assert sentence.isprintable()
             assert "{" not in sentence
-            assert all(word in sentence for word in words.values())
+            assert all(words[slot] in sentence for slot in slots)
 
 
 @pytest.mark.parametrize("name", TASKS)
