@@ -26,7 +26,7 @@ from vla_model.files.deployment import check_execute_steps
 from vla_model.files.weight_files import check_finite, misfits
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.heads.noise import LastingNoise
-from vla_model.inputs.history import newest_not_after, past_steps
+from vla_model.inputs.history import SeenTokens
 from vla_model.inputs.instructions import check_text
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA, VLAOutput
@@ -42,25 +42,7 @@ class _Episode:
 
     prefix: InstructionPrefix
     noise: torch.Generator | LastingNoise
-    steps: list[int] = field(default_factory=list)
-    """Of the observations that are remembered, ascending."""
-    tokens: list[Tensor] = field(default_factory=list)
-    """Of each of them, [V, d]."""
-
-    def see(self, step: int, tokens: Tensor, length: int, stride: int) -> Tensor:
-        """Remember the observation of this step; returns what a decision at it looks back on, [P, V, d].
-
-        An episode that is asked about an earlier step than before, or about the same, goes on from there.
-        """
-        while self.steps and self.steps[-1] >= step:
-            self.steps.pop()
-            self.tokens.pop()
-        self.steps.append(step)
-        self.tokens.append(tokens)
-        seen = newest_not_after(self.steps, past_steps(step, length, stride)).tolist()
-        past = torch.stack([self.tokens[i] for i in seen])
-        del self.steps[: seen[0]], self.tokens[: seen[0]]  # nothing looks back that far again
-        return past
+    seen: SeenTokens = field(default_factory=SeenTokens)
 
 
 class VLAPolicy:
@@ -292,20 +274,16 @@ class VLAPolicy:
         return np.asarray(observation["step"], np.int64)
 
     def _noise(self, episode_seed: int) -> torch.Generator | LastingNoise:
-        generator = _generator(self._seed, episode_seed)
+        state = np.random.SeedSequence([self._seed, episode_seed]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
         correlation = self._noise_correlation
         return LastingNoise(generator, correlation, self._execute_steps) if correlation else generator
 
     def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
         """What each of these worlds looks back on, [n, P, V, d], after remembering the tokens of now, [n, V, d]."""
-        config = self.model.config
         rows = zip(worlds, steps.tolist(), tokens, strict=True)
-        return torch.stack(
-            [
-                self._episodes[world].see(step, seen, config.history_length, config.history_stride)
-                for world, step, seen in rows
-            ]
-        )
+        length, stride = self.model.config.history_length, self.model.config.history_stride
+        return torch.stack([self._episodes[world].seen.see(step, row, length, stride) for world, step, row in rows])
 
 
 def _check_finite(said: Tensor, worlds: Sequence[int]) -> None:
@@ -322,8 +300,3 @@ def _check_finite(said: Tensor, worlds: Sequence[int]) -> None:
 def _like(array: Array, tensor: Tensor) -> Array:
     """The tensor as what `array` is: one on that device, or numpy."""
     return tensor.to(array.device) if isinstance(array, Tensor) else tensor.cpu().numpy()
-
-
-def _generator(policy_seed: int, episode_seed: int) -> torch.Generator:
-    state = np.random.SeedSequence([policy_seed, episode_seed]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))

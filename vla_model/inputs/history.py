@@ -11,13 +11,17 @@ first observation, the cheapest memory of what was shown only then.
 A learner has every control step. A policy sees a world only when it is asked, so it takes the newest observation that
 is not newer than the step it wants: the very one where the stride is a multiple of the steps between two decisions.
 
-Shape letters: n earlier observations, F observations that exist.
+Shape letters: n earlier observations, F observations that exist, V tokens of an observation.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 
 def past_steps(step: ArrayLike, length: int, stride: int) -> NDArray[np.int64]:
@@ -30,3 +34,28 @@ def newest_not_after(existing: ArrayLike, wanted: NDArray[np.int64]) -> NDArray[
     """Which of the existing steps, ascending [F], stand for the wanted ones, [...] -> [...]."""
     # Where all that exist are newer, the first of them is the nearest.
     return np.maximum(np.searchsorted(np.asarray(existing), wanted, side="right") - 1, 0)
+
+
+@dataclass(frozen=True)
+class SeenTokens:
+    """What a policy keeps of the observations of one episode: their tokens, so that a frame is looked at once."""
+
+    steps: list[int] = field(default_factory=list)
+    """Of the observations that are remembered, ascending."""
+    tokens: list[Tensor] = field(default_factory=list)
+    """Of each of them, [V, d]."""
+
+    def see(self, step: int, tokens: Tensor, length: int, stride: int) -> Tensor:
+        """Remember the observation of this step; returns what a decision at it looks back on, [n, V, d].
+
+        An episode that is asked about an earlier step than before, or about the same, goes on from there.
+        """
+        while self.steps and self.steps[-1] >= step:
+            self.steps.pop()
+            self.tokens.pop()
+        self.steps.append(step)
+        self.tokens.append(tokens)
+        seen = newest_not_after(self.steps, past_steps(step, length, stride)).tolist()
+        past = torch.stack([self.tokens[i] for i in seen])
+        del self.steps[: seen[0]], self.tokens[: seen[0]]  # nothing looks back that far again
+        return past

@@ -116,7 +116,7 @@ def test_nothing_is_kept_that_nobody_looks_back_to() -> None:
     begin(policy, [0, 1])
     for step in range(50):
         policy.act(range(2), at(step))
-    assert [episode.steps for episode in policy._episodes.values()] == [list(range(43, 50))] * 2
+    assert [episode.seen.steps for episode in policy._episodes.values()] == [list(range(43, 50))] * 2
 
 
 def test_an_observation_without_its_step_is_refused_where_it_is_needed() -> None:
