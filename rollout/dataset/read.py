@@ -9,7 +9,6 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from envs.errors import UserError
-from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.frames import decode_png, decode_video
 from rollout.dataset.statistics import QUANTILES, FeatureStats
@@ -64,52 +62,14 @@ class DatasetReader:
         """
         self.root = Path(root)
         self.info = read_info(self.root)
-        self.features: dict[str, dict[str, Any]] = self.info["features"]
-        self.fps: int = self.info["fps"]
         self.episodes = [row for path in episode_files(self.root) for row in read_rows(path)]
 
-    @property
-    def num_episodes(self) -> int:
-        return len(self.episodes)
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        return cameras(self.features)
-
-    @cached_property
-    def world_spec(self) -> WorldSpec:
-        """Of the world that was recorded.
-
-        Raises:
-            UserError: another writer made the dataset.
-        """
-        return schema.read_world_spec(self.info)
-
-    @cached_property
-    def stats(self) -> dict[str, FeatureStats]:
-        """stats.json: {feature: {"mean", "std", "min", "max", "count", "q01", ...: array}}.
-
-        Raises:
-            UserError: there is none.
-        """
-        return read_stats(self.root)
-
     def __iter__(self) -> Iterator[StoredEpisode]:
-        return (self.episode(i) for i in range(self.num_episodes))
+        return (self.episode(i) for i in range(len(self.episodes)))
 
     def episode(self, number: int) -> StoredEpisode:
         """Every column and frame of one episode."""
         return read_episode(self.root, self.info, self.episodes[number])
-
-    def frames(self, number: int, camera: str) -> NDArray[np.uint8]:
-        """One camera's frames of one episode, [T, H, W, 3].
-
-        Raises:
-            UserError: no such camera.
-        """
-        if camera not in self.cameras:
-            raise UserError(f"camera {camera!r} is not in {self.root}; cameras: {', '.join(self.cameras)}")
-        return _read_frames(self.root, self.info, self.episodes[number], _camera_key(self.features, camera))
 
 
 def read_info(root: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ Shape letters: T tokens, D token size, E experts, k experts per token, H hidden 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -179,29 +179,29 @@ def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambd
         model: which routed a batch, or this process's share of it.
         summed: of an expert's tokens in each process, int64 [E], those in all; the same where there is one process.
     """
-    for module in model.modules():
-        if isinstance(module, Router):
-            module.balance(summed)
+    for router in _routers(model):
+        router.balance(summed)
 
 
 def forget_choices(model: nn.Module) -> None:
     """In all routers: of a batch that the weights were not updated with."""
-    for module in model.modules():
-        if isinstance(module, Router):
-            module.forget_choices()
+    for router in _routers(model):
+        router.forget_choices()
 
 
 def balances(model: nn.Module) -> bool:
     """Whether `balance_experts` would move anything."""
-    routers = (module for module in model.modules() if isinstance(module, Router))
-    return any(router.bias is not None and router.balancing_rate for router in routers)
+    return any(router.bias is not None and router.balancing_rate for router in _routers(model))
 
 
 def keep_balance(model: nn.Module) -> None:
     """Leave the biases of all routers as they are from now on, whatever learns."""
-    for module in model.modules():
-        if isinstance(module, Router):
-            module.balancing_rate = 0.0
+    for router in _routers(model):
+        router.balancing_rate = 0.0
+
+
+def _routers(model: nn.Module) -> Iterator[Router]:
+    return (module for module in model.modules() if isinstance(module, Router))
 
 
 class MixtureOfExperts(nn.Module):

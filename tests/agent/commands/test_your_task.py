@@ -30,7 +30,7 @@ data = DatasetReader(run + "/dataset")
 numbers = {row["spec_id"]: number for number, row in enumerate(data.episodes)}
 here = make_world(world, 3)
 first, _ = here.reset_to([EpisodeSpec(suite="fetch", task="reach", seed=0)], [1])
-recorded = data.frames(numbers["fetch/reach/train/0"], "left")
+recorded = data.episode(numbers["fetch/reach/train/0"]).frames["left"]
 print("RESULT", json.dumps({"episodes": len(numbers), "same": np.array_equal(recorded[0], first["frames"]["left"][1])}))
 """
 

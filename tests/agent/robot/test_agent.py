@@ -162,7 +162,7 @@ def test_a_drive_that_was_stopped_before_it_moved_is_not_recorded(tmp_path: Path
     agent = agent_for(arm, always(0.25), lambda n: 5.0)
     arm.clock.at(1.0, agent.stop)
     assert agent.run("go", 1.0, record=tmp_path).ended == "stopped: by hand"
-    assert DatasetReader(tmp_path).num_episodes == 0
+    assert len(DatasetReader(tmp_path).episodes) == 0
 
 
 def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_frames_under_takeover_are_marked_in_the_recording(tmp_path: Path) -> No
     person = Person(arm(), -0.5, 0.6, 1.1)
     agent_with(person, always(0.25)).run("go", 1.5, record=tmp_path)
     dataset = DatasetReader(tmp_path)
-    assert dataset.features["intervention"] == {"dtype": "bool", "shape": [1], "names": None}
+    assert dataset.info["features"]["intervention"] == {"dtype": "bool", "shape": [1], "names": None}
     columns = dataset.episode(0).columns
     assert columns["intervention"].tolist() == [False] * 5 + [True] * 5 + [False] * 5
     assert columns["action"].tolist() == [0.25] * 5 + [-0.5] * 5 + [0.25] * 5

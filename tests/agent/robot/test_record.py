@@ -267,7 +267,7 @@ def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_op
     path = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[3])))
     dead = subprocess.run([sys.executable, "-c", KILLED, str(root)], env=os.environ | {"PYTHONPATH": path}, check=False)
     assert dead.returncode == -9
-    assert DatasetReader(root).num_episodes == 0
+    assert len(DatasetReader(root).episodes) == 0
     if opened_by == "training":
         TrainingData([root])
     agent_for(arm, always(0.25)).run("go", 1.0, record=root)

@@ -26,6 +26,7 @@ from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.dataset.read import DatasetReader
+from rollout.dataset.schema import read_world_spec
 from vla_model.types import ActionChunk
 
 DT_S = 0.1
@@ -119,7 +120,7 @@ def test_an_agent_does_a_task_and_its_drive_is_a_dataset(latency_s: float, tmp_p
         outcome.num_steps,
     )
     assert dataset.info["robot_type"] == "tabletop"
-    assert dataset.world_spec == world.world_spec
+    assert read_world_spec(dataset.info) == world.world_spec
     assert episode.columns["next.success"].tolist() == [False] * (outcome.num_steps - 1) + [True]
     assert episode.columns["label.localization"].shape == (outcome.num_steps, world.world_spec.localization.size)
 

@@ -17,8 +17,8 @@ from test_batches import write
 from envs.errors import UserError
 from rollout.collect import collect
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.read import DatasetReader, read_tasks
-from rollout.dataset.schema import ImageMode
+from rollout.dataset.read import DatasetReader, read_stats, read_tasks
+from rollout.dataset.schema import ImageMode, read_world_spec
 from rollout.dataset.write import DatasetWriter
 
 SEEDS = (1, 2)
@@ -40,7 +40,7 @@ def replaced(file: Path) -> None:
 
 def read_all(root: Path) -> int:
     reader = DatasetReader(root)
-    _ = reader.stats, reader.world_spec
+    _ = read_stats(reader.root), read_world_spec(reader.info)
     return sum(len(episode.frames["front"]) for episode in reader)
 
 

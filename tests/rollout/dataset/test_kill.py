@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fake_spec
 
 from rollout.collect import collect
-from rollout.dataset.read import DatasetReader
+from rollout.dataset.read import DatasetReader, read_stats
 from rollout.dataset.write import DatasetWriter
 
 WRITER = """
@@ -73,8 +73,8 @@ def test_a_writer_killed_at_any_moment_loses_no_finished_episode(tmp_path: Path)
     for seed, episode in enumerate(reader):
         assert np.all(episode.frames["front"][:, -1, -1, 0] == seed)
         np.testing.assert_array_equal(episode.columns["observation.state"][:, 0], np.arange(episode_length(seed)))
-    np.testing.assert_array_equal(reader.stats["index"]["count"], [reader.info["total_frames"]])
-    np.testing.assert_allclose(reader.stats["index"]["mean"], [(reader.info["total_frames"] - 1) / 2])
+    np.testing.assert_array_equal(read_stats(reader.root)["index"]["count"], [reader.info["total_frames"]])
+    np.testing.assert_allclose(read_stats(reader.root)["index"]["mean"], [(reader.info["total_frames"] - 1) / 2])
     files = {p.relative_to(tmp_path / "a").parts[0] for p in (tmp_path / "a").rglob("*.parquet")}
     assert files == {"data", "meta"}
     assert len(list((tmp_path / "a/data").rglob("*.parquet"))) == len(returned) + 1
@@ -98,12 +98,12 @@ def test_what_every_step_of_an_append_leaves_behind_is_repaired(tmp_path: Path) 
         for file in ([newest[0], totals[0], newest[1], totals[1]])[:reached]:
             (root / file).write_bytes((tmp_path / "whole" / file).read_bytes())
         (root / "data/chunk-000/file-007.parquet.part").write_bytes(b"half")
-        assert DatasetReader(root).num_episodes == (3 if reached >= 3 else 2)
+        assert len(DatasetReader(root).episodes) == (3 if reached >= 3 else 2)
         write(root, 3)
         for file in newest + totals[:2]:
             assert (root / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
-        found = DatasetReader(root).stats
-        for key, entry in DatasetReader(tmp_path / "whole").stats.items():
+        found = read_stats(root)
+        for key, entry in read_stats(tmp_path / "whole").items():
             for name, value in entry.items():
                 np.testing.assert_allclose(found[key][name], value, rtol=1e-12, atol=1e-12)
         assert pq.read_table(root / "meta/tasks.parquet").num_rows == 3
