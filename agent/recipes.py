@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.grpo import GRPOConfig
 from agent.algorithms.ppo import PPOConfig
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.sft import SFTConfig
-from agent.algorithms.surrogate import SurrogateConfig
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.learner import LearnerConfig
 from agent.training.demonstrations import DemonstrationsConfig
-from agent.training.improve import ImproveConfig
+from agent.training.improve_config import ImproveConfig
 from agent.training.loop import RunConfig
 from agent.training.practice import PracticeConfig
 from rollout.workers.workers import WorkersConfig

@@ -29,20 +29,20 @@ import torch
 import tyro
 from torch import Tensor
 
-from agent.algorithms.cloning import Cloning
-from agent.algorithms.decisions import Decisions, decisions
-from agent.algorithms.policy_gradient import PolicyGradient
+from agent.algorithms.clipped_loss import SurrogateConfig, predict
+from agent.algorithms.method import Context
 from agent.algorithms.ppo import PPOConfig, ppo_credit
 from agent.algorithms.rft import RFTConfig
+from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.algorithms.sft import SFTBatch, SFTEncoder
-from agent.algorithms.surrogate import SurrogateConfig, predict
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.gradients import Loss, Threads
 from agent.learning.learner import Learner, LearnerConfig
 from agent.report.curves import read_curves
 from agent.runs.run_folder import RunFolder, machine, start_run
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.training.improve import ImproveConfig, improve
+from agent.training.improve import improve
+from agent.training.improve_config import ImproveConfig
 from agent.training.practice import PracticeConfig
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained
@@ -114,7 +114,7 @@ def bare_s(model: VLA, batch: Any, loss: Loss[VLA], repeats: int) -> tuple[float
 def ppo_update(options: Options, first: Path, root: Path) -> str:
     """Row of ppo, on a rollout of the policy itself."""
     model, processor = load_policy(first, value_head=True)
-    method = PolicyGradient(PPO, processor, seed=0, execute_steps=2, run=RunFolder(root))
+    method = PPO.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), execute_steps=2))
     with closing(make_world("tabletop", 8)) as world:
         policy = VLAPolicy(model, processor, sample=True, dtype="float32")
         specs = [EpisodeSpec(suite="tabletop", task=TASK, seed=seed) for seed in range(options.episodes)]
@@ -136,15 +136,8 @@ def rft_update(options: Options, first: Path, root: Path) -> str:
     config = DemonstrationsConfig(tasks=(TASK,), episodes_per_task=options.episodes)
     collect_demonstrations(config, data, WorkersConfig(workers=0))
     updates, size = 10, STEADY.batch_size
-    method = Cloning(
-        RFTConfig(demonstrations=str(data), updates=updates),
-        processor,
-        suite="tabletop",
-        seed=0,
-        execute_steps=2,
-        run=RunFolder(root),
-        init="",
-    )
+    rft = RFTConfig(demonstrations=str(data), updates=updates)
+    method = rft.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), execute_steps=2))
     learner = Learner(model, STEADY)
     update = median_s(lambda: method.learn(learner, [], 0), options.repeats) / updates / size
     training = TrainingData([data])

@@ -1,4 +1,4 @@
-"""What rft and dagger do in an iteration: gather episodes, add those worth it to a dataset, and clone all of it.
+"""What rft and dagger share: gather episodes, add those worth it to a dataset, and clone all of it.
 
     collect    episodes of the acting policy (agent/algorithms/rft.py, agent/algorithms/dagger.py), every frame recorded
     credit     rft imitates successes and looks at the rest, dagger imitates everything; episodes go into the run's
@@ -12,116 +12,135 @@ same rows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Generic, Literal, TypeVar
 
 import numpy as np
+from annotated_types import Interval
 
-from agent.algorithms.dagger import DaggerConfig, Mixture
-from agent.algorithms.method import Specs
-from agent.algorithms.renewal import renew
-from agent.algorithms.rft import RFTConfig
-from agent.algorithms.sft import SFTEncoder, sft_loss
-from agent.evaluation.measure import on_best_device
-from agent.learning.learner import Learner
+from agent.algorithms.method import AlgorithmConfig, Context, Specs
+from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
+from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.learning.learner import Learner, LearnerConfig
 from agent.learning.offending import kept_if_not_finite
-from agent.runs.run_folder import RunFolder, dataset_of
+from agent.runs.run_folder import dataset_of
 from envs.errors import UserError
 from envs.world import World
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
 from rollout.types import RunEpisodes, Trajectory
-from vla_model.inputs.processor import Processor
+from vla_model.config import VLAConfig
 from vla_model.model import VLA
-from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
+from vla_model.weights.finetune import FineTuning
 
 
-class Cloning:
-    """rft or dagger as the loop knows them (agent/training/improve.py)."""
+@dataclass(frozen=True, kw_only=True)
+class CloningConfig(AlgorithmConfig):
+    """Settings of an algorithm that clones what was practised."""
 
-    def __init__(
-        self,
-        config: RFTConfig | DaggerConfig,
-        processor: Processor,
-        *,
-        suite: str,
-        seed: int,
-        execute_steps: int | None,
-        run: RunFolder,
-        init: str,
-        cache: str = "",
-    ) -> None:
+    demonstrations: str = ""
+    """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
+    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
+    """In an iteration."""
+    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
+    """Rows to learn from of each episode, evenly spaced where it is longer."""
+    renewal: RenewalConfig = field(default_factory=RenewalConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+
+    def scheduled_updates(self, iterations: int, iteration: int) -> int:
+        """See AlgorithmConfig: those before the renewal, or those from it on."""
+        return scheduled_updates(self.renewal, self.updates, iterations, iteration)
+
+    def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
         """
-        Args:
-            config: of the algorithm.
-            processor: of the model.
-            suite: of the world.
-            seed: of drawn actions, batches and augmentation.
-            execute_steps: actions that rft executes of each chunk.
-            run: whose dataset grows.
-            init: the policy that the run began with.
-            cache: as TrainingData takes it.
+        Raises:
+            UserError: the run makes another number of updates, or the learning rate would still rise at a schedule's
+                end.
+        """
+        schedules = [self.scheduled_updates(iterations, iteration) for iteration in range(iterations)]
+        if learner.num_updates not in (None, schedules[-1]):
+            raise UserError(
+                f"learner.num-updates is {learner.num_updates}, but {iterations} iterations come to {schedules[-1]}; "
+                "leave it out"
+            )
+        learner.check_warmup(min(schedules))
 
+    def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
+        """
+        Raises:
+            UserError: see check_renewal.
+        """
+        check_renewal(self.renewal, iterations, fine_tuning, model)
+
+
+C = TypeVar("C", bound=CloningConfig)
+
+
+class Cloning(ABC, Generic[C]):
+    """A method that clones demonstrations and what was practised; who inherits it says who acts."""
+
+    failed: Literal["imitated", "seen"]
+    """What a failed episode's actions are: labels to imitate, or nothing, while its frames are learned from."""
+    keeps_failures: bool
+    """Whether failed episodes go into the dataset."""
+    execute_steps: int | None
+    """Actions executed of each chunk."""
+    drives: tuple[str, ...] = ()
+    """Recorded drives to learn from too."""
+
+    def __init__(self, config: C, context: Context) -> None:
+        """
         Raises:
             UserError: there are no demonstrations, or no drives where the config names some, or they were not recorded
                 in the policy's world.
         """
-        self._demonstrations = Path(config.demonstrations or dataset_of(init))
+        self._demonstrations = Path(config.demonstrations or dataset_of(context.init))
         if not self._demonstrations.exists():
             raise UserError(
                 f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "
                 "one with --algorithm.demonstrations"
             )
-        self._drives = config.drives if isinstance(config, DaggerConfig) else ()
-        self._cache = cache
         self._config = config
-        self._processor = processor
+        self._context = context
         self.data = [self._data([self._demonstrations])]
-        """Recorded datasets that it begins with."""
-        self._suite = suite
-        self._seed = seed
-        self._execute_steps = 1 if isinstance(config, DaggerConfig) else execute_steps
-        self._run = run
 
+    @abstractmethod
     def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """See agent/training/improve.py."""
-        config = self._config
-        # Of no version yet: whatever weights are published first, they are taken.
-        policy = VLAPolicy(model, self._processor, version=-1, sample=isinstance(config, RFTConfig), seed=self._seed)
-        if isinstance(config, DaggerConfig):
-            return lambda world: Mixture(policy.to("auto"), world, config)
-        return partial(on_best_device, policy)
+        """See Method."""
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        """See agent/training/improve.py."""
+        """See Method."""
         del iteration
-        return list(run(specs(0, 1), execute_steps=self._execute_steps, all_frames=True))
+        return list(run(specs(0, 1), execute_steps=self.execute_steps, all_frames=True))
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
-        """See agent/training/improve.py; returns the means over the updates."""
+        """Returns the means over the updates."""
         renewal = self._config.renewal
         if renewed := renewal.keep < 1.0 and iteration + 1 == renewal.iteration:
-            renew(learner, renewal.keep, seed=self._seed)
+            renew(learner, renewal.keep, seed=self._context.seed)
         num_episodes = self._store(trajectories)
-        roots = [self._demonstrations, *([self._run.dataset] if num_episodes else [])]
+        roots = [self._demonstrations, *([self._context.run.dataset] if num_episodes else [])]
         data = self._data(roots)
-        encode = SFTEncoder(self._processor, data.instructions, learner.model.config, seed=self._seed)
+        encode = SFTEncoder(self._context.processor, data.instructions, learner.model.config, seed=self._context.seed)
         loss = partial(sft_loss, config=self._config.sft)
         told: list[dict[str, float]] = []
         first, model = learner.num_updates_done, learner.model.config
         with data.batches(
             learner.config.batch_size,
             model.chunk_length,
-            seed=self._seed,
+            seed=self._context.seed,
             start_step=first,
             history=model.history,
             foreseen=model.foreseen,
         ) as batches:
             for _ in range(max(self._config.updates, renewal.updates if renewed else 0)):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
-                with kept_if_not_finite(batch, self._run.root):
+                with kept_if_not_finite(batch, self._context.run.root):
                     told.append(learner.update(batch, loss))
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
         return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
@@ -129,20 +148,19 @@ class Cloning:
     def _data(self, roots: Sequence[Path]) -> TrainingData:
         return TrainingData(
             roots,
-            drives=self._drives,
-            failed="imitated" if isinstance(self._config, DaggerConfig) else "seen",
+            drives=self.drives,
+            failed=self.failed,
             rows_per_episode=self._config.rows_per_episode,
-            world_spec=self._processor.world_spec,
-            cache=self._cache,
+            world_spec=self._context.processor.world_spec,
+            cache=self._context.cache,
         )
 
     def _store(self, trajectories: list[Trajectory]) -> int:
         """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""
-        config, spec = self._config, self._processor.world_spec
-        failures_too = isinstance(config, DaggerConfig) or config.see_failures
-        with DatasetWriter(self._run.dataset, spec, robot_type=self._suite) as writer:
+        context = self._context
+        with DatasetWriter(context.run.dataset, context.processor.world_spec, robot_type=context.suite) as writer:
             known = writer.finished_ids()
             for trajectory in trajectories:
-                if (trajectory.success or failures_too) and trajectory.spec.id not in known:
+                if (trajectory.success or self.keeps_failures) and trajectory.spec.id not in known:
                     writer.append(trajectory)
             return len(writer.finished_ids())

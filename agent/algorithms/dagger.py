@@ -29,49 +29,78 @@ Shape letters: N worlds, n of them that are decided for, K chunk length, A actio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import tyro
 from annotated_types import Interval
 from torch import Tensor
 
-from agent.algorithms.renewal import RenewalConfig
-from agent.algorithms.sft import SFTConfig
+from agent.algorithms.cloning import Cloning, CloningConfig
+from agent.algorithms.method import Context
 from envs.arrays import rows_of, to_numpy
 from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
+from vla_model.config import VLAConfig
+from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
-from vla_model.types import ActionChunk
+from vla_model.types import ActionChunk, Policy
+from vla_model.weights.finetune import FineTuning
 
 _MIXTURE_STREAM = 0x6D6978
 """Keeps this generator apart from whatever else is drawn from an episode's seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DaggerConfig:
+class DaggerConfig(CloningConfig):
     """Settings of dagger."""
+
+    asks_expert: ClassVar[bool] = True
 
     beta: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of the expert's actions in the first iteration."""
     beta_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """Of that share, per iteration."""
-    demonstrations: str = ""
-    """Folder of the dataset that the growing one is added to; if not given, that of the run that init names."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
-    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
-    """In an iteration."""
     execute_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
-    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
-    """Rows to learn from of each episode, evenly spaced where it is longer."""
-    renewal: RenewalConfig = field(default_factory=RenewalConfig)
-    sft: SFTConfig = field(default_factory=SFTConfig)
+
+    def method(self, context: Context) -> Dagger:
+        """See AlgorithmConfig."""
+        return Dagger(self, context)
+
+    def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
+        """
+        Raises:
+            UserError: see check_dagger and CloningConfig.
+        """
+        check_dagger(self, model.chunk_length)
+        super().check_model(model, fine_tuning, iterations)
+
+
+class Dagger(Cloning[DaggerConfig]):
+    """dagger as the loop knows it: the policy acts by its mode, or the expert in its place, one step at a time."""
+
+    failed = "imitated"
+    keeps_failures = True
+    execute_steps = 1
+
+    def __init__(self, config: DaggerConfig, context: Context) -> None:
+        """See Cloning."""
+        self.drives = config.drives
+        super().__init__(config, context)
+
+    def actor(self, model: VLA) -> Callable[[World], Policy]:
+        """See Method."""
+        # Of no version yet: whatever weights are published first, they are taken.
+        policy = VLAPolicy(model, self._context.processor, version=-1, seed=self._context.seed)
+        config = self._config
+        return lambda world: Mixture(policy.to("auto"), world, config)
 
 
 def check_dagger(config: DaggerConfig, chunk_length: int) -> None:

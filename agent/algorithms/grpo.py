@@ -22,26 +22,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 from annotated_types import Interval
 from torch import Tensor
 
-from agent.algorithms.decisions import Credit, Credited, Decisions
-from agent.algorithms.ppo import Reward, rewards
-from agent.algorithms.surrogate import SurrogateConfig, predict, surrogate_loss
+from agent.algorithms.clipped_loss import (
+    PolicyGradient,
+    PolicyGradientConfig,
+    SurrogateConfig,
+    predict,
+    surrogate_loss,
+)
+from agent.algorithms.method import Context, Specs
+from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
+from agent.learning.gradients import Loss
 from agent.runs.seeds import ROUNDS
 from envs.types import EpisodeSpec
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from vla_model.model import VLA
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig:
+class GRPOConfig(PolicyGradientConfig):
     """Settings of grpo."""
 
-    reward: Reward = "success"
     group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
     """G"""
     standardise: bool = True
@@ -49,6 +56,39 @@ class GRPOConfig:
     max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
     """Rounds of drawing groups in an iteration, the first included."""
     surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
+
+    @property
+    def rounds(self) -> int:
+        """See AlgorithmConfig."""
+        return self.max_rounds
+
+    @property
+    def repeats(self) -> int:
+        """See AlgorithmConfig."""
+        return self.group_size
+
+    def method(self, context: Context) -> GRPO:
+        """See AlgorithmConfig."""
+        return GRPO(self, context)
+
+
+class GRPO(PolicyGradient[GRPOConfig]):
+    """grpo as the loop knows it: it learns from groups that came to different ends."""
+
+    def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
+        """See collect_groups."""
+        del iteration
+        executing = partial(run, execute_steps=self._context.execute_steps)
+        return collect_groups(executing, lambda round_: specs(round_, self._config.group_size), self._config)
+
+    def credit(self, trajectories: list[Trajectory]) -> Credited:
+        """See grpo_credit."""
+        return grpo_credit(trajectories, self._config)
+
+    def loss(self, iteration: int) -> Loss[VLA]:
+        """See grpo_loss."""
+        del iteration
+        return partial(grpo_loss, config=self._config)
 
 
 def groups(trajectories: Iterable[Trajectory]) -> list[list[Trajectory]]:

@@ -23,8 +23,9 @@ Shape letters: B decisions, k executed actions of a chunk, T control steps of an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -32,21 +33,28 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.algorithms.decisions import Credit, Credited, Decisions
-from agent.algorithms.surrogate import SurrogateConfig, executed_mean, predict, surrogate_loss
+from agent.algorithms.clipped_loss import (
+    PolicyGradient,
+    PolicyGradientConfig,
+    executed_mean,
+    predict,
+    surrogate_loss,
+)
+from agent.algorithms.method import Context, Specs
+from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
+from agent.learning.gradients import Loss
+from agent.learning.learner import LearnerConfig
 from envs.errors import UserError
-from rollout.types import Trajectory
+from rollout.types import RunEpisodes, Trajectory
 from vla_model.model import VLA
-
-Reward = Literal["success", "dense"]
-"""1 for a success at the end of its episode; or the world's weighted terms at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(PolicyGradientConfig):
     """Settings of ppo."""
 
-    reward: Reward = "success"
+    needs_values: ClassVar[bool] = True
+
     discount: Annotated[float, Interval(ge=0, le=1)] = 0.99
     """g, per control step"""
     gae_lambda: Annotated[float, Interval(ge=0, le=1)] = 0.95
@@ -57,16 +65,40 @@ class PPOConfig:
     """c"""
     warmup_iterations: Annotated[int, Interval(ge=0, le=100_000)] = 2
     """In which only the value head learns."""
-    surrogate: SurrogateConfig = field(default_factory=SurrogateConfig)
+
+    def method(self, context: Context) -> PPO:
+        """See AlgorithmConfig."""
+        return PPO(self, context)
+
+    def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
+        """
+        Raises:
+            UserError: as PolicyGradientConfig, or the value head alone would learn.
+        """
+        super().check_learner(learner, iterations)
+        if self.warmup_iterations >= iterations:
+            raise UserError(
+                f"the value head alone learns for algorithm.warmup-iterations, {self.warmup_iterations}, and the run "
+                f"has only {iterations} iterations, so the policy would learn nothing; lower the first, or practise "
+                "for more"
+            )
 
 
-def rewards(trajectory: Trajectory, reward: Reward) -> NDArray[np.float32]:
-    """Of every control step, [T]."""
-    if reward == "dense":
-        return trajectory.reward
-    sparse = np.zeros(trajectory.num_steps, np.float32)
-    sparse[-1] = trajectory.success
-    return sparse
+class PPO(PolicyGradient[PPOConfig]):
+    """ppo as the loop knows it: every episode of an iteration is learned from."""
+
+    def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
+        """See Method."""
+        del iteration
+        return list(run(specs(0, 1), execute_steps=self._context.execute_steps))
+
+    def credit(self, trajectories: list[Trajectory]) -> Credited:
+        """See ppo_credit."""
+        return ppo_credit(trajectories, self._config)
+
+    def loss(self, iteration: int) -> Loss[VLA]:
+        """See ppo_loss."""
+        return partial(ppo_loss, config=self._config, only_value=iteration < self._config.warmup_iterations)
 
 
 def generalised_advantages(

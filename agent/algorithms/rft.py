@@ -17,26 +17,42 @@ dropping old successes, as they are successes still.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from annotated_types import Interval
-
-from agent.algorithms.renewal import RenewalConfig
-from agent.algorithms.sft import SFTConfig
+from agent.algorithms.cloning import Cloning, CloningConfig
+from agent.algorithms.method import Context
+from envs.world import World
+from vla_model.model import VLA
+from vla_model.policy import VLAPolicy
+from vla_model.types import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class RFTConfig:
+class RFTConfig(CloningConfig):
     """Settings of rft."""
 
-    demonstrations: str = ""
-    """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
-    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
-    """In an iteration."""
-    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
-    """Rows to learn from of each episode, evenly spaced where it is longer."""
-    renewal: RenewalConfig = field(default_factory=RenewalConfig)
     see_failures: bool = True
     """Whether failed episodes teach the auxiliary heads."""
-    sft: SFTConfig = field(default_factory=SFTConfig)
+
+    def method(self, context: Context) -> RFT:
+        """See AlgorithmConfig."""
+        return RFT(self, context)
+
+
+class RFT(Cloning[RFTConfig]):
+    """rft as the loop knows it: the policy samples its actions."""
+
+    failed = "seen"
+
+    def __init__(self, config: RFTConfig, context: Context) -> None:
+        """See Cloning."""
+        self.keeps_failures = config.see_failures
+        self.execute_steps = context.execute_steps
+        super().__init__(config, context)
+
+    def actor(self, model: VLA) -> Callable[[World], Policy]:
+        """See Method."""
+        # Of no version yet: whatever weights are published first, they are taken.
+        policy = VLAPolicy(model, self._context.processor, version=-1, sample=True, seed=self._context.seed)
+        return lambda _: policy.to("auto")

@@ -10,8 +10,6 @@ import tyro
 
 from agent.commands.options import parse_with, recipe_of
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.training.improve import ImproveConfig
-from envs.errors import UserError
 from envs.make import WORLDS
 from rollout.workers.workers import WorkersConfig
 
@@ -38,7 +36,6 @@ def run(args: list[str]) -> None:
 
 
 def _of_recipe(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:
-    name, config = recipe_of("collect", args)
-    if isinstance(config, ImproveConfig):
-        raise UserError(f"recipe {name!r} begins with a policy and has no demonstrations to collect")
+    name, recipe = recipe_of("collect", args)
+    config = recipe.from_demonstrations()
     return name, config.demonstrations, config.rollout

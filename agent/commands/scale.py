@@ -28,7 +28,7 @@ from agent.studies.scale.grid import (
 )
 from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
 from agent.studies.scale.tables import draw, tables
-from agent.training.loop import RunConfig, check_run
+from agent.training.loop import check_run
 from envs.errors import UserError
 from vla_model.files.folders import write_json, write_whole
 
@@ -49,9 +49,7 @@ class Scale:
 def run(args: list[str]) -> None:
     """Run the command, whose first argument is a recipe."""
     name, recipe = recipe_of("scale", args)
-    if not isinstance(recipe, RunConfig):
-        raise UserError(f"recipe {name!r} begins with a policy; a grid begins with demonstrations")
-    options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe)
+    options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe.from_demonstrations())
     config = ScaleConfig(grid=options.grid, run=options.run)
     _check(config)
     if options.estimate:

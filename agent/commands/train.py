@@ -16,8 +16,6 @@ from agent.report.render import write_report
 from agent.report.success_tables import print_success
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
-from agent.training.improve import ImproveConfig, check_whole, improve
-from agent.training.loop import check_run, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +37,10 @@ def run(args: list[str]) -> None:
     config, command = options.config, ["llamarm", "train", *args]
     # All is refused before there is a folder that another try would have to avoid.
     check_start(options.out, config, resume=options.resume)
-    if isinstance(config, ImproveConfig):
-        check_whole(config, RunFolder(options.out))
-    else:
-        check_run(config)
-    with locked(options.out, command):
+    with config.ready(RunFolder(options.out)) as work, locked(options.out, command):
         folder = start_run(options.out, config, resume=options.resume)
         with folder.session(command):
-            evaluation, controls = (
-                improve(config, folder) if isinstance(config, ImproveConfig) else train(config, folder)
-            )
+            evaluation, controls = work()
         report = write_report(folder.root)
     _say_outcome(folder, evaluation, controls)
     print(report)

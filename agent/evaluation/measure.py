@@ -67,9 +67,11 @@ class Measured:
     workers: WorkersConfig
 
 
-def measure(
-    measured: Measured, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder
-) -> tuple[Evaluation, dict[str, Evaluation]]:
+Evaluations = tuple[Evaluation, dict[str, Evaluation]]
+"""Of a policy, and of its blind controls by name."""
+
+
+def measure(measured: Measured, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
     """Evaluate, run the controls, write eval_info.json and films; returns the evaluation and the controls by name.
 
     Raises:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ LOG_EVERY = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run."""
+    """Everything that decides a run that begins with demonstrations."""
 
     seed: Seed = 0
     """Of the model's first weights, the batches and the augmentation."""
@@ -94,6 +94,20 @@ class RunConfig:
         """
         check_place("cache", self.cache)
 
+    def from_demonstrations(self) -> RunConfig:
+        """The config itself, which begins with demonstrations."""
+        return self
+
+    @contextmanager
+    def ready(self, run: RunFolder) -> Generator[Callable[[], tuple[Evaluation | None, dict[str, Evaluation]]]]:
+        """Check all that can be known of the run before it begins, and yield what then does the work.
+
+        Raises:
+            UserError: see check_run.
+        """
+        check_run(self)
+        yield partial(_train, self, run)
+
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
     """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
@@ -104,7 +118,11 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
     Raises:
         UserError: see check_run; nothing was started.
     """
-    check_run(config)
+    with config.ready(run) as work:
+        return work()
+
+
+def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
     if not config.data:
         with run.phase("collect") as figures:
             died = collect_demonstrations(config.demonstrations, run.dataset, config.rollout).workers

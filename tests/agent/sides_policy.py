@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.learner import LearnerConfig
-from agent.training.improve import ImproveConfig
+from agent.training.improve_config import ImproveConfig
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from rollout.workers.workers import WorkersConfig

@@ -12,9 +12,9 @@ import torch
 from sides_policy import sides_model, sides_processor
 from sides_rollouts import rollout
 
-from agent.algorithms.decisions import Decisions, decisions
-from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss, rewards
-from agent.algorithms.surrogate import SurrogateConfig
+from agent.algorithms.clipped_loss import SurrogateConfig
+from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss
+from agent.algorithms.rollout_batch import Decisions, decisions, rewards
 from agent.learning.learner import Learner, LearnerConfig
 from vla_model.model import VLA
 

@@ -13,11 +13,11 @@ from sides_policy import sides_model, sides_processor
 from sides_rollouts import draw
 from torch import Tensor
 
-from agent.algorithms.decisions import decisions
+from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.grpo import GRPOConfig, groups, grpo_credit, grpo_loss, is_mixed
 from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
+from agent.algorithms.rollout_batch import decisions
 from agent.algorithms.sft import SFTBatch, SFTConfig, fake_batch, sft_loss
-from agent.algorithms.surrogate import SurrogateConfig
 from agent.learning.gradients import Threads
 from vla_model.heads.moe import Router
 from vla_model.model import VLA

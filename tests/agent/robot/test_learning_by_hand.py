@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from test_sim_robot import ExpertChunks
 
-from agent.algorithms.cloning import Cloning
 from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.method import Context
 from agent.learning.learner import Learner, LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.drive import Outcome
@@ -67,14 +67,12 @@ def test_what_a_person_did_is_learned_beside_demonstrations_by_sft_and_dagger(tm
     demonstrations = TrainingData([run.dataset])
     model, processor = create_policy(ModelConfig(), demonstrations.world_spec, demonstrations.stats)
     config = DaggerConfig(demonstrations=str(run.dataset), drives=(str(drives),), updates=1)
-    dagger = partial(
-        Cloning, processor=processor, suite="tabletop", seed=0, execute_steps=1, run=RunFolder(tmp_path / "d"), init=""
-    )
+    context = Context(processor=processor, suite="tabletop", run=RunFolder(tmp_path / "d"))
     with closing(Learner(model, LEARNER)) as learner:
-        figures = dagger(config).learn(learner, [], 0)
+        figures = config.method(context).learn(learner, [], 0)
     assert figures["dataset/rows"] == demonstrations.num_rows + 5
     with pytest.raises(ValueError, match="nowhere holds no LeRobot dataset"):
-        dagger(replace(config, drives=(str(tmp_path / "nowhere"),)))
+        replace(config, drives=(str(tmp_path / "nowhere"),)).method(context)
     with pytest.raises(ValueError, match="nowhere holds no LeRobot dataset"):
         train(RunConfig(drives=(str(tmp_path / "nowhere"),)), RunFolder(tmp_path / "other"))
     assert not (tmp_path / "other").exists(), "nothing was collected before"

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
-from agent.algorithms import policy_gradient
+from agent.algorithms import clipped_loss, ppo
+from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.dagger import DaggerConfig
-from agent.algorithms.decisions import Credited
 from agent.algorithms.grpo import GRPOConfig
 from agent.algorithms.ppo import PPOConfig, ppo_credit
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
+from agent.algorithms.rollout_batch import Credited
 from agent.algorithms.sft import SFTConfig
-from agent.algorithms.surrogate import SurrogateConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.learner import STATE_FILE, Learner, LearnerConfig
@@ -29,7 +29,8 @@ from agent.report.curves import read_curves
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
 from agent.training import selection
 from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.training.improve import ImproveConfig, improve
+from agent.training.improve import improve
+from agent.training.improve_config import ImproveConfig
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -235,7 +236,7 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
         credited.credits[3].advantage[0] = float("nan")
         return credited
 
-    monkeypatch.setattr(policy_gradient, "ppo_credit", broken)
+    monkeypatch.setattr(ppo, "ppo_credit", broken)
     config = small(first, algorithm=PPOConfig(warmup_iterations=0))
     with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
         run_here(config, tmp_path / "run")
@@ -251,7 +252,7 @@ def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
         next(learner.average.parameters()).data.view(-1)[0] = torch.nan
         return {}
 
-    monkeypatch.setattr(policy_gradient.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
+    monkeypatch.setattr(clipped_loss.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
     with pytest.raises(FloatingPointError, match=r"after update 0 average.* is not finite, so it is not saved"):
         run_here(small(first), tmp_path / "run")
     assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]

@@ -19,7 +19,8 @@ from agent.learning.learner import LearnerConfig
 from agent.report.curves import read_curves
 from agent.runs.run_folder import RunFolder, start_run
 from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.training.improve import ImproveConfig, improve
+from agent.training.improve import improve
+from agent.training.improve_config import ImproveConfig
 from agent.training.practice import PracticeConfig
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sides_policy import WillingSidesWorld, sides_processor, sides_specs
 
-from agent.algorithms.cloning import Cloning
 from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.method import Context
 from agent.algorithms.rft import RFTConfig
 from agent.recipes import sft_tiny
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
@@ -158,5 +158,5 @@ def test_what_is_cloned_while_practising_must_be_of_the_policy_s_world(
     config = configs[place]
     run = start_run(tmp_path / "run", config)
     with pytest.raises(ValueError, match=REFUSED):
-        Cloning(config, sides_processor(), suite="sides", seed=0, execute_steps=1, run=run, init="")
+        config.method(Context(processor=sides_processor(), suite="sides", run=run))
     assert not list(sides[0].parent.glob("*.cache"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from vla_model.inputs.history import newest_not_after, past_steps
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.processor import Processor
 from vla_model.numerics.tensors import each_tensor
+
+Reward = Literal["success", "dense"]
+"""1 for a success at the end of its episode; or the world's weighted terms at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,15 @@ class Decisions:
 
     def to(self, device: torch.device) -> Decisions:
         return each_tensor(self, lambda tensor: tensor.to(device))
+
+
+def rewards(trajectory: Trajectory, reward: Reward) -> NDArray[np.float32]:
+    """Of every control step, [T]."""
+    if reward == "dense":
+        return trajectory.reward
+    sparse = np.zeros(trajectory.num_steps, np.float32)
+    sparse[-1] = trajectory.success
+    return sparse
 
 
 def decisions(credited: Credited, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:

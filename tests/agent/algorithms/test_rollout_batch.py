@@ -12,9 +12,9 @@ import torch
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 from sides_rollouts import draw
 
-from agent.algorithms.decisions import Decisions, decisions
 from agent.algorithms.grpo import GRPOConfig, grpo_credit, grpo_loss
 from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
+from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.learning.learner import Learner, LearnerConfig
 from rollout.collect import collect
 from rollout.types import Trajectory
