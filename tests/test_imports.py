@@ -28,8 +28,18 @@ ORDER = {
     "envs": "errors seeds types arrays arm instructions world imported simulation suites tabletop make registration",
     "vla_model": "types config numerics files backbones vision heads inputs sizes model weights create policy",
     "rollout": "types weights soundness memory expert inference collect dataset workers processes",
+    "agent": "runs learning algorithms evaluation training report studies robot serve console recipes commands cli",
 }
 """Room: its files and folders in the order of their imports; each may import those before it."""
+
+_NO_TRAINING = ("runs", "robot", "serve", "console")
+ONLY = {
+    "evaluation": ("runs",),
+    "robot": _NO_TRAINING,
+    "serve": _NO_TRAINING,
+    "console": _NO_TRAINING,
+}
+"""Folder of agent: the only ones of agent that it may import, whatever comes before it."""
 
 MOST_ENTRIES = 14
 """Files and folders in one folder."""
@@ -131,6 +141,10 @@ def backward(root: Path) -> list[str]:
                     continue
                 if order.index(parts[1]) > order.index(entry):
                     found.append(f"{where.as_posix()}:{line} imports {name}, which comes after {entry}")
+                elif room == "agent" and entry in ONLY and parts[1] not in ONLY[entry]:
+                    found.append(
+                        f"{where.as_posix()}:{line} imports {name}; {entry} may import {', '.join(ONLY[entry])}"
+                    )
     return found
 
 
@@ -150,6 +164,22 @@ def test_an_import_against_the_order_is_found(tmp_path: Path) -> None:
     assert backward(tmp_path) == [
         "rollout/dataset/read.py:2 imports rollout.workers.queue, which comes after dataset",
     ]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "message"),
+    [
+        ("agent/learning/learner.py", "agent.algorithms.sft", "which comes after learning"),
+        ("agent/evaluation/measure.py", "agent.learning.learner", "evaluation may import runs"),
+        ("agent/serve/server.py", "agent.training.loop", "serve may import runs, robot"),
+    ],
+)
+def test_a_room_of_training_where_none_may_be_is_found(tmp_path: Path, file: str, name: str, message: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(f"import {name}\n")
+    (found,) = backward(tmp_path)
+    assert found.startswith(f"{file}:1 imports {name}")
+    assert message in found
 
 
 def test_no_folder_has_more_entries_than_a_reader_keeps_in_mind() -> None:
