@@ -17,9 +17,9 @@ from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.sft import SFTConfig
 from agent.evaluation.measure import EvaluationConfig
-from agent.learning.learner import LearnerConfig
+from agent.learning.config import LearnerConfig
 from agent.training.demonstrations import DemonstrationsConfig
-from agent.training.improve_config import ImproveConfig
+from agent.training.improve import ImproveConfig
 from agent.training.loop import RunConfig
 from agent.training.practice import PracticeConfig
 from rollout.workers.workers import WorkersConfig

@@ -36,13 +36,13 @@ from agent.algorithms.rft import RFTConfig
 from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.algorithms.sft import SFTBatch, SFTEncoder
 from agent.evaluation.measure import EvaluationConfig
+from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss, Threads
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.learner import Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import RunFolder, machine, start_run
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.training.improve import improve
-from agent.training.improve_config import ImproveConfig
+from agent.training.improve import ImproveConfig, improve
 from agent.training.practice import PracticeConfig
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained

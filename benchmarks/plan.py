@@ -27,7 +27,8 @@ import tyro
 
 from agent.algorithms.sft import SFTConfig, fake_batch, sft_loss
 from agent.commands.plan import MODES
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import noise

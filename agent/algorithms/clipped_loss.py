@@ -33,16 +33,17 @@ from annotated_types import Interval, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
-from agent.algorithms.method import AlgorithmConfig, Context, Specs
+from agent.algorithms.method import AlgorithmConfig, Context
 from agent.algorithms.rollout_batch import Credited, Decisions, Reward, decisions
+from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
 from agent.runs.run_folder import PRETRAINED
 from envs.errors import UserError
 from envs.world import World
 from rollout.dataset.batches import TrainingData
-from rollout.types import RunEpisodes, Trajectory
+from rollout.types import Trajectory
 from vla_model.heads.moe import keep_balance
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.means import mean, of_all_parts
@@ -130,10 +131,6 @@ class PolicyGradient(ABC, Generic[C]):
             execute_steps=self._context.execute_steps,
         )
         return lambda _: policy.to("auto")
-
-    @abstractmethod
-    def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        """See Method."""
 
     @abstractmethod
     def credit(self, trajectories: list[Trajectory]) -> Credited:

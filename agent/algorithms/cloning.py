@@ -25,7 +25,8 @@ from annotated_types import Interval
 from agent.algorithms.method import AlgorithmConfig, Context, Specs
 from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
 from agent.runs.run_folder import dataset_of
 from envs.errors import UserError

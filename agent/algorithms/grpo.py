@@ -29,13 +29,7 @@ import numpy as np
 from annotated_types import Interval
 from torch import Tensor
 
-from agent.algorithms.clipped_loss import (
-    PolicyGradient,
-    PolicyGradientConfig,
-    SurrogateConfig,
-    predict,
-    surrogate_loss,
-)
+from agent.algorithms.clipped_loss import PolicyGradient, PolicyGradientConfig, SurrogateConfig, predict, surrogate_loss
 from agent.algorithms.method import Context, Specs
 from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
 from agent.learning.gradients import Loss

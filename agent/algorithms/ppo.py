@@ -33,17 +33,11 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.algorithms.clipped_loss import (
-    PolicyGradient,
-    PolicyGradientConfig,
-    executed_mean,
-    predict,
-    surrogate_loss,
-)
+from agent.algorithms.clipped_loss import PolicyGradient, PolicyGradientConfig, executed_mean, predict, surrogate_loss
 from agent.algorithms.method import Context, Specs
 from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
+from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss
-from agent.learning.learner import LearnerConfig
 from envs.errors import UserError
 from rollout.types import RunEpisodes, Trajectory
 from vla_model.model import VLA

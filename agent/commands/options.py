@@ -16,7 +16,7 @@ from envs.errors import UserError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from agent.training.improve_config import ImproveConfig
+    from agent.training.improve import ImproveConfig
     from agent.training.loop import RunConfig
 
 Options = TypeVar("Options", bound="DataclassInstance")

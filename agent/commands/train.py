@@ -16,6 +16,8 @@ from agent.report.render import write_report
 from agent.report.success_tables import print_success
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
+from agent.training.improve import ImproveConfig
+from agent.training.loop import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ def run(args: list[str]) -> None:
     """
     name, recipe = recipe_of("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe)
-    config, command = options.config, ["llamarm", "train", *args]
+    config: RunConfig | ImproveConfig = options.config
+    command = ["llamarm", "train", *args]
     # All is refused before there is a folder that another try would have to avoid.
     check_start(options.out, config, resume=options.resume)
     with config.ready(RunFolder(options.out)) as work, locked(options.out, command):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -144,6 +144,14 @@ def run_specs(
         for line in workers.report.lines():
             progress.console.print(line, highlight=False, soft_wrap=True)
     return evaluation
+
+
+def rerun(measured: Measured, config: EvaluationConfig, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
+    """Episodes of some specs once more, all in one process, with every step recorded."""
+    one = replace(measured.workers, workers=min(1, measured.workers.workers))
+    make_worlds = partial(measured.make_world, min(len(specs), config.num_worlds))
+    with Workers(make_worlds, measured.make_policy, one) as workers:
+        return list(workers.collect(specs, execute_steps=config.execute_steps, all_frames=True))
 
 
 def on_best_device(policy: VLAPolicy, _: World) -> VLAPolicy:

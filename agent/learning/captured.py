@@ -22,12 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from agent.learning.gradients import Gradients, Loss, M, Objective, Splittable, gradients_of, mean_over_parts
+from vla_model.heads.moe import balances
 from vla_model.numerics.tensors import tensors_of
 
 _WARM_UP = 3
 """Times to compute before recording, as torch's documentation has it: what is made at first use must be there."""
 _MOST_GRAPHS = 4
 """Of batches of different shapes; one more replaces the oldest."""
+
+_MOST_CAPTURED = 50_000_000
+"""Parameters of a model that a GPU waits for its launches with; a larger one keeps it busy, and reads an instruction
+that samples share once, which a graph cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,11 @@ class _Recorded:
     names: list[str]
     metrics: Tensor
     """float32 [names]"""
+
+
+def can_be_captured(model: nn.Module) -> bool:
+    """Whether a small model's loss does nothing but compute: balancing counts."""
+    return sum(p.numel() for p in model.parameters()) <= _MOST_CAPTURED and not balances(model)
 
 
 class Captured(Generic[M]):

@@ -1,7 +1,7 @@
 """The gradient of a batch's loss, computed in parts.
 
     Threads     batch -> P parts -> P threads, each with one core -> mean
-    Processes   each of n processes: its share of the batch -> mean over processes
+    Processes   each of n processes: its share of the batch -> mean over processes (agent/learning/processes.py)
     Captured    the whole batch, replayed on a GPU (agent/learning/captured.py)
 
 Row i of a batch is in part i % P, and in the share of process i % n. A loss that takes its means as numerics/means.py
@@ -11,8 +11,6 @@ depend on it, and returns what the loss reports. A batch with fewer rows than pa
 
 Two threads with a core each beat one operation split over two cores by far at these sizes. Threads share the weights;
 each asks autograd for its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
-
-Processes use torch's DistributedDataParallel, which sums over processes while it is still differentiating.
 """
 
 from __future__ import annotations
@@ -25,8 +23,6 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import all_gather, all_reduce, get_world_size
-from torch.nn.parallel import DistributedDataParallel
 
 from vla_model.numerics.means import among
 from vla_model.numerics.precision import native_dtype
@@ -144,41 +140,6 @@ class _Meeting:
     def end(self) -> None:
         """One of them will not come any more."""
         self._barrier.abort()
-
-
-class Processes(Generic[M]):
-    """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
-
-    def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
-        """All processes do this together; they go on with rank 0's weights."""
-        self._parameters = parameters
-        # A world without labels leaves the localization heads unused.
-        self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
-
-    def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
-        with among(_gather):
-            value, metrics = self._objective(loss, share)
-        value.backward()
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        means = _gather(torch.stack(list(metrics.values()))).mean(0)
-        return dict(zip(metrics, means.tolist(), strict=True))
-
-    def summed(self, counts: Tensor) -> Tensor:
-        """What was counted in all processes, in place."""
-        all_reduce(counts)
-        return counts
-
-    def close(self) -> None:
-        """The group belongs to who made it."""
-
-
-def _gather(value: Tensor) -> Tensor:
-    """See vla_model/numerics/means.py: each process has a part."""
-    found = [torch.empty_like(value) for _ in range(get_world_size())]
-    all_gather(found, value.contiguous())
-    return torch.stack(found)
 
 
 def num_rows(batch: Splittable) -> int:

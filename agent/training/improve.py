@@ -18,29 +18,34 @@ At the end the first policy and the best one are measured on the same episodes, 
 from __future__ import annotations
 
 import copy
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, NoReturn
 
 import torch
+import tyro
+from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.algorithms.method import Context, Method
+from agent.algorithms.method import AlgorithmConfig, Context, Method
 from agent.evaluation.changes import film_changes
-from agent.evaluation.measure import Evaluations, Measured, measure, on_best_device
+from agent.evaluation.measure import EvaluationConfig, Evaluations, Measured, measure, on_best_device, rerun
+from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
+from agent.runs.checks import HOW, Seed, Share
 from agent.runs.deployment import recorded_deployment, say_differences
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
-from agent.training.checkpoints import acted_weights, acting_weights, save_checkpoint
+from agent.training.checkpoints import acted_weights, acting_weights
 from agent.training.collecting import Ahead, Collecting, InTurn
-from agent.training.improve_config import ImproveConfig, beginning, check_beginning, check_improvement
-from agent.training.practice import practice_specs, practice_summary
+from agent.training.improve_checks import beginning, check_beginning, check_improvement
+from agent.training.keeper import Keeper, progress_of
+from agent.training.practice import PracticeConfig, practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection, selection_specs
 from envs.errors import UserError
@@ -48,18 +53,97 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import RunEpisodes, Trajectory
-from rollout.workers.workers import Workers
+from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.files.deployment import Deployment
-from vla_model.files.folders import read_json
+from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
 from vla_model.weights.checkpoint import load_policy
-from vla_model.weights.finetune import prepare
+from vla_model.weights.finetune import FineTuning, prepare
 
-_PROGRESS_FILE = "progress.json"
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveConfig:
+    """Everything that decides a run that begins with a policy."""
+
+    algorithm: AlgorithmConfig
+    init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
+    """The policy to begin with: a run, a checkpoint, or a policy's folder."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    seed: Seed = 0
+    """Of drawn actions, batches, augmentation and the first weights of adapters."""
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    iterations: Annotated[int, Interval(ge=1, le=100_000)] = 40
+    overlap: bool = False
+    """Collect an iteration's episodes while the one before is learned from: faster where there are cores for both, but
+    every episode is of weights one iteration old."""
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """A folder for what is decoded of datasets; beside each of them if not given."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
+    evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
+    """Iterations between two evaluations that choose the best policy."""
+    selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
+    """Per task, in such an evaluation."""
+    collapse_share: Share = 0.5
+    """The run ends where the success of such an evaluation falls below this share of the best."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
+        """
+        check_place("cache", self.cache)
+        learner = self.learner
+        if learner.num_processes != 1:
+            raise UserError(
+                f"learner.num-processes is {learner.num_processes}, but what a policy practised is learned by one "
+                "process"
+            )
+        self.algorithm.check_learner(learner, self.iterations)
+
+    def from_demonstrations(self) -> NoReturn:
+        """
+        Raises:
+            UserError: there are none.
+        """
+        raise UserError(
+            "this recipe begins with a policy: it has no demonstrations to collect, and no grid begins with it"
+        )
+
+    @contextmanager
+    def ready(
+        self, run: RunFolder, make_worlds: Callable[[int], World] | None = None
+    ) -> Generator[Callable[[], Evaluations]]:
+        """Check all that can be known before the run begins or goes on, and yield what then does the work.
+
+        Nothing is written before that is called.
+
+        Raises:
+            UserError: there is no policy to begin with, it was made for another world, something named does not exist,
+                or the run could not come to its end.
+        """
+        check_improvement(self)
+        make_example = make_worlds or partial(make_world, self.practice.world)
+        make_worlds = make_worlds or partial(make_world, self.practice.world, device=self.practice.device)
+        with closing(make_example(1)) as world:
+            processor = check_beginning(self, run, world)
+            context = Context(
+                processor=processor,
+                suite=world.suite,
+                run=run,
+                init=self.init,
+                seed=self.seed,
+                execute_steps=self.evaluation.execute_steps,
+                cache=self.cache,
+            )
+            yield _Improvement(self, run, make_worlds, world, processor, self.algorithm.method(context)).work
 
 
 def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None) -> Evaluations:
@@ -74,39 +158,10 @@ def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], 
         The evaluation of the best policy, and the blind controls by name.
 
     Raises:
-        UserError: see ready.
+        UserError: see ImproveConfig.ready.
     """
-    with ready(config, run, make_worlds) as work:
+    with config.ready(run, make_worlds) as work:
         return work()
-
-
-@contextmanager
-def ready(
-    config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None
-) -> Generator[Callable[[], Evaluations]]:
-    """Check all that can be known before the run begins or goes on, and yield what then does the work.
-
-    Nothing is written before that is called.
-
-    Raises:
-        UserError: there is no policy to begin with, it was made for another world, something named does not exist, or
-            the run could not come to its end.
-    """
-    check_improvement(config)
-    make_example = make_worlds or partial(make_world, config.practice.world)
-    make_worlds = make_worlds or partial(make_world, config.practice.world, device=config.practice.device)
-    with closing(make_example(1)) as world:
-        processor = check_beginning(config, run, world)
-        context = Context(
-            processor=processor,
-            suite=world.suite,
-            run=run,
-            init=config.init,
-            seed=config.seed,
-            execute_steps=config.evaluation.execute_steps,
-            cache=config.cache,
-        )
-        yield _Improvement(config, run, make_worlds, world, processor, config.algorithm.method(context)).work
 
 
 @dataclass(frozen=True)
@@ -153,11 +208,10 @@ class _Improvement:
             judge = VLAPolicy(copy.deepcopy(acting), self.processor)
             judges = self._crew(stack, config.evaluation.num_worlds, partial(on_best_device, judge))
             specs = selection_specs(self.world.suite, self.tasks, config.selection_episodes, config.practice.variation)
-            execute_steps = config.evaluation.execute_steps
-            selection = Selection(judges, self.world, specs, execute_steps, run.best / PRETRAINED)
-            finish = _Keeper(config, run, learner, self.processor, selection, collecting, log).finish
+            selection = Selection(judges, self.world, specs, config.evaluation.execute_steps, run.best / PRETRAINED)
+            finish = Keeper(config, run, learner, self.processor, selection, collecting, log).finish
             bars = stack.enter_context(progress_bars())
-            done, progress = _progress_of(run) or (0, finish({}, 0, Progress()))
+            done, progress = progress_of(run) or (0, finish({}, 0, Progress()))
             bar = bars.add_task("iterations", total=config.iterations, completed=done)
             while done < config.iterations and progress.success >= config.collapse_share * progress.best_success:
                 began_s = time.perf_counter()
@@ -217,55 +271,12 @@ class _Improvement:
         last = self.run.last_checkpoint()
         return Ahead(actors, collect, iterations=config.iterations, acted=acted_weights(last) if last else None)
 
-    def _measure(self, folder: Path, results: RunFolder) -> Evaluations:
+    def _measured(self, folder: Path) -> Measured:
         policy = VLAPolicy.from_pretrained(folder)
-        measured = Measured(self.world, self.make_worlds, partial(on_best_device, policy), self.config.rollout)
-        return measure(measured, self.tasks, self.config.evaluation, results)
+        return Measured(self.world, self.make_worlds, partial(on_best_device, policy), self.config.rollout)
+
+    def _measure(self, folder: Path, results: RunFolder) -> Evaluations:
+        return measure(self._measured(folder), self.tasks, self.config.evaluation, results)
 
     def _rerun(self, folder: Path, specs: list[EpisodeSpec]) -> list[Trajectory]:
-        """Episodes of a folder's policy, all in one process, with every step recorded."""
-        policy = VLAPolicy.from_pretrained(folder)
-        rollout = replace(self.config.rollout, workers=min(1, self.config.rollout.workers))
-        evaluation = self.config.evaluation
-        worlds = partial(self.make_worlds, min(len(specs), evaluation.num_worlds))
-        with Workers(worlds, partial(on_best_device, policy), rollout) as workers:
-            return list(workers.collect(specs, execute_steps=evaluation.execute_steps, all_frames=True))
-
-
-@dataclass(frozen=True)
-class _Keeper:
-    """What becomes of an iteration that is done."""
-
-    config: ImproveConfig
-    run: RunFolder
-    learner: Learner[VLA]
-    processor: Processor
-    selection: Selection
-    collecting: Collecting
-    log: SummaryWriter
-
-    def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
-        """Evaluate if it is time, log, and save the checkpoint."""
-        config = self.config
-        if done % config.evaluate_every == 0 or done == config.iterations:
-            progress, rates = self.selection.judge(self.learner, self.processor, done, progress)
-            metrics = metrics | rates
-        for name, value in metrics.items():
-            self.log.add_scalar(name, value, done)
-        self.log.flush()
-        notes = {_PROGRESS_FILE: asdict(progress)}
-        folder, acted = self.run.checkpoint(done), self.collecting.acted
-        save_checkpoint(folder, self.learner, self.processor, config.fine_tuning, notes, acted)
-        for old in self.run.checkpoints.glob("*"):
-            if old.name.isdecimal() and 0 < int(old.name) < done:
-                shutil.rmtree(old)
-        return progress
-
-
-def _progress_of(run: RunFolder) -> tuple[int, Progress] | None:
-    """Iterations done and progress, as the last checkpoint has them."""
-    last = run.last_checkpoint()
-    if last is None:
-        return None
-    remedy = f"delete {last} if there is an earlier checkpoint: the run goes on from the last one"
-    return int(last.name), Progress(**read_json(last / _PROGRESS_FILE, ("success", "best_success"), remedy))
+        return rerun(self._measured(folder), self.config.evaluation, specs)

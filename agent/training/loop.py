@@ -29,7 +29,8 @@ from torch.utils.tensorboard import SummaryWriter
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
 from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.measure import EvaluationConfig, Measured, measure, on_best_device
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.learning.offending import kept_if_not_finite
 from agent.runs.checks import HOW, Seed, check_config
 from agent.runs.interrupts import interrupts_wait

@@ -12,8 +12,8 @@ from sides_world import SPEC, SidesWorld
 from transformers import LlamaConfig
 
 from agent.evaluation.measure import EvaluationConfig
-from agent.learning.learner import LearnerConfig
-from agent.training.improve_config import ImproveConfig
+from agent.learning.config import LearnerConfig
+from agent.training.improve import ImproveConfig
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from rollout.workers.workers import WorkersConfig

@@ -15,7 +15,8 @@ from sides_rollouts import rollout
 from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss
 from agent.algorithms.rollout_batch import Decisions, decisions, rewards
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from vla_model.model import VLA
 
 

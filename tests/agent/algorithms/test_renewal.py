@@ -10,7 +10,8 @@ import torch
 from sides_policy import sides_model
 
 from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from vla_model.config import VLAConfig
 from vla_model.model import VLA
 from vla_model.weights.finetune import FineTuning

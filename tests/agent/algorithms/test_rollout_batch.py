@@ -15,7 +15,8 @@ from sides_rollouts import draw
 from agent.algorithms.grpo import GRPOConfig, grpo_credit, grpo_loss
 from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
 from agent.algorithms.rollout_batch import Decisions, decisions
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from rollout.collect import collect
 from rollout.types import Trajectory
 from rollout.workers.workers import Workers, WorkersConfig

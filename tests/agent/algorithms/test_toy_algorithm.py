@@ -13,7 +13,8 @@ from torch import Tensor
 
 from agent.algorithms.method import AlgorithmConfig, Context, Specs
 from agent.algorithms.rollout_batch import Credit, Credited, Decisions, decisions, rewards
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import PRETRAINED, policy_folder, start_run
 from agent.training.improve import improve

@@ -11,8 +11,9 @@ from sides_policy import sides_model
 
 from agent.algorithms.sft import SFTBatch, SFTConfig, fake_batch, sft_loss
 from agent.learning.captured import Captured
+from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Threads
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.learner import Learner
 from vla_model.model import VLA
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from agent.learning.learner import STATE_FILE, Learner, LearnerConfig, learning_rate_share
+from agent.learning.config import LearnerConfig, learning_rate_share
+from agent.learning.learner import STATE_FILE, Learner
 from agent.runs.checks import check_config
 from vla_model.heads.moe import MixtureOfExperts
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agent.algorithms.sft import SFTBatch, SFTEncoder, sft_loss
-from agent.learning.learner import Learner, learning_rate_share
+from agent.learning.config import learning_rate_share
+from agent.learning.learner import Learner
 from agent.recipes import sft_tiny
 from agent.report.curves import read_curves
 from agent.runs.checks import check_config

@@ -14,7 +14,8 @@ from test_sim_robot import ExpertChunks
 
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.method import Context
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.robot.agent import Agent
 from agent.robot.drive import Outcome
 from agent.robot.robots.sim_robot import SimRobot

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from test_sim_robot import ExpertChunks
 
-from agent.learning.learner import LearnerConfig
+from agent.learning.config import LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.robots.sim_robot import SimRobot
 from agent.runs.run_folder import PRETRAINED, RunFolder

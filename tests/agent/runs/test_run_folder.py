@@ -10,7 +10,7 @@ import pytest
 from sides_policy import sides_config
 
 from agent.algorithms.ppo import PPOConfig
-from agent.learning.learner import LearnerConfig
+from agent.learning.config import LearnerConfig
 from agent.runs.checks import HOW, none_stands_for
 from agent.runs.run_folder import (
     PRETRAINED,

@@ -14,7 +14,8 @@ import pytest
 from tiny_model import tiny_processor, tiny_vla
 
 from agent import cli
-from agent.learning.learner import Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.runs.run_lock import locked
 from agent.training.checkpoints import save_checkpoint
 from vla_model.model import VLA

@@ -10,7 +10,7 @@ import pytest
 
 from agent.commands import scale as command
 from agent.evaluation.measure import EvaluationConfig
-from agent.learning.learner import LearnerConfig
+from agent.learning.config import LearnerConfig
 from agent.recipes import RECIPES
 from agent.runs.run_folder import RunFolder
 from agent.studies.scale import grid

@@ -24,13 +24,13 @@ from agent.algorithms.rollout_batch import Credited
 from agent.algorithms.sft import SFTConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig
-from agent.learning.learner import STATE_FILE, Learner, LearnerConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import STATE_FILE, Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
 from agent.training import selection
 from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.training.improve import improve
-from agent.training.improve_config import ImproveConfig
+from agent.training.improve import ImproveConfig, improve
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from envs.world import World

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.learning.learner import LearnerConfig
+from agent.learning.config import LearnerConfig
 from agent.recipes import sft_demo
 from agent.runs.run_folder import start_run
 from agent.training.loop import train

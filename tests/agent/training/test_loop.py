@@ -21,7 +21,8 @@ from agent.recipes import RECIPES, sft_tiny
 from agent.report.render import write_report
 from agent.runs.checks import check_config
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
-from agent.training.improve_config import ImproveConfig, check_improvement
+from agent.training.improve import ImproveConfig
+from agent.training.improve_checks import check_improvement
 from agent.training.loop import RunConfig, learn, train
 from rollout.dataset.batches import TrainingData
 from rollout.processes import Process

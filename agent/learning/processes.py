@@ -1,0 +1,52 @@
+"""The gradient of a batch, computed by several processes, each on its share.
+
+By torch's DistributedDataParallel, which sums over processes while it is still differentiating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import all_gather, all_reduce, get_world_size
+from torch.nn.parallel import DistributedDataParallel
+
+from agent.learning.gradients import Loss, M, Objective, Splittable
+from vla_model.numerics.means import among
+
+
+class Processes(Generic[M]):
+    """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
+
+    def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
+        """All processes do this together; they go on with rank 0's weights."""
+        self._parameters = parameters
+        # A world without labels leaves the localization heads unused.
+        self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
+
+    def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
+        with among(_gather):
+            value, metrics = self._objective(loss, share)
+        value.backward()
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        means = _gather(torch.stack(list(metrics.values()))).mean(0)
+        return dict(zip(metrics, means.tolist(), strict=True))
+
+    def summed(self, counts: Tensor) -> Tensor:
+        """What was counted in all processes, in place."""
+        all_reduce(counts)
+        return counts
+
+    def close(self) -> None:
+        """The group belongs to who made it."""
+
+
+def _gather(value: Tensor) -> Tensor:
+    """See vla_model/numerics/means.py: each process has a part."""
+    found = [torch.empty_like(value) for _ in range(get_world_size())]
+    all_gather(found, value.contiguous())
+    return torch.stack(found)

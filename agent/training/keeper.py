@@ -1,0 +1,67 @@
+"""What becomes of an iteration that is done: it is evaluated if it is time, logged, and saved."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from torch.utils.tensorboard import SummaryWriter
+
+from agent.learning.learner import Learner
+from agent.runs.run_folder import RunFolder
+from agent.training.checkpoints import save_checkpoint
+from agent.training.collecting import Collecting
+from agent.training.selection import Progress, Selection
+from vla_model.files.folders import read_json
+from vla_model.inputs.processor import Processor
+from vla_model.model import VLA
+
+if TYPE_CHECKING:
+    from agent.training.improve import ImproveConfig
+
+_PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps what an iteration came to."""
+
+    config: ImproveConfig
+    run: RunFolder
+    learner: Learner[VLA]
+    processor: Processor
+    selection: Selection
+    collecting: Collecting
+    log: SummaryWriter
+
+    def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
+        """Evaluate if it is time, log, and save the checkpoint; returns the progress that came of it.
+
+        Args:
+            metrics: of the iteration.
+            done: iterations that are done, this one included; 0 before the first.
+            progress: before it.
+        """
+        if done % self.config.evaluate_every == 0 or done == self.config.iterations:
+            progress, rates = self.selection.judge(self.learner, self.processor, done, progress)
+            metrics = metrics | rates
+        for name, value in metrics.items():
+            self.log.add_scalar(name, value, done)
+        self.log.flush()
+        notes = {_PROGRESS_FILE: asdict(progress)}
+        folder, acted = self.run.checkpoint(done), self.collecting.acted
+        save_checkpoint(folder, self.learner, self.processor, self.config.fine_tuning, notes, acted)
+        for old in self.run.checkpoints.glob("*"):
+            if old.name.isdecimal() and 0 < int(old.name) < done:
+                shutil.rmtree(old)
+        return progress
+
+
+def progress_of(run: RunFolder) -> tuple[int, Progress] | None:
+    """Iterations done and progress, as the last checkpoint has them."""
+    last = run.last_checkpoint()
+    if last is None:
+        return None
+    remedy = f"delete {last} if there is an earlier checkpoint: the run goes on from the last one"
+    return int(last.name), Progress(**read_json(last / _PROGRESS_FILE, ("success", "best_success"), remedy))
