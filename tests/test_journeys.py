@@ -8,6 +8,8 @@ is measured here.
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ EVALUATION = ("agent/commands/eval.py", "rollout/collect.py"), ("agent/commands/
 are read that the first stop leads to; and at most so many files."""
 
 
+@cache
 def graph(root: Path) -> dict[str, list[str]]:
     """{file: files of the four rooms that it imports, in their order}, also within functions and for types."""
     found = {}
@@ -73,7 +76,7 @@ def reached(of: dict[str, list[str]], start: str, within: tuple[str, ...]) -> li
 
 def journey(of: dict[str, list[str]], stops: tuple[str, ...], algorithm: str) -> list[str]:
     """The files of a journey."""
-    chains = [chain(of, *ends) for ends in zip(stops, stops[1:], strict=False)]
+    chains = [chain(of, *ends) for ends in pairwise(stops)]
     own = [file for file in reached(of, algorithm, ("agent/algorithms/",)) if file != INTERFACE]
     return list(dict.fromkeys([*(file for files in chains for file in files), *own]))
 
