@@ -32,6 +32,12 @@ def to_numpy(array: Array) -> NDArray[Any]:
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
+def to_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A copy in float32; what that cannot hold becomes infinite without a warning: ask of the copy what is finite."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
 def on_host(observation: Observation) -> Observation:
     """The same observation in numpy."""
     frames = {camera: to_numpy(frames) for camera, frames in observation["frames"].items()}

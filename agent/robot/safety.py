@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.robot.types import Reading, RobotSpec
+from envs.arrays import to_float32
 from envs.types import VectorSpec
 
 Reason = Literal[
@@ -285,5 +286,4 @@ def _broken_vector(name: str, spec: VectorSpec, vector: Any) -> list[str]:
 
 def _finite(vector: NDArray[Any]) -> NDArray[np.bool_]:
     """Which numbers are finite, also as float32, which policies and recordings take them as."""
-    with np.errstate(over="ignore"):
-        return np.isfinite(vector.astype(np.float32))
+    return np.isfinite(to_float32(vector))

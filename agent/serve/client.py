@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
+from envs.arrays import to_float32
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from vla_model.types import ActionChunk, check_worlds
@@ -241,8 +242,7 @@ class ServedPolicy:
             raise ConnectionError(
                 f"{self._url} answers with {actions.dtype} {actions.shape}, expected one action or more, of numbers"
             )
-        with np.errstate(over="ignore"):  # what becomes infinite is refused like what came so
-            actions = actions.astype(np.float32, copy=False)
+        actions = to_float32(actions)
         if not np.isfinite(actions).all():
             raise ConnectionError(f"{self._url} answers with actions that are not finite numbers")
         return actions

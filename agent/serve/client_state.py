@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arrays import to_float32
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from rollout.inference import InferenceServer
@@ -75,7 +76,7 @@ class ClientState:
             step = 0 if begins else self._step + self.execute_steps
         observation = Observation(
             frames={camera: frame[None] for camera, frame in frames.items()},
-            state=_float32(state)[None],
+            state=to_float32(state)[None],
             instruction=(instruction,),
             step=np.array([step]),
         )
@@ -106,8 +107,3 @@ class ClientState:
         if not allowed.all():
             names = ", ".join(np.array(self.world_spec.action.names)[~allowed])
             raise RuntimeError(f"the policy's actions are not numbers from -1 to 1: {names}")
-
-
-def _float32(state: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what becomes infinite is refused like what came so
-        return state.astype(np.float32)

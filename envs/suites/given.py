@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.arrays import to_float32
 from envs.errors import UserError
 
 Frames = dict[str, NDArray[np.uint8]]
@@ -66,7 +67,7 @@ def number_of(what: str, given: Any) -> float:
     array = _numbers(what, given, "a number")
     if array.size != 1:
         raise WorldError(f"{what} must be a number, got {kind_of(given)}")
-    if not np.isfinite(_float32(array)).all():
+    if not np.isfinite(to_float32(array)).all():
         raise NotFiniteError(f"{what} is {array.item()}, which is not a finite float32")
     return float(array.item())
 
@@ -81,7 +82,7 @@ def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.floa
     if array.ndim > 1 or (size is not None and array.size != size):
         expected = "a vector" if size is None else f"a vector of {size}"
         raise WorldError(f"{what} must be {expected}, got {kind_of(given)}")
-    vector = _float32(array.reshape(-1))
+    vector = to_float32(array.reshape(-1))
     if len(bad := np.flatnonzero(~np.isfinite(vector))):
         raise NotFiniteError(
             f"element {bad[0]} of {what} is {array.reshape(-1)[bad[0]]}, which is not a finite float32"
@@ -157,11 +158,6 @@ def _numbers(what: str, given: Any, expected: str) -> NDArray[Any]:
     if not (np.issubdtype(array.dtype, np.bool_) or (np.isrealobj(array) and np.issubdtype(array.dtype, np.number))):
         raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {_short(given)}")
     return array
-
-
-def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
 
 
 def kind_of(given: Any) -> str:
