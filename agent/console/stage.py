@@ -148,11 +148,12 @@ def tool_axes(spec: RobotSpec) -> tuple[int, int, int]:
     Raises:
         UserError: there are none.
     """
-    states = [axis.state or "" for axis in spec.axes]
-    found = [next((i for i, state in enumerate(states) if state == f"tcp_{name}"), None) for name in "xyz"]
-    if None in found:
-        raise UserError(f"{spec.name} has no axes tcp_x, tcp_y and tcp_z; its axes show: {', '.join(states)}")
-    x, y, z = (i for i in found if i is not None)
+    states = [axis.state for axis in spec.axes]
+    position = [spec.world.state.names[i] for i in spec.world.state.position]
+    if not position or any(name not in states for name in position):
+        shown = ", ".join(state for state in states if state is not None)
+        raise UserError(f"{spec.name} has no axes that move the hand along x, y and z; its axes show: {shown}")
+    x, y, z = (states.index(name) for name in position)
     return x, y, z
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from agent.console.stage import tool_axes
 from agent.console.takeover import Takeover
 from agent.robot.robots.tabletop import axes_of
 from agent.robot.types import Reading, RobotSpec
@@ -92,3 +95,14 @@ def test_who_takes_over_again_begins_at_rest() -> None:
     takeover.take()
     assert takeover.targets is None
     assert takeover.action(at(0.6), REST) == pytest.approx(REST, abs=1e-6)
+
+
+def test_the_tools_axes_are_those_of_the_hands_position_whatever_they_are_called() -> None:
+    assert tool_axes(SPEC) == (0, 1, 2)
+    renamed = replace(STATE, names=tuple(name.replace("tcp_", "hand_") for name in STATE.names))
+    axes = tuple(replace(axis, state=axis.state and axis.state.replace("tcp_", "hand_")) for axis in SPEC.axes)
+    named = replace(SPEC, world=replace(WORLD, state=renamed), axes=axes)
+    assert tool_axes(named) == (0, 1, 2)
+    unsaid = replace(SPEC, world=replace(WORLD, state=replace(STATE, position=())))
+    with pytest.raises(ValueError, match="no axes that move the hand along x, y and z; its axes show: tcp_x, tcp_y"):
+        tool_axes(unsaid)
