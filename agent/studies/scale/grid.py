@@ -95,10 +95,9 @@ def places(config: ScaleConfig) -> list[Place]:
     """Of the grid, the smallest first.
 
     Raises:
-        UserError: too few cells for a surface, or a number that is not above 0.
+        UserError: too few cells for a surface.
     """
     grid = config.grid
-    numbers = (*grid.widths, *grid.amounts, *grid.experts, grid.repeats, grid.hours)
     found = [
         Place(width=width, amount=amount, experts=experts, seed=config.run.seed + repeat)
         for amount in sorted(set(grid.amounts))
@@ -107,10 +106,10 @@ def places(config: ScaleConfig) -> list[Place]:
         for repeat in range(grid.repeats)
     ]
     needed = 5 + (len(set(grid.experts)) > 1)
-    if min(numbers) <= 0 or len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
+    if len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
         raise UserError(
-            f"a surface needs two widths, two amounts and {needed} runs, all numbers above 0; got widths "
-            f"{list(grid.widths)}, amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
+            f"a surface needs two widths, two amounts and {needed} runs; got widths {list(grid.widths)}, "
+            f"amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
         )
     return found
 
