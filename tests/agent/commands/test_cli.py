@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -46,6 +49,13 @@ class RunConfig:
     """Of everything random."""
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
+
+    def ready(self, run: RunFolder) -> AbstractContextManager[Callable[[], tuple[Evaluation, dict[str, Evaluation]]]]:
+        """As of the configs of recipes; each test says what it does."""
+        raise NotImplementedError
+
+    def from_demonstrations(self) -> RunConfig:
+        return self
 
 
 def tiny() -> RunConfig:
@@ -101,8 +111,13 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
         return EVALUATION, {}
 
     monkeypatch.setattr("agent.recipes.RECIPES", {"tiny": tiny, "large": tiny})
-    monkeypatch.setattr("agent.commands.train.train", train)
-    monkeypatch.setattr("agent.commands.train.check_run", check_config)
+
+    @contextmanager
+    def ready(config: RunConfig, run: RunFolder) -> Generator[Callable[[], tuple[Evaluation, dict[str, Evaluation]]]]:
+        check_config(config)
+        yield partial(train, config, run)
+
+    monkeypatch.setattr(RunConfig, "ready", ready)
     monkeypatch.setattr("agent.commands.train.write_report", lambda root: root / "report.html")
     return called
 
