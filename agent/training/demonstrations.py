@@ -28,8 +28,9 @@ from agent.runs.checks import NumWorlds, Share, check_config, check_episodes
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
 from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
+from agent.runs.worlds import WorldConfig
 from envs.errors import UserError
-from envs.make import Device, check_device, make_world
+from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.dataset.write import DatasetWriter
@@ -45,19 +46,11 @@ _NOISE = ("noise_share", "noise_correlation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemonstrationsConfig:
+class DemonstrationsConfig(WorldConfig):
     """What to demonstrate, and how."""
 
-    world: str = "tabletop"
-    """Name for `make_world`."""
-    device: Device = "cpu"
-    """What the worlds run on, also those that evaluate: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers
-    need --gpus-per-worker)."""
-    tasks: tuple[str, ...] = ()
-    """Empty for all tasks of the world."""
     episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Successful ones."""
-    variation: str = "train"
     first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
     """Seeds count up from here and stay below evaluation's."""
     attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0

@@ -19,8 +19,8 @@ import numpy as np
 from annotated_types import Interval
 
 from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_PRACTICE_SEED, ROUNDS, check_training_seed
+from agent.runs.worlds import WorldConfig
 from envs.errors import UserError
-from envs.make import Device
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 from rollout.weights import staleness
@@ -30,16 +30,9 @@ MOST_FOCUS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PracticeConfig:
+class PracticeConfig(WorldConfig):
     """What to practise."""
 
-    world: str = "tabletop"
-    """Name for `make_world`."""
-    device: Device = "cpu"
-    """Where its simulator computes, in practice and evaluation."""
-    tasks: tuple[str, ...] = ()
-    """Empty for all tasks of the world."""
-    variation: str = "train"
     episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 32
     """In an iteration; with focus, on average."""
     focus: Annotated[float, Interval(ge=0, le=1)] = 0.0
