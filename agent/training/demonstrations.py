@@ -169,7 +169,7 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
     try:
         check_demonstrations(config, example)
         with Workers(
-            partial(make_world, config.world, config.num_worlds, config.device),
+            partial(config.make_worlds, config.num_worlds),
             partial(_expert, config),
             workers,
         ) as processes:

@@ -54,7 +54,6 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.files.deployment import Deployment
 from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
@@ -131,7 +130,7 @@ class ImproveConfig:
         """
         check_improvement(self)
         make_example = make_worlds or partial(make_world, self.practice.world)
-        make_worlds = make_worlds or partial(make_world, self.practice.world, device=self.practice.device)
+        make_worlds = make_worlds or self.practice.make_worlds
         with closing(make_example(1)) as world:
             processor = check_beginning(self, run, world)
             context = Context(
@@ -237,8 +236,7 @@ class _Improvement:
         model, _ = load_policy(beginning(config, self.run), value_head=algorithm.needs_values)
         steps = config.evaluation.execute_steps or model.config.chunk_length
         made_for = self.processor.deployment or recorded_deployment(config.init, model.config.chunk_length)
-        practice = config.practice
-        self.processor.deployment = Deployment(execute_steps=steps, world=practice.world, tasks=practice.tasks)
+        self.processor.deployment = config.practice.deployment(steps)
         say_differences(config.init, made_for, self.processor.deployment)
         algorithm.prepare(model)
         acting = copy.deepcopy(model)

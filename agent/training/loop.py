@@ -248,7 +248,7 @@ def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
     steps = config.evaluation.execute_steps or chunk_length
     if config.data and not config.evaluation.episodes_per_task:
         return Deployment(execute_steps=min(steps, chunk_length))
-    return Deployment(execute_steps=steps, world=config.demonstrations.world, tasks=config.demonstrations.tasks)
+    return config.demonstrations.deployment(steps)
 
 
 def _num_updates(config: RunConfig) -> int:
@@ -276,13 +276,12 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
     """Measure the last checkpoint and write eval_info.json and films."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
-    name, device = config.demonstrations.world, config.demonstrations.device
-    with closing(make_world(name)) as world:
-        tasks = config.demonstrations.tasks or world.tasks
+    demonstrations = config.demonstrations
+    with closing(make_world(demonstrations.world)) as world:
+        tasks = demonstrations.tasks or world.tasks
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
-        worlds = partial(make_world, name, device=device)
-        measured = Measured(world, worlds, partial(on_best_device, policy), config.rollout)
+        measured = Measured(world, demonstrations.make_worlds, partial(on_best_device, policy), config.rollout)
         evaluation, controls = measure(measured, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):
