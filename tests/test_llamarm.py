@@ -78,4 +78,4 @@ def test_the_page_for_python_runs(tmp_path: Path) -> None:
     code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{train}\n{measure}"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert "\n4 " in ran.stdout, "so many episodes were demonstrated"
+    assert "\n4 [" in ran.stdout, "so many episodes were demonstrated"
