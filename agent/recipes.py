@@ -32,6 +32,7 @@ def sft_demo() -> RunConfig:
     """Six tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=400, noise_std=0.3),
+        sft=SFTConfig(hold_gripper=True),
         learner=LearnerConfig(batch_size=128, num_updates=3000),
         evaluation=EvaluationConfig(episodes_per_task=20),
         save_every=500,
@@ -68,6 +69,7 @@ def sft_memory() -> RunConfig:
     demo = sft_demo()
     return replace(
         demo,
+        sft=SFTConfig(),
         # A stride longer than the episode looks back on the first observation, whatever the step.
         model=ModelConfig(history_length=1, history_stride=64),
         demonstrations=replace(demo.demonstrations, world="tabletop_memory", tasks=(), episodes_per_task=300),
@@ -81,6 +83,7 @@ def sft_few() -> RunConfig:
     demo = sft_demo()
     return replace(
         demo,
+        sft=SFTConfig(),
         demonstrations=replace(demo.demonstrations, episodes_per_task=30),
         learner=replace(demo.learner, num_updates=600),
         save_every=600,

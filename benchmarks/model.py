@@ -153,6 +153,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         instruction_id=np.zeros(size, np.int64),
         action=rng.uniform(-1, 1, (size, config.chunk_length, config.action_size)).astype(np.float32),
         mask=np.ones((size, config.chunk_length), bool),
+        ended=np.zeros((size, config.chunk_length), bool),
         localization=rng.uniform(-1, 1, (size, config.localization_size)).astype(np.float32),
         episode=np.zeros(size, np.int64),
     )

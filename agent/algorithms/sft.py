@@ -3,7 +3,10 @@
     L = L_action(a | o, l) + w_loc * L_loc + w_point * L_point + w_see * L_see + w_hand * L_hand
         + w_bal * L_balance + w_z * L_z
 
-    L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode
+    L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode; with
+               `hold_gripper` also over the gripper's part of those after its end, as it was last told. A demonstration
+               that ends by letting go tells so in its last row alone, and the later actions of the chunks before, being
+               taught nothing there, go on holding (docs/results/demo.md)
     L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
                summed over two readings, of the keypoints and of the action queries: a training label from privileged
                state, never an input; 0 weight trains without it
@@ -56,6 +59,8 @@ class SFTConfig:
     """w_bal"""
     router_z_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.001
     """w_z"""
+    hold_gripper: bool = False
+    """Teach that after an episode's end the gripper stays as it was last told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,8 @@ class SFTBatch:
     """Normalised, float32 [B, K, A]."""
     mask: Tensor
     """bool [B, K], False after the episode's end."""
+    gripper_at_end: Tensor
+    """bool [B, K, A], True for what grippers were last told, after the end of an episode that succeeded."""
     localization: Tensor
     """In the world's units, float32 [B, L]."""
     normalised_localization: Tensor
@@ -124,6 +131,8 @@ class SFTEncoder:
         shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
         light = draw_light(self._config, len(rows) * count, generator)
         noise = draw_action_noise(self._config, len(rows) * count, generator)
+        grips = torch.zeros(processor.world_spec.action.size, dtype=torch.bool)
+        grips[list(processor.world_spec.action.grippers)] = True
         past_frames, past_state = None, None
         if batch.past_frames is not None and batch.past_state is not None:
             past_frames, past_state = processor.encode_past(batch.past_frames, batch.past_state)
@@ -141,6 +150,7 @@ class SFTEncoder:
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),
+            gripper_at_end=torch.from_numpy(batch.ended)[:, :, None] & grips,
             localization=torch.from_numpy(batch.localization),
             normalised_localization=processor.normalise_localization(batch.localization),
             future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),
@@ -173,6 +183,7 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
         ),
         actions=torch.randn(batch_size, config.chunk_length, config.action_size, generator=generator),
         mask=torch.ones(batch_size, config.chunk_length, dtype=torch.bool),
+        gripper_at_end=torch.zeros(batch_size, config.chunk_length, config.action_size, dtype=torch.bool),
         localization=localization,
         normalised_localization=localization,
         future_state=torch.randn(batch_size, config.num_foreseen, config.state_size, generator=generator),
@@ -184,10 +195,11 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
 def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss above, and its terms for the log: those with a weight that model and labels are asked for."""
     output = model(batch.inputs, mask=batch.mask)
+    taught = batch.mask[:, :, None] | batch.gripper_at_end if config.hold_gripper else batch.mask
     seen = output.foresight if batch.future_known is not None else None
     hand = seen is not None and bool(seen.pointing)
     weighed: list[tuple[str, float, Callable[[], Tensor]]] = [
-        ("action", 1.0, lambda: output.actions.loss(batch.actions, batch.mask)),
+        ("action", 1.0, lambda: output.actions.loss(batch.actions, taught)),
         (
             "localization",
             config.localization_weight * bool(output.position_columns),

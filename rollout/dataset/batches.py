@@ -5,7 +5,8 @@ once per epoch, each epoch in an order of its own. So a run resumed at step s se
 
 Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
 imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
-(Teaching the repeated action would teach a policy of relative motions to push on after it is done.) Nor is there where
+(Teaching the repeated action would teach a policy of relative motions to push on after it is done. What a gripper was
+last told does stay true: `ended` says where a loss may teach that much.) Nor is there where
 a robot was held (Trajectory.held), or beyond that within the chunk. Nor is there in an episode that failed, or in a
 whole dataset, if so asked. The frames of all of these still teach where things are.
 
@@ -61,6 +62,8 @@ class Batch:
     """What to imitate, [B, K, A] in [-1, 1]."""
     mask: NDArray[np.bool_]
     """False where the episode had ended, was held since the row or is not to be imitated, [B, K]."""
+    ended: NDArray[np.bool_]
+    """True after the end of an episode that is imitated to its end and succeeded, [B, K]."""
     localization: NDArray[np.float32]
     """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
     episode: NDArray[np.int64]
@@ -157,6 +160,8 @@ class TrainingData:
             ]
         )
         self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
+        ends = self._start + np.array([row["length"] for *_, row in chosen])
+        self._ends = self._has_future & (self._end == ends)  # not those of a part, after which the episode goes on
         self._length = lengths = self._end - first
         kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
         self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
@@ -254,7 +259,7 @@ class TrainingData:
         start = self._start[episode]
         past = start[:, None] + past_steps(row - start, *history)  # [B, n]
         future = np.minimum(self._to_foresee(row, parts, foreseen), end - 1)
-        held = _next_in(self._held, row - 1, parts)  # from this row on
+        held = _next_in(self._held, row - 1, parts)[:, None]  # from this row on
 
         def take(name: str, index: NDArray[np.int64]) -> NDArray[np.float32]:
             return _take([dataset.vectors[name] for dataset in self._datasets], index, parts)
@@ -267,13 +272,14 @@ class TrainingData:
             state=take("state", row),
             instruction_id=self._instruction[episode],
             action=take("action", ahead),
-            mask=(steps < np.minimum(end, held[:, None])) & self._imitated[episode][:, None],
+            mask=(steps < np.minimum(end, held)) & self._imitated[episode][:, None],
+            ended=(steps >= end) & (held >= end) & self._ends[episode][:, None],
             localization=take("localization", row),
             episode=episode,
             past_frames=read(past) if history[0] else None,
             past_state=take("state", past) if history[0] else None,
             future_state=take("state", future) if future.size else None,
-            future_known=self._has_future[episode] & (row + max(foreseen.steps, default=0) < held)
+            future_known=self._has_future[episode] & (row + max(foreseen.steps, default=0) < held[:, 0])
             if future.size
             else None,
         )

@@ -52,7 +52,7 @@ class ActionDistribution(Protocol):
 
         Args:
             target: float32 [B, K, A], normalised.
-            mask: bool [B, K], False for actions after the end of an episode.
+            mask: bool, False for actions after the end of an episode, [B, K], or for elements of actions, [B, K, A].
         """
         ...
 
@@ -236,8 +236,8 @@ class Tokens(nn.Module):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [B, K, A] over the actions of the mask [B, K]; 0 where there is none."""
-    weights = mask[:, :, None].expand_as(values).float()
+    """Mean of values [B, K, A] over the mask, of actions [B, K] or of their elements [B, K, A]; 0 where it is False."""
+    weights = (mask if mask.ndim == values.ndim else mask[:, :, None]).expand_as(values).float()
     return mean((values * weights).sum(), weights.sum())
 
 

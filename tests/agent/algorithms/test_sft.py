@@ -60,6 +60,33 @@ def test_what_is_to_come_is_learned_and_not_where_it_is_not_known() -> None:
     assert last < 0.3 * first
 
 
+def test_after_the_end_of_a_demonstration_the_gripper_alone_is_taught_as_it_was_last_told() -> None:
+    observation, config = observe(1), tiny_config()
+    ended = np.array([[False, False, True, True]])
+    batch = Batch(
+        frames=observation["frames"],
+        state=observation["state"],
+        instruction_id=np.zeros(1, np.int64),
+        action=np.zeros((1, 4, 3), np.float32),
+        mask=~ended,
+        ended=ended,
+        localization=np.zeros((1, 2), np.float32),
+        episode=np.zeros(1, np.int64),
+    )
+    encoded = SFTEncoder(Processor.from_statistics(WORLD_SPEC, STATISTICS), ["lift it"], config, seed=0)(batch, 0)
+    assert WORLD_SPEC.action.grippers == (2,)
+    assert encoded.gripper_at_end.tolist() == [[[False] * 3] * 2 + [[False, False, True]] * 2]
+    model = VLA(config).train()
+    touched = {}
+    for hold in (False, True):
+        output = model(encoded.inputs, mask=encoded.mask)
+        taught = encoded.mask[:, :, None] | encoded.gripper_at_end if hold else encoded.mask
+        loss, terms = sft_loss(model, encoded, SFTConfig(hold_gripper=hold))
+        assert terms["loss/action"] == output.actions.loss(encoded.actions, taught)
+        touched[hold] = terms["loss/action"].item()
+    assert touched[False] != touched[True]
+
+
 def test_the_hand_s_places_to_come_are_those_that_are_known_in_calibrated_cameras() -> None:
     # u = x / z, v = y / z.
     projection = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -76,6 +103,7 @@ def test_the_hand_s_places_to_come_are_those_that_are_known_in_calibrated_camera
         instruction_id=np.zeros(2, np.int64),
         action=np.zeros((2, 4, 3), np.float32),
         mask=np.ones((2, 4), bool),
+        ended=np.zeros((2, 4), bool),
         localization=np.zeros((2, 2), np.float32),
         episode=np.zeros(2, np.int64),
         future_state=future,

@@ -62,6 +62,7 @@ def test_a_batch_holds_the_recorded_rows_and_masks_what_lies_beyond_the_end(tmp_
         assert data.instructions[batch.instruction_id[i]] == t.instruction
         left = t.num_steps - step
         np.testing.assert_array_equal(batch.mask[i], np.arange(4) < left)
+        np.testing.assert_array_equal(batch.ended[i], (np.arange(4) >= left) & t.success)
         expected = [t.label[min(step + k, t.num_steps - 1)] for k in range(4)]
         np.testing.assert_array_equal(batch.action[i], expected)
     assert len(seen) == data.num_rows
@@ -324,6 +325,9 @@ def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(
     }
     assert masks[bad[1], 0] == [True, False], "what the policy did next is nobody's lesson"
     assert masks[bad[1], 2] == [True, True]
+    in_part = np.isin(seeds, bad)
+    assert not batch.ended[in_part].any(), "where a person gave back, or failed, nothing ended well"
+    assert batch.ended[~in_part].any()
     assert batch.past_state is not None
     (before,) = [
         int(past[0, 0])
