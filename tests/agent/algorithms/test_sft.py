@@ -81,7 +81,7 @@ def test_after_the_end_of_a_demonstration_the_gripper_alone_is_taught_as_it_was_
     for hold in (False, True):
         output = model(encoded.inputs, mask=encoded.mask)
         taught = encoded.mask[:, :, None] | encoded.gripper_at_end if hold else encoded.mask
-        loss, terms = sft_loss(model, encoded, SFTConfig(hold_gripper=hold))
+        _, terms = sft_loss(model, encoded, SFTConfig(hold_gripper=hold))
         assert terms["loss/action"] == output.actions.loss(encoded.actions, taught)
         touched[hold] = terms["loss/action"].item()
     assert touched[False] != touched[True]
