@@ -20,7 +20,7 @@ Train, evaluate and drive robot agents that see through cameras and obey written
 
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (a world's name will do)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
-  eval    POLICY             success on held-out episodes, with intervals, blind controls and films
+  eval    POLICY             success on held-out episodes, with intervals, blind controls and videos
   compare BEFORE AFTER       two evaluations of the same episodes: won, lost, and whether that could be chance
   experts POLICY             which experts decide what, and what is lost without each
   scale   RECIPE --out DIR   more data or more parameters: train a grid of both, and fit what comes of it

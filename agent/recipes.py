@@ -29,7 +29,7 @@ DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "pre
 
 
 def sft_demo() -> RunConfig:
-    """Six tabletop tasks cloned from the scripted expert, collected to filmed in minutes on two cores."""
+    """Six tabletop tasks cloned from the scripted expert, collected to recorded in minutes on two cores."""
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=400, noise_std=0.3),
         sft=SFTConfig(hold_gripper=True),
@@ -98,7 +98,7 @@ def ppo_tabletop() -> ImproveConfig:
         iterations=100,
         learner=_steady(),
         # Half as many decisions to learn from as with 2, for little less success.
-        evaluation=EvaluationConfig(episodes_per_task=20, execute_steps=4),
+        evaluation=EvaluationConfig(episodes_per_task=20, n_action_steps=4),
         evaluate_every=10,
     )
 
@@ -120,7 +120,7 @@ def rft_tabletop() -> ImproveConfig:
 
 
 def rft_few() -> ImproveConfig:
-    """rft_tabletop for sft_few's policy, which knows few scenes by heart: a new model learns in its place."""
+    """rft_tabletop for sft_few's policy, which overfits: a new model learns in its place."""
     rft = rft_tabletop()
     return replace(
         rft,
@@ -142,7 +142,7 @@ def dagger_tabletop() -> ImproveConfig:
 
 
 def dagger_few() -> ImproveConfig:
-    """dagger_tabletop for sft_few's policy, which knows few scenes by heart: at the end a new model learns all."""
+    """dagger_tabletop for sft_few's policy, which overfits: at the end a new model learns all."""
     dagger = dagger_tabletop()
     return replace(
         dagger,
@@ -163,7 +163,7 @@ def sft_mt10() -> RunConfig:
             noise_std=0.1,  # at 0.3 the experts of assembly, basketball and box-close fail more often than not
         ),
         learner=LearnerConfig(batch_size=128, num_updates=6000),
-        evaluation=EvaluationConfig(episodes_per_task=10, execute_steps=4, num_worlds=4),
+        evaluation=EvaluationConfig(episodes_per_task=10, n_action_steps=4, num_worlds=4),
         save_every=2000,
     )
 

@@ -48,7 +48,7 @@ class Options:
     """Folder of the virtual environments."""
     tasks: tuple[str, ...] = ("reach", "lift", "pick_place", "press_button")
     episodes_per_task: int = 5
-    execute_steps: int | None = None
+    n_action_steps: int | None = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     out: Path | None = None
     """File that the table is written to besides the screen."""
@@ -95,11 +95,11 @@ def venv(folder: Path, packages: Sequence[str], *, with_ours: bool) -> Path:
 
 
 @contextmanager
-def served(policy: Path, execute_steps: int, *options: str, stderr: IO[str] | None = None) -> Iterator[str]:
+def served(policy: Path, n_action_steps: int, *options: str, stderr: IO[str] | None = None) -> Iterator[str]:
     """The URL of `llamarm serve POLICY`, in a process of its own, whose log goes to that file."""
     command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *options]
     with subprocess.Popen(
-        [*command, "--execute-steps", str(execute_steps)],
+        [*command, "--n-action-steps", str(n_action_steps)],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -117,7 +117,7 @@ def served(policy: Path, execute_steps: int, *options: str, stderr: IO[str] | No
 
 def episodes(policy: Policy, world: World, specs: Sequence[EpisodeSpec], options: Options) -> dict[str, Trajectory]:
     """By id."""
-    return {t.spec.id: t for t in collect(policy, world, specs, execute_steps=options.execute_steps)}
+    return {t.spec.id: t for t in collect(policy, world, specs, n_action_steps=options.n_action_steps)}
 
 
 def through_openpi_client(
@@ -157,14 +157,14 @@ def main(options: Options) -> None:
     world = make_world("tabletop")
     specs = evaluation_specs(world.suite, options.tasks, options.episodes_per_task)
     policy = load_policy(str(options.policy))
-    execute_steps = options.execute_steps or policy.execute_steps
-    options = replace(options, execute_steps=execute_steps)
+    n_action_steps = options.n_action_steps or policy.n_action_steps
+    options = replace(options, n_action_steps=n_action_steps)
     here = episodes(policy, world, specs, options)
-    with served(options.policy, execute_steps) as url:
+    with served(options.policy, n_action_steps) as url:
         openpi_client = through_openpi_client(url, world, specs, options)
         vla_eval = through_vla_eval(url, options)
     how = (
-        f"{len(specs)} held-out episodes, {options.execute_steps} actions executed of each chunk; in-process, through "
+        f"{len(specs)} held-out episodes, {options.n_action_steps} actions executed of each chunk; in-process, through "
         "the unmodified openpi_client 0.1.2 and through vla_eval 0.8.0's own runner (docker=False)."
     )
     lines = [

@@ -66,7 +66,7 @@ class Tabletop(StepBenchmark):
         }
 
     def get_step_result(self, step_result: StepResult) -> dict[str, Any]:
-        """The world's own verdict."""
+        """The world's own success flag."""
         return {"success": step_result.info["success"]}
 
     def get_metadata(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Options:
     """In control periods."""
     drive: DriveConfig = field(default_factory=DriveConfig)
     """Of the drives whose success is measured."""
-    execute_steps: int | None = None
+    n_action_steps: int | None = None
     """Of the evaluation that latencies are compared with; if not given, as the policy was made for."""
     out: Path | None = None
     """File that the tables are written to besides the screen."""
@@ -109,14 +109,14 @@ def success(options: Options, run: Path) -> Iterator[str]:
     """Table of success by latency, after that of the evaluation on the same episodes."""
     tasks = RunFolder(run).record["config"]["demonstrations"]["tasks"]
     policy = load_policy(str(run))
-    execute_steps = options.execute_steps or policy.execute_steps
+    n_action_steps = options.n_action_steps or policy.n_action_steps
     specs = evaluation_specs("tabletop", tasks, options.episodes, first_seed=options.first_seed)
     yield "| an answer is late by | success | 95 % interval | periods | held | change of speed, mean | 99 % |"
     yield "|---|---|---|---|---|---|---|"
     with closing(make_world("tabletop")) as world:
-        evaluated = collect(policy, world, specs, execute_steps=execute_steps)
+        evaluated = collect(policy, world, specs, n_action_steps=n_action_steps)
         episodes = [Episode(success=t.success, actions=t.action, held=0) for t in evaluated]
-        yield _row(f"nothing, in `eval`, {execute_steps} executed of a chunk", episodes)
+        yield _row(f"nothing, in `eval`, {n_action_steps} executed of a chunk", episodes)
         for latency in options.latencies:
             episodes = [_driven(policy, world, spec, latency, options.drive) for spec in specs]
             yield _row(f"{latency:g} periods", episodes)

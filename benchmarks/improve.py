@@ -31,7 +31,7 @@ from torch import Tensor
 
 from agent.algorithms.clipped_loss import SurrogateConfig, predict
 from agent.algorithms.method import Context
-from agent.algorithms.ppo import PPOConfig, ppo_credit
+from agent.algorithms.ppo import PPOConfig, ppo_advantages
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.algorithms.sft import SFTBatch, SFTEncoder
@@ -114,13 +114,13 @@ def bare_s(model: VLA, batch: Any, loss: Loss[VLA], repeats: int) -> tuple[float
 def ppo_update(options: Options, first: Path, root: Path) -> str:
     """Row of ppo, on a rollout of the policy itself."""
     model, processor = load_policy(first, value_head=True)
-    method = PPO.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), execute_steps=2))
+    method = PPO.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), n_action_steps=2))
     with closing(make_world("tabletop", 8)) as world:
         policy = VLAPolicy(model, processor, sample=True, dtype="float32")
         specs = [EpisodeSpec(suite="tabletop", task=TASK, seed=seed) for seed in range(options.episodes)]
-        episodes = list(collect(policy, world, specs, execute_steps=2))
+        episodes = list(collect(policy, world, specs, n_action_steps=2))
     learner = Learner(model, STEADY)
-    batch = decisions(ppo_credit(episodes, PPO), processor)
+    batch = decisions(ppo_advantages(episodes, PPO), processor)
     rows, passes = len(batch), PPO.surrogate.epochs
     update = median_s(lambda: method.learn(learner, episodes, 0), options.repeats) / passes / rows
     size = rows // max(1, round(rows / STEADY.batch_size))
@@ -137,11 +137,11 @@ def rft_update(options: Options, first: Path, root: Path) -> str:
     collect_demonstrations(config, data, WorkersConfig(workers=0))
     updates, size = 10, STEADY.batch_size
     rft = RFTConfig(demonstrations=str(data), updates=updates)
-    method = rft.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), execute_steps=2))
+    method = rft.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), n_action_steps=2))
     learner = Learner(model, STEADY)
     update = median_s(lambda: method.learn(learner, [], 0), options.repeats) / updates / size
     training = TrainingData([data])
-    with training.batches(size, model.config.chunk_length, seed=0) as batches:
+    with training.batches(size, model.config.chunk_size, seed=0) as batches:
         batch = SFTEncoder(processor, training.instructions, model.config, seed=0)(next(batches), 0)
     bare = bare_s(model, batch, bare_cloning, options.repeats)
     learner.close()
@@ -164,7 +164,7 @@ def iteration_s(options: Options, first: Path, root: Path, *, overlap: bool) -> 
         overlap=overlap,
         rollout=WorkersConfig(workers=1),
         learner=replace(STEADY, num_parts=1),
-        evaluation=EvaluationConfig(episodes_per_task=1, controls=False, films_per_task=0),
+        evaluation=EvaluationConfig(episodes_per_task=1, controls=False, videos_per_task=0),
         evaluate_every=options.iterations,
         selection_episodes=1,
         collapse_share=0.0,

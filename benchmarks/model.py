@@ -134,7 +134,7 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         inputs = fake_inputs(model.config, batch_size=1).to(options.device)
         inputs = dataclasses.replace(inputs, instruction_mask=torch.ones_like(inputs.instruction_mask))
         with torch.inference_mode(), torch.autocast(options.device, dtype, enabled=dtype != torch.float32):
-            prefix = model.read(inputs)
+            prefix = model.encode_instruction(inputs)
             ways = [lambda: model(inputs, prefix), lambda: model(inputs)]  # noqa: B023
             cached, whole = medians_ms(ways, options.repeats, options.device)
         yield f"| {name} | {cached:.1f} | {whole:.1f} | {cached / whole:.2f} |"
@@ -151,9 +151,9 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         frames=observation["frames"],
         state=observation["state"],
         instruction_id=np.zeros(size, np.int64),
-        action=rng.uniform(-1, 1, (size, config.chunk_length, config.action_size)).astype(np.float32),
-        mask=np.ones((size, config.chunk_length), bool),
-        ended=np.zeros((size, config.chunk_length), bool),
+        action=rng.uniform(-1, 1, (size, config.chunk_size, config.action_size)).astype(np.float32),
+        mask=np.ones((size, config.chunk_size), bool),
+        ended=np.zeros((size, config.chunk_size), bool),
         localization=rng.uniform(-1, 1, (size, config.localization_size)).astype(np.float32),
         episode=np.zeros(size, np.int64),
     )

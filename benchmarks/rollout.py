@@ -167,7 +167,7 @@ def our_rate(options: Options, num_workers: int, make_policy: Callable[[World], 
 
 
 def start_and_restart_s() -> tuple[float, float]:
-    """Seconds from nothing but Ray to a first trajectory, and from a worker's death to its successor's first one."""
+    """Seconds from only Ray to a first trajectory, and from a worker's death to its successor's first one."""
     with Workers(partial(make_world, 1), partial(random_policy, 8), WorkersConfig(workers=1)) as workers:
         start_ray()
         began_s, killed = time.perf_counter(), 0

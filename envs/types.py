@@ -357,7 +357,7 @@ class ChunkResult:
     truncated: NDArray[np.bool_]
     """The step limit ended the episode, [N]."""
     success: NDArray[np.bool_]
-    """The world's own verdict, [N]."""
+    """The world's own success flag, [N]."""
     failure: tuple[str | None, ...]
     """Why a world's episode failed before its step limit, e.g. "wrong object" or "non-finite physics"."""
     broken: frozenset[int] = frozenset()
@@ -384,7 +384,7 @@ def why_failed(*, success: bool, failure: str | None, truncated: bool) -> str | 
     """Why an episode that ended failed, in words; None where it succeeded.
 
     Args:
-        success: the world's verdict.
+        success: the world's success flag.
         failure: the world's own words, if it has any.
         truncated: whether the step limit ended it.
     """

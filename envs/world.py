@@ -73,7 +73,7 @@ class World(VectorEnv[Observation, Array, Array]):
 
         Args:
             actions: numpy or torch, [N, k, A] in [-1, 1]; values outside are clipped.
-            all_frames: render after every action, for recorders and films.
+            all_frames: render after every action, for recorders and videos.
             ended_frames: render worlds whose episode ends within the chunk too. Where nobody looks at that, their
                 frames may stay what they were.
 

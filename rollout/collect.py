@@ -43,7 +43,7 @@ def collect(
     world: World,
     specs: Iterable[EpisodeSpec],
     *,
-    execute_steps: int | None = None,
+    n_action_steps: int | None = None,
     all_frames: bool = False,
 ) -> Iterator[Trajectory]:
     """Run every spec once and yield its trajectory as soon as its episode ends (so not in the order of the specs).
@@ -53,11 +53,11 @@ def collect(
             spec that starts.
         world: its N worlds are reset here; what ran in them before is forgotten.
         specs: read lazily, one for each world that falls free.
-        execute_steps: how many actions of each chunk to execute; the policy's chunk length where None.
+        n_action_steps: how many actions of each chunk to execute; the policy's chunk length where None.
         all_frames: record the frame before every action (F = T), not only those at which the policy was asked.
 
     Raises:
-        UserError: execute_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
+        UserError: n_action_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
     """
     remaining = iter(specs)
     episodes: dict[int, _Episode] = {}
@@ -88,7 +88,7 @@ def collect(
         steps = np.array([episodes[n].num_steps for n in live], np.int64)
         observed = Observation(**(rows_of(observation, live) | {"step": steps}))
         chunk = policy.act(live, observed)
-        actions, labels = _executed_part(chunk, (len(live), world.world_spec.action.size), execute_steps)
+        actions, labels = _executed_part(chunk, (len(live), world.world_spec.action.size), n_action_steps)
         # The observation may live in buffers that the step overwrites, so it is recorded before.
         seen, known = on_host(observed), to_numpy(localization)
         for row, n in enumerate(live):
@@ -142,20 +142,20 @@ def _on_host(result: ChunkResult) -> ChunkResult:
     )
 
 
-def _executed_part(chunk: ActionChunk, expected: tuple[int, int], execute_steps: int | None) -> tuple[Array, Array]:
+def _executed_part(chunk: ActionChunk, expected: tuple[int, int], n_action_steps: int | None) -> tuple[Array, Array]:
     """The actions to execute and their labels, both [n, k, A], clipped as the world clips them.
 
     Args:
         chunk: of the policy.
         expected: n and A.
-        execute_steps: k; all if not given.
+        n_action_steps: k; all if not given.
     """
     shape = chunk.actions.shape
     if len(shape) != 3 or (shape[0], shape[2]) != expected:
         raise UserError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
-    k = shape[1] if execute_steps is None else execute_steps
+    k = shape[1] if n_action_steps is None else n_action_steps
     if not 1 <= k <= shape[1]:
-        raise UserError(f"execute_steps must be within 1..{shape[1]}, the policy's chunk length, got {execute_steps}")
+        raise UserError(f"n_action_steps must be within 1..{shape[1]}, the policy's chunk length, got {n_action_steps}")
     actions = _clipped(chunk.actions[:, :k])
     if chunk.labels is None:
         return actions, actions

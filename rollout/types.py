@@ -78,7 +78,7 @@ class RunEpisodes(Protocol):
     """Runs every spec once: `collect` of a policy and a world, or of workers."""
 
     def __call__(
-        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+        self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
         """Yield the trajectories in any order."""
         ...

@@ -66,7 +66,7 @@ EXCEPTIONS = {
     (
         "agent/evaluation/videos.py",
         "av",
-    ): "films are for people: other codec settings and other frames than a dataset's videos",
+    ): "videos are for people: other codec settings and other frames than a dataset's videos",
 }
 """(file, library): why it may import a library that another room owns."""
 

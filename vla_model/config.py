@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PretrainedConfig
@@ -34,6 +34,7 @@ class VLAConfig(PretrainedConfig):
     """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` refuses such."""
 
     model_type = "llamarm_vla"
+    attribute_map: ClassVar[dict[str, str]] = {"chunk_length": "chunk_size"}
 
     backbone: dict[str, Any] | PretrainedConfig | None = None
     """The decoder: a transformers config; its model_type names the family, its dtype that of the weights."""
@@ -51,7 +52,7 @@ class VLAConfig(PretrainedConfig):
     """L, numbers of the auxiliary label; 0 builds no auxiliary heads."""
     pointing: dict[str, Any] | None = None
     """{camera: [[u, v], ...]}: columns of the label that say where in that camera's frame a thing is."""
-    chunk_length: int = 8
+    chunk_size: int = 8
     """K, actions per decision."""
     instruction_length: int = 24
     """I, tokens to which instructions are padded."""
@@ -140,7 +141,7 @@ class VLAConfig(PretrainedConfig):
         """Longest sequence: the instruction, n + 1 observations, and the action queries."""
         per_camera = (self.image_queries or self.image_token_grid**2) + 1
         per_observation = per_camera * len(self.cameras or ()) + 1
-        return self.instruction_length + per_observation * (self.history_length + 1) + self.chunk_length
+        return self.instruction_length + per_observation * (self.history_length + 1) + self.chunk_size
 
     @property
     def history(self) -> tuple[int, int]:

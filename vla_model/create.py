@@ -45,7 +45,7 @@ class ModelConfig:
     num_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     """Of the decoder; of a pretrained one the first so many, 8 of smol where None."""
     hidden_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    """Width of a decoder from nothing; its MLPs grow alike, its heads stay as many."""
+    """Width of a decoder from scratch; its MLPs grow alike, its heads stay as many."""
     vision: str | None = None
     """conv, vit, or the folder of a transformers vision model (SigLIP, DINOv2, CLIP)."""
     vision_channels: Annotated[int, Interval(ge=1, le=10_000)] | None = None
@@ -73,7 +73,7 @@ class ModelConfig:
     """and of the next waypoint."""
     instruction_length: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     """Tokens of the longest instruction; what is longer is cut off, which training says."""
-    chunk_length: Annotated[int, Interval(ge=1, le=1_000)] | None = None
+    chunk_size: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     moe_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     num_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     top_k_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None

@@ -37,7 +37,7 @@ from vla_model.vision.tower import TOWERS, CameraFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class EncodedObservation:
     """What an observation looks like to the decoder."""
 
     tokens: Tensor
@@ -173,7 +173,7 @@ class VLA(nn.Module):
         tower = TOWERS[config.vision]
         self.cameras = nn.ModuleDict({name: tower(config, name, self.image_encoder) for name, _, _ in config.cameras})
         self.to_state_token = nn.Linear(config.state_size, size)
-        self.queries = nn.Parameter(torch.randn(config.chunk_length, size) * 0.02)
+        self.queries = nn.Parameter(torch.randn(config.chunk_size, size) * 0.02)
         self.action_head = ActionHead(config)
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size
         self.localize_from_vision = _auxiliary_head(seen, size, len(config.position_columns))
@@ -186,17 +186,17 @@ class VLA(nn.Module):
         self.foresee_from_vision = _auxiliary_head(seen, size, num_foreseen)
         self.foresee_from_queries = _auxiliary_head(size, size, num_foreseen)
 
-    def read(self, inputs: ModelInputs) -> InstructionPrefix:
+    def encode_instruction(self, inputs: ModelInputs) -> InstructionPrefix:
         """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once.
 
         Recorded as a CUDA graph it is as long as they can be, and each row's is read: the graph must hold for others.
         """
         if inputs.instruction_ids.is_cuda and torch.cuda.is_current_stream_capturing():
-            return self.backbone.read(inputs.instruction_ids, inputs.instruction_mask)
+            return self.backbone.prefill(inputs.instruction_ids, inputs.instruction_mask)
         longest = int(inputs.instruction_mask.sum(1).max())
         ids = inputs.instruction_ids.where(inputs.instruction_mask, -1)[:, :longest]
         distinct, which = ids.unique(dim=0, return_inverse=True)
-        return self.backbone.read(distinct.clamp(min=0), distinct >= 0).rows(which)
+        return self.backbone.prefill(distinct.clamp(min=0), distinct >= 0).rows(which)
 
     def forward(
         self, inputs: ModelInputs, prefix: InstructionPrefix | None = None, mask: Tensor | None = None
@@ -208,14 +208,16 @@ class VLA(nn.Module):
             mask: bool [B, K], the actions that are learned from, so that experts are balanced over these; None for all.
         """
         if prefix is None:
-            prefix = self.read(inputs)
-        return self.decide(inputs, prefix, self.look(inputs, prefix), self.remember(inputs, prefix), mask)
+            prefix = self.encode_instruction(inputs)
+        return self.decode(
+            inputs, prefix, self.encode_observation(inputs, prefix), self.encode_history(inputs, prefix), mask
+        )
 
-    def look(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Sight:
+    def encode_observation(self, inputs: ModelInputs, prefix: InstructionPrefix) -> EncodedObservation:
         """The inputs' present observations, asked what the instructions ask."""
-        return self._sight(inputs.frames, inputs.state, prefix.summary, inputs.shift_px or {}, inputs.light)
+        return self._encode(inputs.frames, inputs.state, prefix.summary, inputs.shift_px or {}, inputs.light)
 
-    def remember(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Tensor | None:
+    def encode_history(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Tensor | None:
         """The tokens of the inputs' earlier observations, [B, n, V, d]; None for a model that does not look back."""
         n = self.config.history_length
         if not n:
@@ -226,39 +228,39 @@ class VLA(nn.Module):
         def each(rows: Tensor) -> Tensor:  # one row for each earlier observation
             return rows.repeat_interleave(n, 0)
 
-        sights = self._sight(
+        encoded = self._encode(
             {name: frames.flatten(0, 1) for name, frames in inputs.past_frames.items()},
             inputs.past_state.flatten(0, 1),
             each(prefix.summary),
             {name: each(shift) for name, shift in (inputs.shift_px or {}).items()},
             None if inputs.light is None else each(inputs.light),
         )
-        return sights.tokens.unflatten(0, (-1, n))
+        return encoded.tokens.unflatten(0, (-1, n))
 
-    def decide(
+    def decode(
         self,
         inputs: ModelInputs,
         prefix: InstructionPrefix,
-        sight: Sight,
+        encoded: EncodedObservation,
         past: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> VLAOutput:
-        """What to do.
+        """The actions to take, and what else is predicted.
 
         Args:
-            inputs: whose present observation was looked at.
+            inputs: whose present observation was encoded.
             prefix: of the same B instructions.
-            sight: what `look` gave.
-            past: tokens of earlier sights, [B, n, V, d], oldest first; None for a model that does not look back.
+            encoded: what `encode_observation` gave.
+            past: tokens of earlier observations, [B, n, V, d], oldest first; None for a model that does not look back.
             mask: as `forward` takes it.
         """
         queries = self.queries.expand(len(inputs.state), -1, -1)  # [B, K, d]
-        rest = torch.cat([sight.tokens, queries], dim=1)  # [B, R, d]
+        rest = torch.cat([encoded.tokens, queries], dim=1)  # [B, R, d]
         if past is not None and self.ages is not None:
             rest = torch.cat([(past + self.ages).flatten(1, 2), rest], dim=1)
-        hidden = self.backbone(prefix, rest)[:, -self.config.chunk_length :]  # [B, K, d]
+        hidden = self.backbone(prefix, rest)[:, -self.config.chunk_size :]  # [B, K, d]
         actions, routing = self.action_head(hidden, inputs.action_noise, mask)
-        seen = torch.cat([*(view.keypoints for view in sight.views.values()), inputs.state], dim=1)
+        seen = torch.cat([*(view.keypoints for view in encoded.views.values()), inputs.state], dim=1)
         things: dict[str, list[list[int]]] = self.config.pointing or {}
         return VLAOutput(
             actions=actions,
@@ -267,22 +269,29 @@ class VLA(nn.Module):
             localization_from_vision=_read(self.localize_from_vision, seen),
             localization_from_queries=_read(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,
-            pointing=_pointing(sight.views, things, first={}),
+            pointing=_pointing(encoded.views, things, first={}),
             foresight=Foresight(
                 from_vision=_read(self.foresee_from_vision, seen),
                 from_queries=_read(self.foresee_from_queries, hidden.mean(1)),
-                pointing=_pointing(sight.views, self.config.hand_columns, first=things),
+                pointing=_pointing(encoded.views, self.config.hand_columns, first=things),
             )
             if self.config.num_foreseen
             else None,
         )
 
-    def _sight(
-        self, frames: dict[str, Tensor], state: Tensor, film: Tensor, shift_px: dict[str, Tensor], light: Tensor | None
-    ) -> Sight:
-        views = {name: tower(frames[name], film, shift_px.get(name), light) for name, tower in self.cameras.items()}
+    def _encode(
+        self,
+        frames: dict[str, Tensor],
+        state: Tensor,
+        summary: Tensor,
+        shift_px: dict[str, Tensor],
+        light: Tensor | None,
+    ) -> EncodedObservation:
+        views = {name: tower(frames[name], summary, shift_px.get(name), light) for name, tower in self.cameras.items()}
         state_token = self.to_state_token(state)[:, None]  # [B, 1, d]
-        return Sight(tokens=torch.cat([*(view.tokens for view in views.values()), state_token], dim=1), views=views)
+        return EncodedObservation(
+            tokens=torch.cat([*(view.tokens for view in views.values()), state_token], dim=1), views=views
+        )
 
 
 def _pointing(

@@ -22,10 +22,10 @@ from torch import Tensor
 from envs.errors import UserError
 from envs.types import Array, Observation
 from vla_model.backbones.decoder import InstructionPrefix
-from vla_model.files.deployment import check_execute_steps
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.files.weight_files import check_finite, misfits
 from vla_model.heads.moe import MixtureOfExperts
-from vla_model.heads.noise import LastingNoise
+from vla_model.heads.noise import CorrelatedNoise
 from vla_model.inputs.history import SeenTokens
 from vla_model.inputs.instructions import check_text
 from vla_model.inputs.processor import Processor
@@ -41,7 +41,7 @@ class _Episode:
     """What is kept of an episode."""
 
     prefix: InstructionPrefix
-    noise: torch.Generator | LastingNoise
+    noise: torch.Generator | CorrelatedNoise
     seen: SeenTokens = field(default_factory=SeenTokens)
 
 
@@ -62,7 +62,7 @@ class VLAPolicy:
         dtype: DtypeName = "auto",
         *,
         noise_correlation: float = 0.0,
-        execute_steps: int | None = None,
+        n_action_steps: int | None = None,
     ) -> None:
         """
         Args:
@@ -72,13 +72,13 @@ class VLAPolicy:
                 bfloat16 what its 8-bit weights do not. The model's weights stay as they are: `hold_weights` changes
                 them.
             noise_correlation: of the draws for an action with those for the action before (vla_model/heads/noise.py).
-            execute_steps: actions executed of each chunk, which such noise has to know; None for all.
+            n_action_steps: actions executed of each chunk, which such noise has to know; None for all.
 
         Raises:
             UserError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
         """
-        if execute_steps is not None:
-            check_execute_steps(execute_steps, model.config.chunk_length)
+        if n_action_steps is not None:
+            check_n_action_steps(n_action_steps, model.config.chunk_size)
         if not 0.0 <= noise_correlation < 1.0:
             raise UserError(f"the correlation of noise must be at least 0 and below 1, got {noise_correlation}")
         self.model = model
@@ -87,7 +87,7 @@ class VLAPolicy:
         self._sample = sample
         self._seed = seed
         self._noise_correlation = noise_correlation
-        self._execute_steps = execute_steps
+        self._n_action_steps = n_action_steps
         self._dtype_name: DtypeName = dtype
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
@@ -117,10 +117,10 @@ class VLAPolicy:
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
 
     @property
-    def execute_steps(self) -> int:
+    def n_action_steps(self) -> int:
         """Actions to execute of each chunk before the next decision: as the policy was made for, all if nobody said."""
         made_for = self.processor.deployment
-        return self._execute_steps or (made_for.execute_steps if made_for else self.model.config.chunk_length)
+        return self._n_action_steps or (made_for.n_action_steps if made_for else self.model.config.chunk_size)
 
     def to(self, device: str) -> VLAPolicy:
         """This policy, which computes on that device from now on and forgot every episode.
@@ -167,7 +167,7 @@ class VLAPolicy:
             self._seed,
             self._dtype_name,
             noise_correlation=self._noise_correlation,
-            execute_steps=self._execute_steps,
+            n_action_steps=self._n_action_steps,
         )
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
@@ -208,7 +208,7 @@ class VLAPolicy:
         self.model.eval()
         ids, mask = self.processor.encode_instructions(instructions)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            prefix = self.model.backbone.read(ids.to(self._device), mask.to(self._device))
+            prefix = self.model.backbone.prefill(ids.to(self._device), mask.to(self._device))
         for row, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
             alone = prefix.rows(slice(row, row + 1))
             self._episodes[world] = _Episode(prefix=alone, noise=self._noise(seed))
@@ -229,9 +229,9 @@ class VLAPolicy:
         inputs, steps = self.processor.encode(observation).to(self._device), self._steps(observation)
         prefix = self._prefix(worlds)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            sight = self.model.look(inputs, prefix)
-            past = None if steps is None else self._past(worlds, steps, sight.tokens)
-            output: VLAOutput = self.model.decide(inputs, prefix, sight, past)
+            encoded = self.model.encode_observation(inputs, prefix)
+            past = None if steps is None else self._past(worlds, steps, encoded.tokens)
+            output: VLAOutput = self.model.decode(inputs, prefix, encoded, past)
             _check_finite(output.actions.parameters(), worlds)
             noise = [self._episodes[world].noise for world in worlds]  # each episode has its own
             draw = output.actions.sample(noise) if self._sample else None
@@ -273,11 +273,11 @@ class VLAPolicy:
             )
         return np.asarray(observation["step"], np.int64)
 
-    def _noise(self, episode_seed: int) -> torch.Generator | LastingNoise:
+    def _noise(self, episode_seed: int) -> torch.Generator | CorrelatedNoise:
         state = np.random.SeedSequence([self._seed, episode_seed]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]))
         correlation = self._noise_correlation
-        return LastingNoise(generator, correlation, self._execute_steps) if correlation else generator
+        return CorrelatedNoise(generator, correlation, self._n_action_steps) if correlation else generator
 
     def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
         """What each of these worlds looks back on, [n, P, V, d], after remembering the tokens of now, [n, V, d]."""

@@ -13,7 +13,7 @@ from vla_model.config import VLAConfig
 
 
 def nano(world_spec: WorldSpec) -> VLAConfig:
-    """A model small enough to train from nothing on two CPU cores: about 1.8 M parameters."""
+    """A model small enough to train from scratch on two CPU cores: about 1.8 M parameters."""
     backbone = LlamaConfig(
         vocab_size=2048,
         hidden_size=128,

@@ -1,7 +1,7 @@
 """The clipped policy gradient that ppo and grpo share (Schulman et al. 2017, "Proximal Policy Optimization", eq. 7).
 
     r = exp(log p(a) - log p_old(a))                                     per executed action, float32
-    L = -mean(w min(r A, clip(r, 1 - low, 1 + high) A)) - w_ent mean(H) + w_anchor mean(KL)
+    L = -mean(w min(r A, clip(r, 1 - low, 1 + high) A)) - w_ent mean(H) + w_ref mean(KL)
 
     clip     low and high may differ: a higher ceiling leaves room for rare actions (Yu et al. 2025, "DAPO")
     KL       to the policy that the run began with, by exp(d) - 1 - d with d = log p_first - log p (Schulman 2020,
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agent.algorithms.method import AlgorithmConfig, Context
-from agent.algorithms.rollout_batch import Credited, Decisions, Reward, decisions
+from agent.algorithms.rollout_batch import Decisions, Reward, RolloutBatch, decisions
 from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss
 from agent.learning.learner import Learner
@@ -70,8 +70,8 @@ class SurrogateConfig:
     """Of an action's noise with that of the action before it, below 1 (vla_model/heads/noise.py)."""
     entropy_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
     """w_ent"""
-    anchor_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
-    """w_anchor"""
+    reference_kl_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.0
+    """w_ref"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +128,12 @@ class PolicyGradient(ABC, Generic[C]):
             seed=self._context.seed,
             dtype="float32",
             noise_correlation=self._config.surrogate.noise_correlation,
-            execute_steps=self._context.execute_steps,
+            n_action_steps=self._context.n_action_steps,
         )
         return lambda _: policy.to("auto")
 
     @abstractmethod
-    def credit(self, trajectories: list[Trajectory]) -> Credited:
+    def credit(self, trajectories: list[Trajectory]) -> RolloutBatch:
         """Advantages of all actions that are learned from."""
 
     @abstractmethod
@@ -142,13 +142,13 @@ class PolicyGradient(ABC, Generic[C]):
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates, "policy/first_log_ratio" of the first one, which is to be nearly 0."""
-        credited = self.credit(trajectories)
-        if not credited.trajectories:
-            return credited.metrics
-        batch = decisions(credited, self._context.processor, learner.model.config.history)
+        rollout_batch = self.credit(trajectories)
+        if not rollout_batch.trajectories:
+            return rollout_batch.metrics
+        batch = decisions(rollout_batch, self._context.processor, learner.model.config.history)
         loss, surrogate, size = self.loss(iteration), self._config.surrogate, learner.config.batch_size
-        if surrogate.anchor_weight:
-            batch = replace(batch, anchor_log_prob=self._first_log_prob(batch, size))
+        if surrogate.reference_kl_weight:
+            batch = replace(batch, reference_log_prob=self._first_log_prob(batch, size))
         told: list[dict[str, float]] = []
         epochs = 0
         while epochs < surrogate.epochs:
@@ -160,7 +160,7 @@ class PolicyGradient(ABC, Generic[C]):
                 break
         means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
         return (
-            credited.metrics
+            rollout_batch.metrics
             | means
             | {
                 "policy/first_log_ratio": told[0]["policy/max_log_ratio"],
@@ -188,7 +188,7 @@ def predict(model: VLA, batch: Decisions) -> VLAOutput:
         UserError: its action distribution has no log-probabilities.
     """
     executed = batch.weight > 0  # [B, k]
-    mask = F.pad(executed, (0, model.config.chunk_length - executed.shape[1]))  # [B, K]
+    mask = F.pad(executed, (0, model.config.chunk_size - executed.shape[1]))  # [B, K]
     with torch.autocast(batch.log_prob.device.type, enabled=False):
         output = model(batch.inputs, mask=mask)
     if not output.actions.has_log_prob:
@@ -216,10 +216,10 @@ def surrogate_loss(output: VLAOutput, batch: Decisions, config: SurrogateConfig)
         "policy/clip_fraction": mean_of((ratio != clipped).float()),
         "policy/max_log_ratio": of_all_parts(log_ratio.abs().max()).max(),
     }
-    if config.anchor_weight:
-        away = torch.where(executed, batch.anchor_log_prob - batch.log_prob - log_ratio, 0.0)  # log p_first - log p
-        metrics["loss/anchor"] = mean_of(away.exp() - 1 - away)
-        loss = loss + config.anchor_weight * metrics["loss/anchor"]
+    if config.reference_kl_weight:
+        away = torch.where(executed, batch.reference_log_prob - batch.log_prob - log_ratio, 0.0)  # log p_first - log p
+        metrics["loss/reference_kl"] = mean_of(away.exp() - 1 - away)
+        loss = loss + config.reference_kl_weight * metrics["loss/reference_kl"]
     return loss, {name: value.detach() for name, value in (metrics | _router(output)).items()}
 
 

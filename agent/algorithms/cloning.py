@@ -89,7 +89,7 @@ class Cloning(ABC, Generic[C]):
     """What a failed episode's actions are: labels to imitate, or nothing, while its frames are learned from."""
     keeps_failures: bool
     """Whether failed episodes go into the dataset."""
-    execute_steps: int | None
+    n_action_steps: int | None
     """Actions executed of each chunk."""
     drives: tuple[str, ...] = ()
     """Recorded drives to learn from too."""
@@ -117,7 +117,7 @@ class Cloning(ABC, Generic[C]):
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See Method."""
         del iteration
-        return list(run(specs(0, 1), execute_steps=self.execute_steps, all_frames=True))
+        return list(run(specs(0, 1), n_action_steps=self.n_action_steps, all_frames=True))
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates."""
@@ -133,7 +133,7 @@ class Cloning(ABC, Generic[C]):
         first, model = learner.num_updates_done, learner.model.config
         with data.batches(
             learner.config.batch_size,
-            model.chunk_length,
+            model.chunk_size,
             seed=self._context.seed,
             start_step=first,
             history=model.history,

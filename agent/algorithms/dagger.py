@@ -11,12 +11,12 @@ at once: a learner that cannot grasp yet never comes to carry, and an episode in
 times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
 needs to be taught about.
 
-    chunks     the learner executes the first `execute_steps` actions of each of its chunks: by default one, so it
+    chunks     the learner executes the first `n_action_steps` actions of each of its chunks: by default one, so it
                decides at every control step; where it is evaluated with more, as many take it to the states that it
                gets to then. The world goes one control step at a time all the same, because the expert must see every
                state; row t's label is thus exact. The later labels of row t's chunk are the expert's in the states
                that followed: those of its own path only once the learner follows.
-    renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from nothing
+    renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from scratch
                (docs/results/dagger.md), so its weights may be renewed (renewal.py), best in the last iteration
     learner    acts by its mode, as it will when it is evaluated
 
@@ -67,7 +67,7 @@ class DaggerConfig(CloningConfig):
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
     without (docs/console.md)."""
-    execute_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
+    n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
     """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
 
     def method(self, context: Context) -> Dagger:
@@ -79,7 +79,7 @@ class DaggerConfig(CloningConfig):
         Raises:
             UserError: see check_dagger and CloningConfig.
         """
-        check_dagger(self, model.chunk_length)
+        check_dagger(self, model.chunk_size)
         super().check_model(model, fine_tuning, iterations)
 
 
@@ -88,7 +88,7 @@ class Dagger(Cloning[DaggerConfig]):
 
     failed = "imitated"
     keeps_failures = True
-    execute_steps = 1
+    n_action_steps = 1
 
     def __init__(self, config: DaggerConfig, context: Context) -> None:
         """See Cloning."""
@@ -103,14 +103,14 @@ class Dagger(Cloning[DaggerConfig]):
         return lambda world: Mixture(policy.to("auto"), world, config)
 
 
-def check_dagger(config: DaggerConfig, chunk_length: int) -> None:
+def check_dagger(config: DaggerConfig, chunk_size: int) -> None:
     """
     Raises:
         UserError: the learner's chunks have not as many actions as it is to execute.
     """
-    if not 1 <= config.execute_steps <= chunk_length:
+    if not 1 <= config.n_action_steps <= chunk_size:
         raise UserError(
-            f"algorithm.execute_steps must be within 1..{chunk_length}, the chunk's length, got {config.execute_steps}"
+            f"algorithm.n_action_steps must be within 1..{chunk_size}, the chunk's length, got {config.n_action_steps}"
         )
 
 
@@ -126,14 +126,14 @@ class Mixture:
         Raises:
             UserError: as `check_dagger`.
         """
-        check_dagger(config, learner.model.config.chunk_length)
+        check_dagger(config, learner.model.config.chunk_size)
         self.version = learner.version
         self._learner = learner
         self._world = world
         self._config = config
         self._generators: dict[int, np.random.Generator] = {}
         num_worlds, action_size = world.num_envs, world.world_spec.action.size
-        self._chunk = np.zeros((num_worlds, config.execute_steps, action_size), np.float32)  # [N, k, A]
+        self._chunk = np.zeros((num_worlds, config.n_action_steps, action_size), np.float32)  # [N, k, A]
         self._executed = np.zeros(num_worlds, np.int64)  # [N], actions of that chunk
         self._by_expert = np.zeros(num_worlds, np.bool_)  # [N]
 
@@ -146,11 +146,11 @@ class Mixture:
         self._learner.begin(worlds, instructions, seeds)
         for n, seed in zip(worlds, seeds, strict=True):
             self._generators[n] = np.random.default_rng([_MIXTURE_STREAM, seed])
-        self._executed[list(worlds)] = self._config.execute_steps
+        self._executed[list(worlds)] = self._config.n_action_steps
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         worlds = list(worlds)
-        due = [row for row, n in enumerate(worlds) if self._executed[n] == self._config.execute_steps]
+        due = [row for row, n in enumerate(worlds) if self._executed[n] == self._config.n_action_steps]
         if due:
             self._decide([worlds[row] for row in due], rows_of(observation, due))
         expert = to_numpy(self._world.expert_action())[worlds, None]  # [n, 1, A]
@@ -161,7 +161,7 @@ class Mixture:
     def _decide(self, worlds: list[int], observation: Observation) -> None:
         """What the learner would do in these worlds next, and whether the expert acts in its place."""
         actions = to_numpy(self._learner.act(worlds, observation).actions)  # [n, K, A]
-        self._chunk[worlds] = actions[:, : self._config.execute_steps]
+        self._chunk[worlds] = actions[:, : self._config.n_action_steps]
         share = self._config.beta * self._config.beta_decay**self.version
         self._by_expert[worlds] = [self._generators[n].random() < share for n in worlds]
         self._executed[worlds] = 0

@@ -12,8 +12,8 @@ draws differ (EpisodeSpec.repeat). Every action of episode i of its group has th
     length            a long episode's actions weigh less, so that every episode weighs the same (w above)
     after success     the world ends an episode with its success, so there is no action after it to mask
 
-Left out: a KL penalty by default, as everyone dropped it (surrogate.anchor_weight brings it back); a reward for format
-or length.
+Left out: a KL penalty by default, as everyone dropped it (surrogate.reference_kl_weight brings it back); a
+reward for format or length.
 
 Shape letters: T control steps of an episode.
 """
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from agent.algorithms.clipped_loss import PolicyGradient, PolicyGradientConfig, SurrogateConfig, predict, surrogate_loss
 from agent.algorithms.method import Context, Specs
-from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
+from agent.algorithms.rollout_batch import Advantages, Decisions, RolloutBatch, rewards
 from agent.learning.gradients import Loss
 from agent.runs.seeds import ROUNDS
 from envs.types import EpisodeSpec
@@ -72,12 +72,12 @@ class GRPO(PolicyGradient[GRPOConfig]):
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See collect_groups."""
         del iteration
-        executing = partial(run, execute_steps=self._context.execute_steps)
+        executing = partial(run, n_action_steps=self._context.n_action_steps)
         return collect_groups(executing, lambda round_: specs(round_, self._config.group_size), self._config)
 
-    def credit(self, trajectories: list[Trajectory]) -> Credited:
-        """See grpo_credit."""
-        return grpo_credit(trajectories, self._config)
+    def credit(self, trajectories: list[Trajectory]) -> RolloutBatch:
+        """See grpo_advantages."""
+        return grpo_advantages(trajectories, self._config)
 
     def loss(self, iteration: int) -> Loss[VLA]:
         """See grpo_loss."""
@@ -128,7 +128,7 @@ def collect_groups(
     return found
 
 
-def grpo_credit(trajectories: Sequence[Trajectory], config: GRPOConfig) -> Credited:
+def grpo_advantages(trajectories: Sequence[Trajectory], config: GRPOConfig) -> RolloutBatch:
     """Advantages of the episodes of mixed groups; the others are left out."""
     everyone = groups(trajectories)
     mixed = [group for group in everyone if is_mixed(group, config)]
@@ -141,14 +141,14 @@ def grpo_credit(trajectories: Sequence[Trajectory], config: GRPOConfig) -> Credi
         for t, advantage in zip(group, advantages, strict=True):
             ones = np.ones(t.num_steps, np.float32)
             found.append(
-                Credit(
+                Advantages(
                     advantage=np.float32(advantage) * ones,
                     target=0 * ones,
                     weight=np.float32(mean_length / t.num_steps) * ones,
                 )
             )
     metrics = {"groups/all": float(len(everyone)), "groups/mixed": float(len(mixed))}
-    return Credited(trajectories=kept, credits=found, metrics=metrics)
+    return RolloutBatch(trajectories=kept, advantages=found, metrics=metrics)
 
 
 def grpo_loss(model: VLA, batch: Decisions, config: GRPOConfig) -> tuple[Tensor, dict[str, Tensor]]:

@@ -40,7 +40,7 @@ class Context:
     """The policy that the run began with."""
     seed: int = 0
     """Of sampled actions, batches and augmentation."""
-    execute_steps: int | None = None
+    n_action_steps: int | None = None
     """Actions executed of each chunk; None for the whole chunk."""
     cache: str = ""
     """As TrainingData takes it."""

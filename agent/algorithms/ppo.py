@@ -35,7 +35,7 @@ from torch import Tensor
 
 from agent.algorithms.clipped_loss import PolicyGradient, PolicyGradientConfig, executed_mean, predict, surrogate_loss
 from agent.algorithms.method import Context, Specs
-from agent.algorithms.rollout_batch import Credit, Credited, Decisions, rewards
+from agent.algorithms.rollout_batch import Advantages, Decisions, RolloutBatch, rewards
 from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss
 from envs.errors import UserError
@@ -84,11 +84,11 @@ class PPO(PolicyGradient[PPOConfig]):
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See Method."""
         del iteration
-        return list(run(specs(0, 1), execute_steps=self._context.execute_steps))
+        return list(run(specs(0, 1), n_action_steps=self._context.n_action_steps))
 
-    def credit(self, trajectories: list[Trajectory]) -> Credited:
-        """See ppo_credit."""
-        return ppo_credit(trajectories, self._config)
+    def credit(self, trajectories: list[Trajectory]) -> RolloutBatch:
+        """See ppo_advantages."""
+        return ppo_advantages(trajectories, self._config)
 
     def loss(self, iteration: int) -> Loss[VLA]:
         """See ppo_loss."""
@@ -112,7 +112,7 @@ def generalised_advantages(
     return advantage[:-1].astype(np.float32)
 
 
-def ppo_credit(trajectories: Sequence[Trajectory], config: PPOConfig) -> Credited:
+def ppo_advantages(trajectories: Sequence[Trajectory], config: PPOConfig) -> RolloutBatch:
     """Advantages and value targets of every episode, and how much of the targets the values explain.
 
     Raises:
@@ -123,15 +123,15 @@ def ppo_credit(trajectories: Sequence[Trajectory], config: PPOConfig) -> Credite
         if t.value is None:
             raise UserError(f"the policy of {t.spec.id} gave no values; ppo needs a model with value_head=True")
         advantage = generalised_advantages(rewards(t, config.reward), t.value, config.discount, config.gae_lambda)
-        found.append(Credit(advantage=advantage, target=advantage + t.value, weight=np.ones_like(advantage)))
+        found.append(Advantages(advantage=advantage, target=advantage + t.value, weight=np.ones_like(advantage)))
     advantages = np.concatenate([c.advantage for c in found])
     targets = np.concatenate([c.target for c in found])
     mean, std = advantages.mean(), advantages.std() + 1e-8
-    standardised = [Credit(advantage=(c.advantage - mean) / std, target=c.target, weight=c.weight) for c in found]
+    standardised = [Advantages(advantage=(c.advantage - mean) / std, target=c.target, weight=c.weight) for c in found]
     # An advantage is what the value missed of its target.
     explained = 1.0 - float(advantages.var() / max(targets.var(), 1e-8))
     metrics = {"value/explained_variance": explained, "value/target_mean": float(targets.mean())}
-    return Credited(trajectories=list(trajectories), credits=standardised, metrics=metrics)
+    return RolloutBatch(trajectories=list(trajectories), advantages=standardised, metrics=metrics)
 
 
 def ppo_loss(
@@ -147,7 +147,7 @@ def ppo_loss(
     """
     output = predict(model, batch)
     policy, metrics = surrogate_loss(output, batch, config.surrogate)
-    assert output.values is not None, "ppo_credit refuses a policy without values"
+    assert output.values is not None, "ppo_advantages refuses a policy without values"
     value = output.values[:, : batch.value.shape[1]]  # [B, k]
     clipped = batch.value + (value - batch.value).clamp(-config.value_clip, config.value_clip)
     errors = torch.maximum((value - batch.target).square(), (clipped - batch.target).square())

@@ -1,4 +1,4 @@
-"""Shrink and perturb: how a learner that knows a few episodes by heart begins to learn from many.
+"""Shrink and perturb: how a learner that overfits a few episodes begins to learn from many.
 
 Ash & Adams 2020, "On Warm-Starting Neural Network Training", section 4:
 
@@ -36,7 +36,7 @@ class RenewalConfig:
 
     keep: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Share of its weights that the learner goes on with, the rest being those of a new model. Below 1 only for a model
-    from nothing that is trained whole."""
+    from scratch that is trained whole."""
     iteration: Annotated[int, Interval(ge=1, le=100_000)] = 1
     """Before whose updates they are renewed, counted from 1 as in the log."""
     updates: Annotated[int, Interval(ge=0, le=1_000_000)] = 0

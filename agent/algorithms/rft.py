@@ -48,7 +48,7 @@ class RFT(Cloning[RFTConfig]):
     def __init__(self, config: RFTConfig, context: Context) -> None:
         """See Cloning."""
         self.keeps_failures = config.see_failures
-        self.execute_steps = context.execute_steps
+        self.n_action_steps = context.n_action_steps
         super().__init__(config, context)
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:

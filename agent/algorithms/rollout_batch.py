@@ -36,7 +36,7 @@ Reward = Literal["success", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Credit:
+class Advantages:
     """What an algorithm makes of one episode, each float32 [T]."""
 
     advantage: NDArray[np.float32]
@@ -47,12 +47,12 @@ class Credit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Credited:
+class RolloutBatch:
     """A rollout with the credit of its actions."""
 
     trajectories: list[Trajectory]
     """Those that are learned from."""
-    credits: list[Credit]
+    advantages: list[Advantages]
     """One for each."""
     metrics: dict[str, float]
     """For the log."""
@@ -75,7 +75,7 @@ class Decisions:
     """float32 [B, k]"""
     weight: Tensor
     """float32 [B, k]; 0 marks what was not executed."""
-    anchor_log_prob: Tensor
+    reference_log_prob: Tensor
     """Of the policy that the run began with, float32 [B, k]; the acting policy's where nothing is anchored."""
 
     def __len__(self) -> int:
@@ -102,20 +102,20 @@ def rewards(trajectory: Trajectory, reward: Reward) -> NDArray[np.float32]:
     return sparse
 
 
-def decisions(credited: Credited, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:
+def decisions(rollout_batch: RolloutBatch, processor: Processor, history: tuple[int, int] = (0, 1)) -> Decisions:
     """All decisions of a rollout.
 
     Args:
-        credited: the rollout.
+        rollout_batch: the rollout.
         processor: of the policy.
         history: (n, stride) of its model.
 
     Raises:
         UserError: the policy gave no log-probabilities.
     """
-    trajectories = credited.trajectories
+    trajectories = rollout_batch.trajectories
     k = max(int(_executed(t).max()) for t in trajectories)
-    rows = [_per_action(t, credit) for t, credit in zip(trajectories, credited.credits, strict=True)]
+    rows = [_per_action(t, credit) for t, credit in zip(trajectories, rollout_batch.advantages, strict=True)]
     return Decisions(
         inputs=_inputs(trajectories, processor, history),
         **{
@@ -127,7 +127,7 @@ def decisions(credited: Credited, processor: Processor, history: tuple[int, int]
     )
 
 
-def _per_action(trajectory: Trajectory, credit: Credit) -> dict[str, NDArray[np.float32]]:
+def _per_action(trajectory: Trajectory, credit: Advantages) -> dict[str, NDArray[np.float32]]:
     """Columns of Decisions over the steps of one episode, each [T, ...]."""
     if trajectory.log_prob is None or trajectory.drawn is None:
         raise UserError(
@@ -138,7 +138,7 @@ def _per_action(trajectory: Trajectory, credit: Credit) -> dict[str, NDArray[np.
     return {
         "drawn": trajectory.drawn,
         "log_prob": trajectory.log_prob,
-        "anchor_log_prob": trajectory.log_prob,
+        "reference_log_prob": trajectory.log_prob,
         "value": np.zeros(trajectory.num_steps, np.float32) if value is None else value,
         "advantage": credit.advantage,
         "target": credit.target,

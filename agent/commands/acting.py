@@ -41,21 +41,21 @@ class ActingConfig:
     """Of the world's episodes; each is run on the same seeds."""
     episodes: Annotated[int, Interval(ge=1, le=100_000)] = 20
     """Per task and variation."""
-    execute_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
+    n_action_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
     num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
 
-    def evaluation(self, execute_steps: int | None, *, controls: bool = False, films: int = 0) -> EvaluationConfig:
+    def evaluation(self, n_action_steps: int | None, *, controls: bool = False, videos: int = 0) -> EvaluationConfig:
         """Which episodes are run, with so many actions executed of each chunk."""
         return EvaluationConfig(
             episodes_per_task=self.episodes,
             variations=self.variations,
             controls=controls,
-            films_per_task=films,
-            execute_steps=execute_steps,
+            videos_per_task=videos,
+            n_action_steps=n_action_steps,
             num_worlds=self.num_worlds,
         )
 
@@ -79,7 +79,7 @@ def acting(
     if config.world is not None:
         check_world(config.world)
     acts = loaded or (None if policy == "expert" else load_policy(policy, config.dtype))
-    execute_steps = config.execute_steps if acts is None else steps_to_execute(policy, acts, config.execute_steps)
+    n_action_steps = config.n_action_steps if acts is None else steps_to_execute(policy, acts, config.n_action_steps)
     name, named = where_to_act(policy, acts, config.world, config.tasks)
     check_device(name, config.device)
     with closing(make_world(name)) as world:
@@ -92,7 +92,7 @@ def acting(
         if acts is not None:
             acts.processor.check(world.world_spec)
             make_policy = partial(on_best_device, acts)
-        yield Measured(world, worlds, make_policy, workers), tasks, execute_steps
+        yield Measured(world, worlds, make_policy, workers), tasks, n_action_steps
 
 
 def folder_for(policy: str, out: Path | None, file: str) -> Path:

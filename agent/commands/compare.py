@@ -56,7 +56,7 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
     yield f"# {names[0]} and {names[1]}"
     yield ""
     yield _NOTE
-    steps = before["protocol"]["execute_steps"], after["protocol"]["execute_steps"]
+    steps = before["protocol"]["n_action_steps"], after["protocol"]["n_action_steps"]
     if steps[0] != steps[1]:
         yield ""
         yield f"Not the same protocol: {names[0]} executed {steps[0]} actions of each decision, {names[1]} {steps[1]}."

@@ -84,7 +84,7 @@ def run(args: list[str]) -> None:
 
 
 def judge(outcome: Outcome) -> bool | None:
-    """The robot's verdict, or a person's where it has none; who does not answer does not know."""
+    """The robot's success flag, or a person's where it has none; who does not answer does not know."""
     if outcome.success is None and sys.stdin.isatty():
         try:
             return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"

@@ -20,17 +20,17 @@ from rollout.workers.workers import WorkersConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Success on held-out episodes, with intervals, blind controls and films."""
+    """Success on held-out episodes, with intervals, blind controls and videos."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the world's
     scripted expert."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of eval_info.json and films/; the run's own folder if POLICY is a run."""
+    """Folder of eval_info.json and videos/; the run's own folder if POLICY is a run."""
     controls: bool = False
     """Also run the blind controls: shuffled instructions and black frames."""
-    films: NumEpisodes = 1
-    """Episodes to film, per task and variation."""
+    videos: NumEpisodes = 1
+    """Episodes to record as videos, per task and variation."""
 
 
 def run(args: list[str]) -> None:
@@ -38,10 +38,10 @@ def run(args: list[str]) -> None:
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
     with (
-        acting(options.policy, options.acting, options.rollout) as (measured, tasks, execute_steps),
+        acting(options.policy, options.acting, options.rollout) as (measured, tasks, n_action_steps),
         locked(folder.root, ["llamarm", "eval", *args]),
     ):
-        config = options.acting.evaluation(execute_steps, controls=options.controls, films=options.films)
+        config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
         evaluation, controls = measure(measured, tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)

@@ -37,10 +37,10 @@ def run(args: list[str]) -> None:
     folder = folder_for(options.policy, options.out, "experts.json")
     policy = load_policy(options.policy, options.acting.dtype)
     with (
-        acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks, execute_steps),
+        acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks, n_action_steps),
         locked(folder, ["llamarm", "experts", *args]),
     ):
-        config = options.acting.evaluation(execute_steps)
+        config = options.acting.evaluation(n_action_steps)
         found = to_json(study_experts(policy, measured, tasks, config, ablate=options.ablate))
         write_json(RunFolder(folder).experts, found)
         lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]

@@ -12,6 +12,7 @@ import tyro
 from agent.runs.checks import check_config
 from agent.runs.names import check_name
 from envs.errors import UserError
+from vla_model.files.old_names import option_by_new_name
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,7 +31,8 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
         UserError: one is empty, or out of its range, or they do not fit each other.
     """
     _check_written(args)
-    parsed = tyro.cli(options, prog=f"llamarm {command}", args=args, config=_MARKERS)
+    named = [option_by_new_name(arg) for arg in args]
+    parsed = tyro.cli(options, prog=f"llamarm {command}", args=named, config=_MARKERS)
     check_config(parsed)
     return parsed
 

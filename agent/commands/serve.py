@@ -22,7 +22,7 @@ class Serve:
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint or a policy's folder."""
-    execute_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
+    n_action_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
     """Actions to execute of each chunk; if not given, as the policy was made for."""
     dtype: DtypeName = "auto"
     """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
@@ -35,8 +35,8 @@ def run(args: list[str]) -> None:
 
     spare_a_core()
     policy = load_policy(options.policy, options.dtype).to("auto")
-    execute_steps = steps_to_execute(options.policy, policy, options.execute_steps)
-    server = PolicyServer(policy, options.server, execute_steps)
+    n_action_steps = steps_to_execute(options.policy, policy, options.n_action_steps)
+    server = PolicyServer(policy, options.server, n_action_steps)
     log_to_stderr(options.server.debug)
     asyncio.run(
         serve_until_stopped(

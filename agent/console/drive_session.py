@@ -193,7 +193,7 @@ class DriveSession:
         self._status = replace(self._status, outcome=outcome, recorded=recorded)
 
     def _judge(self, outcome: Outcome) -> bool | None:
-        """The robot's verdict, or a person's where it has none."""
+        """The robot's success flag, or a person's where it has none."""
         if outcome.success is not None or not outcome.num_steps:
             return outcome.success
         self._status = replace(self._status, state="judging", outcome=outcome)

@@ -1,4 +1,4 @@
-"""What a person does with his hands in the page: take over the arm, and disturb what lies on the table.
+"""What a person does by hand in the page: take over the arm, and disturb what lies on the table.
 
     keys    T takes over and gives back; I K forward and back, J L left and right, U O up and down, Z X turn the wrist,
             G opens and closes the gripper. A key that is held repeats.

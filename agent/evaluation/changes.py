@@ -1,8 +1,8 @@
-"""Films of what an improvement changed: an episode that it fixed and one that it broke, before and after side by side.
+"""Videos of what an improvement changed: an episode that it fixed and one that it broke, before and after side by side.
 
 Which episodes changed is known when both policies have been measured, so a few run once more, with every step rendered.
-One is filmed if it comes out again as it was measured, before and after; of each kind the first that does. (In another
-company of worlds the last bits of what a policy says are others, so an episode may come out otherwise.)
+One is recorded if it comes out again as it was measured, before and after; of each kind the first that does. (In
+another company of worlds the last bits of what a policy says are others, so an episode may come out otherwise.)
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CANDIDATES = 3
 """Episodes of each kind that run again."""
 
 
-def film_changes(
+def write_changes(
     run: RunFolder,
     specs: Iterable[EpisodeSpec],
     rerun: Callable[[Path, list[EpisodeSpec]], Iterable[Trajectory]],
     control_dt_s: float,
 ) -> None:
-    """Write films/fixed.mp4 and films/broken.mp4, as far as there are such episodes, and changes.json, naming them.
+    """Write videos/fixed.mp4 and videos/broken.mp4, as far as there are such episodes, and changes.json, naming them.
 
     Args:
         run: whose first and best policy have been measured.
@@ -48,13 +48,13 @@ def film_changes(
     ways = [{trajectory.spec: trajectory for trajectory in rerun(folder, everything)} for folder in folders]
     changes = {}
     for kind, of_kind in candidates.items():
-        film = run.films / f"{kind}.mp4"
-        film.unlink(missing_ok=True)
+        video = run.videos / f"{kind}.mp4"
+        video.unlink(missing_ok=True)
         for spec in of_kind:
             before, after = (way.get(spec) for way in ways)
             if before and after and (before.success, after.success) == (kind == "broken", kind == "fixed"):
                 failures = failure_of(before), failure_of(after)
-                write_comparison(film, before, after, failures=failures, control_dt_s=control_dt_s)
-                changes[kind] = {"id": spec.id, "film": str(film.relative_to(run.root))}
+                write_comparison(video, before, after, failures=failures, control_dt_s=control_dt_s)
+                changes[kind] = {"id": spec.id, "video": str(video.relative_to(run.root))}
                 break
     write_json(run.changes, changes)

@@ -18,29 +18,30 @@ from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.evaluation.statistics import Average, Proportion, averages
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_json
+from vla_model.files.old_names import with_new_names
 
 
-def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], films_dir: str = "films") -> dict[str, Any]:
+def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], videos_dir: str = "videos") -> dict[str, Any]:
     """The dict to write.
 
     Args:
         evaluation: the policy itself.
         controls: blind controls over the same specs or some of them, by name; empty if none were run.
-        films_dir: the films' folder, relative to the file.
+        videos_dir: the videos' folder, relative to the file.
     """
     groups = evaluation.by(_group)
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
     speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
     return {
-        "per_task": _per_task(evaluation, films_dir),
-        "per_group": {group: _aggregate(evaluation.only(rows), films_dir) for group, rows in groups.items()},
-        "overall": _aggregate(evaluation, films_dir) | timing | speed,
+        "per_task": _per_task(evaluation, videos_dir),
+        "per_group": {group: _aggregate(evaluation.only(rows), videos_dir) for group, rows in groups.items()},
+        "overall": _aggregate(evaluation, videos_dir) | timing | speed,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
         "controls": {name: _control(control, evaluation) for name, control in controls.items()},
         "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
-        "per_episode": [_episode(r, films_dir) for r in evaluation.results],
+        "per_episode": [_episode(r, videos_dir) for r in evaluation.results],
     }
 
 
@@ -58,10 +59,11 @@ def read_eval_info(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UserError(f"{path.parent} holds no {path.name}: nothing was evaluated there; llamarm eval writes it")
-    return read_json(path, ("per_task", "overall", "per_episode"), "measure again with llamarm eval")
+    content = read_json(path, ("per_task", "overall", "per_episode"), "measure again with llamarm eval")
+    return with_new_names(content)
 
 
-def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
+def _per_task(evaluation: Evaluation, videos_dir: str) -> list[dict[str, Any]]:
     """One entry per group and task, task_id counting a group's tasks by name, as LeRobot's flat list has it."""
     entries = []
     for group, rows in evaluation.by(_group).items():
@@ -70,7 +72,7 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
                 "sum_rewards": [r.sum_reward for r in of_task],
                 "max_rewards": [r.max_reward for r in of_task],
                 "successes": [r.success for r in of_task],
-                "video_paths": _films(of_task, films_dir),
+                "video_paths": _videos(of_task, videos_dir),
             }
             steps = {
                 "median_steps": _median([r.num_steps for r in of_task if not r.lost]),
@@ -81,14 +83,14 @@ def _per_task(evaluation: Evaluation, films_dir: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _aggregate(evaluation: Evaluation, films_dir: str) -> dict[str, Any]:
+def _aggregate(evaluation: Evaluation, videos_dir: str) -> dict[str, Any]:
     rows = evaluation.results
     return {
         "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
         "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
         **_success(evaluation.success),
         **_averages(evaluation),
-        "video_paths": _films(rows, films_dir),
+        "video_paths": _videos(rows, videos_dir),
     }
 
 
@@ -125,7 +127,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
         "tasks": sorted({spec.task for spec in specs}),
         "variations": sorted({spec.variation for spec in specs}),
         "seeds": [min(spec.seed for spec in specs), max(spec.seed for spec in specs)],
-        "execute_steps": evaluation.execute_steps,
+        "n_action_steps": evaluation.n_action_steps,
         "policy_versions": sorted({r.policy_version for r in evaluation.results if not r.lost}),
         "interval": "95 % Wilson score interval over episodes",
         "interval_of_averages": "95 %, from the tasks' Wilson intervals by the square-and-add rule",
@@ -134,7 +136,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _episode(result: EpisodeResult, films_dir: str) -> dict[str, Any]:
+def _episode(result: EpisodeResult, videos_dir: str) -> dict[str, Any]:
     return {
         "id": result.spec.id,
         "task_group": _group(result),
@@ -144,7 +146,7 @@ def _episode(result: EpisodeResult, films_dir: str) -> dict[str, Any]:
         "failure": result.failure,
         "num_steps": result.num_steps,
         "num_decisions": result.num_decisions,
-        "video_path": None if result.film is None else f"{films_dir}/{result.film}",
+        "video_path": None if result.video is None else f"{videos_dir}/{result.video}",
     }
 
 
@@ -152,8 +154,8 @@ def _group(result: EpisodeResult) -> str:
     return f"{result.spec.suite}/{result.spec.variation}"
 
 
-def _films(rows: Sequence[EpisodeResult], films_dir: str) -> list[str]:
-    return [f"{films_dir}/{r.film}" for r in rows if r.film is not None]
+def _videos(rows: Sequence[EpisodeResult], videos_dir: str) -> list[str]:
+    return [f"{videos_dir}/{r.video}" for r in rows if r.video is not None]
 
 
 def _median(values: Sequence[int]) -> float | None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from agent.evaluation.expert_usage import mean_per_task
 from agent.evaluation.statistics import Proportion
-from agent.evaluation.videos import write_film
+from agent.evaluation.videos import write_video
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from envs.errors import UserError
 from envs.types import EpisodeSpec, why_failed
@@ -83,8 +83,8 @@ class EpisodeResult:
     sum_reward: float
     max_reward: float
     policy_version: int
-    film: str | None = None
-    """File name of its film."""
+    video: str | None = None
+    """File name of its video."""
     lost: bool = False
     """Whether it could not be run to its end, so that nothing is known of it but its failure."""
 
@@ -94,12 +94,12 @@ class Evaluation:
     """Results of a list of specs, in its order."""
 
     results: tuple[EpisodeResult, ...]
-    execute_steps: int | None
+    n_action_steps: int | None
     """Actions executed of each chunk; None for the whole chunk."""
     eval_s: float
-    """Wall-clock of everything, filming included."""
+    """Wall-clock of everything, making videos included."""
     steps_per_s: float
-    """Control steps per second of all worlds together, over the episodes that were not filmed (all, if all were)."""
+    """Control steps per second of all worlds together, over the episodes without a video (all, if all have one)."""
     frames_per_s: float
     """Camera frames per second, over the same episodes."""
     expert_usage: dict[str, NDArray[np.float64]]
@@ -155,9 +155,9 @@ def evaluate(
     world: World,
     specs: Sequence[EpisodeSpec],
     *,
-    execute_steps: int | None = None,
-    films_per_task: int = 0,
-    films_dir: Path | None = None,
+    n_action_steps: int | None = None,
+    videos_per_task: int = 0,
+    videos_dir: Path | None = None,
     on_trajectory: Callable[[Trajectory], None] | None = None,
     broken: Mapping[EpisodeSpec, str] | None = None,
 ) -> Evaluation:
@@ -167,35 +167,35 @@ def evaluate(
         run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it leaves out has failed.
         world: one like those that `run` uses.
         specs: fixed episodes, e.g. from `evaluation_specs`.
-        execute_steps: actions executed of each chunk; the whole chunk where None.
-        films_per_task: film the first so many episodes of each task and variation, whatever comes of them. They run
+        n_action_steps: actions executed of each chunk; the whole chunk where None.
+        videos_per_task: of the first so many episodes of each task and variation, whatever comes of them. They run
             apart from the others because only they are rendered at every step.
-        films_dir: where films go; needed with films_per_task.
+        videos_dir: where videos go; needed with videos_per_task.
         on_trajectory: called after each episode, e.g. by a progress bar.
         broken: filled by `run`: why the world failed in episodes that it left out, `workers.report.broken`.
 
     Raises:
-        UserError: no specs, a spec twice, a spec of another suite or task, or films without a folder.
+        UserError: no specs, a spec twice, a spec of another suite or task, or videos without a folder.
     """
     _check_specs(specs, world)
-    if films_per_task > 0 and films_dir is None:
-        raise UserError("films_per_task needs films_dir, the folder the films are written to")
-    filmed = _first_of_each_task(specs, films_per_task)
+    if videos_per_task > 0 and videos_dir is None:
+        raise UserError("videos_per_task needs videos_dir, the folder the videos are written to")
+    recorded = _first_of_each_task(specs, videos_per_task)
     results: dict[str, EpisodeResult] = {}
     failed: dict[EpisodeSpec, str] = {}
     usage: dict[str, NDArray[np.float32]] = {}
     speeds = []
     began_s = time.perf_counter()
-    for batch, films in (
-        ([s for s in specs if s.id in filmed], films_dir),
-        ([s for s in specs if s.id not in filmed], None),
+    for batch, videos in (
+        ([s for s in specs if s.id in recorded], videos_dir),
+        ([s for s in specs if s.id not in recorded], None),
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
-        for trajectory in run(batch, execute_steps=execute_steps, all_frames=films is not None):
+        for trajectory in run(batch, n_action_steps=n_action_steps, all_frames=videos is not None):
             if trajectory.broken:
                 failed[trajectory.spec] = trajectory.failure or ""
                 continue
-            results[trajectory.spec.id] = _result(trajectory, films, world.world_spec.control_dt_s)
+            results[trajectory.spec.id] = _result(trajectory, videos, world.world_spec.control_dt_s)
             if trajectory.expert_usage is not None:
                 usage[trajectory.spec.id] = trajectory.expert_usage
             steps += trajectory.num_steps
@@ -208,7 +208,7 @@ def evaluate(
     failed.update(broken or {})
     return Evaluation(
         results=tuple(results.get(spec.id) or _lost(spec, failed) for spec in specs),
-        execute_steps=execute_steps,
+        n_action_steps=n_action_steps,
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
         frames_per_s=speeds[-1][1],
@@ -259,10 +259,10 @@ def failure_of(trajectory: Trajectory) -> str | None:
     return why_failed(success=trajectory.success, failure=trajectory.failure, truncated=trajectory.truncated)
 
 
-def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float) -> EpisodeResult:
-    failure, film = failure_of(trajectory), None
-    if films_dir is not None:
-        film = write_film(films_dir, trajectory, failure=failure, control_dt_s=control_dt_s).name
+def _result(trajectory: Trajectory, videos_dir: Path | None, control_dt_s: float) -> EpisodeResult:
+    failure, video = failure_of(trajectory), None
+    if videos_dir is not None:
+        video = write_video(videos_dir, trajectory, failure=failure, control_dt_s=control_dt_s).name
     return EpisodeResult(
         spec=trajectory.spec,
         instruction=trajectory.instruction,
@@ -273,5 +273,5 @@ def _result(trajectory: Trajectory, films_dir: Path | None, control_dt_s: float)
         sum_reward=float(trajectory.reward.sum(dtype=np.float64)),
         max_reward=float(trajectory.reward.max()),
         policy_version=trajectory.policy_version,
-        film=film,
+        video=video,
     )

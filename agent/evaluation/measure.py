@@ -34,9 +34,9 @@ class EvaluationConfig:
     """Each is evaluated on the same seeds."""
     controls: bool = True
     """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
-    films_per_task: NumEpisodes = 1
+    videos_per_task: NumEpisodes = 1
     """Per variation too."""
-    execute_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
+    n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: NumWorlds = 8
     """Worlds side by side in each process."""
@@ -72,15 +72,15 @@ Evaluations = tuple[Evaluation, dict[str, Evaluation]]
 
 
 def measure(measured: Measured, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
-    """Evaluate, run the controls, write eval_info.json and films; returns the evaluation and the controls by name.
+    """Evaluate, run the controls, write eval_info.json and videos; returns the evaluation and the controls by name.
 
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
     """
     specs = config.specs(measured.example.suite, tasks)
     run = partial(run_specs, measured, config)
-    evaluation = run("evaluation", specs, films_dir=folder.films)
-    write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.films.name))  # kept, should a control fail
+    evaluation = run("evaluation", specs, videos_dir=folder.videos)
+    write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.videos.name))  # kept, should a control fail
     # A control averages over its tasks as the evaluation does, so a seed that was lost in one is left out in all.
     lost = {r.spec.seed for r in evaluation.results if r.lost}
     said = {
@@ -94,7 +94,7 @@ def measure(measured: Measured, tasks: Sequence[str], config: EvaluationConfig, 
     if config.controls and said:
         blind["black frames"] = BlackFrames
     controls = {name: run(name, list(said), control=control) for name, control in blind.items()}
-    write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.films.name))
+    write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.videos.name))
     return evaluation, controls
 
 
@@ -105,18 +105,18 @@ def run_specs(
     specs: Sequence[EpisodeSpec],
     *,
     control: Callable[[Policy], Policy] | None = None,
-    films_dir: Path | None = None,
+    videos_dir: Path | None = None,
     on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
     """Evaluate on some episodes, with a progress bar; what became of workers is printed.
 
     Args:
         measured: whom, and where.
-        config: whose execute_steps, num_worlds and films_per_task count.
+        config: whose n_action_steps, num_worlds and videos_per_task count.
         name: of the bar.
         specs: the episodes.
         control: what wraps the policy in every process.
-        films_dir: where films go; None films nothing.
+        videos_dir: where videos go; None makes none.
         on_trajectory: called after each episode, in this process.
     """
     make_worlds = partial(measured.make_world, config.num_worlds)
@@ -135,9 +135,9 @@ def run_specs(
             workers.collect,
             measured.example,
             specs,
-            execute_steps=config.execute_steps,
-            films_per_task=0 if films_dir is None else config.films_per_task,
-            films_dir=films_dir,
+            n_action_steps=config.n_action_steps,
+            videos_per_task=0 if videos_dir is None else config.videos_per_task,
+            videos_dir=videos_dir,
             on_trajectory=after,
             broken=workers.report.broken,
         )
@@ -151,7 +151,7 @@ def rerun(measured: Measured, config: EvaluationConfig, specs: Sequence[EpisodeS
     one = replace(measured.workers, workers=min(1, measured.workers.workers))
     make_worlds = partial(measured.make_world, min(len(specs), config.num_worlds))
     with Workers(make_worlds, measured.make_policy, one) as workers:
-        return list(workers.collect(specs, execute_steps=config.execute_steps, all_frames=True))
+        return list(workers.collect(specs, n_action_steps=config.n_action_steps, all_frames=True))
 
 
 def on_best_device(policy: VLAPolicy, _: World) -> VLAPolicy:

@@ -1,8 +1,8 @@
-"""Films of episodes: every camera side by side, the instruction and the outcome written on them, playable in a browser.
+"""Videos of episodes: every camera side by side, with the instruction and the outcome, playable in a browser.
 
 H.264 in yuv420p with the index at the front, which browsers play without a plug-in and start before all has arrived.
 
-Shape letters: F frames, H x W pixels of a camera, h x w pixels of the film.
+Shape letters: F frames, H x W pixels of a camera, h x w pixels of the video.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _BACKGROUND = (24, 24, 27)
 _WHITE, _GREY, _GREEN, _RED = ((250, 250, 250), (161, 161, 170), (74, 222, 128), (248, 113, 113))
 
 
-def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, control_dt_s: float) -> Path:
-    """Film one episode into `folder`, at the speed at which it happened if every step was recorded.
+def write_video(folder: Path, trajectory: Trajectory, *, failure: str | None, control_dt_s: float) -> Path:
+    """Record a video of one episode into `folder`, at the speed at which it happened if every step was recorded.
 
     Args:
         trajectory: with at least one camera and one frame.
@@ -57,7 +57,7 @@ def write_film(folder: Path, trajectory: Trajectory, *, failure: str | None, con
 def write_comparison(
     path: Path, before: Trajectory, after: Trajectory, *, failures: tuple[str | None, str | None], control_dt_s: float
 ) -> None:
-    """Film one episode twice, side by side: as it went before and as it went after.
+    """Record a video of one episode twice, side by side: as it went before and as it went after.
 
     Args:
         path: of the MP4.
@@ -79,8 +79,8 @@ def write_comparison(
     _encode(path, pages, 1 / Fraction(control_dt_s).limit_denominator(1000))
 
 
-def film_poster(path: Path) -> bytes:
-    """The frame in the middle of a film, as a JPEG."""
+def video_poster(path: Path) -> bytes:
+    """The frame in the middle of a video, as a JPEG."""
     with av.open(path) as container:
         frames = container.decode(video=0)
         frame = next(islice(frames, container.streams.video[0].frames // 2, None)).to_ndarray(format="bgr24")
@@ -90,27 +90,27 @@ def film_poster(path: Path) -> bytes:
 def _pages(
     trajectory: Trajectory, failure: str | None, control_dt_s: float, frames_per_s: float
 ) -> Iterator[NDArray[np.uint8]]:
-    """The film's pictures, [h, w, 3]."""
-    for views, clock, verdict in _moments(trajectory, failure, control_dt_s):
-        page = _page(np.concatenate(views, axis=1), trajectory.instruction, clock, verdict)
-        for _ in range(max(1, round(_HOLD_S * frames_per_s)) if verdict else 1):
+    """The video's pictures, [h, w, 3]."""
+    for views, clock, outcome in _moments(trajectory, failure, control_dt_s):
+        page = _page(np.concatenate(views, axis=1), trajectory.instruction, clock, outcome)
+        for _ in range(max(1, round(_HOLD_S * frames_per_s)) if outcome else 1):
             yield page
 
 
 def _side(title: str, trajectory: Trajectory, failure: str | None, control_dt_s: float) -> Iterator[NDArray[np.uint8]]:
     """One half of a comparison, its cameras below each other, [h, w, 3]."""
-    for views, clock, verdict in _moments(trajectory, failure, control_dt_s):
-        yield _page(np.concatenate(views, axis=0), title, clock, verdict, narrow=True)
+    for views, clock, outcome in _moments(trajectory, failure, control_dt_s):
+        yield _page(np.concatenate(views, axis=0), title, clock, outcome, narrow=True)
 
 
-_Verdict = tuple[str, tuple[int, int, int]]
+_Outcome = tuple[str, tuple[int, int, int]]
 """Words and their colour."""
 
 
 def _moments(
     trajectory: Trajectory, failure: str | None, control_dt_s: float
-) -> Iterator[tuple[list[NDArray[np.uint8]], str, _Verdict | None]]:
-    """Views, clock and verdict of every recorded frame, and of the end, which shows the last frame again."""
+) -> Iterator[tuple[list[NDArray[np.uint8]], str, _Outcome | None]]:
+    """Views, clock and outcome of every recorded frame, and of the end, which shows the last frame again."""
     total = trajectory.num_steps
 
     def views(i: int) -> list[NDArray[np.uint8]]:
@@ -118,21 +118,21 @@ def _moments(
 
     for i, step in enumerate(trajectory.frame_step.tolist()):
         yield views(i), f"step {step} of {total}    {step * control_dt_s:.1f} s", None
-    verdict = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
-    yield views(-1), f"step {total} of {total}    {total * control_dt_s:.1f} s", verdict
+    outcome = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
+    yield views(-1), f"step {total} of {total}    {total * control_dt_s:.1f} s", outcome
 
 
 def _page(
-    picture: NDArray[np.uint8], text: str, clock: str, verdict: _Verdict | None, *, narrow: bool = False
+    picture: NDArray[np.uint8], text: str, clock: str, outcome: _Outcome | None, *, narrow: bool = False
 ) -> NDArray[np.uint8]:
     """The picture [h, w, 3] under a caption, where a player's controls do not cover it.
 
-    Where it is narrow, the verdict has a line of its own.
+    Where it is narrow, the outcome has a line of its own.
     """
     caption, line = _caption(text, picture.shape[1], more_lines=1 + narrow)
     end = _write(caption, clock, _MARGIN, line, _GREY, 400)
-    if verdict is not None:
-        _write(caption, verdict[0], *((_MARGIN, line + 1) if narrow else (end + 24, line)), verdict[1], 700)
+    if outcome is not None:
+        _write(caption, outcome[0], *((_MARGIN, line + 1) if narrow else (end + 24, line)), outcome[1], 700)
     return _even(np.concatenate([caption, picture]))
 
 
@@ -156,7 +156,7 @@ def _even(page: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _view(camera: str, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One camera's frame [H, W, 3], scaled to the film's height, with its name."""
+    """One camera's frame [H, W, 3], scaled to the video's height, with its name."""
     width = round(frame.shape[1] * _VIEW_HEIGHT / frame.shape[0])
     view = np.asarray(cv2.resize(frame, (width, _VIEW_HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
     for shift, colour in ((1, _BACKGROUND), (0, _WHITE)):  # a shadow, so that it reads on bright frames too
@@ -180,5 +180,5 @@ def _encode(path: Path, pages: Iterator[NDArray[np.uint8]], frames_per_s: Fracti
                 stream.height, stream.width = page.shape[:2]
                 stream.pix_fmt = "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(page, format="rgb24")))
-        assert stream is not None, f"no frame to film in {path}"
+        assert stream is not None, f"no frame to record in {path}"
         container.mux(stream.encode())

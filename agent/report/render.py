@@ -1,6 +1,6 @@
-"""The report: one HTML file that shows a run, its films and pictures inside; it asks no other machine for anything.
+"""The report: one HTML file that shows a run, its videos and pictures inside; it asks no other machine for anything.
 
-It is made from what the run's folder holds (run.json, eval_info.json, films, TensorBoard's events). A section whose
+It is made from what the run's folder holds (run.json, eval_info.json, videos, TensorBoard's events). A section whose
 data do not exist says so.
 """
 
@@ -18,14 +18,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agent.evaluation.compare import compare
 from agent.evaluation.eval_info import read_eval_info
-from agent.evaluation.videos import film_poster
+from agent.evaluation.videos import video_poster
 from agent.report.curves import Curve, by_group, draw_curve, read_curves
 from agent.runs.run_folder import RunFolder
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
+from vla_model.files.old_names import with_new_names
 
-FILM_LIMIT_MB = 16
-"""Films beyond are named, not embedded: mail servers and phones choke on larger pages."""
+VIDEO_LIMIT_MB = 16
+"""Videos beyond are named, not embedded: mail servers and phones choke on larger pages."""
 
 
 def write_report(root: Path) -> Path:
@@ -67,7 +68,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "control_rows": _control_rows(info),
         "average_rows": _average_rows(info),
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
-        **_films(folder.root, info),
+        **_videos(folder.root, info),
         "usage": _usage(info),
         "ablations": _ablations(folder),
         "weights": {key: value for key, value in config.items() if "sft." in key and key.endswith("_weight")},
@@ -91,7 +92,7 @@ def _picture(curve: Curve) -> str:
 
 
 def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
-    """With the policy that the run began with, if it began with one, and films of what changed."""
+    """With the policy that the run began with, if it began with one, and videos of what changed."""
     nothing: dict[str, Any] = {"comparison": None, "incomparable": None, "changes": {}}
     if not info or not folder.before.eval_info.exists():
         return nothing
@@ -99,11 +100,11 @@ def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
         comparison = compare(read_eval_info(folder.before.eval_info), info)
     except UserError as error:  # llamarm eval measured the run again, on other episodes
         return nothing | {"incomparable": str(error)}
-    remedy = "delete it: only the films of what changed are lost"
-    told = read_json(folder.changes, remedy=remedy) if folder.changes.exists() else {}
+    remedy = "delete it: only the videos of what changed are lost"
+    found = with_new_names(read_json(folder.changes, remedy=remedy)) if folder.changes.exists() else {}
     rows = {row["id"]: row for row in info["per_episode"]}
-    films = {kind: (folder.root / of["film"], rows[of["id"]]) for kind, of in told.items()}
-    changes = {kind: _film(path, row) for kind, (path, row) in films.items() if path.exists()}
+    videos = {kind: (folder.root / of["video"], rows[of["id"]]) for kind, of in found.items()}
+    changes = {kind: _video(path, row) for kind, (path, row) in videos.items() if path.exists()}
     return nothing | {"comparison": comparison, "changes": changes}
 
 
@@ -153,36 +154,36 @@ def _average_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _films(root: Path, info: dict[str, Any]) -> dict[str, Any]:
-    """Films to embed, the first of every task before the second of any, up to the limit; and those that are not."""
-    filmed = [row for row in info.get("per_episode", []) if row["video_path"] is not None]
-    filmed_before: Counter[str] = Counter()
+def _videos(root: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """Videos to embed, the first of every task before the second of any, up to the limit; and those that are not."""
+    recorded = [row for row in info.get("per_episode", []) if row["video_path"] is not None]
+    recorded_before: Counter[str] = Counter()
     turns = []
-    for row in filmed:
-        turns.append((filmed_before[row["task"]], row))
-        filmed_before[row["task"]] += 1
+    for row in recorded:
+        turns.append((recorded_before[row["task"]], row))
+        recorded_before[row["task"]] += 1
     embedded, left_out, missing, used = [], [], [], 0
     for _, row in sorted(turns, key=lambda turn: turn[0]):
         path = root / row["video_path"]
         if not path.exists():
             missing.append(row["video_path"])
-        elif used + path.stat().st_size > 1e6 * FILM_LIMIT_MB:
+        elif used + path.stat().st_size > 1e6 * VIDEO_LIMIT_MB:
             left_out.append(row["video_path"])
         else:
             used += path.stat().st_size
-            embedded.append(_film(path, row))
-    limit = {"film_limit_mb": FILM_LIMIT_MB}
-    return {"films": embedded, "films_left_out": left_out, "films_missing": missing, **limit}
+            embedded.append(_video(path, row))
+    limit = {"video_limit_mb": VIDEO_LIMIT_MB}
+    return {"videos": embedded, "videos_left_out": left_out, "videos_missing": missing, **limit}
 
 
-def _film(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+def _video(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     return {
         "task": row["task"],
         "outcome": "success" if row["success"] else f"failed: {row['failure']}",
         "success": row["success"],
         "id": row["id"],
         "video": base64.b64encode(path.read_bytes()).decode(),
-        "poster": base64.b64encode(film_poster(path)).decode(),
+        "poster": base64.b64encode(video_poster(path)).decode(),
     }
 
 

@@ -102,8 +102,8 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """For people: what came of it, how regular the loop was, and what the filter did."""
-        verdict = {True: "success", False: "no success", None: "success unknown"}[self.success]
-        lines = [f"{self.instruction} -> {verdict}: {self.ended}, {self.num_steps} control periods"]
+        outcome = {True: "success", False: "no success", None: "success unknown"}[self.success]
+        lines = [f"{self.instruction} -> {outcome}: {self.ended}, {self.num_steps} control periods"]
         if self.num_steps:
             lines.append(f"99 of 100 periods began within {self.jitter_p99_ms:.1f} ms; {self.missed_periods} missed")
         if len(self.inference_ms):

@@ -140,7 +140,7 @@ class Reading:
     localization: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     """A simulator's privileged label, [L]; only recorded."""
     success: bool | None = None
-    """The robot's own verdict, where it has one."""
+    """The robot's own success flag, where it has one."""
     ended: str | None = None
     """Why there is nothing more to do: "success", a failure's name, "step limit"; None while there is."""
 

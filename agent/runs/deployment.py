@@ -10,7 +10,7 @@ from envs.errors import UserError
 from vla_model.files.deployment import Deployment
 
 
-def recorded_deployment(policy: str | Path, chunk_length: int) -> Deployment | None:
+def recorded_deployment(policy: str | Path, chunk_size: int) -> Deployment | None:
     """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
 
     Raises:
@@ -22,11 +22,11 @@ def recorded_deployment(policy: str | Path, chunk_length: int) -> Deployment | N
     try:
         config = run.record["config"]
         practised = config.get("practice") or config.get("demonstrations") or {}
-        steps = min(config["evaluation"]["execute_steps"] or chunk_length, chunk_length)
+        steps = min(config["evaluation"]["n_action_steps"] or chunk_size, chunk_size)
         if config.get("data") and not config["evaluation"]["episodes_per_task"]:
             practised = {}  # of recordings, and evaluated nowhere: see deployment_of in agent/training/loop.py
         return Deployment.of(
-            {"execute_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
+            {"n_action_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}") from error

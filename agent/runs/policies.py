@@ -9,7 +9,7 @@ from agent.runs.checks import check_world
 from agent.runs.deployment import recorded_deployment, say_differences, say_of
 from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
-from vla_model.files.deployment import check_execute_steps
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.policy import VLAPolicy
 
@@ -32,7 +32,7 @@ def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
     checkpoint = folder.parent.name
     policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
     if policy.processor.deployment is None:
-        policy.processor.deployment = recorded_deployment(path, policy.model.config.chunk_length)
+        policy.processor.deployment = recorded_deployment(path, policy.model.config.chunk_size)
     return policy
 
 
@@ -43,13 +43,13 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     Raises:
         UserError: a chunk has not so many actions.
     """
-    made_for, length = policy.processor.deployment, policy.model.config.chunk_length
-    steps = policy.execute_steps if asked is None else asked
-    check_execute_steps(steps, length)
+    made_for, length = policy.processor.deployment, policy.model.config.chunk_size
+    steps = policy.n_action_steps if asked is None else asked
+    check_n_action_steps(steps, length)
     if made_for is not None:
-        say_differences(name, made_for, replace(made_for, execute_steps=steps))
+        say_differences(name, made_for, replace(made_for, n_action_steps=steps))
     elif asked is None:
-        say_of(name, f"how many actions of a chunk to execute is not known; all {length} are (--execute-steps)")
+        say_of(name, f"how many actions of a chunk to execute is not known; all {length} are (--n-action-steps)")
     return steps
 
 

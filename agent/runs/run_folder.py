@@ -7,10 +7,10 @@
     before/         the evaluation of the policy that the run began with, where it began with one
     dataset/        demonstrations and rollouts, one LeRobotDataset
     tensorboard/    event files
-    films/          MP4 of evaluated episodes
+    videos/          MP4 of evaluated episodes
     eval_info.json  the latest evaluation
     experts.json    what its experts do (agent/experts), with experts.md and experts.png
-    changes.json    which films show an episode that the best policy fixed, and one that it broke
+    changes.json    which videos show an episode that the best policy fixed, and one that it broke
     report.html     the report
     .lock           held by the process that writes here (agent/runs/run_lock.py)
 
@@ -40,6 +40,7 @@ from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
 from envs.errors import UserError
 from rollout.memory import peak_memory_gb
 from vla_model.files.folders import make_folder, previous_folder, read_json, write_json
+from vla_model.files.old_names import with_new_names
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -93,8 +94,8 @@ class RunFolder:
         return self.root / "dataset"
 
     @property
-    def films(self) -> Path:
-        return self.root / "films"
+    def videos(self) -> Path:
+        return self.root / "videos"
 
     @property
     def tensorboard(self) -> Path:
@@ -123,7 +124,7 @@ class RunFolder:
             UserError: run.json is damaged.
         """
         remedy = "restore it from a copy, or begin another run: checkpoints of this one are still policies"
-        return read_json(self.record_file, ("config", "sessions", "phases"), remedy)
+        return with_new_names(read_json(self.record_file, ("config", "sessions", "phases"), remedy))
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after that many updates."""

@@ -29,6 +29,6 @@ class WorldConfig:
         """Makes so many worlds on the device; can be sent to other processes."""
         return partial(make_world, self.world, device=self.device)
 
-    def deployment(self, execute_steps: int) -> Deployment:
+    def deployment(self, n_action_steps: int) -> Deployment:
         """Of a policy for this world, with so many actions executed of each chunk."""
-        return Deployment(execute_steps=execute_steps, world=self.world, tasks=self.tasks)
+        return Deployment(n_action_steps=n_action_steps, world=self.world, tasks=self.tasks)

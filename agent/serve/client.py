@@ -29,6 +29,7 @@ from agent.serve import openpi, wire
 from envs.arrays import to_float32
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
+from vla_model.files.old_names import with_new_names
 from vla_model.types import ActionChunk, check_worlds
 
 _FIRST_PAUSE_S = 0.1
@@ -45,7 +46,7 @@ _SEEN = "observation"
 """Of the metadata: what an observation must have."""
 _KINDS: dict[str, type] = {
     "policy_version": int,
-    "execute_steps": int,
+    "n_action_steps": int,
     "action_horizon": int,
     "action_dim": int,
     "history_steps": int,
@@ -117,9 +118,9 @@ class ServedPolicy:
         return self.metadata.get("policy_version", -1)
 
     @property
-    def execute_steps(self) -> int | None:
+    def n_action_steps(self) -> int | None:
         """Actions to execute of each chunk before the next decision, if the server tells."""
-        return self.metadata.get("execute_steps")
+        return self.metadata.get("n_action_steps")
 
     def check(self, world_spec: WorldSpec) -> None:
         """
@@ -321,7 +322,7 @@ class ServedPolicy:
             ConnectionError: no server of openpi's protocol says that.
         """
         try:
-            told = wire.unpack(connection.recv(self._timeout_s))
+            told = with_new_names(wire.unpack(connection.recv(self._timeout_s)))
         except TimeoutError as error:
             raise TimeoutError(f"it said nothing for {self._timeout_s:g} s; openpi's servers speak first") from error
         except ValueError as error:

@@ -25,19 +25,19 @@ class ClientState:
     with those of other clients, so each is checked before it meets them.
 
     A policy that looks back must know when an observation was made. A client may say so; else each is taken to be made
-    `execute_steps` control steps after the one before. An episode begins with another instruction, with an earlier step
-    than the last one, or when the client says so (`restart`).
+    `n_action_steps` control steps after the one before. An episode begins with another instruction, with an earlier
+    step than the last one, or when the client says so (`restart`).
     """
 
-    def __init__(self, name: str, processor: Processor, inference: InferenceServer, execute_steps: int) -> None:
+    def __init__(self, name: str, processor: Processor, inference: InferenceServer, n_action_steps: int) -> None:
         """
         Args:
             name: tells this client from the others.
             processor: of the policy.
             inference: where the policy is.
-            execute_steps: actions of a chunk that a client should execute before it observes again.
+            n_action_steps: actions of a chunk that a client should execute before it observes again.
         """
-        self.execute_steps = execute_steps
+        self.n_action_steps = n_action_steps
         self._name = name
         self._processor = processor
         self._inference = inference
@@ -73,7 +73,7 @@ class ClientState:
             raise UserError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
         begins = instruction != self._instruction or (step is not None and step < self._step)
         if step is None:
-            step = 0 if begins else self._step + self.execute_steps
+            step = 0 if begins else self._step + self.n_action_steps
         observation = Observation(
             frames={camera: frame[None] for camera, frame in frames.items()},
             state=to_float32(state)[None],

@@ -45,7 +45,7 @@ from agent.serve.metrics import MeasuredPolicy, Metrics
 from agent.serve.notices import Notices, address
 from envs.errors import UserError
 from rollout.inference import InferenceConfig, InferenceServer
-from vla_model.files.deployment import check_execute_steps
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.inputs.processor import Processor
 from vla_model.policy import VLAPolicy
 
@@ -116,24 +116,24 @@ class ServerConfig:
 class PolicyServer:
     """Serves one policy."""
 
-    def __init__(self, policy: VLAPolicy, config: ServerConfig, execute_steps: int | None = None) -> None:
+    def __init__(self, policy: VLAPolicy, config: ServerConfig, n_action_steps: int | None = None) -> None:
         """
         Args:
             policy: takes the mode of its actions; what it keeps of other episodes is none of ours.
             config: addresses and limits.
-            execute_steps: actions of a chunk that a client should execute before it observes again; as many as the
+            n_action_steps: actions of a chunk that a client should execute before it observes again; as many as the
                 policy was made for where None.
 
         Raises:
-            UserError: the config is refused; execute_steps is not within the policy's chunk.
+            UserError: the config is refused; n_action_steps is not within the policy's chunk.
         """
         check_config(config)
-        chunk_length = policy.model.config.chunk_length
-        execute_steps = policy.execute_steps if execute_steps is None else execute_steps
-        check_execute_steps(execute_steps, chunk_length)
+        chunk_size = policy.model.config.chunk_size
+        n_action_steps = policy.n_action_steps if n_action_steps is None else n_action_steps
+        check_n_action_steps(n_action_steps, chunk_size)
         self._processor = policy.processor
         self._config = config
-        self._execute_steps = execute_steps
+        self._n_action_steps = n_action_steps
         self._key = _read_key(config.api_key_file)
         self._tls = _tls(config)
         self._metrics = Metrics()
@@ -141,7 +141,7 @@ class PolicyServer:
         inference = InferenceConfig(max_batch_size=config.max_batch_size, max_wait_ms=config.max_wait_ms)
         self._inference = InferenceServer(lambda: MeasuredPolicy(policy, self._metrics), inference, None)
         self._names = itertools.count()
-        self._metadata = metadata(policy.processor, chunk_length, execute_steps, policy.version)
+        self._metadata = metadata(policy.processor, chunk_size, n_action_steps, policy.version)
         if length := policy.model.config.history_length:
             self._metadata["observation"][openpi.STEP] = "control steps since the episode began, may be left out"
             self._metadata["history_steps"] = length * policy.model.config.history_stride
@@ -216,7 +216,7 @@ class PolicyServer:
         assert connection.request is not None
         path = urlsplit(connection.request.path).path
         link = Link(connection, path, self._config.limits, self._metrics, self._notices, self._config.debug)
-        client = ClientState(f"client {next(self._names)}", self._processor, self._inference, self._execute_steps)
+        client = ClientState(f"client {next(self._names)}", self._processor, self._inference, self._n_action_steps)
         with self._metrics.client(path):
             try:
                 await PROTOCOLS[path](link, client, self._metadata)
@@ -251,15 +251,15 @@ def log_to_stderr(debug: bool) -> None:
         logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
-def metadata(processor: Processor, chunk_length: int, execute_steps: int, version: int) -> dict[str, Any]:
+def metadata(processor: Processor, chunk_size: int, n_action_steps: int, version: int) -> dict[str, Any]:
     """What a client is told of the policy before it asks: plain values only."""
     made_for = processor.deployment
     return {
         "server": "llamarm",
         "policy_version": version,
-        "action_horizon": chunk_length,
+        "action_horizon": chunk_size,
         **({} if made_for is None else made_for.to_json()),
-        "execute_steps": execute_steps,
+        "n_action_steps": n_action_steps,
         **openpi.world_metadata(processor.world_spec),
     }
 

@@ -10,7 +10,7 @@ Every frame is msgpack of {"type", "payload", "seq", "timestamp"}; a reply has t
 map with the keys "__ndarray__", "data", "dtype" and "shape"; an image {"__image__", "format": "png" | "jpeg" | "raw",
 "data", ...}. An observation is {"images": {camera: uint8 [H, W, 3]}, "state": [S], "task_description": str}.
 
-The client asks for every step. The policy is asked for a chunk, of which the first `execute_steps` answer as many
+The client asks for every step. The policy is asked for a chunk, of which the first `n_action_steps` answer as many
 observations; what those show is not looked at.
 An episode_start lets a policy that looks back forget what it saw.
 
@@ -107,7 +107,7 @@ class _Chunk:
             }
             state = wire.array("state", wire.entry(observation, "state"), _ARRAY)
             actions = await self._client.act(frames, state, instruction)
-            self._rest.extend(actions[: self._client.execute_steps])
+            self._rest.extend(actions[: self._client.n_action_steps])
             self._instruction = instruction
         return self._rest.popleft()
 

@@ -118,9 +118,9 @@ class Ahead:
         return found, time.perf_counter() - began_s
 
     def _run(
-        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+        self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
-        for trajectory in self._actors.collect(specs, execute_steps=execute_steps, all_frames=all_frames):
+        for trajectory in self._actors.collect(specs, n_action_steps=n_action_steps, all_frames=all_frames):
             if self._closing:
                 raise CancelledError
             yield trajectory

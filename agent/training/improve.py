@@ -33,7 +33,7 @@ from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.method import AlgorithmConfig, Context, Method
-from agent.evaluation.changes import film_changes
+from agent.evaluation.changes import write_changes
 from agent.evaluation.measure import EvaluationConfig, Evaluations, Measured, measure, on_best_device, rerun
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -85,7 +85,7 @@ class ImproveConfig:
     """A folder for what is decoded of datasets; beside each of them if not given."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Of the first and the best policy, at the end. Its execute_steps hold in practice too."""
+    """Of the first and the best policy, at the end. Its n_action_steps hold in practice too."""
     evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
     """Iterations between two evaluations that choose the best policy."""
     selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
@@ -139,14 +139,14 @@ class ImproveConfig:
                 run=run,
                 init=self.init,
                 seed=self.seed,
-                execute_steps=self.evaluation.execute_steps,
+                n_action_steps=self.evaluation.n_action_steps,
                 cache=self.cache,
             )
             yield _Improvement(self, run, make_worlds, world, processor, self.algorithm.method(context)).work
 
 
 def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None) -> Evaluations:
-    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, films, eval_info.json, changes.json.
+    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, videos, eval_info.json, changes.json.
 
     Args:
         config: what to do.
@@ -188,9 +188,9 @@ class _Improvement:
             self._measure(run.checkpoint(0) / PRETRAINED, run.before)
             evaluation, controls = self._measure(run.best / PRETRAINED, run)
             figures.update(control_steps_per_s=evaluation.steps_per_s, frames_per_s=evaluation.frames_per_s)
-        if config.evaluation.films_per_task:
+        if config.evaluation.videos_per_task:
             specs = [result.spec for result in evaluation.results]
-            film_changes(run, specs, self._rerun, self.world.world_spec.control_dt_s)
+            write_changes(run, specs, self._rerun, self.world.world_spec.control_dt_s)
         return evaluation, controls
 
     def _iterate(self) -> None:
@@ -207,7 +207,7 @@ class _Improvement:
             judge = VLAPolicy(copy.deepcopy(acting), self.processor)
             judges = self._crew(stack, config.evaluation.num_worlds, partial(on_best_device, judge))
             specs = selection_specs(self.world.suite, self.tasks, config.selection_episodes, config.practice.variation)
-            selection = Selection(judges, self.world, specs, config.evaluation.execute_steps, run.best / PRETRAINED)
+            selection = Selection(judges, self.world, specs, config.evaluation.n_action_steps, run.best / PRETRAINED)
             finish = Keeper(config, run, learner, self.processor, selection, collecting, log).finish
             bars = stack.enter_context(progress_bars())
             done, progress = progress_of(run) or (0, finish({}, 0, Progress()))
@@ -234,8 +234,8 @@ class _Improvement:
         """The learner as the last checkpoint has it, or with the policy to begin with; and a model for acting."""
         config, algorithm = self.config, self.config.algorithm
         model, _ = load_policy(beginning(config, self.run), value_head=algorithm.needs_values)
-        steps = config.evaluation.execute_steps or model.config.chunk_length
-        made_for = self.processor.deployment or recorded_deployment(config.init, model.config.chunk_length)
+        steps = config.evaluation.n_action_steps or model.config.chunk_size
+        made_for = self.processor.deployment or recorded_deployment(config.init, model.config.chunk_size)
         self.processor.deployment = config.practice.deployment(steps)
         say_differences(config.init, made_for, self.processor.deployment)
         algorithm.prepare(model)

@@ -12,7 +12,7 @@ from agent.training.practice import check_practice
 from envs.errors import UserError
 from envs.make import check_device
 from envs.world import World
-from vla_model.files.deployment import check_execute_steps
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.inputs.processor import Processor
 from vla_model.weights.checkpoint import load_shape
 
@@ -52,7 +52,7 @@ def check_beginning(config: ImproveConfig, run: RunFolder, world: World) -> Proc
     check_episodes(world, config.practice.tasks, config.evaluation.variations)
     _, shape, processor = load_shape(beginning(config, run))
     processor.check(world.world_spec)
-    check_execute_steps(config.evaluation.execute_steps or shape.chunk_length, shape.chunk_length)
+    check_n_action_steps(config.evaluation.n_action_steps or shape.chunk_size, shape.chunk_size)
     config.algorithm.check_model(shape, config.fine_tuning, config.iterations)
     if config.algorithm.asks_expert:
         check_expert(world, config.practice.tasks, config.practice.variation)

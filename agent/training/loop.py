@@ -44,7 +44,7 @@ from envs.make import check_device, make_world
 from rollout.processes import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
-from vla_model.files.deployment import Deployment, check_execute_steps
+from vla_model.files.deployment import Deployment, check_n_action_steps
 from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
@@ -111,7 +111,7 @@ class RunConfig:
 
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
-    """Fill the run's folder: dataset, checkpoints, TensorBoard events, films, eval_info.json.
+    """Fill the run's folder: dataset, checkpoints, TensorBoard events, videos, eval_info.json.
 
     Returns:
         The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
@@ -152,7 +152,7 @@ def check_run(config: RunConfig) -> None:
     shape = shape_of(config.model, check_recordings(config))
     with torch.device("meta"):
         prepare(VLA(shape), config.fine_tuning)
-    check_execute_steps(deployment_of(config, shape.chunk_length).execute_steps, shape.chunk_length)
+    check_n_action_steps(deployment_of(config, shape.chunk_size).n_action_steps, shape.chunk_size)
 
 
 def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
@@ -199,7 +199,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     if process.rank == 0:
         for line in processor.remarks(data.instructions):
             print(f"llamarm: train: {line}", file=sys.stderr)
-    processor.deployment = deployment_of(config, model.config.chunk_length)
+    processor.deployment = deployment_of(config, model.config.chunk_size)
     prepare(model, config.fine_tuning)
     learner = Learner(model.to(process.device), config.learner, repeats=True)
     if last is not None:
@@ -207,7 +207,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     encode = SFTEncoder(processor, data.instructions, model.config, seed=config.seed, part=part)
     loss = partial(sft_loss, config=config.sft)
     first, began_s = learner.num_updates_done, time.perf_counter()
-    size, length = config.learner.batch_size, model.config.chunk_length
+    size, length = config.learner.batch_size, model.config.chunk_size
     figures: dict[str, float] = {}
     num_updates = _num_updates(config)
     history = model.config.history
@@ -240,14 +240,14 @@ def _kept_processor(run: RunFolder) -> Processor | None:
     return None if last is None else Processor.load(last / PRETRAINED)
 
 
-def deployment_of(config: RunConfig, chunk_length: int) -> Deployment:
+def deployment_of(config: RunConfig, chunk_size: int) -> Deployment:
     """How the run's policy is meant to be used: as it is evaluated.
 
     What is cloned from recordings and evaluated nowhere may be a robot's, and is of no world that one could name.
     """
-    steps = config.evaluation.execute_steps or chunk_length
+    steps = config.evaluation.n_action_steps or chunk_size
     if config.data and not config.evaluation.episodes_per_task:
-        return Deployment(execute_steps=min(steps, chunk_length))
+        return Deployment(n_action_steps=min(steps, chunk_size))
     return config.demonstrations.deployment(steps)
 
 
@@ -273,7 +273,7 @@ def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryW
 
 
 def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
-    """Measure the last checkpoint and write eval_info.json and films."""
+    """Measure the last checkpoint and write eval_info.json and videos."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
     demonstrations = config.demonstrations

@@ -1,6 +1,6 @@
 """Practice: the episodes from which a policy learns by itself, each iteration's own.
 
-Every iteration begins from first states that no other one has, so nothing is learned by heart, and which ones they are
+Every iteration begins from first states that no other one has, so nothing is overfitted, and which ones they are
 depends on the iteration alone: an iteration that is done again after a crash sees the same. With `focus` also on the
 latest evaluation, which a checkpoint holds: task k of T, that failed there with a rate of f_k, gets
 

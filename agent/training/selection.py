@@ -37,20 +37,20 @@ class Selection:
     """Evaluates, and keeps the best policy in a folder."""
 
     def __init__(
-        self, judges: Workers, world: World, specs: Sequence[EpisodeSpec], execute_steps: int | None, best: Path
+        self, judges: Workers, world: World, specs: Sequence[EpisodeSpec], n_action_steps: int | None, best: Path
     ) -> None:
         """
         Args:
             judges: processes whose policies act by their mode and take the learner's weights.
             world: one like theirs.
             specs: from `selection_specs`.
-            execute_steps: actions executed of each chunk.
+            n_action_steps: actions executed of each chunk.
             best: where the best policy goes.
         """
         self._judges = judges
         self._world = world
         self._specs = specs
-        self._execute_steps = execute_steps
+        self._n_action_steps = n_action_steps
         self._best = best
 
     def judge(
@@ -63,7 +63,7 @@ class Selection:
             judges.collect,
             self._world,
             self._specs,
-            execute_steps=self._execute_steps,
+            n_action_steps=self._n_action_steps,
             broken=judges.report.broken,
         )
         success = found.mean_over_tasks

@@ -36,7 +36,7 @@ _MODEL = {
     "num-keypoints": 2,
     "image-token-grid": 1,
     "instruction-length": 24,
-    "chunk-length": 2,
+    "chunk-size": 2,
     "num-experts": 2,
     "expert-size": 16,
 }
@@ -64,7 +64,7 @@ def train_args(out: Path, data: Path, updates: int = 200) -> list[str]:
         *[part for name, value in _MODEL.items() for part in (f"--model.{name}", str(value))],
         *["--demonstrations.world", WORLD, "--demonstrations.tasks", *_TASKS],
         *["--learner.num-updates", str(updates), "--learner.batch-size", "16", "--save-every", "20"],
-        *["--evaluation.episodes-per-task", "4", "--evaluation.films-per-task", "1"],
+        *["--evaluation.episodes-per-task", "4", "--evaluation.videos-per-task", "1"],
     ]
 
 
@@ -75,15 +75,15 @@ def improve_args(out: Path, init: Path, iterations: int = 8) -> list[str]:
         *["--practice.world", WORLD, "--practice.tasks", *_TASKS],
         *["--practice.episodes-per-task", "4", "--practice.num-worlds", "4", "--iterations", str(iterations)],
         *["--learner.batch-size", "16", "--evaluate-every", "2", "--selection-episodes", "4", "--collapse-share", "0"],
-        *["--evaluation.episodes-per-task", "4", "--evaluation.films-per-task", "1", "--evaluation.num-worlds", "4"],
-        *["--evaluation.execute-steps", "2"],
+        *["--evaluation.episodes-per-task", "4", "--evaluation.videos-per-task", "1", "--evaluation.num-worlds", "4"],
+        *["--evaluation.n-action-steps", "2"],
     ]
 
 
 def eval_args(policy: Path, out: Path) -> list[str]:
-    """An evaluation with controls and films."""
+    """An evaluation with controls and videos."""
     where = ["--world", WORLD, "--tasks", *_TASKS, "--out", str(out)]
-    return ["eval", str(policy), *where, "--episodes", "8", "--films", "4", "--controls"]
+    return ["eval", str(policy), *where, "--episodes", "8", "--videos", "4", "--controls"]
 
 
 def drive_args(policy: Path, record: Path) -> list[str]:

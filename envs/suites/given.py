@@ -46,7 +46,7 @@ def asked(what: str) -> Generator[None]:
         raise WorldError(f"{what} raised {told} ({Path(place.filename).name}:{place.lineno})") from error
 
 
-def verdict_of(what: str, given: Any) -> bool:
+def success_flag_of(what: str, given: Any) -> bool:
     """A bool, however many arrays of one element are around it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Any gymnasium environment with pixels and a verdict as a World: bring your own task (docs/your_task.md).
+"""Any gymnasium environment with pixels and a success flag as a World: bring your own task (docs/your_task.md).
 
     class Reach(GymnasiumTask): ...        what a policy sees of an environment, and when it has succeeded
     def make_world(num_worlds):            what commands call, in whatever process runs the worlds
@@ -49,7 +49,7 @@ R = TypeVar("R")
 class GymnasiumWorld(World):
     """N worlds over environments of gymnasium.
 
-    The reward is the environment's own, its only term; algorithms that ask for success get the task's verdict.
+    The reward is the environment's own, its only term; algorithms that ask for success get the task's success flag.
     """
 
     def __init__(self, num_worlds: int, *, suite: str, tasks: Mapping[str, GymnasiumTask], control_dt_s: float) -> None:
@@ -62,8 +62,8 @@ class GymnasiumWorld(World):
 
         Raises:
             UserError: no task, tasks that show different things, actions that are not a flat Box with finite bounds,
-                frames that are not images, no verdict, no step limit, whatever an environment or its task raises, or a
-                first observation that its seed does not decide; the message says what came in its place.
+                frames that are not images, no success flag, no step limit, whatever an environment or its task raises,
+                or a first observation that its seed does not decide; the message says what came in its place.
         """
         self._tasks = dict(tasks)
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
@@ -140,7 +140,7 @@ class GymnasiumWorld(World):
         states = np.zeros((*shape, self._state.shape[1]), np.float32)
         localization = np.zeros((*shape, self._localization.shape[1]), np.float32)
         num_steps = np.zeros(shape[0], np.int64)
-        films = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in self._frames.items()}
+        videos = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in self._frames.items()}
         for n in range(shape[0]):
             for i, action in enumerate(actions[n]):
                 if (episode := self._running(n)) is not None:
@@ -148,10 +148,10 @@ class GymnasiumWorld(World):
                     num_steps[n] += 1
                 states[n, i], localization[n, i] = self._state[n], self._localization[n]
                 for name, frames in self._frames.items() if all_frames else ():
-                    films[name][n, i] = frames[n]
+                    videos[name][n, i] = frames[n]
             if num_steps[n] and not all_frames and (ended_frames or self._running(n) is not None):
                 self._draw_or_break(n)
-        return self._result(reward, states, localization, num_steps, films if all_frames else None)
+        return self._result(reward, states, localization, num_steps, videos if all_frames else None)
 
     def _step(
         self, n: int, episode: Episode, action: NDArray[np.float32], reward: NDArray[np.float32], *, draw: bool

@@ -24,8 +24,8 @@ from envs.suites.given import (
     number_of,
     results_of,
     sentence_of,
+    success_flag_of,
     vector_of,
-    verdict_of,
 )
 from envs.suites.gymnasium_task import Env, GymnasiumTask
 from envs.suites.spaces import ActionBox, unnamed_vector
@@ -92,10 +92,10 @@ class Episode:
             told = results_of("step", self.env.step(self.actions.stretch(action)), _STEP)
         self.observation, reward, terminated, truncated, info = told
         with asked("success"):
-            self.success = verdict_of("success", self.task.success(self.env, info))
-        self.terminated = verdict_of("terminated", terminated) or self.success
+            self.success = success_flag_of("success", self.task.success(self.env, info))
+        self.terminated = success_flag_of("terminated", terminated) or self.success
         self.truncated = not self.terminated and (
-            verdict_of("truncated", truncated) or self.num_steps >= self.max_steps
+            success_flag_of("truncated", truncated) or self.num_steps >= self.max_steps
         )
         return number_of("the reward", reward)
 

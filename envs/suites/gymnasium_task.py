@@ -65,7 +65,7 @@ class GymnasiumTask(ABC):
         return self._entry("the observation", observation, "agent_pos", "state(self, env, observation)")
 
     def success(self, env: Env, info: dict[str, Any]) -> bool:
-        """The verdict after a step, a bool or an array of one; True ends the episode."""
+        """The success flag after a step, a bool or an array of one; True ends the episode."""
         del env
         return self._entry("info of a step", info, "is_success", "success(self, env, info)")
 

@@ -70,8 +70,8 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         self.task = task
         self.variation = variation
         self.render_mode = render_mode
-        film_camera = CameraSpec(name="front", height=render_size_px, width=render_size_px)
-        self._renderer = BatchRenderer(self._world.sim.batch, self._world.sim.model_field, (film_camera,))
+        render_camera = CameraSpec(name="front", height=render_size_px, width=render_size_px)
+        self._renderer = BatchRenderer(self._world.sim.batch, self._world.sim.model_field, (render_camera,))
         spaces = observation_space(self._world.world_spec)
         self.observation_space = gymnasium.spaces.Dict(
             {"pixels": spaces["frames"], "agent_pos": spaces["state"], "instruction": spaces["instruction"]}

@@ -237,7 +237,7 @@ class TrainingData:
     def gather(
         self,
         rows: NDArray[np.int64],
-        chunk_length: int,
+        chunk_size: int,
         history: tuple[int, int] = (0, 1),
         foreseen: Foreseen = NOTHING,
     ) -> Batch:
@@ -245,7 +245,7 @@ class TrainingData:
 
         Args:
             rows: [B].
-            chunk_length: K.
+            chunk_size: K.
             history: (n, stride) of the model.
             foreseen: of the model.
         """
@@ -253,7 +253,7 @@ class TrainingData:
         episode, row = self._episode[rows], self._row[rows]
         bounds = np.searchsorted(self._dataset[episode], np.arange(len(self._datasets) + 1)).tolist()
         parts = [slice(a, b) for a, b in pairwise(bounds)]
-        steps = row[:, None] + np.arange(chunk_length)  # [B, K]
+        steps = row[:, None] + np.arange(chunk_size)  # [B, K]
         end = self._end[episode][:, None]
         ahead = np.minimum(steps, end - 1)
         start = self._start[episode]
@@ -287,7 +287,7 @@ class TrainingData:
     def batches(
         self,
         batch_size: int,
-        chunk_length: int,
+        chunk_size: int,
         *,
         seed: int,
         start_step: int = 0,
@@ -305,7 +305,7 @@ class TrainingData:
 
         def make(step: int) -> Batch:
             rows = self._by_dataset(self.rows_at(step, batch_size, seed))
-            return self.gather(rows[index::count], chunk_length, history, foreseen)
+            return self.gather(rows[index::count], chunk_size, history, foreseen)
 
         return BatchStream(make, start_step, prefetch)
 

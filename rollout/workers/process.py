@@ -31,7 +31,7 @@ class Call:
     more_follow: bool
     """Return when all specs have begun, and go on with the next call; else return when all have ended."""
     weights: Published | None
-    execute_steps: int | None
+    n_action_steps: int | None
     all_frames: bool
 
 
@@ -79,7 +79,7 @@ class Collector:
     def collect(self, specs: Iterable[EpisodeSpec], call: Call) -> Iterator[Trajectory]:
         """Begin anew, with the call's weights."""
         pull(self._policy, call.weights)
-        return collect(self._policy, self._world, specs, execute_steps=call.execute_steps, all_frames=call.all_frames)
+        return collect(self._policy, self._world, specs, n_action_steps=call.n_action_steps, all_frames=call.all_frames)
 
     def run(self, call: Call) -> Iterator[Trajectory]:
         """Go on with the episodes that run, if any do, and with the call's specs."""

@@ -105,7 +105,7 @@ class Workers:
         self._latest = Published(version, partial(ray.get, ray.put(dict(state_dict))))
 
     def collect(
-        self, specs: Sequence[EpisodeSpec], *, execute_steps: int | None = None, all_frames: bool = False
+        self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
         """As rollout.collect.collect, without the specs that the report names.
 
@@ -119,7 +119,7 @@ class Workers:
         """
         self._in_use = self._latest
         own_policy = self._config.workers == 0 or self._config.inference is None
-        call = Call(list(specs), False, self._in_use if own_policy else None, execute_steps, all_frames)
+        call = Call(list(specs), False, self._in_use if own_policy else None, n_action_steps, all_frames)
         if self._config.workers == 0:
             make_policy = partial(_wrapped, self._wrap, self._make_policy)
             self._local = self._local or Collector(self._make_world, make_policy)

@@ -44,7 +44,7 @@ def sides_model(**changes: Any) -> VLA:
         vocab_size=2048, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
     )
     sizes: dict[str, Any] = {
-        "chunk_length": 2,
+        "chunk_size": 2,
         "instruction_length": 8,
         "vision_channels": 8,
         "num_keypoints": 2,
@@ -66,7 +66,7 @@ def sides_config(algorithm: Any, init: Path, learner: LearnerConfig, **changes: 
     settings: dict[str, Any] = {
         "practice": PracticeConfig(tasks=("left", "right"), episodes_per_task=32, num_worlds=64),
         "rollout": WorkersConfig(workers=0),
-        "evaluation": EvaluationConfig(episodes_per_task=20, controls=False, films_per_task=0, num_worlds=40),
+        "evaluation": EvaluationConfig(episodes_per_task=20, controls=False, videos_per_task=0, num_worlds=40),
         "evaluate_every": 5,
         "selection_episodes": 20,
         "collapse_share": 0.0,

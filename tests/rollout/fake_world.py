@@ -152,9 +152,9 @@ class FakeWorld(World):
 class CountingPolicy:
     """Chunks that depend on the observation and on the episode's seed, so a mixed-up world would show."""
 
-    def __init__(self, chunk_length: int = 2, version: int = 0) -> None:
+    def __init__(self, chunk_size: int = 2, version: int = 0) -> None:
         self.version = version
-        self.chunk_length = chunk_length
+        self.chunk_size = chunk_size
         self.seeds: dict[int, int] = {}
         self.push = 0.0
 
@@ -165,10 +165,10 @@ class CountingPolicy:
         self.seeds.update(zip(worlds, seeds, strict=True))
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        actions = np.zeros((len(worlds), self.chunk_length, ACTION.size), np.float32)
+        actions = np.zeros((len(worlds), self.chunk_size, ACTION.size), np.float32)
         actions[:, :, 0] = 0.01 * np.array([self.seeds[n] % 50 for n in worlds])[:, None]
         actions[:, :, 2] = self.push
-        actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_length)
+        actions[:, :, 1] = 0.1 * observation["state"][:, :1] + 0.01 * np.arange(self.chunk_size)
         return ActionChunk(actions=actions)
 
 

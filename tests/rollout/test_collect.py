@@ -22,13 +22,13 @@ from vla_model.types import ActionChunk
 def gather(
     num_worlds: int,
     seeds: Iterable[int],
-    chunk_length: int = 2,
+    chunk_size: int = 2,
     *,
-    execute_steps: int | None = None,
+    n_action_steps: int | None = None,
     all_frames: bool = False,
 ) -> dict[int, Trajectory]:
-    policy, specs = CountingPolicy(chunk_length), [fake_spec(s) for s in seeds]
-    found = collect(policy, FakeWorld(num_worlds), specs, execute_steps=execute_steps, all_frames=all_frames)
+    policy, specs = CountingPolicy(chunk_size), [fake_spec(s) for s in seeds]
+    found = collect(policy, FakeWorld(num_worlds), specs, n_action_steps=n_action_steps, all_frames=all_frames)
     return {t.spec.seed: t for t in found}
 
 
@@ -79,12 +79,12 @@ def test_only_decision_frames_are_kept_unless_all_are_asked_for() -> None:
     np.testing.assert_array_equal(few.action, every.action)
 
 
-def test_execute_steps_shortens_the_executed_part_of_a_chunk() -> None:
-    t = gather(2, range(3), 4, execute_steps=1)[2]
+def test_n_action_steps_shortens_the_executed_part_of_a_chunk() -> None:
+    t = gather(2, range(3), 4, n_action_steps=1)[2]
     np.testing.assert_array_equal(t.decision_step, np.arange(episode_length(2)))
     np.testing.assert_allclose(t.action[:, 1], 0.1 * np.arange(episode_length(2)), rtol=1e-6)
     with pytest.raises(ValueError, match=r"within 1\.\.4.*got 5"):
-        gather(2, range(3), 4, execute_steps=5)
+        gather(2, range(3), 4, n_action_steps=5)
 
 
 def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
@@ -99,8 +99,8 @@ def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
 class RowsPolicy(CountingPolicy):
     """Notes in which worlds it decides."""
 
-    def __init__(self, chunk_length: int) -> None:
-        super().__init__(chunk_length)
+    def __init__(self, chunk_size: int) -> None:
+        super().__init__(chunk_size)
         self.asked: list[list[int]] = []
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
@@ -206,14 +206,14 @@ class DrawingPolicy(CountingPolicy):
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         chunk = super().act(worlds, observation)
-        step = observation["state"][:, :1] + np.arange(self.chunk_length, dtype=np.float32)  # [N, K]
+        step = observation["state"][:, :1] + np.arange(self.chunk_size, dtype=np.float32)  # [N, K]
         return ActionChunk(actions=chunk.actions, drawn=100 + chunk.actions, log_prob=-step, value=step / 2)
 
 
 @pytest.mark.parametrize("num_worlds", [1, 3])
 def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int) -> None:
     specs = [fake_spec(seed) for seed in range(7)]
-    for t in collect(DrawingPolicy(3), FakeWorld(num_worlds), specs, execute_steps=2):
+    for t in collect(DrawingPolicy(3), FakeWorld(num_worlds), specs, n_action_steps=2):
         assert t.drawn is not None
         assert t.log_prob is not None
         assert t.value is not None

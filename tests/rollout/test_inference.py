@@ -35,7 +35,7 @@ class BatchingPolicy(CountingPolicy):
     """Decides in any of its worlds, and notes for how many in a file."""
 
     def __init__(self, log: Path) -> None:
-        super().__init__(chunk_length=2)
+        super().__init__(chunk_size=2)
         self.log = log
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
@@ -212,7 +212,7 @@ def tiny_vla(_: World | None = None, history_length: int = 0) -> VLAPolicy:
     torch.manual_seed(0)
     config = VLAConfig(
         backbone=backbone,
-        chunk_length=2,
+        chunk_size=2,
         vision_channels=16,
         num_keypoints=6,
         image_token_grid=2,

@@ -39,7 +39,7 @@ def test_outputs_have_the_shapes_of_the_world() -> None:
 
 def test_a_cached_prefix_changes_no_output() -> None:
     model, inputs = tiny_vla(), fake_inputs(tiny_config(), 5)
-    fresh, cached = model(inputs), model(inputs, model.read(inputs))
+    fresh, cached = model(inputs), model(inputs, model.encode_instruction(inputs))
     assert torch.equal(fresh.actions.loc, cached.actions.loc)
     assert torch.equal(fresh.localization_from_vision, cached.localization_from_vision)
 
@@ -53,9 +53,9 @@ def test_an_instruction_that_rows_share_is_read_once_and_is_what_each_would_have
     model.backbone.decoder.register_forward_pre_hook(
         lambda _, __, kwargs: rows_read.append(len(kwargs["inputs_embeds"])), with_kwargs=True
     )
-    ours = model.read(shared)
+    ours = model.encode_instruction(shared)
     assert rows_read == [3]
-    every = model.backbone.read(shared.instruction_ids, shared.instruction_mask)
+    every = model.backbone.prefill(shared.instruction_ids, shared.instruction_mask)
     assert torch.equal(ours.mask, every.mask[:, : ours.mask.shape[1]])
     torch.testing.assert_close(ours.summary, every.summary, atol=1e-5, rtol=1e-5)
     assert (ours.summary[0] - ours.summary[1]).abs().max() > 1e-3
@@ -188,7 +188,7 @@ def test_nano_is_small_and_takes_its_sizes_from_the_world() -> None:
     config = nano(world)
     model = VLA(config)
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 5e6
-    assert model(fake_inputs(config, 1)).actions.loc.shape == (1, config.chunk_length, 3)
+    assert model(fake_inputs(config, 1)).actions.loc.shape == (1, config.chunk_size, 3)
 
 
 def test_a_head_without_experts_and_things_without_keypoints_are_refused() -> None:

@@ -170,7 +170,7 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
 @pytest.mark.parametrize("noise_correlation", [0.0, 0.9])
 def test_draws_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_correlation: float) -> None:
     def drawn(beside: tuple[list[int], ...]) -> NDArray[np.float32]:
-        drawing = policy(sample=True, noise_correlation=noise_correlation, execute_steps=2)
+        drawing = policy(sample=True, noise_correlation=noise_correlation, n_action_steps=2)
         begin(drawing, [0, 1, 2], observation)
         return np.stack([drawing.act(w, rows_of(observation, w)).actions[w.index(2)] for w in beside])
 
@@ -191,7 +191,7 @@ def test_noise_may_last_from_one_decision_to_the_next() -> None:
         assert second is not None
         return first, second
 
-    (first, second), (other, another) = twice(noise_correlation=0.9999, execute_steps=2), twice()
+    (first, second), (other, another) = twice(noise_correlation=0.9999, n_action_steps=2), twice()
     assert np.abs(second - first).mean() < 0.1 * np.abs(another - other).mean()
     with pytest.raises(ValueError, match="below 1, got 1"):
         policy(noise_correlation=1.5)

@@ -44,7 +44,7 @@ def tiny_config(**changes: Any) -> VLAConfig:
     sizes["backbone"] = LlamaConfig(
         vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
     )
-    sizes |= {"chunk_length": 4, "vision_channels": 16, "num_keypoints": 6, "image_token_grid": 2, "expert_size": 24}
+    sizes |= {"chunk_size": 4, "vision_channels": 16, "num_keypoints": 6, "image_token_grid": 2, "expert_size": 24}
     return VLAConfig(**(sizes | changes))
 
 

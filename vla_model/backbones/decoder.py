@@ -99,7 +99,7 @@ class Backbone(nn.Module):
         self.dtype = self.decoder.dtype  # of what flows through it, however a policy holds its weights later
         self.has_window = getattr(config.backbone, "sliding_window", None) is not None
 
-    def read(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
+    def prefill(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
         """The prefix of instructions, padding and all.
 
         Args:
@@ -147,7 +147,7 @@ def _check_length(config: VLAConfig) -> None:
     if config.num_tokens > positions:
         raise UserError(
             f"a sequence takes up to {config.num_tokens} tokens (an instruction of {config.instruction_length}, "
-            f"{config.history_length + 1} observations, {config.chunk_length} action queries), but the decoder has "
+            f"{config.history_length + 1} observations, {config.chunk_size} action queries), but the decoder has "
             f"{positions} positions"
         )
 

@@ -9,22 +9,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from envs.errors import UserError
+from vla_model.files.old_names import with_new_names
 
 
-def check_execute_steps(execute_steps: int, chunk_length: int) -> None:
+def check_n_action_steps(n_action_steps: int, chunk_size: int) -> None:
     """
     Raises:
         UserError: a chunk has not so many actions.
     """
-    if not 1 <= execute_steps <= chunk_length:
-        raise UserError(f"execute_steps must be within 1..{chunk_length}, the chunk's length, got {execute_steps}")
+    if not 1 <= n_action_steps <= chunk_size:
+        raise UserError(f"n_action_steps must be within 1..{chunk_size}, the chunk's length, got {n_action_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """What a policy was trained and measured for."""
 
-    execute_steps: int
+    n_action_steps: int
     """Actions to execute of each chunk before the policy decides again, at least 1."""
     world: str | None = None
     """Name for `make_world`; None where it was made for no world of ours, e.g. for a robot."""
@@ -38,9 +39,10 @@ class Deployment:
     def differences(self, used: Deployment) -> list[str]:
         """How a policy that was made for this is used otherwise, in words, for people."""
         found = []
-        if used.execute_steps != self.execute_steps:
+        if used.n_action_steps != self.n_action_steps:
             found.append(
-                f"{used.execute_steps} actions of each chunk are executed; the policy was made for {self.execute_steps}"
+                f"{used.n_action_steps} actions of each chunk are executed; the policy was made for "
+                f"{self.n_action_steps}"
             )
         if None not in (self.world, used.world) and used.world != self.world:
             found.append(f"it acts in {used.world}; the policy was made for {self.world}")
@@ -56,12 +58,13 @@ class Deployment:
             UserError: it is something else.
         """
         if not isinstance(content, dict):
-            raise UserError(f"a deployment is {content!r}, expected a map of execute_steps, world and tasks")
-        steps, world, tasks = (content.get(name) for name in ("execute_steps", "world", "tasks"))
+            raise UserError(f"a deployment is {content!r}, expected a map of n_action_steps, world and tasks")
+        content = with_new_names(content)
+        steps, world, tasks = (content.get(name) for name in ("n_action_steps", "world", "tasks"))
         if type(steps) is not int or steps < 1:
-            raise UserError(f"a deployment's execute_steps is {steps!r}, expected a whole number of at least 1")
+            raise UserError(f"a deployment's n_action_steps is {steps!r}, expected a whole number of at least 1")
         if world is not None and not isinstance(world, str):
             raise UserError(f"a deployment's world is {world!r}, expected a name")
         if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
             raise UserError(f"a deployment's tasks are {tasks!r}, expected a list of names")
-        return cls(execute_steps=steps, world=world, tasks=tuple(tasks))
+        return cls(n_action_steps=steps, world=world, tasks=tuple(tasks))

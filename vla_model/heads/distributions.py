@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from vla_model.config import VLAConfig
-from vla_model.heads.noise import LastingNoise
+from vla_model.heads.noise import CorrelatedNoise
 from vla_model.numerics.means import mean
 
-Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | LastingNoise]
+Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | CorrelatedNoise]
 """Where random numbers come from: one generator for all rows of a batch, or a source for each row."""
 
 
@@ -248,7 +248,7 @@ def random(draw: Callable[..., Tensor], shape: Sequence[int], generators: Genera
     return torch.stack(
         [
             source(draw, shape[1:])
-            if isinstance(source, LastingNoise)
+            if isinstance(source, CorrelatedNoise)
             else draw(shape[1:], generator=source, device=source.device)
             for source in generators
         ]

@@ -24,19 +24,19 @@ _BELOW_ONE = 1.0 - 2.0**-24
 """The largest float32 below 1: uniform draws are below 1."""
 
 
-class LastingNoise:
+class CorrelatedNoise:
     """The random numbers of one episode's chunks."""
 
-    def __init__(self, generator: torch.Generator, correlation: float, execute_steps: int | None) -> None:
+    def __init__(self, generator: torch.Generator, correlation: float, n_action_steps: int | None) -> None:
         """
         Args:
             generator: of the draws.
             correlation: c, from 0 to below 1.
-            execute_steps: actions executed of each chunk, after which the next chunk's noise goes on; None for all.
+            n_action_steps: actions executed of each chunk, after which the next chunk's noise goes on; None for all.
         """
         self._generator = generator
         self._correlation = correlation
-        self._execute_steps = execute_steps
+        self._n_action_steps = n_action_steps
         self._last: Tensor | None = None
 
     def __call__(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
@@ -47,7 +47,7 @@ class LastingNoise:
         for noise in fresh:
             last = next_noise(last, noise, self._correlation)
             steps.append(last)
-        self._last = steps[(self._execute_steps or len(steps)) - 1]
+        self._last = steps[(self._n_action_steps or len(steps)) - 1]
         normal = torch.stack(steps)
         if draw is torch.randn:
             return normal

@@ -1,6 +1,6 @@
 """The value head: hidden states of the action queries -> the return-to-go expected at each action of the chunk.
 
-One value per action, not per chunk: with it, advantages are as fine as what is credited (RLinf-VLA, Zang et al. 2025,
+One value per action, not per chunk: with it, each action has an advantage of its own (RLinf-VLA, Zang et al. 2025,
 compare both). An MLP behind the decoder and beside the action head, as in pi_RL (Chen et al. 2025).
 
 Its input is detached: the value's gradient stays in the head. The policy is then the same whatever the critic does, so

@@ -76,7 +76,7 @@ def draw_action_noise(config: VLAConfig, batch_size: int, generator: torch.Gener
     """Random `ModelInputs.action_noise`; None where the action distribution's loss takes none."""
     if not DISTRIBUTIONS[config.action_distribution].takes_noise:
         return None
-    shape = (batch_size, config.chunk_length)
+    shape = (batch_size, config.chunk_size)
     normal = torch.randn(*shape, config.action_size, generator=generator)
     return torch.cat([normal, torch.rand(*shape, 1, generator=generator)], dim=-1)
 

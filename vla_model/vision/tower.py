@@ -2,7 +2,7 @@
 
     uint8 frame -> features, h x w cells, by
         conv          patch convolution of stride 4, convolution of stride 2: H/8 x W/8 cells
-        vit           a small Vision Transformer, from nothing, one cell per patch
+        vit           a small Vision Transformer, from scratch, one cell per patch
         pretrained    a transformers vision model that all cameras share, and a linear projector (image_encoder.py)
     features -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018)
     features -> image tokens, means over a grid or gathered by learned queries (resampler.py)
@@ -101,7 +101,7 @@ class CameraTower(nn.Module, ABC):
 
 
 class ConvTower(CameraTower):
-    """Sees with convolutions, from nothing."""
+    """Sees with convolutions, from scratch."""
 
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
         del camera, encoder
@@ -115,7 +115,7 @@ class ConvTower(CameraTower):
 
 
 class ViTTower(CameraTower):
-    """Sees with a Vision Transformer of its own, from nothing."""
+    """Sees with a Vision Transformer of its own, from scratch."""
 
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
         del encoder

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from envs.errors import UserError
 from vla_model.config import VLAConfig
-from vla_model.files.deployment import check_execute_steps
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.files.folders import fresh_folder, previous_folder
 from vla_model.files.weight_files import load_tensors, misfits, save_tensors
 from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
@@ -94,7 +94,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         raise UserError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(weights, strict=True)
     if processor.deployment is not None:
-        check_execute_steps(processor.deployment.execute_steps, config.chunk_length)
+        check_n_action_steps(processor.deployment.n_action_steps, config.chunk_size)
     hold_weights(model, dtype)
     return model.eval(), processor
 

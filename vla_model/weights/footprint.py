@@ -248,7 +248,7 @@ def _head_bytes(config: VLAConfig, item: int) -> float:
     """Of the layers of experts."""
     d, k = config.hidden_size, config.top_k_experts
     per_query = 8 * d + k * (3 * item * d + 5 * item * config.expert_size)
-    return config.moe_layers * config.chunk_length * per_query
+    return config.moe_layers * config.chunk_size * per_query
 
 
 def _work_bytes(config: VLAConfig, item: int) -> float:

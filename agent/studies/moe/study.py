@@ -62,7 +62,7 @@ def study_experts(
         policy: whose experts; `measured.make_policy` is not looked at.
         measured: where its episodes run.
         tasks: of the episodes.
-        config: which episodes, and how; no controls and no films are made.
+        config: which episodes, and how; no controls and no videos are made.
         ablate: whether to run the ablations.
 
     Raises:
@@ -115,7 +115,7 @@ def to_json(study: ExpertStudy) -> dict[str, Any]:
             }
             for ablation in study.ablations
         ],
-        "execute_steps": evaluation.execute_steps,
+        "n_action_steps": evaluation.n_action_steps,
         "seeds": sorted({result.spec.seed for result in evaluation.results}),
         "variations": sorted({result.spec.variation for result in evaluation.results}),
         "policy_versions": sorted({result.policy_version for result in evaluation.results}),

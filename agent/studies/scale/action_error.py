@@ -37,7 +37,7 @@ def action_error(run: RunFolder, held_out: Path, cache: str = "") -> tuple[float
     rows = np.unique(np.linspace(0, data.num_rows - 1, ROWS).round().astype(np.int64))
     total, count = 0.0, 0
     for part in np.array_split(rows, max(len(rows) // _BATCH, 1)):
-        batch = encode(data.gather(part, config.chunk_length, config.history), 0)
+        batch = encode(data.gather(part, config.chunk_size, config.history), 0)
         difference = (model(batch.inputs).actions.mode() - batch.actions).abs().mean(-1)  # [B, K]
         total += float(difference[batch.mask].sum())
         count += int(batch.mask.sum())

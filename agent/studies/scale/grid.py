@@ -153,7 +153,7 @@ def config_of(place: Place, config: ScaleConfig, updates: int) -> RunConfig:
         model=model_of(place, run.model),
         demonstrations=replace(run.demonstrations, episodes_per_task=place.amount),
         learner=replace(run.learner, num_updates=updates, warmup_updates=min(run.learner.warmup_updates, updates // 5)),
-        evaluation=replace(run.evaluation, controls=False, films_per_task=0),
+        evaluation=replace(run.evaluation, controls=False, videos_per_task=0),
         save_every=(updates + 1) // 2,
     )
 

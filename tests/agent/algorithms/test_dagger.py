@@ -19,7 +19,7 @@ def learner(version: int = 0) -> VLAPolicy:
 def run(config: DaggerConfig, version: int, num_worlds: int = 8) -> list[Trajectory]:
     world = WillingSidesWorld(num_worlds)
     policy = Mixture(learner(version), world, config)
-    found = collect(policy, world, sides_specs(20), execute_steps=1, all_frames=True)
+    found = collect(policy, world, sides_specs(20), n_action_steps=1, all_frames=True)
     return sorted(found, key=lambda t: t.spec)
 
 
@@ -35,17 +35,17 @@ def test_the_expert_acts_in_its_share_and_teaches_everywhere(beta: float, versio
     assert by_expert.mean() == pytest.approx(share, abs=3 * np.sqrt(share * (1 - share) / len(by_expert)))
 
 
-@pytest.mark.parametrize("execute_steps", [1, 2])
-def test_who_acts_is_decided_by_the_episode_alone(execute_steps: int) -> None:
-    config = DaggerConfig(beta=0.5, beta_decay=1.0, execute_steps=execute_steps)
+@pytest.mark.parametrize("n_action_steps", [1, 2])
+def test_who_acts_is_decided_by_the_episode_alone(n_action_steps: int) -> None:
+    config = DaggerConfig(beta=0.5, beta_decay=1.0, n_action_steps=n_action_steps)
     for a, b in zip(run(config, 0, num_worlds=8), run(config, 0, num_worlds=3), strict=True):
         np.testing.assert_allclose(a.action, b.action, atol=1e-6)
 
 
-@pytest.mark.parametrize("execute_steps", [1, 2])
-def test_the_learner_practises_as_it_is_evaluated(execute_steps: int) -> None:
-    practised = run(DaggerConfig(beta=0.0, execute_steps=execute_steps), 0)
-    evaluated = collect(learner(), WillingSidesWorld(8), sides_specs(20), execute_steps=execute_steps)
+@pytest.mark.parametrize("n_action_steps", [1, 2])
+def test_the_learner_practises_as_it_is_evaluated(n_action_steps: int) -> None:
+    practised = run(DaggerConfig(beta=0.0, n_action_steps=n_action_steps), 0)
+    evaluated = collect(learner(), WillingSidesWorld(8), sides_specs(20), n_action_steps=n_action_steps)
     for a, b in zip(practised, sorted(evaluated, key=lambda t: t.spec), strict=True):
         np.testing.assert_allclose(a.action, b.action, atol=1e-6)
 
@@ -53,12 +53,12 @@ def test_the_learner_practises_as_it_is_evaluated(execute_steps: int) -> None:
 def test_the_expert_acts_for_as_long_as_a_decision_lasts() -> None:
     changes = [
         np.flatnonzero(np.diff((t.action == t.label)[:, 0]))
-        for t in run(DaggerConfig(beta=0.5, beta_decay=1.0, execute_steps=2), 0)
+        for t in run(DaggerConfig(beta=0.5, beta_decay=1.0, n_action_steps=2), 0)
     ]
     assert sum(map(len, changes))
     assert all((change % 2 == 1).all() for change in changes)
 
 
 def test_more_actions_than_a_chunk_has_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"execute_steps must be within 1..2, the chunk's length, got 3"):
-        Mixture(learner(), WillingSidesWorld(1), DaggerConfig(execute_steps=3))
+    with pytest.raises(ValueError, match=r"n_action_steps must be within 1..2, the chunk's length, got 3"):
+        Mixture(learner(), WillingSidesWorld(1), DaggerConfig(n_action_steps=3))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sides_rollouts import draw
 
-from agent.algorithms.grpo import GRPOConfig, collect_groups, grpo_credit
+from agent.algorithms.grpo import GRPOConfig, collect_groups, grpo_advantages
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 
@@ -31,29 +31,29 @@ def test_advantages_of_a_group_are_those_worked_out_by_hand_and_short_episodes_w
     # 1 of 4 won: mean 1/4, standard deviation sqrt(3)/4, so sqrt(3) for the winner and -1/sqrt(3) for the others
     lengths = (1, 2, 2, 3)
     group = [episode(7, i, success=i == 0, num_steps=n) for i, n in enumerate(lengths)]
-    credited = grpo_credit(group, CONFIG)
-    found = [credit.advantage.tolist() for credit in credited.credits]
+    rollout_batch = grpo_advantages(group, CONFIG)
+    found = [credit.advantage.tolist() for credit in rollout_batch.advantages]
     for advantages, n, expected in zip(found, lengths, (3**0.5, *[-(3**-0.5)] * 3), strict=True):
         assert advantages == pytest.approx([expected] * n, rel=1e-4)
-    for credit, n in zip(credited.credits, lengths, strict=True):
+    for credit, n in zip(rollout_batch.advantages, lengths, strict=True):
         assert credit.weight.tolist() == pytest.approx([2 / n] * n)  # the mean length is 2
-    assert np.concatenate([c.weight for c in credited.credits]).mean() == pytest.approx(1.0)
+    assert np.concatenate([c.weight for c in rollout_batch.advantages]).mean() == pytest.approx(1.0)
     assert sum(a[0] for a in found) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_without_standardising_an_advantage_is_the_distance_to_the_mean() -> None:
     group = [episode(7, i, success=i == 0) for i in range(4)]
-    credited = grpo_credit(group, replace(CONFIG, standardise=False))
-    assert [c.advantage[0] for c in credited.credits] == pytest.approx([0.75, -0.25, -0.25, -0.25])
+    rollout_batch = grpo_advantages(group, replace(CONFIG, standardise=False))
+    assert [c.advantage[0] for c in rollout_batch.advantages] == pytest.approx([0.75, -0.25, -0.25, -0.25])
 
 
 def test_groups_that_are_all_won_or_all_lost_are_dropped() -> None:
     won, lost = ([episode(seed, i, success=seed == 1) for i in range(4)] for seed in (1, 2))
     mixed = [episode(3, i, success=i < 2) for i in range(4)]
-    credited = grpo_credit([*lost, *mixed, *won], CONFIG)
-    assert {t.spec.seed for t in credited.trajectories} == {3}
-    assert credited.metrics == {"groups/all": 3.0, "groups/mixed": 1.0}
-    assert grpo_credit(won, CONFIG).trajectories == []
+    rollout_batch = grpo_advantages([*lost, *mixed, *won], CONFIG)
+    assert {t.spec.seed for t in rollout_batch.trajectories} == {3}
+    assert rollout_batch.metrics == {"groups/all": 3.0, "groups/mixed": 1.0}
+    assert grpo_advantages(won, CONFIG).trajectories == []
 
 
 @pytest.mark.parametrize(("mixed_from", "rounds"), [(0, [3]), (100, [3, 3]), (10**6, [3, 3, 3])])

@@ -13,7 +13,7 @@ from sides_policy import sides_model, sides_processor
 from sides_rollouts import rollout
 
 from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_credit, ppo_loss
+from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_advantages, ppo_loss
 from agent.algorithms.rollout_batch import Decisions, decisions, rewards
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -46,20 +46,20 @@ def test_success_is_one_reward_at_the_end_and_a_deadline_is_an_end_like_any_othe
     np.testing.assert_array_equal(rewards(won, "dense"), won.reward)
     assert lost.truncated
     config = PPOConfig(discount=1.0, gae_lambda=1.0)
-    credited = ppo_credit([won, lost], config)
-    np.testing.assert_allclose(credited.credits[0].target, 1.0, atol=1e-6)
-    np.testing.assert_allclose(credited.credits[1].target, 0.0, atol=1e-6)
+    rollout_batch = ppo_advantages([won, lost], config)
+    np.testing.assert_allclose(rollout_batch.advantages[0].target, 1.0, atol=1e-6)
+    np.testing.assert_allclose(rollout_batch.advantages[1].target, 0.0, atol=1e-6)
 
 
 def test_advantages_are_standardised_over_the_rollout() -> None:
-    credited = ppo_credit(rollout(), PPOConfig())
-    everything = np.concatenate([c.advantage for c in credited.credits])
+    rollout_batch = ppo_advantages(rollout(), PPOConfig())
+    everything = np.concatenate([c.advantage for c in rollout_batch.advantages])
     assert everything.mean() == pytest.approx(0.0, abs=1e-6)
     assert everything.std() == pytest.approx(1.0, abs=1e-4)
 
 
 def batch() -> Decisions:
-    return decisions(ppo_credit(rollout(), PPOConfig()), sides_processor())
+    return decisions(ppo_advantages(rollout(), PPOConfig()), sides_processor())
 
 
 def test_what_moves_beyond_the_clip_has_no_gradient() -> None:
@@ -95,26 +95,26 @@ def test_a_value_moves_no_further_than_its_clip_pays() -> None:
 
 def test_values_are_asked_of_whoever_acts() -> None:
     with pytest.raises(ValueError, match="value_head=True"):
-        ppo_credit(rollout(value_head=False), PPOConfig())
+        ppo_advantages(rollout(value_head=False), PPOConfig())
 
 
 def test_an_anchor_is_the_divergence_from_the_first_policy() -> None:
     model, acted = sides_model(value_head=True), batch()
-    still, moved = PPOConfig(), PPOConfig(surrogate=SurrogateConfig(anchor_weight=2.0))
+    still, moved = PPOConfig(), PPOConfig(surrogate=SurrogateConfig(reference_kl_weight=2.0))
     loss, _ = ppo_loss(model, acted, still)
     same, metrics = ppo_loss(model, acted, moved)
-    assert metrics["loss/anchor"] < 1e-9
+    assert metrics["loss/reference_kl"] < 1e-9
     torch.testing.assert_close(loss, same)
-    away, metrics = ppo_loss(model, replace(acted, anchor_log_prob=acted.log_prob + 0.5), moved)
+    away, metrics = ppo_loss(model, replace(acted, reference_log_prob=acted.log_prob + 0.5), moved)
     expected = np.exp(0.5) - 1 - 0.5
-    assert metrics["loss/anchor"].item() == pytest.approx(expected, rel=1e-4)
+    assert metrics["loss/reference_kl"].item() == pytest.approx(expected, rel=1e-4)
     assert (away - loss).item() == pytest.approx(2 * expected, rel=1e-4)
 
 
 def test_nothing_is_logged_of_a_term_that_the_loss_does_not_have() -> None:
     model, acted = sides_model(value_head=True), batch()
     _, metrics = ppo_loss(model, acted, PPOConfig())
-    assert "loss/anchor" not in metrics
+    assert "loss/reference_kl" not in metrics
     assert metrics.keys() >= {"loss/policy", "loss/value"}
     assert "loss/policy" not in ppo_loss(model, acted, PPOConfig(), only_value=True)[1]
 

@@ -12,8 +12,8 @@ import torch
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 from sides_rollouts import draw
 
-from agent.algorithms.grpo import GRPOConfig, grpo_credit, grpo_loss
-from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
+from agent.algorithms.grpo import GRPOConfig, grpo_advantages, grpo_loss
+from agent.algorithms.ppo import PPOConfig, ppo_advantages, ppo_loss
 from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -29,11 +29,11 @@ STILL = LearnerConfig(
 
 def test_a_decision_has_what_was_seen_and_the_actions_that_were_executed() -> None:
     trajectories = draw(6)
-    credited = ppo_credit(trajectories, PPOConfig())
-    batch = decisions(credited, sides_processor())
+    rollout_batch = ppo_advantages(trajectories, PPOConfig())
+    batch = decisions(rollout_batch, sides_processor())
     assert len(batch) == sum(len(t.decision_step) for t in trajectories)
     row = 0
-    for t, credit in zip(trajectories, credited.credits, strict=True):
+    for t, credit in zip(trajectories, rollout_batch.advantages, strict=True):
         assert t.log_prob is not None
         for i, step in enumerate(t.decision_step):
             rest = min(2, t.num_steps - step)
@@ -49,17 +49,17 @@ def test_a_policy_that_draws_nothing_is_refused() -> None:
     trajectories = draw(2)
     silent = [replace(t, log_prob=None) for t in trajectories]
     with pytest.raises(ValueError, match="gave no log-probabilities"):
-        decisions(ppo_credit(silent, PPOConfig()), sides_processor())
+        decisions(ppo_advantages(silent, PPOConfig()), sides_processor())
 
 
 @pytest.mark.parametrize("all_frames", [False, True])
 def test_a_policy_that_looks_back_is_learned_from_as_it_acted(all_frames: bool) -> None:
     model = sides_model(value_head=True, history_length=2, history_stride=2)
     policy = VLAPolicy(model, sides_processor(), sample=True, seed=3, dtype="float32")
-    found = collect(policy, WillingSidesWorld(8), sides_specs(6), execute_steps=1, all_frames=all_frames)
+    found = collect(policy, WillingSidesWorld(8), sides_specs(6), n_action_steps=1, all_frames=all_frames)
     trajectories = sorted(found, key=lambda t: t.spec)
-    credited = ppo_credit(trajectories, PPOConfig())
-    batch = decisions(credited, sides_processor(), model.config.history)
+    rollout_batch = ppo_advantages(trajectories, PPOConfig())
+    batch = decisions(rollout_batch, sides_processor(), model.config.history)
     assert batch.inputs.past_state is not None
     first = trajectories[0]
     expected = [[first.state[max(t - 4, 0), 0] / 3.0, first.state[max(t - 2, 0), 0] / 3.0] for t in first.decision_step]
@@ -72,11 +72,11 @@ def test_a_policy_that_looks_back_is_learned_from_as_it_acted(all_frames: bool) 
 
 
 def ppo_batch(trajectories: list[Trajectory]) -> Decisions:
-    return decisions(ppo_credit(trajectories, PPOConfig()), sides_processor())
+    return decisions(ppo_advantages(trajectories, PPOConfig()), sides_processor())
 
 
 def grpo_batch(trajectories: list[Trajectory]) -> Decisions:
-    return decisions(grpo_credit(trajectories, GRPOConfig(group_size=4)), sides_processor())
+    return decisions(grpo_advantages(trajectories, GRPOConfig(group_size=4)), sides_processor())
 
 
 @pytest.mark.parametrize("distribution", ["laplace", "tokens"])

@@ -12,7 +12,7 @@ from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 from torch import Tensor
 
 from agent.algorithms.method import AlgorithmConfig, Context, Specs
-from agent.algorithms.rollout_batch import Credit, Credited, Decisions, decisions, rewards
+from agent.algorithms.rollout_batch import Advantages, Decisions, RolloutBatch, decisions, rewards
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.report.curves import read_curves
@@ -52,17 +52,18 @@ class Reinforce:
         return lambda _: policy
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        return list(run(specs(0, 1), execute_steps=self._context.execute_steps))
+        return list(run(specs(0, 1), n_action_steps=self._context.n_action_steps))
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         returns = torch.tensor([float(rewards(t, "success").sum()) for t in trajectories])
         advantages = (returns - returns.mean()).tolist()
         found = [
-            Credit(advantage=a * ones, target=0 * ones, weight=ones)
+            Advantages(advantage=a * ones, target=0 * ones, weight=ones)
             for t, a in zip(trajectories, advantages, strict=True)
             for ones in [rewards(t, "success") * 0 + 1]
         ]
-        batch = decisions(Credited(trajectories=trajectories, credits=found, metrics={}), self._context.processor)
+        rollout_batch = RolloutBatch(trajectories=trajectories, advantages=found, metrics={})
+        batch = decisions(rollout_batch, self._context.processor)
         metrics: dict[str, float] = {}
         for _ in range(self._config.passes):
             metrics = learner.update(batch, reinforce_loss)

@@ -77,7 +77,7 @@ EVALUATION = Evaluation(
             policy_version=1,
         ),
     ),
-    execute_steps=None,
+    n_action_steps=None,
     eval_s=1.0,
     steps_per_s=3.0,
     frames_per_s=1.0,
@@ -135,9 +135,9 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     [
         (Collect, {"out"}),
         (Train, {"out", "resume"}),
-        (Eval, {"policy", "out", "controls", "films"}),
+        (Eval, {"policy", "out", "controls", "videos"}),
         (Experts, {"policy", "out", "ablate"}),
-        (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "execute_steps", "dtype", "num_worlds"}),
+        (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype", "num_worlds"}),
         (Scale, {"out", "estimate"}),
         (Plan, {"memory", "gpu", "models", "world", "batch_sizes"}),
         (

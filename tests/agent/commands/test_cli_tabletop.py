@@ -129,13 +129,13 @@ def evaluated(folder: Path, *args: str) -> dict[str, Any]:
     return json.loads((folder / "eval_info.json").read_text())
 
 
-def test_eval_of_the_expert_writes_results_controls_and_a_film(tmp_path: Path) -> None:
+def test_eval_of_the_expert_writes_results_controls_and_a_video(tmp_path: Path) -> None:
     info = evaluated(tmp_path, "expert", "--tasks", "reach", "press_button", "--episodes", "2", "--controls")
     assert info["overall"]["n_episodes"] == 4
     assert info["overall"]["pc_success"] == 100.0
     assert set(info["controls"]) == {"shuffled instructions", "black frames"}
     assert info["controls"]["black frames"]["pc_success"] == 100.0, "this expert reads the simulator"
-    assert sorted(path.name for path in (tmp_path / "films").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [
         "press_button-train-1000000-success.mp4",
         "reach-train-1000000-success.mp4",
     ]
@@ -157,7 +157,7 @@ def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) ->
 def test_a_policy_that_remembers_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
     small = "--demonstrations.episodes-per-task 2 --learner.num-updates 2 --learner.batch-size 4".split()
     small += ["--learner.warmup-updates", "1"]
-    judged = ("--evaluation.episodes-per-task", "1", "--evaluation.films-per-task", "0", "--evaluation.no-controls")
+    judged = ("--evaluation.episodes-per-task", "1", "--evaluation.videos-per-task", "0", "--evaluation.no-controls")
     cli.main(
         [
             "train",
@@ -200,14 +200,14 @@ def test_train_collects_and_evaluates_in_a_worker(trained: Path) -> None:
 def test_eval_of_a_run_measures_as_the_run_did(trained: Path, tmp_path: Path) -> None:
     """Its tasks, and as many actions of each chunk; the policy is that of the last checkpoint."""
     for number, policy in enumerate((trained, trained / "checkpoints" / "000004")):
-        protocol = evaluated(tmp_path / str(number), str(policy), "--episodes", "1", "--films", "0")["protocol"]
+        protocol = evaluated(tmp_path / str(number), str(policy), "--episodes", "1", "--videos", "0")["protocol"]
         assert protocol["tasks"] == ["press_button", "reach"]
-        assert protocol["execute_steps"] == 2
+        assert protocol["n_action_steps"] == 2
         assert protocol["policy_versions"] == [4]
 
 
 def test_eval_runs_on_warp_the_expert_here_and_a_policy_in_a_worker(trained: Path, tmp_path: Path) -> None:
-    on_warp = ("--device", "warp", "--tasks", "reach", "--films", "0")
+    on_warp = ("--device", "warp", "--tasks", "reach", "--videos", "0")
     expert = evaluated(tmp_path / "expert", "expert", *on_warp, "--episodes", "2")["overall"]
     assert (expert["n_episodes"], expert["pc_success"]) == (2, 100.0)
     policy = evaluated(tmp_path / "policy", str(trained), *on_warp, "--episodes", "1", "--workers", "1")["overall"]

@@ -10,13 +10,13 @@ from agent import cli
 from agent.evaluation.eval_info import write_eval_info
 
 
-def write(folder: Path, successes: dict[str, bool], execute_steps: int = 2) -> Path:
+def write(folder: Path, successes: dict[str, bool], n_action_steps: int = 2) -> Path:
     """An evaluation's folder, by the episodes' ids, which begin with suite, task and variation."""
     rows = []
     for id_, success in successes.items():
         suite, task, variation, _ = id_.split("/")
         rows.append({"id": id_, "task_group": f"{suite}/{variation}", "task": task, "success": success})
-    info = {"per_episode": rows, "per_task": [], "overall": {}, "protocol": {"execute_steps": execute_steps}}
+    info = {"per_episode": rows, "per_task": [], "overall": {}, "protocol": {"n_action_steps": n_action_steps}}
     write_eval_info(folder / "eval_info.json", info)
     return folder
 
@@ -31,7 +31,7 @@ def test_two_evaluations_are_compared_by_variation_and_by_task(
         for seed in (0, 1)
     ]
     before = write(tmp_path / "nano", dict.fromkeys(ids, False) | {"toy/push/train/0": True})
-    after = write(tmp_path / "smol", {id_: id_.startswith("toy/lift") for id_ in ids}, execute_steps=4)
+    after = write(tmp_path / "smol", {id_: id_.startswith("toy/lift") for id_ in ids}, n_action_steps=4)
     cli.main(["compare", str(before), str(after)])
     text = capsys.readouterr().out
     assert text.startswith("# nano and smol\n")

@@ -116,9 +116,9 @@ ZERO = {
     "Drive.seed",
     "DriveConfig.blend_decay",
     "DriveConfig.correction",
-    "Eval.films",
+    "Eval.videos",
     "EvaluationConfig.episodes_per_task",
-    "EvaluationConfig.films_per_task",
+    "EvaluationConfig.videos_per_task",
     "ImproveConfig.collapse_share",
     "ImproveConfig.seed",
     "InferenceConfig.max_wait_ms",
@@ -147,7 +147,7 @@ ZERO = {
     "SFTConfig.router_z_weight",
     "ServerConfig.max_wait_ms",
     "ServerConfig.port",
-    "SurrogateConfig.anchor_weight",
+    "SurrogateConfig.reference_kl_weight",
     "SurrogateConfig.entropy_weight",
     "SurrogateConfig.min_log_scale",
     "SurrogateConfig.noise_correlation",
@@ -160,7 +160,7 @@ ZERO = {
 
 def test_every_option_that_is_a_number_is_found() -> None:
     assert len(OPTIONS) > 100
-    assert {"LearnerConfig.learning_rate", "ModelConfig.chunk_length", "GridConfig.widths"} <= OPTIONS.keys()
+    assert {"LearnerConfig.learning_rate", "ModelConfig.chunk_size", "GridConfig.widths"} <= OPTIONS.keys()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -194,10 +194,10 @@ def test_a_page_that_could_record_nothing_is_refused_before_it_is_shown() -> Non
     [
         (["train", "sft_tiny", "--seed", "-1"], "seed is -1"),
         (["train", "sft_tiny", "--learner.learning-rate", "nan"], "learner.learning-rate is nan"),
-        (["train", "sft_tiny", "--model.chunk-length", "1000000000"], "model.chunk-length is 1000000000"),
-        (["train", "sft_tiny", "--model.chunk-length", "1"], "execute_steps must be within 1..1"),
+        (["train", "sft_tiny", "--model.chunk-size", "1000000000"], "model.chunk-size is 1000000000"),
+        (["train", "sft_tiny", "--model.chunk-size", "1"], "n_action_steps must be within 1..1"),
         (["train", "sft_tiny", "--model.instruction-length", "0"], "model.instruction-length is 0"),
-        (["train", "sft_tiny", "--evaluation.execute-steps", "9"], "execute_steps must be within 1..8"),
+        (["train", "sft_tiny", "--evaluation.n-action-steps", "9"], "n_action_steps must be within 1..8"),
         (["train", "sft_tiny", "--evaluation.variations", "typo"], "variation 'typo' does not exist"),
         (["train", "sft_tiny", "--demonstrations.tasks", "raech"], "task 'raech' does not exist, did you mean"),
         (["train", "sft_tiny", "--demonstrations.world", "no_such:world"], "world 'no_such:world' cannot be imported"),

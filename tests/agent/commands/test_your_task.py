@@ -24,7 +24,7 @@ from rollout.dataset.read import DatasetReader
 world, run, again = "examples.fetch:make_world", sys.argv[1], sys.argv[2]
 cli.main(["train", "sft_tiny", "--demonstrations.world", world, "--demonstrations.tasks", "reach", "--workers", "1",
           "--evaluation.no-controls", "--out", run])
-cli.main(["eval", run, "--world", world, "--episodes", "2", "--films", "0", "--out", again])
+cli.main(["eval", run, "--world", world, "--episodes", "2", "--videos", "0", "--out", again])
 
 data = DatasetReader(run + "/dataset")
 numbers = {row["spec_id"]: number for number, row in enumerate(data.episodes)}

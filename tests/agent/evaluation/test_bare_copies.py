@@ -23,12 +23,12 @@ from agent.training.loop import RunConfig, deployment_of, train
 from vla_model.files.deployment import Deployment
 from vla_model.inputs.processor import PROCESSOR_FILE
 
-MADE_FOR = Deployment(execute_steps=3, world="tabletop", tasks=("reach", "press_button"))
+MADE_FOR = Deployment(n_action_steps=3, world="tabletop", tasks=("reach", "press_button"))
 
 
 def config_of_run() -> RunConfig:
     config = sft_tiny()
-    return replace(config, evaluation=replace(config.evaluation, controls=False, films_per_task=0, execute_steps=3))
+    return replace(config, evaluation=replace(config.evaluation, controls=False, videos_per_task=0, n_action_steps=3))
 
 
 @pytest.fixture(scope="module", name="run")
@@ -52,7 +52,7 @@ def forget(policy: Path) -> None:
 
 
 def evaluated(policy: Path, out: Path, *args: str) -> dict[str, Any]:
-    cli.main(["eval", str(policy), "--episodes", "2", "--films", "0", "--num-worlds", "2", "--out", str(out), *args])
+    cli.main(["eval", str(policy), "--episodes", "2", "--videos", "0", "--num-worlds", "2", "--out", str(out), *args])
     return json.loads((out / "eval_info.json").read_text())
 
 
@@ -77,7 +77,7 @@ def test_a_bare_copy_has_the_run_s_episodes_and_results(
     run: RunFolder, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_run, of_copy = evaluated(run.root, tmp_path / "a"), evaluated(bare, tmp_path / "b")
-    assert of_copy["protocol"]["execute_steps"] == of_run["protocol"]["execute_steps"] == 3
+    assert of_copy["protocol"]["n_action_steps"] == of_run["protocol"]["n_action_steps"] == 3
     assert of_copy["protocol"]["tasks"] == of_run["protocol"]["tasks"] == ["press_button", "reach"]
     assert of_copy["per_episode"] == of_run["per_episode"]
     assert len(of_copy["per_episode"]) == 4
@@ -85,8 +85,8 @@ def test_a_bare_copy_has_the_run_s_episodes_and_results(
 
 
 def test_what_differs_is_said_once(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    info = evaluated(run.root, tmp_path / "a", "--execute-steps", "4", "--tasks", "lift")
-    assert info["protocol"]["execute_steps"] == 4
+    info = evaluated(run.root, tmp_path / "a", "--n-action-steps", "4", "--tasks", "lift")
+    assert info["protocol"]["n_action_steps"] == 4
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
     assert said == [
         f"llamarm: {run.root}: 4 actions of each chunk are executed; the policy was made for 3",
@@ -100,16 +100,16 @@ def test_more_than_a_chunk_is_refused_before_anything_runs(
     for command in ("eval", "experts", "serve"):
         out = [] if command == "serve" else ["--out", str(tmp_path / "out")]
         with pytest.raises(SystemExit) as exit_:
-            cli.main([command, str(bare), "--execute-steps", "9", *out])
+            cli.main([command, str(bare), "--n-action-steps", "9", *out])
         assert exit_.value.code == 2
-        assert capsys.readouterr().err == "llamarm: execute_steps must be within 1..8, the chunk's length, got 9\n"
+        assert capsys.readouterr().err == "llamarm: n_action_steps must be within 1..8, the chunk's length, got 9\n"
     assert not (tmp_path / "out").exists()
 
 
 def test_training_for_more_than_a_chunk_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
-    config = replace(config_of_run(), evaluation=replace(config_of_run().evaluation, execute_steps=9))
+    config = replace(config_of_run(), evaluation=replace(config_of_run().evaluation, n_action_steps=9))
     run = start_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match=r"execute_steps must be within 1\.\.8, the chunk's length, got 9"):
+    with pytest.raises(ValueError, match=r"n_action_steps must be within 1\.\.8, the chunk's length, got 9"):
         train(config, run)
     assert not run.dataset.exists()
 
@@ -121,7 +121,7 @@ def test_an_older_run_is_used_as_its_record_says(
     forget(older.checkpoint(4) / PRETRAINED)
     assert load_policy(str(older.root)).processor.deployment == MADE_FOR
     info = evaluated(older.root, tmp_path / "a")
-    assert (info["protocol"]["execute_steps"], info["protocol"]["tasks"]) == (3, ["press_button", "reach"])
+    assert (info["protocol"]["n_action_steps"], info["protocol"]["tasks"]) == (3, ["press_button", "reach"])
     assert "llamarm: " not in capsys.readouterr().err
 
 
@@ -130,10 +130,10 @@ def test_of_an_older_copy_it_is_said_what_is_not_known_and_what_is_assumed(
 ) -> None:
     forget(bare)
     info = evaluated(bare, tmp_path / "a", "--tasks", "reach")
-    assert info["protocol"]["execute_steps"] == 8
+    assert info["protocol"]["n_action_steps"] == 8
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
     assert said == [
-        f"llamarm: {bare}: how many actions of a chunk to execute is not known; all 8 are (--execute-steps)",
+        f"llamarm: {bare}: how many actions of a chunk to execute is not known; all 8 are (--n-action-steps)",
         f"llamarm: {bare}: which world it was made for is not known; it acts in tabletop (--world)",
     ]
 
@@ -142,18 +142,18 @@ def test_a_bare_copy_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None
     of_run, said = announced(run.root)
     of_copy, said_too = announced(bare)
     assert of_copy == of_run | {"policy_version": 0}, "the number of its checkpoint is all that a copy does not know"
-    assert (of_run["execute_steps"], of_run["world"], of_run["tasks"]) == (3, "tabletop", ["reach", "press_button"])
+    assert (of_run["n_action_steps"], of_run["world"], of_run["tasks"]) == (3, "tabletop", ["reach", "press_button"])
     assert of_run["control_hz"] == 10.0
     assert said == said_too == ""
-    differently, said = announced(bare, "--execute-steps", "2")
-    assert differently == of_copy | {"execute_steps": 2}
+    differently, said = announced(bare, "--n-action-steps", "2")
+    assert differently == of_copy | {"n_action_steps": 2}
     assert said == f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3\n"
 
 
 def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = bare / PROCESSOR_FILE
     content = json.loads(file.read_text())
-    content["deployment"] = {"execute_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
+    content["deployment"] = {"n_action_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
     file.write_text(json.dumps(content))
     cli.main(["drive", str(bare), "--seconds", "0.5"])
     told = capsys.readouterr()
@@ -217,12 +217,12 @@ def test_no_policy_s_folder_has_a_module_imported(
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("evaluation", {}, "lacks or misuses 'execute_steps'"),
-        ("evaluation", {"execute_steps": "2", "episodes_per_task": 1}, "lacks or misuses '<' not supported"),
+        ("evaluation", {}, "lacks or misuses 'n_action_steps'"),
+        ("evaluation", {"n_action_steps": "2", "episodes_per_task": 1}, "lacks or misuses '<' not supported"),
         (
             "evaluation",
-            {"execute_steps": True, "episodes_per_task": 1},
-            "execute_steps is True, expected a whole number",
+            {"n_action_steps": True, "episodes_per_task": 1},
+            "n_action_steps is True, expected a whole number",
         ),
         ("demonstrations", {"world": "tabletop", "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
         ("demonstrations", ["tabletop"], "lacks or misuses 'list' object has no attribute 'get'"),
@@ -245,16 +245,18 @@ def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder,
     forget(older.checkpoint(4) / PRETRAINED)
     record = older.record
     record["config"]["data"] = ["recorded"]
-    record["config"]["evaluation"] |= {"episodes_per_task": 0, "execute_steps": 99}
+    record["config"]["evaluation"] |= {"episodes_per_task": 0, "n_action_steps": 99}
     older.record_file.write_text(json.dumps(record))
-    assert load_policy(str(older.root)).processor.deployment == Deployment(execute_steps=8)
+    assert load_policy(str(older.root)).processor.deployment == Deployment(n_action_steps=8)
 
 
 def test_a_policy_of_recordings_that_are_evaluated_nowhere_is_of_no_world() -> None:
     config = config_of_run()
     robot = replace(config, data=("recorded",), evaluation=replace(config.evaluation, episodes_per_task=0))
-    assert deployment_of(robot, 8) == Deployment(execute_steps=3)
-    assert deployment_of(replace(robot, evaluation=replace(robot.evaluation, execute_steps=None)), 8).execute_steps == 8
+    assert deployment_of(robot, 8) == Deployment(n_action_steps=3)
+    assert (
+        deployment_of(replace(robot, evaluation=replace(robot.evaluation, n_action_steps=None)), 8).n_action_steps == 8
+    )
     assert deployment_of(config, 8) == MADE_FOR
 
 
@@ -270,7 +272,7 @@ def test_a_run_that_begins_with_it_says_what_differs_and_saves_its_own(
         practice=replace(recipe.practice, tasks=("reach",), episodes_per_task=8, num_worlds=8),
         rollout=replace(recipe.rollout, workers=0),
         learner=replace(recipe.learner, batch_size=8),
-        evaluation=replace(recipe.evaluation, episodes_per_task=1, controls=False, films_per_task=0, num_worlds=1),
+        evaluation=replace(recipe.evaluation, episodes_per_task=1, controls=False, videos_per_task=0, num_worlds=1),
     )
     run = start_run(tmp_path / "better", config)
     improve(config, run)
@@ -279,4 +281,4 @@ def test_a_run_that_begins_with_it_says_what_differs_and_saves_its_own(
     )
     for policy in (run.root, run.checkpoint(0), run.checkpoint(1), run.best):
         made_for = load_policy(str(policy)).processor.deployment
-        assert made_for == Deployment(execute_steps=4, world="tabletop", tasks=("reach",))
+        assert made_for == Deployment(n_action_steps=4, world="tabletop", tasks=("reach",))

@@ -1,4 +1,4 @@
-"""Films of what changed between two policies: which episodes they show, and that both halves are there."""
+"""Videos of what changed between two policies: which episodes they show, and that both halves are there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from sides_world import Reader, SidesWorld, evaluate_here
 
-from agent.evaluation.changes import film_changes
+from agent.evaluation.changes import write_changes
 from agent.evaluation.eval_info import eval_info, write_eval_info
 from agent.evaluation.evaluate import evaluation_specs
 from agent.runs.run_folder import RunFolder
@@ -46,7 +46,7 @@ def measured(root: Path, before: Policy, after: Policy) -> RunFolder:
     return run
 
 
-def film(run: RunFolder, policies: dict[str, Policy], spoil: str = "") -> tuple[dict[str, Any], list[str]]:
+def video(run: RunFolder, policies: dict[str, Policy], spoil: str = "") -> tuple[dict[str, Any], list[str]]:
     """What changes.json says, and which episodes ran again; those whose id ends like `spoil` come out otherwise."""
     ran: list[str] = []
 
@@ -55,7 +55,7 @@ def film(run: RunFolder, policies: dict[str, Policy], spoil: str = "") -> tuple[
         for t in collect(policies[folder.parent.name], SidesWorld(2), specs, all_frames=True):
             yield replace(t, success=False, failure="unlucky") if spoil and t.spec.id.endswith(spoil) else t
 
-    film_changes(run, SPECS, rerun, control_dt_s=0.1)
+    write_changes(run, SPECS, rerun, control_dt_s=0.1)
     return json.loads(run.changes.read_text()), ran
 
 
@@ -64,34 +64,34 @@ def pictures(path: Path) -> NDArray[np.uint8]:
         return np.stack([np.asarray(f.to_ndarray(format="rgb24"), np.uint8) for f in container.decode(video=0)])
 
 
-def test_one_fixed_and_one_broken_episode_are_filmed_before_and_after(tmp_path: Path) -> None:
+def test_one_fixed_and_one_broken_episode_are_recorded_before_and_after(tmp_path: Path) -> None:
     policies: dict[str, Policy] = {"000000": Rightist(), "best": Leftist()}
     run = measured(tmp_path, policies["000000"], policies["best"])
-    changes, ran = film(run, policies)
+    changes, ran = video(run, policies)
     assert changes == {
-        "fixed": {"id": "sides/left/train/1000000", "film": "films/fixed.mp4"},
-        "broken": {"id": "sides/right/train/1000000", "film": "films/broken.mp4"},
+        "fixed": {"id": "sides/left/train/1000000", "video": "videos/fixed.mp4"},
+        "broken": {"id": "sides/right/train/1000000", "video": "videos/broken.mp4"},
     }
     assert len(ran) == 2 * 6, "three of each kind, with both policies"
-    film_of_fixed = pictures(run.films / "fixed.mp4")
-    assert len(film_of_fixed) == 4 + 15, "3 steps, the end, and the end held for 1.5 s"
-    left, right = np.split(film_of_fixed[-1].astype(int), 2, axis=1)
+    video_of_fixed = pictures(run.videos / "fixed.mp4")
+    assert len(video_of_fixed) == 4 + 15, "3 steps, the end, and the end held for 1.5 s"
+    left, right = np.split(video_of_fixed[-1].astype(int), 2, axis=1)
     assert np.abs(left[:160] - right[:160]).max() > 100, "captions: before, failed; after, success"
-    assert ((right[:160, :, 1] - right[:160, :, 0]) > 60).any(), "the verdict of success is green"
+    assert ((right[:160, :, 1] - right[:160, :, 0]) > 60).any(), "success is written in green"
     assert not ((left[:160, :, 1] - left[:160, :, 0]) > 60).any()
 
 
 def test_an_episode_that_comes_out_otherwise_is_passed_over(tmp_path: Path) -> None:
     policies: dict[str, Policy] = {"000000": Rightist(), "best": Reader()}
     run = measured(tmp_path, policies["000000"], policies["best"])
-    (run.films).mkdir()
-    (run.films / "broken.mp4").write_bytes(b"of an earlier evaluation")
-    changes, _ = film(run, policies, spoil="1000000")
-    assert changes == {"fixed": {"id": "sides/left/train/1000001", "film": "films/fixed.mp4"}}
-    assert not (run.films / "broken.mp4").exists()
+    (run.videos).mkdir()
+    (run.videos / "broken.mp4").write_bytes(b"of an earlier evaluation")
+    changes, _ = video(run, policies, spoil="1000000")
+    assert changes == {"fixed": {"id": "sides/left/train/1000001", "video": "videos/fixed.mp4"}}
+    assert not (run.videos / "broken.mp4").exists()
 
 
 @pytest.mark.parametrize("policy", [Reader, Leftist])
 def test_where_nothing_changed_nothing_runs(tmp_path: Path, policy: Any) -> None:
     run = measured(tmp_path, policy(), policy())
-    assert film(run, {}) == ({}, [])
+    assert video(run, {}) == ({}, [])

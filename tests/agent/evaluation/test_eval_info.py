@@ -15,10 +15,10 @@ from agent.evaluation.evaluate import evaluation_specs
 def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left"], 1, "dim"))
     evaluation = evaluate_here(
-        BlackFrames(Reader()), SidesWorld(2), specs[:1], films_per_task=1, films_dir=tmp_path / "films"
+        BlackFrames(Reader()), SidesWorld(2), specs[:1], videos_per_task=1, videos_dir=tmp_path / "videos"
     )
     info = eval_info(evaluation, {})
-    assert info["overall"]["video_paths"] == ["films/left-train-1000000-failed-step-limit.mp4"]
+    assert info["overall"]["video_paths"] == ["videos/left-train-1000000-failed-step-limit.mp4"]
     assert (tmp_path / info["overall"]["video_paths"][0]).exists()
 
     info = eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {})

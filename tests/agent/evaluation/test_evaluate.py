@@ -15,7 +15,7 @@ from sides_world import Reader, SidesWorld, evaluate_here
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.statistics import Proportion
-from agent.evaluation.videos import film_poster
+from agent.evaluation.videos import video_poster
 from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
 from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk, Policy
@@ -189,11 +189,13 @@ def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
         run(control, episodes=2)
 
 
-def test_films_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Path) -> None:
+def test_videos_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ("left", "right"), 3)
     reference = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs)
-    blind = evaluate_here(BlackFrames(Reader()), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
-    filmed = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs, films_per_task=1, films_dir=tmp_path)
+    blind = evaluate_here(
+        BlackFrames(Reader()), SidesWorld(num_worlds=2), specs, videos_per_task=1, videos_dir=tmp_path
+    )
+    recorded = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs, videos_per_task=1, videos_dir=tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
         "left-train-1000000-failed-step-limit.mp4",
@@ -201,14 +203,18 @@ def test_films_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Pa
         "right-train-1000000-failed-step-limit.mp4",
         "right-train-1000000-success.mp4",
     ]
-    assert [r.film for r in filmed.results] == [names[1], names[3], None, None, None, None]
-    assert [r.success for r in filmed.results] == [r.success for r in reference.results]
+    assert [r.video for r in recorded.results] == [names[1], names[3], None, None, None, None]
+    assert [r.success for r in recorded.results] == [r.success for r in reference.results]
     assert blind.success.successes == 0
 
 
-def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Path) -> None:
+def test_videos_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Path) -> None:
     evaluate_here(
-        Reader(), SidesWorld(num_worlds=1), evaluation_specs("sides", ["left"], 1), films_per_task=1, films_dir=tmp_path
+        Reader(),
+        SidesWorld(num_worlds=1),
+        evaluation_specs("sides", ["left"], 1),
+        videos_per_task=1,
+        videos_dir=tmp_path,
     )
     path = tmp_path / "left-train-1000000-success.mp4"
     with av.open(path) as container:
@@ -222,7 +228,7 @@ def test_films_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Pat
     assert frames[0].shape[1] == 640, "two cameras side by side"
     assert frames[0][-150, 150] == pytest.approx(np.full(3, 50), abs=6), "brightness of seed 1000000"
     assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat"), "a browser can start before all arrived"
-    assert film_poster(path)[:2] == b"\xff\xd8"
+    assert video_poster(path)[:2] == b"\xff\xd8"
 
 
 def test_evaluate_refuses_what_it_cannot_key_run_or_write() -> None:
@@ -233,5 +239,5 @@ def test_evaluate_refuses_what_it_cannot_key_run_or_write() -> None:
         evaluate_here(Reader(), SidesWorld(1), [*specs, *specs])
     with pytest.raises(ValueError, match="tasks: left, right, either"):
         evaluate_here(Reader(), SidesWorld(1), [EpisodeSpec(suite="sides", task="up", seed=FIRST_EVALUATION_SEED)])
-    with pytest.raises(ValueError, match="films_dir"):
-        evaluate_here(Reader(), SidesWorld(1), specs, films_per_task=1)
+    with pytest.raises(ValueError, match="videos_dir"):
+        evaluate_here(Reader(), SidesWorld(1), specs, videos_per_task=1)

@@ -27,7 +27,7 @@ def reader(workers: int) -> Measured:
 
 def test_controls_run_the_first_variation_beside_the_policys_own_success_there(tmp_path: Path) -> None:
     config = EvaluationConfig(
-        episodes_per_task=2, variations=("near", "far"), films_per_task=0, execute_steps=None, num_worlds=2
+        episodes_per_task=2, variations=("near", "far"), videos_per_task=0, n_action_steps=None, num_worlds=2
     )
     evaluation, controls = measure(reader(workers=0), ("left", "right"), config, RunFolder(tmp_path))
     assert len(evaluation.results) == 8
@@ -40,13 +40,13 @@ def test_controls_run_the_first_variation_beside_the_policys_own_success_there(t
 
 
 def test_a_single_task_has_nothing_to_shuffle(tmp_path: Path) -> None:
-    config = EvaluationConfig(episodes_per_task=2, films_per_task=0, execute_steps=None, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)
     _, controls = measure(reader(workers=0), ("left",), config, RunFolder(tmp_path))
     assert set(controls) == {"black frames"}
 
 
 def test_workers_measure_the_same_as_this_process(tmp_path: Path) -> None:
-    config = EvaluationConfig(episodes_per_task=3, variations=("near", "far"), execute_steps=1, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=3, variations=("near", "far"), n_action_steps=1, num_worlds=2)
 
     def measured(workers: int) -> dict[str, Any]:
         measure(reader(workers), ("left", "right"), config, RunFolder(tmp_path / str(workers)))
@@ -56,7 +56,7 @@ def test_workers_measure_the_same_as_this_process(tmp_path: Path) -> None:
         return info
 
     assert measured(workers=2) == measured(workers=0)
-    assert len(list((tmp_path / "2" / "films").iterdir())) == 4
+    assert len(list((tmp_path / "2" / "videos").iterdir())) == 4
 
 
 class Fatal(SidesWorld):
@@ -69,7 +69,7 @@ class Fatal(SidesWorld):
 
 
 def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Path) -> None:
-    config = EvaluationConfig(episodes_per_task=1, films_per_task=0, execute_steps=None, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=1, videos_per_task=0, n_action_steps=None, num_worlds=2)
 
     class FatalAtOnce(SidesWorld):
         def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
@@ -90,7 +90,7 @@ def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
                 raise RuntimeError("it is dark")
             return super().act(worlds, observation)
 
-    config = EvaluationConfig(episodes_per_task=1, films_per_task=0, execute_steps=None, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=1, videos_per_task=0, n_action_steps=None, num_worlds=2)
     measured = Measured(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))
     with pytest.raises(RuntimeError, match="it is dark"):
         measure(measured, ("left",), config, RunFolder(tmp_path))
@@ -110,7 +110,7 @@ class Frail(SidesWorld):
 
 
 def test_an_episode_whose_world_failed_has_failed_and_the_evaluation_is_whole(tmp_path: Path) -> None:
-    config = EvaluationConfig(episodes_per_task=2, films_per_task=2, execute_steps=2, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=2, videos_per_task=2, n_action_steps=2, num_worlds=2)
     measured = Measured(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     reason = "its world failed: the reward is -inf (step 2)"
@@ -137,7 +137,7 @@ def test_the_same_is_found_where_episodes_run_without_workers() -> None:
 def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = EvaluationConfig(episodes_per_task=2, films_per_task=0, execute_steps=None, num_worlds=2)
+    config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)
     measured = Measured(Fatal(1), Fatal, lambda _: Reader(), WorkersConfig(workers=1))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     assert evaluation.failures == {LOST: 1}

@@ -14,15 +14,15 @@ from sides_rollouts import draw
 from torch import Tensor
 
 from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.grpo import GRPOConfig, groups, grpo_credit, grpo_loss, is_mixed
-from agent.algorithms.ppo import PPOConfig, ppo_credit, ppo_loss
+from agent.algorithms.grpo import GRPOConfig, groups, grpo_advantages, grpo_loss, is_mixed
+from agent.algorithms.ppo import PPOConfig, ppo_advantages, ppo_loss
 from agent.algorithms.rollout_batch import decisions
 from agent.algorithms.sft import SFTBatch, SFTConfig, fake_batch, sft_loss
 from agent.learning.gradients import Threads
 from vla_model.heads.moe import Router
 from vla_model.model import VLA
 
-SURROGATE = SurrogateConfig(entropy_weight=0.1, anchor_weight=0.5)
+SURROGATE = SurrogateConfig(entropy_weight=0.1, reference_kl_weight=0.5)
 
 
 def gradient(model: VLA, batch: Any, loss: Any, num_parts: int) -> tuple[Tensor, dict[str, float]]:
@@ -50,15 +50,15 @@ def cloning() -> tuple[VLA, Any, Any]:
 
 
 def ppo() -> tuple[VLA, Any, Any]:
-    batch = decisions(ppo_credit(draw(4), PPOConfig()), sides_processor()).rows(torch.arange(7))
-    batch = replace(batch, log_prob=batch.log_prob - 0.1, anchor_log_prob=batch.log_prob + 0.3)
+    batch = decisions(ppo_advantages(draw(4), PPOConfig()), sides_processor()).rows(torch.arange(7))
+    batch = replace(batch, log_prob=batch.log_prob - 0.1, reference_log_prob=batch.log_prob + 0.3)
     return sides_model(value_head=True), batch, partial(ppo_loss, config=PPOConfig(surrogate=SURROGATE))
 
 
 def grpo() -> tuple[VLA, Any, Any]:
     config = GRPOConfig(group_size=3, surrogate=SURROGATE)
     group = next(g for g in groups(draw(40, repeats=3, value_head=False)) if is_mixed(g, config))
-    batch = decisions(grpo_credit(group, config), sides_processor()).rows(torch.arange(7))
+    batch = decisions(grpo_advantages(group, config), sides_processor()).rows(torch.arange(7))
     return sides_model(), batch, partial(grpo_loss, config=config)
 
 

@@ -142,7 +142,7 @@ def test_one_process_steps_on_the_loss_of_the_batch(one: RunFolder) -> None:
         fused=True,
     )
     learner, dtype = Learner(model, replace(config.learner, num_parts=1)), native_dtype(torch.device("cpu"))
-    batches = data.batches(config.learner.batch_size, model.config.chunk_length, seed=config.seed)
+    batches = data.batches(config.learner.batch_size, model.config.chunk_size, seed=config.seed)
     with closing(learner), batches:
         for update in range(3):
             batch = encode(next(batches), update)
@@ -169,7 +169,7 @@ def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> 
 
     def encoded(index: int, count: int) -> SFTBatch:
         encode = SFTEncoder(processor, data.instructions, model_config, seed=3, part=(index, count))
-        with data.batches(8, model_config.chunk_length, seed=3, start_step=7, part=(index, count)) as batches:
+        with data.batches(8, model_config.chunk_size, seed=3, start_step=7, part=(index, count)) as batches:
             return encode(next(batches), 7)
 
     for index in range(2):

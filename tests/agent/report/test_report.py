@@ -29,7 +29,7 @@ SECTIONS = [
     "Variations",
     "Blind controls",
     "Learning curves",
-    "Films",
+    "Videos",
     "Experts by task",
     "Auxiliary losses",
     "Time and memory",
@@ -84,7 +84,7 @@ def evaluated(root: Path, *, controls: bool = True, groups: dict[str, tuple[str,
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left", "right"], 2, "dim"))
     with run.session(["llamarm", "train", "tiny", "--out", "my run"]):
         with run.phase("evaluate"):
-            evaluation = evaluate_here(Reader(), world, specs, films_per_task=1, films_dir=run.films)
+            evaluation = evaluate_here(Reader(), world, specs, videos_per_task=1, videos_dir=run.videos)
         blind = {
             "shuffled instructions": ShuffledInstructions(Reader(), evaluation.instructions),
             "black frames": BlackFrames(Reader()),
@@ -163,14 +163,14 @@ def test_what_is_lost_without_an_expert_is_shown_if_it_was_studied(tmp_path: Pat
 
 
 def begun_with(run: RunFolder, policy: Policy) -> RunFolder:
-    """The run as one that began with that policy, which is filmed as the fixed one's "before"."""
+    """The run as one that began with that policy, which is recorded as a video as the fixed one's "before"."""
     specs = [
         spec for variation in ("train", "dim") for spec in evaluation_specs("sides", ["left", "right"], 2, variation)
     ]
     write_eval_info(run.before.eval_info, eval_info(evaluate_here(policy, SidesWorld(2), specs), {}))
     (before,), (after,) = (collect(p, SidesWorld(1), specs[:1], all_frames=True) for p in (policy, Reader()))
-    write_comparison(run.films / "fixed.mp4", before, after, failures=("step limit", None), control_dt_s=0.1)
-    run.changes.write_text(json.dumps({"fixed": {"id": specs[0].id, "film": "films/fixed.mp4"}}))
+    write_comparison(run.videos / "fixed.mp4", before, after, failures=("step limit", None), control_dt_s=0.1)
+    run.changes.write_text(json.dumps({"fixed": {"id": specs[0].id, "video": "videos/fixed.mp4"}}))
     return run
 
 
@@ -196,7 +196,7 @@ def test_a_run_measured_again_on_other_episodes_says_that_it_cannot_be_compared(
 def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:
     html = write_report(evaluated(tmp_path / "run").root).read_text()
     page = Page(html)
-    assert len(page.fetched) == 8, "four films and their posters"
+    assert len(page.fetched) == 8, "four videos and their posters"
     assert all(value.startswith("data:") for value in page.fetched)
     assert "http:" not in html
     assert "https:" not in html
@@ -233,18 +233,18 @@ def test_a_folder_with_neither_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_films_over_the_limit_and_films_that_are_gone_are_named(
+def test_videos_over_the_limit_and_videos_that_are_gone_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = evaluated(tmp_path / "run")
-    left = run.films / "left-train-1000000-success.mp4"
-    (run.films / "right-dim-1000000-success.mp4").unlink()
-    monkeypatch.setattr(report, "FILM_LIMIT_MB", left.stat().st_size * 1.5 / 1e6)
+    left = run.videos / "left-train-1000000-success.mp4"
+    (run.videos / "right-dim-1000000-success.mp4").unlink()
+    monkeypatch.setattr(report, "VIDEO_LIMIT_MB", left.stat().st_size * 1.5 / 1e6)
     page = Page(write_report(run.root).read_text())
     assert page.tags.count("video") == 1
-    text = page.text["Films"]
-    assert "films/right-train-1000000-success.mp4, films/left-dim-1000000-success.mp4" in text
-    assert "not on disk: films/right-dim-1000000-success.mp4" in text
+    text = page.text["Videos"]
+    assert "videos/right-train-1000000-success.mp4, videos/left-dim-1000000-success.mp4" in text
+    assert "not on disk: videos/right-dim-1000000-success.mp4" in text
 
 
 def test_a_resumed_run_s_later_writing_of_a_step_counts(tmp_path: Path) -> None:

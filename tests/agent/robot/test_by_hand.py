@@ -1,4 +1,4 @@
-"""A person takes a drive over: what he wants is sent, within the limits, marked in the recording and watched."""
+"""A person takes a drive over: what they want is sent, within the limits, marked in the recording and watched."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_person_s_actions_pass_the_safety_filter_too() -> None:
 
 @pytest.mark.parametrize("latency_s", [0.0, 0.2])
 def test_given_back_the_policy_goes_on_at_once_from_its_newest_chunk_alone(latency_s: float) -> None:
-    """Not back to where a person took the arm from, and not by chunks from before he let go."""
+    """Not back to where a person took the arm from, and not by chunks from before they let go."""
     person = Person(arm(), 1.0, 0.6, 1.1)
     seen: list[Period] = []
     chunks = Script(lambda n, x: [n / 32] * 8)

@@ -1,4 +1,4 @@
-"""What a person did in a drive that he took over trains."""
+"""What a person did in a drive that they took over trains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def drive(record: Path, seconds: float, operator: Operator | None = None) -> Out
 
 
 class Upwards:
-    """A person who lifts the arm in his third to seventh period."""
+    """A person who lifts the arm in their third to seventh period."""
 
     def __init__(self) -> None:
         self.periods = 0

@@ -51,7 +51,7 @@ def test_the_server_speaks_first_and_says_what_it_expects() -> None:
         "observation/state": [4],
         "prompt": "a sentence",
     }
-    assert (metadata["action_horizon"], metadata["action_dim"], metadata["execute_steps"]) == (4, 3, 2)
+    assert (metadata["action_horizon"], metadata["action_dim"], metadata["n_action_steps"]) == (4, 3, 2)
     assert metadata["control_hz"] == pytest.approx(10.0)
     assert metadata["policy_version"] == 7
 

@@ -55,7 +55,7 @@ def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path
         (ServerConfig(certificate=tmp_path / "empty"), 2, "TLS needs both a certificate and its private_key"),
         (ServerConfig(certificate=tmp_path / "empty", private_key=tmp_path / "empty"), 2, "cannot be used for TLS"),
         (ServerConfig(limits=LimitsConfig(max_rate_hz=0)), 2, "max-rate-hz is 0, expected a finite number above 0"),
-        (ServerConfig(), 5, r"execute_steps must be within 1\.\.4, the chunk's length, got 5"),
+        (ServerConfig(), 5, r"n_action_steps must be within 1\.\.4, the chunk's length, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
             PolicyServer(tiny_policy(), config, steps)
@@ -209,7 +209,7 @@ def test_the_command_serves_a_policys_folder_and_ctrl_c_ends_it_cleanly(tmp_path
     save_policy(tmp_path / "policy", policy.model, policy.processor)
     command = [sys.executable, "-m", "agent.cli", "serve", str(tmp_path / "policy"), "--port", "0"]
     with subprocess.Popen(
-        [*command, "--execute-steps", str(EXECUTE_STEPS)],
+        [*command, "--n-action-steps", str(EXECUTE_STEPS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ from agent.serve.client import ServedPolicy
 from agent.serve.link import LimitsConfig
 
 HASTY: dict[str, Any] = {"timeout_s": 0.3, "patience_s": 0.6}
-METADATA = {"server": "llamarm", "action_horizon": 2, "action_dim": 3, "execute_steps": 2, "policy_version": 5}
+METADATA = {"server": "llamarm", "action_horizon": 2, "action_dim": 3, "n_action_steps": 2, "policy_version": 5}
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def test_who_begins_with_another_protocol_is_refused_at_once(first: bytes | str)
         (np.zeros(3, np.float32), r"actions of shape \(3,\), expected \[2, 3\]"),
         ([0.0], "something else than actions: 'actions' is list, expected an array"),
     ],
-    ids=["nan", "inf", "beyond float32", "verdicts", "wide", "flat", "a list"],
+    ids=["nan", "inf", "beyond float32", "success flags", "wide", "flat", "a list"],
 )
 def test_an_answer_that_no_robot_must_execute_is_an_error(actions: Any, message: str) -> None:
     wrong = peer(partial(answering, lambda: openpi.pack({"actions": actions})))
@@ -189,7 +189,7 @@ def test_a_server_that_comes_back_with_another_policy_is_not_asked() -> None:
     made_for = iter((2, 8, 8))
 
     def other(connection: ServerConnection) -> None:
-        connection.send(openpi.pack(METADATA | {"execute_steps": next(made_for)}))
+        connection.send(openpi.pack(METADATA | {"n_action_steps": next(made_for)}))
         connection.recv()
 
     with peer(other) as url, pytest.raises(ConnectionError, match="came back with another policy"):
@@ -241,7 +241,7 @@ def test_no_action_at_all_is_an_error_where_a_server_does_not_tell_how_many_ther
         ("history_steps", "4", "int"),
         ("history_steps", None, "int"),
         ("observation", ["front"], "dict"),
-        ("execute_steps", 2.0, "int"),
+        ("n_action_steps", 2.0, "int"),
         ("action_horizon", True, "int"),
         ("policy_version", [5], "int"),
     ],

@@ -42,7 +42,7 @@ def policy() -> VLAPolicy:
 
 def study(**changes: Any) -> ExpertStudy:
     measured = Measured(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
-    config = EvaluationConfig(episodes_per_task=4, execute_steps=1, num_worlds=4)
+    config = EvaluationConfig(episodes_per_task=4, n_action_steps=1, num_worlds=4)
     return study_experts(policy(), measured, TASKS, config, **changes)
 
 
@@ -58,7 +58,7 @@ def test_every_ablation_is_the_evaluation_of_the_policy_without_that_expert() ->
     differ = []
     for ablation in found.ablations:
         without = policy().without_expert(ablation.layer, ablation.expert)
-        alone = evaluate_here(without, SidesWorld(4), specs, execute_steps=1)
+        alone = evaluate_here(without, SidesWorld(4), specs, n_action_steps=1)
         success = {r.spec.id: r.success for r in alone.results}
         assert set(ablation.overall.won) == {id_ for id_ in whole if success[id_] > whole[id_]}
         assert set(ablation.overall.lost) == {id_ for id_ in whole if success[id_] < whole[id_]}

@@ -25,7 +25,7 @@ RUN = RunConfig(
     demonstrations=DemonstrationsConfig(tasks=("press_button",), num_worlds=2),
     rollout=WorkersConfig(workers=0),
     learner=LearnerConfig(batch_size=4, warmup_updates=2),
-    evaluation=EvaluationConfig(episodes_per_task=2, execute_steps=8, num_worlds=2),
+    evaluation=EvaluationConfig(episodes_per_task=2, n_action_steps=8, num_worlds=2),
 )
 GRID = GridConfig(widths=(16, 24), amounts=(1, 2, 3), updates=2, hold_out=("32x3",), held_out_episodes=1)
 CONFIG = ScaleConfig(grid=GRID, run=RUN)

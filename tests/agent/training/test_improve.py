@@ -17,10 +17,10 @@ from agent.algorithms import clipped_loss, ppo
 from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.grpo import GRPOConfig
-from agent.algorithms.ppo import PPOConfig, ppo_credit
+from agent.algorithms.ppo import PPOConfig, ppo_advantages
 from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
-from agent.algorithms.rollout_batch import Credited
+from agent.algorithms.rollout_batch import RolloutBatch
 from agent.algorithms.sft import SFTConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig
@@ -231,12 +231,12 @@ def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(trajectories: Any, config: PPOConfig) -> Credited:
-        credited = ppo_credit(trajectories, config)
-        credited.credits[3].advantage[0] = float("nan")
-        return credited
+    def broken(trajectories: Any, config: PPOConfig) -> RolloutBatch:
+        rollout_batch = ppo_advantages(trajectories, config)
+        rollout_batch.advantages[3].advantage[0] = float("nan")
+        return rollout_batch
 
-    monkeypatch.setattr(ppo, "ppo_credit", broken)
+    monkeypatch.setattr(ppo, "ppo_advantages", broken)
     config = small(first, algorithm=PPOConfig(warmup_iterations=0))
     with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
         run_here(config, tmp_path / "run")

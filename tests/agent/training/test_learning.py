@@ -25,7 +25,7 @@ def test_a_few_minutes_of_cloning_open_and_close_drawers_and_press_buttons_and_n
             demo.demonstrations, tasks=("open_drawer", "close_drawer", "press_button"), episodes_per_task=120
         ),
         learner=LearnerConfig(batch_size=128, num_updates=600),
-        evaluation=replace(demo.evaluation, episodes_per_task=15, films_per_task=0),
+        evaluation=replace(demo.evaluation, episodes_per_task=15, videos_per_task=0),
     )
     evaluation, controls = train(config, start_run(tmp_path / "run", config))
     assert evaluation is not None

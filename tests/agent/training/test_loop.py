@@ -35,7 +35,7 @@ from vla_model.weights.finetune import FineTuning, merged_state_dict
 
 def small() -> RunConfig:
     config = sft_tiny()
-    return replace(config, evaluation=replace(config.evaluation, controls=False, films_per_task=0))
+    return replace(config, evaluation=replace(config.evaluation, controls=False, videos_per_task=0))
 
 
 def final_state(run: RunFolder) -> dict[str, Tensor]:

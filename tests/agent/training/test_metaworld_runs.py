@@ -37,7 +37,7 @@ def test_the_world_s_name_collects_its_experts_demonstrations_and_goes_on_where_
 
 
 def test_the_expert_is_evaluated_by_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", str(tmp_path), "--world", "metaworld-mt50", "--tasks", *TASKS, "--films", "0"]
+    out = ["--out", str(tmp_path), "--world", "metaworld-mt50", "--tasks", *TASKS, "--videos", "0"]
     cli.main(["eval", "expert", *out, "--episodes", "1", "--num-worlds", "2"])
     info = json.loads((tmp_path / "eval_info.json").read_text())
     assert [row["pc_success"] for row in info["per_task"]] == [100.0, 100.0]

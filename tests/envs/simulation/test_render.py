@@ -88,12 +88,12 @@ def test_geoms_outside_the_view_are_left_out_and_those_inside_are_not() -> None:
 def test_two_renderers_of_one_process_do_not_disturb_each_other() -> None:
     world = TabletopWorld(1)
     expected = begin(world, [spec("sort", 1)])["frames"]
-    film = BatchRenderer(world.sim.batch, world.sim.model_field, (CameraSpec(name="front", height=200, width=300),))
-    assert film.render([0])["front"].shape == (1, 200, 300, 3)
+    video = BatchRenderer(world.sim.batch, world.sim.model_field, (CameraSpec(name="front", height=200, width=300),))
+    assert video.render([0])["front"].shape == (1, 200, 300, 3)
     again = world.sim.render([0])
     for camera, frames in expected.items():
         np.testing.assert_array_equal(again[camera], frames)
-    film.close()
+    video.close()
     np.testing.assert_array_equal(world.sim.render([0])["front"], expected["front"])
 
 

@@ -113,10 +113,10 @@ def test_success_terminates_and_the_step_limit_truncates_without_a_time_limit_ar
 def test_rendering_shows_the_front_camera_larger_and_leaves_the_frames_alone() -> None:
     env = TabletopEnv("stack", render_mode="rgb_array")
     observation, _ = env.reset(seed=2)
-    film = env.render()
-    assert film is not None
-    assert film.shape == (256, 256, 3)
-    small = film.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
+    video = env.render()
+    assert video is not None
+    assert video.shape == (256, 256, 3)
+    small = video.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
     assert np.abs(small - observation["pixels"]["front"]).mean() < 4
     again, _ = env.reset(seed=2)
     np.testing.assert_array_equal(again["pixels"]["front"], observation["pixels"]["front"])

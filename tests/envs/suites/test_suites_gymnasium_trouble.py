@@ -14,7 +14,7 @@ import pytest
 from test_suites_gymnasium import Corridor, Walk, corridors, seed_of, walk
 
 from envs.make import make_world
-from envs.suites.given import WorldError, labels_of, number_of, vector_of, verdict_of
+from envs.suites.given import WorldError, labels_of, number_of, success_flag_of, vector_of
 from envs.suites.gymnasium_env import GymnasiumTask
 
 FORWARD = np.ones((2, 3, 1), np.float32)  # 1.5 each
@@ -82,7 +82,7 @@ TROUBLES = {
         "the cameras gave {'image': (4, 9, 3)}",
     ),
     "camera": ("frames", lambda _, right: {"eye": right["image"]}, "the cameras gave {'eye': (4, 11, 3)}"),
-    "verdict": (
+    "success flag": (
         "success",
         lambda *_: np.array([True, False]),
         "success must be True or False, or an array of one, got",
@@ -186,7 +186,7 @@ class Theirs(Walk):
         "no keys": ({"info": lambda _: {}}, "info of a step has no 'is_success': it has no keys; write success"),
         "info None": ({"info": lambda _: None}, "info of a step has no 'is_success': it is None; write success"),
         "info tuple": ({"info": lambda _: (1, 2)}, "info of a step has no 'is_success': it is a tuple of 2; write"),
-        "verdicts": (
+        "success flags": (
             {"info": lambda _: {"is_success": np.zeros(2, bool)}},
             r"success must be True or False, or an array of one, got an array bool \(2,\)",
         ),
@@ -224,7 +224,7 @@ def test_another_contract_is_named_with_what_there_is_and_the_method_to_write(
 
 
 @pytest.mark.parametrize("wrap", [np.bool_, np.array, lambda yes: np.array([yes]), lambda yes: (yes,), float, int])
-def test_a_verdict_is_taken_out_of_an_array_of_one(wrap: Callable[[bool], Any]) -> None:
+def test_a_success_flag_is_taken_out_of_an_array_of_one(wrap: Callable[[bool], Any]) -> None:
     with closing(corridors(1, walk=Theirs(info=lambda info: {"is_success": wrap(info["is_success"])}))) as world:
         world.reset_to([walk(seed_of(3.0))], [0])
         assert world.step_chunk(FORWARD[:1]).success.tolist() == [True]
@@ -234,7 +234,7 @@ def test_numbers_come_in_any_kind_that_holds_them() -> None:
     assert (number_of("n", np.float16(0.5)), number_of("n", [2]), number_of("n", np.array(True))) == (0.5, 2.0, 1.0)
     assert vector_of("v", 3).tolist() == [3.0]
     assert vector_of("v", [1, 2.5], 2).dtype == np.float32
-    assert verdict_of("s", np.array([[1]])) is True
+    assert success_flag_of("s", np.array([[1]])) is True
     assert labels_of({"b": 1, "a": np.array([2.0])}, ("a", "b")) == {"a": 2.0, "b": 1.0}
     for given in ("1", object(), 1j, [[1], [2, 3]]):
         with pytest.raises(WorldError, match="n must be a number, got "):

@@ -24,7 +24,7 @@ ENDS_EARLY = {"reach": 9, "lift": 9, "press_button": 9, "turn_dial": 9, "open_dr
 
 
 def run(world: TabletopWorld, act: Callable[[], NDArray[np.float32]]) -> ChunkResult:
-    """Act until every episode has ended; the last result holds every world's verdict."""
+    """Act until every episode has ended; the last result holds every world's success flag."""
     result = world.step_chunk(act()[:, None])
     while not result.done.all():
         result = world.step_chunk(act()[:, None])

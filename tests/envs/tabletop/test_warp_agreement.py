@@ -1,4 +1,4 @@
-"""Worlds on the CPU and on Warp agree: frames, states and verdicts of the same episodes under the same actions.
+"""Worlds on the CPU and on Warp agree: frames, states and success flags of the same episodes under the same actions.
 
 Warp computes in float32, so states differ from the first step on, by micrometres. What the arm does by itself stays
 that close. A push or a grasp magnifies it, as it would any other disturbance: what was touched is compared more
@@ -95,14 +95,14 @@ def test_50_steps_of_an_expert_end_alike_in_every_task(pair: Pair) -> None:
 
 
 def test_each_expert_succeeds_where_the_other_does(pair: Pair) -> None:
-    verdicts = []
+    results = []
     for world in pair:
         world.reset_to(every_task(seed=0), range(NUM_WORLDS))
         result = world.step_chunk(world.expert_action()[:, None])
         while not result.done.all():
             result = world.step_chunk(world.expert_action()[:, None])
-        verdicts.append(result)
-    ours, theirs = verdicts
+        results.append(result)
+    ours, theirs = results
     np.testing.assert_array_equal(theirs.success, ours.success)
     assert theirs.failure == ours.failure
     assert ours.success.sum() >= NUM_WORLDS - 1

@@ -334,7 +334,7 @@ def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(
         for seed, state, past in zip(seeds, batch.state[:, 0], batch.past_state, strict=True)
         if (seed, int(state)) == (bad[1], 2)
     ]
-    assert before == 1, "what was seen before he took over was seen"
+    assert before == 1, "what was seen before they took over was seen"
     assert data.stats["index"]["count"] == [episode_length(30)], "statistics are those of the demonstrations"
 
 

@@ -33,8 +33,8 @@ def test_a_dataset_that_was_changed_in_place_is_decoded_again(tmp_path: Path) ->
     found = TrainingData([tmp_path / "a"]).gather(np.arange(7), 1).action
     assert (found == np.float32(0.55)).all(), "of the same size and time"
     old = TrainingData([tmp_path / "v"]).gather(np.arange(7), 1).frames["front"]
-    film = tmp_path / "v/videos/observation.images.front/chunk-000/file-000.mp4"
-    encode_video(film, np.full((7, 16, 24, 3), 200, np.uint8), 20, "libsvtav1")
+    video = tmp_path / "v/videos/observation.images.front/chunk-000/file-000.mp4"
+    encode_video(video, np.full((7, 16, 24, 3), 200, np.uint8), 20, "libsvtav1")
     new = TrainingData([tmp_path / "v"]).gather(np.arange(7), 1).frames["front"]
     assert np.abs(new.astype(int) - 200).max() < 6
     assert np.abs(old.astype(int) - 200).mean() > 50

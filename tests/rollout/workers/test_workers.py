@@ -20,16 +20,16 @@ from vla_model.types import ActionChunk
 
 
 def make_policy(_: World) -> CountingPolicy:
-    return CountingPolicy(chunk_length=2)
+    return CountingPolicy(chunk_size=2)
 
 
 def test_trajectories_are_the_same_with_and_without_workers() -> None:
     specs = [fake_spec(s) for s in range(40)]
     with Workers(partial(FakeWorld, 3), make_policy, WorkersConfig(workers=0)) as workers:
-        alone = contents(workers.collect(specs, execute_steps=1, all_frames=True))
+        alone = contents(workers.collect(specs, n_action_steps=1, all_frames=True))
     with Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=2)) as workers:
-        shared = contents(workers.collect(specs, execute_steps=1, all_frames=True))
-        again = contents(workers.collect(specs[:5], execute_steps=1, all_frames=True))
+        shared = contents(workers.collect(specs, n_action_steps=1, all_frames=True))
+        again = contents(workers.collect(specs[:5], n_action_steps=1, all_frames=True))
     assert alone == shared
     assert again == {spec.id: alone[spec.id] for spec in specs[:5]}
     assert len(alone) == 40
@@ -98,8 +98,8 @@ def test_a_policy_that_never_works_is_an_error_and_not_an_endless_restart() -> N
         Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=1)) as workers,
         pytest.raises(RuntimeError, match="fail with every episode") as caught,
     ):
-        list(workers.collect([fake_spec(s) for s in range(7)], execute_steps=9))
-    assert "execute_steps must be within 1..2" in str(caught.value.__cause__)
+        list(workers.collect([fake_spec(s) for s in range(7)], n_action_steps=9))
+    assert "n_action_steps must be within 1..2" in str(caught.value.__cause__)
 
 
 def test_a_world_that_cannot_be_made_is_an_error() -> None:

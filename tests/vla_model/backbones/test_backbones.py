@@ -40,7 +40,7 @@ def test_prefix_and_rest_together_are_one_full_pass(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
     torch.testing.assert_close(
-        backbone(backbone.read(ids, mask), rest), one_pass(backbone, ids, mask, rest), atol=1e-5, rtol=1e-5
+        backbone(backbone.prefill(ids, mask), rest), one_pass(backbone, ids, mask, rest), atol=1e-5, rtol=1e-5
     )
 
 
@@ -48,7 +48,7 @@ def test_gradients_through_both_parts_are_those_of_one_full_pass(backbone: Backb
     ids, mask = some_instructions(3, 5)
     rest = torch.randn(2, 7, 32)
     gradients = []
-    for hidden in (backbone(backbone.read(ids, mask), rest), one_pass(backbone, ids, mask, rest)):
+    for hidden in (backbone(backbone.prefill(ids, mask), rest), one_pass(backbone, ids, mask, rest)):
         backbone.zero_grad()
         hidden.square().sum().backward()
         gradients.append([gradient(p).clone() for p in backbone.parameters()])
@@ -60,19 +60,19 @@ def test_gradients_through_both_parts_are_those_of_one_full_pass(backbone: Backb
 def test_padding_and_batch_mates_change_nothing(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
-    together = backbone(backbone.read(ids, mask), rest)
-    alone = backbone(backbone.read(ids[:1, :3], mask[:1, :3]), rest[:1])
+    together = backbone(backbone.prefill(ids, mask), rest)
+    alone = backbone(backbone.prefill(ids[:1, :3], mask[:1, :3]), rest[:1])
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
     other_padding = torch.where(mask, ids, 7)
-    torch.testing.assert_close(backbone(backbone.read(other_padding, mask), rest), together, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(backbone.prefill(other_padding, mask), rest), together, atol=1e-5, rtol=1e-5)
 
 
 def test_prefixes_can_be_put_together_and_taken_apart(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
-    parts = [backbone.read(ids[n : n + 1], mask[n : n + 1]) for n in range(3)]
+    parts = [backbone.prefill(ids[n : n + 1], mask[n : n + 1]) for n in range(3)]
     together = InstructionPrefix.concatenate(parts)
-    torch.testing.assert_close(together.summary, backbone.read(ids, mask).summary, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together.summary, backbone.prefill(ids, mask).summary, atol=1e-5, rtol=1e-5)
     expected = one_pass(backbone, ids, mask, rest)
     torch.testing.assert_close(backbone(together, rest), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
@@ -81,7 +81,7 @@ def test_prefixes_can_be_put_together_and_taken_apart(backbone: Backbone) -> Non
 
 
 def test_a_prefix_can_be_used_again(backbone: Backbone) -> None:
-    prefix = backbone.read(*some_instructions(4, 6))
+    prefix = backbone.prefill(*some_instructions(4, 6))
     rest = torch.randn(2, 7, 32)
     first = backbone(prefix, rest)
     backbone(prefix, torch.randn(2, 9, 32))
@@ -91,11 +91,11 @@ def test_a_prefix_can_be_used_again(backbone: Backbone) -> None:
 def test_summary_is_the_mean_of_the_real_tokens(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24)
     hidden = backbone.decoder(inputs_embeds=backbone.decoder.get_input_embeddings()(ids[:1, :3])).last_hidden_state
-    torch.testing.assert_close(backbone.read(ids, mask).summary[0], hidden[0].mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone.prefill(ids, mask).summary[0], hidden[0].mean(0), atol=1e-5, rtol=1e-5)
 
 
 def test_no_token_sees_a_later_one(backbone: Backbone) -> None:
-    prefix = backbone.read(*some_instructions(5))
+    prefix = backbone.prefill(*some_instructions(5))
     rest = torch.randn(1, 7, 32)
     changed = torch.cat([rest[:, :4], torch.randn(1, 3, 32)], dim=1)
     difference = (backbone(prefix, rest) - backbone(prefix, changed)).abs().amax(-1)[0]

@@ -61,7 +61,7 @@ def test_actions_with_the_cached_prefix_are_those_of_one_pass(family: str) -> No
     model = toy_vla(family)
     inputs = fake_inputs(model.config, 3)
     with torch.no_grad():
-        cached = model(inputs, model.read(inputs)).actions.loc
+        cached = model(inputs, model.encode_instruction(inputs)).actions.loc
         model.backbone.forward = lambda prefix, rest: _uncached(model.backbone, inputs, rest)
         torch.testing.assert_close(model(inputs).actions.loc, cached, atol=1e-5, rtol=0)
 
@@ -87,8 +87,8 @@ def test_padding_and_batch_mates_change_nothing(family: str) -> None:
     mask = torch.arange(24) < torch.tensor([[5], [24]])
     rest = torch.randn(2, 7, 32)
     with torch.no_grad():
-        together = backbone(backbone.read(ids, mask), rest)
-        alone = backbone(backbone.read(ids[:1], mask[:1]), rest[:1])
+        together = backbone(backbone.prefill(ids, mask), rest)
+        alone = backbone(backbone.prefill(ids[:1], mask[:1]), rest[:1])
         torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(together[1:], one_pass(backbone, ids[1:], rest[1:]), atol=1e-5, rtol=1e-5)
 
@@ -122,8 +122,8 @@ def test_a_window_ends_where_it_should(family: str) -> None:
     for word in range(24):
         changed = ids.clone()
         changed[0, word] = (ids[0, word] + 1) % 2048
-        hidden.append(backbone(backbone.read(changed, mask), rest)[0])
-    reference = backbone(backbone.read(ids, mask), rest)[0]  # [R, d]
+        hidden.append(backbone(backbone.prefill(changed, mask), rest)[0])
+    reference = backbone(backbone.prefill(ids, mask), rest)[0]  # [R, d]
     sees = torch.stack([(states - reference).abs().amax(-1) > 1e-6 for states in hidden])  # [I, R]
     for word in range(24):
         for token in range(6):
@@ -139,7 +139,7 @@ def test_without_images_our_decoder_is_transformers_llama() -> None:
     reference.load_state_dict(backbone.decoder.state_dict())
     ids = torch.randint(0, 2048, (2, 31), generator=torch.Generator().manual_seed(2))
     words = backbone.decoder.get_input_embeddings()(ids)
-    prefix = backbone.read(ids[:, :24], torch.ones(2, 24, dtype=torch.bool))
+    prefix = backbone.prefill(ids[:, :24], torch.ones(2, 24, dtype=torch.bool))
     ours = backbone(prefix, words[:, 24:])
     theirs = reference(inputs_embeds=words, use_cache=False).last_hidden_state
     torch.testing.assert_close(ours, theirs[:, 24:], atol=1e-5, rtol=1e-5)
@@ -184,7 +184,7 @@ def test_a_long_prompt_is_read_with_the_ropes_scaling_as_transformers_reads_it(r
     ids = torch.randint(0, 2048, (2, 300))
     words[:, :300] = backbone.decoder.get_input_embeddings()(ids)
     with torch.no_grad():
-        ours = backbone(backbone.read(ids, torch.ones(2, 300, dtype=torch.bool)), words[:, 300:])
+        ours = backbone(backbone.prefill(ids, torch.ones(2, 300, dtype=torch.bool)), words[:, 300:])
         theirs = reference(inputs_embeds=words, use_cache=False).last_hidden_state
     torch.testing.assert_close(ours, theirs[:, 300:], atol=1e-5, rtol=1e-5)
 
@@ -203,7 +203,7 @@ def test_the_end_of_a_long_prompt_is_heard() -> None:
     sentences = [f"{'go on and ' * 40}lift the {colour} cube" for colour in ("red", "blue")]
     ids, mask = long.encode_instructions(sentences)
     assert 80 < mask.sum(1).min() <= mask.sum(1).max() < 200
-    prefix = model.backbone.read(ids, mask)
+    prefix = model.backbone.prefill(ids, mask)
     assert (prefix.summary[0] - prefix.summary[1]).abs().max() > 1e-4
     short, _ = tiny_processor().encode_instructions(sentences)
     assert torch.equal(short[0], short[1])

@@ -16,7 +16,7 @@ from vla_model.weights.adapters import load_adapted, save_adapter
 from vla_model.weights.checkpoint import load_policy, save_policy
 from vla_model.weights.finetune import FineTuning, prepare
 
-MADE_FOR = Deployment(execute_steps=3, world="tabletop", tasks=("lift", "stack"))
+MADE_FOR = Deployment(n_action_steps=3, world="tabletop", tasks=("lift", "stack"))
 
 
 def processor_of(deployment: Deployment | None) -> Processor:
@@ -26,7 +26,7 @@ def processor_of(deployment: Deployment | None) -> Processor:
 
 
 def test_it_is_saved_with_the_policy_and_comes_back_the_same(tmp_path: Path) -> None:
-    for number, deployment in enumerate((MADE_FOR, Deployment(execute_steps=1), None)):
+    for number, deployment in enumerate((MADE_FOR, Deployment(n_action_steps=1), None)):
         folder = tmp_path / str(number)
         save_policy(folder, tiny_vla(), processor_of(deployment))
         assert load_policy(folder)[1].deployment == deployment
@@ -35,10 +35,10 @@ def test_it_is_saved_with_the_policy_and_comes_back_the_same(tmp_path: Path) -> 
 
 
 def test_a_policy_knows_how_many_actions_of_a_chunk_to_execute() -> None:
-    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).execute_steps == 3
-    assert VLAPolicy(tiny_vla(), processor_of(None)).execute_steps == 4, "nobody said, so the whole chunk"
-    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR), execute_steps=2).execute_steps == 2
-    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).without_expert(0, 0).execute_steps == 3
+    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).n_action_steps == 3
+    assert VLAPolicy(tiny_vla(), processor_of(None)).n_action_steps == 4, "nobody said, so the whole chunk"
+    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR), n_action_steps=2).n_action_steps == 2
+    assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).without_expert(0, 0).n_action_steps == 3
 
 
 def test_what_adapters_are_loaded_onto_says_it_too(tmp_path: Path) -> None:
@@ -52,15 +52,15 @@ def test_what_adapters_are_loaded_onto_says_it_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "a deployment is None, expected a map of execute_steps, world and tasks"),
-        ({"tasks": []}, "execute_steps is None, expected a whole number of at least 1"),
-        ({"execute_steps": 0, "tasks": []}, "execute_steps is 0, expected a whole number of at least 1"),
-        ({"execute_steps": 2.0, "tasks": []}, r"execute_steps is 2\.0, expected a whole number"),
-        ({"execute_steps": True, "tasks": []}, "execute_steps is True, expected a whole number"),
-        ({"execute_steps": 5, "tasks": []}, r"execute_steps must be within 1\.\.4, the chunk's length, got 5"),
-        ({"execute_steps": 2, "tasks": [], "world": 7}, "world is 7, expected a name"),
-        ({"execute_steps": 2, "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
-        ({"execute_steps": 2, "tasks": [1]}, r"tasks are \[1\], expected a list of names"),
+        (None, "a deployment is None, expected a map of n_action_steps, world and tasks"),
+        ({"tasks": []}, "n_action_steps is None, expected a whole number of at least 1"),
+        ({"n_action_steps": 0, "tasks": []}, "n_action_steps is 0, expected a whole number of at least 1"),
+        ({"n_action_steps": 2.0, "tasks": []}, r"n_action_steps is 2\.0, expected a whole number"),
+        ({"n_action_steps": True, "tasks": []}, "n_action_steps is True, expected a whole number"),
+        ({"n_action_steps": 5, "tasks": []}, r"n_action_steps must be within 1\.\.4, the chunk's length, got 5"),
+        ({"n_action_steps": 2, "tasks": [], "world": 7}, "world is 7, expected a name"),
+        ({"n_action_steps": 2, "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
+        ({"n_action_steps": 2, "tasks": [1]}, r"tasks are \[1\], expected a list of names"),
     ],
 )
 def test_a_broken_one_is_refused_when_the_policy_is_loaded(tmp_path: Path, content: Any, message: str) -> None:
@@ -76,20 +76,20 @@ def test_a_broken_one_is_refused_when_the_policy_is_loaded(tmp_path: Path, conte
     ("used", "expected"),
     [
         (MADE_FOR, []),
-        (Deployment(execute_steps=3, world="tabletop", tasks=("stack",)), []),
+        (Deployment(n_action_steps=3, world="tabletop", tasks=("stack",)), []),
         (
-            Deployment(execute_steps=4, world="tabletop", tasks=("lift",)),
+            Deployment(n_action_steps=4, world="tabletop", tasks=("lift",)),
             ["4 actions of each chunk are executed; the policy was made for 3"],
         ),
         (
-            Deployment(execute_steps=3, world="metaworld-mt10", tasks=("reach-v3",)),
+            Deployment(n_action_steps=3, world="metaworld-mt10", tasks=("reach-v3",)),
             ["it acts in metaworld-mt10; the policy was made for tabletop"],
         ),
         (
-            Deployment(execute_steps=3, world="tabletop", tasks=("lift", "sort")),
+            Deployment(n_action_steps=3, world="tabletop", tasks=("lift", "sort")),
             ["it does sort; the policy was made for lift, stack"],
         ),
-        (Deployment(execute_steps=3, world="tabletop"), ["it does all tasks; the policy was made for lift, stack"]),
+        (Deployment(n_action_steps=3, world="tabletop"), ["it does all tasks; the policy was made for lift, stack"]),
     ],
 )
 def test_what_differs_is_put_into_words(used: Deployment, expected: list[str]) -> None:
@@ -100,4 +100,4 @@ def test_what_differs_is_put_into_words(used: Deployment, expected: list[str]) -
 def test_the_shipped_policies_say_what_their_published_numbers_were_measured_with(name: str) -> None:
     """docs/results/metaworld.md: 4 of 8 actions executed per decision, all 50 tasks."""
     _, processor = load_policy(Path(__file__).parents[3] / "policies" / name)
-    assert processor.deployment == Deployment(execute_steps=4, world="metaworld-mt50", tasks=())
+    assert processor.deployment == Deployment(n_action_steps=4, world="metaworld-mt50", tasks=())

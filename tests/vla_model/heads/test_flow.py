@@ -145,7 +145,7 @@ def test_a_loss_without_noise_says_where_it_comes_from() -> None:
 
 def test_flow_learns_a_distribution_of_two_peaks() -> None:
     torch.manual_seed(0)
-    flow = Flow(tiny_config(action_distribution="flow", action_size=1, chunk_length=1))
+    flow = Flow(tiny_config(action_distribution="flow", action_size=1, chunk_size=1))
     condition = torch.zeros(256, 1, flow.num_parameters)
     optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
     mask = torch.ones(256, 1, dtype=torch.bool)

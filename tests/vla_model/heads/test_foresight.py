@@ -33,13 +33,13 @@ def test_keyframes_are_two_states_more_and_two_heatmaps_after_those_of_the_label
     pointing = {"front": [[0, 1]], "wrist": []}
     model = tiny_vla(foreseen_steps=[5], foreseen_keyframes=True, calibrated_cameras=["front"], pointing=pointing)
     inputs = fake_inputs(model.config, 2)
-    sight, output = model.look(inputs, model.read(inputs)), model(inputs)
+    encoded, output = model.encode_observation(inputs, model.encode_instruction(inputs)), model(inputs)
     foresight, (things,) = output.foresight, output.pointing
     assert foresight is not None
     assert foresight.from_vision.shape == foresight.from_queries.shape == (2, 3 * 4)
     (hand,) = foresight.pointing
-    assert torch.equal(things.logits, sight.views["front"].heatmaps[:, :1])
-    assert torch.equal(hand.logits, sight.views["front"].heatmaps[:, 1:3])
+    assert torch.equal(things.logits, encoded.views["front"].heatmaps[:, :1])
+    assert torch.equal(hand.logits, encoded.views["front"].heatmaps[:, 1:3])
     # Heatmaps that are even cost the logarithm of their cells, and what is out of the frame nothing.
     even = replace(foresight, pointing=(replace(hand, logits=torch.zeros(2, 2, 4, 8)),))
     places = torch.tensor([[0.1, 0.2, -0.3, 0.4], [0.5, 0.5, 2.0, 2.0]])

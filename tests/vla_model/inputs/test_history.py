@@ -143,11 +143,13 @@ def test_a_model_that_does_not_look_back_has_no_weights_for_it() -> None:
 def test_gradients_reach_what_was_seen_before() -> None:
     model = tiny_vla(history_length=2).train()
     inputs = fake_inputs(model.config, 3)
-    prefix = model.read(inputs)
-    past = model.remember(inputs, prefix)
+    prefix = model.encode_instruction(inputs)
+    past = model.encode_history(inputs, prefix)
     assert past is not None
     past.retain_grad()
-    model.decide(inputs, prefix, model.look(inputs, prefix), past).actions.mode().square().sum().backward()
+    model.decode(
+        inputs, prefix, model.encode_observation(inputs, prefix), past
+    ).actions.mode().square().sum().backward()
     assert past.grad is not None and (past.grad.abs().sum((0, 2, 3)) > 0).all()
     assert model.ages is not None and model.ages.grad is not None
 
@@ -163,10 +165,10 @@ def test_the_past_is_augmented_like_the_present() -> None:
         "light": torch.tensor([[0.6, 0.7, 0.8], [1.1, 1.0, 0.9]]),
     }
     inputs = replace(inputs, **changes)
-    prefix = model.read(inputs)
-    past = model.remember(inputs, prefix)
+    prefix = model.encode_instruction(inputs)
+    past = model.encode_history(inputs, prefix)
     assert past is not None
-    torch.testing.assert_close(past[:, 0], model.look(inputs, prefix).tokens, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(past[:, 0], model.encode_observation(inputs, prefix).tokens, atol=1e-5, rtol=1e-5)
 
 
 def test_a_saved_policy_looks_back_as_it_did(tmp_path: Path) -> None:

@@ -142,8 +142,14 @@ def test_every_kind_learns_is_saved_and_acts(kind: str, queries: int, tmp_path: 
     inputs = fake_inputs(model.config, 3)
     with torch.no_grad():
         per_camera = (queries or 4) + 1
-        assert model.look(inputs, model.read(inputs)).tokens.shape == (3, 2 * per_camera + 1, 32)
-        torch.testing.assert_close(model(inputs, model.read(inputs)).actions.loc, model(inputs).actions.loc)
+        assert model.encode_observation(inputs, model.encode_instruction(inputs)).tokens.shape == (
+            3,
+            2 * per_camera + 1,
+            32,
+        )
+        torch.testing.assert_close(
+            model(inputs, model.encode_instruction(inputs)).actions.loc, model(inputs).actions.loc
+        )
     model.train()
     output = model(inputs)
     (output.actions.loc.square().sum() + output.localization_from_vision.square().sum()).backward()
@@ -234,9 +240,7 @@ def test_learned_queries_know_where_a_cell_is() -> None:
 def test_fields_reach_the_model_and_none_leaves_them_alone() -> None:
     plain, _ = create_policy(ModelConfig(), WORLD_SPEC, STATISTICS)
     model, processor = create_policy(
-        ModelConfig(
-            num_layers=2, hidden_size=64, num_experts=6, top_k_experts=1, instruction_length=40, chunk_length=3
-        ),
+        ModelConfig(num_layers=2, hidden_size=64, num_experts=6, top_k_experts=1, instruction_length=40, chunk_size=3),
         WORLD_SPEC,
         STATISTICS,
     )
@@ -245,7 +249,7 @@ def test_fields_reach_the_model_and_none_leaves_them_alone() -> None:
     assert decoder.head_dim == 16 and decoder.num_attention_heads == 4
     assert model(fake_inputs(model.config, 1)).routing[0].logits.shape == (1, 3, 6)
     assert processor.instruction_length == model.config.instruction_length == 40
-    changed = {"num_experts", "top_k_experts", "instruction_length", "chunk_length", "backbone"}
+    changed = {"num_experts", "top_k_experts", "instruction_length", "chunk_size", "backbone"}
     before, after = plain.config.to_dict(), model.config.to_dict()
     assert {name for name in before if before[name] != after[name]} == changed
     with pytest.raises(ValueError, match="hidden_size must be a multiple of 8, two for each head, got 60"):

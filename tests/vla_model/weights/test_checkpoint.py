@@ -80,7 +80,7 @@ def test_parts_of_two_policies_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("chunk_length", "8"), ("backbone", None), ("backbone", {"model_type": "x"})]
+    ("field", "value"), [("chunk_size", "8"), ("backbone", None), ("backbone", {"model_type": "x"})]
 )
 def test_a_config_that_is_none_of_a_policy_is_refused(folder: Path, field: str, value: object) -> None:
     config = json.loads((folder / "config.json").read_text())

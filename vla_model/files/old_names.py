@@ -1,0 +1,34 @@
+"""Names that options and files had, and what they are called now, so that old command lines and files still work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RENAMED = {
+    "anchor_weight": "reference_kl_weight",
+    "chunk_length": "chunk_size",
+    "execute_steps": "n_action_steps",
+    "film": "video",
+    "films": "videos",
+    "films_per_task": "videos_per_task",
+}
+"""{old: new}, as a field is written; an option on the command line has hyphens in place of underscores."""
+
+
+def with_new_names(content: Any) -> Any:
+    """What a JSON file holds, its keys by the names of now."""
+    if isinstance(content, dict):
+        return {RENAMED.get(key, key): with_new_names(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [with_new_names(value) for value in content]
+    return content
+
+
+def option_by_new_name(arg: str) -> str:
+    """`--evaluation.execute-steps=2` as `--evaluation.n-action-steps=2`; anything else stays."""
+    if not arg.startswith("--"):
+        return arg
+    option, equals, value = arg.partition("=")
+    prefix, dot, name = option[2:].rpartition(".")
+    new = RENAMED.get(name.replace("-", "_"))
+    return arg if new is None else f"--{prefix}{dot}{new.replace('_', '-')}{equals}{value}"
