@@ -48,7 +48,7 @@ from envs.tabletop.env import TabletopEnv
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Observation
 from envs.world import World
-from rollout.memory import peak_memory_gb
+from rollout.peak_memory import peak_memory_gb
 from rollout.workers.handle import start_ray
 from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.numerics.precision import native_dtype

@@ -1,1 +1,1 @@
-"""Rollouts: a policy acts in worlds, and what happened is kept."""
+"""Rollouts: a policy acts in worlds, and the episodes are recorded as trajectories and datasets."""

@@ -33,7 +33,7 @@ from envs.arrays import on_host, rows_of, to_numpy
 from envs.errors import UserError
 from envs.types import Array, ChunkResult, EpisodeSpec, Observation, WorldSpec
 from envs.world import World
-from rollout.soundness import broken, not_begun
+from rollout.broken_worlds import broken_at_reset, broken_in_chunk
 from rollout.types import Trajectory
 from vla_model.types import ActionChunk, Policy
 
@@ -75,7 +75,7 @@ def collect(
                 n: _Episode(spec, observation["instruction"][n], policy.version)
                 for n, spec in zip(worlds, fresh, strict=True)
             }
-            for n, reason in not_begun(worlds, observation, info).items():
+            for n, reason in broken_at_reset(worlds, observation, info).items():
                 yield begun.pop(n).broken(reason, world.world_spec)
             _begin(policy, begun)
             episodes |= begun
@@ -99,7 +99,7 @@ def collect(
         result = _on_host(world.step_chunk(everywhere, all_frames=all_frames, ended_frames=False))
         share_s = (time.perf_counter() - began_s) / len(live)
         done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
-        for n, reason in broken(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
+        for n, reason in broken_in_chunk(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
             yield episodes.pop(n).broken(reason, world.world_spec)
         for row, n in enumerate(live):
             if n in episodes:

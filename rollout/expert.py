@@ -1,14 +1,14 @@
-"""The scripted expert as a policy, with noise injected into what it executes and never into what it teaches.
+"""The scripted expert as a policy, with noise injected into its executed actions and never into its labels.
 
-In a share of the episodes the executed action is the expert's action plus noise that is correlated over time,
+In a share of the episodes the executed action is the expert's action plus temporally correlated noise,
 
     e_t = s z_t,   z_0 = w_0,   z_t = c z_{t-1} + sqrt(1 - c^2) w_t,   w_t ~ Normal(0, 1)   (AR(1); s: noise_std)
 
-so the arm drifts off the expert's path and the labels show the way back (Laskey et al. 2017, "DART: Noise Injection for
-Robust Imitation Learning", arXiv 1703.09327, with noise of a fixed size instead of a fitted one). Grippers get none: a
-grasp opened at random teaches nothing.
+so the arm visits states off the expert's path and the labels recover from them (Laskey et al. 2017, "DART: Noise
+Injection for Robust Imitation Learning", arXiv 1703.09327, with a fixed noise scale instead of a fitted one). Gripper
+commands get no noise: a grasp opened at random makes no useful label.
 
-Shape letters: N worlds, n of them that are decided for, A action dims.
+Shape letters: N worlds, n of them that act, A action dims.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from vla_model.numerics.correlated_noise import next_noise
 from vla_model.types import ActionChunk
 
 _NOISE_STREAM = 0x6E6F6973
-"""Keeps this generator apart from whatever else is drawn from an episode's seed."""
+"""Separates this generator from others seeded by the same episode."""
 
 
 class ExpertPolicy:
-    """Policy of chunk length 1 over `world.expert_action()`; it must act in that same world.
+    """Policy of chunk size 1 over `world.expert_action()`; it must act in that same world.
 
-    Whether an episode is noisy, and its noise, are decided by the episode's seed alone.
+    Whether an episode is noisy, and its noise, depend on the episode's seed alone.
     """
 
     version = -1
@@ -39,13 +39,12 @@ class ExpertPolicy:
     def __init__(
         self, world: World, *, noise_std: float = 0.0, noise_share: float = 0.5, noise_correlation: float = 0.8
     ) -> None:
-        """Prepare for every world of `world`.
-
+        """
         Args:
-            world: whose expert acts.
-            noise_std: standard deviation of the noise, in units of the action's range [-1, 1]; 0 for none.
+            world: its expert acts.
+            noise_std: standard deviation of the noise, in units of the action range [-1, 1]; 0 for none.
             noise_share: probability that an episode is noisy.
-            noise_correlation: correlation of the noise of two successive steps, in [0, 1).
+            noise_correlation: correlation of the noise at successive steps, in [0, 1).
 
         Raises:
             UserError: a value outside its range.
@@ -61,7 +60,7 @@ class ExpertPolicy:
         self._share = noise_share
         self._correlation = noise_correlation
         self._takes_noise = ~np.isin(np.arange(action.size), action.grippers)  # [A]
-        self._noise = np.zeros((world.num_envs, action.size))  # [N, A], z_t; 0 in episodes without
+        self._noise = np.zeros((world.num_envs, action.size))  # [N, A], z_t; 0 in episodes without noise
         self._generators: dict[int, np.random.Generator] = {}
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:

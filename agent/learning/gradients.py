@@ -1,8 +1,8 @@
 """The gradient of a batch's loss, computed in parts.
 
-    Threads     batch -> P parts -> P threads, each with one core -> mean
-    Processes   each of n processes: its share of the batch -> mean over processes (agent/learning/processes.py)
-    Captured    the whole batch, replayed on a GPU (agent/learning/captured.py)
+    Threads        batch -> P parts -> P threads, each with one core -> mean
+    DataParallel   each of n processes: its share of the batch -> mean over processes (agent/learning/data_parallel.py)
+    Captured       the whole batch, replayed on a GPU (agent/learning/captured.py)
 
 Row i of a batch is in part i % P, and in the share of process i % n. A loss that takes its means as numerics/means.py
 has them, over the batch and not over a part, has one value and one gradient however many parts there are: what is left

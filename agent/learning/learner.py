@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from agent.learning.captured import Captured, can_be_captured
 from agent.learning.config import AVERAGE_DECAY, LearnerConfig, learning_rate_share
+from agent.learning.data_parallel import DataParallel
 from agent.learning.gradients import Loss, M, Splittable, Threads
-from agent.learning.processes import Processes
 from envs.errors import UserError
 from vla_model.files.weight_files import load_tensors, not_finite, save_tensors
 from vla_model.heads.moe import balance_experts, forget_choices
@@ -59,9 +59,9 @@ class Learner(Generic[M]):
         )
         parameters = [*others, *values]
         captures = repeats and config.capture and self.device.type == "cuda" and can_be_captured(model)
-        self._gradients: Threads[M] | Processes[M] | Captured[M]
+        self._gradients: Threads[M] | DataParallel[M] | Captured[M]
         if config.num_processes > 1:
-            self._gradients = Processes(model, parameters)
+            self._gradients = DataParallel(model, parameters)
         elif captures:
             self._gradients = Captured(model, parameters)
         else:

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from agent.runs.checks import HOW, STANDS_FOR
 from agent.runs.run_lock import HOLDER_FILE, LOCK_FILE
 from envs.errors import UserError
-from rollout.memory import peak_memory_gb
+from rollout.peak_memory import peak_memory_gb
 from vla_model.files.folders import make_folder, previous_folder, read_json, write_json
 from vla_model.files.old_names import with_new_names
 

@@ -41,7 +41,7 @@ from agent.training.demonstrations import DemonstrationsConfig, collect_demonstr
 from agent.training.recordings import check_recordings, say_changes, training_data
 from envs.errors import UserError
 from envs.make import check_device, make_world
-from rollout.processes import Process, run_in_processes
+from rollout.distributed import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
 from vla_model.files.deployment import Deployment, check_n_action_steps
@@ -169,7 +169,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
-            return learn(config, run, Process(device=best_device(), interrupted=interrupted, tell=show))
+            return learn(config, run, Process(device=best_device(), interrupted=interrupted, report=show))
         folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "seen")}
         config = replace(config, **folders, cache=str(Path(config.cache).resolve()) if config.cache else "")
         return run_in_processes(
@@ -178,7 +178,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
             run.root,
             ray_address=config.rollout.ray_address,
             interrupted=interrupted,
-            hear=show,
+            on_report=show,
         )
 
 
@@ -221,7 +221,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
             with kept_if_not_finite(batch, run.root, process.rank):
                 metrics = learner.update(batch, loss)
             done, stop = learner.num_updates_done, process.interrupted()
-            process.tell(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
+            process.report(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
             wall_s = time.perf_counter() - began_s
             figures = {"samples_per_s": (done - first) * size / wall_s, "data_wait_share": batches.wait_s / wall_s}
             if log is not None and done % LOG_EVERY == 0:

@@ -21,7 +21,7 @@ from envs.types import WorldSpec
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.check import check_worlds
 from rollout.dataset.frame_cache import check_pending
-from rollout.dataset.lessons import lessons_of
+from rollout.dataset.segments import training_segments
 
 if TYPE_CHECKING:
     from agent.training.loop import RunConfig
@@ -39,7 +39,7 @@ def check_recordings(config: RunConfig) -> WorldSpec:
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if evaluation.episodes_per_task else ()
     world_spec = check_worlds((*config.data, *config.drives, *config.seen)) if config.data else None
-    if config.data and not any(lessons_of(root, is_drive=False, failed_too=False) for root in config.data):
+    if config.data and not any(training_segments(root, is_drive=False, failed_too=False) for root in config.data):
         raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:

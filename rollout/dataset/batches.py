@@ -40,8 +40,8 @@ from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
 from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
-from rollout.dataset.lessons import lessons_of, parts_by_task
 from rollout.dataset.read import read_marks, read_stats, read_tasks
+from rollout.dataset.segments import split_by_task, training_segments
 from rollout.dataset.statistics import FeatureStats, aggregate
 from rollout.dataset.write import finish_recording
 from vla_model.config import NOTHING, Foreseen
@@ -125,7 +125,7 @@ class TrainingData:
         """Of the policy that learns, or else of the recorded world."""
         self._num_roots, imitated = len(roots), len(roots) + len(drives)
         lessons = [
-            lessons_of(root, len(roots) <= number < imitated, failed != "left out")
+            training_segments(root, len(roots) <= number < imitated, failed != "left out")
             for number, root in enumerate(folders)
         ]
         if not any(lessons):
@@ -175,7 +175,7 @@ class TrainingData:
         for row in dataset.episodes:
             name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
             for begin, end in lessons.get(row["episode_index"], ()):
-                for first, last, task in parts_by_task(dataset, tasks, row, start + begin, start + end):
+                for first, last, task in split_by_task(dataset, tasks, row, start + begin, start + end):
                     yield number, name, (start, first, last), row | {"tasks": [task]}
             start += row["length"]
 

@@ -22,7 +22,7 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.inference import InferenceConfig
 from rollout.types import Trajectory
-from rollout.workers.process import Call, Collector, Hello, Pulse
+from rollout.workers.process import Call, Collector, Heartbeat, WorkerInfo
 from rollout.workers.report import Cause
 from vla_model.types import Policy
 
@@ -152,7 +152,7 @@ class Remote:
         num_cpus: float,
         name: str,
     ) -> None:
-        """Start the process; it is ready when `hello` comes."""
+        """Start the process; it is ready when `info` comes."""
         import ray
 
         actor = ray.remote(
@@ -160,39 +160,39 @@ class Remote:
             num_gpus=config.gpus_per_worker,
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": _ONE_THREAD | environment()},
-            concurrency_groups={"pulse": 1},
+            concurrency_groups={"heartbeat": 1},
         )(Collector)
         self._actor: Any = actor.remote(make_world, make_policy)
         self.name = name
         """Told to nobody else in this run."""
         self._config = config
-        self._hello_ref = self._actor.hello.remote()
-        self._pulse_ref: Any = None
+        self._info_ref = self._actor.info.remote()
+        self._heartbeat_ref: Any = None
         self._num_policy_calls = -1
         self._silent_s = 0.0
-        self.hello: Hello | None = None
+        self.info: WorkerInfo | None = None
         """None until it is ready."""
         self.calls: deque[Any] = deque()
         """Generators of object references, in the order in which the worker runs them."""
-        self.told: list[EpisodeSpec] = []
+        self.assigned: list[EpisodeSpec] = []
         """Specs whose trajectory has not come yet."""
         self.expects_more = False
 
     @property
     def num_worlds(self) -> int:
-        assert self.hello is not None, "only workers that are ready are told anything"
-        return self.hello.num_worlds
+        assert self.info is not None, "only workers that are ready are told anything"
+        return self.info.num_worlds
 
     @property
     def running(self) -> list[EpisodeSpec]:
         """The specs that may have begun: a worker begins them in the order in which it was told."""
-        return self.told[: self.num_worlds] if self.told else []
+        return self.assigned[: self.num_worlds] if self.assigned else []
 
     @property
     def awaited(self) -> Any | None:
         """Reference to what comes from it next: that it is ready, a trajectory or the end of a call."""
-        if self.hello is None:
-            return self._hello_ref
+        if self.info is None:
+            return self._info_ref
         return self.calls[0] if self.calls else None
 
     def receive(self) -> Trajectory | None:
@@ -204,28 +204,28 @@ class Remote:
         import ray
 
         self._silent_s = 0.0
-        if self.hello is None:
-            self.hello = ray.get(self._hello_ref)
-            self._pulse_ref = self._pulse()
+        if self.info is None:
+            self.info = ray.get(self._info_ref)
+            self._heartbeat_ref = self._heartbeat()
             return None
         try:
             trajectory = ray.get(next(self.calls[0]))
         except StopIteration:
             self.calls.popleft()
             return None
-        self.told.remove(trajectory.spec)
+        self.assigned.remove(trajectory.spec)
         return trajectory
 
-    def tell(self, call: Call) -> None:
+    def submit(self, call: Call) -> None:
         self.calls.append(self._actor.run.options(num_returns="streaming").remote(call))
-        self.told.extend(call.specs)
+        self.assigned.extend(call.specs)
         self.expects_more = call.more_follow
 
     def check(self, elapsed_s: float) -> None:
         """Whether it is well; asked every CHECK_EVERY_S or so, elapsed_s after the last time.
 
         Raises:
-            Trouble: it must be replaced.
+            UnhealthyWorkerError: it must be replaced.
             RayError: it died, and nothing was awaited from it.
         """
         import ray
@@ -233,44 +233,44 @@ class Remote:
         # What came while the driver was busy elsewhere is read late, and that is no silence of the worker.
         self._silent_s += min(elapsed_s, 2 * CHECK_EVERY_S)
         config = self._config
-        if self.hello is None:
+        if self.info is None:
             if self._silent_s > config.start_deadline_s:
-                raise Trouble("hung", f"not ready {config.start_deadline_s:g} s after its start")
+                raise UnhealthyWorkerError("hung", f"not ready {config.start_deadline_s:g} s after its start")
             return
         if self.calls and ray.wait([self.calls[0]], timeout=0)[0]:
             return  # what it sent must be read first: only what is unfinished then can be to blame
-        if ray.wait([self._pulse_ref], timeout=0)[0] and (pulse := self._read_pulse()) is not None:
-            if not pulse.busy or pulse.num_policy_calls != self._num_policy_calls:
+        if ray.wait([self._heartbeat_ref], timeout=0)[0] and (heartbeat := self._read_heartbeat()) is not None:
+            if not heartbeat.busy or heartbeat.num_policy_calls != self._num_policy_calls:
                 self._silent_s = 0.0
-            self._num_policy_calls = pulse.num_policy_calls
-            held_gb, limit_gb = pulse.peak_memory_gb, config.memory_limit_gb
+            self._num_policy_calls = heartbeat.num_policy_calls
+            held_gb, limit_gb = heartbeat.peak_memory_gb, config.memory_limit_gb
             if limit_gb is not None and held_gb > limit_gb:
-                raise Trouble("memory", f"it held {held_gb:.2f} GB, the limit is {limit_gb:g} GB")
-            self._pulse_ref = self._pulse()
+                raise UnhealthyWorkerError("memory", f"it held {held_gb:.2f} GB, the limit is {limit_gb:g} GB")
+            self._heartbeat_ref = self._heartbeat()
         if self._silent_s > config.progress_deadline_s:
-            raise Trouble("hung", f"no decision for {config.progress_deadline_s:g} s")
+            raise UnhealthyWorkerError("hung", f"no decision for {config.progress_deadline_s:g} s")
 
     def kill(self) -> None:
         import ray
 
         ray.kill(self._actor, no_restart=True)
 
-    def _pulse(self) -> Any:
-        return self._actor.pulse.options(concurrency_group="pulse").remote()
+    def _heartbeat(self) -> Any:
+        return self._actor.heartbeat.options(concurrency_group="heartbeat").remote()
 
-    def _read_pulse(self) -> Pulse | None:
+    def _read_heartbeat(self) -> Heartbeat | None:
         """None from a dead worker whose last trajectories still wait to be read; they will be followed by its error."""
         import ray
 
         try:
-            return ray.get(self._pulse_ref)
+            return ray.get(self._heartbeat_ref)
         except ray.exceptions.RayError:
             if not self.calls:
                 raise
             return None
 
 
-class Trouble(Exception):  # noqa: N818
+class UnhealthyWorkerError(Exception):
     """A worker that lives and must be replaced."""
 
     def __init__(self, cause: Cause, reason: str) -> None:
@@ -282,7 +282,7 @@ def explain(error: Exception) -> tuple[Cause, str]:
     """What a worker ended of, and the reason in one line."""
     import ray
 
-    if isinstance(error, Trouble):
+    if isinstance(error, UnhealthyWorkerError):
         return error.cause, str(error)
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, ray.exceptions.RayActorError):
         return "inference", "the process that decides for all workers died"
@@ -296,7 +296,7 @@ def explain(error: Exception) -> tuple[Cause, str]:
     return "killed", "its process was killed or crashed"
 
 
-def made_nothing(error: Exception) -> bool:
+def failed_to_start(error: Exception) -> bool:
     """Whether a worker ended because making its world or its policy raised."""
     import ray
 

@@ -1,6 +1,6 @@
 """What runs in a worker's process, and what it and the driver say to each other.
 
-A worker has two threads: one makes the world and runs the episodes, the other answers the driver's `pulse`. Neither
+A worker has two threads: one makes the world and runs the episodes, the other answers the driver's `heartbeat`. Neither
 waits for the other. A world that hangs shows in pulses that stop counting; one that hangs inside C code and holds
 Python's lock shows in pulses that are not answered.
 """
@@ -17,7 +17,7 @@ from typing import Any, Self
 from envs.types import EpisodeSpec, Observation
 from envs.world import World
 from rollout.collect import collect
-from rollout.memory import peak_memory_gb
+from rollout.peak_memory import peak_memory_gb
 from rollout.types import Trajectory
 from rollout.weights import Published, pull
 from vla_model.types import ActionChunk, Policy
@@ -36,7 +36,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Hello:
+class WorkerInfo:
     """A worker that has made its world and its policy."""
 
     num_worlds: int
@@ -46,7 +46,7 @@ class Hello:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """A sign of life."""
 
     num_policy_calls: int
@@ -66,15 +66,15 @@ class Collector:
         self._episodes: Iterator[Trajectory] | None = None
         self._busy = False
 
-    def hello(self) -> Hello:
+    def info(self) -> WorkerInfo:
         import ray
 
         node_id = ray.get_runtime_context().get_node_id()
-        return Hello(self._world.num_envs, os.getpid(), f"{platform.node()}/{node_id[:8]}")
+        return WorkerInfo(self._world.num_envs, os.getpid(), f"{platform.node()}/{node_id[:8]}")
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Called in the second thread, while `run` runs in the first."""
-        return Pulse(self._policy.num_calls, self._busy, peak_memory_gb())
+        return Heartbeat(self._policy.num_calls, self._busy, peak_memory_gb())
 
     def collect(self, specs: Iterable[EpisodeSpec], call: Call) -> Iterator[Trajectory]:
         """Begin anew, with the call's weights."""

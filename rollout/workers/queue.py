@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
-from rollout.workers.handle import Remote, explain, made_nothing
+from rollout.workers.handle import Remote, explain, failed_to_start
 from rollout.workers.process import Call
 
 FATAL_DEATHS = 3
@@ -35,11 +35,11 @@ class WorkerQueue:
     def __len__(self) -> int:
         return len(self._todo) + len(self._suspects)
 
-    def tell(self, remotes: Sequence[Remote]) -> None:
+    def dispatch(self, remotes: Sequence[Remote]) -> None:
         """Keep every worker that is ready supplied."""
         for remote in remotes:
-            if remote.hello is not None:
-                self._tell(remote, remotes)
+            if remote.info is not None:
+                self._supply(remote, remotes)
 
     def take_back(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
         """Queue again what a dead worker had in hand; returns a spec that is to be set aside instead.
@@ -57,7 +57,7 @@ class WorkerQueue:
         self._suspects.extend(running)
         return None
 
-    def _tell(self, remote: Remote, remotes: Sequence[Remote]) -> None:
+    def _supply(self, remote: Remote, remotes: Sequence[Remote]) -> None:
         """Keep a worker supplied; where nothing is left, tell it to finish what it has.
 
         One that was told to finish gets nothing more before it has: it may run a suspect, which must be alone, and what
@@ -67,11 +67,11 @@ class WorkerQueue:
             return
         while len(remote.calls) < _CALLS_AHEAD and (size := self._block_size(remote, remotes)) > 0:
             block = [self._todo.popleft() for _ in range(size)]
-            remote.tell(replace(self._call, specs=block, more_follow=bool(self._todo)))
+            remote.submit(replace(self._call, specs=block, more_follow=bool(self._todo)))
         if remote.expects_more and not self._todo:
-            remote.tell(replace(self._call, specs=[]))
+            remote.submit(replace(self._call, specs=[]))
         if not remote.calls and self._suspects:
-            remote.tell(replace(self._call, specs=[self._suspects.popleft()]))
+            remote.submit(replace(self._call, specs=[self._suspects.popleft()]))
 
     def _block_size(self, remote: Remote, remotes: Sequence[Remote]) -> int:
         """A worker's worlds, so that they begin together and are decided for together; its share where less is left.
@@ -86,7 +86,7 @@ class WorkerQueue:
         return min(remote.num_worlds, math.ceil(spare / takers))
 
 
-class Patience:
+class RestartLimits:
     """When replacing workers is in vain."""
 
     def __init__(self, num_workers: int) -> None:
@@ -94,26 +94,26 @@ class Patience:
         self._starts_left = self._servers_left = FATAL_DEATHS
         self._any_trajectory = False
 
-    def renew(self, trajectory: Trajectory | None) -> None:
+    def note_progress(self, trajectory: Trajectory | None) -> None:
         """A worker is alive."""
         self._starts_left = FATAL_DEATHS
         if trajectory is not None:
             self._any_trajectory, self._servers_left = True, FATAL_DEATHS
 
-    def lose(self, remote: Remote, error: Exception) -> None:
+    def note_death(self, remote: Remote, error: Exception) -> None:
         """A worker is not.
 
         Raises:
             RuntimeError: that happened too often and nothing else did.
         """
-        started = remote.hello is not None
+        started = remote.info is not None
         if not started:
             self._starts_left -= 1
         elif explain(error)[0] == "inference":
             self._servers_left -= 1
         elif not self._any_trajectory:
             self._deaths_left -= 1
-        if self._starts_left == 0 or made_nothing(error):
+        if self._starts_left == 0 or failed_to_start(error):
             raise RuntimeError("a worker could not make its world or its policy") from error
         if self._servers_left == 0:
             raise RuntimeError("the inference process dies again and again") from error

@@ -5,7 +5,7 @@
     run(next block), queued behind the first            yields each trajectory as its episode ends
     <------------------------------------ trajectory    returns when it wants the next block
     yields it to the caller                             (its other worlds' episodes go on within the next run)
-    pulse, every second  ------------------------->
+    heartbeat, every second  ------------------------->
     <------- decisions so far, busy or not, memory      answered in a second thread
 
 Who waits: the driver, for the next trajectory of any worker. Who unblocks it: a worker that yields, returns, raises or
@@ -34,20 +34,20 @@ from rollout.weights import Published, check_order
 from rollout.workers.handle import (
     CHECK_EVERY_S,
     Remote,
-    Trouble,
+    UnhealthyWorkerError,
     WorkersConfig,
     environment,
     explain,
     start_ray,
 )
 from rollout.workers.process import Call, Collector
-from rollout.workers.queue import Patience, WorkerQueue
+from rollout.workers.queue import RestartLimits, WorkerQueue
 from rollout.workers.report import Death, WorkerReport
 from vla_model.types import Policy
 
 __all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
 
-HOPELESS = 16
+MAX_BROKEN_FIRST = 16
 """Episodes in which the world failed, and none in which it did not, after which no more are tried."""
 
 
@@ -113,7 +113,7 @@ class Workers:
 
         Raises:
             UserError: as collect does, where it runs in this process; or the world failed in every one of the first
-                HOPELESS episodes.
+                MAX_BROKEN_FIRST episodes.
             RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
                 came; the cause is the worker's own error.
         """
@@ -160,8 +160,10 @@ class Workers:
                 continue
             reason = trajectory.failure or ""
             self.report.broken[trajectory.spec] = reason
-            if len(self.report.broken) >= HOPELESS and not self._any_sound:
-                raise UserError(f"the world failed in every one of {HOPELESS} episodes, the last time: {reason}")
+            if len(self.report.broken) >= MAX_BROKEN_FIRST and not self._any_sound:
+                raise UserError(
+                    f"the world failed in every one of {MAX_BROKEN_FIRST} episodes, the last time: {reason}"
+                )
 
     def _start(self) -> None:
         """Ray, and the workers that are not there."""
@@ -213,19 +215,19 @@ class Workers:
         """Tell workers what to do and yield what comes back, until every spec came back or was set aside."""
         import ray
 
-        patience = Patience(len(self._remotes))
+        limits = RestartLimits(len(self._remotes))
         checked_s = time.monotonic()
         while queue or any(remote.calls for remote in self._remotes):
-            queue.tell(self._remotes)
+            queue.dispatch(self._remotes)
             awaited = {id(ref): remote for remote in self._remotes if (ref := remote.awaited) is not None}
             ready, _ = ray.wait([r.awaited for r in awaited.values()], num_returns=1, timeout=CHECK_EVERY_S)
             for remote in [awaited[id(ref)] for ref in ready]:
                 try:
                     trajectory = remote.receive()
                 except ray.exceptions.RayError as error:
-                    self._replace(remote, queue, patience, error)
+                    self._replace(remote, queue, limits, error)
                     continue
-                patience.renew(trajectory)
+                limits.note_progress(trajectory)
                 if trajectory is not None:
                     yield trajectory
             if (elapsed_s := time.monotonic() - checked_s) >= CHECK_EVERY_S:
@@ -233,35 +235,35 @@ class Workers:
                 for remote in list(self._remotes):
                     try:
                         remote.check(elapsed_s)
-                    except (ray.exceptions.RayError, Trouble) as error:
-                        self._replace(remote, queue, patience, error)
+                    except (ray.exceptions.RayError, UnhealthyWorkerError) as error:
+                        self._replace(remote, queue, limits, error)
                         break
 
-    def _replace(self, remote: Remote, queue: WorkerQueue, patience: Patience, error: Exception) -> None:
+    def _replace(self, remote: Remote, queue: WorkerQueue, limits: RestartLimits, error: Exception) -> None:
         """Note how a worker ended, take back its specs, and put a new one in its place."""
         cause, reason = explain(error)
         self.report.deaths.append(
             Death(
                 time=datetime.now(UTC),
                 worker=self._remotes.index(remote),
-                pid=remote.hello.pid if remote.hello else None,
-                node=remote.hello.node if remote.hello else None,
+                pid=remote.info.pid if remote.info else None,
+                node=remote.info.node if remote.info else None,
                 cause=cause,
                 reason=reason,
                 running=tuple(remote.running),
             )
         )
-        given_up = queue.take_back(remote.told, [] if cause == "inference" else remote.running)
+        given_up = queue.take_back(remote.assigned, [] if cause == "inference" else remote.running)
         if given_up is not None:
             self.report.set_aside[given_up] = f"{cause}: {reason}"
-        patience.lose(remote, error)
+        limits.note_death(remote, error)
         self._end(remote)
         if cause == "inference" or (cause == "hung" and self._server is not None):
             # Everyone else waits for the server too, or will.
             self._end_server()
             for other in self._remotes:
                 if other is not remote:
-                    queue.take_back(other.told, [])
+                    queue.take_back(other.assigned, [])
                     other.kill()
             self._remotes.clear()
             self._start()

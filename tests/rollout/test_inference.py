@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from descendants import descendants
 from fake_world import ACTION, WORLD_SPEC, CountingPolicy, FakeWorld, contents, fake_spec
-from processes import descendants
 from transformers import LlamaConfig
 
 from envs.types import Observation

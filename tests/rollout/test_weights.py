@@ -1,4 +1,4 @@
-"""Versions only rise, a policy pulls only what it lacks, and the age of weights is counted in versions."""
+"""Versions increase, a policy pulls only when its version differs, and staleness is counted in versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_policy_fetches_only_weights_of_another_version() -> None:
 def test_versions_only_rise() -> None:
     check_order(None, 0)
     check_order(Published(3, dict), 4)
-    with pytest.raises(ValueError, match="only rise: 3 is published, got 3"):
+    with pytest.raises(ValueError, match="must increase: 3 is published, got 3"):
         check_order(Published(3, dict), 3)
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
 from envs.suites.metaworld import tasks
-from envs.suites.metaworld.processes import Processes, metaworld_python
 from envs.suites.metaworld.sensor import ACTION, FAST, PUBLISHED, STATE, Sensor
+from envs.suites.metaworld.subprocesses import Subprocesses, metaworld_python
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation
 from envs.world import World
 
@@ -63,7 +63,7 @@ class MetaworldWorld(World):
         )
         kept = {split: tuple(task for task in of if task in config.tasks) for split, of in tasks.SPLITS.items()}
         self.task_groups = {split: of for split, of in kept.items() if of}
-        self._processes: Processes | None = None
+        self._processes: Subprocesses | None = None
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in config.sensor.cameras}
         self._state = np.zeros((num_worlds, STATE.size), np.float32)
         self._localization = np.zeros((num_worlds, self.world_spec.localization.size), np.float32)
@@ -132,7 +132,7 @@ class MetaworldWorld(World):
 
     def _ask(self, requests: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
         if self._processes is None:
-            self._processes = Processes(self.num_envs, self.config.sensor, self.config.max_steps)
+            self._processes = Subprocesses(self.num_envs, self.config.sensor, self.config.max_steps)
         return self._processes.ask(requests)
 
     def _checked(self, actions: Array) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData
-from rollout.processes import Process
+from rollout.distributed import Process
 from vla_model.create import ModelConfig, create_policy
 
 LEARNER = LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1)
@@ -62,7 +62,7 @@ def test_what_a_person_did_is_learned_beside_demonstrations_by_sft_and_dagger(tm
     learn(
         RunConfig(learner=LEARNER, drives=(str(drives),)),
         run,
-        Process(interrupted=lambda: False, tell=lambda **_: None),
+        Process(interrupted=lambda: False, report=lambda **_: None),
     )
     assert (tmp_path / "drives.cache").exists(), "it was opened to learn from"
     demonstrations = TrainingData([run.dataset])

@@ -17,7 +17,7 @@ from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData
-from rollout.processes import Process
+from rollout.distributed import Process
 from vla_model.create import ModelConfig
 from vla_model.policy import VLAPolicy
 
@@ -36,7 +36,7 @@ def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
     model = ModelConfig(history_length=2, history_stride=3)
     config = RunConfig(model=model, learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))
     told: list[dict[str, object]] = []
-    learn(config, run, Process(interrupted=lambda: False, tell=lambda **news: told.append(news)))
+    learn(config, run, Process(interrupted=lambda: False, report=lambda **news: told.append(news)))
     assert run.last_checkpoint() == run.checkpoint(2)
     assert len(told) == 2
     policy = VLAPolicy.from_pretrained(run.checkpoint(2) / PRETRAINED)

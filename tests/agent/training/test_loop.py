@@ -25,7 +25,7 @@ from agent.training.improve import ImproveConfig
 from agent.training.improve_checks import check_improvement
 from agent.training.loop import RunConfig, learn, train
 from rollout.dataset.batches import TrainingData
-from rollout.processes import Process
+from rollout.distributed import Process
 from vla_model.create import ModelConfig, create_policy
 from vla_model.model import VLA
 from vla_model.weights.adapters import load_adapted
@@ -104,11 +104,11 @@ def test_what_is_fine_tuned_in_part_resumes_to_identical_numbers_and_is_kept_in_
     runs = [RunFolder(tmp_path / name) for name in ("straight", "resumed")]
     for run in runs:
         shutil.copytree(straight.dataset, run.dataset)
-    learn(config, runs[0], Process(interrupted=lambda: False, tell=lambda **_: None))
+    learn(config, runs[0], Process(interrupted=lambda: False, report=lambda **_: None))
     stops = iter([False, True])
     with pytest.raises(KeyboardInterrupt):
-        learn(config, runs[1], Process(interrupted=lambda: next(stops), tell=lambda **_: None))
-    learn(config, runs[1], Process(interrupted=lambda: False, tell=lambda **_: None))
+        learn(config, runs[1], Process(interrupted=lambda: next(stops), report=lambda **_: None))
+    learn(config, runs[1], Process(interrupted=lambda: False, report=lambda **_: None))
     expected, resumed = map(final_state, runs)
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli
-from envs.suites.metaworld.processes import metaworld_python
+from envs.suites.metaworld.subprocesses import metaworld_python
 from rollout.dataset.read import DatasetReader
 
 try:

@@ -20,8 +20,8 @@ import pytest
 
 from envs.make import make_world
 from envs.simulation.gl import choose_backend
-from envs.suites.metaworld.processes import metaworld_python
 from envs.suites.metaworld.sensor import PUBLISHED
+from envs.suites.metaworld.subprocesses import metaworld_python
 from envs.suites.metaworld.world import MetaworldConfig, MetaworldWorld
 from envs.types import EpisodeSpec
 

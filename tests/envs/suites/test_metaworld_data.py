@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from envs.suites.metaworld.processes import PYTHON_VARIABLE
 from envs.suites.metaworld.sensor import CAMERA_AXES, CAMERA_POS_M, FAST, PUBLISHED, Sensor, View
+from envs.suites.metaworld.subprocesses import PYTHON_VARIABLE
 from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
 from envs.suites.metaworld.world import MetaworldWorld
 from vla_model.sizes import pointing_columns

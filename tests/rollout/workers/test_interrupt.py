@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import descendants
+from descendants import descendants
 
 from rollout.dataset.read import DatasetReader
 

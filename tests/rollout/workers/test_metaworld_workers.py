@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from descendants import descendants
 from fake_world import contents
-from processes import descendants
 
 from envs.make import make_world
-from envs.suites.metaworld.processes import metaworld_python
+from envs.suites.metaworld.subprocesses import metaworld_python
 from envs.types import EpisodeSpec
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from descendants import descendants
 from fake_world import contents
-from processes import descendants
 
 from envs.make import make_world
 from envs.types import EpisodeSpec

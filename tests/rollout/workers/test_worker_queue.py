@@ -13,19 +13,19 @@ from rollout.workers.process import Call
 from rollout.workers.queue import WorkerQueue
 
 
-class Told:
+class FakeRemote:
     """What the queue sees of a worker."""
 
     def __init__(self, num_worlds: int = 2, *, ready: bool = True) -> None:
         self.num_worlds = num_worlds
-        self.hello = object() if ready else None
+        self.info = object() if ready else None
         self.calls: deque[Call] = deque()
-        self.told: list[EpisodeSpec] = []
+        self.assigned: list[EpisodeSpec] = []
         self.expects_more = False
 
-    def tell(self, call: Call) -> None:
+    def submit(self, call: Call) -> None:
         self.calls.append(call)
-        self.told.extend(call.specs)
+        self.assigned.extend(call.specs)
         self.expects_more = call.more_follow
 
     @property
@@ -37,60 +37,60 @@ def a_queue(specs: list[EpisodeSpec]) -> WorkerQueue:
     return WorkerQueue(Call(specs, False, None, None, False))
 
 
-def tell(queue: WorkerQueue, *workers: Told) -> None:
-    queue.tell(cast("list[Remote]", list(workers)))
+def dispatch(queue: WorkerQueue, *workers: FakeRemote) -> None:
+    queue.dispatch(cast("list[Remote]", list(workers)))
 
 
-def blocks(num_specs: int, *workers: Told) -> list[list[int]]:
+def blocks(num_specs: int, *workers: FakeRemote) -> list[list[int]]:
     """Sizes of what each is told at first."""
-    tell(a_queue([fake_spec(s) for s in range(num_specs)]), *workers)
+    dispatch(a_queue([fake_spec(s) for s in range(num_specs)]), *workers)
     return [worker.blocks for worker in workers]
 
 
 def test_worlds_begin_together_as_long_as_there_is_enough_for_all() -> None:
-    assert blocks(128, Told(64)) == [[64, 64]]
-    assert blocks(256, Told(64), Told(64)) == [[64, 64], [64, 64]]
-    assert blocks(1000, Told(64), Told(64)) == [[64, 64], [64, 64]]
+    assert blocks(128, FakeRemote(64)) == [[64, 64]]
+    assert blocks(256, FakeRemote(64), FakeRemote(64)) == [[64, 64], [64, 64]]
+    assert blocks(1000, FakeRemote(64), FakeRemote(64)) == [[64, 64], [64, 64]]
 
 
 def test_what_is_left_is_shared() -> None:
-    assert blocks(120, Told(32), Told(32)) == [[32, 28], [32, 28]]
-    assert blocks(100, Told(64), Told(64)) == [[50], [50]]
-    assert blocks(1, Told(64), Told(64)) == [[1], []]
+    assert blocks(120, FakeRemote(32), FakeRemote(32)) == [[32, 28], [32, 28]]
+    assert blocks(100, FakeRemote(64), FakeRemote(64)) == [[50], [50]]
+    assert blocks(1, FakeRemote(64), FakeRemote(64)) == [[1], []]
 
 
 def test_a_worker_that_still_starts_finds_what_it_can_begin_at_once() -> None:
-    first, second = Told(32), Told(32, ready=False)
+    first, second = FakeRemote(32), FakeRemote(32, ready=False)
     queue = a_queue([fake_spec(s) for s in range(120)])
-    tell(queue, first, second)
+    dispatch(queue, first, second)
     assert (first.blocks, second.blocks) == ([32, 28], [])
-    second.hello = object()
-    tell(queue, first, second)
+    second.info = object()
+    dispatch(queue, first, second)
     assert second.blocks == [32, 28]
 
 
 def test_a_worker_goes_on_though_another_never_starts() -> None:
-    worker, never = Told(2), Told(2, ready=False)
+    worker, never = FakeRemote(2), FakeRemote(2, ready=False)
     queue = a_queue(specs := [fake_spec(s) for s in range(9)])
     for _ in specs:
-        tell(queue, worker, never)
+        dispatch(queue, worker, never)
         worker.calls.clear()
-    assert worker.told == specs
+    assert worker.assigned == specs
 
 
 def test_a_suspect_stays_alone_though_another_workers_death_refills_the_queue() -> None:
     specs = [fake_spec(s) for s in range(6)]
     queue = a_queue(specs)
-    first, other = Told(), Told()
-    tell(queue, first, other)
-    assert (first.told, other.told) == (specs[:3], specs[3:])
-    queue.take_back(first.told, running=specs[:2])
-    tell(queue, second := Told(), other)
-    assert second.told == [specs[2]], "it had not begun"
-    tell(queue, alone := Told(), other)
-    assert alone.told == [specs[0]]
-    queue.take_back(other.told, running=specs[3:5])
-    tell(queue, alone)
-    assert alone.told == [specs[0]]
-    tell(queue, alone, third := Told())
-    assert third.told == [specs[5]]
+    first, other = FakeRemote(), FakeRemote()
+    dispatch(queue, first, other)
+    assert (first.assigned, other.assigned) == (specs[:3], specs[3:])
+    queue.take_back(first.assigned, running=specs[:2])
+    dispatch(queue, second := FakeRemote(), other)
+    assert second.assigned == [specs[2]], "it had not begun"
+    dispatch(queue, alone := FakeRemote(), other)
+    assert alone.assigned == [specs[0]]
+    queue.take_back(other.assigned, running=specs[3:5])
+    dispatch(queue, alone)
+    assert alone.assigned == [specs[0]]
+    dispatch(queue, alone, third := FakeRemote())
+    assert third.assigned == [specs[5]]

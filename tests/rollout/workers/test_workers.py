@@ -121,7 +121,7 @@ def test_a_collect_acts_with_the_weights_published_before_it(num_workers: int) -
             found = list(workers.collect(specs))
             assert {t.policy_version for t in found} == {version or 0}
             assert {float(a) for t in found for a in t.action[:, 2]} == {push}
-        with pytest.raises(ValueError, match="only rise: 4 is published, got 4"):
+        with pytest.raises(ValueError, match="must increase: 4 is published, got 4"):
             workers.publish(4, {"push": 1.0})
 
 

@@ -15,7 +15,7 @@ from rollout.dataset.read import DatasetReader, read_marks
 from rollout.dataset.schema import INTERVENTION
 
 
-def lessons_of(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
+def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
     """Begin and end, within it, of every part of an episode that is worth learning from, by the episode's index.
 
     Args:
@@ -56,7 +56,7 @@ def _succeeded(row: dict[str, Any], root: Path) -> bool:
     return row["success"]
 
 
-def parts_by_task(
+def split_by_task(
     dataset: CachedDataset, tasks: Mapping[int, str], row: dict[str, Any], begin: int, end: int
 ) -> Iterator[tuple[int, int, str]]:
     """The rows from `begin` to before `end`, all of one episode, in parts of one task each, with its instruction.

@@ -57,7 +57,7 @@ def metaworld_python() -> Path:
     return python
 
 
-class Processes:
+class Subprocesses:
     """N processes of one world each; they end with this process, whatever becomes of it."""
 
     def __init__(self, num_worlds: int, sensor: Sensor, max_steps: int) -> None:

@@ -17,7 +17,7 @@ from agent.learning.gradients import Loss, M, Objective, Splittable
 from vla_model.numerics.means import among
 
 
-class Processes(Generic[M]):
+class DataParallel(Generic[M]):
     """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
 
     def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:

@@ -29,7 +29,7 @@ from agent.training import loop
 from agent.training.demonstrations import collect_demonstrations
 from agent.training.loop import RunConfig
 from rollout.dataset.batches import TrainingData
-from rollout.processes import Process, run_in_processes
+from rollout.distributed import Process, run_in_processes
 from vla_model.create import shape_of
 from vla_model.heads.moe import balance_experts
 from vla_model.inputs.processor import Processor
@@ -90,7 +90,7 @@ def one_core() -> Iterator[None]:
 def one(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> RunFolder:
     """What one process learns."""
     run = new_run(tmp_path_factory.mktemp("one") / "run", tiny(), dataset)
-    learn(tiny(), run, Process(interrupted=lambda: False, tell=lambda **_: None))
+    learn(tiny(), run, Process(interrupted=lambda: False, report=lambda **_: None))
     return run
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process has held; what workers are judged by and what runs record."""
+"""Peak resident memory (RSS) of this process: workers are limited by it, and runs record it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def peak_memory_gb() -> float:
-    """Largest resident memory of this process so far, in GB (1e9 bytes); its children are other processes."""
+    """Peak resident memory of this process in GB (1e9 bytes), without its child processes."""
     if platform.system() == "Linux":
-        # getrusage's figure begins with that of the process which forked this one, so a small child of a large parent
-        # looks large for ever.
+        # getrusage starts from the peak of the process that forked this one: a small child of a large parent would
+        # report the parent's peak.
         peak = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
         assert peak is not None, "every Linux process with memory of its own has this line"
         return int(peak[1]) * 1024 / 1e9

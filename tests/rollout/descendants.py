@@ -1,4 +1,4 @@
-"""Processes that a process has started, its children's children too, as Linux shows them."""
+"""The descendants of a process, read from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """{pid: command line} of all that live and descend from a process."""
+    """{pid: command line} of all living descendants of a process."""
     parents, commands = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

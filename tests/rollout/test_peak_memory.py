@@ -1,4 +1,4 @@
-"""The memory that a worker is judged by is its own."""
+"""Peak resident memory is that of the process itself, not of its parent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from rollout.memory import peak_memory_gb
+from rollout.peak_memory import peak_memory_gb
 
 
 def test_the_peak_grows_with_what_was_held_and_stays_when_it_is_freed() -> None:
@@ -21,7 +21,7 @@ def test_the_peak_grows_with_what_was_held_and_stays_when_it_is_freed() -> None:
 def test_a_small_child_of_a_large_parent_is_small() -> None:
     held = np.ones(int(0.5e9 / 8))
     child = subprocess.run(
-        [sys.executable, "-c", "from rollout.memory import peak_memory_gb; print(peak_memory_gb())"],
+        [sys.executable, "-c", "from rollout.peak_memory import peak_memory_gb; print(peak_memory_gb())"],
         capture_output=True,
         text=True,
         check=True,

@@ -1,4 +1,4 @@
-"""Processes that compute together: what they give back, and what happens when one fails or the user stops them."""
+"""Distributed processes: what they return, and what happens when one fails or the user interrupts them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.distributed.distributed_c10d import all_reduce
 
-from rollout.processes import Process, run_in_processes
+from rollout.distributed import Process, run_in_processes
 
 
 def sum_of_ranks(process: Process) -> dict[str, Any]:
     total = torch.tensor(process.rank + 1.0)
     all_reduce(total)
-    process.tell(total=float(total))
+    process.report(total=float(total))
     time.sleep(1.5)
     return {"rank": process.rank, "count": process.count, "total": float(total), "pid": os.getpid()}
 
@@ -41,7 +41,7 @@ def count_until_stopped(folder: Path, process: Process) -> None:
     while not process.interrupted():
         all_reduce(torch.zeros(1))
         updates += 1
-        process.tell(updates=updates)
+        process.report(updates=updates)
     (folder / f"stopped-{process.rank}").write_text(str(updates))
     raise KeyboardInterrupt
 
@@ -54,12 +54,12 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_processes_share_a_group_give_back_what_rank_0_returned_and_end(tmp_path: Path) -> None:
-    heard: list[dict[str, Any]] = []
-    result = run_in_processes(sum_of_ranks, 2, tmp_path, hear=lambda **news: heard.append(news))
+def test_processes_share_a_group_return_the_result_of_rank_0_and_end(tmp_path: Path) -> None:
+    reports: list[dict[str, Any]] = []
+    result = run_in_processes(sum_of_ranks, 2, tmp_path, on_report=lambda **report: reports.append(report))
     pid = result.pop("pid")
     assert result == {"rank": 0, "count": 2, "total": 3.0}
-    assert heard[-1] == {"total": 3.0}
+    assert reports[-1] == {"total": 3.0}
     assert not list(tmp_path.iterdir())
     deadline_s = time.monotonic() + 10
     while not has_ended(pid):
@@ -82,13 +82,13 @@ def test_what_a_process_raises_is_raised_and_says_where(tmp_path: Path) -> None:
 def test_an_interruption_reaches_every_process_after_the_same_number_of_rounds(tmp_path: Path) -> None:
     updates = 0
 
-    def hear(**news: int) -> None:
+    def on_report(**report: int) -> None:
         nonlocal updates
-        updates = news["updates"]
+        updates = report["updates"]
 
     with pytest.raises(KeyboardInterrupt):
         run_in_processes(
-            partial(count_until_stopped, tmp_path), 2, tmp_path, interrupted=lambda: updates > 0, hear=hear
+            partial(count_until_stopped, tmp_path), 2, tmp_path, interrupted=lambda: updates > 0, on_report=on_report
         )
     first, second = ((tmp_path / f"stopped-{rank}").read_text() for rank in range(2))
     assert first == second
