@@ -88,7 +88,7 @@ def bare_ppo(model: VLA, batch: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
     """Needs every output that ppo needs."""
     output = predict(model, batch)
     assert output.values is not None
-    return output.actions.log_prob(batch.drawn).mean() + output.values.mean(), {}
+    return output.actions.log_prob(batch.sampled).mean() + output.values.mean(), {}
 
 
 def bare_cloning(model: VLA, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor]]:

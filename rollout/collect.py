@@ -98,7 +98,7 @@ def collect(
         everywhere = _among(actions, live, world.num_envs)
         result = _on_host(world.step_chunk(everywhere, all_frames=all_frames, ended_frames=False))
         share_s = (time.perf_counter() - began_s) / len(live)
-        done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _drawn(chunk)
+        done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _sampled(chunk)
         for n, reason in broken_in_chunk(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
             yield episodes.pop(n).broken(reason, world.world_spec)
         for row, n in enumerate(live):
@@ -164,9 +164,9 @@ def _executed_part(chunk: ActionChunk, expected: tuple[int, int], n_action_steps
     return actions, _clipped(chunk.labels[:, :k])
 
 
-def _drawn(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
-    """What a policy that draws its actions says about them, each [n, K, ...]."""
-    told = {"drawn": chunk.drawn, "log_prob": chunk.log_prob, "value": chunk.value}
+def _sampled(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
+    """What a policy that samples its actions says about them, each [n, K, ...]."""
+    told = {"sampled": chunk.sampled, "log_prob": chunk.log_prob, "value": chunk.value}
     return {name: to_numpy(values) for name, values in told.items() if values is not None}
 
 
@@ -247,7 +247,7 @@ class _Episode:
             truncated=bool(result.truncated[n]),
             failure=result.failure[n],
             policy_version=self.policy_version,
-            drawn=columns.get("drawn"),
+            sampled=columns.get("sampled"),
             log_prob=columns.get("log_prob"),
             value=columns.get("value"),
             expert_usage=np.stack(self.expert_usage) if self.expert_usage else None,

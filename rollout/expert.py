@@ -79,6 +79,6 @@ class ExpertPolicy:
         executed = clean + (self._std * self._noise[worlds] * self._takes_noise).astype(np.float32)
         for n in worlds:
             if (generator := self._generators.get(n)) is not None:
-                drawn = generator.standard_normal(self._noise.shape[1])
-                self._noise[n] = next_noise(self._noise[n], drawn, self._correlation)
+                white = generator.standard_normal(self._noise.shape[1])
+                self._noise[n] = next_noise(self._noise[n], white, self._correlation)
         return ActionChunk(actions=np.clip(executed, -1.0, 1.0)[:, None], labels=clean[:, None])

@@ -58,10 +58,10 @@ class Trajectory:
     """Whether an error of its world ended it, which `failure` names. Nobody learns from it, so it has no rows."""
     policy_version: int
     """Version of the weights that acted; -1 for a scripted expert."""
-    drawn: NDArray[np.float32] | None = None
-    """What the policy drew for each action, in its distribution's own terms, [T, ...]; None if it drew nothing."""
+    sampled: NDArray[np.float32] | None = None
+    """What the policy sampled for each action, in its distribution's own terms, [T, ...]; None if it took the mode."""
     log_prob: NDArray[np.float32] | None = None
-    """Log-probability of each drawn action given the observation at its decision, [T]; None if nothing was drawn."""
+    """Log-probability of each sampled action given the observation at its decision, [T]; None for the mode."""
     value: NDArray[np.float32] | None = None
     """Return that the policy expected from each action on, seen at its decision, [T]; None without a value head."""
     expert_usage: NDArray[np.float32] | None = None

@@ -18,6 +18,7 @@ REPLACED = {
     r"anchor_(weight|log_prob)|loss/anchor": "reference-policy KL",
     r"\bCredit(ed)?\b|\w_credit\b": "advantages, rollout batch",
     r"\bLastingNoise\b": "CorrelatedNoise",
+    r"\b(chunk|batch|part|trajectory|first|second|t)\.drawn\b|\bDraw\(|draw_(shifts|light|action_noise)": "sampled",
     r"\bfrom nothing\b": "from scratch",
     r"\bby heart\b": "overfits",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",

@@ -234,14 +234,14 @@ class VLAPolicy:
             output: VLAOutput = self.model.decode(inputs, prefix, encoded, past)
             _check_finite(output.actions.parameters(), worlds)
             noise = [self._episodes[world].noise for world in worlds]  # each episode has its own
-            draw = output.actions.sample(noise) if self._sample else None
-            normalised = output.actions.mode() if draw is None else draw.actions
+            sample = output.actions.sample(noise) if self._sample else None
+            normalised = output.actions.mode() if sample is None else sample.actions
             _check_finite(normalised, worlds)
             return ActionChunk(
                 actions=_like(like, self.processor.decode(normalised)),
                 expert_usage=output.expert_usage().cpu().numpy(),
-                drawn=None if draw is None else _like(like, draw.drawn),
-                log_prob=None if draw is None else _like(like, output.actions.log_prob(draw.drawn)),
+                sampled=None if sample is None else _like(like, sample.sampled),
+                log_prob=None if sample is None else _like(like, output.actions.log_prob(sample.sampled)),
                 value=None if output.values is None else _like(like, output.values),
             )
 

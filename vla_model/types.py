@@ -26,11 +26,11 @@ class ActionChunk:
     """What a learner should imitate here, float32 [n, K, A], where it differs from what is executed."""
     expert_usage: NDArray[np.float32] | None = None
     """Share of each expert in the decision, [n, layers, E], where the policy has experts: for reports."""
-    drawn: Array | None = None
-    """What was drawn from the policy's distribution, in the distribution's own terms, float32 [n, K, ...]; None where
-    nothing was drawn."""
+    sampled: Array | None = None
+    """What was sampled from the policy's distribution, in the distribution's own terms, float32 [n, K, ...]; None where
+    nothing was sampled."""
     log_prob: Array | None = None
-    """Log-probability of each action as drawn, whatever the processor and the world clip, float32 [n, K]."""
+    """Log-probability of each action as sampled, whatever the processor and the world clip, float32 [n, K]."""
     value: Array | None = None
     """Return-to-go that the policy expects at each action, float32 [n, K], where it has a value head."""
 

@@ -8,7 +8,7 @@
              "Approximating KL divergence", k3); 0 weight spares the pass through that policy
 
     update   `epochs` passes over a rollout in minibatches of equal size, until the policy has moved by `max_kl`; the
-             order of the minibatches is drawn from (seed, iteration, epoch)
+             order of the minibatches is sampled from (seed, iteration, epoch)
 
 An action's probability is the product over its dimensions. Neither a chunk's product over its actions (ratios of 8 x 7
 factors leave the clip at once) nor a ratio per dimension (it ignores that they act together) is used.
@@ -173,7 +173,7 @@ class PolicyGradient(ABC, Generic[C]):
     def _first_log_prob(self, batch: Decisions, batch_size: int) -> Tensor:
         first, _ = load_policy(self._context.run.checkpoint(0) / PRETRAINED)
         parts = [batch.rows(rows) for rows in torch.arange(len(batch)).split(batch_size)]
-        return torch.cat([predict(first, part).actions.log_prob(part.drawn) for part in parts])
+        return torch.cat([predict(first, part).actions.log_prob(part.sampled) for part in parts])
 
     def _minibatches(self, batch: Decisions, batch_size: int, iteration: int, epoch: int) -> Iterator[Decisions]:
         state = np.random.SeedSequence([self._context.seed, iteration, epoch]).generate_state(1, np.uint64)
@@ -202,7 +202,7 @@ def surrogate_loss(output: VLAOutput, batch: Decisions, config: SurrogateConfig)
     """The loss above, and its guards for the log."""
     mean_of = executed_mean(batch)
     executed = batch.weight > 0
-    log_ratio = torch.where(executed, output.actions.log_prob(batch.drawn) - batch.log_prob, 0.0)  # [B, k]
+    log_ratio = torch.where(executed, output.actions.log_prob(batch.sampled) - batch.log_prob, 0.0)  # [B, k]
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
     gain = torch.minimum(ratio * batch.advantage, clipped * batch.advantage)

@@ -2,7 +2,7 @@
 
 A decision is what a policy saw, and the first k of the K actions of its chunk: those that were executed (fewer where
 the episode ended within them). Log-probability, advantage and value are per executed action; all of a chunk's actions
-were drawn from the one observation at its decision.
+were sampled from the one observation at its decision.
 
 The behaviour's log-probabilities are those the policy gave when it drew the actions, in float32, and nothing here
 computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
@@ -63,7 +63,7 @@ class Decisions:
     """A batch of decisions; numbers of actions that were not executed are 0."""
 
     inputs: ModelInputs
-    drawn: Tensor
+    sampled: Tensor
     """In the distribution's own terms, float32 [B, k, ...]."""
     log_prob: Tensor
     """Of the policy that acted, float32 [B, k]."""
@@ -129,14 +129,14 @@ def decisions(rollout_batch: RolloutBatch, processor: Processor, history: tuple[
 
 def _per_action(trajectory: Trajectory, credit: Advantages) -> dict[str, NDArray[np.float32]]:
     """Columns of Decisions over the steps of one episode, each [T, ...]."""
-    if trajectory.log_prob is None or trajectory.drawn is None:
+    if trajectory.log_prob is None or trajectory.sampled is None:
         raise UserError(
             f"the policy of {trajectory.spec.id} gave no log-probabilities: it must draw its actions (sample=True) "
             "from a distribution that has them"
         )
     value = trajectory.value
     return {
-        "drawn": trajectory.drawn,
+        "sampled": trajectory.sampled,
         "log_prob": trajectory.log_prob,
         "reference_log_prob": trajectory.log_prob,
         "value": np.zeros(trajectory.num_steps, np.float32) if value is None else value,

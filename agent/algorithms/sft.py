@@ -37,7 +37,7 @@ from torch import Tensor
 from envs.types import OUTSIDE
 from rollout.dataset.batches import Batch
 from vla_model.config import VLAConfig
-from vla_model.inputs.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
+from vla_model.inputs.inputs import ModelInputs, fake_inputs, sample_action_noise, sample_light, sample_shifts
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.tensors import each_tensor
@@ -128,9 +128,9 @@ class SFTEncoder:
         state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> 1))
         index, count = self._part
-        shifts = draw_shifts(self._config, len(rows) * count, generator) or {}
-        light = draw_light(self._config, len(rows) * count, generator)
-        noise = draw_action_noise(self._config, len(rows) * count, generator)
+        shifts = sample_shifts(self._config, len(rows) * count, generator) or {}
+        light = sample_light(self._config, len(rows) * count, generator)
+        noise = sample_action_noise(self._config, len(rows) * count, generator)
         grips = torch.zeros(processor.world_spec.action.size, dtype=torch.bool)
         grips[list(processor.world_spec.action.grippers)] = True
         past_frames, past_state = None, None
@@ -177,9 +177,9 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
         inputs=replace(
             inputs,
             instruction_mask=torch.ones_like(inputs.instruction_mask),
-            shift_px=draw_shifts(config, batch_size, generator),
-            light=draw_light(config, batch_size, generator),
-            action_noise=draw_action_noise(config, batch_size, generator),
+            shift_px=sample_shifts(config, batch_size, generator),
+            light=sample_light(config, batch_size, generator),
+            action_noise=sample_action_noise(config, batch_size, generator),
         ),
         actions=torch.randn(batch_size, config.chunk_size, config.action_size, generator=generator),
         mask=torch.ones(batch_size, config.chunk_size, dtype=torch.bool),

@@ -201,27 +201,27 @@ def test_collecting_does_not_import_ray_or_a_simulator() -> None:
     assert done.stdout.strip() == "[]"
 
 
-class DrawingPolicy(CountingPolicy):
+class SamplingPolicy(CountingPolicy):
     """Tells with every action what it drew for it, how likely that was and what it expects."""
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         chunk = super().act(worlds, observation)
         step = observation["state"][:, :1] + np.arange(self.chunk_size, dtype=np.float32)  # [N, K]
-        return ActionChunk(actions=chunk.actions, drawn=100 + chunk.actions, log_prob=-step, value=step / 2)
+        return ActionChunk(actions=chunk.actions, sampled=100 + chunk.actions, log_prob=-step, value=step / 2)
 
 
 @pytest.mark.parametrize("num_worlds", [1, 3])
 def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int) -> None:
     specs = [fake_spec(seed) for seed in range(7)]
-    for t in collect(DrawingPolicy(3), FakeWorld(num_worlds), specs, n_action_steps=2):
-        assert t.drawn is not None
+    for t in collect(SamplingPolicy(3), FakeWorld(num_worlds), specs, n_action_steps=2):
+        assert t.sampled is not None
         assert t.log_prob is not None
         assert t.value is not None
-        np.testing.assert_array_equal(t.drawn, 100 + t.action)
+        np.testing.assert_array_equal(t.sampled, 100 + t.action)
         np.testing.assert_array_equal(t.log_prob, -np.arange(t.num_steps))
         np.testing.assert_array_equal(t.value, np.arange(t.num_steps) / 2)
     plain = next(collect(CountingPolicy(), FakeWorld(1), specs[:1]))
-    assert plain.drawn is None
+    assert plain.sampled is None
     assert plain.log_prob is None
     assert plain.value is None
 

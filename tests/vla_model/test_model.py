@@ -11,7 +11,7 @@ from tiny_model import WORLD_SPEC, tiny_config, tiny_vla
 from envs.types import CameraSpec
 from vla_model.config import VLAConfig
 from vla_model.heads.action_head import DISTRIBUTIONS
-from vla_model.inputs.inputs import ModelInputs, draw_action_noise, draw_light, draw_shifts, fake_inputs
+from vla_model.inputs.inputs import ModelInputs, fake_inputs, sample_action_noise, sample_light, sample_shifts
 from vla_model.model import VLA, VLAOutput
 from vla_model.sizes import nano, pointing_columns
 
@@ -79,7 +79,7 @@ def test_every_input_matters() -> None:
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_every_parameter_learns(distribution: str) -> None:
     model = tiny_vla(action_distribution=distribution)
-    noise = draw_action_noise(model.config, 16, torch.Generator().manual_seed(0))
+    noise = sample_action_noise(model.config, 16, torch.Generator().manual_seed(0))
     losses(model(replace(fake_inputs(model.config, 16), action_noise=noise))).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
@@ -144,8 +144,8 @@ def test_fake_inputs_repeat_with_their_seed() -> None:
 
 def test_rows_of_inputs_are_rows_of_every_part() -> None:
     config = tiny_config()
-    shifts = draw_shifts(config, 4, torch.Generator().manual_seed(0))
-    light = draw_light(config, 4, torch.Generator().manual_seed(0))
+    shifts = sample_shifts(config, 4, torch.Generator().manual_seed(0))
+    light = sample_light(config, 4, torch.Generator().manual_seed(0))
     assert shifts is not None
     assert light is not None
     inputs = replace(fake_inputs(config, 4), shift_px=shifts, light=light)
@@ -157,13 +157,13 @@ def test_rows_of_inputs_are_rows_of_every_part() -> None:
     assert torch.equal(rows.shift_px["front"], shifts["front"][[3, 1]])
     assert rows.light is not None
     assert torch.equal(rows.light, light[[3, 1]])
-    assert draw_shifts(tiny_config(random_shift_px=0), 4, torch.Generator()) is None
-    assert draw_light(tiny_config(random_light=None), 4, torch.Generator()) is None
+    assert sample_shifts(tiny_config(random_shift_px=0), 4, torch.Generator()) is None
+    assert sample_light(tiny_config(random_light=None), 4, torch.Generator()) is None
 
 
 def test_noise_for_the_loss_is_drawn_where_the_distribution_takes_any_and_repeats() -> None:
     config = tiny_config(action_distribution="flow")
-    noise, again = (draw_action_noise(config, 500, torch.Generator().manual_seed(0)) for _ in range(2))
+    noise, again = (sample_action_noise(config, 500, torch.Generator().manual_seed(0)) for _ in range(2))
     assert noise is not None and again is not None and torch.equal(noise, again)
     assert noise.shape == (500, 4, 4)
     assert noise[..., :3].std().item() == pytest.approx(1.0, abs=0.05)
@@ -171,11 +171,11 @@ def test_noise_for_the_loss_is_drawn_where_the_distribution_takes_any_and_repeat
     assert noise[..., 3].mean().item() == pytest.approx(0.5, abs=0.05)
     inputs = replace(fake_inputs(config, 500), action_noise=noise).rows(torch.tensor([4, 2]))
     assert inputs.action_noise is not None and torch.equal(inputs.action_noise, noise[[4, 2]])
-    assert draw_action_noise(tiny_config(), 5, torch.Generator()) is None
+    assert sample_action_noise(tiny_config(), 5, torch.Generator()) is None
 
 
 def test_the_light_of_training_is_as_bright_as_the_config_says_and_hardly_tinted() -> None:
-    light = draw_light(tiny_config(random_light=[0.25, 1.0]), 2000, torch.Generator().manual_seed(0))
+    light = sample_light(tiny_config(random_light=[0.25, 1.0]), 2000, torch.Generator().manual_seed(0))
     assert light is not None
     brightness = light.log().mean(1)
     low, middle, high = brightness.quantile(torch.tensor([0.02, 0.5, 0.98])).exp().tolist()

@@ -154,9 +154,9 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
         state=np.concatenate([observation["state"]] * 2),
         instruction=observation["instruction"] * 2,
     )
-    drawing = policy(sample=True)
-    begin(drawing, [0, 1], twice, seeds=[7, 8])
-    first, second = act(drawing, twice).actions, act(drawing, twice).actions
+    acting = policy(sample=True)
+    begin(acting, [0, 1], twice, seeds=[7, 8])
+    first, second = act(acting, twice).actions, act(acting, twice).actions
     assert np.abs(first[0] - first[1]).max() > 1e-3
     assert np.abs(first - second).max() > 1e-3
     swapped = policy(sample=True)
@@ -168,14 +168,14 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
 
 
 @pytest.mark.parametrize("noise_correlation", [0.0, 0.9])
-def test_draws_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_correlation: float) -> None:
-    def drawn(beside: tuple[list[int], ...]) -> NDArray[np.float32]:
-        drawing = policy(sample=True, noise_correlation=noise_correlation, n_action_steps=2)
-        begin(drawing, [0, 1, 2], observation)
-        return np.stack([drawing.act(w, rows_of(observation, w)).actions[w.index(2)] for w in beside])
+def test_samples_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_correlation: float) -> None:
+    def sampled(beside: tuple[list[int], ...]) -> NDArray[np.float32]:
+        acting = policy(sample=True, noise_correlation=noise_correlation, n_action_steps=2)
+        begin(acting, [0, 1, 2], observation)
+        return np.stack([acting.act(w, rows_of(observation, w)).actions[w.index(2)] for w in beside])
 
     observation = observe(3)
-    together, dwindling = drawn(([0, 1, 2],) * 3), drawn(([0, 1, 2], [1, 2], [2]))
+    together, dwindling = sampled(([0, 1, 2],) * 3), sampled(([0, 1, 2], [1, 2], [2]))
     np.testing.assert_allclose(dwindling, together, atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
@@ -184,9 +184,9 @@ def test_noise_may_last_from_one_decision_to_the_next() -> None:
     observation = observe(1)
 
     def twice(**kwargs: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        drawing = policy(sample=True, **kwargs)
-        begin(drawing, [0], observation)
-        first, second = (act(drawing, observation).drawn for _ in range(2))
+        acting = policy(sample=True, **kwargs)
+        begin(acting, [0], observation)
+        first, second = (act(acting, observation).sampled for _ in range(2))
         assert first is not None
         assert second is not None
         return first, second
@@ -269,16 +269,16 @@ def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(dist
     observation = observe(5)
     begin(acting, [0, 1, 2, 3, 4], observation)
     chunk = act(acting, observation)
-    assert chunk.log_prob is not None and chunk.drawn is not None and chunk.value is not None
+    assert chunk.log_prob is not None and chunk.sampled is not None and chunk.value is not None
     assert chunk.log_prob.shape == chunk.value.shape == (5, 4)
-    assert chunk.log_prob.dtype == chunk.drawn.dtype == chunk.value.dtype == np.float32
+    assert chunk.log_prob.dtype == chunk.sampled.dtype == chunk.value.dtype == np.float32
     inputs: ModelInputs = acting.processor.encode(observation)
     for rows in ([0, 1, 2, 3, 4], [3, 1], [2]):
         output = acting.model(inputs.rows(torch.tensor(rows)))
-        again = output.actions.log_prob(torch.from_numpy(chunk.drawn[rows]))
+        again = output.actions.log_prob(torch.from_numpy(chunk.sampled[rows]))
         assert np.abs(again.detach().numpy() - chunk.log_prob[rows]).max() < 1e-5
         np.testing.assert_allclose(output.values.detach(), chunk.value[rows], atol=1e-5)
-        first = output.actions.log_prob(torch.from_numpy(chunk.drawn[rows, :1]))
+        first = output.actions.log_prob(torch.from_numpy(chunk.sampled[rows, :1]))
         np.testing.assert_allclose(first.detach(), chunk.log_prob[rows, :1], atol=1e-5)
 
 
@@ -286,7 +286,7 @@ def test_a_policy_that_takes_the_mode_draws_nothing_and_without_a_value_head_exp
     acting = policy()
     begin(acting, [0], observe(1))
     chunk = act(acting, observe(1))
-    assert chunk.drawn is None and chunk.log_prob is None and chunk.value is None
+    assert chunk.sampled is None and chunk.log_prob is None and chunk.value is None
 
 
 def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_policy_alone() -> None:

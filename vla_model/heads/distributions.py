@@ -1,4 +1,4 @@
-"""Distributions over chunks of actions: how they are fitted, drawn from and scored. `flow` has its own file.
+"""Distributions over chunks of actions: how they are fitted, sampled from and scored. `flow` has its own file.
 
     laplace   one Laplace density per number of a chunk
     tokens    one categorical distribution over uniform bins per number of a chunk
@@ -32,12 +32,12 @@ Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | CorrelatedN
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What was drawn from a distribution."""
+class Sample:
+    """What was sampled from a distribution."""
 
     actions: Tensor
     """Normalised, float32 [B, K, A]."""
-    drawn: Tensor
+    sampled: Tensor
     """In the distribution's own terms, float32 [B, K, ...]: what its log_prob takes."""
 
 
@@ -60,15 +60,15 @@ class ActionDistribution(Protocol):
         """What a policy does that draws nothing, float32 [B, K, A]."""
         ...
 
-    def sample(self, generators: Generators) -> Draw:
-        """Draw every row's chunk; no gradient passes through what was drawn."""
+    def sample(self, generators: Generators) -> Sample:
+        """Sample every row's chunk; no gradient passes through what was sampled."""
         ...
 
-    def log_prob(self, drawn: Tensor) -> Tensor:
-        """float32 [B, k]: log-probability of each action of what was drawn, or of the first k of each chunk.
+    def log_prob(self, sampled: Tensor) -> Tensor:
+        """float32 [B, k]: log-probability of each action of what was sampled, or of the first k of each chunk.
 
         Args:
-            drawn: of a Draw, float32 [B, k, ...].
+            sampled: of a Sample, float32 [B, k, ...].
         """
         ...
 
@@ -77,7 +77,7 @@ class ActionDistribution(Protocol):
         ...
 
     def parameters(self) -> Tensor:
-        """What the model said, float32 [B, K, ...]: where it is not finite, what is drawn may still look sound."""
+        """What the model said, float32 [B, K, ...]: where it is not finite, what is sampled may still look sound."""
         ...
 
 
@@ -117,17 +117,17 @@ class LaplaceActions:
         return self.loc
 
     @torch.no_grad()
-    def sample(self, generators: Generators) -> Draw:
-        """By the inverse cumulative distribution function; what was drawn are the actions."""
+    def sample(self, generators: Generators) -> Sample:
+        """By the inverse cumulative distribution function; what was sampled are the actions."""
         uniform = random(torch.rand, self.loc.shape, generators).to(self.loc.device) - 0.5
         tail = (1.0 - 2.0 * uniform.abs()).clamp(min=torch.finfo(torch.float32).tiny)
         actions = self.loc - self.log_scale.exp() * uniform.sign() * tail.log()
-        return Draw(actions=actions, drawn=actions)
+        return Sample(actions=actions, sampled=actions)
 
-    def log_prob(self, drawn: Tensor) -> Tensor:
-        k = drawn.shape[1]
+    def log_prob(self, sampled: Tensor) -> Tensor:
+        k = sampled.shape[1]
         loc, log_scale = self.loc[:, :k], self.log_scale[:, :k]
-        distance = (drawn.float() - loc).abs() * torch.exp(-log_scale)
+        distance = (sampled.float() - loc).abs() * torch.exp(-log_scale)
         return (-distance - log_scale - math.log(2.0)).sum(-1)
 
     def entropy(self) -> Tensor:
@@ -177,16 +177,16 @@ class TokenActions:
         return self._centre(self.log_probs.argmax(-1))
 
     @torch.no_grad()
-    def sample(self, generators: Generators) -> Draw:
-        """By the inverse cumulative distribution function; what was drawn are indices of bins, [B, K, A]."""
+    def sample(self, generators: Generators) -> Sample:
+        """By the inverse cumulative distribution function; what was sampled are indices of bins, [B, K, A]."""
         uniform = random(torch.rand, self.log_probs.shape[:-1], generators).to(self.log_probs.device)
-        # In float64 the last sum exceeds every scaled draw, so that no bin of probability 0 can come out.
+        # In float64 the last sum exceeds every scaled sample, so that no bin of probability 0 can come out.
         cumulative = self.log_probs.double().exp().cumsum(-1)
         bins = torch.searchsorted(cumulative, uniform[..., None] * cumulative[..., -1:], right=True).squeeze(-1)
-        return Draw(actions=self._centre(bins), drawn=bins.float())
+        return Sample(actions=self._centre(bins), sampled=bins.float())
 
-    def log_prob(self, drawn: Tensor) -> Tensor:
-        return self._at(drawn.long()).sum(-1)
+    def log_prob(self, sampled: Tensor) -> Tensor:
+        return self._at(sampled.long()).sum(-1)
 
     def entropy(self) -> Tensor:
         return -(self.log_probs.exp() * self.log_probs).sum((-1, -2))
@@ -241,15 +241,15 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return mean((values * weights).sum(), weights.sum())
 
 
-def random(draw: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:
+def random(sampler: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:
     """torch.rand or torch.randn of that shape [B, ...], on the generators' device."""
     if isinstance(generators, torch.Generator):
-        return draw(shape, generator=generators, device=generators.device)
+        return sampler(shape, generator=generators, device=generators.device)
     return torch.stack(
         [
-            source(draw, shape[1:])
+            source(sampler, shape[1:])
             if isinstance(source, CorrelatedNoise)
-            else draw(shape[1:], generator=source, device=source.device)
+            else sampler(shape[1:], generator=source, device=source.device)
             for source in generators
         ]
     )

@@ -13,8 +13,8 @@ sigma_t = c sqrt((1 - t) / t) and patch its pole at t = 0; with sigma_t = c sqrt
 
     x_{t+dt} ~ N(x + (v - c^2 / 2 (x - t v)) dt,  c^2 (1 - t) dt I)
 
-What is drawn is the chain x_0 .. x_1, and its log-probability is the sum of those of its transitions. That of x_0 does
-not depend on the model, so no ratio of probabilities misses it.
+What is sampled is the chain x_0 .. x_1, and its log-probability is the sum of those of its transitions. That of x_0
+does not depend on the model and cancels in every probability ratio.
 
 Left out: noise whose level is learnt (ReinFlow, Zhang et al. 2025), which needs a second network and bounds on it.
 
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from envs.errors import UserError
 from vla_model.config import VLAConfig
-from vla_model.heads.distributions import Draw, Generators, masked_mean, random
+from vla_model.heads.distributions import Generators, Sample, masked_mean, random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class FlowActions:
         """
         if self.noise is None:
             raise UserError(
-                "flow matching needs ModelInputs.action_noise; vla_model.inputs.inputs.draw_action_noise makes it"
+                "flow matching needs ModelInputs.action_noise; vla_model.inputs.inputs.sample_action_noise makes it"
             )
         start, time = self.noise[..., :-1], self.noise[..., -1:]
         velocity = self.velocity((1 - time) * start + time * target, time, self.condition)
@@ -79,20 +79,20 @@ class FlowActions:
         return x
 
     @torch.no_grad()
-    def sample(self, generators: Generators) -> Draw:
-        """By the stochastic sampler; what was drawn is the chain, [B, K, n + 1, A]."""
+    def sample(self, generators: Generators) -> Sample:
+        """By the stochastic sampler; what was sampled is the chain, [B, K, n + 1, A]."""
         shape = (*self.condition.shape[:-1], self.num_steps + 1, self.action_size)
         start, *steps = random(torch.randn, shape, generators).to(self.condition.device).unbind(-2)
         chain = [start]
         for time, noise in zip(self._times(), steps, strict=True):
             mean, std = self._transition(chain[-1], time, self.condition)
             chain.append(mean + std * noise)
-        return Draw(actions=chain[-1], drawn=torch.stack(chain, dim=-2))
+        return Sample(actions=chain[-1], sampled=torch.stack(chain, dim=-2))
 
-    def log_prob(self, drawn: Tensor) -> Tensor:
-        condition = self.condition[:, : drawn.shape[1], None]  # [B, k, 1, w]
-        mean, std = self._transition(drawn[..., :-1, :], self._times(), condition)  # [B, k, n, A], [n, 1]
-        return (-(((drawn[..., 1:, :] - mean) / std).square()) / 2 - std.log() - _LOG_ROOT_2_PI).sum((-1, -2))
+    def log_prob(self, sampled: Tensor) -> Tensor:
+        condition = self.condition[:, : sampled.shape[1], None]  # [B, k, 1, w]
+        mean, std = self._transition(sampled[..., :-1, :], self._times(), condition)  # [B, k, n, A], [n, 1]
+        return (-(((sampled[..., 1:, :] - mean) / std).square()) / 2 - std.log() - _LOG_ROOT_2_PI).sum((-1, -2))
 
     def entropy(self) -> Tensor:
         """Of the chain from a given x_0. The noise's level is fixed, so it is the same for every model and has no

@@ -30,7 +30,7 @@ class CorrelatedNoise:
     def __init__(self, generator: torch.Generator, correlation: float, n_action_steps: int | None) -> None:
         """
         Args:
-            generator: of the draws.
+            generator: of the random numbers.
             correlation: c, from 0 to below 1.
             n_action_steps: actions executed of each chunk, after which the next chunk's noise goes on; None for all.
         """
@@ -39,7 +39,7 @@ class CorrelatedNoise:
         self._n_action_steps = n_action_steps
         self._last: Tensor | None = None
 
-    def __call__(self, draw: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+    def __call__(self, sampler: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
         """What torch.rand or torch.randn would give for that shape [K, ...], on the generator's device."""
         fresh = torch.randn(shape, generator=self._generator, device=self._generator.device)
         steps: list[Tensor] = []
@@ -49,6 +49,6 @@ class CorrelatedNoise:
             steps.append(last)
         self._last = steps[(self._n_action_steps or len(steps)) - 1]
         normal = torch.stack(steps)
-        if draw is torch.randn:
+        if sampler is torch.randn:
             return normal
         return torch.special.ndtr(normal.double()).float().clamp(max=_BELOW_ONE)

@@ -50,7 +50,7 @@ class ModelInputs:
         return each_tensor(self, lambda tensor: tensor.to(device))
 
 
-def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:
+def sample_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:
     """Random `ModelInputs.shift_px` of up to config.random_shift_px pixels each way; None where that is 0."""
     most = config.random_shift_px
     if not most:
@@ -59,7 +59,7 @@ def draw_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) 
     return {name: torch.randint(-most, most + 1, (batch_size, 2), generator=generator) for name, _, _ in config.cameras}
 
 
-def draw_light(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
+def sample_light(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
     """Random `ModelInputs.light`, or None where the config has none: a brightness, and each colour's part in it."""
     if config.random_light is None:
         return None
@@ -72,7 +72,7 @@ _TINT_STD = 0.08
 """Of the logarithm of a colour's part."""
 
 
-def draw_action_noise(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
+def sample_action_noise(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
     """Random `ModelInputs.action_noise`; None where the action distribution's loss takes none."""
     if not DISTRIBUTIONS[config.action_distribution].takes_noise:
         return None

@@ -12,12 +12,12 @@ import math
 from envs.types import Array
 
 
-def next_noise(last: Array | None, drawn: Array, correlation: float) -> Array:
-    """z_t, of numpy or torch, of the shape of what was drawn.
+def next_noise(last: Array | None, white: Array, correlation: float) -> Array:
+    """z_t, of numpy or torch, of the shape of `white`.
 
     Args:
         last: z_{t-1}; None for none, at t = 0.
-        drawn: e_t.
+        white: e_t.
         correlation: c, from 0 to below 1.
     """
-    return drawn if last is None else correlation * last + math.sqrt(1.0 - correlation**2) * drawn
+    return white if last is None else correlation * last + math.sqrt(1.0 - correlation**2) * white

@@ -87,12 +87,12 @@ def test_only_as_many_groups_as_are_missing_are_drawn_again() -> None:
     assert asked == [3, 1]
 
 
-def test_a_group_shares_its_first_state_and_differs_in_what_was_drawn() -> None:
+def test_a_group_shares_its_first_state_and_differs_in_what_was_sampled() -> None:
     first, second = draw(1, repeats=2)[:2]
     assert first.spec.id == "sides/left/train/0"
     assert second.spec.id == "sides/left/train/0/1"
     for camera in first.frames:
         np.testing.assert_array_equal(first.frames[camera][0], second.frames[camera][0])
-    assert first.drawn is not None
-    assert second.drawn is not None
-    assert not np.array_equal(first.drawn[0], second.drawn[0])
+    assert first.sampled is not None
+    assert second.sampled is not None
+    assert not np.array_equal(first.sampled[0], second.sampled[0])

@@ -72,7 +72,7 @@ class Reinforce:
 
 def reinforce_loss(model: VLA, batch: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
     """Over the actions that were executed."""
-    log_prob = model(batch.inputs).actions.log_prob(batch.drawn)
+    log_prob = model(batch.inputs).actions.log_prob(batch.sampled)
     loss = -(batch.weight * batch.advantage * log_prob).sum() / batch.weight.sum()
     return loss, {"loss/reinforce": loss.detach()}
 

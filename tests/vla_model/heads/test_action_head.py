@@ -35,8 +35,8 @@ def test_every_distribution_gives_a_chunk_of_actions_in_float32_even_under_autoc
     head = ActionHead(tiny_config(action_distribution=name))
     with torch.autocast("cpu", torch.bfloat16):
         actions, _ = head(torch.randn(6, 4, 32))
-        draw = actions.sample([torch.Generator().manual_seed(row) for row in range(6)])
-        log_prob, entropy = actions.log_prob(draw.drawn), actions.entropy()
-    assert actions.mode().shape == draw.actions.shape == (6, 4, 3)
+        sample = actions.sample([torch.Generator().manual_seed(row) for row in range(6)])
+        log_prob, entropy = actions.log_prob(sample.sampled), actions.entropy()
+    assert actions.mode().shape == sample.actions.shape == (6, 4, 3)
     assert log_prob.shape == entropy.shape == (6, 4)
-    assert {x.dtype for x in (actions.mode(), draw.actions, draw.drawn, log_prob, entropy)} == {torch.float32}
+    assert {x.dtype for x in (actions.mode(), sample.actions, sample.sampled, log_prob, entropy)} == {torch.float32}

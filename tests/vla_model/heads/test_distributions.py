@@ -32,15 +32,15 @@ def test_log_prob_is_that_of_torch_distributions() -> None:
 
 def test_samples_have_the_mean_and_the_mean_deviation_of_the_distribution() -> None:
     actions = LaplaceActions(loc=torch.full((1, 1, 200_000), 0.7), log_scale=torch.full((1, 1, 200_000), -1.0))
-    drawn = actions.sample(torch.Generator().manual_seed(0)).drawn
-    assert drawn.mean().item() == pytest.approx(0.7, abs=0.01)
-    assert (drawn - 0.7).abs().mean().item() == pytest.approx(math.exp(-1.0), rel=0.01)
+    sampled = actions.sample(torch.Generator().manual_seed(0)).sampled
+    assert sampled.mean().item() == pytest.approx(0.7, abs=0.01)
+    assert (sampled - 0.7).abs().mean().item() == pytest.approx(math.exp(-1.0), rel=0.01)
 
 
-def test_the_same_generator_draws_the_same_actions() -> None:
-    draws = [some_actions().sample(torch.Generator().manual_seed(3)).drawn for _ in range(2)]
-    assert torch.equal(*draws)
-    assert not torch.equal(draws[0], some_actions().sample(torch.Generator().manual_seed(4)).drawn)
+def test_the_same_generator_samples_the_same_actions() -> None:
+    samples = [some_actions().sample(torch.Generator().manual_seed(3)).sampled for _ in range(2)]
+    assert torch.equal(*samples)
+    assert not torch.equal(samples[0], some_actions().sample(torch.Generator().manual_seed(4)).sampled)
 
 
 def test_loss_is_the_l1_of_the_mode_and_the_likelihood_of_the_scale() -> None:
@@ -103,18 +103,18 @@ def test_an_action_s_probabilities_integrate_to_one_over_its_range() -> None:
 
 def test_each_row_draws_from_its_own_generator_as_if_alone() -> None:
     both = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    drawn = some_actions().sample(both).drawn
+    sampled = some_actions().sample(both).sampled
     ours = some_actions()
     second = LaplaceActions(loc=ours.loc[1:], log_scale=ours.log_scale[1:])
-    assert torch.equal(second.sample(torch.Generator().manual_seed(2)).drawn[0], drawn[1])
+    assert torch.equal(second.sample(torch.Generator().manual_seed(2)).sampled[0], sampled[1])
 
 
 def test_the_log_prob_of_bins_is_that_of_torch_distributions_and_sums_to_one() -> None:
     ours = some_tokens()
     theirs = torch.distributions.Categorical(logits=ours.log_probs)
-    drawn = ours.sample(torch.Generator().manual_seed(0)).drawn
-    torch.testing.assert_close(ours.log_prob(drawn), theirs.log_prob(drawn).sum(-1))
-    torch.testing.assert_close(ours.log_prob(drawn[:, :2]), ours.log_prob(drawn)[:, :2])
+    sampled = ours.sample(torch.Generator().manual_seed(0)).sampled
+    torch.testing.assert_close(ours.log_prob(sampled), theirs.log_prob(sampled).sum(-1))
+    torch.testing.assert_close(ours.log_prob(sampled[:, :2]), ours.log_prob(sampled)[:, :2])
     torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
     alone = TokenActions(log_probs=ours.log_probs[:1, :1, :1].expand(1, 256, 1, 256))
     torch.testing.assert_close(alone.log_prob(torch.arange(256.0)[None, :, None]).exp().sum(), torch.tensor(1.0))
@@ -125,8 +125,8 @@ def test_bins_are_drawn_as_often_as_they_are_likely() -> None:
     probabilities = torch.zeros(256)
     probabilities[[0, 17, 200, 254]] = torch.tensor([0.5, 0.3, 0.15, 0.05])
     tokens = TokenActions(log_probs=probabilities.log().expand(1, 1, count, 256))
-    drawn = tokens.sample(torch.Generator().manual_seed(0)).drawn.long().flatten()
-    shares = torch.bincount(drawn, minlength=256) / count
+    sampled = tokens.sample(torch.Generator().manual_seed(0)).sampled.long().flatten()
+    shares = torch.bincount(sampled, minlength=256) / count
     assert (shares - probabilities).abs().max() < 4 * 0.5 / math.sqrt(count)
     assert shares[probabilities == 0].sum() == 0
 
@@ -138,9 +138,9 @@ def test_a_bin_stands_for_its_middle() -> None:
     width = 10 / 256
     expected = torch.tensor([[[-5 + width / 2, -5 + 200.5 * width]]])
     torch.testing.assert_close(tokens.mode(), expected)
-    draw = tokens.sample(torch.Generator().manual_seed(0))
-    torch.testing.assert_close(draw.actions, expected)
-    assert draw.drawn.tolist() == [[[0.0, 200.0]]]
+    sample = tokens.sample(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sample.actions, expected)
+    assert sample.sampled.tolist() == [[[0.0, 200.0]]]
 
 
 def test_cloning_bins_is_the_cross_entropy_with_the_bin_of_the_action_also_beyond_the_range() -> None:
@@ -166,10 +166,10 @@ def test_the_mean_gradient_of_log_prob_over_draws_is_zero(
     count = 20_000
     parameters = torch.randn(1, 1, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     actions = make(parameters.expand(count, 1, size))
-    drawn = actions.sample(torch.Generator().manual_seed(1)).drawn
-    (mean,) = torch.autograd.grad(actions.log_prob(drawn).mean(), parameters)
+    sampled = actions.sample(torch.Generator().manual_seed(1)).sampled
+    (mean,) = torch.autograd.grad(actions.log_prob(sampled).mean(), parameters)
     assert mean.abs().max() < 5 / math.sqrt(count)
-    (one,) = torch.autograd.grad(make(parameters).log_prob(drawn[:1]).sum(), parameters)
+    (one,) = torch.autograd.grad(make(parameters).log_prob(sampled[:1]).sum(), parameters)
     assert one.abs().max() > 0.1
 
 

@@ -72,32 +72,32 @@ def test_the_mode_of_a_gaussian_is_its_mean() -> None:
 
 def test_the_log_prob_of_a_chain_is_the_product_of_its_normal_transitions() -> None:
     _, actions = learnt_flow()
-    draw = actions.sample(torch.Generator().manual_seed(1))
-    assert draw.drawn.shape == (5, 4, 5, 3)
-    assert torch.equal(draw.drawn[:, :, -1], draw.actions)
+    sample = actions.sample(torch.Generator().manual_seed(1))
+    assert sample.sampled.shape == (5, 4, 5, 3)
+    assert torch.equal(sample.sampled[:, :, -1], sample.actions)
     expected = torch.zeros(5, 4)
     for i in range(4):
-        t, x = torch.tensor([i / 4]), draw.drawn[:, :, i]
+        t, x = torch.tensor([i / 4]), sample.sampled[:, :, i]
         velocity = actions.velocity(x, t, actions.condition)
         score = -(x - t * velocity) / (1 - t)
         sigma_squared = 0.5**2 * (1 - t)
         mean = x + (velocity + sigma_squared / 2 * score) / 4
         normal = torch.distributions.Normal(mean, (sigma_squared / 4).sqrt())
-        expected += normal.log_prob(draw.drawn[:, :, i + 1]).sum(-1)
-    torch.testing.assert_close(actions.log_prob(draw.drawn), expected)
-    torch.testing.assert_close(actions.log_prob(draw.drawn[:, :2]), expected[:, :2])
+        expected += normal.log_prob(sample.sampled[:, :, i + 1]).sum(-1)
+    torch.testing.assert_close(actions.log_prob(sample.sampled), expected)
+    torch.testing.assert_close(actions.log_prob(sample.sampled[:, :2]), expected[:, :2])
 
 
 def test_the_mean_log_prob_of_draws_is_the_negative_entropy() -> None:
     actions = exact_flow(20_000, 4)
-    drawn = actions.sample(torch.Generator().manual_seed(0)).drawn
-    assert actions.log_prob(drawn).mean().item() == pytest.approx(-actions.entropy()[0, 0].item(), abs=0.05)
+    sampled = actions.sample(torch.Generator().manual_seed(0)).sampled
+    assert actions.log_prob(sampled).mean().item() == pytest.approx(-actions.entropy()[0, 0].item(), abs=0.05)
 
 
 def test_the_mean_gradient_of_log_prob_over_draws_is_zero() -> None:
     flow, actions = learnt_flow(batch=5000)
-    drawn = actions.sample(torch.Generator().manual_seed(0)).drawn
-    (mean,) = torch.autograd.grad(actions.log_prob(drawn).mean(), flow.last.bias)
+    sampled = actions.sample(torch.Generator().manual_seed(0)).sampled
+    (mean,) = torch.autograd.grad(actions.log_prob(sampled).mean(), flow.last.bias)
     # The score of a bias in the velocity has variance sum_i (d mean_i / d bias)^2 / std_i^2, with 20,000 chains here.
     variance = sum(((1 + 0.125 * i / 4) / 4) ** 2 / (0.25 * (1 - i / 4) / 4) for i in range(4))
     assert mean.abs().max() < 4 * math.sqrt(variance / 20_000)
@@ -139,7 +139,7 @@ def test_the_exact_velocity_has_the_smallest_loss() -> None:
 
 def test_a_loss_without_noise_says_where_it_comes_from() -> None:
     _, actions = learnt_flow()
-    with pytest.raises(ValueError, match=r"needs ModelInputs.action_noise; .*draw_action_noise makes it"):
+    with pytest.raises(ValueError, match=r"needs ModelInputs.action_noise; .*sample_action_noise makes it"):
         actions.loss(torch.zeros(5, 4, 3), torch.ones(5, 4, dtype=torch.bool))
 
 
@@ -156,6 +156,6 @@ def test_flow_learns_a_distribution_of_two_peaks() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    drawn = flow(condition).sample(torch.Generator().manual_seed(0)).actions.flatten()
-    assert 0.3 < (drawn > 0).float().mean() < 0.7
-    assert (drawn.abs() - 1).abs().mean() < 0.35
+    sampled = flow(condition).sample(torch.Generator().manual_seed(0)).actions.flatten()
+    assert 0.3 < (sampled > 0).float().mean() < 0.7
+    assert (sampled.abs() - 1).abs().mean() < 0.35

@@ -16,12 +16,12 @@ from vla_model.policy import VLAPolicy
 EPISODES = 4000
 
 
-def executed(draw: Callable[..., Tensor], correlation: float, n_action_steps: int | None) -> Tensor:
+def executed(sampler: Callable[..., Tensor], correlation: float, n_action_steps: int | None) -> Tensor:
     """What two decisions of many episodes execute of chunks of 4 actions of 1 number, [episodes, steps]."""
     found = []
     for seed in range(EPISODES):
         noise = CorrelatedNoise(torch.Generator().manual_seed(seed), correlation, n_action_steps)
-        found.append(torch.cat([noise(draw, (4, 1))[: n_action_steps or 4] for _ in range(2)])[:, 0])
+        found.append(torch.cat([noise(sampler, (4, 1))[: n_action_steps or 4] for _ in range(2)])[:, 0])
     return torch.stack(found)
 
 
@@ -46,8 +46,8 @@ def test_uniform_numbers_stay_uniform_and_below_one() -> None:
 def test_an_extreme_number_is_still_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.full(shape, 9.0))
     noise = CorrelatedNoise(torch.Generator(), 0.5, None)
-    drawn = noise(torch.rand, (2, 1))
-    assert drawn.max() < 1
+    sampled = noise(torch.rand, (2, 1))
+    assert sampled.max() < 1
 
 
 def test_more_actions_than_a_chunk_has_cannot_be_executed_of_it() -> None:
@@ -60,12 +60,12 @@ def test_distributions_draw_from_it_and_score_each_action_as_before() -> None:
         return [CorrelatedNoise(torch.Generator().manual_seed(seed), 0.99, None) for seed in range(3)]
 
     laplace = LaplaceActions(loc=torch.zeros(3, 8, 2), log_scale=torch.zeros(3, 8, 2))
-    drawn = laplace.sample(noise()).drawn
-    assert drawn.diff(dim=1).abs().mean() < 0.3 * drawn.abs().mean(), "successive actions lie close together"
-    alone = torch.distributions.Laplace(0.0, 1.0).log_prob(drawn).sum(-1)
-    torch.testing.assert_close(laplace.log_prob(drawn), alone)
+    sampled = laplace.sample(noise()).sampled
+    assert sampled.diff(dim=1).abs().mean() < 0.3 * sampled.abs().mean(), "successive actions lie close together"
+    alone = torch.distributions.Laplace(0.0, 1.0).log_prob(sampled).sum(-1)
+    torch.testing.assert_close(laplace.log_prob(sampled), alone)
     tokens = TokenActions(log_probs=torch.full((3, 8, 2, TokenActions.num_bins), -5.545177))
-    bins = tokens.sample(noise()).drawn
+    bins = tokens.sample(noise()).sampled
     assert bins.min() >= 0
     assert bins.max() < TokenActions.num_bins
     assert bins.diff(dim=1).abs().mean() < 30, "of 256"

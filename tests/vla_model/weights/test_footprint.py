@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from vla_model.config import VLAConfig
-from vla_model.inputs.inputs import draw_light, draw_shifts, fake_inputs
+from vla_model.inputs.inputs import fake_inputs, sample_light, sample_shifts
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.sizes import sizes_of
@@ -48,8 +48,8 @@ def kept_bytes(config: VLAConfig, fine_tuning: FineTuning, batch_size: int, dtyp
     inputs = dataclasses.replace(
         inputs,
         instruction_mask=torch.ones_like(inputs.instruction_mask),
-        shift_px=draw_shifts(config, batch_size, generator),
-        light=draw_light(config, batch_size, generator),
+        shift_px=sample_shifts(config, batch_size, generator),
+        light=sample_light(config, batch_size, generator),
     )
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
