@@ -1,17 +1,17 @@
-"""Policy x World -> trajectories: the plain loop that workers, evaluation and tests all run.
+"""Policy x World -> trajectories: the rollout loop of workers, evaluation and tests.
 
-All worlds that run an episode decide together: the policy is asked for a chunk, the world executes its first k actions,
-and worlds whose episode ended begin the next spec before the policy is asked again. No world waits for another's
-episode, and when no spec is left, only the worlds whose episodes go on are decided for.
+All worlds that run an episode act in one batch: the policy predicts a chunk, the world executes its first k actions,
+and worlds whose episode ended begin the next spec before the next chunk. No world waits for another's episode, and
+once no spec is left, the policy runs only for the worlds whose episodes continue.
 
-Observations and actions stay what the world and the policy make of them, numpy or torch on a device; what is recorded
-is copied to the host once per decision, for all worlds together.
+Observations and actions keep the array type of the world and the policy (numpy, or torch on a device); recorded data is
+copied to the host once per decision, for all worlds together.
 
-An episode is decided by its spec, the policy and the world: neither the world index it ran in nor its batch-mates enter
-here, but for the last bits of floating point where a policy's arithmetic rounds otherwise in a smaller batch.
+An episode depends on its spec, the policy and the world. The index of its world and the rest of the batch change at
+most the last bits of floating point, if the policy's arithmetic rounds differently in a smaller batch.
 
-An episode that its world could not go on with, or in which it gave a number that is not finite, comes back without
-rows, `broken`, and with the reason as its failure; those beside it go on.
+An episode whose world failed or returned a number that is not finite is yielded without rows, with `broken` set and the
+reason as its failure; the other episodes continue.
 
 Shape letters: N worlds, n that run an episode, k actions executed of a chunk, T control steps, F recorded frames,
 A action dims, S state dims, L localization dims, H x W pixels.
@@ -46,18 +46,18 @@ def collect(
     n_action_steps: int | None = None,
     all_frames: bool = False,
 ) -> Iterator[Trajectory]:
-    """Run every spec once and yield its trajectory as soon as its episode ends (so not in the order of the specs).
+    """Run every spec once and yield its trajectory when its episode ends (not in the order of the specs).
 
     Args:
-        policy: asked once per chunk, for all worlds that run an episode; `begin` is called with the policy_seed of each
-            spec that starts.
-        world: its N worlds are reset here; what ran in them before is forgotten.
-        specs: read lazily, one for each world that falls free.
-        n_action_steps: how many actions of each chunk to execute; the policy's chunk length where None.
-        all_frames: record the frame before every action (F = T), not only those at which the policy was asked.
+        policy: called once per chunk for all worlds that run an episode; `begin` gets the policy_seed of each spec that
+            starts.
+        world: its N worlds are reset here; episodes that ran in them are dropped.
+        specs: read lazily, one for each idle world.
+        n_action_steps: number of actions of each chunk to execute; None for the whole chunk.
+        all_frames: record the frame before every action (F = T), not only those at decisions.
 
     Raises:
-        UserError: n_action_steps is not within 1..chunk length, or the policy's chunk has a wrong shape.
+        UserError: n_action_steps is not within 1..chunk size, or the policy's chunk has a wrong shape.
     """
     remaining = iter(specs)
     episodes: dict[int, _Episode] = {}
@@ -89,48 +89,48 @@ def collect(
         observed = Observation(**(rows_of(observation, live) | {"step": steps}))
         chunk = policy.act(live, observed)
         actions, labels = _executed_part(chunk, (len(live), world.world_spec.action.size), n_action_steps)
-        # The observation may live in buffers that the step overwrites, so it is recorded before.
-        seen, known = on_host(observed), to_numpy(localization)
+        # The observation may be a view of buffers that the step overwrites, so it is recorded before.
+        recorded, labels_of = on_host(observed), to_numpy(localization)
         for row, n in enumerate(live):
-            episodes[n].decide(row, seen, known[n])
+            episodes[n].add_decision(row, recorded, labels_of[n])
             if chunk.expert_usage is not None:
                 episodes[n].expert_usage.append(chunk.expert_usage[row].copy())
-        everywhere = _among(actions, live, world.num_envs)
-        result = _on_host(world.step_chunk(everywhere, all_frames=all_frames, ended_frames=False))
+        all_actions = _scattered(actions, live, world.num_envs)
+        result = _on_host(world.step_chunk(all_actions, all_frames=all_frames, ended_frames=False))
         share_s = (time.perf_counter() - began_s) / len(live)
-        done = {"action": to_numpy(actions), "label": to_numpy(labels)} | _sampled(chunk)
+        executed = {"action": to_numpy(actions), "label": to_numpy(labels)} | _sampled(chunk)
         for n, reason in broken_in_chunk(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
             yield episodes.pop(n).broken(reason, world.world_spec)
         for row, n in enumerate(live):
             if n in episodes:
-                episodes[n].advance(n, row, done, result, share_s)
+                episodes[n].add_chunk(n, row, executed, result, share_s)
         observation, localization = result.observation, result.localization[:, -1]
         for n in [n for n in episodes if result.done[n]]:
             yield episodes.pop(n).finish(n, result)
 
 
 def _begin(policy: Policy, episodes: dict[int, _Episode]) -> None:
-    """Tell the policy of the episodes that begin, by world."""
+    """Call `policy.begin` for the episodes that start, {world: episode}."""
     if episodes:
         instructions = tuple(episode.instruction for episode in episodes.values())
         seeds = tuple(episode.spec.policy_seed for episode in episodes.values())
         policy.begin(list(episodes), instructions, seeds)
         for episode in episodes.values():
-            episode.policy_version = policy.version  # which it may have learned just now
+            episode.policy_version = policy.version  # `begin` may update it
 
 
-def _among(actions: Array, live: Sequence[int], num_worlds: int) -> Array:
-    """The actions [n, k, A] of these worlds as those of all, [N, k, A]: zeros where no episode runs."""
+def _scattered(actions: Array, live: Sequence[int], num_worlds: int) -> Array:
+    """Actions [n, k, A] of the live worlds -> [N, k, A], zeros for worlds that run no episode."""
     if len(live) == num_worlds:
         return actions
     xp = array_namespace(actions)
-    everywhere = xp.zeros((num_worlds, *actions.shape[1:]), dtype=actions.dtype, device=actions.device)
-    everywhere[list(live)] = actions
-    return everywhere
+    scattered = xp.zeros((num_worlds, *actions.shape[1:]), dtype=actions.dtype, device=actions.device)
+    scattered[list(live)] = actions
+    return scattered
 
 
 def _on_host(result: ChunkResult) -> ChunkResult:
-    """What is recorded of a result as numpy; the observation, which the policy is asked about next, stays as it is."""
+    """The recorded fields of a result as numpy; the observation stays on its device for the policy."""
     all_frames = result.all_frames
     return dataclasses.replace(
         result,
@@ -143,19 +143,19 @@ def _on_host(result: ChunkResult) -> ChunkResult:
 
 
 def _executed_part(chunk: ActionChunk, expected: tuple[int, int], n_action_steps: int | None) -> tuple[Array, Array]:
-    """The actions to execute and their labels, both [n, k, A], clipped as the world clips them.
+    """The actions to execute and their labels, both [n, k, A], clipped to [-1, 1] as the world does.
 
     Args:
         chunk: of the policy.
-        expected: n and A.
-        n_action_steps: k; all if not given.
+        expected: (n, A).
+        n_action_steps: k; None for the whole chunk.
     """
     shape = chunk.actions.shape
     if len(shape) != 3 or (shape[0], shape[2]) != expected:
         raise UserError(f"the policy's actions have shape {shape}, expected ({expected[0]}, K, {expected[1]})")
     k = shape[1] if n_action_steps is None else n_action_steps
     if not 1 <= k <= shape[1]:
-        raise UserError(f"n_action_steps must be within 1..{shape[1]}, the policy's chunk length, got {n_action_steps}")
+        raise UserError(f"n_action_steps must be within 1..{shape[1]}, the policy's chunk size, got {n_action_steps}")
     actions = _clipped(chunk.actions[:, :k])
     if chunk.labels is None:
         return actions, actions
@@ -177,7 +177,7 @@ def _clipped(actions: Array) -> Array:
 
 @dataclass
 class _Episode:
-    """An episode that still runs: blocks of rows, joined once at its end."""
+    """A running episode: blocks of rows, concatenated at its end."""
 
     spec: EpisodeSpec
     instruction: str
@@ -190,8 +190,8 @@ class _Episode:
     columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     expert_usage: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def decide(self, row: int, observation: Observation, localization: NDArray[np.float32]) -> None:
-        """Record what a row of the observation shows at a decision, with the labels [L] of its world."""
+    def add_decision(self, row: int, observation: Observation, localization: NDArray[np.float32]) -> None:
+        """Record a row of the observation at a decision, with its world's localization labels [L]."""
         self.decision_step.append(self.num_steps)
         self.frame_step.append(self.num_steps)
         for camera, frames in observation["frames"].items():
@@ -199,21 +199,21 @@ class _Episode:
         self._add("state", observation["state"][row : row + 1])  # [1, S]
         self._add("localization", localization[None])  # [1, L]
 
-    def advance(
-        self, n: int, row: int, done: dict[str, NDArray[np.float32]], result: ChunkResult, duration_s: float
+    def add_chunk(
+        self, n: int, row: int, executed: dict[str, NDArray[np.float32]], result: ChunkResult, duration_s: float
     ) -> None:
-        """Record what world n did of a chunk; what it shows after its last action belongs to the next decision.
+        """Record the steps of a chunk in world n; the observation after the last one is recorded by the next decision.
 
         Args:
             n: the world.
-            row: of `done`.
-            done: columns over the actions of the chunk, executed or not, each [n, k or K, ...].
-            result: what came of it, in all N worlds.
-            duration_s: wall-clock of it.
+            row: of `executed`.
+            executed: columns over the actions of the chunk, each [n, k or K, ...]; those after an episode's end too.
+            result: of all N worlds.
+            duration_s: wall-clock time of this world's share.
         """
-        m, k = int(result.num_steps[n]), done["action"].shape[1]
-        assert 1 <= m <= k, f"world {n} ran, yet executed {m} of {k} actions"
-        for name, values in done.items():
+        m, k = int(result.num_steps[n]), executed["action"].shape[1]
+        assert 1 <= m <= k, f"world {n} runs an episode, but executed {m} of {k} actions"
+        for name, values in executed.items():
             self._add(name, values[row, :m])
         self._add("reward", result.reward[n, :m])
         for name, term in result.reward_terms.items():
@@ -255,7 +255,7 @@ class _Episode:
         )
 
     def broken(self, reason: str, world_spec: WorldSpec) -> Trajectory:
-        """What an episode leaves that its world could not go on with: the reason, and no rows."""
+        """The trajectory of an episode whose world failed: the reason, and no rows."""
         no_action = np.zeros((0, world_spec.action.size), np.float32)
         return Trajectory(
             spec=self.spec,

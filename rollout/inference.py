@@ -1,22 +1,21 @@
-"""One process that decides for many workers: for models too large to copy into each, or a GPU to share.
+"""Inference server: one process runs the policy for many workers, for models too large to copy or a shared GPU.
 
-    worker      RemotePolicy.act(worlds, observation)    sends what those of its worlds show, and waits
-    server      puts what waits into one batch, as soon as `max_batch_size` worlds wait, or all workers do, or the
-                first has waited `max_wait_ms`; decides, and answers all of them
-    driver      pull(weights) before the workers begin a collect's episodes; forget(worker) when it replaced one
+    worker      RemotePolicy.act(worlds, observation)    sends the observations of its worlds, and waits
+    server      batches the waiting requests once `max_batch_size` worlds wait, or all workers wait, or the first
+                request has waited `max_wait_ms`; runs the policy and answers all of them
+    driver      pull(weights) before a collect's episodes begin; forget(worker) after replacing one
 
-Who waits: a worker, for its answer. Who unblocks it: another worker that fills the batch, or the clock. The server
-waits for nobody: the policy computes in a thread of its own, in the order it is told, and the requests for the next
-batch come in meanwhile.
+Who waits: a worker, for its answer. Who unblocks it: another worker that fills the batch, or the timer. The server
+never blocks: the policy runs in its own thread, in request order, while requests for the next batch arrive.
 
-Order rule: an episode is acted by one version. The driver has the server pull only between two collects, when no
-episode runs; a worker learns the version from the answer to `begin`. A server that dies takes the running episodes
-along: the driver starts another and new workers, and tells every unfinished spec again.
+Order rule: one weight version acts in an episode. The driver calls `pull` only between collects, when no episode runs;
+a worker receives the version in the answer to `begin`. If the server dies, the running episodes are lost: the driver
+starts a new server and new workers, and queues every unfinished spec again.
 
-State per episode (instruction, random numbers) stays in the server, under an index of its own for each worker's world.
-What a batch consists of does not enter a decision, but for the last bits of floating point.
+Per-episode state (instruction, random generators) stays in the server, under one index per worker and world. The
+composition of a batch affects an action only in the last bits of floating point.
 
-`InferenceServer` itself knows no Ray: agent/serve puts it behind a websocket, where clients are its workers.
+`InferenceServer` itself does not depend on Ray: agent/serve runs it behind a websocket, with clients as its workers.
 """
 
 from __future__ import annotations
@@ -39,26 +38,26 @@ from vla_model.types import ActionChunk, Policy
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """One process that decides for all workers."""
+    """One inference process for all workers."""
 
     max_batch_size: Annotated[int, Interval(ge=1, le=10_000)] = 64
-    """Worlds that are decided for at once."""
+    """Maximum number of worlds in a batch."""
     max_wait_ms: Annotated[float, Interval(ge=0, le=10_000)] = 10.0
     """How long the first request of a batch waits for others, once the policy is free."""
     num_gpus: Annotated[float, Interval(ge=0, le=1_000)] = 0.0
-    """GPUs that the process occupies, as Ray counts them."""
+    """GPUs that Ray reserves for the process; may be a fraction."""
 
 
 class ForgettingPolicy(Policy, Protocol):
-    """A policy that can be told that an episode is over; an UpdatablePolicy too, where weights are published."""
+    """A policy that can drop its state of an episode; also an UpdatablePolicy if weights are published."""
 
     def forget(self, worlds: Iterable[int]) -> None:
-        """These worlds' episodes ended without being heard of."""
+        """Drop the state of these worlds' episodes, which will not continue."""
         ...
 
 
 class InferenceServer:
-    """What runs in the process; an asyncio actor of Ray."""
+    """Batches requests and runs the policy; an asyncio Ray actor."""
 
     def __init__(
         self, make_policy: Callable[[], ForgettingPolicy], config: InferenceConfig, weights: Published | None
@@ -66,42 +65,42 @@ class InferenceServer:
         self._policy: Any = make_policy()
         self._config = config
         self._index: dict[tuple[str, int], int] = {}
-        """The policy's world for each worker's world."""
+        """The policy's world index of each worker's world."""
         self._requests: list[_Request] = []
         self._timer: asyncio.TimerHandle | None = None
         self._batch: asyncio.Task[None] | None = None
-        """The one that is computed."""
+        """The batch that is being computed."""
         self._thread = ThreadPoolExecutor(1, "policy")
         pull(self._policy, weights)
 
     async def pull(self, weights: Published) -> None:
-        """Act with these weights; no episode may run."""
-        assert not self._requests, "weights are exchanged between two collects"
+        """Load these weights; no episode may run."""
+        assert not self._requests, "weights change only between two collects"
         await self._in_thread(pull, self._policy, weights)
 
     async def begin(
         self, worker: str, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]
     ) -> int:
         """Policy.begin in that worker's worlds; returns the version that will act."""
-        mine = [self._index.setdefault((worker, world), self._free_index()) for world in worlds]
-        await self._in_thread(self._policy.begin, mine, instructions, seeds)
+        indices = [self._index.setdefault((worker, world), self._free_index()) for world in worlds]
+        await self._in_thread(self._policy.begin, indices, instructions, seeds)
         return self._policy.version
 
     async def act(self, worker: str, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """Policy.act in these of that worker's worlds."""
         answer = asyncio.get_running_loop().create_future()
         self._requests.append(_Request(worker, [self._index[worker, world] for world in worlds], observation, answer))
-        self._decide_if_due()
+        self._start_batch_if_due()
         return await answer
 
     async def forget(self, worker: str) -> None:
-        """That worker is gone, with whatever it asked."""
+        """Drop the requests and the episode state of a worker that is gone."""
         self._requests = [request for request in self._requests if request.worker != worker]
         gone = [key for key in self._index if key[0] == worker]
         await self._in_thread(self._policy.forget, [self._index.pop(key) for key in gone])
 
     async def ready(self) -> None:
-        """Answered once the policy is there."""
+        """Returns once the policy is loaded."""
 
     async def _in_thread(self, function: Callable[..., Any], *args: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -110,18 +109,18 @@ class InferenceServer:
         taken = set(self._index.values())
         return next(i for i in range(len(taken) + 1) if i not in taken)
 
-    def _decide_if_due(self) -> None:
-        """Begin a batch if the policy is free and no other request is worth waiting for."""
+    def _start_batch_if_due(self) -> None:
+        """Start a batch if the policy is free and the batch is full, all workers wait, or the wait time is over."""
         if self._batch is not None or not self._requests:
             return
-        everyone = {worker for worker, _ in self._index} == {request.worker for request in self._requests}
-        if everyone or sum(len(request.worlds) for request in self._requests) >= self._config.max_batch_size:
-            self._decide()
+        all_wait = {worker for worker, _ in self._index} == {request.worker for request in self._requests}
+        if all_wait or sum(len(request.worlds) for request in self._requests) >= self._config.max_batch_size:
+            self._start_batch()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._decide)
+            self._timer = asyncio.get_running_loop().call_later(self._config.max_wait_ms / 1000, self._start_batch)
 
-    def _decide(self) -> None:
-        """Begin a batch of the oldest requests, as many as it holds and at least one."""
+    def _start_batch(self) -> None:
+        """Start a batch of the oldest requests: as many as fit, and at least one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -132,20 +131,20 @@ class InferenceServer:
             self._batch = asyncio.get_running_loop().create_task(self._answer(batch))
 
     async def _answer(self, batch: Sequence[_Request]) -> None:
-        await self._settle(batch)
+        await self._resolve(batch)
         self._batch = None
-        self._decide_if_due()
+        self._start_batch_if_due()
 
-    async def _settle(self, batch: Sequence[_Request]) -> None:
-        """Answer all of them; where they cannot be decided together, each alone: one that is broken costs no other."""
+    async def _resolve(self, batch: Sequence[_Request]) -> None:
+        """Answer all requests; if the batch fails, run each alone so that one bad request does not fail the others."""
         try:
             chunk = await self._in_thread(self._act, batch)
-        except Exception as error:  # whoever asked must hear of it, and this process must go on
+        except Exception as error:  # returned to the client; this process must keep running
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
             else:
                 for request in batch:
-                    await self._settle([request])
+                    await self._resolve([request])
             return
         first = 0
         for request in batch:
@@ -161,7 +160,7 @@ class InferenceServer:
 class _Request:
     worker: str
     worlds: list[int]
-    """The policy's."""
+    """Indices of the policy's worlds."""
     observation: Observation
     answer: asyncio.Future[ActionChunk]
 
@@ -174,10 +173,10 @@ def start_server(
     environment: Mapping[str, str],
     deadline_s: float,
 ) -> Any:
-    """Ray's handle of a server that is ready.
+    """Start a server; returns its Ray handle once it is ready.
 
     Raises:
-        RuntimeError: it could not make its policy, or not in time.
+        RuntimeError: it could not make its policy, or not within `deadline_s`.
     """
     import ray
 
@@ -191,7 +190,7 @@ def start_server(
 
 
 class RemotePolicy:
-    """Policy of vla_model/types.py that asks a server."""
+    """Policy (vla_model/types.py) that calls an inference server."""
 
     def __init__(self, server: Any, worker: str) -> None:
         self.version = -1

@@ -1,4 +1,4 @@
-"""Trajectory: one episode as columns over time, as `collect` makes it and the dataset stores it.
+"""Trajectory: one episode as columns over time, as `collect` yields it and the dataset stores it.
 
 Shape letters: T control steps, F recorded frames, A action dims, S state dims, L localization dims, E experts,
 H x W pixels.
@@ -18,10 +18,10 @@ from envs.types import EpisodeSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """One finished episode. Row t is the observation at control step t and what was done there.
+    """One finished episode. Row t is the observation at control step t and the action taken there.
 
-    Example (an episode of three steps, its policy acting in chunks of two):
-        frame_step = [0, 2] where only decision times were rendered, [0, 1, 2] where all were recorded;
+    Example (an episode of three steps with chunks of two actions):
+        frame_step = [0, 2] if only decision steps were rendered, [0, 1, 2] if all were recorded;
         decision_step = [0, 2].
     """
 
@@ -30,20 +30,20 @@ class Trajectory:
     frames: dict[str, NDArray[np.uint8]]
     """{camera: [F, H, W, 3]}"""
     frame_step: NDArray[np.int64]
-    """The control step at which each frame was seen, [F]."""
+    """The control step of each frame, [F]."""
     decision_step: NDArray[np.int64]
-    """The control steps at which the policy was asked."""
+    """The control steps at which the policy predicted a chunk."""
     state: NDArray[np.float32]
     """Proprioception before each action, [T, S]."""
     action: NDArray[np.float32]
     """Executed, [T, A] in [-1, 1]."""
     label: NDArray[np.float32]
-    """What a learner should imitate, [T, A]: an expert's clean action where one labelled, else the executed action."""
+    """Target for imitation, [T, A]: the expert's noise-free action if an expert labelled, else the executed action."""
     intervention: NDArray[np.bool_] | None = None
-    """Whether a person acted in place of the policy, [T]; None where nobody could."""
+    """Whether a person acted in place of the policy, [T]; None if interventions are not possible."""
     held: NDArray[np.bool_] | None = None
-    """Whether a robot was held, because of what it saw or heard or since its loop missed the period, and not driven by
-    anybody, [T]: then its action is nobody's decision, and not to be imitated. None where nothing holds."""
+    """Whether the robot was held in place by a safety filter or a missed control period, [T]: such an action is not a
+    decision of a policy or a person, and must not be imitated. None if nothing holds the robot."""
     localization: NDArray[np.float32]
     """Privileged positions before each action, [T, L], metres."""
     reward_terms: dict[str, NDArray[np.float32]]
@@ -55,7 +55,7 @@ class Trajectory:
     truncated: bool
     failure: str | None
     broken: bool = False
-    """Whether an error of its world ended it, which `failure` names. Nobody learns from it, so it has no rows."""
+    """Whether an error of its world ended it, described in `failure`. It has no rows and is not trained on."""
     policy_version: int
     """Version of the weights that acted; -1 for a scripted expert."""
     sampled: NDArray[np.float32] | None = None
@@ -63,11 +63,11 @@ class Trajectory:
     log_prob: NDArray[np.float32] | None = None
     """Log-probability of each sampled action given the observation at its decision, [T]; None for the mode."""
     value: NDArray[np.float32] | None = None
-    """Return that the policy expected from each action on, seen at its decision, [T]; None without a value head."""
+    """Predicted return from each action on, estimated at its decision, [T]; None without a value head."""
     expert_usage: NDArray[np.float32] | None = None
     """Share of each expert in each decision, [decisions, layers, E]; None if the policy reports none."""
     duration_s: float
-    """Wall-clock of the episode's share of its batch: a report of speed, never of content."""
+    """The episode's share of its batch's wall-clock time; for speed reports only."""
 
     @property
     def num_steps(self) -> int:
@@ -75,7 +75,7 @@ class Trajectory:
 
 
 class RunEpisodes(Protocol):
-    """Runs every spec once: `collect` of a policy and a world, or of workers."""
+    """Run every spec once: `collect` of a policy and a world, or of workers."""
 
     def __call__(
         self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False

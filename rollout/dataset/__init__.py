@@ -1,4 +1,4 @@
 """LeRobotDataset v3.0 on disk: written, read, checked, cached, and sampled as training batches.
 
-In come trajectories; out go datasets that survive a kill, and batches of their rows.
+Input: trajectories. Output: datasets that survive a kill, and batches of their rows.
 """

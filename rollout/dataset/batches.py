@@ -1,19 +1,20 @@
-"""Datasets -> random training batches, fast enough that the learner doesn't wait.
+"""Datasets -> random training batches, prefetched so that the learner does not wait.
 
-Step s of seed r is a pure function of (r, s): rows s*B .. s*B+B-1 of an endless sequence that goes through every row
-once per epoch, each epoch in an order of its own. So a run resumed at step s sees the batches it would have seen.
+The batch of step s with seed r is a pure function of (r, s): rows s*B .. s*B+B-1 of an endless sequence that visits
+every row once per epoch, shuffled anew in each. So a run resumed at step s gets the same batches.
 
-Row t of an episode is taught with the chunk of its next K actions. Beyond the episode's end there is nothing to
-imitate: there the chunk repeats the last action and `mask` is False, and a loss must count only where the mask is True.
-(Teaching the repeated action would teach a policy of relative motions to push on after it is done. What a gripper was
-last told does stay true: `ended` says where a loss may teach that much.) Nor is there where
-a robot was held (Trajectory.held), or beyond that within the chunk. Nor is there in an episode that failed, or in a
-whole dataset, if so asked. The frames of all of these still teach where things are.
+The target of row t is the chunk of its next K actions. `mask` is False, and a loss must not count the action, where
 
-For a model that looks back a row comes with the rows before it that the model would have seen (inputs/history.py).
+    - the episode has ended: the chunk repeats the last action, which for relative motions would train the policy to
+      keep moving after it is done. (A gripper's last command remains valid: `ended` marks where it may be a target.)
+    - the robot is held (Trajectory.held), from there to the end of the chunk;
+    - the episode failed, or its dataset is for auxiliary losses only, if so configured. The frames of such episodes
+      still train the localization losses.
 
-Shape letters: B batch, K chunk length, A action dims, S state dims, L localization dims, R rows, H x W pixels,
-n earlier observations, F steps foreseen.
+For a model with history a row has the earlier rows that the model would have observed (inputs/history.py).
+
+Shape letters: B batch, K chunk size, A action dims, S state dims, L localization dims, R rows, H x W pixels,
+n earlier observations, F predicted future states.
 """
 
 from __future__ import annotations
@@ -50,40 +51,40 @@ from vla_model.inputs.history import past_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows to learn from: arrays of their own, which torch.from_numpy shares without a copy."""
+    """A training batch: arrays that own their data, which torch.from_numpy shares without a copy."""
 
     frames: dict[str, NDArray[np.uint8]]
     """{camera: [B, H, W, 3]}, RGB."""
     state: NDArray[np.float32]
     """[B, S], units of WorldSpec.state."""
     instruction_id: NDArray[np.int64]
-    """Into TrainingData.instructions, [B]."""
+    """Index into TrainingData.instructions, [B]."""
     action: NDArray[np.float32]
-    """What to imitate, [B, K, A] in [-1, 1]."""
+    """Target actions, [B, K, A] in [-1, 1]."""
     mask: NDArray[np.bool_]
-    """False where the episode had ended, was held since the row or is not to be imitated, [B, K]."""
+    """False where the episode has ended, the robot is held since the row, or nothing is imitated, [B, K]."""
     ended: NDArray[np.bool_]
     """True after the end of an episode that is imitated to its end and succeeded, [B, K]."""
     localization: NDArray[np.float32]
-    """Privileged labels, [B, L], metres; L = 0 where the dataset has none."""
+    """Privileged labels, [B, L], metres; L = 0 if the dataset has none."""
     episode: NDArray[np.int64]
-    """Into TrainingData.episodes, [B]."""
+    """Index into TrainingData.episodes, [B]."""
     past_frames: dict[str, NDArray[np.uint8]] | None = None
-    """{camera: [B, n, H, W, 3]}, oldest first, where a model looks back."""
+    """{camera: [B, n, H, W, 3]}, oldest first; None for a model without history."""
     past_state: NDArray[np.float32] | None = None
     """[B, n, S], likewise."""
     future_state: NDArray[np.float32] | None = None
-    """What the state became, [B, F, S], where a model foresees it (heads/foresight.py): so many steps on, at the
-    next keyframe and at the end, and at the next waypoint; after the episode's end what it was then."""
+    """Future states, [B, F, S], for a model that predicts them (heads/foresight.py): the given numbers of steps ahead,
+    at the next keyframe and at the end, and at the next waypoint; after the episode's end its last state."""
     future_known: NDArray[np.bool_] | None = None
-    """False where the episode failed, was held within those steps or is not to be imitated, [B], likewise."""
+    """False where the episode failed, the robot is held within those steps, or nothing is imitated, [B]."""
 
 
-_Lesson = tuple[int, str, tuple[int, int, int], dict[str, Any]]
+_Segment = tuple[int, str, tuple[int, int, int], dict[str, Any]]
 
 
 class TrainingData:
-    """The rows of one or more datasets of one kind of world that were selected to train (or to validate) on."""
+    """The rows selected for training or validation, from one or more datasets of one kind of world."""
 
     def __init__(
         self,
@@ -96,25 +97,24 @@ class TrainingData:
         world_spec: WorldSpec | None = None,
         cache: str | Path = "",
     ) -> None:
-        """Open the datasets, decoding into their caches what is not there yet.
+        """Open the datasets, and decode into their caches what is missing.
 
         Args:
             roots: folders of datasets.
-            drives: folders of recorded drives, of which is learned what is worth it: what a person did in those that
-                one took over (Kelly et al. 2019, HG-DAgger), whatever came of it, and whole those that succeeded
-                without. Statistics are not theirs.
-            seen: folders of datasets of which nothing is imitated: their frames teach where things are. Nor are
-                statistics theirs.
-            failed: what becomes of episodes of `roots` that failed; those "seen" have masks of False alone. Episodes of
-                a dataset that doesn't say are imitated, and cannot be left out.
-            rows_per_episode: evenly spaced rows of longer episodes, for a policy's own: those in which it was stuck are
-                the longest and show one thing over and over. None for all rows.
-            world_spec: of the policy that learns; where None, of the first dataset.
-            cache: a folder for what is decoded; beside each dataset if not given.
+            drives: folders of recorded drives. Episodes with interventions contribute the person's actions, whatever
+                the outcome (Kelly et al. 2019, HG-DAgger); the others are used whole if they succeeded. Not counted in
+                `stats`.
+            seen: folders of datasets for auxiliary losses only: nothing is imitated. Not counted in `stats`.
+            failed: use of the failed episodes of `roots`; "seen" is for auxiliary losses only. Episodes without a
+                success flag are imitated, and cannot be left out.
+            rows_per_episode: use this many evenly spaced rows of longer episodes, for a policy's own rollouts: episodes
+                in which it was stuck are the longest and nearly constant. None for all rows.
+            world_spec: of the policy; None for that of the first dataset.
+            cache: folder of the decoded data; None or "" for beside each dataset.
 
         Raises:
-            UserError: no roots, datasets of another world, numbers that cannot be learned, no row left, or no room for
-                the caches. But for the last, nothing is decoded then.
+            UserError: no roots, datasets of another world, invalid numbers, no row left, or no disk space for the
+                caches. Except for the last, nothing has been decoded.
         """
         if not roots:
             raise UserError("expected at least one dataset, got none")
@@ -122,13 +122,13 @@ class TrainingData:
         for root in folders:
             finish_recording(root)
         self.world_spec = check_worlds(folders, world_spec)
-        """Of the policy that learns, or else of the recorded world."""
+        """Of the policy, or else of the first dataset."""
         self._num_roots, imitated = len(roots), len(roots) + len(drives)
-        lessons = [
+        segments = [
             training_segments(root, len(roots) <= number < imitated, failed != "left out")
             for number, root in enumerate(folders)
         ]
-        if not any(lessons):
+        if not any(segments):
             raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
             check_pending(root, cache, imitated=number < imitated)
@@ -137,21 +137,20 @@ class TrainingData:
             _check_vectors(dataset, imitated=number < imitated)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
         self.instructions: list[str] = []
-        """Every instruction of the datasets; batches name them by position."""
+        """Every instruction of the datasets; Batch.instruction_id indexes them."""
         self.episodes: list[dict[str, Any]] = []
-        """The selected episodes' rows of meta/episodes, with "dataset", the folder they are in; one that a person took
-        over several times, or that has several tasks, stands here as often, each part being taught as an episode of its
-        own."""
-        chosen = [lesson for number in range(len(folders)) for lesson in self._chosen(number, lessons[number])]
-        # Workers store episodes as they finish; in the order of their names a batch does not depend on that.
-        chosen.sort(key=lambda lesson: lesson[:2])
+        """The selected episodes' rows of meta/episodes, with "dataset", their folder. An episode with several
+        interventions or several tasks occurs once per segment, each trained on as an episode of its own."""
+        chosen = [segment for number in range(len(folders)) for segment in self._chosen(number, segments[number])]
+        # Workers store episodes as they finish; sorted by name, batches do not depend on that order.
+        chosen.sort(key=lambda segment: segment[:2])
         ids: dict[str, int] = {}
         spans: list[tuple[int, int, int, int, int]] = []
         for number, _, (start, begin, end), row in chosen:
             self.episodes.append(row | {"dataset": str(self._datasets[number].root)})
             spans.append((number, start, begin, end, ids.setdefault(row["tasks"][0], len(ids))))
         self.instructions = list(ids)
-        # Of each span its dataset, where its episode starts, and its rows, from the first to before the end.
+        # Per span: its dataset, the start of its episode, and its rows (end exclusive).
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [
@@ -161,20 +160,20 @@ class TrainingData:
         )
         self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
         ends = self._start + np.array([row["length"] for *_, row in chosen])
-        self._ends = self._has_future & (self._end == ends)  # not those of a part, after which the episode goes on
+        self._ends = self._has_future & (self._end == ends)  # not of a segment after which the episode continues
         self._length = lengths = self._end - first
         kept = lengths if rows_per_episode is None else np.minimum(lengths, rows_per_episode)
         self._episode = np.repeat(np.arange(len(spans)), kept)  # [R]
         number = np.arange(len(self._episode)) - np.repeat(np.cumsum(kept) - kept, kept)  # within its episode
-        # Of each row, where it stands in its dataset.
+        # Index of each row in its dataset.
         self._row = np.repeat(first, kept) + number * np.repeat(lengths, kept) // np.repeat(kept, kept)  # [R]
 
-    def _chosen(self, number: int, lessons: Mapping[int, list[tuple[int, int]]]) -> Iterator[_Lesson]:
-        """What is taught of a dataset: its number, the episode's name, where it starts and its part, and its row."""
+    def _chosen(self, number: int, segments: Mapping[int, list[tuple[int, int]]]) -> Iterator[_Segment]:
+        """A dataset's segments: its number, the episode's name, (episode start, first, last) and its row."""
         dataset, tasks, start = self._datasets[number], read_tasks(self._datasets[number].root), 0
         for row in dataset.episodes:
             name = row.get("spec_id", f"{dataset.root.name}/{row['episode_index']:06d}")
-            for begin, end in lessons.get(row["episode_index"], ()):
+            for begin, end in segments.get(row["episode_index"], ()):
                 for first, last, task in split_by_task(dataset, tasks, row, start + begin, start + end):
                     yield number, name, (start, first, last), row | {"tasks": [task]}
             start += row["length"]
@@ -185,8 +184,8 @@ class TrainingData:
 
     @cached_property
     def fingerprint(self) -> list[dict[str, Any]]:
-        """What decides the batches, of each dataset: {"dataset": folder, "episodes", "rows", "sha256"}; frames are not
-        looked at. Episodes are in the order of their names, so it is the same however they were stored.
+        """Identifies the training data without its frames, per dataset: {"dataset": folder, "episodes", "rows",
+        "sha256"}. Independent of the order in which episodes were stored.
         """
         found = []
         for number, dataset in enumerate(self._datasets):
@@ -210,19 +209,19 @@ class TrainingData:
         """Statistics of all episodes of `roots`, selected or not, from their stats.json.
 
         Raises:
-            UserError: a dataset has none.
+            UserError: a dataset has no stats.json.
         """
         parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
 
     @cached_property
     def _keyframes(self) -> list[NDArray[np.int64]]:
-        """Of each dataset."""
+        """Per dataset."""
         return [keyframes(dataset, self.world_spec) for dataset in self._datasets]
 
     @cached_property
     def _waypoints(self) -> list[NDArray[np.int64]]:
-        """Of each dataset."""
+        """Per dataset."""
         return [waypoints(dataset, self.world_spec) for dataset in self._datasets]
 
     def rows_at(self, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
@@ -241,13 +240,13 @@ class TrainingData:
         history: tuple[int, int] = (0, 1),
         foreseen: Foreseen = NOTHING,
     ) -> Batch:
-        """These rows as a batch; rows of one dataset stand together, otherwise in the given order.
+        """These rows as a batch, stably sorted by dataset.
 
         Args:
             rows: [B].
             chunk_size: K.
             history: (n, stride) of the model.
-            foreseen: of the model.
+            foreseen: the future states that the model predicts.
         """
         rows = self._by_dataset(rows)
         episode, row = self._episode[rows], self._row[rows]
@@ -296,10 +295,10 @@ class TrainingData:
         history: tuple[int, int] = (0, 1),
         foreseen: Foreseen = NOTHING,
     ) -> BatchStream:
-        """Batches of steps start_step, start_step + 1, ... without end, made ahead of time in a thread.
+        """Batches of steps start_step, start_step + 1, ... without end, prefetched in a thread.
 
-        With part = (index, count), rows index, index + count, ... of each of them. The others are as `gather` takes
-        them.
+        With part = (index, count), each has only rows index, index + count, ... The other arguments are those of
+        `gather`.
         """
         index, count = part
 
@@ -310,7 +309,7 @@ class TrainingData:
         return BatchStream(make, start_step, prefetch)
 
     def _to_foresee(self, row: NDArray[np.int64], parts: Sequence[slice], foreseen: Foreseen) -> NDArray[np.int64]:
-        """The rows of the states to come, [B, F]; beyond an episode's end too."""
+        """The rows of the future states, [B, F]; may be beyond an episode's end."""
         columns = [row + step for step in foreseen.steps]
         if foreseen.keyframes:
             columns += [_next_in(self._keyframes, row, parts), np.full(len(row), NEVER)]
@@ -323,14 +322,14 @@ class TrainingData:
 
 
 class BatchStream(Iterator[Batch]):
-    """An iterator that prepares `prefetch` batches ahead, and knows how long it was waited for."""
+    """An iterator that prefetches `prefetch` batches, and measures how long the consumer waited."""
 
     def __init__(self, make: Callable[[int], Batch], start_step: int, prefetch: int) -> None:
         self.wait_s = 0.0
         """Time that the consumer has spent waiting for data."""
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(prefetch)
         self._stop = threading.Event()
-        # The thread must not hold the stream: dropping the stream is what ends the thread.
+        # The thread must not reference the stream: garbage collection of the stream ends the thread.
         arguments = (make, start_step, self._ready, self._stop)
         self._thread = threading.Thread(target=_prepare, args=arguments, name="batches", daemon=True)
         self._thread.start()
@@ -365,7 +364,7 @@ def _prepare(
     while not stop.is_set():
         try:
             made: Batch | BaseException = make(step)
-        except BaseException as error:  # It belongs to the consumer, whatever it is.
+        except BaseException as error:  # raised in the consumer
             made = error
         step += 1
         while not stop.is_set():
@@ -379,7 +378,7 @@ def _prepare(
 
 
 def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[Any]:
-    """arrays[i][index[parts[i]]] for every i, joined."""
+    """arrays[i][index[parts[i]]] for every i, concatenated."""
     taken = np.empty((*index.shape, *arrays[0].shape[1:]), arrays[0].dtype)
     for array, part in zip(arrays, parts, strict=True):
         # mode="clip" lets numpy write to `out` directly; the index is within bounds by construction.
@@ -388,7 +387,7 @@ def _take(arrays: Sequence[NDArray[Any]], index: NDArray[np.int64], parts: Seque
 
 
 def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.uint8]:
-    """The rows[parts[i]] of files[i] for every i, joined, [B, ...] -> [B, ..., H, W, 3]."""
+    """The rows[parts[i]] of files[i] for every i, concatenated, [B, ...] -> [B, ..., H, W, 3]."""
     shape = files[0].shape[1:]
     frames = np.empty((*rows.shape, *shape), np.uint8)
     for file, part in zip(files, parts, strict=True):
@@ -397,7 +396,7 @@ def _read(files: Sequence[FrameFile], rows: NDArray[np.int64], parts: Sequence[s
 
 
 def _next_in(marks: Sequence[NDArray[np.int64]], rows: NDArray[np.int64], parts: Sequence[slice]) -> NDArray[np.int64]:
-    """For each of `rows` the first of marks[i] after it, i being the part it is in."""
+    """For each of `rows` the first of marks[i] after it, where i is the row's part."""
     return np.concatenate([next_of(marked, rows[part]) for marked, part in zip(marks, parts, strict=True)])
 
 
@@ -407,7 +406,7 @@ def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
-    """The rows in which a robot was held, ascending, and NEVER."""
+    """The rows in which the robot was held, ascending, followed by NEVER."""
     held = [read_marks(dataset.root, dataset.info, row, schema.HELD) for row in dataset.episodes]
     return np.append(np.flatnonzero(np.concatenate(held)), NEVER)
 

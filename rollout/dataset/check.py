@@ -1,4 +1,4 @@
-"""Whether datasets can be learned from, asked before anything is decoded: of which world they are, and their numbers.
+"""Checks before anything is decoded: that datasets are of the same world, and that their numbers are valid targets.
 
 Shape letters: R rows of all episodes, D vector elements.
 """
@@ -19,23 +19,23 @@ from rollout.dataset import schema
 from rollout.dataset.read import read_info
 
 _ROUNDING = 1e-6
-"""How far beyond [-1, 1] an action may lie: a float32's last bits."""
+"""How far outside [-1, 1] an action may lie: the last bits of a float32."""
 
 
 def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None) -> WorldSpec:
-    """The world that datasets were recorded in, all of them.
+    """The world in which all these datasets were recorded.
 
     Args:
         roots: folders of datasets, at least one.
-        expected: of the policy that learns; where None, of the first dataset.
+        expected: the policy's; None for that of the first dataset.
 
     Raises:
-        UserError: a folder is named twice, holds no dataset, or one that doesn't say its units, contradicts itself, or
-            differs from what is expected; the message lists every difference.
+        UserError: a folder is given twice, holds no dataset, or one without units, with contradictions, or of another
+            world; the message lists every difference.
     """
     places = Counter(Path(root).resolve() for root in roots)
     if twice := [str(place) for place, count in places.items() if count > 1]:
-        raise UserError(f"{twice[0]} is named twice, and its rows would count twice; name it once")
+        raise UserError(f"{twice[0]} is named twice, so its rows would count twice; name it once")
     infos = [(Path(root), read_info(Path(root))) for root in roots]
     first, one = infos[0]
     world_spec = expected or _world_spec(first, one)
@@ -61,14 +61,14 @@ def check_numbers(
 ) -> None:
     """
     Args:
-        whose: the dataset or the episode, in words.
+        whose: name of the dataset or the episode, for messages.
         info: info.json.
         vectors: {feature: [R, D]}.
-        imitated: whether actions are to be learned.
+        imitated: whether actions are training targets.
         lengths: of the dataset's episodes, R rows in all; None for a single episode.
 
     Raises:
-        UserError: numbers are not finite, or actions are beyond what a policy can send; the message says where.
+        UserError: numbers are not finite, or actions are outside [-1, 1]; the message says where.
     """
     for key, values in vectors.items():
         finite = np.isfinite(values)
@@ -79,7 +79,7 @@ def check_numbers(
                 f"the first is {values[row, column]} in {_name(info, key, column)}, {_where(lengths, row)}; leave the "
                 "episode out or record it again"
             )
-    # An arm that somebody moved beyond all commands is held there, and brought back, by more than 1 (docs/driving.md).
+    # An arm moved by hand beyond the command range is held and brought back by commands above 1 (docs/driving.md).
     of_drives = schema.HELD in info["features"]
     for key in (schema.ACTION, schema.EXECUTED) if imitated else ():
         if key in vectors and not (of_drives and key == schema.EXECUTED):
@@ -98,8 +98,8 @@ def _check_range(
         name, share = _name(info, key, column), beyond[:, column].mean()
         found.append(f"{name} in {share:.2%} of rows, up to {size[row, column]:.4g} in {_where(lengths, row)}")
     raise UserError(
-        f"{key} of {whose} is outside [-1, 1], where a policy's actions are always: {'; '.join(found)}; record what a "
-        "robot takes in a unit of which 1 is the largest"
+        f"{key} of {whose} is outside [-1, 1], the range of a policy's actions: {'; '.join(found)}; record actions in "
+        "a unit in which 1 is the robot's largest command"
     )
 
 

@@ -1,16 +1,16 @@
-"""A dataset decoded once into flat files, so that reading a training row is copying memory.
+"""A dataset decoded once into flat files, so that reading a training row is a memory copy.
 
-Beside the dataset `demos/`, or in a folder of one's choice, stands `demos.cache/`, which may be deleted at any time:
+The cache of the dataset `demos/` is `demos.cache/` beside it, or in a given folder, and may be deleted at any time:
 
-    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes one after the other
+    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes concatenated
     state.bin action.bin localization.bin     float32 [R, D]
     task_index.bin          int64 [R, 1]
-    manifest.json           which episodes those rows are, and which files they were read from: size, time of the last
-                            change of the content, and of the file itself, which nobody can set, and inode
+    manifest.json           the episodes of those rows, and the files they were read from: size, mtime, ctime (which
+                            programs cannot set) and inode
 
-A dataset only grows, so a cache is extended: rows are appended, and count once the manifest, replaced whole, names
-them. What a killed process appended beyond the manifest is cut off by the next one. Where any file that was read has
-changed since, the cache's files are deleted, never rewritten, so whoever still reads them is not disturbed.
+A dataset only grows, so the cache is extended: rows are appended, and become valid when the manifest, replaced
+atomically, lists them. Rows that a killed process appended beyond the manifest are truncated by the next one. If a
+source file has changed, the cache's files are deleted, never rewritten, so that open readers are not affected.
 
 Shape letters: R rows of all episodes, D vector elements, H x W pixels.
 """
@@ -54,9 +54,9 @@ _MANIFEST = "manifest.json"
 
 
 class FrameFile:
-    """Frames of one camera, read when they are asked for.
+    """Frames of one camera, read on demand.
 
-    Not a memory map: that would count every frame ever read as memory of this process.
+    Not a memory map: that would count every frame read as resident memory of this process.
     """
 
     def __init__(self, path: Path, num_rows: int, shape: tuple[int, ...]) -> None:
@@ -74,7 +74,7 @@ class FrameFile:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedDataset:
-    """A dataset's rows: frames as open files, vectors as memory maps."""
+    """A dataset's rows: frames in open files, vectors as memory maps."""
 
     root: Path
     info: dict[str, Any]
@@ -84,9 +84,9 @@ class CachedDataset:
     frames: dict[str, FrameFile]
     """By camera."""
     vectors: dict[str, NDArray[np.float32]]
-    """{"state", "action", "localization": [R, D]}; localization has D = 0 where the dataset has no such labels."""
+    """{"state", "action", "localization": [R, D]}; localization has D = 0 if the dataset has no such labels."""
     tasks: NDArray[np.int64]
-    """Which of the dataset's tasks each row is of, [R, 1]; [R, 0] where the dataset doesn't say."""
+    """task_index of each row, [R, 1]; [R, 0] if the dataset has no such column."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class _Column:
 
 
 def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -> None:
-    """Look at the numbers of what would be decoded, so that a dataset that cannot be learned from leaves no cache.
+    """Check the numbers of episodes that are not cached yet, so that an invalid dataset leaves no cache.
 
     Args:
         root: of the dataset.
-        place: as `open_cache` takes it.
-        imitated: whether the dataset's actions are to be learned.
+        place: as for `open_cache`.
+        imitated: whether the dataset's actions are training targets.
 
     Raises:
         UserError: as `check_numbers`, or a file is damaged.
@@ -130,14 +130,14 @@ def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -
 
 
 def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
-    """The decoded rows of a dataset, decoding first what is not yet in its cache. Another process doing so is awaited.
+    """The decoded rows of a dataset; decodes what is not cached yet. Waits for another process that does so.
 
     Args:
         root: of the dataset.
-        place: a folder for caches; beside the dataset if not given.
+        place: folder of caches; beside the dataset if not given.
 
     Raises:
-        UserError: no dataset, one without episodes or with a damaged file, or no room to write to.
+        UserError: no dataset, one without episodes or with a damaged file, or the cache cannot be written.
     """
     cache = _Cache(root, place)
     if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
@@ -146,15 +146,15 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
         with cache.locked():
             return cache.opened(cache.brought_up_to_date())
     except OSError as error:
-        # What is whole can be read where nobody may write.
+        # A complete cache can be used from a read-only folder.
         manifest, files = None, episode_files(cache.root)
         with suppress(OSError):
             manifest = cache.load(files)
         if manifest is not None and len(manifest["sources"]) == len(files):
             return cache.opened(manifest)
         raise UserError(
-            f"the decoded frames of {cache.root} cannot be kept in {cache.folder} "
-            f"({error.strerror or error}); name a folder that has room for them with --cache"
+            f"the decoded frames of {cache.root} cannot be written to {cache.folder} "
+            f"({error.strerror or error}); name a folder with enough space with --cache"
         ) from error
 
 
@@ -169,14 +169,14 @@ class _Cache:
         self.root = Path(root).resolve()
         self.info = read_info(self.root)
         name = f"{self.root.name}.cache"
-        if place:  # which holds the caches of datasets of one name
+        if place:  # may hold the caches of several datasets with the same name
             name = f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:12]}.{name}"
         self.folder = Path(place or self.root.parent) / name
         self._columns = _columns(self.info)
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """While no other process writes the cache."""
+        """Exclude other processes from writing the cache."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             yield
@@ -188,10 +188,10 @@ class _Cache:
         return {"format": _FORMAT, "layout": layout, "decoding": decoding, "sources": [], "episodes": []}
 
     def load(self, files: Sequence[Path]) -> dict[str, Any] | None:
-        """The manifest of what is cached; None where that is not the beginning of the dataset.
+        """The manifest; None if it is missing or does not match the beginning of the dataset.
 
         Args:
-            files: the dataset's, of meta/episodes.
+            files: the dataset's files in meta/episodes.
         """
         path, fresh = self.folder / _MANIFEST, self.fresh()
         if not path.exists():
@@ -203,11 +203,11 @@ class _Cache:
                 if {**manifest, "sources": [], "episodes": []} == fresh and self._holds(manifest, files)
                 else None
             )
-        except (ValueError, KeyError, TypeError, IndexError):  # a cache is made again, whatever became of it
+        except (ValueError, KeyError, TypeError, IndexError):  # a damaged cache is rebuilt
             return None
 
     def _holds(self, manifest: dict[str, Any], files: Sequence[Path]) -> bool:
-        """Whether all that a manifest names is there, and is of the first of these files as they are now."""
+        """Whether the cached files are complete, and the source files unchanged and the first of `files`."""
         sources, rows = manifest["sources"], _num_rows(manifest)
         if any(_size(self._file(name)) < rows * column.row_bytes for name, column in self._columns.items()):
             return False
@@ -217,7 +217,7 @@ class _Cache:
         return all(self._signature(entry[0]) == entry for source in sources for entry in source)
 
     def brought_up_to_date(self) -> dict[str, Any]:
-        """Decode the episodes that are not in the cache, and name them in its manifest."""
+        """Decode the episodes that are not cached, and list them in the manifest."""
         files = episode_files(self.root)
         manifest = self.load(files)
         if manifest is None:
@@ -231,7 +231,7 @@ class _Cache:
         return manifest
 
     def opened(self, manifest: dict[str, Any]) -> CachedDataset:
-        """What the manifest names."""
+        """The rows that the manifest lists."""
         rows = _num_rows(manifest)
         numbers = (*VECTORS, _TASK)
         arrays = {name: self._columns[name].open(self._file(name), rows) for name in numbers}
@@ -263,7 +263,7 @@ class _Cache:
                         write_json(self.folder / _MANIFEST, manifest, indent=None)
                         rows = _num_rows(manifest)
         except BaseException:
-            for name, column in self._columns.items():  # a full disk gets back what no manifest names
+            for name, column in self._columns.items():  # free the space of rows that the manifest does not list
                 with suppress(OSError):
                     os.truncate(self._file(name), rows * column.row_bytes)
             raise
@@ -272,7 +272,7 @@ class _Cache:
         """The episodes of one file of meta/episodes."""
         own = read_rows(file)
         read = dict.fromkeys([file, *(path for row in own for path in files_of(self.root, self.info, row))])
-        # Before it is read: what changes meanwhile has another signature afterwards.
+        # Taken before reading: a file that changes meanwhile has another signature afterwards.
         source = [self._signature(str(path.relative_to(self.root))) for path in read]
         for row in own:
             _write_rows(read_episode(self.root, self.info, row), self._columns, outputs)
@@ -280,12 +280,12 @@ class _Cache:
         manifest["sources"].append(source)
 
     def _signature(self, name: str) -> list[Any]:
-        """Of a file of the dataset, by its path within."""
+        """Signature of a file of the dataset, by its relative path."""
         path = self.root / name
         if not path.exists():
             return [name]
         status = path.stat()
-        # Times are counted in ticks of some milliseconds, in which a program may write more than one file.
+        # Timestamps have a resolution of some milliseconds, in which a program may write a file twice.
         return [name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
     def _file(self, name: str) -> Path:

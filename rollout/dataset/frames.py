@@ -1,7 +1,7 @@
-"""Camera frames <-> bytes on disk: PNG (exact) or mp4 (small, with a codec's error).
+"""Camera frames <-> bytes on disk: PNG (lossless) or mp4 (small, lossy).
 
 Video follows LeRobot: yuv420p, a key frame every second frame so that any frame is found by decoding at most two, one
-mp4 per episode whose frame t stands at t / fps. One thread each: encoders that take every core starve the simulators.
+mp4 per episode with frame t at t / fps. One thread each: encoders that use every core starve the simulators.
 
 Shape letters: T frames of one episode, H x W pixels.
 """
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from envs.errors import UserError
 from rollout.dataset.schema import VideoCodec
 
-# SVT-AV1 tells its settings to stderr at every file and reads no other switch.
+# Otherwise SVT-AV1 prints its settings to stderr for every file; it has no other switch.
 os.environ.setdefault("SVT_LOG", "1")
 
 TOLERANCE_S = 1e-4
-"""How far a frame may stand from its time: LeRobot's default."""
+"""How far a frame's time stamp may be from its time: LeRobot's default."""
 
 _OPTIONS: dict[str, dict[str, str]] = {
     "libsvtav1": {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "lp=1"},
@@ -35,11 +35,11 @@ _OPTIONS: dict[str, dict[str, str]] = {
 
 
 class Frames(Protocol):
-    """The frames of one camera in one episode, wherever they are: an array, or what reads them from a disk."""
+    """The frames of one camera in one episode: an array, or a reader of frames on disk."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """T, H, W and 3."""
+        """(T, H, W, 3)."""
         ...
 
     def __len__(self) -> int: ...
@@ -60,7 +60,7 @@ def decode_png(encoded: bytes) -> NDArray[np.uint8]:
     """The RGB frame [H, W, 3] of a PNG (or JPEG).
 
     Raises:
-        UserError: not a picture.
+        UserError: not an image.
     """
     frame = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     if frame is None:
@@ -84,7 +84,7 @@ def decode_video(path: Path, times_s: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The frames of an mp4 at ascending times, [T, H, W, 3].
 
     Raises:
-        UserError: no frame stands within TOLERANCE_S of a wanted time.
+        UserError: no frame within TOLERANCE_S of a requested time.
     """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -102,7 +102,7 @@ def _pick(decoded: Iterable[av.VideoFrame], times_s: NDArray[np.float64], path: 
         if frame.time < time_s - TOLERANCE_S:
             continue
         if frame.time > time_s + TOLERANCE_S:
-            raise UserError(f"{path} has no frame at {time_s:.4f} s; the next one stands at {frame.time:.4f} s")
+            raise UserError(f"{path} has no frame at {time_s:.4f} s; the next one is at {frame.time:.4f} s")
         yield frame.to_ndarray(format="rgb24")
         following = next(wanted, None)
         if following is None:

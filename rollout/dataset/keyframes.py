@@ -1,12 +1,12 @@
-"""Keyframes and waypoints of recorded episodes: the rows that tell where a motion goes (vla_model/heads/foresight.py).
+"""Keyframes and waypoints of recorded episodes: prediction targets of vla_model/heads/foresight.py.
 
-    keyframe   where the gripper's command changes between opening and closing (James & Davison 2022, "Q-attention")
-    waypoint   a keyframe, or where the hand's path turns: a point that the algorithm of Ramer (1972) and of Douglas &
-               Peucker (1973) keeps of the path from one keyframe to the next
+    keyframe   a row at which the gripper command switches between open and close (James & Davison 2022, "Q-attention")
+    waypoint   a keyframe, or a turn of the hand's path: a point kept by the Ramer (1972), Douglas & Peucker (1973)
+               algorithm on the path between two keyframes
 
-That algorithm keeps the point farthest from the straight way between two, if it is farther than a tolerance, and goes
-on with both halves. (Shi et al. 2023, "Waypoint-Based Imitation Learning", choose waypoints by the same error, as few
-as it allows.) The tolerance is a share of the episode's extent, so that it needs no unit.
+That algorithm keeps the point farthest from the straight line between two points, if farther than a tolerance, and
+recurses into both halves. (Shi et al. 2023, "Waypoint-Based Imitation Learning", choose the fewest waypoints within the
+same error.) The tolerance is relative to the episode's extent, so it has no unit.
 
 Shape letters: R rows, T steps of an episode, D dimensions.
 """
@@ -22,20 +22,20 @@ from envs.types import WorldSpec
 from rollout.dataset.frame_cache import CachedDataset
 
 TOLERANCE = 0.15
-"""Of the diagonal of the box that an episode's path lies in. So the first waypoint tells of the object's place where
-the gripper does not, in Meta-World's soccer and box-close (docs/results/keyframes.md)."""
+"""As a share of the diagonal of the path's bounding box. Chosen so that the first waypoint depends on the object's
+position even where the first keyframe does not: Meta-World's soccer and box-close (docs/results/keyframes.md)."""
 NEVER = np.iinfo(np.int64).max
-"""A row after all."""
+"""A row index after all rows."""
 
 
 def keyframes(dataset: CachedDataset, world_spec: WorldSpec) -> NDArray[np.int64]:
-    """The rows whose action opens what the last row's closed or the other way round, ascending, and NEVER."""
+    """The rows at which a gripper command switches between open and close, ascending, followed by NEVER."""
     closing = dataset.vectors["action"][:, world_spec.action.grippers] > 0  # [R, grippers]
     return np.append(np.flatnonzero((closing[1:] != closing[:-1]).any(1)) + 1, NEVER)
 
 
 def waypoints(dataset: CachedDataset, world_spec: WorldSpec) -> NDArray[np.int64]:
-    """The keyframes and the rows where the hand's path turns, ascending, and NEVER."""
+    """The keyframes and the rows at which the hand's path turns, ascending, followed by NEVER."""
     hand = np.asarray(dataset.vectors["state"][:, world_spec.state.position], np.float64)
     changes = keyframes(dataset, world_spec)
     ends = np.cumsum([episode["length"] for episode in dataset.episodes])
@@ -50,21 +50,21 @@ def waypoints(dataset: CachedDataset, world_spec: WorldSpec) -> NDArray[np.int64
 
 
 def turns_of(path: NDArray[np.float64], tolerance: float) -> list[int]:
-    """Which points between the first and the last are to be kept, ascending, that none is farther than `tolerance` from
-    the straight ways between them.
+    """Indices of the points between the first and the last to keep, ascending, so that every point is within
+    `tolerance` of the polyline.
 
     Args:
         path: [T, D].
-        tolerance: in the path's unit.
+        tolerance: in the unit of the path.
     """
     turns, halves = [], [(0, len(path) - 1)]
     while halves:
         first, last = halves.pop()
         if last - first < 2:
             continue
-        way, from_first = path[last] - path[first], path[first + 1 : last] - path[first]
-        share = np.clip(from_first @ way / max(way @ way, np.finfo(float).tiny), 0, 1)  # of the way, [points between]
-        distance = np.linalg.norm(from_first - share[:, None] * way, axis=1)
+        line, from_first = path[last] - path[first], path[first + 1 : last] - path[first]
+        share = np.clip(from_first @ line / max(line @ line, np.finfo(float).tiny), 0, 1)  # along it, [points between]
+        distance = np.linalg.norm(from_first - share[:, None] * line, axis=1)
         if distance.max() > tolerance:
             turn = first + 1 + int(distance.argmax())
             turns.append(turn)

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 on disk -> episodes: ours, and those that LeRobot wrote (several episodes to a file).
+"""LeRobotDataset v3.0 on disk -> episodes: ours, and those that LeRobot wrote (several episodes per file).
 
 Shape letters: T frames of one episode, D vector elements, H x W pixels.
 """
@@ -31,12 +31,12 @@ _STATISTICS = {"min", "max", "mean", "std", "count", *QUANTILES}
 
 @dataclass(frozen=True, kw_only=True)
 class StoredEpisode:
-    """One episode as it stands on disk."""
+    """One episode as stored."""
 
     row: dict[str, Any]
     """Its row of meta/episodes without statistics: episode_index, tasks, length, and of ours spec_id, success, ..."""
     columns: dict[str, NDArray[Any]]
-    """{feature: [T] or [T, D]}, every feature that is not a camera."""
+    """{feature: [T] or [T, D]}, every feature except cameras."""
     frames: dict[str, NDArray[np.uint8]]
     """{camera: [T, H, W, 3]}, RGB."""
 
@@ -44,7 +44,7 @@ class StoredEpisode:
     def instruction(self) -> str:
         """
         Raises:
-            UserError: the episode has several, one after the other.
+            UserError: the episode has several instructions in sequence.
         """
         if len(self.row["tasks"]) != 1:
             raise UserError(f"episode {self.row['episode_index']} has several instructions: {self.row['tasks']}")
@@ -52,7 +52,7 @@ class StoredEpisode:
 
 
 class DatasetReader:
-    """A dataset as it stood when it was opened."""
+    """A snapshot of a dataset at the time of opening."""
 
     def __init__(self, root: str | Path) -> None:
         """Read info.json and the rows of meta/episodes.
@@ -100,10 +100,8 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
     """
     path = root / schema.STATS_PATH
     if not path.exists():
-        raise UserError(
-            f"{path} is missing: without statistics nothing can be normalised; append an episode to make it"
-        )
-    features, remedy = read_info(root)["features"], "append an episode, and it is made again"
+        raise UserError(f"{path} is missing: normalization needs its statistics; append an episode to compute it")
+    features, remedy = read_info(root)["features"], "append an episode to compute it again"
     stored = read_json(path, remedy=remedy)
     whole = {key: entry for key, entry in stored.items() if isinstance(entry, dict) and entry.keys() >= _STATISTICS}
     for key in features.keys() & {schema.STATE, schema.ACTION, schema.LOCALIZATION}:
@@ -144,25 +142,25 @@ def read_episode_stats(path: Path) -> dict[str, FeatureStats]:
 
 
 def data_file(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Path:
-    """Where an episode's numbers are, and its frames unless they are videos."""
+    """The parquet file of an episode's columns, and of its frames unless they are videos."""
     place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
     return root / info["data_path"].format(**place)
 
 
 def video_file(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> Path:
-    """Where the frames of an episode's camera are, in the feature of that key."""
+    """The mp4 file of an episode's camera, by the key of its feature."""
     names = {"video_key": key} | {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
     return root / info["video_path"].format(**names)
 
 
 def files_of(root: Path, info: dict[str, Any], row: dict[str, Any]) -> list[Path]:
-    """Everything that an episode is decoded from."""
+    """All files that an episode is decoded from."""
     videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
     return [data_file(root, info, row), *(video_file(root, info, row, key) for key in videos)]
 
 
 def num_rows_in(path: Path) -> int:
-    """Of a parquet file, as its end says.
+    """Number of rows in a parquet file, from its footer.
 
     Raises:
         UserError: it is missing or damaged.
@@ -172,7 +170,7 @@ def num_rows_in(path: Path) -> int:
 
 
 def read_tasks(root: Path) -> dict[int, str]:
-    """The instructions by their task_index; none where the file is missing.
+    """{task_index: instruction}; empty if the file is missing.
 
     Raises:
         UserError: it is damaged.
@@ -182,7 +180,7 @@ def read_tasks(root: Path) -> dict[int, str]:
         return {}
     with _readable(path):
         table = pq.read_table(path)
-        # Written by pandas, as LeRobot does, the instructions are an index that may have no name.
+        # In files that LeRobot wrote with pandas, the instructions are an index that may have no name.
         (texts,) = (name for name in table.column_names if name != "task_index")
         return dict(zip(table["task_index"].to_pylist(), table[texts].to_pylist(), strict=True))
 
@@ -190,7 +188,7 @@ def read_tasks(root: Path) -> dict[int, str]:
 def read_vectors(
     root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], keys: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The numbers of several episodes, one after the other: {feature: [R, D]}, as far as the dataset has them."""
+    """The columns of several episodes, concatenated: {feature: [R, D]}, of those keys that the dataset has."""
     there = [key for key in keys if key in info["features"]]
     tables = [_read_data(root, info, row, there) for row in rows]
     return {key: np.concatenate([_to_numpy(t[key]).reshape(len(t), -1) for t in tables]) for key in there}
@@ -206,9 +204,7 @@ def read_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Store
 
 
 def read_marks(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> NDArray[np.bool_]:
-    """Which frames of an episode are marked, [T], by a person's acting (schema.INTERVENTION) or as held (schema.HELD);
-    none where the dataset has no such column.
-    """
+    """A boolean column of an episode, [T]: schema.INTERVENTION or schema.HELD; all False if the dataset lacks it."""
     if key not in info["features"]:
         return np.zeros(row["length"], bool)
     return _to_numpy(_read_data(root, info, row, [key])[key])
@@ -249,7 +245,7 @@ def _read_frames(root: Path, info: dict[str, Any], row: dict[str, Any], key: str
 def _readable(path: Path) -> Generator[None]:
     """
     Raises:
-        UserError: the file within is missing, cut or of another kind.
+        UserError: the file is missing, truncated or of another format.
     """
     try:
         yield

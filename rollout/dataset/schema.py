@@ -1,19 +1,18 @@
-"""What a dataset is made of: LeRobotDataset v3.0 names, features and `info.json`, and the WorldSpec kept in it.
+"""Schema of a dataset: LeRobotDataset v3.0 names, features and `info.json`, and the WorldSpec stored in it.
 
-The format is LeRobot's (`codebase_version` "v3.0"), so its tools, viewers and trainers read our files. What LeRobot has
-no place for stands in one extra top-level key of info.json, "llamarm", which its reader ignores: the WorldSpec with
-units and ranges.
+The format is LeRobot's (`codebase_version` "v3.0"), so its tools, viewers and trainers read our files. The WorldSpec,
+with units and ranges, is stored in one extra top-level key of info.json, "llamarm", which LeRobot's reader ignores.
 
-    observation.state, observation.images.<camera>     what a policy may see
-    label.localization                                 where things are: a privileged label, never an input
-    action                                             what to imitate (an expert's clean action where one labelled)
-    executed_action                                    what the world did execute
-    next.reward, next.done, next.success               what came of it
+    observation.state, observation.images.<camera>     the policy's observation
+    label.localization                                 positions of objects: a privileged label, never an input
+    action                                             imitation target (the expert's noise-free action if labelled)
+    executed_action                                    the action that the world executed
+    next.reward, next.done, next.success               outcome
     intervention                                       whether a person acted; only in drives, LeRobot's name
-    held                                               whether the robot was held instead of driven; only in drives
+    held                                               whether the robot was held in place; only in drives
 
-The privileged label and the executed action have names that LeRobot takes for neither an observation nor an action, so
-its policies are not fed with them.
+LeRobot takes the names of the privileged label and the executed action for neither an observation nor an action, so its
+policies do not get them as inputs or targets.
 
 Shape letters: T frames of one episode.
 """
@@ -52,12 +51,12 @@ INTERVENTION = "intervention"
 HELD = "held"
 IMAGE_PREFIX = "observation.images."
 
-RESTORE = "restore it from a copy: only this file knows the units"
-"""What to do about a damaged info.json."""
+RESTORE = "restore it from a copy: only this file has the units"
+"""Remedy for a damaged info.json."""
 
 _VECTORS = {STATE: "state", LOCALIZATION: "localization", ACTION: "action", EXECUTED: "action"}
 _SAME_RATE = 1e-6
-"""Share by which a control period may miss one over the frames per second."""
+"""Relative tolerance between control_dt_s and 1 / fps."""
 _CODEC_NAMES: dict[VideoCodec, str] = {"libsvtav1": "av1", "h264": "h264"}
 
 
@@ -65,7 +64,7 @@ def frames_per_second(world_spec: WorldSpec) -> int:
     """LeRobot's integer fps.
 
     Raises:
-        UserError: the control period is not one over a whole number of hertz.
+        UserError: the control rate is not a whole number of hertz.
     """
     fps = round(1.0 / world_spec.control_dt_s)
     if abs(fps * world_spec.control_dt_s - 1.0) > _SAME_RATE:
@@ -78,10 +77,10 @@ def frames_per_second(world_spec: WorldSpec) -> int:
 def make_features(
     world_spec: WorldSpec, image_mode: ImageMode, codec: VideoCodec, *, interventions: bool
 ) -> dict[str, dict[str, Any]]:
-    """The `features` of info.json. A vector of no elements (a robot without localization labels) has no feature.
+    """The `features` of info.json. An empty vector (a robot without localization labels) has no feature.
 
     Raises:
-        UserError: a camera whose pictures video cannot hold, or a name that LeRobot cannot.
+        UserError: a camera size that video does not support, or a name that LeRobot does not.
     """
     features: dict[str, dict[str, Any]] = {}
     for key, attribute in _VECTORS.items():
@@ -144,17 +143,16 @@ def make_info(
         "data_path": DATA_PATH,
         "video_path": VIDEO_PATH if image_mode == "video" else None,
         "features": make_features(world_spec, image_mode, codec, interventions=interventions),
-        # Through JSON, so that what is compared with a file's content has a file's types (lists, not tuples).
+        # Through JSON, so that it compares equal to a file's content (lists, not tuples).
         "llamarm": {"world_spec": json.loads(json.dumps(dataclasses.asdict(world_spec)))},
     }
 
 
 def read_world_spec(info: dict[str, Any]) -> WorldSpec:
-    """The WorldSpec that a dataset was recorded with.
+    """The WorldSpec of a dataset.
 
     Raises:
-        UserError: the dataset was not written by this writer, so units and ranges are unknown, or what it says of them
-            is damaged.
+        UserError: the dataset was not written by this writer, so units and ranges are unknown, or it is damaged.
     """
     if "llamarm" not in info:
         raise UserError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
@@ -167,7 +165,7 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
 
 
 def misused(info: dict[str, Any]) -> list[str]:
-    """Which keys of info.json hold what no dataset has there."""
+    """The keys of info.json whose value is invalid."""
     fps, features, path = info["fps"], info["features"], info["data_path"]
     sound = {
         "fps": isinstance(fps, int | float) and fps > 0,
@@ -180,21 +178,21 @@ def misused(info: dict[str, Any]) -> list[str]:
 
 
 def contradictions(info: dict[str, Any], world_spec: WorldSpec) -> list[str]:
-    """Where what info.json says of its columns is not of the world that it says they were recorded in."""
+    """Contradictions between the features of info.json and its WorldSpec, one line each."""
     vectors = {key: getattr(world_spec, name).size for key, name in _VECTORS.items() if key != EXECUTED}
     shapes = {key: [size] for key, size in vectors.items() if size}
     shapes |= {IMAGE_PREFIX + camera.name: [camera.height, camera.width, 3] for camera in world_spec.cameras}
     found = {key: info["features"].get(key, {}).get("shape") for key in shapes}
     lines = differences(found, shapes, "features")
     if abs(info["fps"] * world_spec.control_dt_s - 1.0) > _SAME_RATE:
-        lines.append(f"fps: {info['fps']}, and a control period of {world_spec.control_dt_s} s")
+        lines.append(f"fps: {info['fps']}, but a control period of {world_spec.control_dt_s} s")
     return lines
 
 
 def kind(info: dict[str, Any]) -> dict[str, Any]:
-    """What datasets must have in common to be trained on together."""
+    """The part of info.json that must be equal in datasets that are trained on together."""
     features = {
-        # Frames are the same rows once they are decoded, whatever they were kept as.
+        # Decoded frames are the same whether they were stored as images or video.
         key: {"shape": feature["shape"]} if feature["dtype"] in ("image", "video") else feature
         for key, feature in info["features"].items()
         if key not in (INTERVENTION, HELD)
@@ -203,12 +201,12 @@ def kind(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def codec_named(name: str) -> VideoCodec:
-    """The codec that LeRobot calls so."""
+    """The codec with this LeRobot name."""
     return next(codec for codec, own in _CODEC_NAMES.items() if own == name)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Every place where two JSON values differ, as `path: old, not new`."""
+    """The differences of two JSON values, each as `path: old, not new`."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}/{key}".strip("/"))]
@@ -216,18 +214,18 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def chunk_and_file(number: int) -> tuple[int, int]:
-    """chunk_index and file_index of an episode's files: one each, FILES_PER_CHUNK in a folder."""
+    """chunk_index and file_index of an episode's files: one file per episode, FILES_PER_CHUNK per folder."""
     return divmod(number, FILES_PER_CHUNK)
 
 
 def part_path(path: Path) -> Path:
-    """Where a file is written before it is whole."""
+    """The temporary path of a file while it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(path.name + ".part")
 
 
 def publish_file(part: Path, path: Path) -> None:
-    """Give a written file its name, once its bytes are on the disk."""
+    """Sync a temporary file to disk and rename it."""
     _sync(part)
     part.replace(path)
     _sync(path.parent)

@@ -1,4 +1,4 @@
-"""What of a dataset is taught: which of its episodes, which parts of them, and with which instruction."""
+"""Training segments of a dataset: which episodes, which parts of them, and with which instruction."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rollout.dataset.schema import INTERVENTION
 
 
 def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
-    """Begin and end, within it, of every part of an episode that is worth learning from, by the episode's index.
+    """{episode_index: [(begin, end), ...]} of the segments to train on, counted within the episode.
 
     Args:
         root: of the dataset.
-        is_drive: learn what a person did in episodes that one took over, and whole those that succeeded without.
-        failed_too: learn from episodes that failed; of drives it is not asked.
+        is_drive: use the interventions of episodes that have any, and whole episodes that succeeded without.
+        failed_too: use failed episodes; ignored for drives.
 
     Raises:
-        UserError: no dataset, one without episodes, or one that doesn't say which of them succeeded.
+        UserError: no dataset, one without episodes, or one without the success flags that are needed.
     """
     reader = DatasetReader(root)
     if not reader.episodes:
@@ -42,7 +42,7 @@ def _whole(reader: DatasetReader, row: dict[str, Any], failed_too: bool) -> list
 
 
 def _parts(reader: DatasetReader, row: dict[str, Any]) -> list[tuple[int, int]]:
-    """What of a drive is worth imitating."""
+    """The segments of a drive's episode."""
     by_hand = read_marks(reader.root, reader.info, row, INTERVENTION)
     if not by_hand.any():
         return _whole(reader, row, failed_too=False)
@@ -52,27 +52,27 @@ def _parts(reader: DatasetReader, row: dict[str, Any]) -> list[tuple[int, int]]:
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:
     if "success" not in row:
-        raise UserError(f"{root} doesn't say which of its episodes succeeded, so those that failed can't be left out")
+        raise UserError(f"{root} has no success flags, so its failed episodes can't be left out")
     return row["success"]
 
 
 def split_by_task(
     dataset: CachedDataset, tasks: Mapping[int, str], row: dict[str, Any], begin: int, end: int
 ) -> Iterator[tuple[int, int, str]]:
-    """The rows from `begin` to before `end`, all of one episode, in parts of one task each, with its instruction.
+    """Split the rows [begin, end) of one episode by task: (begin, end, instruction) of each segment.
 
     Args:
-        dataset: that the episode is in.
-        tasks: its instructions by their task_index.
+        dataset: of the episode.
+        tasks: {task_index: instruction}.
         row: of the episode, in meta/episodes.
         begin: counted from the dataset's first row.
         end: likewise.
 
     Raises:
-        UserError: the dataset contradicts itself on which task that is.
+        UserError: the tasks of frames and episode contradict each other.
     """
     index = dataset.tasks[begin:end].ravel()
-    if not index.size:  # the dataset doesn't say, so its episodes have one task each
+    if not index.size:  # a dataset without the column has one task per episode
         index = np.zeros(end - begin, np.int64)
     edges = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), end - begin]
     for first, last in pairwise(edges):

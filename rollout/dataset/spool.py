@@ -1,18 +1,19 @@
-"""A recording on its way into a dataset: one file that grows by a row in every control period.
+"""Spool file of a recording before it becomes an episode of a dataset: grows by one row per control period.
 
-    whoever records                                 writing thread
-      add(...): leaves a row, does not wait ──────►   appends it to the file
-      close(): waits until every row is written
+    control loop                                    writer thread
+      add(...): queues a row, does not block ─────►   appends it to the file
+      close(): blocks until every row is written
 
-Who waits: the thread, for a row; whoever records, only where `_WAITING_ROWS` are still to be written, at most
-`_PATIENCE_S`. So memory is bounded, and a disk that cannot keep up ends the recording with an error.
-Order rule: rows are written in the order in which they came.
+Who waits: the thread, for a row; the control loop, only while `_QUEUED_ROWS` are unwritten, at most `_PUT_TIMEOUT_S`.
+So memory is bounded, and a disk that is too slow ends the recording with an error.
+Order rule: rows are written in the order in which they were added.
 
-The file, meta/recording.arrows in the dataset's folder, holds Arrow's messages, the schema and then one batch per row,
-each after its length and checksum: Arrow itself does not survive a message that is damaged. Frames stand in it as they
-are: to compress them takes more time than a control loop has to spare, and is done at the end. A process that is killed
-loses the rows that still wait, in real time one or none, and leaves the file torn at most in its last row. Whoever
-opens the dataset next to write or to learn makes an episode of the rows before (rollout/dataset/write.py).
+The file, meta/recording.arrows in the dataset's folder, holds Arrow messages: the schema, then one batch per row, each
+preceded by its length and checksum, because Arrow itself cannot recover from a damaged message. Frames are stored
+uncompressed: compression takes longer than a control period, and is done at the end. A killed process loses the rows
+still queued (one at most, if the disk keeps up) and leaves at most the last row of the file incomplete. The next
+process that opens the dataset for writing or training turns the complete rows into an episode
+(rollout/dataset/write.py).
 
 Shape letters: T rows, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -38,14 +39,14 @@ from rollout.types import Trajectory
 
 SPOOL_PATH = "meta/recording.arrows"
 
-_WAITING_ROWS = 64
-_PATIENCE_S = 30.0
+_QUEUED_ROWS = 64
+_PUT_TIMEOUT_S = 30.0
 _VECTORS = ("state", "action", "localization")
 _MARKS = ("intervention", "held")
 _CAMERA = "camera."
 _HEADER = b"llamarm"
 _BEFORE = struct.Struct("<II")
-"""What stands before each message: its length and its CRC-32."""
+"""Header of each message: its length and its CRC-32."""
 
 
 class RecordingError(OSError):
@@ -58,12 +59,12 @@ class Spool:
     def __init__(
         self, path: Path, world_spec: WorldSpec, spec: EpisodeSpec, instruction: str, policy_version: int
     ) -> None:
-        """Create the file, in place of nothing.
+        """Create the file.
 
         Args:
-            path: of the file.
-            world_spec: of what is recorded.
-            spec: names the episode in its dataset.
+            path: must not exist.
+            world_spec: of the robot or world.
+            spec: identifies the episode in its dataset.
             instruction: of the episode.
             policy_version: of the weights that act.
 
@@ -72,7 +73,7 @@ class Spool:
         """
         self.path = path
         self.num_rows = 0
-        """Added so far."""
+        """Number of rows added."""
         header = {
             "spec": dataclasses.asdict(spec),
             "instruction": instruction,
@@ -83,10 +84,10 @@ class Spool:
         fields += [(name, pa.bool_()) for name in _MARKS]
         fields += [(_CAMERA + camera.name, pa.binary()) for camera in world_spec.cameras]
         self._schema = pa.schema(fields, {_HEADER: json.dumps(header)})
-        self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING_ROWS)
+        self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUED_ROWS)
         self._failed: BaseException | None = None
-        self._told = False  # that it failed
-        self._file = path.open("xb", buffering=0)  # a buffer would be written again, and fail again, in its `close`
+        self._raised = False  # whether `add` has raised the failure
+        self._file = path.open("xb", buffering=0)  # a buffer would be flushed, and fail, again in `close`
         self._put(self._schema.serialize())
         self._thread = threading.Thread(target=self._write, name="recording", daemon=True)
         self._thread.start()
@@ -101,10 +102,10 @@ class Spool:
         intervention: bool,
         held: bool,
     ) -> None:
-        """Add a row. Arrays are copied, so that whoever gave them may write into them again.
+        """Add a row. Arrays are copied, so the caller may reuse them.
 
         Args:
-            frames: {camera: [H, W, 3]}; None where those of the row before stand again.
+            frames: {camera: [H, W, 3]}; None to repeat those of the previous row.
             state: [S].
             action: [A], executed.
             localization: [L].
@@ -122,37 +123,37 @@ class Spool:
         row |= {"intervention": intervention, "held": held}
         self._check()
         try:
-            self._rows.put(row, timeout=_PATIENCE_S)
+            self._rows.put(row, timeout=_PUT_TIMEOUT_S)
         except queue.Full as full:
-            raise RecordingError(f"{self.path} took no row for {_PATIENCE_S:g} s: the disk is too slow") from full
+            raise RecordingError(f"{self.path} took no row for {_PUT_TIMEOUT_S:g} s: the disk is too slow") from full
         self.num_rows += 1
 
     def close(self) -> None:
-        """Write what was added, and end the file.
+        """Write the queued rows and close the file.
 
         Raises:
-            RecordingError: not every row could be written, and no `add` said so.
+            RecordingError: not every row could be written, and no `add` has raised it.
         """
         if self._thread.is_alive():
             self._rows.put(None)
         self._thread.join()
         self._file.close()
-        if not self._told:
+        if not self._raised:
             self._check()
 
     def _check(self) -> None:
         if self._failed is not None:
-            self._told = True
+            self._raised = True
             number = getattr(self._failed, "errno", None)
             raise RecordingError(number, f"{self.path} cannot be written: {self._failed}") from self._failed
 
     def _write(self) -> None:
         while (row := self._rows.get()) is not None:
             if self._failed is not None:
-                continue  # nobody must wait for a queue that is not emptied
+                continue  # keep emptying the queue, so that `add` does not block
             try:
                 self._append(row)
-            except Exception as error:  # it belongs to whoever adds the next row
+            except Exception as error:  # raised by the next `add`
                 self._failed = error
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -165,7 +166,7 @@ class Spool:
 
 
 class SpooledFrames:
-    """Frames of one camera in a spool's file, read from the beginning as often as they are asked for."""
+    """Frames of one camera in a spool file; every iteration reads from the beginning."""
 
     def __init__(self, path: Path, camera: str, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -184,7 +185,7 @@ class SpooledFrames:
 
 
 class Spooled:
-    """A spool's file, read: every row up to where it is torn."""
+    """The complete rows of a spool file."""
 
     def __init__(self, path: Path) -> None:
         rows: dict[str, list[Any]] = {name: [] for name in (*_VECTORS, *_MARKS)}
@@ -203,11 +204,11 @@ class Spooled:
         """By camera."""
 
     def trajectory(self, *, success: bool, ended: str, duration_s: float = 0.0) -> Trajectory:
-        """Everything but the frames, of at least one row.
+        """The recording as a trajectory without frames; needs at least one row.
 
         Args:
-            success: the reward of the last row is 1 if so, all others are 0.
-            ended: why the episode ended; a failure unless success.
+            success: if so, the reward of the last row is 1; all others are 0.
+            ended: why the episode ended; its failure unless success.
             duration_s: of the recording.
         """
         vectors: dict[str, Any] = {
@@ -222,7 +223,7 @@ class Spooled:
             frames={},
             frame_step=np.arange(self.num_rows),
             decision_step=np.zeros(0, np.int64),
-            # A robot outside of what actions can command is sent more than 1; nobody could imitate that.
+            # A robot outside the range of actions gets commands above 1, which a policy cannot output.
             label=vectors["action"].clip(-1.0, 1.0),
             reward_terms={"success": reward},
             reward=reward,
@@ -239,7 +240,7 @@ class Spooled:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, up to where it ends, is torn or damaged."""
+    """The rows of a file up to its end or the first incomplete or damaged row."""
     with path.open("rb") as file:
         messages = map(pa.py_buffer, _messages(file))
         if (first := next(messages, None)) is not None:

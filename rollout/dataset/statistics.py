@@ -7,7 +7,7 @@ values up to and including bin j and i the first bin with c_i >= q n,
     quantile = edge_i + (q n - c_{i-1}) / (c_i - c_{i-1}) * (edge_{i+1} - edge_i),   edge_0 where i = 0.
 
 A dataset's quantile is the mean of its episodes' quantiles weighted by count, as LeRobot defines it; it is not the
-quantile of the whole. Images are counted per channel in [0, 1] and have the shape (3, 1, 1).
+quantile of all rows. Image statistics are per channel in [0, 1], of shape (3, 1, 1).
 
 Shape letters: T frames of one episode, D vector elements, V distinct values, H x W pixels.
 """
@@ -48,9 +48,9 @@ def vector_stats(values: NDArray[Any]) -> FeatureStats:
 
 
 def image_stats(frames: Frames) -> FeatureStats:
-    """Statistics of the T frames [H, W, 3] of one camera, from the sample of them that LeRobot takes.
+    """Statistics of the T frames [H, W, 3] of one camera, from the same sample of frames as LeRobot's.
 
-    Whole pictures are counted into 256 values per channel, so nothing here touches a pixel twice.
+    Computed from a histogram of 256 values per channel, so that each pixel is read once.
     """
     chosen = set(_sample_indices(len(frames)).tolist())
     sample = np.stack([_thinned(frame) for step, frame in enumerate(frames) if step in chosen])
@@ -73,7 +73,7 @@ def image_stats(frames: Frames) -> FeatureStats:
 
 
 def aggregate(parts: Sequence[FeatureStats]) -> FeatureStats:
-    """Statistics of several parts together, from the parts' statistics."""
+    """Combine the statistics of several episodes or datasets."""
     count = np.stack([part["count"] for part in parts])  # [P, 1]
     weights = count.reshape(-1, *[1] * parts[0]["mean"].ndim) / count.sum()
     mean = sum(weights * np.stack([part["mean"] for part in parts]))
@@ -89,12 +89,12 @@ def aggregate(parts: Sequence[FeatureStats]) -> FeatureStats:
 
 
 def _histogram_quantiles(values: NDArray[np.float64], weights: NDArray[Any]) -> FeatureStats:
-    """Quantiles of weighted values that ascend along axis 0, both [V, D]."""
+    """Quantiles of weighted values, sorted along axis 0; both [V, D]."""
     held = weights > 0
     low = np.where(held, values, np.inf).min(axis=0) - _PADDING
     high = np.where(held, values, -np.inf).max(axis=0) + _PADDING
     width = (high - low) / _BINS
-    # A column of one large value can be wider than its padding: then every bin is that value.
+    # For a constant column of large value the padding is below float precision, and the width is 0.
     safe = np.where(width > 0, width, 1.0)
     bins = np.clip(np.floor((values - low) / safe), 0, _BINS - 1)  # [V, D]
     below = np.cumsum(weights, axis=0)  # [V, D]
@@ -112,13 +112,13 @@ def _histogram_quantiles(values: NDArray[np.float64], weights: NDArray[Any]) -> 
 
 
 def _sample_indices(length: int) -> NDArray[np.int64]:
-    """All of an episode up to 100 frames, then a sample that grows as length^0.75, at most 10,000."""
+    """All frames of an episode of up to 100, then a sample that grows as length^0.75, at most 10,000."""
     size = max(min(100, length), min(int(length**0.75), 10_000))
     return np.round(np.linspace(0, length - 1, size)).astype(np.int64)
 
 
 def _thinned(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures of 300 pixels and more are thinned to about 150."""
+    """Subsample frames of 300 pixels and more to about 150."""
     size = max(frame.shape[:2])
-    # A copy where it is thinned: a view would keep the whole picture.
+    # A copy: a view would keep the whole frame in memory.
     return frame if size < 300 else frame[:: size // 150, :: size // 150].copy()

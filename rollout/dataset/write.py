@@ -1,14 +1,14 @@
 """Trajectories -> LeRobotDataset v3.0 on disk, safe against a kill at any moment.
 
-Every episode is files of its own, each written under another name, synced and then renamed, in this order:
+Every episode has its own files, each written under a temporary name, synced and then renamed, in this order:
 
     videos/<key>/chunk-XXX/file-XXX.mp4 (video mode), data/chunk-XXX/file-XXX.parquet, meta/tasks.parquet (a new task)
     meta/episodes/chunk-XXX/file-XXX.parquet     <- from here on the episode exists
-    meta/info.json, meta/stats.json              <- totals, which can be made again from the above
+    meta/info.json, meta/stats.json              <- totals, which can be recomputed from the above
 
-So a reader never sees half an episode, `append` returning means the episode is on the disk, and opening a dataset
-after a kill drops what came before the episodes file and makes the totals again. A drive is recorded row by row in one
-file (rollout/dataset/spool.py); where it never came to its end, opening makes an episode of it.
+So a reader never sees part of an episode, an episode is on disk when `append` returns, and opening a dataset after a
+kill deletes files without an episodes file and recomputes the totals. A drive is recorded row by row in a spool file
+(rollout/dataset/spool.py); if the process was killed, opening the dataset turns it into an episode.
 
 Shape letters: T frames of one episode, D vector elements, H x W pixels.
 """
@@ -50,12 +50,12 @@ from rollout.types import Trajectory
 from vla_model.files.folders import make_folder, write_json, write_whole
 
 UNFINISHED = "outcome unknown: the process that recorded it ended before the episode did"
-"""Failure of an episode of which nobody can say what came of it."""
+"""Failure of an episode whose outcome is unknown."""
 
 _LOCK_PATH = "meta/.writer.lock"
 _TABLE_OPTIONS: dict[str, Any] = {"compression": "snappy", "use_dictionary": False}
 _GROUP_BYTES = 32 << 20
-"""Of pictures in a row group: what is held in memory while an episode is written."""
+"""Images per row group: bounds the memory while an episode is written."""
 
 
 class WriterBusyError(UserError):
@@ -79,16 +79,16 @@ class DatasetWriter:
 
         Args:
             root: the dataset's folder.
-            world_spec: of the world that trajectories come from.
+            world_spec: of the trajectories.
             robot_type: LeRobot's name of the robot.
-            image_mode: "image" keeps exact PNGs in the parquet files; "video" keeps one mp4 per camera and episode.
+            image_mode: "image" stores lossless PNGs in the parquet files; "video" one mp4 per camera and episode.
             codec: of videos.
-            interventions: also keep, of drives, in which frames a person acted and in which the robot was held.
+            interventions: also store, for drives, the frames in which a person acted or the robot was held.
 
         Raises:
             UserError: the folder holds a dataset of other cameras, dimensions, rate or robot (the message lists the
-                differences), another writer has it open, it is damaged, it holds something else, or the world's
-                cameras or names cannot be written.
+                differences), another writer has it open, it is damaged, it holds other files, or the format does not
+                support the world's cameras or names.
         """
         self.root = Path(root)
         self._world_spec = world_spec
@@ -115,12 +115,11 @@ class DatasetWriter:
 
         Args:
             trajectory: with the frame of every step.
-            frames: {camera: its frames}, where they are not in the trajectory.
+            frames: {camera: its frames}, if they are not in the trajectory.
 
         Raises:
-            UserError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape is
-                another than the dataset's, a number is not finite, or an action is outside [-1, 1]. Nothing is written
-                then.
+            UserError: its spec is already in the dataset, a frame is missing (record with all_frames), a shape differs
+                from the dataset's, a number is not finite, or an action is outside [-1, 1]. Nothing is written.
         """
         if trajectory.spec.id in self._ids:
             raise UserError(f"episode {trajectory.spec.id} is already in {self.root}")
@@ -144,10 +143,10 @@ class DatasetWriter:
         self._write_totals()
 
     def record(self, spec: EpisodeSpec, instruction: str, policy_version: int) -> Spool:
-        """Begin an episode that is added row by row; `finish` ends it.
+        """Begin an episode that is recorded row by row; `finish` ends it.
 
         Args:
-            spec: names it, and is not yet in the dataset.
+            spec: identifies it; not yet in the dataset.
             instruction: of the episode.
             policy_version: of the weights that act.
 
@@ -157,12 +156,12 @@ class DatasetWriter:
         return Spool(self.root / SPOOL_PATH, self._world_spec, spec, instruction, policy_version)
 
     def finish(self, spool: Spool, *, success: bool, ended: str, duration_s: float) -> None:
-        """Make an episode of what was recorded, if anything was.
+        """Turn the recording into an episode, if it has rows.
 
         Raises:
-            RecordingError: not every row could be written, which nobody was told yet; the others are an episode.
-            OSError: it cannot be written. The recording stays, and becomes an episode whose outcome is unknown when
-                the dataset is opened again.
+            RecordingError: not every row could be written, and `add` has not raised it; the others are an episode.
+            OSError: it cannot be written. The recording stays, and becomes an episode of unknown outcome when the
+                dataset is opened again.
         """
         try:
             spool.close()
@@ -175,11 +174,11 @@ class DatasetWriter:
                 raise OSError(error.errno, f"{error.strerror or error}{where}; {kept}") from error
 
     def finished_ids(self) -> set[str]:
-        """The spec ids of the episodes that are on the disk."""
+        """The spec ids of the stored episodes."""
         return set(self._ids)
 
     def close(self) -> None:
-        """Let another writer open the dataset. Nothing is pending: `append` writes everything."""
+        """Release the lock. Nothing is pending: `append` writes everything."""
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -193,7 +192,7 @@ class DatasetWriter:
     def _columns(
         self, trajectory: Trajectory, pictures: Mapping[str, Frames]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Frames]]:
-        """Every column of numbers, [T] or [T, D], and every camera's frames by its key, checked against info."""
+        """{feature: [T] or [T, D]} and {feature: frames of a camera}, checked against info.json."""
         steps = trajectory.num_steps
         if not np.array_equal(trajectory.frame_step, np.arange(steps)):
             raise UserError(
@@ -327,11 +326,11 @@ class DatasetWriter:
     # Opening ---------------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Continue what the folder holds: refuse another's dataset, drop half-written episodes, count whole ones."""
+        """Open an existing dataset: refuse a different kind, delete partial episodes, count complete ones."""
         if not (self.root / schema.INFO_PATH).exists():
-            strangers = [p.name for p in self.root.iterdir() if p.name != "meta"]
-            if strangers or (self.root / "meta/episodes").exists():
-                raise UserError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(strangers)}")
+            others = [p.name for p in self.root.iterdir() if p.name != "meta"]
+            if others or (self.root / "meta/episodes").exists():
+                raise UserError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(others)}")
             self._write_totals()
             return
         found = read_info(self.root)
@@ -341,7 +340,7 @@ class DatasetWriter:
             raise UserError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
         self._drop_orphans(len(files))
         rows = [self._whole_row(number, path, found) for number, path in enumerate(files)]
-        if any(len(row["tasks"]) > 1 for row in rows):  # in whose frames the tasks have the numbers they were given
+        if any(len(row["tasks"]) > 1 for row in rows):  # their frames use the task_index of tasks.parquet
             self._tasks = {task: number for number, task in read_tasks(self.root).items()}
         for row in rows:
             self._ids.add(row["spec_id"])
@@ -353,10 +352,10 @@ class DatasetWriter:
         self._write_totals()
 
     def _whole_row(self, number: int, path: Path, info: dict[str, Any]) -> dict[str, Any]:
-        """The row of an episode whose files are there.
+        """The row of an episode, after checking that its files are complete.
 
         Raises:
-            UserError: one is missing or cut.
+            UserError: one is missing or truncated.
         """
         rows = read_rows(path)
         if len(rows) != 1 or not rows[0].keys() >= {"spec_id", "dataset_to_index"}:
@@ -371,7 +370,7 @@ class DatasetWriter:
         return rows[0]
 
     def _finish_recording(self, *, success: bool, ended: str, duration_s: float = 0.0) -> None:
-        """Make an episode of the recording that there is, if there is one."""
+        """Turn the spool file into an episode, if there is one."""
         path = self.root / SPOOL_PATH
         if not path.exists():
             return
@@ -385,7 +384,7 @@ class DatasetWriter:
     def _append_recording(self, trajectory: Trajectory, spooled: Spooled) -> None:
         """
         Raises:
-            UserError: what was recorded cannot be an episode. It is set aside, so that the dataset can be opened.
+            UserError: the recording is no valid episode. It is renamed, so that the dataset can be opened.
         """
         try:
             self.append(trajectory, spooled.frames)
@@ -393,12 +392,12 @@ class DatasetWriter:
             path = self.root / SPOOL_PATH
             others = len(list(path.parent.glob(f"{path.name}.refused*")))
             aside = path.replace(path.with_name(f"{path.name}.refused{others or ''}"))
-            raise UserError(f"{error}; what was recorded is set aside in {aside}") from error
+            raise UserError(f"{error}; the recording is set aside in {aside}") from error
 
     def _refuse_another(self, found: dict[str, Any]) -> None:
         if "llamarm" in found:
-            schema.read_world_spec(found)  # which names what is damaged
-            # Of before cameras had projections and vectors grippers, position and places: what it does not say is ours.
+            schema.read_world_spec(found)  # raises an error that names the damaged part
+            # Older datasets lack projections, grippers, position and places: assumed equal to ours.
             theirs, ours = found["llamarm"]["world_spec"], self.info["llamarm"]["world_spec"]
             for old, new in zip(theirs["cameras"], ours["cameras"], strict=False):
                 old.setdefault("projection", new["projection"])
@@ -408,12 +407,12 @@ class DatasetWriter:
         kept = ("robot_type", "fps", "video_path", "features", "llamarm")
         lines = [line for key in kept for line in schema.differences(found.get(key), self.info[key], key)]
         if lines and schema.HELD in self.info["features"].keys() - found["features"].keys():
-            lines.append("it does not say when a robot was held: record elsewhere; --drives takes both folders")
+            lines.append(f"it has no column {schema.HELD!r}: record to another folder; --drives takes both folders")
         if lines:
             raise UserError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
 
     def _drop_orphans(self, num_episodes: int) -> None:
-        """Files of an episode that never came to be are gone when the writer has opened the dataset."""
+        """Delete the files of episodes that were not completed."""
         whole = {self._path(schema.DATA_PATH, number) for number in range(num_episodes)}
         for key in self._video_keys():
             whole |= {self._path(schema.VIDEO_PATH, number, video_key=key) for number in range(num_episodes)}
@@ -422,7 +421,7 @@ class DatasetWriter:
             path.unlink()
 
     def _load_stats(self, files: list[Path]) -> None:
-        """stats.json where it covers every frame, else its content made again from the episodes' own."""
+        """Load stats.json if it covers every frame, else recompute it from the episodes' statistics."""
         if not files:
             return
         with suppress(ValueError):
@@ -434,7 +433,7 @@ class DatasetWriter:
 
 
 def finish_recording(root: str | Path) -> None:
-    """Make an episode of a recording that a killed process left in a dataset; one that is still going on is left alone.
+    """Turn the recording of a killed process into an episode; a recording in progress is left alone.
 
     Raises:
         UserError: the dataset is damaged.
@@ -457,7 +456,7 @@ def finish_recording(root: str | Path) -> None:
 
 
 def _row_groups(pngs: Mapping[str, Iterator[bytes]], steps: int) -> Iterator[tuple[slice, dict[str, list[bytes]]]]:
-    """Which rows are written together, and their pictures by camera."""
+    """The rows of each row group, and their images by camera."""
     begin, size = 0, 0
     held: dict[str, list[bytes]] = {key: [] for key in pngs}
     for step in range(steps):
@@ -470,7 +469,7 @@ def _row_groups(pngs: Mapping[str, Iterator[bytes]], steps: int) -> Iterator[tup
 
 
 def _picture_column(pngs: list[bytes], first: int) -> pa.Array:
-    """PNGs [T] of which the first is of that frame, as LeRobot has images in a table."""
+    """A column of T PNGs, starting with frame `first`, in LeRobot's format for images."""
     names = [f"frame-{first + i:06d}.png" for i in range(len(pngs))]
     return pa.StructArray.from_arrays([pa.array(pngs, pa.binary()), pa.array(names)], ["bytes", "path"])
 

@@ -1,4 +1,4 @@
-"""Ray workers that collect episodes beside each other, and are replaced when they die.
+"""Ray workers that collect episodes in parallel, and are replaced when they die.
 
-In come specs; out go the same trajectories with any number of workers.
+Input: specs. Output: trajectories, the same with any number of workers.
 """

@@ -1,4 +1,4 @@
-"""The driver's handle on one worker, the settings of all, and the Ray they run in."""
+"""The driver's handle of one worker, the configuration of all workers, and the start of Ray."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from rollout.workers.report import Cause
 from vla_model.types import Policy
 
 CHECK_EVERY_S = 1.0
-"""How often the driver looks at every worker."""
+"""Period of the driver's health checks."""
 _REACHED_WITHIN_S = 10.0
-_START_ONE = "`ray start --head` on a cluster's first machine starts one and says its address"
+_START_ONE = "start one with `ray start --head` on the cluster's first machine, which prints its address"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkersConfig:
-    """Processes that run episodes: how many, where, and when one of them is given up."""
+    """Rollout workers: how many, where, and when one is replaced."""
 
     workers: Annotated[int, Interval(ge=0, le=10_000)] = 2
     """Ray workers; 0 runs the episodes in this process, without Ray."""
     ray_address: str | None = None
-    """Ray cluster to join, "auto" or HOST:PORT; if not given, RAY_ADDRESS, else a Ray of this machine alone."""
+    """Ray cluster to join, "auto" or HOST:PORT; default: RAY_ADDRESS, else a new Ray on this machine only."""
     cpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] | None = None
-    """CPUs that a worker occupies, as Ray counts them; if not given, 1 in a cluster that was joined, and 0 on this
-    machine alone, where workers never wait for CPUs."""
+    """CPUs that Ray reserves per worker; default: 1 in a cluster that was joined, 0 on this machine only, where workers
+    never wait for CPUs."""
     gpus_per_worker: Annotated[float, Interval(ge=0, le=1_000)] = 0.0
-    """GPUs that a worker occupies; a fraction shares one."""
+    """GPUs that Ray reserves per worker; a fraction shares one."""
     progress_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
-    """A worker that has episodes to run and asks its policy for nothing for so long has hung and is replaced."""
+    """A worker with episodes to run that makes no policy call for this long counts as hung and is replaced."""
     start_deadline_s: Annotated[float, Interval(gt=0, le=86_400)] = 300.0
     """The same for a worker that has not yet made its world and its policy."""
     memory_limit_gb: Annotated[float, Interval(gt=0, le=100_000)] | None = None
-    """A worker that holds more resident memory is replaced. In any case Ray ends workers on a machine whose memory is
-    nearly full."""
+    """A worker whose peak resident memory exceeds this is replaced. Independently, Ray ends workers on a machine whose
+    memory is nearly full."""
     inference: InferenceConfig | None = None
-    """One process that decides for all workers (rollout/inference.py); None for a policy in each of them."""
+    """One inference process for all workers (rollout/inference.py); None for a policy in each worker."""
 
     def check(self) -> None:
         """
@@ -66,24 +66,24 @@ class WorkersConfig:
 
 
 def environment() -> dict[str, str]:
-    """Variables of processes that import the world's and the policy's modules from where this one did.
+    """Environment variables of workers: they import modules from the same paths as this process.
 
-    They see the GPUs that Ray gave them and no other; Ray's own default shows all to those that asked for none.
+    They see only the GPUs that Ray assigned; by default Ray shows all GPUs to actors that requested none.
     """
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 
 def check_ray_address(address: str) -> None:
-    """Whether something listens there. Ray itself tries again for minutes, and then ends the process.
+    """Check that something listens there: Ray itself would retry for minutes and then end the process.
 
     Raises:
-        UserError: nothing does, or it is no address.
+        UserError: nothing listens, or the address is malformed.
     """
     if address in ("auto", "local"):
         return
     place = re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address)
     if place is None:
-        raise UserError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, as in 10.0.0.1:6379')
+        raise UserError(f'ray-address is {address!r}, expected "auto" or HOST:PORT, for example 10.0.0.1:6379')
     try:
         socket.create_connection((place[1], int(place[2])), timeout=_REACHED_WITHIN_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
@@ -91,19 +91,19 @@ def check_ray_address(address: str) -> None:
 
 
 def start_ray(address: str | None = None) -> bool:
-    """Join the Ray cluster of that address or of RAY_ADDRESS, else start one here that only this user can reach.
+    """Join the Ray cluster at that address or RAY_ADDRESS, else start one here that only this user can reach.
 
-    It runs until this process ends, for all that use it; nothing happens where it runs already.
+    It runs until this process ends; a second call does nothing.
 
-    Ray's own switch for staying on the loopback address is called RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER. Ray demands a
-    token of whoever connects; ours lives as long as this process. Both are read when Ray is imported: a program that
-    imported it before has Ray's defaults, a token in the user's home and all addresses of the machine.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 is Ray's switch to bind to the loopback address only. Ray requires a token from
+    clients; a new one is generated for each process. Both are read when Ray is imported: a program that imported Ray
+    before has Ray's defaults, a token in the user's home and all network interfaces.
 
     Returns:
-        Whether it is one of this machine alone.
+        Whether the Ray is on this machine only.
 
     Raises:
-        UserError: there is none at that address.
+        UserError: no cluster at that address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     ours = not address
@@ -117,21 +117,21 @@ def start_ray(address: str | None = None) -> bool:
     if not ray.is_initialized():
         if address:
             check_ray_address(address)
-        # Ray's own 15 gives way to all else on the machine, and a worker that starves looks like a hung one.
+        # With Ray's default niceness of 15 a busy machine starves the workers, and a starved worker looks hung.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # "local" starts a Ray; without an address, Ray joins whichever cluster was last started on the machine.
+        # "local" starts a new Ray; without an address, Ray joins the cluster last started on the machine.
         local = {"address": "local", "num_cpus": 1, "include_dashboard": False}
         with _sigterm_kept():
             try:
                 ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
             except ConnectionError as error:
-                raise UserError(f"no Ray is found by the address {address!r}; {_START_ONE}") from error
+                raise UserError(f"no Ray cluster found at {address!r}; {_START_ONE}") from error
     return ours
 
 
 @contextmanager
 def _sigterm_kept() -> Generator[None]:
-    """Ray takes SIGTERM for itself when it starts; it stays with whoever had it."""
+    """Restore the SIGTERM handler, which `ray.init` replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -141,7 +141,7 @@ def _sigterm_kept() -> Generator[None]:
 
 
 class Remote:
-    """The driver's side of one worker, from its process's start to its end."""
+    """The driver's side of one worker process, from its start to its end."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Remote:
         num_cpus: float,
         name: str,
     ) -> None:
-        """Start the process; it is ready when `info` comes."""
+        """Start the process; it is ready once `info` is set."""
         import ray
 
         actor = ray.remote(
@@ -164,7 +164,7 @@ class Remote:
         )(Collector)
         self._actor: Any = actor.remote(make_world, make_policy)
         self.name = name
-        """Told to nobody else in this run."""
+        """Unique within a run."""
         self._config = config
         self._info_ref = self._actor.info.remote()
         self._heartbeat_ref: Any = None
@@ -173,30 +173,30 @@ class Remote:
         self.info: WorkerInfo | None = None
         """None until it is ready."""
         self.calls: deque[Any] = deque()
-        """Generators of object references, in the order in which the worker runs them."""
+        """Ray's streaming generators of object references, in the order in which the worker runs them."""
         self.assigned: list[EpisodeSpec] = []
         """Specs whose trajectory has not come yet."""
         self.expects_more = False
 
     @property
     def num_worlds(self) -> int:
-        assert self.info is not None, "only workers that are ready are told anything"
+        assert self.info is not None, "known only once the worker is ready"
         return self.info.num_worlds
 
     @property
     def running(self) -> list[EpisodeSpec]:
-        """The specs that may have begun: a worker begins them in the order in which it was told."""
+        """The specs that may have begun: a worker begins them in the order assigned."""
         return self.assigned[: self.num_worlds] if self.assigned else []
 
     @property
     def awaited(self) -> Any | None:
-        """Reference to what comes from it next: that it is ready, a trajectory or the end of a call."""
+        """Reference to its next message: that it is ready, a trajectory, or the end of a call."""
         if self.info is None:
             return self._info_ref
         return self.calls[0] if self.calls else None
 
     def receive(self) -> Trajectory | None:
-        """Take what is awaited, once it is there; None where it was no trajectory.
+        """Take the awaited message once it has arrived; None if it is not a trajectory.
 
         Raises:
             RayError: the worker raised or died.
@@ -222,15 +222,15 @@ class Remote:
         self.expects_more = call.more_follow
 
     def check(self, elapsed_s: float) -> None:
-        """Whether it is well; asked every CHECK_EVERY_S or so, elapsed_s after the last time.
+        """Health check, called about every CHECK_EVERY_S, elapsed_s after the last call.
 
         Raises:
             UnhealthyWorkerError: it must be replaced.
-            RayError: it died, and nothing was awaited from it.
+            RayError: it died while idle.
         """
         import ray
 
-        # What came while the driver was busy elsewhere is read late, and that is no silence of the worker.
+        # Time in which the driver was busy elsewhere and read no messages does not count as silence of the worker.
         self._silent_s += min(elapsed_s, 2 * CHECK_EVERY_S)
         config = self._config
         if self.info is None:
@@ -238,7 +238,7 @@ class Remote:
                 raise UnhealthyWorkerError("hung", f"not ready {config.start_deadline_s:g} s after its start")
             return
         if self.calls and ray.wait([self.calls[0]], timeout=0)[0]:
-            return  # what it sent must be read first: only what is unfinished then can be to blame
+            return  # read its messages first: only specs that are unfinished after that can be the cause
         if ray.wait([self._heartbeat_ref], timeout=0)[0] and (heartbeat := self._read_heartbeat()) is not None:
             if not heartbeat.busy or heartbeat.num_policy_calls != self._num_policy_calls:
                 self._silent_s = 0.0
@@ -259,7 +259,7 @@ class Remote:
         return self._actor.heartbeat.options(concurrency_group="heartbeat").remote()
 
     def _read_heartbeat(self) -> Heartbeat | None:
-        """None from a dead worker whose last trajectories still wait to be read; they will be followed by its error."""
+        """None if the worker is dead but its last trajectories are still unread; its error follows them."""
         import ray
 
         try:
@@ -271,7 +271,7 @@ class Remote:
 
 
 class UnhealthyWorkerError(Exception):
-    """A worker that lives and must be replaced."""
+    """A worker is alive but must be replaced: it hangs or exceeds its memory limit."""
 
     def __init__(self, cause: Cause, reason: str) -> None:
         super().__init__(reason)
@@ -279,13 +279,13 @@ class UnhealthyWorkerError(Exception):
 
 
 def explain(error: Exception) -> tuple[Cause, str]:
-    """What a worker ended of, and the reason in one line."""
+    """Why a worker ended: the cause, and the reason in one line."""
     import ray
 
     if isinstance(error, UnhealthyWorkerError):
         return error.cause, str(error)
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, ray.exceptions.RayActorError):
-        return "inference", "the process that decides for all workers died"
+        return "inference", "the inference process died"
     if isinstance(error, ray.exceptions.RayTaskError):
         return "raised", " ".join(f"{type(error.cause).__name__}: {error.cause}".split())
     text = " ".join(str(error).split())
@@ -297,7 +297,7 @@ def explain(error: Exception) -> tuple[Cause, str]:
 
 
 def failed_to_start(error: Exception) -> bool:
-    """Whether a worker ended because making its world or its policy raised."""
+    """Whether a worker ended because an exception was raised while making its world or policy."""
     import ray
 
     return isinstance(error, ray.exceptions.ActorDiedError) and error.actor_init_failed

@@ -1,8 +1,8 @@
-"""What runs in a worker's process, and what it and the driver say to each other.
+"""The worker's process, and the messages between it and the driver.
 
 A worker has two threads: one makes the world and runs the episodes, the other answers the driver's `heartbeat`. Neither
-waits for the other. A world that hangs shows in pulses that stop counting; one that hangs inside C code and holds
-Python's lock shows in pulses that are not answered.
+waits for the other. If a world hangs, the heartbeat's counter stops; if it hangs in C code that holds Python's GIL, the
+heartbeat is not answered.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from vla_model.types import ActionChunk, Policy
 
 @dataclass(frozen=True)
 class Call:
-    """What a worker is told at once."""
+    """A block of work for a worker."""
 
     specs: list[EpisodeSpec]
     more_follow: bool
-    """Return when all specs have begun, and go on with the next call; else return when all have ended."""
+    """True: return when all specs have begun, and continue with the next call. False: return when all have ended."""
     weights: Published | None
     n_action_steps: int | None
     all_frames: bool
@@ -37,27 +37,27 @@ class Call:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker that has made its world and its policy."""
+    """Sent once a worker has made its world and its policy."""
 
     num_worlds: int
     pid: int
     node: str
-    """Host and Ray's id of the node."""
+    """Host and Ray node id."""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life."""
+    """Progress and memory of a worker."""
 
     num_policy_calls: int
-    """Grows with every decision and with every episode that begins."""
+    """Increases with every decision and with every episode that begins."""
     busy: bool
-    """Whether it has something to do."""
+    """Whether it is running a call."""
     peak_memory_gb: float
 
 
 class Collector:
-    """What runs in a worker's process, or in ours: a collect that is told its specs block by block."""
+    """Runs in a worker's process, or in the driver's with 0 workers: a collect that gets its specs block by block."""
 
     def __init__(self, make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> None:
         self._world = make_world()
@@ -77,12 +77,12 @@ class Collector:
         return Heartbeat(self._policy.num_calls, self._busy, peak_memory_gb())
 
     def collect(self, specs: Iterable[EpisodeSpec], call: Call) -> Iterator[Trajectory]:
-        """Begin anew, with the call's weights."""
+        """Start a new collect with the call's weights."""
         pull(self._policy, call.weights)
         return collect(self._policy, self._world, specs, n_action_steps=call.n_action_steps, all_frames=call.all_frames)
 
     def run(self, call: Call) -> Iterator[Trajectory]:
-        """Go on with the episodes that run, if any do, and with the call's specs."""
+        """Continue the running episodes, if any, and run the call's specs."""
         self._busy = True
         self._inbox.specs.extend(call.specs)
         if self._episodes is None:
@@ -100,7 +100,7 @@ class Collector:
 
 
 class _CountedPolicy:
-    """A policy that counts how often it is asked for anything."""
+    """Wraps a policy and counts its calls."""
 
     def __init__(self, policy: Policy) -> None:
         self.version = policy.version
@@ -122,7 +122,7 @@ class _CountedPolicy:
 
 
 class _Inbox:
-    """An iterator that goes on after it was exhausted, once specs have been added."""
+    """An iterator that continues after exhaustion once specs are added."""
 
     def __init__(self) -> None:
         self.specs: deque[EpisodeSpec] = deque()

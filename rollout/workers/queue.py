@@ -1,8 +1,8 @@
-"""Which specs to tell which worker, and when to stop replacing workers: the bookkeeping of one collect.
+"""Work queue of one collect: which specs go to which worker, and when to stop replacing workers.
 
-A worker begins what it was told in that order, so when it dies, only the first of its unfinished specs, as many as it
-has worlds, can have been running. Those are suspects: each runs alone from then on, where a death can only be its own.
-A spec that three workers died with alone is set aside. What had not begun is told again like new.
+A worker begins its specs in the order assigned, so when it dies, only its first unfinished specs, at most one per
+world, can have been running. These suspects are run again one at a time, so that another death has a known cause. A
+spec with which three workers died alone is set aside. Specs that had not begun return to the queue.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rollout.workers.handle import Remote, explain, failed_to_start
 from rollout.workers.process import Call
 
 FATAL_DEATHS = 3
-"""Workers that must die with a spec alone until it is set aside."""
+"""Number of workers that die running a spec alone before it is set aside."""
 _CALLS_AHEAD = 2
 
 
 class WorkerQueue:
-    """The specs of one collect that no worker has in hand."""
+    """The specs of one collect that are not assigned to a worker."""
 
     def __init__(self, call: Call) -> None:
         self._todo = deque(call.specs)
         self._suspects: deque[EpisodeSpec] = deque()
-        """Run alone, after everything else."""
+        """Run alone, after all others."""
         self._call = call
         self._deaths_alone: Counter[EpisodeSpec] = Counter()
 
@@ -36,17 +36,17 @@ class WorkerQueue:
         return len(self._todo) + len(self._suspects)
 
     def dispatch(self, remotes: Sequence[Remote]) -> None:
-        """Keep every worker that is ready supplied."""
+        """Assign specs to every worker that is ready."""
         for remote in remotes:
             if remote.info is not None:
                 self._supply(remote, remotes)
 
     def take_back(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
-        """Queue again what a dead worker had in hand; returns a spec that is to be set aside instead.
+        """Queue a dead worker's specs again; returns a spec to set aside instead, if there is one.
 
         Args:
-            unfinished: all of it, in the order in which it was told.
-            running: the first of it, which may have begun and is to blame; nothing where something else is.
+            unfinished: all its unfinished specs, in the order assigned.
+            running: the first of them, which may have caused the death; empty if something else caused it.
         """
         self._todo.extendleft(reversed(unfinished[len(running) :]))
         if len(unfinished) == len(running) == 1:
@@ -58,10 +58,10 @@ class WorkerQueue:
         return None
 
     def _supply(self, remote: Remote, remotes: Sequence[Remote]) -> None:
-        """Keep a worker supplied; where nothing is left, tell it to finish what it has.
+        """Assign specs to a worker; if none are left, let it finish.
 
-        One that was told to finish gets nothing more before it has: it may run a suspect, which must be alone, and what
-        another worker's death brings back to the queue meanwhile would be taken for its company.
+        A worker that is finishing gets nothing more until it is done: it may run a suspect, which must run alone, even
+        if another worker's death refills the queue meanwhile.
         """
         if remote.calls and not remote.expects_more:
             return
@@ -74,9 +74,9 @@ class WorkerQueue:
             remote.submit(replace(self._call, specs=[self._suspects.popleft()]))
 
     def _block_size(self, remote: Remote, remotes: Sequence[Remote]) -> int:
-        """A worker's worlds, so that they begin together and are decided for together; its share where less is left.
+        """One spec per world, so that they act in one batch; an equal share if fewer are left.
 
-        Nothing is told ahead that a worker that waits, or still starts, could begin at once.
+        Specs that an idle or starting worker could begin at once are not assigned ahead to a busy one.
         """
         waiting = sum(not other.calls for other in remotes)
         if not remote.calls:
@@ -87,7 +87,7 @@ class WorkerQueue:
 
 
 class RestartLimits:
-    """When replacing workers is in vain."""
+    """Limits on how many workers are replaced without progress."""
 
     def __init__(self, num_workers: int) -> None:
         self._deaths_left = FATAL_DEATHS * (num_workers + 1)
@@ -95,16 +95,16 @@ class RestartLimits:
         self._any_trajectory = False
 
     def note_progress(self, trajectory: Trajectory | None) -> None:
-        """A worker is alive."""
+        """A worker became ready or returned a trajectory: reset the limits."""
         self._starts_left = FATAL_DEATHS
         if trajectory is not None:
             self._any_trajectory, self._servers_left = True, FATAL_DEATHS
 
     def note_death(self, remote: Remote, error: Exception) -> None:
-        """A worker is not.
+        """Count a worker's death.
 
         Raises:
-            RuntimeError: that happened too often and nothing else did.
+            RuntimeError: too many deaths without progress.
         """
         started = remote.info is not None
         if not started:
@@ -116,6 +116,6 @@ class RestartLimits:
         if self._starts_left == 0 or failed_to_start(error):
             raise RuntimeError("a worker could not make its world or its policy") from error
         if self._servers_left == 0:
-            raise RuntimeError("the inference process dies again and again") from error
+            raise RuntimeError(f"the inference process died {FATAL_DEATHS} times in a row") from error
         if self._deaths_left == 0:
             raise RuntimeError("workers fail with every episode") from error

@@ -1,4 +1,4 @@
-"""What became of workers: who died, when, where, of what, and with which episodes."""
+"""Report of worker failures: which worker died, when, where, why, and with which episodes."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Literal
 from envs.types import EpisodeSpec
 
 Cause = Literal["raised", "killed", "hung", "memory", "node", "inference"]
-"""raised: an exception; killed: by a signal, a crash or the system; hung: made no progress; memory: held too much;
-node: its machine died; inference: the process that decides for all of them died."""
+"""raised: an exception; killed: by a signal, a crash or the system; hung: made no progress; memory: exceeded the limit;
+node: its machine died; inference: the inference process died."""
 
 
 WORLD_FAILED = "its world failed"
-"""What is said of an episode that its world could not go on with."""
+"""Reason given for a broken episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Death:
-    """The end of one worker's process; another took its place."""
+    """The end of one worker's process, which was replaced."""
 
     time: datetime
     """When the driver noticed, UTC."""
     worker: int
-    """Its place, counted from 0."""
+    """Index of the worker, from 0."""
     pid: int | None
-    """None if it died before it had made its world."""
+    """None if it died before its world was made."""
     node: str | None
-    """Host and Ray's id of the node; None as above."""
+    """Host and Ray node id; None likewise."""
     cause: Cause
     reason: str
     """In one line."""
     running: tuple[EpisodeSpec, ...]
-    """Episodes that ran in it, as far as the driver can know; each of them may have been the cause."""
+    """Episodes that may have run in it; each of them may have been the cause."""
 
     def __str__(self) -> str:
         where = f"pid {self.pid} on {self.node}" if self.pid is not None else "while it started"
@@ -44,20 +44,20 @@ class Death:
 
 @dataclass
 class WorkerReport:
-    """All deaths since the workers were made, and what was given up."""
+    """All deaths since the workers were made, and the specs that were given up."""
 
     deaths: list[Death] = field(default_factory=list)
     set_aside: dict[EpisodeSpec, str] = field(default_factory=dict)
-    """Specs that were given up because workers died with them alone, and what the last one died of."""
+    """Specs given up because workers died running them alone: {spec: reason of the last death}."""
     broken: dict[EpisodeSpec, str] = field(default_factory=dict)
-    """Specs whose world could not go on with them, and why."""
+    """Specs whose world failed: {spec: reason}."""
 
     @property
     def by_cause(self) -> dict[str, int]:
         return dict(Counter(death.cause for death in self.deaths).most_common())
 
     def lines(self) -> list[str]:
-        """For a person to read; empty where nothing happened."""
+        """As text lines; empty if nothing failed."""
         counts = ", ".join(f"{count} {cause}" for cause, count in self.by_cause.items())
         lines = [f"{len(self.deaths)} workers were replaced: {counts}"] if self.deaths else []
         lines += [f"  {death}" for death in self.deaths]

@@ -1,18 +1,18 @@
-"""Ray processes around `collect`, for worlds that outgrow one core; the same trajectories with any number of them.
+"""Rollout workers: Ray processes that run `collect`; the same trajectories with any number of workers.
 
     driver                                              worker (one process: its own worlds, its own policy)
-    run(block of specs, more follow) ------------->     begins them as its worlds fall free
+    run(block of specs, more follow) ------------->     begins them as its worlds become idle
     run(next block), queued behind the first            yields each trajectory as its episode ends
-    <------------------------------------ trajectory    returns when it wants the next block
-    yields it to the caller                             (its other worlds' episodes go on within the next run)
+    <------------------------------------ trajectory    returns when it needs the next block
+    yields it to the caller                             (its other worlds' episodes continue in the next run)
     heartbeat, every second  ------------------------->
-    <------- decisions so far, busy or not, memory      answered in a second thread
+    <------- number of decisions, busy flag, memory     answered in a second thread
 
 Who waits: the driver, for the next trajectory of any worker. Who unblocks it: a worker that yields, returns, raises or
-dies, and the clock that asks for pulses. A worker that raises, dies, hangs or holds too much memory is replaced, and
-what it was told and had not returned is told again, so every spec comes back exactly once (workers/queue.py says
-in which company, and when a spec is set aside). Where one process decides for all workers (rollout/inference.py), its
-death is the death of all of them. Ray is imported when the first worker starts.
+dies, and the timer of the heartbeats. A worker that raises, dies, hangs or exceeds its memory limit is replaced, and
+its unfinished specs are queued again, so every spec returns exactly once (workers/queue.py says when a spec runs alone
+or is set aside). With an inference process (rollout/inference.py), its death ends all workers. Ray is imported when the
+first worker starts.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from vla_model.types import Policy
 __all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
 
 MAX_BROKEN_FIRST = 16
-"""Episodes in which the world failed, and none in which it did not, after which no more are tried."""
+"""Number of broken episodes, without a single sound one, after which a collect is aborted."""
 
 
 class Workers:
-    """Processes that collect. Use as a context manager, or call `close`."""
+    """A pool of rollout workers. Use as a context manager, or call `close`."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Workers:
 
         Args:
             make_world: called in each worker's process.
-            make_policy: called there with that world; with `config.inference` once, in the process that decides, with
-                a world that is not used otherwise.
-            config: how many, where, and when one is given up.
-            wrap: called in each worker's process with its policy; what it returns acts, e.g. a blind control.
+            make_policy: called there with that world; with `config.inference` called once, in the inference process,
+                with a world that is closed afterwards.
+            config: number, place and limits of the workers.
+            wrap: called in each worker's process with its policy; returns the policy that acts, e.g. a blind control.
 
         Raises:
             UserError: a negative number of workers, or a limit that is not positive.
@@ -87,13 +87,13 @@ class Workers:
         self._server: Any = None
         self._latest: Published | None = None
         self._in_use: Published | None = None
-        """The latest when the collect began."""
+        """The weights of the running collect."""
 
     def publish(self, version: int, state_dict: Mapping[str, Any]) -> None:
-        """Offer new weights: the next collect acts with them. The policies must be rollout.weights.UpdatablePolicy.
+        """Publish new weights for the next collect. The policies must be rollout.weights.UpdatablePolicy.
 
         Raises:
-            UserError: the version doesn't rise.
+            UserError: the version does not increase.
         """
         check_order(self._latest, version)
         if self._config.workers == 0:
@@ -107,15 +107,14 @@ class Workers:
     def collect(
         self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False
     ) -> Iterator[Trajectory]:
-        """As rollout.collect.collect, without the specs that the report names.
+        """Like rollout.collect.collect, without the specs that failed.
 
-        Those that no worker survives stand in `report.set_aside`, those whose world failed in `report.broken`.
+        `report.set_aside` has the specs that killed every worker, `report.broken` those whose world failed.
 
         Raises:
-            UserError: as collect does, where it runs in this process; or the world failed in every one of the first
-                MAX_BROKEN_FIRST episodes.
-            RuntimeError: a worker could not make its world or policy, or workers died in a row before any trajectory
-                came; the cause is the worker's own error.
+            UserError: as collect, with 0 workers; or the world failed in each of the first MAX_BROKEN_FIRST episodes.
+            RuntimeError: a worker could not make its world or policy, or too many workers died before the first
+                trajectory; the cause is the worker's own error.
         """
         self._in_use = self._latest
         own_policy = self._config.workers == 0 or self._config.inference is None
@@ -130,13 +129,13 @@ class Workers:
         try:
             yield from self._sound(self._dispatch(WorkerQueue(call)))
         finally:
-            # A caller that stops early leaves episodes running; a new worker is simpler than one that must forget them.
+            # A caller that stops early leaves episodes running; replacing the worker is simpler than aborting them.
             for remote in [remote for remote in self._remotes if remote.calls]:
                 self._end(remote)
                 self._remotes.remove(remote)
 
     def close(self) -> None:
-        """End the workers; Ray itself goes on until this process ends."""
+        """End the workers; Ray itself runs until this process ends."""
         if self._local is not None:
             self._local.close()
             self._local = None
@@ -152,7 +151,7 @@ class Workers:
         self.close()
 
     def _sound(self, trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
-        """Those whose world went on to their end; the others are noted."""
+        """Yield the sound trajectories, and report the broken ones."""
         for trajectory in trajectories:
             if not trajectory.broken:
                 self._any_sound = True
@@ -166,7 +165,7 @@ class Workers:
                 )
 
     def _start(self) -> None:
-        """Ray, and the workers that are not there."""
+        """Start Ray, the inference server and missing workers."""
         alone = start_ray(self._config.ray_address)
         asked = self._config.cpus_per_worker
         self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
@@ -198,7 +197,7 @@ class Workers:
         )
 
     def _update_server(self) -> None:
-        """Have it act with the weights of this collect; no episode runs."""
+        """Load the weights of this collect; no episode may run."""
         if self._server is not None and self._in_use is not None:
             import ray
 
@@ -212,7 +211,7 @@ class Workers:
             self._server = None
 
     def _dispatch(self, queue: WorkerQueue) -> Iterator[Trajectory]:
-        """Tell workers what to do and yield what comes back, until every spec came back or was set aside."""
+        """Assign specs to workers and yield trajectories until every spec has returned or is set aside."""
         import ray
 
         limits = RestartLimits(len(self._remotes))
@@ -240,7 +239,7 @@ class Workers:
                         break
 
     def _replace(self, remote: Remote, queue: WorkerQueue, limits: RestartLimits, error: Exception) -> None:
-        """Note how a worker ended, take back its specs, and put a new one in its place."""
+        """Report a worker's end, queue its specs again, and start a new worker."""
         cause, reason = explain(error)
         self.report.deaths.append(
             Death(
@@ -259,7 +258,7 @@ class Workers:
         limits.note_death(remote, error)
         self._end(remote)
         if cause == "inference" or (cause == "hung" and self._server is not None):
-            # Everyone else waits for the server too, or will.
+            # All other workers wait for the server too, or will.
             self._end_server()
             for other in self._remotes:
                 if other is not remote:

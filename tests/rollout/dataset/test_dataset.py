@@ -69,7 +69,7 @@ def test_drives_of_before_holds_were_marked_are_read_and_not_continued(tmp_path:
     del info["features"]["held"]
     (tmp_path / "meta/info.json").write_text(json.dumps(info))
     assert TrainingData([tmp_path]).num_rows == episode_length(0)
-    with pytest.raises(ValueError, match="does not say when a robot was held: record elsewhere; --drives takes both"):
+    with pytest.raises(ValueError, match=r"has no column .held.: record to another folder; --drives takes both"):
         write(tmp_path, [], interventions=True)
 
 

@@ -66,7 +66,7 @@ def test_a_dataset_that_is_named_twice_is_refused(tmp_path: Path, role: str) -> 
     write(tmp_path / "a", [1])
     roots = {"roots": [tmp_path / "a"]}
     roots[role] = [*roots.get(role, []), tmp_path / "b" / ".." / "a"]
-    with pytest.raises(ValueError, match=r"/a is named twice, and its rows would count twice; name it once"):
+    with pytest.raises(ValueError, match=r"/a is named twice, so its rows would count twice; name it once"):
         TrainingData(**roots)
 
 

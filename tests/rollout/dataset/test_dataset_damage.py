@@ -113,7 +113,7 @@ def test_an_info_of_other_kinds_of_values_is_named(tmp_path: Path, key: str, val
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda info: info.update(fps=10), "fps: 10, and a control period of 0.05 s"),
+        (lambda info: info.update(fps=10), "fps: 10, but a control period of 0.05 s"),
         (lambda info: info["features"].pop("action"), r"features/action: null, not \[3\]"),
         (lambda info: info["features"]["observation.images.front"].update(shape=[8, 8, 3]), r"front: \[8, 8, 3\], not"),
     ],

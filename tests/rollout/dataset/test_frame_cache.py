@@ -57,7 +57,7 @@ def test_a_cache_may_stand_elsewhere_and_where_it_cannot_stand_the_option_is_nam
     for folder in ("one", "two"):
         write(tmp_path / folder / "a", [4 if folder == "one" else 2])
         (tmp_path / folder / "a.cache").touch()  # as on a read-only disk, nothing can be written there
-        with pytest.raises(ValueError, match=r"cannot be kept in .*a\.cache .*--cache") as caught:
+        with pytest.raises(ValueError, match=r"cannot be written to .*a\.cache .*--cache") as caught:
             TrainingData([tmp_path / folder / "a"])
         assert "\n" not in str(caught.value)
     elsewhere = TrainingData([tmp_path / "one/a", tmp_path / "two/a"], cache=tmp_path / "caches")
@@ -72,7 +72,7 @@ def test_a_full_disk_while_decoding_is_one_line_and_leaves_nothing_half_used(tmp
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # a frame has 1152 bytes
     try:
-        with pytest.raises(ValueError, match=r"cannot be kept in .*a\.cache"):
+        with pytest.raises(ValueError, match=r"cannot be written to .*a\.cache"):
             TrainingData([tmp_path / "a"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
