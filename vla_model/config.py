@@ -1,4 +1,4 @@
-"""VLAConfig: everything that decides the shape of a model. A config.json alone rebuilds the network."""
+"""VLAConfig: everything that determines the shape of a model. A config.json alone rebuilds the network."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from transformers import AutoConfig, PretrainedConfig
 
 
 class Foreseen(NamedTuple):
-    """Which states of those to come a model foresees."""
+    """Which future states a model predicts while training."""
 
     steps: Sequence[int] = ()
-    """So many control steps on,"""
+    """The states this many control steps ahead,"""
     keyframes: bool = False
-    """at the next keyframe and at the end,"""
+    """those at the next keyframe and at the episode's end,"""
     waypoints: bool = False
-    """and at the next waypoint."""
+    """and that at the next waypoint."""
 
     @property
     def num_places(self) -> int:
-        """States at which it is said where the hand appears, the last of them."""
+        """Predicted states, the last of them, for which the gripper's position in the frames is predicted too."""
         return 2 * self.keyframes + self.waypoints
 
 
@@ -31,7 +31,7 @@ NOTHING = Foreseen()
 
 @strict
 class VLAConfig(PretrainedConfig):
-    """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` refuses such."""
+    """Shape of a VLA. Every field has a default because transformers builds empty configs; `VLA` rejects these."""
 
     model_type = "llamarm_vla"
     attribute_map: ClassVar[dict[str, str]] = {"chunk_length": "chunk_size"}
@@ -39,51 +39,51 @@ class VLAConfig(PretrainedConfig):
     backbone: dict[str, Any] | PretrainedConfig | None = None
     """The decoder: a transformers config; its model_type names the family, its dtype that of the weights."""
     pretrained: bool = False
-    """Whether the decoder had weights before the model was made."""
+    """Whether the decoder was built from pretrained weights."""
     attention: str = "eager"
     """How transformers computes attention. Plain softmax by default: the fused one's bf16 backward is slow on CPUs."""
     cameras: list[Any] | None = None
     """[name, height, width] of every camera, in the order of their tokens."""
     state_size: int = 0
-    """S, numbers of proprioception."""
+    """S, dimensions of the proprioceptive state."""
     action_size: int = 0
-    """A, numbers of one action."""
+    """A, dimensions of one action."""
     localization_size: int = 0
-    """L, numbers of the auxiliary label; 0 builds no auxiliary heads."""
+    """L, dimensions of the auxiliary localization label; 0 builds no auxiliary heads."""
     pointing: dict[str, Any] | None = None
-    """{camera: [[u, v], ...]}: columns of the label that say where in that camera's frame a thing is."""
+    """{camera: [[u, v], ...]}: label columns that are an object's position in that camera's frame."""
     chunk_size: int = 8
-    """K, actions per decision."""
+    """K, actions per chunk."""
     instruction_length: int = 24
     """I, tokens to which instructions are padded."""
     history_length: int = 0
-    """n, earlier observations that a decision sees besides the present one (vla_model/inputs/history.py)."""
+    """n, past observations in the input besides the current one (vla_model/inputs/history.py)."""
     history_stride: int = 1
-    """Control steps from each of them to the next, and from the last to the present."""
+    """Control steps between successive observations of the history, and from the last to the current one."""
     foreseen_steps: list[int] = field(default_factory=list)
-    """While training the model also says what its state will be so many control steps on (heads/foresight.py),"""
+    """While training, the model also predicts the state this many control steps ahead (heads/foresight.py),"""
     foreseen_keyframes: bool = False
-    """and, where True, at the episode's next keyframe and at its end,"""
+    """and, if True, at the episode's next keyframe and at its end,"""
     foreseen_waypoints: bool = False
-    """and at its next waypoint. At where the hand will be at the latter it points in the frames of calibrated cameras.
-    Without any of the three there are no heads for it."""
+    """and at its next waypoint. At keyframes and waypoints it also points at the gripper's future position in the
+    frames of calibrated cameras. Without any of the three these heads are not built."""
     calibrated_cameras: list[str] = field(default_factory=list)
-    """Those with a projection."""
+    """Cameras with a projection."""
 
     vision: str = "conv"
-    """What sees: a name of `vision.TOWERS`."""
+    """Vision tower: a name in `vision.TOWERS`."""
     image_encoder: dict[str, Any] | PretrainedConfig | None = None
-    """Of vision "pretrained": the transformers vision model that all cameras share."""
+    """Of vision "pretrained": the transformers vision model shared by all cameras."""
     image_size_px: list[int] = field(default_factory=lambda: [224, 224])
     """Height and width to which frames are resized for it."""
     image_mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
-    """Of red, green and blue in [0, 1]; an image encoder is given (x - mean) / std."""
+    """Of red, green and blue in [0, 1]; the image encoder's input is (x - mean) / std."""
     image_std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     """See `image_mean`."""
     vision_layers: int = 4
     """Of vision "vit"."""
     vision_patch_px: int = 8
-    """Of vision "vit": side of a patch."""
+    """Of vision "vit": side of a square patch."""
     vision_channels: int = 96
     """Channels of each camera's last feature map."""
     vision_blocks: int = 2
@@ -91,45 +91,45 @@ class VLAConfig(PretrainedConfig):
     num_keypoints: int = 48
     """Soft-argmax heatmaps per camera."""
     image_token_grid: int = 4
-    """The image tokens of a camera are means over a square of this side."""
+    """Side g of the grid: a camera has g x g image tokens, each a mean over its cell."""
     image_queries: int = 0
-    """Q, learned queries that gather the image tokens of a camera by attention in place of means; 0 for means."""
+    """Q, learned queries that attend to a camera's features and replace the means; 0 for means."""
     random_shift_px: int = 4
-    """While training each frame is shifted by up to this many pixels each way; 0 for none."""
+    """Augmentation: each frame is shifted by up to this many pixels in each direction; 0 for none."""
     random_light: list[float] | None = field(default_factory=lambda: [0.5, 1.2])
-    """While training all frames of a sample are darkened or brightened by a factor between these two, and tinted a
-    little; None for neither."""
+    """Augmentation: the brightness of all frames of a sample is scaled by a factor between these two, with a little
+    colour jitter; None for neither."""
 
     moe_layers: int = 2
-    """Layers of the action head."""
+    """Mixture-of-experts layers of the action head."""
     num_experts: int = 4
-    """E"""
+    """E, experts per layer."""
     top_k_experts: int = 2
-    """k"""
+    """k, experts per token."""
     expert_size: int = 128
     """Hidden size of an expert."""
     shared_expert: bool = False
-    """Whether every token also passes one expert without a router."""
+    """Whether every token also passes a shared expert that is not routed."""
     decoupled_weights: bool = False
-    """Whether an expert's weight is more than what its router thought of it (AdaMoE)."""
+    """Whether an expert's weight is decoupled from its routing probability (AdaMoE)."""
     balancing_rate: float = 0.0
-    """Step of the biases that balance the experts without a loss; 0 for no biases."""
+    """Step size of the biases of auxiliary-loss-free load balancing; 0 for no biases."""
     action_distribution: str = "laplace"
-    """A name of `action_head.DISTRIBUTIONS`."""
+    """A name in `action_head.DISTRIBUTIONS`."""
     action_limits: list[Any] | None = None
-    """Of "tokens": normalised -1 and 1 of every action dimension, [A][2]; None of models of before, whose bins lie
-    within 5 standard deviations."""
+    """Of "tokens": normalised -1 and 1 of every action dimension, [A][2]; None in older models, whose bins span 5
+    standard deviations each way."""
     flow_steps: int = 4
-    """Steps in which `flow` makes an action from noise."""
+    """Integration steps of `flow` from noise to an action."""
     flow_noise_level: float = 0.5
-    """c of vla_model/heads/flow.py: how much noise `flow` injects when it samples."""
+    """c of vla_model/heads/flow.py: noise that `flow` injects when it samples."""
     min_log_scale: float = -5.0
-    """Of "laplace": no action's scale is narrower. Higher where a policy is to go on exploring."""
+    """Of "laplace": lower bound of the log-scale. A higher one keeps a policy exploring."""
     value_head: bool = False
-    """Whether the model also says what return it expects: for the algorithms that learn from rewards."""
+    """Whether the model has a value head, as the policy-gradient algorithms need."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # A config.json holds the parts' configs as dicts, and the parent reads the backbone's.
+        # config.json holds the nested configs as dicts, and the parent class reads the backbone's.
         if isinstance(self.backbone, dict):
             self.backbone = AutoConfig.for_model(**self.backbone)
         if isinstance(self.image_encoder, dict):
@@ -138,30 +138,30 @@ class VLAConfig(PretrainedConfig):
 
     @property
     def num_tokens(self) -> int:
-        """Longest sequence: the instruction, n + 1 observations, and the action queries."""
+        """Length of the longest sequence: the instruction, n + 1 observations, and the action queries."""
         per_camera = (self.image_queries or self.image_token_grid**2) + 1
         per_observation = per_camera * len(self.cameras or ()) + 1
         return self.instruction_length + per_observation * (self.history_length + 1) + self.chunk_size
 
     @property
     def history(self) -> tuple[int, int]:
-        """(n, stride), as a reader of datasets wants them."""
+        """(n, stride), as the dataset reader takes them."""
         return self.history_length, self.history_stride
 
     @property
     def foreseen(self) -> Foreseen:
-        """As a reader of datasets wants it."""
+        """As the dataset reader takes it."""
         return Foreseen(self.foreseen_steps, self.foreseen_keyframes, self.foreseen_waypoints)
 
     @property
     def num_foreseen(self) -> int:
-        """F, states foreseen."""
+        """F, predicted future states."""
         return len(self.foreseen_steps) + self.foreseen.num_places
 
     @property
     def hand_columns(self) -> dict[str, list[list[int]]]:
-        """{camera: [[u, v], ...]}: which of the hand's places to come, in the frames of all calibrated cameras, [B, 2
-        num_places * cameras], are in that camera's frame.
+        """{camera: [[u, v], ...]}: columns of that camera in the gripper's future positions in the frames of all
+        calibrated cameras, [B, 2 num_places * cameras].
         """
         n = self.foreseen.num_places
         cameras = self.calibrated_cameras if n else []
@@ -169,7 +169,7 @@ class VLAConfig(PretrainedConfig):
 
     @property
     def position_columns(self) -> list[int]:
-        """Columns of the auxiliary label that are not positions in a frame."""
+        """Label columns that are not positions in a frame."""
         in_frames = {column for pairs in (self.pointing or {}).values() for pair in pairs for column in pair}
         return [column for column in range(self.localization_size) if column not in in_frames]
 
@@ -181,5 +181,5 @@ class VLAConfig(PretrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that the decoder knows; transformers asks an empty config too."""
+        """Size of the decoder's vocabulary; 0 in an empty config, of which transformers asks it too."""
         return self.backbone.vocab_size if isinstance(self.backbone, PretrainedConfig) else 0

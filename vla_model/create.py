@@ -1,7 +1,7 @@
-"""A policy that has learned nothing of robots yet, by the name of its model and what differs from it.
+"""A policy before any robot training, from the name of its model and changes to its config.
 
 nano, llama3_8b, ...         a size of SIZES: random weights and the tokenizer of the small models
-smol                         the first 8 layers of SmolLM2-135M, once `make smol` was run
+smol                         the first 8 layers of SmolLM2-135M, after `make smol`
 PATH                         a local model folder or .gguf file of the families in pretrained.py
 """
 
@@ -31,21 +31,21 @@ from vla_model.vision.image_encoder import encoder_shape, load_image_encoder
 from vla_model.vision.tower import TOWERS, PretrainedTower
 
 SMOL_LAYERS = 8
-"""Of 30; the middle ones know most about the words of an instruction."""
-_FROM_NOTHING = tuple(name for name, tower in TOWERS.items() if tower is not PretrainedTower)
-"""Vision without weights of its own."""
+"""Of 30; the middle layers encode an instruction's words best."""
+_FROM_SCRATCH = tuple(name for name, tower in TOWERS.items() if tower is not PretrainedTower)
+"""Vision towers that have no pretrained weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A model, and fields of its VLAConfig (vla_model/config.py says what they mean); None as the model has it."""
+    """A model, and fields of its VLAConfig to change (see vla_model/config.py); None keeps the model's value."""
 
     name: Annotated[str, tyro.conf.arg(name="")] = "nano"
     """A size (nano), smol, or the path of pretrained weights."""
     num_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    """Of the decoder; of a pretrained one the first so many, 8 of smol where None."""
+    """Of the decoder; of a pretrained one the first layers; None means 8 of smol."""
     hidden_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    """Width of a decoder from scratch; its MLPs grow alike, its heads stay as many."""
+    """Width of a decoder from scratch; its MLPs scale with it, the number of heads stays."""
     vision: str | None = None
     """conv, vit, or the folder of a transformers vision model (SigLIP, DINOv2, CLIP)."""
     vision_channels: Annotated[int, Interval(ge=1, le=10_000)] | None = None
@@ -56,23 +56,23 @@ class ModelConfig:
     """Of vit."""
     num_keypoints: Annotated[int, Interval(ge=1, le=10_000)] | None = None
     image_token_grid: Annotated[int, Interval(ge=1, le=100)] | None = None
-    """Image tokens of a camera are means over a square of this side, or"""
+    """Image tokens of a camera are means over the cells of a square grid of this side, or"""
     image_queries: Annotated[int, Interval(ge=0, le=10_000)] | None = None
-    """are gathered by this many learned queries."""
+    """come from this many learned queries by attention."""
     history_length: Annotated[int, Interval(ge=0, le=1_000)] | None = None
-    """Earlier observations that a decision looks back on,"""
+    """Past observations in the input,"""
     history_stride: Annotated[int, Interval(ge=1, le=100_000)] | None = None
     """this many control steps apart."""
     foreseen_steps: Annotated[
         tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] | None, tyro.conf.arg(metavar="INT ...")
     ] = None
-    """Control steps after which the model also says what the state will be, while training."""
+    """Control steps ahead of which the model also predicts the state, while training."""
     foreseen_keyframes: bool | None = None
-    """Whether it says so of the next keyframe and of the episode's end,"""
+    """Whether it also predicts the state at the next keyframe and at the episode's end,"""
     foreseen_waypoints: bool | None = None
-    """and of the next waypoint."""
+    """and at the next waypoint."""
     instruction_length: Annotated[int, Interval(ge=1, le=10_000)] | None = None
-    """Tokens of the longest instruction; what is longer is cut off, which training says."""
+    """Tokens of the longest instruction; longer ones are truncated, and training warns of it."""
     chunk_size: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     moe_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
     num_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
@@ -92,17 +92,17 @@ def create_policy(
     dtype: torch.dtype = torch.float32,
     continues: VLAConfig | None = None,
 ) -> tuple[VLA, Processor]:
-    """Model and processor; what is not pretrained is random, from torch's generator.
+    """Model and processor; weights that are not pretrained are random, from torch's global generator.
 
     Args:
-        model: which.
+        model: the model.
         world_spec: of the world to act in.
-        statistics: as `Processor.from_statistics` wants them.
-        dtype: of a pretrained decoder's weights; bfloat16 halves them and is for decoders that stay frozen.
-        continues: of a saved policy whose training goes on: its actions mean what they did.
+        statistics: as `Processor.from_statistics` takes them.
+        dtype: of a pretrained decoder's weights; bfloat16 halves their memory and is for frozen decoders.
+        continues: config of a saved policy whose training continues; its action limits are kept.
 
     Raises:
-        UserError: nothing has that name, its weights are broken, or its fields do not fit each other; the message says
+        UserError: no model has that name, its weights are damaged, or its fields are inconsistent; the message says
             what exists and how to get more.
     """
     check_model(model)
@@ -110,15 +110,17 @@ def create_policy(
     _change_fields(config, model, world_spec)
     processor = Processor.from_statistics(world_spec, statistics, config.instruction_length, tokenizer=tokenizer)
     config.action_limits = processor.action_limits() if continues is None else continues.action_limits
-    eyes = load_image_encoder(model.vision) if model.vision is not None and config.image_encoder is not None else None
-    return VLA(config, decoder=decoder, image_encoder=eyes), processor
+    image_encoder = (
+        load_image_encoder(model.vision) if model.vision is not None and config.image_encoder is not None else None
+    )
+    return VLA(config, decoder=decoder, image_encoder=image_encoder), processor
 
 
 def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
-    """The shape of what `create_policy` makes, read without any weights; smol's need not be there.
+    """The config of the model that `create_policy` makes, without reading weights; smol's need not exist.
 
     Raises:
-        UserError: nothing has that name, or its fields do not fit each other.
+        UserError: no model has that name, or its fields are inconsistent.
     """
     _check_names(model)
     if model.name in SIZES:
@@ -133,7 +135,7 @@ def shape_of(model: ModelConfig, world_spec: WorldSpec) -> VLAConfig:
 def check_model(model: ModelConfig) -> None:
     """
     Raises:
-        UserError: nothing has that name, its vision does not exist, or its weights are not here.
+        UserError: no model has that name, its vision does not exist, or its weights are missing.
     """
     _check_names(model)
     if model.name == "smol" and not smol_folder().exists():
@@ -148,10 +150,10 @@ def _check_names(model: ModelConfig) -> None:
         )
     if model.hidden_size is not None and name not in SIZES:
         raise UserError(f"the decoder {name} has its weights, so its width cannot be chosen: leave out hidden_size")
-    if vision is not None and vision not in _FROM_NOTHING:
+    if vision is not None and vision not in _FROM_SCRATCH:
         if not Path(vision).is_dir():
             raise UserError(
-                f"vision {vision!r} does not exist; vision: {', '.join(_FROM_NOTHING)}, or the local folder of a "
+                f"vision {vision!r} does not exist; vision: {', '.join(_FROM_SCRATCH)}, or the local folder of a "
                 "transformers vision model"
             )
         encoder_shape(vision)
@@ -165,7 +167,7 @@ def _num_layers(model: ModelConfig) -> int | None:
 def _decoder(
     model: ModelConfig, world_spec: WorldSpec, dtype: torch.dtype
 ) -> tuple[VLAConfig, PreTrainedModel | None, Tokenizer | None]:
-    """The model's config, before its fields are changed; a pretrained decoder, and its tokenizer."""
+    """The model's config, before its fields are changed; the pretrained decoder and its tokenizer, if any."""
     if model.name in SIZES:
         config = SIZES[model.name](world_spec)
         assert isinstance(config.backbone, PretrainedConfig)
@@ -177,16 +179,16 @@ def _decoder(
 
 
 def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec) -> None:
-    """Those that mean the same in both, and what sees.
+    """Set the fields that ModelConfig shares with VLAConfig, and those of the vision tower.
 
     Raises:
-        UserError: keyframes or waypoints are to be foreseen where there are none.
+        UserError: keyframes or waypoints are to be predicted in a world that has none.
     """
     changes = {field.name: getattr(model, field.name) for field in fields(model)}
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
         if changes[name] is not None:
             setattr(config, name, list(changes[name]) if isinstance(changes[name], tuple) else changes[name])
-    if model.vision in _FROM_NOTHING:
+    if model.vision in _FROM_SCRATCH:
         config.vision = model.vision
     elif model.vision is not None:
         shape = encoder_shape(model.vision)
@@ -205,7 +207,7 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
 
 
 def _resized(backbone: PretrainedConfig, num_layers: int | None, hidden_size: int | None) -> PretrainedConfig:
-    """A decoder's config with another depth and width, at the same ratio of MLP to width."""
+    """A decoder's config with another depth and width, keeping the ratio of MLP size to width."""
     changes: dict[str, Any] = {}
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers

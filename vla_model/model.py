@@ -1,14 +1,14 @@
 """VLA: frames + instruction + proprioception -> a distribution over the next K actions.
 
-    sequence: [instruction][n earlier observations][the present one][K action queries] -> causal LLaMA-family decoder
-        an observation is [image tokens, camera by camera][state]; an earlier one says how old it is
+    sequence: [instruction][n past observations][current observation][K action queries] -> causal LLaMA-family decoder
+        an observation is [image tokens, camera by camera][state token]; past ones have an age embedding added
     the queries' hidden states -> Mixture-of-Experts action head -> actions
-    the queries' hidden states -> value head, if there is one -> expected returns
-    auxiliary heads, training only: where the things are that the instruction names, and what the state will be
+    the queries' hidden states -> value head, if there is one -> estimated returns
+    auxiliary heads, training only: positions of the objects in the instruction, and future states
 
-Shape letters, here and in the files it joins:
-    B batch   I instruction tokens   R other tokens   V tokens of an observation   n earlier observations
-    K chunk length   A action dims   S state dims   L localization dims   H x W pixels   M keypoints per camera
+Shape letters, here and in the files it uses:
+    B batch   I instruction tokens   R other tokens   V tokens of an observation   n past observations
+    K chunk size   A action dims   S state dims   L localization dims   H x W pixels   M keypoints per camera
     d decoder width   E experts   k experts per token
 """
 
@@ -38,40 +38,40 @@ from vla_model.vision.tower import TOWERS, CameraFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedObservation:
-    """What an observation looks like to the decoder."""
+    """An observation as input of the decoder and the auxiliary heads."""
 
     tokens: Tensor
-    """[B, V, d]: what is kept of it where the model looks back."""
+    """[B, V, d]: what a policy with history keeps of it."""
     views: dict[str, CameraFeatures]
-    """By camera."""
+    """Features of each camera."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VLAOutput:
-    """What a VLA answers."""
+    """All predictions of a VLA."""
 
     actions: ActionDistribution
     """Distribution of normalised actions, [B, K, A]."""
     routing: tuple[Routing, ...]
     """Per layer of the action head; leading dimensions [B, K]."""
     values: Tensor | None
-    """Expected return-to-go at each action of the chunk, float32 [B, K]; None without a value head."""
+    """Estimated return-to-go at each action of the chunk, float32 [B, K]; None without a value head."""
     localization_from_vision: Tensor
-    """float32 [B, position columns], normalised: read from the keypoints and the state."""
+    """float32 [B, position columns], normalised: predicted from the keypoints and the state."""
     localization_from_queries: Tensor
-    """float32 [B, position columns], normalised: read from the action queries."""
+    """float32 [B, position columns], normalised: predicted from the action queries."""
     position_columns: list[int]
-    """Which columns of a localization label the two above are."""
+    """The columns of the localization label that the two above predict."""
     pointing: tuple[Pointing, ...]
-    """Of every camera whose frame the labels have positions in."""
+    """One per camera in whose frame the labels have positions."""
     foresight: Foresight | None
-    """None for a model that foresees nothing."""
+    """None for a model that predicts no future states."""
 
     def localization_loss(self, target: Tensor) -> Tensor:
-        """Smooth L1 of both readings, summed; target is normalised, [B, L].
+        """Smooth L1 of both predictions, summed; target is normalised, [B, L].
 
-        The first reading is deep supervision: its gradient reaches the convolutions without passing the decoder. The
-        second asks that the queries know too.
+        The prediction from vision is deep supervision: its gradient reaches the vision towers without passing the
+        decoder. The other trains the queries to encode the positions.
         """
         if not self.position_columns:
             return target.new_zeros(())
@@ -82,7 +82,7 @@ class VLAOutput:
         return mean(total, target.new_full((), target.numel()))
 
     def pointing_loss(self, localization: Tensor) -> Tensor:
-        """Of the things of the labels, see vla_model/heads/pointing.py.
+        """Of the labelled objects, see vla_model/heads/pointing.py.
 
         Args:
             localization: in the world's units, float32 [B, L].
@@ -90,18 +90,18 @@ class VLAOutput:
         return pointing_loss(self.pointing, localization)
 
     def foresight_loss(self, future: Tensor | None, known: Tensor | None) -> Tensor:
-        """Of the states to come, see heads/foresight.py; 0 where none is foreseen or where what came is not told.
+        """Of the future states, see heads/foresight.py; 0 without foresight heads or without targets.
 
         Args:
             future: float32 [B, F, S], normalised.
-            known: bool [B].
+            known: bool [B], whether a row has a target.
         """
         if self.foresight is None or future is None or known is None:
             return self.localization_from_vision.new_zeros(())
         return self.foresight.loss(future, known)
 
     def hand_pointing_loss(self, future_places: Tensor | None) -> Tensor:
-        """Of the hand's places to come, likewise.
+        """Of the gripper's future positions in the frames, likewise.
 
         Args:
             future_places: float32 [B, 2 num_places * calibrated cameras].
@@ -111,7 +111,7 @@ class VLAOutput:
         return self.foresight.pointing_loss(future_places)
 
     def load_balancing_loss(self) -> Tensor:
-        """Mean over the layers; 1 where perfectly balanced."""
+        """Mean over the layers; 1 at perfect balance."""
         return torch.stack([routing.load_balancing_loss() for routing in self.routing]).mean()
 
     def router_z_loss(self) -> Tensor:
@@ -124,8 +124,8 @@ class VLAOutput:
 
 
 class VLA(nn.Module):
-    """The model. Without gradients in mind: `read` once per episode, then `forward` with its prefix, or, where it looks
-    back, `look` and `decide`, which takes what was seen before as it was kept.
+    """The model. Training calls `forward`. A policy prefills the instruction once per episode, then calls
+    `encode_observation` and `decode` with the tokens that it kept of past observations.
     """
 
     def __init__(
@@ -137,12 +137,12 @@ class VLA(nn.Module):
         """
         Args:
             decoder: a pretrained one of config.backbone's shape; a random one where None.
-            image_encoder: likewise of config.image_encoder's.
+            image_encoder: likewise, of config.image_encoder's shape.
 
         Raises:
-            UserError: the config has no camera, no state or action, no such vision, no layer of experts, fewer
-                keypoints than things to point at, a step to foresee that is not to come, or more tokens than the
-                decoder has positions for.
+            UserError: the config has no camera, no state or action, an unknown vision tower, no layer of experts,
+                fewer keypoints than positions to point at, a foreseen step below 1, or more tokens than the decoder
+                has positions for.
         """
         super().__init__()
         if not config.cameras or config.state_size < 1 or config.action_size < 1:
@@ -179,7 +179,7 @@ class VLA(nn.Module):
         self.localize_from_vision = _auxiliary_head(seen, size, len(config.position_columns))
         self.localize_from_queries = _auxiliary_head(size, size, len(config.position_columns))
         self.value_head = ValueHead(size) if config.value_head else None
-        # For each earlier observation, oldest first, what its tokens have that the present one's have not.
+        # Age embeddings, added to the tokens of each past observation, oldest first.
         past = config.history_length
         self.ages = nn.Parameter(torch.randn(past, 1, size) * 0.02) if past else None
         num_foreseen = config.num_foreseen * config.state_size
@@ -187,9 +187,10 @@ class VLA(nn.Module):
         self.foresee_from_queries = _auxiliary_head(size, size, num_foreseen)
 
     def encode_instruction(self, inputs: ModelInputs) -> InstructionPrefix:
-        """The prefix of the inputs' instructions, as long as the longest; one that rows share is read once.
+        """The prefix of the inputs' instructions, padded to the longest; equal ones are prefilled once.
 
-        Recorded as a CUDA graph it is as long as they can be, and each row's is read: the graph must hold for others.
+        While a CUDA graph is captured, it is padded to the full length and every row is prefilled, because the graph is
+        replayed for other instructions.
         """
         if inputs.instruction_ids.is_cuda and torch.cuda.is_current_stream_capturing():
             return self.backbone.prefill(inputs.instruction_ids, inputs.instruction_mask)
@@ -203,9 +204,9 @@ class VLA(nn.Module):
     ) -> VLAOutput:
         """
         Args:
-            inputs: of B worlds or samples, with what they look back on.
-            prefix: of the same B instructions, if it was read before; then the inputs' instruction is not looked at.
-            mask: bool [B, K], the actions that are learned from, so that experts are balanced over these; None for all.
+            inputs: of B worlds or samples, with their history.
+            prefix: of the same B instructions, if it was computed before; the inputs' instructions are then ignored.
+            mask: bool [B, K], the actions in the loss, over which experts are balanced; None for all.
         """
         if prefix is None:
             prefix = self.encode_instruction(inputs)
@@ -214,18 +215,18 @@ class VLA(nn.Module):
         )
 
     def encode_observation(self, inputs: ModelInputs, prefix: InstructionPrefix) -> EncodedObservation:
-        """The inputs' present observations, asked what the instructions ask."""
+        """The inputs' current observations, conditioned on the instructions."""
         return self._encode(inputs.frames, inputs.state, prefix.summary, inputs.shift_px or {}, inputs.light)
 
     def encode_history(self, inputs: ModelInputs, prefix: InstructionPrefix) -> Tensor | None:
-        """The tokens of the inputs' earlier observations, [B, n, V, d]; None for a model that does not look back."""
+        """The tokens of the inputs' past observations, [B, n, V, d]; None for a model without history."""
         n = self.config.history_length
         if not n:
             return None
         if inputs.past_frames is None or inputs.past_state is None:
             raise UserError(f"the model looks back on {n} observations, and the inputs hold none")
 
-        def each(rows: Tensor) -> Tensor:  # one row for each earlier observation
+        def each(rows: Tensor) -> Tensor:  # one row per past observation
             return rows.repeat_interleave(n, 0)
 
         encoded = self._encode(
@@ -245,13 +246,13 @@ class VLA(nn.Module):
         past: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> VLAOutput:
-        """The actions to take, and what else is predicted.
+        """The distribution of actions, and all other predictions.
 
         Args:
-            inputs: whose present observation was encoded.
+            inputs: whose current observation was encoded.
             prefix: of the same B instructions.
             encoded: what `encode_observation` gave.
-            past: tokens of earlier observations, [B, n, V, d], oldest first; None for a model that does not look back.
+            past: tokens of past observations, [B, n, V, d], oldest first; None for a model without history.
             mask: as `forward` takes it.
         """
         queries = self.queries.expand(len(inputs.state), -1, -1)  # [B, K, d]
@@ -266,13 +267,13 @@ class VLA(nn.Module):
             actions=actions,
             routing=routing,
             values=None if self.value_head is None else self.value_head(hidden),
-            localization_from_vision=_read(self.localize_from_vision, seen),
-            localization_from_queries=_read(self.localize_from_queries, hidden.mean(1)),
+            localization_from_vision=_predict(self.localize_from_vision, seen),
+            localization_from_queries=_predict(self.localize_from_queries, hidden.mean(1)),
             position_columns=self.config.position_columns,
             pointing=_pointing(encoded.views, things, first={}),
             foresight=Foresight(
-                from_vision=_read(self.foresee_from_vision, seen),
-                from_queries=_read(self.foresee_from_queries, hidden.mean(1)),
+                from_vision=_predict(self.foresee_from_vision, seen),
+                from_queries=_predict(self.foresee_from_queries, hidden.mean(1)),
                 pointing=_pointing(encoded.views, self.config.hand_columns, first=things),
             )
             if self.config.num_foreseen
@@ -297,7 +298,7 @@ class VLA(nn.Module):
 def _pointing(
     views: dict[str, CameraFeatures], pointed: dict[str, list[list[int]]], first: dict[str, list[list[int]]]
 ) -> tuple[Pointing, ...]:
-    """A camera's first heatmaps are those that point; at what is in `first` before the others."""
+    """The heatmaps that point: the first of each camera, those for `first` before those for `pointed`."""
     found = []
     for name, columns in pointed.items():
         if columns:
@@ -308,7 +309,7 @@ def _pointing(
 
 
 def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEncoder | None:
-    """What all cameras share, where they do."""
+    """The encoder shared by all cameras, if the config has one."""
     if config.image_encoder is None:
         return None
     assert isinstance(config.image_encoder, PretrainedConfig)
@@ -316,10 +317,10 @@ def _image_encoder(config: VLAConfig, model: PreTrainedModel | None) -> ImageEnc
 
 
 def _auxiliary_head(size: int, hidden_size: int, num_outputs: int) -> nn.Sequential:
-    """Two layers; none where there is nothing to say."""
+    """Two layers; none for zero outputs."""
     layers = (nn.Linear(size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, num_outputs)) if num_outputs else ()
     return nn.Sequential(*layers)
 
 
-def _read(head: nn.Sequential, x: Tensor) -> Tensor:
+def _predict(head: nn.Sequential, x: Tensor) -> Tensor:
     return head(x).float() if len(head) else x.new_zeros(len(x), 0, dtype=torch.float32)  # [B, num_outputs]

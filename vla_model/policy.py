@@ -1,9 +1,9 @@
-"""VLAPolicy: a model that acts; the one way a VLA acts, in rollouts, evaluation and on a robot.
+"""VLAPolicy: a VLA as a Policy, in rollouts, evaluation and on a robot.
 
-numpy in, numpy out; a world whose observations are torch tensors gets its actions as a tensor on their device.
+numpy in, numpy out; for observations of torch tensors, the actions are a tensor on their device.
 
-Shape letters: n worlds that are decided for, K chunk length, A action dims, E experts, V tokens of an observation,
-P earlier observations.
+Shape letters: n worlds in a call, K chunk size, A action dims, E experts, V tokens of an observation, P past
+observations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vla_model.files.deployment import check_n_action_steps
 from vla_model.files.weight_files import check_finite, misfits
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.heads.noise import CorrelatedNoise
-from vla_model.inputs.history import SeenTokens
+from vla_model.inputs.history import TokenHistory
 from vla_model.inputs.instructions import check_text
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA, VLAOutput
@@ -38,18 +38,18 @@ from vla_model.weights.checkpoint import load_policy
 
 @dataclass(frozen=True, kw_only=True)
 class _Episode:
-    """What is kept of an episode."""
+    """State of an episode."""
 
     prefix: InstructionPrefix
     noise: torch.Generator | CorrelatedNoise
-    seen: SeenTokens = field(default_factory=SeenTokens)
+    history: TokenHistory = field(default_factory=TokenHistory)
 
 
 class VLAPolicy:
     """Policy of vla_model/types.py.
 
-    History: a model that looks back needs to know when an observation was made, its `step`. What it saw is kept as
-    tokens, so a frame is looked at once.
+    A model with history needs the `step` of each observation. Past observations are kept as tokens, so every frame is
+    encoded once.
     """
 
     def __init__(
@@ -66,16 +66,15 @@ class VLAPolicy:
     ) -> None:
         """
         Args:
-            sample: draw actions from the distribution, and say how likely they were; otherwise take its mode.
-            seed: of the draws. An episode's draws depend on this and the episode's seed alone, not on its world.
+            sample: sample actions from the distribution, with their log-probabilities; otherwise take its mode.
+            seed: of the sampling. An episode's samples depend on this and the episode's seed alone, not on its world.
             dtype: of the computation; "auto" is bfloat16 where the device has it natively, and "int8" computes in
-                bfloat16 what its 8-bit weights do not. The model's weights stay as they are: `hold_weights` changes
-                them.
-            noise_correlation: of the draws for an action with those for the action before (vla_model/heads/noise.py).
-            n_action_steps: actions executed of each chunk, which such noise has to know; None for all.
+                bfloat16 whatever has no 8-bit weights. The model's weights are not converted: `hold_weights` does that.
+            noise_correlation: of the noise of successive actions (vla_model/heads/noise.py).
+            n_action_steps: actions executed of each chunk, which correlated noise needs; None for all.
 
         Raises:
-            UserError: the correlation is not within 0 and 1, or 1, or a chunk has not so many actions.
+            UserError: the correlation is not in [0, 1), or n_action_steps exceeds the chunk size.
         """
         if n_action_steps is not None:
             check_n_action_steps(n_action_steps, model.config.chunk_size)
@@ -93,7 +92,7 @@ class VLAPolicy:
         self._dtype = resolve_dtype(dtype, self._device)
         self._episodes: dict[int, _Episode] = {}
         self._batch: tuple[list[int], InstructionPrefix] | None = None
-        """The worlds that were decided for last, and their prefixes as one: mostly they are those of the next time."""
+        """The worlds of the last call and their concatenated prefixes: mostly the next call has the same worlds."""
 
     @classmethod
     def from_pretrained(
@@ -105,29 +104,29 @@ class VLAPolicy:
         dtype: DtypeName = "auto",
         device: str = "cpu",
     ) -> VLAPolicy:
-        """A saved policy, on a device as `to` takes it.
+        """A saved policy, on a device as in `to`.
 
         Args:
             dtype: of the computation, and of the weights: see vla_model/weights/weight_formats.py.
 
         Raises:
-            UserError: a part of the folder is missing or broken, or 8-bit weights are asked for on a GPU.
+            UserError: a part of the folder is missing or damaged, or 8-bit weights are requested on a GPU.
         """
         model, processor = load_policy(folder, dtype=dtype)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
 
     @property
     def n_action_steps(self) -> int:
-        """Actions to execute of each chunk before the next decision: as the policy was made for, all if nobody said."""
+        """Actions to execute of each chunk before the next call: as given, else the deployment's, else all."""
         made_for = self.processor.deployment
         return self._n_action_steps or (made_for.n_action_steps if made_for else self.model.config.chunk_size)
 
     def to(self, device: str) -> VLAPolicy:
-        """This policy, which computes on that device from now on and forgot every episode.
+        """Move this policy to the device and end every episode; returns the policy.
 
         Args:
             device: torch's name of it; "auto" is a GPU if this process has one, else the CPU. A policy that is sent to
-                a process is moved there, because only there one knows.
+                a process is moved there, where its devices are known.
 
         Raises:
             UserError: 8-bit weights on a GPU; "auto" keeps them on the CPU.
@@ -142,14 +141,14 @@ class VLAPolicy:
         return self
 
     def without_expert(self, layer: int, expert: int) -> VLAPolicy:
-        """A policy of the same weights, shared and not copied, whose router never chooses that expert.
+        """A policy that shares these weights and whose router never chooses that expert.
 
         Args:
             layer: of the action head, counted from 0.
             expert: counted from 0.
 
         Raises:
-            UserError: there is no such layer or expert, or every decision needs all experts.
+            UserError: there is no such layer or expert, or every token needs all experts.
         """
         layers = self.model.action_head.layers
         if not 0 <= layer < len(layers):
@@ -171,15 +170,15 @@ class VLAPolicy:
         )
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
-        """Act with these weights from now on, and forget every episode: the order rule of rollout/weights.py.
+        """Act with these weights from now on, and end every episode: the order rule of rollout/weights.py.
 
         Args:
-            version: which weights these are.
+            version: of these weights.
             state_dict: all tensors of the model, from any device.
 
         Raises:
-            UserError: this policy's weights are 8-bit, or tensors that are missing, unexpected, of another shape or
-                not finite, by name; the old weights stay.
+            UserError: this policy's weights are 8-bit, or tensors are missing, unexpected, of another shape or not
+                finite; the message names them, and the old weights stay.
         """
         if self._dtype_name == "int8":
             raise UserError("a policy of 8-bit weights takes no other weights")
@@ -192,11 +191,11 @@ class VLAPolicy:
         self.forget(list(self._episodes))
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Read the instructions of these worlds only; the others keep theirs. Warns of one that is longer than the
-        model reads, once.
+        """Prefill the instructions of these worlds; the others keep theirs. Warns once of each instruction that is
+        truncated.
 
         Raises:
-            UserError: not one instruction and one seed per world, or an instruction is no text or blank.
+            UserError: there is not one instruction and one seed per world, or an instruction is no text or blank.
         """
         if not len(worlds) == len(instructions) == len(seeds):
             raise UserError(f"{len(worlds)} worlds begin, with {len(instructions)} instructions and {len(seeds)} seeds")
@@ -220,9 +219,9 @@ class VLAPolicy:
         Expert usage is each expert's share of the top-k choices.
 
         Raises:
-            UserError: the observation has not one row for each of the worlds, one of them comes twice or never began,
-                a number of the state is not finite, or the model looks back and the observation does not say its step.
-            FloatingPointError: the model's actions are not finite: its weights are damaged, or a number overflowed.
+            UserError: the observation does not have one row per world, a world comes twice or never began, the state
+                is not finite, or the model has history and the observation has no step.
+            FloatingPointError: the model's actions are not finite: damaged weights or an overflow.
         """
         worlds, like = list(worlds), observation["state"]
         check_worlds(worlds, observation, self._episodes)
@@ -246,7 +245,7 @@ class VLAPolicy:
             )
 
     def forget(self, worlds: Iterable[int]) -> None:
-        """The episodes in these worlds ended, and no other follows."""
+        """Drop the state of the episodes in these worlds."""
         for world in worlds:
             self._episodes.pop(world, None)
         self._batch = None
@@ -256,19 +255,19 @@ class VLAPolicy:
         return self._dtype != torch.float32
 
     def _prefix(self, worlds: list[int]) -> InstructionPrefix:
-        """What these worlds were told, a row for each."""
+        """The instructions of these worlds, a row for each."""
         if self._batch is None or self._batch[0] != worlds:
             prefixes = [self._episodes[world].prefix for world in worlds]
             self._batch = worlds, InstructionPrefix.concatenate(prefixes)
         return self._batch[1]
 
     def _steps(self, observation: Observation) -> NDArray[np.int64] | None:
-        """When each world's observation was made; None where the model does not look back."""
+        """The step of each world's observation; None for a model without history."""
         if not self.model.config.history_length:
             return None
         if "step" not in observation:
             raise UserError(
-                "this policy looks back on what it saw, so an observation must say its 'step': the control steps since "
+                "this policy uses past observations, so an observation needs its 'step': the control steps since "
                 f"the episode began; it has: {', '.join(observation)}"
             )
         return np.asarray(observation["step"], np.int64)
@@ -280,23 +279,23 @@ class VLAPolicy:
         return CorrelatedNoise(generator, correlation, self._n_action_steps) if correlation else generator
 
     def _past(self, worlds: Sequence[int], steps: NDArray[np.int64], tokens: Tensor) -> Tensor:
-        """What each of these worlds looks back on, [n, P, V, d], after remembering the tokens of now, [n, V, d]."""
+        """The history of each of these worlds, [n, P, V, d], after storing the current tokens, [n, V, d]."""
         rows = zip(worlds, steps.tolist(), tokens, strict=True)
         length, stride = self.model.config.history_length, self.model.config.history_stride
-        return torch.stack([self._episodes[world].seen.see(step, row, length, stride) for world, step, row in rows])
+        return torch.stack([self._episodes[world].history.add(step, row, length, stride) for world, step, row in rows])
 
 
-def _check_finite(said: Tensor, worlds: Sequence[int]) -> None:
+def _check_finite(values: Tensor, worlds: Sequence[int]) -> None:
     """
     Raises:
-        FloatingPointError: what was said of some of n worlds, [n, ...], is not finite; the message says of which.
+        FloatingPointError: values [n, ...] of some worlds are not finite; the message names these worlds.
     """
-    finite = said.isfinite()
+    finite = values.isfinite()
     if not finite.all():
         broken = [world for world, sound in zip(worlds, finite.flatten(1).all(1).tolist(), strict=True) if not sound]
         raise FloatingPointError(f"the policy's actions in worlds {broken} are not finite, so they are not executed")
 
 
 def _like(array: Array, tensor: Tensor) -> Array:
-    """The tensor as what `array` is: one on that device, or numpy."""
+    """The tensor on the device of `array`, or as numpy if `array` is numpy."""
     return tensor.to(array.device) if isinstance(array, Tensor) else tensor.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Named sizes of models: functions from a WorldSpec to a VLAConfig. A new size is a new function."""
+"""Named model sizes: functions from a WorldSpec to a VLAConfig. A new size is a new function."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def nano(world_spec: WorldSpec) -> VLAConfig:
 
 
 def nano_steady(world_spec: WorldSpec) -> VLAConfig:
-    """nano for worlds whose light never changes: frames are shifted while training, and never darkened or tinted."""
+    """nano for worlds of constant lighting: augmented by shifts only, without brightness or colour jitter."""
     config = nano(world_spec)
     config.random_light = None
     return config
 
 
 def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
-    """The size around a decoder of presets.py."""
+    """The size with a decoder of presets.py."""
     return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
 
 
 def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
-    """The fields of a VLAConfig that the world decides."""
+    """The fields of a VLAConfig that the world determines."""
     return {
         "cameras": [[camera.name, camera.height, camera.width] for camera in world_spec.cameras],
         "state_size": world_spec.state.size,
@@ -52,7 +52,7 @@ def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:
 
 
 def pointing_columns(world_spec: WorldSpec) -> dict[str, list[list[int]]]:
-    """{camera: [[u, v], ...]}: the columns of a world's labels that are places in that camera's frame."""
+    """{camera: [[u, v], ...]}: the columns of a world's labels that are positions in that camera's frame."""
     places = world_spec.localization.places
     return {camera.name: [[u, v] for of, u, v in places if of == camera.name] for camera in world_spec.cameras}
 

@@ -1,6 +1,6 @@
-"""Policy: the one way to act, whoever acts: a model, a scripted expert, a remote server.
+"""Policy: the interface of everything that acts: a model, a scripted expert, a remote server.
 
-Shape letters: n worlds that are decided for, K chunk length, A action dims, E experts.
+Shape letters: n worlds in a call, K chunk size, A action dims, E experts.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from envs.types import Array, Observation
 
 @dataclass(frozen=True, kw_only=True)
 class ActionChunk:
-    """What a policy wants done next in each of n worlds."""
+    """The next actions of each of n worlds."""
 
     actions: Array
     """To execute, float32 [n, K, A] in [-1, 1]."""
     labels: Array | None = None
-    """What a learner should imitate here, float32 [n, K, A], where it differs from what is executed."""
+    """Targets for imitation, float32 [n, K, A], where they differ from the executed actions."""
     expert_usage: NDArray[np.float32] | None = None
-    """Share of each expert in the decision, [n, layers, E], where the policy has experts: for reports."""
+    """Share of each expert in the top-k choices, [n, layers, E], where the policy has experts: for reports."""
     sampled: Array | None = None
-    """What was sampled from the policy's distribution, in the distribution's own terms, float32 [n, K, ...]; None where
-    nothing was sampled."""
+    """The sample in the distribution's own terms (Sample.sampled), float32 [n, K, ...]; None where the policy took the
+    mode."""
     log_prob: Array | None = None
-    """Log-probability of each action as sampled, whatever the processor and the world clip, float32 [n, K]."""
+    """Log-probability of each action as sampled, before any clipping, float32 [n, K]."""
     value: Array | None = None
-    """Return-to-go that the policy expects at each action, float32 [n, K], where it has a value head."""
+    """Estimated return-to-go at each action, float32 [n, K], where the policy has a value head."""
 
     def map(self, function: Callable[[Array], Array]) -> ActionChunk:
-        """The chunk of function(array) for every array there is."""
+        """A chunk of function(array) for every array that is not None."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return ActionChunk(**{name: None if array is None else function(array) for name, array in arrays.items()})
 
 
 class Policy(Protocol):
-    """Acts in several worlds at once. Worlds are told apart by their index, so a policy may keep state per world.
+    """Acts in several worlds at once. A world is identified by its index, so a policy may keep state per world.
 
     Example (episodes begin in the worlds 0 to 2, and the one in world 1 ends first):
         policy.begin(range(3), instructions, seeds)
         policy.act(range(3), observation)  # a chunk of three rows
-        policy.act([0, 2], rows_of(observation, [0, 2]))  # of two: those of the worlds 0 and 2
+        policy.act([0, 2], rows_of(observation, [0, 2]))  # two rows: worlds 0 and 2
     """
 
     version: int
-    """Version of the weights; -1 where there are none."""
+    """Version of the weights; -1 without weights."""
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Episodes begin in these worlds: forget theirs, and prepare what an instruction lets one prepare."""
+        """Episodes begin in these worlds: reset their state, and compute what depends on the instruction alone."""
         ...
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         """Actions for these n worlds, in all of which an episode began: row i of the observation and of the chunk is
         world worlds[i].
 
-        Worlds that are not named keep their episodes, and a decision depends on its own row and world alone. A caller
-        may execute only the first k actions of each chunk.
+        Other worlds keep their episodes, and a world's actions depend on its own row and state alone. A caller may
+        execute only the first k actions of each chunk.
         """
         ...
 
@@ -69,12 +69,12 @@ class Policy(Protocol):
 def check_worlds(worlds: Sequence[int], observation: Observation, begun: Container[int]) -> None:
     """
     Args:
-        worlds: that are to be decided for.
-        observation: of them.
+        worlds: to act in.
+        observation: of these worlds.
         begun: the worlds in which an episode began.
 
     Raises:
-        UserError: the observation has not one row for each of the worlds, or one of them comes twice or never began.
+        UserError: the observation does not have one row per world, or a world comes twice or never began.
     """
     num_rows = len(observation["state"])
     if len(worlds) != num_rows or len(set(worlds)) != num_rows:

@@ -1,1 +1,1 @@
-"""Decoders: the LLaMA families and Grok-1, from scratch, from published sizes, or with weights from disk."""
+"""Decoders: the LLaMA families and Grok-1, from scratch, of published sizes, or with pretrained weights."""

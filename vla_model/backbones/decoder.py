@@ -1,18 +1,18 @@
-"""The decoder: a LLaMA-family model of transformers, or Grok-1, fed with embeddings, in two parts.
+"""The decoder: a LLaMA-family model of transformers, or Grok-1, on embeddings, in two parts.
 
-    [instruction tokens] | [earlier observations][image tokens, camera by camera][state token][action queries]
+    [instruction tokens] | [past observations][image tokens, camera by camera][state token][action queries]
          the prefix      |                                       the rest
 
-Attention is causal, so nothing in the prefix depends on the rest: an instruction's keys and values are computed once
-per episode (`InstructionPrefix`) and every decision runs only the rest. Training takes the same two steps, with
-gradients through both, so what is cached at rollout and what is trained are one computation.
+Attention is causal, so the prefix does not depend on the rest: an instruction's keys and values are computed once per
+episode (`InstructionPrefix`), and each call of the policy runs only the rest. Training runs the same two steps, with
+gradients through both, so rollout and training are the same computation.
 
 Padded instruction tokens are masked, and the rest always begins at position I, whatever the length of an instruction.
-Their number changes nothing but how attention's sums are rounded, which is why training may leave out what is padding
-in a whole batch (VLA.read) and a policy that acts may not: what it does in one world would depend, in its last bits, on
-the instructions of the others. Where layers look back over a sliding window, the prefix is filled up to I, so that
-distances count positions. The cache is a plain one for the same reason: one made for such layers would drop what the
-window has passed.
+Padding changes only how attention's sums are rounded. Training therefore omits tokens that are padding in the whole
+batch (VLA.encode_instruction); a policy that acts does not, because its actions in one world would depend, in their
+last bits, on the instructions of the others. For layers with a sliding window, the prefix is padded to I, so that
+distances count positions. The cache is a plain one for the same reason: a sliding-window cache would drop tokens
+outside the window.
 
 Shape letters: B batch, I instruction tokens (padded), R tokens of the rest, d decoder width, h key-value heads, c head
 size.
@@ -35,14 +35,14 @@ from vla_model.config import VLAConfig
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionPrefix:
-    """What the decoder keeps of B instructions."""
+    """The key-value cache of B instructions."""
 
     keys_values: tuple[tuple[Tensor, Tensor], ...]
     """Per layer, keys and values [B, h, I, c] each."""
     mask: Tensor
     """bool [B, I], False where padded."""
     summary: Tensor
-    """[B, d], mean of the last hidden states of the real tokens: what the vision towers are told."""
+    """[B, d], mean of the last hidden states of the real tokens, which conditions the vision towers."""
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -56,7 +56,7 @@ class InstructionPrefix:
         )
 
     def padded(self, length: int) -> InstructionPrefix:
-        """The same, masked beyond its own tokens up to `length`."""
+        """The same prefix, padded with masked tokens to `length`."""
         missing = length - self.mask.shape[1]
         return InstructionPrefix(
             keys_values=tuple(
@@ -69,7 +69,7 @@ class InstructionPrefix:
 
     @staticmethod
     def concatenate(parts: Sequence[InstructionPrefix]) -> InstructionPrefix:
-        """All rows of several prefixes of one length."""
+        """All rows of several prefixes of the same length."""
         layers = zip(*(part.keys_values for part in parts), strict=True)
         return InstructionPrefix(
             keys_values=tuple(
@@ -81,12 +81,12 @@ class InstructionPrefix:
 
 
 class Backbone(nn.Module):
-    """A transformers decoder as prefix and rest."""
+    """A transformers decoder run in two parts, prefix and rest."""
 
     def __init__(self, config: VLAConfig, decoder: PreTrainedModel | None = None) -> None:
         """
         Args:
-            decoder: of config.backbone's shape, with its weights; a random one where None.
+            decoder: a pretrained one of config.backbone's shape; a random one where None.
 
         Raises:
             UserError: the longest sequence has more tokens than the decoder has positions for.
@@ -96,11 +96,11 @@ class Backbone(nn.Module):
         self.rest_position = config.instruction_length
         self.decoder = decoder or AutoModel.from_config(config.backbone)
         self.decoder.set_attn_implementation(config.attention)
-        self.dtype = self.decoder.dtype  # of what flows through it, however a policy holds its weights later
+        self.dtype = self.decoder.dtype  # of activations, whatever the format of the weights later
         self.has_window = getattr(config.backbone, "sliding_window", None) is not None
 
     def prefill(self, ids: Tensor, mask: Tensor) -> InstructionPrefix:
-        """The prefix of instructions, padding and all.
+        """The prefix of instructions, padding included.
 
         Args:
             ids: int64 [B, I].
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
         )
 
     def forward(self, prefix: InstructionPrefix, rest: Tensor) -> Tensor:
-        """Last hidden states of the rest, [B, R, d] like it. The prefix is left as it is."""
+        """Last hidden states of the rest [B, R, d], of the same shape. The prefix is not changed."""
         batch, num_tokens, _ = rest.shape
         if self.has_window:
             prefix = prefix.padded(self.rest_position)
@@ -137,8 +137,8 @@ class Backbone(nn.Module):
 
 
 def _check_length(config: VLAConfig) -> None:
-    """Rope scaling that depends on the length of what is read would turn prefix and rest by different frequencies, so
-    none may set in: "dynamic" does beyond the positions the config has, "longrope" beyond those before its extension.
+    """Rope scaling that depends on the sequence length would rotate prefix and rest by different frequencies, so
+    sequences must stay below it: "dynamic" begins beyond the config's positions, "longrope" beyond the original ones.
     """
     rope = getattr(config.backbone, "rope_parameters", None) or {}
     positions = getattr(config.backbone, "max_position_embeddings", config.num_tokens)

@@ -1,8 +1,8 @@
-"""What the keys of a GGUF file say of its decoder, as a transformers config.
+"""The metadata keys of a GGUF file as a transformers config of its decoder.
 
-llama.cpp reads of each architecture the keys that it knows and takes defaults for those that are missing. Here each
-key of the architecture is one of: a field of the config; a key that means nothing where no next token is scored; a key
-whose one value asks for nothing. Any other key or value would change numbers, so the file is refused, naming it.
+llama.cpp reads the keys it knows of each architecture and has defaults for missing ones. Here each key of the
+architecture is a field of the config, a key that matters only for next-token scores, or a key whose only supported
+value is neutral. Any other key or value would change outputs, so the file is rejected with its name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NEEDED = {
     "attention.head_count": "num_attention_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
-"""What llama.cpp needs too, and the config's field of each."""
+"""Keys that llama.cpp requires too, and their config fields."""
 _WINDOW = {"attention.sliding_window": "sliding_window"}
 _CAP = {"attn_logit_softcapping": "attn_logit_softcapping"}
 _EXPERTS = {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}
@@ -54,15 +54,15 @@ _OF = {
     | _EXPERTS
     | {"attention.output_scale": "attn_output_multiplier", "embedding_scale": "embedding_multiplier_scale"},
 }
-"""What else an architecture may have. Where it is missing, llama.cpp's default is the config's."""
+"""Optional keys of an architecture. llama.cpp's defaults are the config's."""
 _OF_SCORES = {"vocab_size", "logit_scale", "final_logit_softcapping", "pooling_type", "tensor_data_layout"}
-"""Of the next token, of the file's layout, or told by the tensors too."""
+"""Keys of next-token scores, of the file's layout, or redundant with the tensors."""
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
     "attention.max_alibi_bias": (0.0,),
     "attention.scale": (0.0,),
-    "expert_gating_func": (0, 1),  # not said, softmax
+    "expert_gating_func": (0, 1),  # unspecified, softmax
     "expert_group_count": (0, 1),
     "expert_group_used_count": (0, 1),
     "expert_shared_count": (0,),
@@ -73,21 +73,21 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "router_logit_softcapping": (0.0,),
     "use_parallel_residual": (False,),
 }
-"""Keys whose value may be one of these alone, which ask for nothing."""
+"""Keys that may only have one of these neutral values."""
 
 T = TypeVar("T")
 
 
 def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> PretrainedConfig:
-    """The config of the file's decoder, but for what its tensors say of rotary positions.
+    """The config of the file's decoder, except rope scaling that is stored as a tensor.
 
     Args:
         path: of the file, for errors.
         metadata: its keys and values.
-        fields: of the config, which the tensors tell.
+        fields: config fields that come from the tensors.
 
     Raises:
-        UserError: a key is missing, or one asks for what is not known here; the message names it.
+        UserError: a key is missing, or has an unsupported value; the message names it.
     """
     architecture = metadata["general.architecture"]
     keys = _Keys(path, architecture, metadata)
@@ -126,14 +126,14 @@ def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> Pr
 
 
 def _query_scalar(fields: dict[str, Any]) -> int:
-    """The square of what attention logits are divided by. Files do not say that the 27 B models have their own."""
+    """The square of the divisor of attention logits. Files lack it for the 27 B models, whose value differs."""
     if fields["num_hidden_layers"] in (46, 62):
         return fields["hidden_size"] // fields["num_attention_heads"]
     return fields["head_dim"]
 
 
 def _set_rope(config: PretrainedConfig, keys: _Keys) -> None:
-    """Frequencies as llama.cpp computes them: a factor without a type is a linear scaling's, 0 is none."""
+    """Frequencies as llama.cpp computes them: a factor without a type is linear scaling, 0 none."""
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)  # Gemma 3 has one per kind of layer.
     rope["rope_theta"] = keys.take("rope.freq_base", 10_000.0)
     if "sliding_attention" in config.rope_parameters:
@@ -150,7 +150,7 @@ def _set_rope(config: PretrainedConfig, keys: _Keys) -> None:
 
 
 class _Keys:
-    """Those of one file's architecture. Each is asked for; what nobody asks for is refused."""
+    """The keys of one file's architecture; those that are never taken are rejected at the end."""
 
     def __init__(self, path: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
         self.path = path
@@ -160,10 +160,10 @@ class _Keys:
         self._asked = set(_OF_SCORES)
 
     def take(self, name: str, *default: T) -> Any | T:
-        """The key's value, or the default's.
+        """The key's value, or the default.
 
         Raises:
-            UserError: it is missing and has no default, or it holds a value for each layer.
+            UserError: it is missing and has no default, or its values differ between layers.
         """
         self._asked.add(name)
         if name not in self._given:
@@ -180,7 +180,7 @@ class _Keys:
     def allow(self, name: str, *values: object) -> None:
         """
         Raises:
-            UserError: the key is there and is none of the values.
+            UserError: the key exists and has another value.
         """
         value = self.take(name, values[0])
         if value not in values:
@@ -190,7 +190,7 @@ class _Keys:
             )
 
     def kinds_of_layers(self, num_layers: int) -> list[str] | None:
-        """Which look back over a window: all but each n-th, or those that the key marks; None where it says nothing."""
+        """Which layers have a sliding window: all but each n-th, or those that the key lists; None without the key."""
         name = "attention.sliding_window_pattern"
         self._asked.add(name)
         pattern = self._given.get(name)
@@ -204,7 +204,7 @@ class _Keys:
     def refuse_others(self) -> None:
         """
         Raises:
-            UserError: a key asks for what is not known here.
+            UserError: a key or its value is not supported.
         """
         for name, values in _NEUTRAL.items():
             self.allow(name, *values)

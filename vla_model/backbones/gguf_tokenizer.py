@@ -1,7 +1,7 @@
-"""The tokenizer of a GGUF file, which cuts a text as llama.cpp does.
+"""The tokenizer of a GGUF file, equal to llama.cpp's.
 
-transformers builds it; what it leaves out is done here: the tokens that llama.cpp puts before and after a text, by its
-defaults where the file does not say, and how some vocabularies are read. What neither knows is refused by name.
+transformers builds it. Added here are the tokens that llama.cpp puts before and after a text, by its defaults if the
+file does not specify them, and the rules of some vocabularies. Unsupported keys are rejected by name.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 from envs.errors import UserError
 
 _WITH_BEGIN = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
-"""Of tokenizer.ggml.pre: byte-level vocabularies that llama.cpp puts a begin token before, unless add_bos_token says
-otherwise, and of which it takes a word that is in the vocabulary whole, whatever the merges."""
+"""Values of tokenizer.ggml.pre: byte-level vocabularies with a BOS token by default (add_bos_token), in which a word of
+the vocabulary is one token, whatever the merges."""
 _PRE = ("default", "gpt-2", "smollm", *GGUF_PRE_TOKENIZER_SPLITS)
-"""Ways to split a text that are known."""
+"""Supported pre-tokenizers."""
 _KNOWN = {
     "model",
     "pre",
@@ -44,7 +44,7 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
         metadata: its keys and values.
 
     Raises:
-        UserError: the file has none that transformers can build, or one of its keys asks for what is not known.
+        UserError: transformers cannot build the file's tokenizer, or one of its keys is not supported.
     """
     given = {key.removeprefix(_PREFIX): value for key, value in metadata.items() if key.startswith(_PREFIX)}
     _check(path, given)
@@ -85,7 +85,7 @@ _PREFIX = "tokenizer.ggml."
 def _check(path: Path, given: Mapping[str, Any]) -> None:
     """
     Raises:
-        UserError: a key asks for what is not known here.
+        UserError: a key has an unsupported value.
     """
     kind, pre = given.get("model"), given.get("pre", "default")
     if kind not in ("llama", "gpt2"):

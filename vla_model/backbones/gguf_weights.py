@@ -1,10 +1,10 @@
 """A GGUF file (llama.cpp's format) as a transformers config, weights and tokenizer.
 
-transformers reads the format and de-quantises. What it lacks (5.24) is families: its loader knows Qwen 3.5 and LFM2;
-the one before it, which needs the package gguf, LLaMA, Mistral and Gemma 2 and 3. Neither loads Gemma 1, Mixtral or
-Grok-1, keeps LLaMA 3.1's rope scaling, or reads a few layers of many. So names of tensors are mapped here, as
-llama.cpp's convert_hf_to_gguf.py writes them, and keys in backbones/gguf_keys.py. A Mistral, whose window such files
-seldom know, becomes a LlamaModel, which computes the same within the window.
+transformers (5.24) reads the format and dequantises, but its loader supports only Qwen 3.5 and LFM2; the previous one,
+which needs the package gguf, LLaMA, Mistral and Gemma 2 and 3. Neither loads Gemma 1, Mixtral or Grok-1, keeps LLaMA
+3.1's rope scaling, or loads only the first layers. So tensor names are mapped here, as llama.cpp's
+convert_hf_to_gguf.py writes them, and keys in backbones/gguf_keys.py. A Mistral, whose window such files seldom
+contain, becomes a LlamaModel, which computes the same within the window.
 
 Shape letters: E experts, H hidden size of an expert, d width.
 """
@@ -52,16 +52,16 @@ _GROK = {
     "layer_output_norm": "post_moe_norm",
 }
 _IN_LAYER = {"llama": _LLAMA, "gemma": _LLAMA, "gemma2": _GEMMA2, "gemma3": _GEMMA2, "grok": _GROK}
-"""Of each architecture: llama.cpp's and transformers' names of the tensors in a layer."""
+"""Per architecture: {llama.cpp's name: transformers' name} of the tensors in a layer."""
 
 
 class GGUFFile:
-    """One file, looked through but not read."""
+    """One file, checked; its tensors are read on demand."""
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            UserError: it is no GGUF file, is truncated, or is of an architecture that is not known here.
+            UserError: it is no GGUF file, truncated, or of an unsupported architecture.
         """
         self.path = path
         try:
@@ -87,9 +87,9 @@ class GGUFFile:
         """Weights of the layers that the config has, under transformers' names.
 
         Raises:
-            UserError: tensors of experts that are not there, or tensors that the family does not have, by name.
+            UserError: experts' tensors are missing, or the family has no such tensors; the message names them.
         """
-        self._refuse_strangers(config.num_hidden_layers)
+        self._check_unexpected(config.num_hidden_layers)
         weights = {
             "embed_tokens.weight": self._tensor("token_embd.weight", dtype),
             "norm.weight": self._tensor("output_norm.weight", dtype),
@@ -109,19 +109,21 @@ class GGUFFile:
                 weights[f"layers.{layer}.{mlp}.experts.down_proj"] = down  # [E, d, H]
         return weights
 
-    def _refuse_strangers(self, num_layers: int) -> None:
-        """A tensor that nobody asks for would be a part of another model."""
+    def _check_unexpected(self, num_layers: int) -> None:
+        """An unexpected tensor means that the file is of another model."""
         known = {*_IN_LAYER[self.architecture], "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
         expected = {f"blk.{layer}.{name}.weight" for layer in range(num_layers) for name in known}
         layers = tuple(f"blk.{layer}." for layer in range(num_layers))
-        strangers = sorted(name for name in self._infos if name.startswith(layers) and name not in expected)
-        if strangers:
-            raise UserError(f"{self.path} has tensors that no {self.architecture} has here: {', '.join(strangers[:5])}")
+        unexpected = sorted(name for name in self._infos if name.startswith(layers) and name not in expected)
+        if unexpected:
+            raise UserError(
+                f"{self.path} has tensors that no {self.architecture} has here: {', '.join(unexpected[:5])}"
+            )
 
     def tokenizer(self) -> Tokenizer:
         """
         Raises:
-            UserError: the file has none that transformers can build, or one of its keys asks for what is not known.
+            UserError: transformers cannot build it, or one of its keys is not supported.
         """
         return gguf_tokenizer(self.path, self.metadata)
 
@@ -133,10 +135,10 @@ class GGUFFile:
         if info.ggml_type in GGML_BLOCK:
             tensor = dequantize(tensor, info.ggml_type).view(info.shape)
         if self.architecture.startswith("gemma") and name.endswith("norm.weight"):
-            tensor = tensor.float() - 1.0  # llama.cpp multiplies by the weight, Gemma's classes by 1 + weight.
+            tensor = tensor.float() - 1.0  # llama.cpp multiplies by the weight, transformers' Gemma by 1 + weight.
         if self.architecture == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
             heads = self.config.num_attention_heads if "attn_q" in name else self.config.num_key_value_heads
-            # llama.cpp rotates neighbouring pairs, transformers halves.
+            # llama.cpp rotates adjacent pairs, transformers the two halves.
             tensor = tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
         return tensor.to(dtype)
 
@@ -154,10 +156,10 @@ class GGUFFile:
         return config
 
     def _set_llama3_scaling(self, config: PretrainedConfig) -> None:
-        """LLaMA 3.1's scaling, which the file holds as one factor per frequency.
+        """LLaMA 3.1's rope scaling, stored as one factor per frequency.
 
         Raises:
-            UserError: the factors are another scaling's, or a key scales too.
+            UserError: the factors are of another scaling, or a key scales too.
         """
         if "full_attention" in config.rope_parameters or config.rope_parameters.get("rope_type") == "linear":
             raise UserError(f"{self.path} has rope_freqs.weight besides another scaling of its rotary positions")

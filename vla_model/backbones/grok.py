@@ -1,4 +1,4 @@
-"""Grok-1, the family that transformers lacks, from transformers' parts.
+"""Grok-1, which transformers lacks, from transformers' modules.
 
 Source: the public release github.com/xai-org/grok-1, `model.py` (DecoderLayer, MultiHeadAttention, Router, MoELayer)
 and `run.py` (the sizes of `Grok1Config`). Per layer, with an RMSNorm before and after both halves:
@@ -8,7 +8,7 @@ and `run.py` (the sizes of `Grok1Config`). Per layer, with an RMSNorm before and
     expert(x) = down (gelu(gate x) * up x)
 
 Embeddings are multiplied by sqrt(hidden_size) and logits by 1/sqrt(3); the embedding table is the output layer too.
-Importing this file makes the family known to transformers' AutoConfig, AutoModel and AutoModelForCausalLM.
+Importing this file registers the family with transformers' AutoConfig, AutoModel and AutoModelForCausalLM.
 
 Shape letters: B batch, T tokens, d hidden size, E experts, k experts per token, V vocabulary.
 """
@@ -59,9 +59,9 @@ class Grok1Config(PretrainedConfig):
     hidden_act: str = "gelu_pytorch_tanh"
     max_position_embeddings: int = 8192
     attn_output_multiplier: float = 0.08838834764831845
-    """What q k is multiplied by."""
+    """Factor of q k."""
     attn_logit_softcapping: float | None = 30.0
-    """Attention logits stay within plus and minus this."""
+    """Bound of the absolute value of attention logits."""
     embedding_multiplier_scale: float = 78.38367176906169
     output_multiplier_scale: float = 0.5773502691896257
     rms_norm_eps: float = 1e-5
@@ -78,12 +78,12 @@ class Grok1Config(PretrainedConfig):
 
     @property
     def query_pre_attn_scalar(self) -> float:
-        """How Gemma 2, whose attention this is, writes the multiplier."""
+        """The multiplier in the form of Gemma 2's attention, which is used here."""
         return self.attn_output_multiplier**-2
 
 
 class Grok1Router(MixtralTopKRouter):
-    """The probabilities of the chosen experts as they are, computed in float32."""
+    """Top-k router whose weights are not renormalised, in float32."""
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[B * T, d] -> logits float32 [B * T, E], weights float32 [B * T, k], experts int64 [B * T, k]."""
@@ -111,7 +111,7 @@ class Grok1SparseMoeBlock(nn.Module):
 class Grok1DecoderLayer(GradientCheckpointingLayer):
     """Attention and experts, each between two norms."""
 
-    def __init__(self, config: Any, layer_idx: int) -> None:  # A Grok1Config has what Gemma 2's attention reads.
+    def __init__(self, config: Any, layer_idx: int) -> None:  # Grok1Config has the fields of Gemma 2's attention.
         super().__init__()
         self.attn = Gemma2Attention(config, layer_idx)
         self.moe_block = Grok1SparseMoeBlock(config)
@@ -129,7 +129,7 @@ class Grok1DecoderLayer(GradientCheckpointingLayer):
 
 
 class Grok1PreTrainedModel(MixtralPreTrainedModel):
-    """How weights are named and begun."""
+    """Names and initialisation of weights."""
 
     config_class = Grok1Config
     _no_split_modules = ["Grok1DecoderLayer"]  # noqa: RUF012
@@ -143,7 +143,7 @@ class Grok1PreTrainedModel(MixtralPreTrainedModel):
 
 
 class Grok1Model(Grok1PreTrainedModel, MixtralModel):
-    """The decoder; its forward is Mixtral's, over other layers."""
+    """The decoder; its forward is Mixtral's, with other layers."""
 
     def __init__(self, config: Grok1Config) -> None:
         Grok1PreTrainedModel.__init__(self, config)
@@ -152,14 +152,14 @@ class Grok1Model(Grok1PreTrainedModel, MixtralModel):
         )
         self.layers = nn.ModuleList(Grok1DecoderLayer(config, i) for i in range(config.num_hidden_layers))
         self.norm = MixtralRMSNorm(config.hidden_size, config.rms_norm_eps)
-        shape: Any = config  # It has what Mixtral's positions read.
+        shape: Any = config  # It has the fields of Mixtral's rotary embedding.
         self.rotary_emb = MixtralRotaryEmbedding(shape)
         self.gradient_checkpointing = False
         self.post_init()
 
 
 class Grok1ForCausalLM(Grok1PreTrainedModel):
-    """The decoder and the scores of the next token."""
+    """The decoder with a language head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 
@@ -179,7 +179,7 @@ class Grok1ForCausalLM(Grok1PreTrainedModel):
 AutoConfig.register("grok-1", Grok1Config)
 AutoModel.register(Grok1Config, Grok1Model)
 AutoModelForCausalLM.register(Grok1Config, Grok1ForCausalLM)
-# What remains of the names in folders that others converted from the release (hpcai-tech/grok-1 and its copies).
+# Names in folders converted from the release by others (hpcai-tech/grok-1 and its copies).
 register_checkpoint_conversion_mapping(
     "grok-1",
     [

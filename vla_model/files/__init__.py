@@ -1,1 +1,1 @@
-"""Files and folders that appear whole or not at all, checked tensors, and how a policy is to be used."""
+"""Atomic writes of files and folders, tensors with checksums, and a policy's deployment."""

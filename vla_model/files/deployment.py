@@ -1,6 +1,6 @@
-"""Deployment: how a policy is meant to be used. It is saved with the policy, which so acts alike wherever it is copied.
+"""Deployment: how a policy is meant to be used, saved with the policy so that every copy acts the same.
 
-The control rate, cameras, state and actions stand beside it, in the processor's WorldSpec.
+Control rate, cameras, state and actions are in the processor's WorldSpec.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vla_model.files.old_names import with_new_names
 def check_n_action_steps(n_action_steps: int, chunk_size: int) -> None:
     """
     Raises:
-        UserError: a chunk has not so many actions.
+        UserError: it is not within 1..chunk_size.
     """
     if not 1 <= n_action_steps <= chunk_size:
         raise UserError(f"n_action_steps must be within 1..{chunk_size}, the chunk's length, got {n_action_steps}")
@@ -23,21 +23,21 @@ def check_n_action_steps(n_action_steps: int, chunk_size: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What a policy was trained and measured for."""
+    """The use that a policy was trained and evaluated for."""
 
     n_action_steps: int
-    """Actions to execute of each chunk before the policy decides again, at least 1."""
+    """Actions to execute of each chunk before the next one is predicted, at least 1."""
     world: str | None = None
-    """Name for `make_world`; None where it was made for no world of ours, e.g. for a robot."""
+    """Name for `make_world`; None for a policy of no such world, e.g. of a robot."""
     tasks: tuple[str, ...] = ()
-    """Of that world; empty for all of them."""
+    """Tasks of that world; empty for all."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a file or a message."""
+        """Plain values for JSON."""
         return asdict(self) | {"tasks": list(self.tasks)}
 
     def differences(self, used: Deployment) -> list[str]:
-        """How a policy that was made for this is used otherwise, in words, for people."""
+        """How `used` differs from this deployment, as messages for users."""
         found = []
         if used.n_action_steps != self.n_action_steps:
             found.append(
@@ -52,10 +52,10 @@ class Deployment:
 
     @classmethod
     def of(cls, content: object) -> Deployment:
-        """From what `to_json` gave.
+        """From the output of `to_json`.
 
         Raises:
-            UserError: it is something else.
+            UserError: a field is missing or of another type.
         """
         if not isinstance(content, dict):
             raise UserError(f"a deployment is {content!r}, expected a map of n_action_steps, world and tasks")

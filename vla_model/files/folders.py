@@ -1,4 +1,4 @@
-"""Folders and small files that appear whole or not at all."""
+"""Atomic writes of folders and small files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from envs.errors import UserError
 
 
 def previous_folder(folder: Path) -> Path:
-    """Where a full folder steps aside while a fresh one takes its name."""
+    """Where an existing folder is moved while a new one takes its name."""
     return folder.parent / f".{folder.name}.previous"
 
 
 @contextmanager
 def fresh_folder(folder: Path) -> Generator[Path]:
-    """An empty hidden folder beside `folder`, to be filled; it gets that name, which must be free by then, at the end,
-    when all that is in it is on the disk.
+    """An empty hidden folder beside `folder`, to be filled. At the end it is synced to disk and renamed to `folder`,
+    which must not exist by then.
 
-    Every writer has a hidden folder of its own. One that fails is removed; what a process that was killed left is
-    removed by the next writer of the same name on that machine.
+    Every writer has its own hidden folder. It is removed on failure; that of a killed process is removed by the next
+    writer of the same name on that machine.
 
     Raises:
-        FileExistsError: another writer came first; its folder is left as it is.
+        FileExistsError: another writer was faster; its folder is kept.
     """
     _remove_left_behind(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def fresh_folder(folder: Path) -> Generator[Path]:
 
 
 def _beginning(folder: Path) -> str:
-    """Of the names of hidden folders that are to become `folder`."""
+    """Prefix of the names of hidden folders that will become `folder`."""
     return f".{folder.name}.new"
 
 
 def _remove_left_behind(folder: Path) -> None:
-    """Hidden folders whose writers have died on this machine; those without a writer's name are of earlier versions."""
+    """Remove hidden folders whose writers have died on this machine; earlier versions wrote no writer's name."""
     beginning = _beginning(folder)
     for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
         writer = path.name.removeprefix(f"{beginning}-")
@@ -67,7 +67,7 @@ def _remove_left_behind(folder: Path) -> None:
 
 
 def _has_died(writer: str) -> bool:
-    """Of HOST-PROCESS-TOKEN; unknown processes of other hosts may live."""
+    """Whether the process of HOST-PROCESS-TOKEN has died; False for other hosts, where that is unknown."""
     host, pid, _ = writer.rsplit("-", 2)
     if host != platform.node():
         return False
@@ -81,11 +81,11 @@ def _has_died(writer: str) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that a user named, and those above it, unless it is there.
+    """Make a folder that a user named, and its parents, unless it exists.
 
     Raises:
-        UserError: it lies where there are no folders but the system's own, as in /proc.
-        OSError: it cannot be made for a reason that has a name.
+        UserError: no folders can be made there, as in /proc.
+        OSError: it cannot be made for another reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_place(option: str, place: str | Path) -> None:
-    """Whether a folder that an option names is there or can be made; one that is there may be read-only.
+    """Check that the folder that an option names exists or can be made; an existing one may be read-only.
 
     Raises:
         UserError: it is no folder, and none can be made.
@@ -109,9 +109,8 @@ def check_place(option: str, place: str | Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and move it there: after a kill or on a full disk the old one is read, or the new.
-
-    Writers of several processes do not meet each other's half: each has a file of its own beside the place.
+    """Write a temporary file beside `path` and rename it: after a kill or on a full disk, the old or the new content is
+    there. Each process has its own temporary file.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -126,10 +125,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: object, *, indent: int | None = 1) -> None:
-    """Write a file of JSON as `write_whole` does; None as indent keeps it on one line.
+    """Write JSON with `write_whole`; indent None writes one line.
 
     Raises:
-        ValueError: a number is NaN or infinite, which JSON has no word for; the old file is left.
+        ValueError: a number is NaN or infinite, which JSON cannot represent; the old file is kept.
     """
     write_whole(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
@@ -140,10 +139,10 @@ def read_json(path: Path, keys: Collection[str] = (), remedy: str = "restore it 
     Args:
         path: of the file, which exists.
         keys: that the object must have.
-        remedy: what to do about a damaged file, for the message.
+        remedy: advice for a damaged file, for the message.
 
     Raises:
-        UserError: the file is cut, empty, holds something else or lacks a key; the message names it.
+        UserError: the file is truncated, empty, not a JSON object or lacks a key; the message names it.
     """
     try:
         content = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Names that options and files had, and what they are called now, so that old command lines and files still work."""
+"""Former names of options and fields, so that old command lines and files still work."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ RENAMED = {
     "films": "videos",
     "films_per_task": "videos_per_task",
 }
-"""{old: new}, as a field is written; an option on the command line has hyphens in place of underscores."""
+"""{old: new} names of fields; options on the command line have hyphens in place of underscores."""
 
 
 def with_new_names(content: Any) -> Any:
-    """What a JSON file holds, its keys by the names of now."""
+    """The content of a JSON file with current names as keys."""
     if isinstance(content, dict):
         return {RENAMED.get(key, key): with_new_names(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -25,7 +25,7 @@ def with_new_names(content: Any) -> Any:
 
 
 def option_by_new_name(arg: str) -> str:
-    """`--evaluation.execute-steps=2` as `--evaluation.n-action-steps=2`; anything else stays."""
+    """`--evaluation.execute-steps=2` as `--evaluation.n-action-steps=2`; anything else is returned unchanged."""
     if not arg.startswith("--"):
         return arg
     option, equals, value = arg.partition("=")

@@ -1,9 +1,8 @@
-"""Files of tensors that say whether they are what was written: safetensors with a SHA-256 of every tensor.
+"""Safetensors files with a SHA-256 checksum of every tensor.
 
-The hashes stand in the file's own metadata, so they travel with the weights, and other readers of safetensors pass them
-over. A flipped bit can make a finite number of another and a policy that fails without a word, so a tensor that differs
-from what was written is refused by name, and so is one with a number that is not finite. Files without hashes, as they
-were written before, are read all the same. Nothing is ever unpickled.
+The checksums are in the file's metadata, which other readers of safetensors ignore. A flipped bit can leave a weight
+finite and the policy silently broken, so a tensor that differs from its checksum, or is not finite, is rejected by
+name. Older files without checksums are read as well. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     check_finite(tensors, str(path))
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     hashes = {name: tensor_hash(tensor) for name, tensor in sorted(contiguous.items())}
-    # One key alone: safetensors writes several in an order of chance, and equal weights should be equal files.
+    # A single key: safetensors writes several in random order, and equal weights should be equal files.
     write_tensors(path, contiguous, {_HASHES: json.dumps(hashes)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a plain safetensors file, which whoever may read its folder may read.
+    """Write a plain safetensors file, with read permission for all who may read its folder.
 
     Raises:
-        OSError: the disk is full, or the machine refuses it otherwise; safetensors calls that an error of its own.
+        OSError: the disk is full, or another error of the system, which safetensors raises as its own class.
     """
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
@@ -54,21 +53,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code), str(path)) from error
-    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets its owner alone read it
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes it readable by its owner only
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """What `save_tensors` wrote, on the CPU.
+    """The tensors of `save_tensors`, on the CPU.
 
     Raises:
-        UserError: the file is missing, broken or not as it was written, or a number is not finite.
+        UserError: the file is missing, damaged or not as it was written, or a tensor is not finite.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} lacks {path.name}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         hashes = json.loads(metadata[_HASHES]) if _HASHES in metadata else None
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path.name} in {path.parent} is broken: {error}") from error
@@ -86,7 +85,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     Raises:
-        UserError: a tensor has numbers that are not finite; the message names the first few.
+        UserError: tensors are not finite; the message names the first few.
     """
     if broken := not_finite(tensors):
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
@@ -94,12 +93,12 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names, sorted, of those that have numbers that are not finite."""
+    """Sorted names of the tensors that are not finite."""
     return [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
 
 
 def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What keeps given tensors from being taken for the expected ones, in words."""
+    """Messages for missing, unexpected and differently shaped tensors."""
     problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
     problems += [f"{name} is not of this model" for name in given.keys() - expected.keys()]
     problems += [
@@ -118,7 +117,7 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # Both ends of the range are finite only if all between them is, and finding them takes no memory of its own.
+    # Minimum and maximum are finite only if all values are, and computing them takes no extra memory.
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     low, high = tensor.aminmax()

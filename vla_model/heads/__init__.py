@@ -1,1 +1,1 @@
-"""What is predicted from the decoder's hidden states: actions, values, places and states to come."""
+"""Heads on the decoder's hidden states: actions, values, object positions and future states."""

@@ -2,9 +2,9 @@
 
     x <- x + MoE_l(norm(x))   for each layer l;   parameters = W norm(x)
 
-What the parameters mean is the distribution's business (vla_model/heads/distributions.py, vla_model/heads/flow.py).
+The distribution defines what the parameters mean (vla_model/heads/distributions.py, vla_model/heads/flow.py).
 
-Shape letters: B batch, K chunk length, A action dims, d decoder width.
+Shape letters: B batch, K chunk size, A action dims, d decoder width.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DISTRIBUTIONS: dict[str, type[Laplace | Tokens | Flow]] = {"laplace": Laplace, "
 
 
 class ActionHead(nn.Module):
-    """Stacked MoE layers, the last linear layer, and what makes a distribution of its output."""
+    """Stacked MoE layers, an output layer, and the module that makes a distribution of its output."""
 
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ActionHead(nn.Module):
 
         Args:
             noise: ModelInputs.action_noise, which the loss of some distributions needs.
-            mask: bool [B, K], the actions that anything will be said of; None for all.
+            mask: bool [B, K], the actions in the loss; None for all.
         """
         routings = []
         for norm, layer in zip(self.norms, self.layers, strict=True):

@@ -1,16 +1,16 @@
-"""Distributions over chunks of actions: how they are fitted, sampled from and scored. `flow` has its own file.
+"""Distributions over action chunks: loss, mode, sampling and log-probability. `flow` has its own file.
 
-    laplace   one Laplace density per number of a chunk
-    tokens    one categorical distribution over uniform bins per number of a chunk
+    laplace   one Laplace density per action dimension
+    tokens    one categorical distribution over uniform bins per action dimension
 
-A distribution of a batch is an ActionDistribution. It is made from the action head's output [B, K, P] by a module that
-says how large P is and whether the loss takes noise, and holds what else is learnt; a new distribution is a class of
-such modules with its name in action_head.DISTRIBUTIONS.
+An ActionDistribution is the distribution of a batch. A module makes it from the action head's output [B, K, P], defines
+P and whether the loss takes noise, and holds further learned weights. A new distribution is such a module class,
+registered in action_head.DISTRIBUTIONS.
 
-Everything is float32, whatever the rest computes in. Given the observation the actions of a chunk are independent in
-all of them, so each has its own log-probability, and the first k of a chunk can be scored alone.
+Everything is float32, whatever the model computes in. Given the observation, the actions of a chunk are independent in
+all distributions, so each has its own log-probability, and the first k of a chunk can be scored alone.
 
-Shape letters: B batch, K chunk length, k actions executed of a chunk, A action dims, P head outputs, V bins.
+Shape letters: B batch, K chunk size, k actions executed of a chunk, A action dims, P head outputs, V bins.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Generators: TypeAlias = torch.Generator | Sequence[torch.Generator | CorrelatedN
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was sampled from a distribution."""
+    """A sample of a distribution."""
 
     actions: Tensor
     """Normalised, float32 [B, K, A]."""
@@ -45,10 +45,10 @@ class ActionDistribution(Protocol):
     """Of B chunks of K normalised actions."""
 
     has_log_prob: ClassVar[bool]
-    """Whether log_prob and entropy are there: what policy gradients need."""
+    """Whether log_prob and entropy are defined, as policy gradients need."""
 
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
-        """What behaviour cloning minimises: a mean over the masked actions.
+        """The behaviour cloning loss: a mean over the masked actions.
 
         Args:
             target: float32 [B, K, A], normalised.
@@ -57,15 +57,15 @@ class ActionDistribution(Protocol):
         ...
 
     def mode(self) -> Tensor:
-        """What a policy does that draws nothing, float32 [B, K, A]."""
+        """Actions of a deterministic policy, float32 [B, K, A]."""
         ...
 
     def sample(self, generators: Generators) -> Sample:
-        """Sample every row's chunk; no gradient passes through what was sampled."""
+        """Sample a chunk per row, without gradient."""
         ...
 
     def log_prob(self, sampled: Tensor) -> Tensor:
-        """float32 [B, k]: log-probability of each action of what was sampled, or of the first k of each chunk.
+        """float32 [B, k]: log-probability of each sampled action, of all or of the first k of each chunk.
 
         Args:
             sampled: of a Sample, float32 [B, k, ...].
@@ -73,17 +73,17 @@ class ActionDistribution(Protocol):
         ...
 
     def entropy(self) -> Tensor:
-        """Of what log_prob is about, float32 [B, K], in nats."""
+        """Entropy of the distribution that log_prob scores, float32 [B, K], in nats."""
         ...
 
     def parameters(self) -> Tensor:
-        """What the model said, float32 [B, K, ...]: where it is not finite, what is sampled may still look sound."""
+        """The model's output, float32 [B, K, ...], to check for non-finite values: samples may still be finite."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaplaceActions:
-    """Independent Laplace distributions, one per number of a chunk.
+    """Independent Laplace distributions, one per action dimension.
 
     p(a) = exp(-|a - loc| / b) / (2 b),   b = exp(log_scale)
     """
@@ -105,8 +105,8 @@ class LaplaceActions:
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
         """L1 of loc, plus the negative log-likelihood of the scale with loc held fixed.
 
-        The likelihood does not train loc: its gradient there is sign(loc - a) / b, so a model that widens b where it
-        errs stops learning exactly there, and easy samples of tiny b drown the rest (Seitzer et al. 2022, "On the
+        The likelihood does not train loc: its gradient with respect to loc is sign(loc - a) / b, so a large b at hard
+        samples would stop learning there, and easy samples of tiny b would dominate (Seitzer et al. 2022, "On the
         Pitfalls of Heteroscedastic Uncertainty Estimation").
         """
         error = (self.loc - target).abs()
@@ -118,7 +118,7 @@ class LaplaceActions:
 
     @torch.no_grad()
     def sample(self, generators: Generators) -> Sample:
-        """By the inverse cumulative distribution function; what was sampled are the actions."""
+        """By the inverse cumulative distribution function; `sampled` are the actions."""
         uniform = random(torch.rand, self.loc.shape, generators).to(self.loc.device) - 0.5
         tail = (1.0 - 2.0 * uniform.abs()).clamp(min=torch.finfo(torch.float32).tiny)
         actions = self.loc - self.log_scale.exp() * uniform.sign() * tail.log()
@@ -139,26 +139,26 @@ class LaplaceActions:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenActions:
-    """Independent categorical distributions over uniform bins, one per number of a chunk (RT-2, Brohan et al. 2023).
+    """Independent categorical distributions over uniform bins, one per action dimension (RT-2, Brohan et al. 2023).
 
-    Bin i stands for the normalised action low + (i + 1/2) (high - low) / V. A model's first bin stands for -1 and its
-    last for 1, in each dimension, so that whatever was recorded is cloned as what it was, however rare (the processor
-    normalises by mean and standard deviation, which puts a command of 1 % of the rows at 10). Models of before reach
-    from -R to R in every dimension; what lies beyond they clone as the last bin.
+    The centre of bin i is the normalised action low + (i + 1/2) (high - low) / V. The first bin's centre is action -1
+    and the last bin's is 1 in each dimension, so no recorded action is clipped (the processor normalises by mean and
+    standard deviation, which puts a command in 1 % of the rows at 10). Older models span -R to R in every dimension
+    and clip what lies beyond.
     """
 
     has_log_prob: ClassVar[bool] = True
     num_bins: ClassVar[int] = 256
     """V"""
     limit: ClassVar[float] = 5.0
-    """R, standard deviations from the mean, where no limits of the actions are known."""
+    """R, standard deviations from the mean, where the config has no action limits."""
 
     log_probs: Tensor
     """Of the bins, float32 [B, K, A, V]."""
     low: Tensor | float = -limit
-    """Where the first bin begins, float32 [A]."""
+    """Lower edge of the first bin, float32 [A]."""
     high: Tensor | float = limit
-    """Where the last bin ends, float32 [A]."""
+    """Upper edge of the last bin, float32 [A]."""
 
     @classmethod
     def from_parameters(
@@ -178,9 +178,9 @@ class TokenActions:
 
     @torch.no_grad()
     def sample(self, generators: Generators) -> Sample:
-        """By the inverse cumulative distribution function; what was sampled are indices of bins, [B, K, A]."""
+        """By the inverse cumulative distribution function; `sampled` are bin indices, [B, K, A]."""
         uniform = random(torch.rand, self.log_probs.shape[:-1], generators).to(self.log_probs.device)
-        # In float64 the last sum exceeds every scaled sample, so that no bin of probability 0 can come out.
+        # In float64 the last sum exceeds every scaled uniform, so that no bin of probability 0 is sampled.
         cumulative = self.log_probs.double().exp().cumsum(-1)
         bins = torch.searchsorted(cumulative, uniform[..., None] * cumulative[..., -1:], right=True).squeeze(-1)
         return Sample(actions=self._centre(bins), sampled=bins.float())
@@ -226,7 +226,7 @@ class Tokens(nn.Module):
         self.num_parameters = TokenActions.num_bins * config.action_size
         limits = torch.tensor(config.action_limits or [[-TokenActions.limit, TokenActions.limit]] * config.action_size)
         low, high = limits.float().unbind(-1)  # [A] each
-        # The middles of the first and the last bin are the limits; of a model of before, their ends.
+        # The limits are the centres of the first and the last bin; in older models, their outer edges.
         margin = (high - low) / (2 * (TokenActions.num_bins - 1)) if config.action_limits else torch.zeros(())
         self.low = nn.Buffer(low - margin, persistent=False)
         self.high = nn.Buffer(high + margin, persistent=False)
@@ -236,7 +236,7 @@ class Tokens(nn.Module):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values [B, K, A] over the mask, of actions [B, K] or of their elements [B, K, A]; 0 where it is False."""
+    """Mean of values [B, K, A] over a mask of actions [B, K] or of their elements [B, K, A]; 0 for an empty mask."""
     weights = (mask if mask.ndim == values.ndim else mask[:, :, None]).expand_as(values).float()
     return mean((values * weights).sum(), weights.sum())
 

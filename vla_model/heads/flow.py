@@ -1,24 +1,24 @@
-"""`flow`: actions made from noise by following a learnt velocity field, one for each action of a chunk.
+"""`flow`: flow matching, a learned velocity field from noise to each action of a chunk.
 
     x_t = (1 - t) x_0 + t a,   x_0 ~ N(0, I),   t ~ U[0, 1)         a path from noise to the action a
     L = |v(x_t, t; h) - (a - x_0)|^2                                rectified flow (Liu et al. 2022); h a hidden state
 
-Acting takes n Euler steps of dt = 1/n from x_0. A draw must have a log-probability, which the deterministic path has
-not, so noise is injected at every step: the stochastic differential equation with the same marginals,
+Acting takes n Euler steps of dt = 1/n from x_0. The deterministic path has no log-probability, so sampling injects
+noise at every step: the stochastic differential equation with the same marginals,
 
     dx = [v + sigma_t^2 / 2 * grad log p_t(x)] dt + sigma_t dw,     grad log p_t(x) = -(x - t v) / (1 - t)
 
 (Flow-GRPO, Liu et al. 2025; as Flow-SDE for vision-language-action models in pi_RL, Chen et al. 2025). Both take
-sigma_t = c sqrt((1 - t) / t) and patch its pole at t = 0; with sigma_t = c sqrt(1 - t) nothing is to be patched:
+sigma_t = c sqrt((1 - t) / t) and treat its pole at t = 0 separately; sigma_t = c sqrt(1 - t) has no pole:
 
     x_{t+dt} ~ N(x + (v - c^2 / 2 (x - t v)) dt,  c^2 (1 - t) dt I)
 
-What is sampled is the chain x_0 .. x_1, and its log-probability is the sum of those of its transitions. That of x_0
-does not depend on the model and cancels in every probability ratio.
+The sample is the chain x_0 .. x_1, and its log-probability is the sum of those of its transitions. That of x_0 does not
+depend on the model and cancels in every probability ratio.
 
-Left out: noise whose level is learnt (ReinFlow, Zhang et al. 2025), which needs a second network and bounds on it.
+Not implemented: a learned noise level (ReinFlow, Zhang et al. 2025), which needs a second network and bounds on it.
 
-Shape letters: B batch, K chunk length, k actions executed of a chunk, A action dims, w width of the velocity network,
+Shape letters: B batch, K chunk size, k actions executed of a chunk, A action dims, w width of the velocity network,
 n sampling steps.
 """
 
@@ -47,7 +47,7 @@ class FlowActions:
     velocity: Callable[[Tensor, Tensor, Tensor], Tensor]
     """v: (x [..., A], t [..., 1], condition [..., w]) -> float32 [..., A]; leading dimensions broadcast."""
     condition: Tensor
-    """What the velocity depends on besides, float32 [B, K, w]."""
+    """Condition of the velocity field, float32 [B, K, w]."""
     action_size: int
     """A"""
     num_steps: int
@@ -72,7 +72,7 @@ class FlowActions:
         return masked_mean((velocity - (target - start)).square(), mask)
 
     def mode(self) -> Tensor:
-        """The end of the deterministic path from the noise's mean; in general not where the density is largest."""
+        """The end of the deterministic path from the noise's mean; in general not the maximum of the density."""
         x = self.condition.new_zeros(*self.condition.shape[:-1], self.action_size)
         for time in self._times():
             x = x + self.velocity(x, time, self.condition) / self.num_steps
@@ -80,7 +80,7 @@ class FlowActions:
 
     @torch.no_grad()
     def sample(self, generators: Generators) -> Sample:
-        """By the stochastic sampler; what was sampled is the chain, [B, K, n + 1, A]."""
+        """By the stochastic sampler; `sampled` is the chain, [B, K, n + 1, A]."""
         shape = (*self.condition.shape[:-1], self.num_steps + 1, self.action_size)
         start, *steps = random(torch.randn, shape, generators).to(self.condition.device).unbind(-2)
         chain = [start]
@@ -95,8 +95,8 @@ class FlowActions:
         return (-(((sampled[..., 1:, :] - mean) / std).square()) / 2 - std.log() - _LOG_ROOT_2_PI).sum((-1, -2))
 
     def entropy(self) -> Tensor:
-        """Of the chain from a given x_0. The noise's level is fixed, so it is the same for every model and has no
-        gradient: a bonus for it changes nothing.
+        """Of the chain from a given x_0. The noise level is fixed, so the entropy is the same for every model and has
+        no gradient: an entropy bonus has no effect.
         """
         per_number = (self._std(self._times()).log() + _LOG_ROOT_2_PI + 0.5).sum()
         return (self.action_size * per_number).expand(self.condition.shape[:-1])
@@ -105,11 +105,11 @@ class FlowActions:
         return self.condition
 
     def _times(self) -> Tensor:
-        """t before each step, [n, 1]."""
+        """t at the beginning of each step, [n, 1]."""
         return torch.arange(self.num_steps, device=self.condition.device)[:, None] / self.num_steps
 
     def _transition(self, x: Tensor, time: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of what follows x [..., A] one step after each time [..., 1]."""
+        """Mean and standard deviation of the step from x [..., A] at time [..., 1]."""
         velocity = self.velocity(x, time, condition)
         drift = velocity - self.noise_level**2 / 2 * (x - time * velocity)
         return x + drift / self.num_steps, self._std(time)
@@ -124,9 +124,8 @@ _LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
 class Flow(nn.Module):
     """The action head's output, as a condition -> FlowActions, whose v is an MLP.
 
-    v is float32 whatever the rest computes in: a ratio of probabilities divides its rounding by the small standard
-    deviation of a step. The condition, which is the hidden state's part in the first layer, is computed once for all
-    steps.
+    v is float32 whatever the model computes in: a probability ratio divides rounding errors by the small standard
+    deviation of a step. The condition, the hidden state's part of the first layer, is computed once for all steps.
     """
 
     takes_noise: ClassVar[bool] = True
@@ -158,4 +157,4 @@ class Flow(nn.Module):
 
 
 _NUM_FREQUENCIES = 4
-"""The network is told the time as sines and cosines of periods 2, 1, 1/2 and 1/4."""
+"""Time is encoded as sines and cosines of periods 2, 1, 1/2 and 1/4."""

@@ -1,22 +1,23 @@
-"""Foresight: what the state will be some control steps on, as a training target that every recording has.
+"""Foresight: prediction of future states, an auxiliary loss whose targets every recording has.
 
     L = smooth_l1(f_v(keypoints, state), s) + smooth_l1(f_q(action queries), s)     s = s_{t+h}, h in foreseen_steps
 
-A demonstrator's hand goes where the things are that the instruction means, so where it will be tells where they are. Of
-a chunk of actions the gradient reaches what sees through the decoder, and says only which way to set out; of states to
-come it reaches the keypoints at once, and says where to. Simulators' positions teach the same (vla_model/model.py's
-localization), but a recording of a real robot has none, and this it has. Dosovitskiy & Koltun 2017, "Learning to Act by
-Predicting the Future", foresee measurements at several offsets likewise, and act by them; here they only teach to see.
+In a demonstration the gripper moves to the objects in the instruction, so its future position tells where they are. The
+gradient of the action loss reaches the vision towers through the decoder and contains only the direction of the next
+motion; that of future states reaches the keypoints directly and contains the goal of the motion. Simulator labels
+(vla_model/model.py's localization) give the same supervision, but a recording of a real robot has none. Dosovitskiy &
+Koltun 2017, "Learning to Act by Predicting the Future", also predict measurements at several offsets, and act by them;
+here the predictions are auxiliary losses only.
 
-Steps that are counted from the present tell of a small thing to be fetched first in a few rows only. A keyframe is
-where the gripper's command changes, so where the hand grasps or releases: the state at the next one, or at the end
-where none is left, tells of that thing in every row before. What is moved without a change of that command has no
-keyframe, but the hand turns where it comes to it: a waypoint (dataset/keyframes.py finds both). Where a camera is
-calibrated, heatmaps are also taught where in its frame the hand will appear then (vla_model/heads/pointing.py).
+States at fixed offsets show the position of a small object that is grasped first in few rows only. A keyframe is where
+the gripper's command changes, so a grasp or a release: the state at the next keyframe, or at the episode's end after
+the last one, shows it in every row before. An object that is moved without a gripper command has no keyframe, but the
+gripper's path turns at it: a waypoint (dataset/keyframes.py finds both). For calibrated cameras, heatmaps are also
+trained to point at the gripper's position at these states in the frame (vla_model/heads/pointing.py).
 
-Beyond its end an episode stays as it ended. Where a policy failed there is nothing to foresee: its mask is False.
+Targets beyond an episode's end are its last state. Failed episodes have no targets: their mask is False.
 
-Shape letters: B batch, F steps foreseen, S state dims.
+Shape letters: B batch, F future states, S state dims.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ from vla_model.numerics.means import mean
 
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
-    """What a model says of them."""
+    """Predicted future states of a batch."""
 
     from_vision: Tensor
-    """float32 [B, F * S], normalised: read from the keypoints and the state."""
+    """float32 [B, F * S], normalised: predicted from the keypoints and the state."""
     from_queries: Tensor
-    """float32 [B, F * S], normalised: read from the action queries."""
+    """float32 [B, F * S], normalised: predicted from the action queries."""
     pointing: tuple[Pointing, ...] = ()
-    """At the hand as it will be at keyframes and waypoints, in every calibrated camera's frame."""
+    """At the gripper's position at keyframes and waypoints, one per calibrated camera."""
 
     def loss(self, future: Tensor, known: Tensor) -> Tensor:
-        """Smooth L1 of both readings, each a mean over the rows that have a future, summed.
+        """Smooth L1 of both predictions, each a mean over the rows that have targets, summed.
 
         Args:
             future: float32 [B, F, S], normalised.
-            known: bool [B].
+            known: bool [B], whether a row has targets.
         """
         target = future.flatten(1)
         errors = sum(
-            F.smooth_l1_loss(reading, target, reduction="none").mean(1)
-            for reading in (self.from_vision, self.from_queries)
+            F.smooth_l1_loss(prediction, target, reduction="none").mean(1)
+            for prediction in (self.from_vision, self.from_queries)
         )  # [B]
         return mean((errors * known).sum(), known.sum())
 
@@ -59,7 +60,7 @@ class Foresight:
         """See vla_model/heads/pointing.py.
 
         Args:
-            future_places: float32 [B, 2 num_places * calibrated cameras], (u, v) of the hand; out of the frame where
-                it is not known.
+            future_places: float32 [B, 2 num_places * calibrated cameras], (u, v) of the gripper; outside the
+                frame where it is unknown.
         """
         return pointing_loss(self.pointing, future_places)

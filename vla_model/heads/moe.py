@@ -1,4 +1,4 @@
-"""Mixture of Experts: a router sends each token to k of E gated MLPs. The only place that knows how they are run.
+"""Mixture of Experts: a router sends each token to k of E gated MLPs.
 
 For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
 
@@ -6,19 +6,19 @@ For a token x with router weights R (Mixtral, Jiang et al. 2024, section 2.1):
     S = the k experts of largest p
     y = sum_{e in S} p_e / (sum_{s in S} p_s) * down_e (silu(gate_e x) * up_e x)   [+ shared expert]
 
-The weights are computed as the softmax of R x over S alone, which is the same and exists where every p_s underflows.
+The weights are computed as the softmax of R x over S alone: the same, and defined where every p_s underflows.
 
-Decoupled weights (AdaMoE, Shen et al. 2025, "Expertise need not monopolize") add to each weight what a second linear
-map A says, (A x)_e, so that an expert may be chosen and count for little; A begins at 0, where nothing is added. The
-paper adds it to p_e as it is; here to the renormalised weight, so that a layer begins as the one above.
+Decoupled weights (AdaMoE, Shen et al. 2025, "Expertise need not monopolize") add the output of a second linear map A,
+(A x)_e, to each weight, so that an expert may be chosen with a small weight. A is initialised to 0. The paper adds it
+to p_e; here it is added to the renormalised weight, so that a new layer computes the formula above.
 
-Balancing without a loss (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy", algorithm 1) chooses S by
-p_e + b_e and weighs by p_e. After each update of the weights every b_e moves by a fixed step u, up for experts that
-had fewer tokens than the mean and down for the others: `balance_experts`.
+Balancing without an auxiliary loss (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy", algorithm 1)
+chooses S by p_e + b_e and weighs by p_e. After each update of the weights every b_e moves by a fixed step u, up for
+experts that had fewer tokens than the mean and down for the others: `balance_experts`.
 
-To see what an expert is good for, a router can be told to leave it out: `Router.leave_out`.
+`Router.leave_out` excludes an expert, to measure its contribution.
 
-No noise anywhere: what a trainer computes is what a worker did.
+Routing has no noise: a learner computes what the worker computed.
 
 Shape letters: T tokens, D token size, E experts, k experts per token, H hidden size of an expert.
 """
@@ -38,33 +38,33 @@ from vla_model.numerics.means import mean, of_all_parts, whole_mean
 from vla_model.numerics.precision import compute_dtype
 
 _HAS_GROUPED = hasattr(F, "grouped_mm")
-"""torch has it from 2.10 on."""
+"""Since torch 2.10."""
 
 _ALIGNED = 8
-"""The grouped product takes rows of a multiple of 16 bytes."""
+"""The grouped product needs rows of a multiple of 16 bytes."""
 
 _FEW = 256
-"""Tokens of an expert up to which a grouped product in float32 is the faster one on CPUs (docs/results/model.md)."""
+"""Tokens per expert up to which a grouped float32 product is faster on CPUs (docs/results/model.md)."""
 
 _DEAD = 0.04
-"""Of an even share, 1 / E of the choices: of 4 experts one that gets less than 1 % of them is dead."""
+"""Fraction of an even share, 1 / E of the choices, below which an expert counts as dead: 1 % for 4 experts."""
 
 _ROWS = 32
-"""In bfloat16 each expert computes a multiple of this many rows."""
+"""In bfloat16 the rows of each expert are padded to a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """Who went where: [...] stands for the leading dimensions of the routed tensor."""
+    """The experts and weights of each token; [...] are the leading dimensions of the routed tensor."""
 
     logits: Tensor
     """float32 [..., E]"""
     experts: Tensor
-    """int64 [..., k], each token's experts, the most wanted first."""
+    """int64 [..., k], each token's experts, by descending score."""
     weights: Tensor
     """float32 [..., k], sums to 1 over k, unless the weights are decoupled."""
     counted: Tensor | None = None
-    """bool [...]: the tokens that anything depends on, of which the losses are and what is counted; None for all."""
+    """bool [...]: the tokens that the losses and statistics are computed over; None for all."""
 
     def usage(self) -> Tensor:
         """Fraction of the k choices that went to each expert, averaged over all but the first dimension, [B, E]."""
@@ -73,9 +73,9 @@ class Routing:
         return chosen.float().mean(1)
 
     def num_dead_experts(self) -> Tensor:
-        """How many experts got less than _DEAD of an even share of all choices, float32 [].
+        """Number of experts with less than _DEAD of an even share of all choices, float32 [].
 
-        Not those that got none at all: one choice in a large batch would hide an expert that learns nothing.
+        The threshold is above 0, because an expert with a single choice in a large batch learns nothing either.
         """
         chosen = of_all_parts(self._choices()).sum(0)  # [E]
         return (chosen * len(chosen) < _DEAD * chosen.sum()).float().sum()
@@ -102,18 +102,18 @@ class Routing:
         return self._mean(entropy).squeeze(0) / math.log(max(log_p.shape[-1], 2))
 
     def _choices(self) -> Tensor:
-        """Times that each expert was chosen by the tokens that count, int64 [E]."""
-        return _how_many(self.experts, self.logits.shape[-1], self.counted)
+        """Times that each expert was chosen by the counted tokens, int64 [E]."""
+        return _count_choices(self.experts, self.logits.shape[-1], self.counted)
 
     def _mean(self, values: Tensor) -> Tensor:
-        """[..., n] -> [n], over the tokens that count."""
+        """[..., n] -> [n], over the counted tokens."""
         values = values.flatten(0, -2)  # [T, n]
         counted = values.new_ones(len(values)) if self.counted is None else self.counted.flatten().float()
         return mean((values * counted[:, None]).sum(0), counted.sum())
 
 
 class Router(nn.Module):
-    """Token-choice top-k router, in float32 whatever the rest computes in."""
+    """Token-choice top-k router, in float32 whatever the model computes in."""
 
     def __init__(
         self, size: int, num_experts: int, top_k_experts: int, decoupled_weights: bool, balancing_rate: float
@@ -128,9 +128,7 @@ class Router(nn.Module):
         self._left_out: int | None = None
 
     def leave_out(self, expert: int | None) -> None:
-        """Choose among the other experts from now on, as if this one's probability were the smallest; None for all.
-
-        The chosen ones' weights are what they would be if the others had been chosen: p_e over their sum.
+        """Choose among the other experts from now on; None for all. Weights are p_e over the sum of the chosen ones.
 
         Raises:
             UserError: there is no such expert, or a token needs all of them.
@@ -145,15 +143,15 @@ class Router(nn.Module):
     def forward(self, x: Tensor, counted: Tensor | None = None) -> Routing:
         with torch.autocast(x.device.type, enabled=False):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
-            wanted = logits if self.bias is None else logits.softmax(-1) + self.bias
+            scores = logits if self.bias is None else logits.softmax(-1) + self.bias
             if self._left_out is not None:
                 index = torch.tensor([self._left_out], device=x.device)
-                wanted = wanted.index_fill(-1, index, float("-inf"))
-            experts = wanted.topk(self.top_k_experts, dim=-1).indices
+                scores = scores.index_fill(-1, index, float("-inf"))
+            experts = scores.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training and self.weight.requires_grad:
-                # A list, because threads share the router: what they append, they may append in any order.
-                self._counts.append(_how_many(experts, len(self.bias), counted))
-            # Not p_e over their sum: where other experts have all the probability, that would be 0 over 0.
+                # A list, because threads share the router and may append in any order.
+                self._counts.append(_count_choices(experts, len(self.bias), counted))
+            # Not p_e over their sum: that is 0 over 0 where all p_e of the chosen experts underflow.
             weights = logits.gather(-1, experts).softmax(-1)
             if self.adapter is not None:
                 weights = weights + F.linear(x.float(), self.adapter.float()).gather(-1, experts)
@@ -161,41 +159,41 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def balance(self, summed: Callable[[Tensor], Tensor]) -> None:
-        """Move the biases one step, by the choices made in training mode since the last step."""
+        """Update the biases once, by the choices made in training mode since the last update."""
         if self.bias is not None and self._counts:
             counts = summed(torch.stack(self._counts).sum(0)).float()
             self.bias += self.balancing_rate * (counts.mean() - counts).sign()
             self.forget_choices()
 
     def forget_choices(self) -> None:
-        """Move the biases by no choice that was made until now."""
+        """Discard the choices counted since the last update of the biases."""
         self._counts.clear()
 
 
 def balance_experts(model: nn.Module, summed: Callable[[Tensor], Tensor] = lambda counts: counts) -> None:
-    """Move the biases of all routers that learn one step: to be called after each update of the weights.
+    """Update the biases of all routers that learn; call it after each update of the weights.
 
     Args:
         model: which routed a batch, or this process's share of it.
-        summed: of an expert's tokens in each process, int64 [E], those in all; the same where there is one process.
+        summed: sums the experts' token counts, int64 [E], over all processes; the identity for one process.
     """
     for router in _routers(model):
         router.balance(summed)
 
 
 def forget_choices(model: nn.Module) -> None:
-    """In all routers: of a batch that the weights were not updated with."""
+    """In all routers, after a batch without an update of the weights."""
     for router in _routers(model):
         router.forget_choices()
 
 
 def balances(model: nn.Module) -> bool:
-    """Whether `balance_experts` would move anything."""
+    """Whether `balance_experts` would change any bias."""
     return any(router.bias is not None and router.balancing_rate for router in _routers(model))
 
 
 def keep_balance(model: nn.Module) -> None:
-    """Leave the biases of all routers as they are from now on, whatever learns."""
+    """Freeze the balancing biases of all routers."""
     for router in _routers(model):
         router.balancing_rate = 0.0
 
@@ -226,9 +224,9 @@ class MixtureOfExperts(nn.Module):
         Args:
             size: last dimension of input and output.
             hidden_size: of each expert; 2 * size where None.
-            shared_expert: add one more expert that every token passes with weight 1 (DeepSeekMoE, Dai et al. 2024).
-            decoupled_weights: add to an expert's weight what is not the router's choice (AdaMoE).
-            balancing_rate: u, step of the biases that balance without a loss; 0 for none.
+            shared_expert: add an expert that every token passes with weight 1 (DeepSeekMoE, Dai et al. 2024).
+            decoupled_weights: add a learned term to each expert's weight that does not affect routing (AdaMoE).
+            balancing_rate: u, step of the balancing biases; 0 for none.
 
         Raises:
             UserError: top_k_experts is not within 1..num_experts.
@@ -247,7 +245,7 @@ class MixtureOfExperts(nn.Module):
         return self.forward_with_routing(x)[0]
 
     def forward_with_routing(self, x: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Routing]:
-        """The output, of the shape and dtype of x, and where every token went.
+        """The output, of the shape and dtype of x, and the routing of every token.
 
         Args:
             x: [..., size]
@@ -266,15 +264,15 @@ class MixtureOfExperts(nn.Module):
         """Every token through each of its experts: [T, D], [T, k] -> [T, k, D]."""
         dtype = compute_dtype(self.gate_up)
         gate_up, down = self.gate_up.to(dtype), self.down.to(dtype)
-        run = run_at_once if _better_at_once(experts.numel() / len(down), down) else run_one_by_one
+        run = run_grouped if _grouped_is_faster(experts.numel() / len(down), down) else run_per_expert
         return run(tokens.to(dtype), experts, gate_up, down)
 
 
-def _better_at_once(tokens_per_expert: float, down: Tensor) -> bool:
-    """Whether one grouped product is the faster way, or a product for each expert.
+def _grouped_is_faster(tokens_per_expert: float, down: Tensor) -> bool:
+    """Whether one grouped product is faster than a product per expert.
 
-    On CPUs a grouped one writes the gradient of all weights in place, which counts where an expert has few tokens;
-    where it has many, the plain product is better. In bfloat16 it would be compiled there for each new shape.
+    On CPUs a grouped product writes the gradient of all weights in place, which is faster for few tokens per expert;
+    for many, plain products are. In bfloat16 a CPU would compile it for each new shape.
     """
     aligned = down.shape[1] % _ALIGNED == 0 and down.shape[2] % _ALIGNED == 0 and down.data_ptr() % 16 == 0
     if not (_HAS_GROUPED and aligned):
@@ -284,21 +282,20 @@ def _better_at_once(tokens_per_expert: float, down: Tensor) -> bool:
     return down.dtype == torch.float32 and tokens_per_expert <= _FEW
 
 
-def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+def run_per_expert(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """[T, D], [T, k], [E, 2 H, D], [E, D, H] -> [T, k, D], by a dense product for each expert.
 
-    Sorted once and split, so that each expert is one dense product over its own tokens. In bfloat16 its share is filled
-    up to a multiple of _ROWS with copies of token 0 that nobody reads: such products are compiled on CPUs for each new
-    shape, and no two batches route alike. Weights are unbound, because indexing `W[e]` would make autograd fill a
-    gradient of all E experts for each of them.
+    Tokens are sorted by expert and split. In bfloat16 each part is padded to a multiple of _ROWS with copies of token
+    0, whose outputs are discarded: CPUs compile such products for each new shape, and every batch routes differently.
+    Weights are unbound, because autograd would fill a gradient of all E experts for every `W[e]`.
     """
     num_tokens, k = experts.shape
     multiple = _ROWS if tokens.dtype == torch.bfloat16 else 1
     choices = experts.flatten()  # [T * k]
     order = choices.argsort(stable=True)
-    counts = _how_many(choices, len(gate_up))  # [E]
+    counts = _count_choices(choices, len(gate_up))  # [E]
     filled = (counts + multiple - 1) // multiple * multiple
-    gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], rows filled in before each expert
+    gap = (filled - counts).cumsum(0) - (filled - counts)  # [E], padding rows before each expert
     rows = torch.arange(len(order), device=order.device) + gap[choices[order]]  # [T * k], where each choice goes
     sources = order.new_zeros(int(filled.sum())).index_copy(0, rows, order // k)
     parts = tokens.index_select(0, sources).split(filled.tolist())
@@ -308,15 +305,12 @@ def run_one_by_one(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tenso
     return torch.cat(outputs).index_select(0, back).view(num_tokens, k, -1)
 
 
-def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """As run_one_by_one, by one grouped product for all experts.
-
-    A few launches on a GPU, whatever the number of experts.
-    """
+def run_grouped(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """As run_per_expert, by one grouped product for all experts: a few kernel launches for any number of experts."""
     num_tokens, k = experts.shape
     choices = experts.flatten()  # [T * k]
     order = choices.argsort(stable=True)
-    ends = _how_many(choices, len(gate_up)).cumsum(0).to(torch.int32)  # [E], of the experts' sorted choices
+    ends = _count_choices(choices, len(gate_up)).cumsum(0).to(torch.int32)  # [E], of the experts' sorted choices
     x = tokens.index_select(0, order // k)
     gate, up = F.grouped_mm(x, gate_up.transpose(1, 2), offs=ends).chunk(2, dim=-1)
     outputs = F.grouped_mm(F.silu(gate) * up, down.transpose(1, 2), offs=ends)
@@ -324,13 +318,13 @@ def run_at_once(tokens: Tensor, experts: Tensor, gate_up: Tensor, down: Tensor) 
     return outputs.index_select(0, back).view(num_tokens, k, -1)
 
 
-def _how_many(choices: Tensor, num_experts: int, counted: Tensor | None = None) -> Tensor:
-    """Times that each expert was chosen, int64 [E]. torch's bincount would wait for a GPU.
+def _count_choices(choices: Tensor, num_experts: int, counted: Tensor | None = None) -> Tensor:
+    """Times that each expert was chosen, int64 [E]; torch.bincount would synchronise with the GPU.
 
     Args:
         choices: int64 [..., k]
         num_experts: E
-        counted: bool [...], the tokens whose choices count; None for all.
+        counted: bool [...], the tokens to count; None for all.
     """
     chosen = choices[..., None] == torch.arange(num_experts, device=choices.device)  # [..., k, E]
     if counted is not None:

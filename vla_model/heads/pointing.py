@@ -1,13 +1,13 @@
-"""Pointing: heatmaps taught where in a camera's frame the things are that the instruction names.
+"""Pointing: heatmaps trained to localize the objects of the instruction in a camera's frame.
 
-    L = mean over visible things of  - sum_c t_c log p_c
+    L = mean over visible objects of  - sum_c t_c log p_c
 
-p is a heatmap's softmax over its cells; t spreads 1 over the four cells around the thing's true position so that its
-expectation, which is what the keypoint is, is that position exactly (bilinear weights). A classification among cells
-gives a gradient that finds the right thing among several from the start, where regressing the expected position would
-first average over them. Labels come from the simulator's state; a policy that acts never sees them.
+p is a heatmap's softmax over its cells; t spreads 1 over the four cells around the object's true position with bilinear
+weights, so that its expectation (the keypoint) is exactly that position. Classification among cells selects one of
+several objects from the start, where regression of the expected position would first average over them. Labels come
+from the simulator's state and are used in training only.
 
-Shape letters: B batch, P things pointed at, h x w cells, L localization numbers.
+Shape letters: B batch, P objects, h x w cells, L localization numbers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from vla_model.numerics.means import mean
 
 @dataclass(frozen=True, kw_only=True)
 class Pointing:
-    """What one camera's pointing heatmaps say."""
+    """The pointing heatmaps of one camera."""
 
     logits: Tensor
     """[B, P, h, w]"""
     shift: Tensor
-    """float32 [B, 2]: what to add to x, y in [-1, 1] of the frame as seen to get them in the frame as it came."""
+    """float32 [B, 2]: added to x, y in [-1, 1] of the augmented frame, it gives them in the original frame."""
     columns: list[list[int]]
-    """[P][2]: where u and v of each thing are in a localization vector."""
+    """[P][2]: columns of each object's u and v in a localization vector."""
 
     def loss_and_count(self, localization: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed loss of the things that are in the frame, and how many they are.
+        """Summed loss of the objects that are in the frame, and their number.
 
         Args:
             localization: float32 [B, L] in the world's units: u to the right, v down, -1 and 1 at the frame's edges.
@@ -50,7 +50,7 @@ class Pointing:
 
 
 def pointing_loss(pointings: Sequence[Pointing], localization: Tensor) -> Tensor:
-    """Mean over all things visible in any camera; 0 where none is pointed at.
+    """Mean over all objects visible in any camera; 0 where there are none.
 
     Args:
         localization: as `Pointing.loss_and_count` takes it.
@@ -62,12 +62,12 @@ def pointing_loss(pointings: Sequence[Pointing], localization: Tensor) -> Tensor
 
 
 def take_columns(label: Tensor, columns: Sequence[int]) -> Tensor:
-    """label[:, columns], [B, len(columns)]: an index of a list would be sent to a GPU, and waited for, each time."""
+    """label[:, columns], [B, len(columns)]; indexing with a list would copy it to the GPU and synchronise."""
     return torch.stack([label[:, column] for column in columns], dim=1)
 
 
 def _bilinear(x: Tensor, num_cells: int) -> Tensor:
-    """Weights of the two cells whose centres (2 i + 1) / num_cells - 1 enclose x, [...] -> [..., num_cells]."""
+    """Weights of the two cells whose centres (2 i + 1) / num_cells - 1 are next to x, [...] -> [..., num_cells]."""
     cell = ((x + 1) * num_cells - 1) / 2
     centres = torch.arange(num_cells, device=x.device)
     return (1 - (cell.clamp(0, num_cells - 1)[..., None] - centres).abs()).clamp(min=0)

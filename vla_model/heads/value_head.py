@@ -1,13 +1,13 @@
-"""The value head: hidden states of the action queries -> the return-to-go expected at each action of the chunk.
+"""The value head: hidden states of the action queries -> the estimated return-to-go at each action of the chunk.
 
-One value per action, not per chunk: with it, each action has an advantage of its own (RLinf-VLA, Zang et al. 2025,
-compare both). An MLP behind the decoder and beside the action head, as in pi_RL (Chen et al. 2025).
+One value per action, not per chunk, gives each action its own advantage (RLinf-VLA, Zang et al. 2025, compare both). An
+MLP on the decoder's output, beside the action head, as in pi_RL (Chen et al. 2025).
 
-Its input is detached: the value's gradient stays in the head. The policy is then the same whatever the critic does, so
-a fresh head can be added to a trained policy and warmed up without moving it, and no weight has to balance the two
-losses. What it costs: the critic reads what acting needs, and cannot ask the decoder for more.
+Its input is detached, so the value loss trains the head alone. A new head can be warmed up on a trained policy without
+changing the policy, and the two losses need no weight between them. The cost: the decoder does not learn features for
+the critic.
 
-Shape letters: B batch, K chunk length, d decoder width.
+Shape letters: B batch, K chunk size, d decoder width.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 _LAST_LAYER_STD = 0.02
-"""Of the last layer's first weights: values begin near 0."""
+"""Of the last layer's initial weights: values begin near 0."""
 
 
 class ValueHead(nn.Module):
-    """Three layers, in float32 whatever the rest computes in."""
+    """Three layers, in float32 whatever the model computes in."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What a model reads: observations and instructions as tensors, and the statistics that scale them."""
+"""Model inputs: observations and instructions as tensors, and the statistics that normalise them."""

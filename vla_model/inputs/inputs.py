@@ -1,6 +1,6 @@
-"""ModelInputs: what a VLA reads, as tensors.
+"""ModelInputs: the inputs of a VLA as tensors.
 
-Shape letters: B batch, I instruction tokens, S state dims, H x W pixels, n earlier observations.
+Shape letters: B batch, I instruction tokens, S state dims, H x W pixels, n past observations.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class ModelInputs:
     instruction_ids: Tensor
     """int64 [B, I]"""
     instruction_mask: Tensor
-    """bool [B, I], False where padded; a row's real tokens come first and are at least one."""
+    """bool [B, I], False where padded; a row has at least one real token, and they come first."""
     past_frames: dict[str, Tensor] | None = None
-    """Of a model that looks back: {camera: uint8 [B, n, H, W, 3]}, oldest first (inputs/history.py); None where what
-    it saw is kept as tokens."""
+    """History: {camera: uint8 [B, n, H, W, 3]}, oldest first (inputs/history.py); None for a model without history or
+    where past observations are kept as tokens."""
     past_state: Tensor | None = None
     """float32 [B, n, S], normalised."""
     shift_px: dict[str, Tensor] | None = None
-    """Augmentation while training: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
+    """Augmentation: {camera: int64 [B, 2]}, columns and rows by which each frame is shifted."""
     light: Tensor | None = None
-    """Augmentation while training: float32 [B, 3], factors of red, green and blue in all cameras' frames."""
+    """Augmentation: float32 [B, 3], factors of red, green and blue in all cameras' frames."""
     action_noise: Tensor | None = None
-    """While training, where the action distribution's loss takes random numbers: float32 [B, K, A + 1], for each action
-    a standard normal one per dimension, and a uniform one in [0, 1)."""
+    """For action distributions whose loss takes random numbers: float32 [B, K, A + 1], for each action a standard
+    normal number per dimension, and a uniform one in [0, 1)."""
 
     def rows(self, indices: Tensor) -> ModelInputs:
         """Some rows of the batch."""
@@ -51,7 +51,7 @@ class ModelInputs:
 
 
 def sample_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:
-    """Random `ModelInputs.shift_px` of up to config.random_shift_px pixels each way; None where that is 0."""
+    """Random `ModelInputs.shift_px` of up to config.random_shift_px pixels in each direction; None where that is 0."""
     most = config.random_shift_px
     if not most:
         return None
@@ -60,7 +60,7 @@ def sample_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator
 
 
 def sample_light(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:
-    """Random `ModelInputs.light`, or None where the config has none: a brightness, and each colour's part in it."""
+    """Random `ModelInputs.light`, brightness times colour jitter; None where the config has none."""
     if config.random_light is None:
         return None
     darkest, brightest = map(math.log, config.random_light)
@@ -69,7 +69,7 @@ def sample_light(config: VLAConfig, batch_size: int, generator: torch.Generator)
 
 
 _TINT_STD = 0.08
-"""Of the logarithm of a colour's part."""
+"""Of the logarithm of a colour's factor."""
 
 
 def sample_action_noise(config: VLAConfig, batch_size: int, generator: torch.Generator) -> Tensor | None:

@@ -1,7 +1,7 @@
-"""What an instruction may be, wherever one is told: on a robot, to a server, on the live page, from Python.
+"""Check of an instruction, wherever one is given: on a robot, to a server, on the console, from Python.
 
-Text that is not blank and not endless. Whether a policy reads all of it only its processor knows
-(`Processor.check_instruction`), which a program that knows no policy leaves out.
+It must be text, not blank and not too long. Whether a policy truncates it is checked by
+`Processor.check_instruction`, where a policy is loaded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ def check_text(instruction: object, longest: int | None = None) -> str:
     """The instruction.
 
     Args:
-        instruction: what came in its place.
-        longest: so many characters; any number where None.
+        instruction: any object.
+        longest: maximum number of characters; None for no limit.
 
     Raises:
-        UserError: it is no text, blank, too long, or holds half a character (a lone surrogate).
+        UserError: it is no text, blank, too long, or has a lone surrogate.
     """
     if not isinstance(instruction, str):
         raise UserError(f"the instruction is {instruction!r}, expected text: the policy must be told what to do")

@@ -1,10 +1,10 @@
 """Processor: observations -> model inputs, model outputs -> actions, and the statistics that both need.
 
-The two directions are one object, saved with the weights, so a policy cannot be used with another normalisation than it
-was trained with. It belongs to one WorldSpec and `check` says how another differs. How the policy is meant to be used
-(vla_model/files/deployment.py) is saved with it, so that no copy of a policy lacks it.
+Both directions are one object, saved with the weights, so a policy is always used with the normalisation it was trained
+with. It belongs to one WorldSpec, and `check` reports how another differs. The deployment
+(vla_model/files/deployment.py) is saved with it.
 
-Shape letters: B batch, I instruction tokens, K chunk length, A action dims, S state dims, L localization dims, H x W
+Shape letters: B batch, I instruction tokens, K chunk size, A action dims, S state dims, L localization dims, H x W
 pixels.
 """
 
@@ -35,39 +35,39 @@ DEFAULT_TOKENIZER = Path(__file__).parent / TOKENIZER_FILE
 """Of the small models; benchmarks/make_tokenizer.py made it."""
 
 _CHARS_PER_TOKEN = 8
-"""A policy of long instructions takes more characters than a world's are long."""
+"""Characters per token: a policy may take longer instructions than MAX_INSTRUCTION_CHARS."""
 _STATE_LIMIT = 10.0
-"""Standard deviations beyond which a state counts as broken and is clipped."""
+"""Standard deviations to which states are clipped."""
 _LABEL_LIMIT = 5.0
-"""Standard deviations beyond which a label only says that something is far off, e.g. on its way to the floor."""
+"""Standard deviations to which labels are clipped, e.g. of an object that fell off the table."""
 _STILL = 1e-3
 _STILL_SHARE = 1e-4
 _STILL_UNBOUNDED = 1e-6
-"""A number whose standard deviation in training is below the smaller of _STILL and _STILL_SHARE of half its range, or
-below _STILL_UNBOUNDED where its range is not known, did not move."""
+"""An element counts as constant if its standard deviation in training is below the smaller of _STILL and _STILL_SHARE
+of half its range, or below _STILL_UNBOUNDED if its range is unknown."""
 _LARGEST = 1e30
-"""A bound beyond this says that there is none."""
-_FLOOR_OF_BEFORE = np.float32(1e-3)
-"""Files of format 1 have this where a number moved by less."""
+"""A bound beyond this means no bound."""
+_FORMAT_1_FLOOR = np.float32(1e-3)
+"""Files of format 1 have this standard deviation for elements that moved by less."""
 _FORMAT = 2
 _REMEDY = "take another copy of the policy"
 _MAX_INSTRUCTION_LENGTH = 10_000
-"""Tokens: of a policy's folder, which may come from anyone."""
+"""Tokens: the limit for a policy's folder, which may be untrusted."""
 _FEATURES = {"state": "observation.state", "action": "action", "localization": "label.localization"}
-"""LeRobot's names, under which a dataset's statistics come."""
+"""LeRobot's names in a dataset's statistics."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """(x - mean) / std of one vector.
 
-    Numbers that did not move in training are ignored: whatever they are, they become 0, as they were while a model
-    learned. The other way they are their mean, whatever a model says.
+    Elements that were constant in training become 0, whatever their value, as in training; the inverse gives their
+    mean, whatever the model's output.
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
-    """Finite, at least 0; 0 of what did not move."""
+    """Finite, at least 0; 0 for constant elements."""
 
     def __call__(self, values: ArrayLike | Tensor) -> Tensor:
         tensor = torch.as_tensor(values, dtype=torch.float32)
@@ -75,7 +75,7 @@ class Normalisation:
         return (tensor - mean) / torch.where(std > 0, std, torch.inf)
 
     def inverse(self, values: Tensor) -> Tensor:
-        """Normalised -> as it was, float32."""
+        """Normalised -> original units, float32."""
         mean, std = self.on(values.device)
         return values.detach().float() * std + mean
 
@@ -85,12 +85,12 @@ class Normalisation:
 
     @property
     def still(self) -> list[int]:
-        """Which elements did not move."""
+        """Indices of the constant elements."""
         return np.flatnonzero(self.std == 0).tolist()
 
 
 class Processor:
-    """Between a world and a model."""
+    """Converts between a world's arrays and a model's tensors."""
 
     def __init__(
         self,
@@ -105,9 +105,8 @@ class Processor:
 
         Args:
             normalisations: of "state", "action" and "localization".
-            instruction_length: I, tokens to which instructions are padded or cut.
-            deployment: how the policy is meant to be used; None where nobody said, as in folders of llamarm before it
-                was saved.
+            instruction_length: I, tokens to which instructions are padded or truncated.
+            deployment: how the policy is meant to be used; None if unknown, as in older folders.
         """
         self.world_spec = world_spec
         self.deployment = deployment
@@ -119,7 +118,7 @@ class Processor:
         self._remember_tokens()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what `_tokens_of` remembers: a policy is sent to other processes."""
+        """All but the cache of `_tokens_of`: a policy is sent to other processes."""
         return {name: value for name, value in self.__dict__.items() if name != "_tokens_of"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -127,7 +126,7 @@ class Processor:
         self._remember_tokens()
 
     def _remember_tokens(self) -> None:
-        # The same few sentences come at every decision of an episode and every epoch of a training.
+        # The same few instructions come at every step of an episode and every epoch of training.
         self._tokens_of = functools.lru_cache(maxsize=4096)(self._tokenise)
 
     @classmethod
@@ -138,7 +137,7 @@ class Processor:
         instruction_length: int = 24,
         tokenizer: Tokenizer | None = None,
     ) -> Processor:
-        """A processor that begins a training.
+        """A processor for a new training.
 
         Args:
             statistics: {"observation.state" | "action" | "label.localization": {"mean": ..., "std": ...}},
@@ -146,7 +145,7 @@ class Processor:
             tokenizer: of a pretrained decoder; that of the small models where None.
 
         Raises:
-            UserError: one is missing, has another length than the world's vector, or is not finite.
+            UserError: statistics are missing, of another length than the world's vector, or not finite.
         """
         vectors = {name: getattr(world_spec, name) for name in _FEATURES}
         normalisations = {name: _normalisation(_FEATURES[name], vector, statistics) for name, vector in vectors.items()}
@@ -161,8 +160,8 @@ class Processor:
         """Model inputs of B worlds or samples.
 
         Raises:
-            UserError: a camera is missing or its frames have another shape or dtype, or the state another size or a
-                number that is not finite.
+            UserError: a camera is missing, its frames have another shape or dtype, or the state has another size or is
+                not finite.
         """
         ids, mask = self.encode_instructions(observation["instruction"])
         return ModelInputs(
@@ -173,23 +172,23 @@ class Processor:
         )
 
     def encode_instructions(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids int64 [B, I] and mask bool [B, I], False where padded. What does not fit is cut off."""
+        """Token ids int64 [B, I] and mask bool [B, I], False where padded; longer instructions are truncated."""
         rows = [self._tokens_of(instruction) for instruction in instructions]
         return torch.stack([ids for ids, _ in rows]), torch.stack([mask for _, mask in rows])
 
     def check_instruction(self, instruction: object) -> None:
-        """Whether the policy reads all of it. Asked wherever somebody tells a policy what to do: what was collected or
-        is evaluated under a sentence that is cut is told by `remarks` and `VLAPolicy.begin`, and goes on.
+        """Check an instruction that a user gives. In training data and evaluation a truncated instruction is only
+        warned of, by `remarks` and `VLAPolicy.begin`.
 
         Raises:
-            UserError: it is no instruction (vla_model/inputs/instructions.py), or longer than the policy reads.
+            UserError: it is no instruction (vla_model/inputs/instructions.py), or would be truncated.
         """
         text = check_text(instruction, max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self.instruction_length))
         if (remark := self.remark_on(text)) is not None:
             raise UserError(f"{remark}; say it in fewer words")
 
     def remark_on(self, instruction: str) -> str | None:
-        """What of an instruction the policy does not read, in words; None where it reads all."""
+        """A warning for an instruction that is truncated; None if it fits."""
         encoding = self.tokenizer.encode(instruction)
         if not encoding.overflowing:
             return None
@@ -200,8 +199,8 @@ class Processor:
         )
 
     def remarks(self, instructions: Sequence[str]) -> list[str]:
-        """What whoever trains on these instructions should know, in words: the sentences that are cut, those that thus
-        become one, and the numbers that are ignored because they did not move.
+        """Warnings for training on these instructions: those that are truncated, those that become equal by it, and the
+        elements of state and action that are constant in the data.
         """
         found = []
         for name in ("state", "action"):
@@ -225,28 +224,28 @@ class Processor:
         return found
 
     def normalise_actions(self, actions: ArrayLike | Tensor) -> Tensor:
-        """Actions in [-1, 1] as the model learns them, float32 [..., A]."""
+        """Actions in [-1, 1] -> normalised, float32 [..., A]."""
         return self.normalisations["action"](actions)
 
     def normalise_localization(self, localization: ArrayLike | Tensor) -> Tensor:
-        """The world's units to standard deviations, limited, float32 [..., L]."""
+        """World units -> normalised and clipped, float32 [..., L]."""
         return self.normalisations["localization"](localization).clamp(-_LABEL_LIMIT, _LABEL_LIMIT)
 
     def decode(self, actions: Tensor) -> Tensor:
-        """What a model says, as actions: normalised [..., A] -> float32 [..., A] in [-1, 1], on the same device."""
+        """Normalised actions [..., A] -> float32 [..., A] in [-1, 1], on the same device."""
         return self.normalisations["action"].inverse(actions).clamp(-1.0, 1.0)
 
     def action_limits(self) -> list[list[float]]:
-        """Normalised -1 and 1 of every action dimension, [A][2]: between them lies whatever was recorded."""
+        """Normalised -1 and 1 of every action dimension, [A][2]: all recorded actions lie between them."""
         size = self.world_spec.action.size
         ends = self.normalise_actions(np.stack([-np.ones(size), np.ones(size)], axis=1).T).T.tolist()
-        return [end if end[0] < end[1] else [-1.0, 1.0] for end in ends]  # of one that never moves, any two
+        return [end if end[0] < end[1] else [-1.0, 1.0] for end in ends]  # any interval for a constant one
 
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:
-            UserError: the world differs from the one this was made for in anything that a policy meets; the message
-                lists every difference.
+            UserError: the world differs from this processor's in anything that a policy depends on; the message lists
+                every difference.
         """
         differences = self.world_spec.differences(world_spec, labels=False)
         if differences:
@@ -272,7 +271,7 @@ class Processor:
         """What `save` wrote.
 
         Raises:
-            UserError: processor.json or tokenizer.json does not hold what it should.
+            UserError: processor.json or tokenizer.json is damaged.
         """
         path = folder / PROCESSOR_FILE
         content = read_json(path, ("world_spec", "statistics", "instruction_length"), _REMEDY)
@@ -287,7 +286,7 @@ class Processor:
             return cls(
                 world_spec=world_spec,
                 normalisations={
-                    name: _normalisation(feature, getattr(world_spec, name), statistics, of_before=number < _FORMAT)
+                    name: _normalisation(feature, getattr(world_spec, name), statistics, format_1=number < _FORMAT)
                     for name, feature in _FEATURES.items()
                 },
                 tokenizer=read_tokenizer(folder / TOKENIZER_FILE),
@@ -319,17 +318,17 @@ class Processor:
         return encoded
 
     def encode_past(self, frames: Mapping[str, Any], state: ArrayLike) -> tuple[dict[str, Tensor], Tensor]:
-        """Earlier observations, {camera: uint8 [B, n, H, W, 3]} and [B, n, S], encoded like the present ones."""
+        """Past observations, {camera: uint8 [B, n, H, W, 3]} and [B, n, S], encoded like the current ones."""
         batch = np.shape(state)[:2]
         encoded = self.encode_frames({name: views.reshape(-1, *views.shape[2:]) for name, views in frames.items()})
         states = self.encode_state(np.asarray(state).reshape(-1, np.shape(state)[2]))
         return {name: views.unflatten(0, batch) for name, views in encoded.items()}, states.unflatten(0, batch)
 
     def encode_state(self, state: ArrayLike | Tensor) -> Tensor:
-        """[B, S] in the world's units -> float32 [B, S], normalised.
+        """[B, S] in world units -> float32 [B, S], normalised.
 
         Raises:
-            UserError: it has another shape, or a number that is not finite; the message names the element.
+            UserError: it has another shape, or is not finite; the message names the elements.
         """
         tensor = torch.as_tensor(state, dtype=torch.float32)
         size = self.world_spec.state.size
@@ -346,28 +345,28 @@ class Processor:
         return self.normalise_state(tensor)
 
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
-        """As `encode_state`, of any leading dimensions: float32 [..., S]."""
+        """As `encode_state`, unchecked, with any leading dimensions: float32 [..., S]."""
         return self.normalisations["state"](state).clamp(-_STATE_LIMIT, _STATE_LIMIT)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """
     Raises:
-        UserError: the file is missing or holds no tokenizer.
+        UserError: the file is missing or is no tokenizer.
     """
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers has no class of its own for them
+    except Exception as error:  # tokenizers raises plain Exceptions
         raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def _normalisation(
-    feature: str, vector: VectorSpec, statistics: Mapping[str, Mapping[str, ArrayLike]], *, of_before: bool = False
+    feature: str, vector: VectorSpec, statistics: Mapping[str, Mapping[str, ArrayLike]], *, format_1: bool = False
 ) -> Normalisation:
     """Checked mean and std of one vector.
 
     Args:
-        of_before: whether they are of a file of format 1, where what hardly moved is _FLOOR_OF_BEFORE.
+        format_1: whether they are of a file of format 1, where constant elements have _FORMAT_1_FLOOR.
     """
     if not vector.size:
         return Normalisation(mean=np.zeros(0, np.float32), std=np.ones(0, np.float32))
@@ -386,5 +385,5 @@ def _normalisation(
         raise UserError(f"std of {feature!r} must not be negative, got {std.tolist()}")
     half_range = (np.array(vector.high) - np.array(vector.low)) / 2
     still = np.where(half_range < _LARGEST, np.minimum(_STILL, _STILL_SHARE * half_range), _STILL_UNBOUNDED)
-    is_still = std <= _FLOOR_OF_BEFORE if of_before else std < still
+    is_still = std <= _FORMAT_1_FLOOR if format_1 else std < still
     return Normalisation(mean=values["mean"], std=np.where(is_still | (std == 0), np.float32(0), std))

@@ -1,1 +1,1 @@
-"""Number formats, arithmetic over batches in parts, and correlated noise."""
+"""Number formats, means over batches computed in parts, and temporally correlated noise."""

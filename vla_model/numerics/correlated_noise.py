@@ -1,8 +1,8 @@
-"""Temporally correlated noise, AR(1): each draw resembles the one for the step before.
+"""Temporally correlated noise, AR(1).
 
     z_0 = e_0,   z_t = c z_{t-1} + sqrt(1 - c^2) e_t,   e_t ~ N(0, 1)
 
-Every z_t on its own is a standard normal, whatever the correlation c is.
+Every z_t is marginally a standard normal for any correlation c.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from envs.types import Array
 
 
 def next_noise(last: Array | None, white: Array, correlation: float) -> Array:
-    """z_t, of numpy or torch, of the shape of `white`.
+    """z_t, of the shape and library (numpy or torch) of `white`.
 
     Args:
-        last: z_{t-1}; None for none, at t = 0.
-        white: e_t.
+        last: z_{t-1}; None at t = 0.
+        white: e_t, white noise.
         correlation: c, from 0 to below 1.
     """
     return white if last is None else correlation * last + math.sqrt(1.0 - correlation**2) * white

@@ -1,13 +1,13 @@
-"""Means over a batch, parts of which may be computed beside each other.
+"""Means over a batch whose parts may be computed in parallel.
 
-    mean over the batch = sum over all its parts / weight of all its parts
+    mean over the batch = sum over all parts / weight of all parts
 
-A loss that takes its means here says the same of a batch, value and gradient up to rounding, in however many parts it
-is computed: part i of P reports s_i / mean_j w_j, and the mean of that over the parts is sum_i s_i / sum_j w_j. Where
-all parts have as much to average over, each thereby reports its own mean.
+A loss that takes its means here has the same value and gradient, up to rounding, however many parts a batch is computed
+in: part i of P returns s_i / mean_j w_j, and the mean of that over the parts is sum_i s_i / sum_j w_j. If all parts
+have the same weight, each returns its own mean.
 
-Parts meet in `of_all_parts`, so all of them call it, in the same order. Who they are is said around the loss, by
-`among`, as torch.distributed's default group is; without it a batch is whole.
+`of_all_parts` gathers over the parts, so all of them must call it, in the same order. The context manager `among`
+around the loss sets how to gather, as torch.distributed has a default group; without it a batch is whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 Gather = Callable[[Tensor], Tensor]
-"""This part's tensor [...] -> that of all P parts, [P, ...], in an order that is the same for all."""
+"""This part's tensor [...] -> those of all P parts, [P, ...], in the same order for all."""
 
 
 def _alone(value: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ _gather: ContextVar[Gather] = ContextVar("gather", default=_alone)
 
 @contextmanager
 def among(gather: Gather) -> Generator[None]:
-    """Within it, and in this thread, a batch is one part of several."""
+    """Within this context, and in this thread, a batch is one of several parts."""
     token = _gather.set(gather)
     try:
         yield
@@ -41,22 +41,22 @@ def among(gather: Gather) -> Generator[None]:
 
 
 def of_all_parts(value: Tensor) -> Tensor:
-    """[...] -> [P, ...]; no gradient passes."""
+    """[...] -> [P, ...], without gradient."""
     return _gather.get()(value.detach())
 
 
 def mean(total: Tensor, weight: Tensor) -> Tensor:
-    """This part's share in a mean over the batch: the mean of it over the parts is that mean; 0 where there is nothing.
+    """This part's contribution to a mean over the batch, which is the mean of it over the parts; 0 for zero weight.
 
     Args:
         total: sum over this part.
-        weight: of what was summed, e.g. how many.
+        weight: of this part, e.g. the number of summed elements.
     """
     return total / _above_0(of_all_parts(weight.float()).mean(0))
 
 
 def whole_mean(total: Tensor, weight: Tensor) -> Tensor:
-    """The mean over the batch itself, the same in every part; no gradient passes."""
+    """The mean over the whole batch, the same in every part, without gradient."""
     return of_all_parts(total.float()).sum(0) / _above_0(of_all_parts(weight.float()).sum(0))
 
 

@@ -1,4 +1,4 @@
-"""Where to compute, and in which number format: decided by the hardware that this process has and torch's autocast."""
+"""Device and number format of the computation, from this process's hardware and torch's autocast."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vla_model.numerics.dtypes import DtypeName
 
 
 def best_device() -> torch.device:
-    """The GPU, if this process has one, else the CPU."""
+    """The GPU if this process has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """What is computed in under that name, besides 8-bit weights; "auto" is `native_dtype`."""
+    """Dtype of the computation under that name, besides 8-bit products; "auto" is `native_dtype`."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}[name]
     return native_dtype(device)
@@ -33,6 +33,6 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def compute_dtype(parameter: Tensor) -> torch.dtype:
-    """What a product with this parameter is computed in: autocast's dtype where that is on, else the parameter's."""
+    """Dtype of a product with this parameter: autocast's if enabled, else the parameter's."""
     device = parameter.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype

@@ -1,4 +1,4 @@
-"""Batches of nested dataclasses and dictionaries, as one taken by the tensor."""
+"""Iterate and map over the tensors of a batch of nested dataclasses and dictionaries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ B = TypeVar("B")
 
 
 def tensors_of(batch: object) -> Iterator[Tensor]:
-    """All of them, in the order of fields and keys."""
+    """All tensors of a batch, in the order of fields and keys."""
     return (tensor for _, tensor in named_tensors(batch, ""))
 
 
 def named_tensors(batch: object, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The same with their dotted names, which begin with that of the batch."""
+    """All tensors with their dotted names, which begin with `name`."""
     if isinstance(batch, Tensor):
         yield name, batch
     elif is_dataclass(batch):
@@ -29,7 +29,7 @@ def named_tensors(batch: object, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:
-    """The same batch of other tensors: what `function` makes of each. Whatever else is in it stays as it is."""
+    """A copy of the batch with function(tensor) for every tensor; everything else stays the same."""
 
     def of(value: Any) -> Any:
         if isinstance(value, Tensor):

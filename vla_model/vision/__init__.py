@@ -1,1 +1,1 @@
-"""Camera frames as image tokens."""
+"""Vision towers: camera frames -> image tokens and keypoints."""

@@ -1,11 +1,10 @@
-"""A transformers vision model as what a tower sees with: SigLIP, DINOv2, CLIP, ViT and their like.
+"""A transformers vision model as image encoder: SigLIP, DINOv2, CLIP, ViT and others with patches.
 
     uint8 frame -> [0, 1] -> resized -> (x - mean) / std -> the model -> its patches' features
 
 Size, mean and standard deviation are those of the folder's image processor. The whole frame is resized to that size,
-where CLIP's and DINOv2's processors would cut the edges off: what lies there must be seen. Of the output the patches
-are kept, which stand last, behind a class token or registers. Folders of models that also read text give their vision
-half.
+without the centre crop of CLIP's and DINOv2's processors, because objects near the edges matter. Of the output only the
+patches are kept, which come last, after a class token or registers. Of image-text models the vision half is used.
 
 Shape letters: B batch, H x W pixels, C features, h x w patches.
 """
@@ -31,17 +30,17 @@ _PROCESSOR_FILE = "preprocessor_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
-    """What decides the shape of a vision model, and what it wants to be given."""
+    """Config and preprocessing of a vision model."""
 
     config: PretrainedConfig
     size_px: list[int]
-    """Height and width of what it is given."""
+    """Height and width of its input."""
     mean: list[float]
     std: list[float]
 
 
 class ImageEncoder(nn.Module):
-    """Frames -> features of their patches."""
+    """Frames -> patch features."""
 
     def __init__(
         self,
@@ -57,14 +56,14 @@ class ImageEncoder(nn.Module):
             size_px: height and width to which frames are resized.
             mean: of red, green and blue in [0, 1].
             std: likewise.
-            model: with its weights; a random one where None.
+            model: a pretrained one; a random one where None.
         """
         super().__init__()
         self.model = _without_pooler(model or AutoModel.from_config(config))
         self.model.set_attn_implementation("eager")
         self._size = tuple(size_px)
         self._grid = tuple(side // patch for side, patch in zip(self._size, _sides(config.patch_size), strict=True))
-        # DINOv2 interpolates its positions unasked wherever the size is not the one it was trained at.
+        # DINOv2 has no such argument: it always interpolates its positions for other sizes.
         asked = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         is_native = self._size == _sides(config.image_size)
         self._how: dict[str, Any] = {"interpolate_pos_encoding": True} if asked and not is_native else {}
@@ -108,8 +107,8 @@ def load_image_encoder(folder: str | Path) -> PreTrainedModel:
     """The vision model of a local folder.
 
     Raises:
-        UserError: it is no folder of a vision model that gives patches, or a part is missing, truncated or does not
-            fit; the message says which.
+        UserError: it is no folder of a vision model with patches, or a part is missing, truncated or inconsistent; the
+            message says which.
     """
     folder = Path(folder)
     config = encoder_shape(folder).config
@@ -118,14 +117,14 @@ def load_image_encoder(folder: str | Path) -> PreTrainedModel:
 
 
 def encoder_shape(folder: str | Path) -> EncoderShape:
-    """Of the vision model of a local folder, with the mean and standard deviation of its image processor.
+    """Of the vision model and image processor of a local folder.
 
     Raises:
-        UserError: it is no folder of a vision model that gives patches, or one of the two files is broken.
+        UserError: it is no folder of a vision model with patches, or one of the two files is damaged.
     """
     folder = Path(folder)
     config = _vision_config(folder)
-    config.dtype = torch.float32  # in which it is loaded and trained, whatever it was saved in
+    config.dtype = torch.float32  # loaded and trained in float32, whatever it was saved in
     size_px, mean, std = _preprocessing(folder, config)
     return EncoderShape(config=config, size_px=size_px, mean=mean, std=std)
 
@@ -140,11 +139,11 @@ def _vision_config(folder: Path) -> PretrainedConfig:
     config = getattr(config, "vision_config", config)
     if any(getattr(config, name, None) is None for name in ("image_size", "patch_size", "hidden_size")):
         raise UserError(
-            f"{folder / 'config.json'} is of {config.model_type!r}, which does not see in patches of one size; vision "
-            "models that do: SigLIP, DINOv2, CLIP, ViT and their like"
+            f"{folder / 'config.json'} is of {config.model_type!r}, which has no patches of one size; vision models "
+            "that have: SigLIP, DINOv2, CLIP, ViT and others"
         )
     if hasattr(config, "vision_use_head"):
-        config.vision_use_head = False  # SigLIP's pooled output, which nothing reads
+        config.vision_use_head = False  # SigLIP's pooled output is unused
     return config
 
 
@@ -152,7 +151,7 @@ def _preprocessing(folder: Path, config: PretrainedConfig) -> tuple[list[int], l
     """Size, mean and standard deviation."""
     path = folder / _PROCESSOR_FILE
     if not path.is_file():
-        raise UserError(f"{folder} lacks {_PROCESSOR_FILE}, which says how its model wants its pixels")
+        raise UserError(f"{folder} lacks {_PROCESSOR_FILE}, which holds size, mean and std of the model's input")
     content = read_json(path)
     size = content.get("crop_size" if content.get("do_center_crop") else "size")
     known = isinstance(size, dict) and {"height", "width"} <= size.keys()
@@ -167,7 +166,7 @@ def _preprocessing(folder: Path, config: PretrainedConfig) -> tuple[list[int], l
 
 
 def _without_pooler(model: PreTrainedModel) -> PreTrainedModel:
-    """Nothing reads a pooled output, and weights that nothing reads would be trained by their decay alone."""
+    """The pooled output is unused, and weight decay would still change the pooler's weights."""
     if getattr(model, "pooler", None) is not None:
         model.register_module("pooler", None)
     return model

@@ -1,11 +1,11 @@
-"""Features of any number of cells -> a fixed number of vectors, from which image tokens are made.
+"""Features of any number of cells -> a fixed number of vectors, the later image tokens.
 
     means       g x g means over equal parts of the frame
-    queries     Q learned queries look at all cells:   q <- q + Attention(norm(q), norm(cells + where they are))
-                                                       q <- q + MLP(norm(q))
+    queries     Q learned queries attend to all cells:   q <- q + Attention(norm(q), norm(cells + positions))
+                                                         q <- q + MLP(norm(q))
                 one layer of the Perceiver resampler (Alayrac et al. 2022, "Flamingo", section 2.1)
 
-A cell is told where it is by Fourier features of its centre, so frames of any size are read alike.
+Positions are Fourier features of the cells' centres in [-1, 1], so they do not depend on the frame's size.
 
 Shape letters: B batch, C channels, h x w cells, g side of the grid of means, Q queries, a heads, c size of a head.
 """
@@ -37,12 +37,12 @@ class Means(nn.Module):
 
 
 class Queries(nn.Module):
-    """Q learned queries."""
+    """Q learned queries that attend to the cells."""
 
     def __init__(self, channels: int, num_queries: int) -> None:
         """
         Raises:
-            UserError: the channels cannot be shared out to heads.
+            UserError: the channels are no multiple of the head size.
         """
         super().__init__()
         if channels % _HEAD_SIZE:
@@ -72,7 +72,7 @@ class Queries(nn.Module):
 def cell_centres(num_rows: int, num_columns: int, device: torch.device) -> Tensor:
     """x, to the right, and y, down, of each cell's centre, row by row, [h * w, 2].
 
-    Cell i of w lies at (2 i + 1) / w - 1, so the frame's edges at -1 and 1.
+    Cell i of w is at (2 i + 1) / w - 1; the frame's edges are at -1 and 1.
     """
     x = (2 * torch.arange(num_columns, device=device) + 1) / num_columns - 1
     y = (2 * torch.arange(num_rows, device=device) + 1) / num_rows - 1

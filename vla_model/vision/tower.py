@@ -1,16 +1,16 @@
-"""Frames -> image tokens: one tower per camera, told what to look for by the instruction.
+"""Frames -> image tokens and keypoints: one tower per camera, conditioned on the instruction.
 
     uint8 frame -> features, h x w cells, by
         conv          patch convolution of stride 4, convolution of stride 2: H/8 x W/8 cells
         vit           a small Vision Transformer, from scratch, one cell per patch
-        pretrained    a transformers vision model that all cameras share, and a linear projector (image_encoder.py)
+        pretrained    a transformers vision model shared by all cameras, and a linear projector (image_encoder.py)
     features -> residual blocks modulated by the instruction (FiLM, Perez et al. 2018)
-    features -> image tokens, means over a grid or gathered by learned queries (resampler.py)
+    features -> image tokens, means over a grid or learned queries (resampler.py)
     features -> M heatmaps -> the expected x, y of each (spatial softmax, Levine et al. 2016) -> one keypoint token
 
-A small policy fails by not seeing where things are, so the keypoints keep sub-cell positions that pooled tokens lose.
-Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm and BatchNorm were not chosen because
-the first is slow in bf16 on CPUs and the second sees other numbers in training than at rollout.
+Small policies fail mostly by imprecise localization, so the keypoints keep sub-cell positions that pooled tokens lose.
+Normalisation is over channels (a LayerNorm on channels-last memory): GroupNorm is slow in bf16 on CPUs, and BatchNorm
+computes differently in training and at rollout.
 
 Shape letters: B batch, H x W pixels, C channels, h x w cells, M keypoints, d decoder width.
 """
@@ -32,27 +32,27 @@ from vla_model.vision.resampler import Means, Queries, cell_centres
 
 @dataclass(frozen=True, kw_only=True)
 class CameraFeatures:
-    """What one tower sees."""
+    """The output of one tower."""
 
     tokens: Tensor
     """[B, V, d], the keypoint token last."""
     keypoints: Tensor
-    """float32 [B, 2 M], x then y of each keypoint in [-1, 1], in the frame as it came (before the random shift)."""
+    """float32 [B, 2 M], x then y of each keypoint in [-1, 1], in the original frame, before the random shift."""
     heatmaps: Tensor
     """[B, M, h, w], before the softmax."""
     shift: Tensor
-    """float32 [B, 2]: what was added to keypoints in [-1, 1] because of the shift."""
+    """float32 [B, 2]: added to keypoints in [-1, 1] to undo the random shift."""
 
 
 class CameraTower(nn.Module, ABC):
-    """Tower of one camera: a subclass says how features are made of frames."""
+    """Tower of one camera; subclasses define frames -> features."""
 
     def __init__(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None = None) -> None:
         """
         Args:
             config: of the model.
-            camera: a name of its cameras.
-            encoder: that all cameras share, if they do.
+            camera: name of one of its cameras.
+            encoder: shared by all cameras, if any.
         """
         super().__init__()
         channels = config.vision_channels
@@ -67,7 +67,7 @@ class CameraTower(nn.Module, ABC):
 
     @abstractmethod
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
-        """Make what `_features` needs."""
+        """Make the modules that `_features` uses."""
 
     @abstractmethod
     def _features(self, frames: Tensor, light: Tensor | None) -> Tensor:
@@ -76,13 +76,13 @@ class CameraTower(nn.Module, ABC):
     def forward(
         self, frames: Tensor, film: Tensor, shift_px: Tensor | None = None, light: Tensor | None = None
     ) -> CameraFeatures:
-        """What the camera sees, asked what the instruction asks.
+        """Features of the frames, conditioned on the instruction.
 
         Args:
             frames: uint8 [B, H, W, 3].
-            film: [B, d], the instruction.
-            shift_px: int64 [B, 2], by how many columns and rows to shift each frame first (see `shift_frames`).
-            light: float32 [B, 3], what to multiply its red, green and blue by.
+            film: [B, d], the instruction's summary.
+            shift_px: int64 [B, 2], columns and rows to shift each frame by first (see `shift_frames`).
+            light: float32 [B, 3], factors of its red, green and blue.
         """
         if shift_px is not None:
             frames = shift_frames(frames, shift_px)
@@ -101,7 +101,7 @@ class CameraTower(nn.Module, ABC):
 
 
 class ConvTower(CameraTower):
-    """Sees with convolutions, from scratch."""
+    """Convolutions, from scratch."""
 
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
         del camera, encoder
@@ -115,7 +115,7 @@ class ConvTower(CameraTower):
 
 
 class ViTTower(CameraTower):
-    """Sees with a Vision Transformer of its own, from scratch."""
+    """A Vision Transformer per camera, from scratch."""
 
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
         del encoder
@@ -134,12 +134,12 @@ class ViTTower(CameraTower):
 
 
 class PretrainedTower(CameraTower):
-    """Sees with an encoder that all cameras share, and projects what it says."""
+    """An encoder shared by all cameras, and a projection of its features per camera."""
 
     def _build(self, config: VLAConfig, camera: str, encoder: ImageEncoder | None) -> None:
         del camera
         assert encoder is not None, "the model makes the encoder that its towers share"
-        self._encoder = (encoder,)  # in a tuple: its weights are the model's, and saved once
+        self._encoder = (encoder,)  # in a tuple, so that its weights are registered in the model only, and saved once
         self.project = nn.Conv2d(encoder.model.config.hidden_size, config.vision_channels, 1)
         self.norm = ChannelNorm(config.vision_channels)
 
@@ -153,9 +153,9 @@ TOWERS: dict[str, type[CameraTower]] = {"conv": ConvTower, "vit": ViTTower, "pre
 
 
 class Stem(nn.Module):
-    """Bytes -> features, a fourth as wide: a convolution over overlapping patches.
+    """Bytes -> features at a quarter of the resolution: a convolution over overlapping patches.
 
-    Whole numbers below 256 are exact in bfloat16, so bytes go in unscaled and the weights are scaled instead.
+    Integers below 256 are exact in bfloat16, so the input is unscaled and the weights are scaled instead.
     """
 
     def __init__(self, channels: int) -> None:
@@ -164,14 +164,14 @@ class Stem(nn.Module):
 
     def forward(self, frames: Tensor, light: Tensor | None = None) -> Tensor:
         """uint8 [B, H, W, 3], colours multiplied by light [B, 3] if any -> [B, C, H / 4, W / 4]."""
-        # Bytes of NHWC seen as NCHW are channels-last memory already, which is what convolutions like best.
+        # NHWC bytes viewed as NCHW are channels-last memory already, the fastest for convolutions.
         x = frames.permute(0, 3, 1, 2).to(compute_dtype(self.conv.weight))
         x = x - 128.0 if light is None else x * light[:, :, None, None].to(x.dtype) - 128.0
         return F.conv2d(x, self.conv.weight / 128.0, self.conv.bias, self.conv.stride, self.conv.padding)
 
 
 class FilmBlock(nn.Module):
-    """x + conv(silu(film(norm(conv(x))))), where film scales and shifts channels by the instruction."""
+    """x + conv(silu(film(norm(conv(x))))), where film scales and shifts channels, conditioned on the instruction."""
 
     def __init__(self, channels: int, film_size: int) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def spatial_softmax(heatmaps: Tensor) -> Tensor:
-    """Expected position under each map's softmax, as `cell_centres` says it: [B, M, h, w] -> float32 [B, M, 2]."""
+    """Expected position under each map's softmax, in `cell_centres` coordinates: [B, M, h, w] -> float32 [B, M, 2]."""
     probabilities = heatmaps.flatten(2).float().softmax(-1)  # [B, M, h * w]
     centres = cell_centres(*heatmaps.shape[2:], heatmaps.device)  # [h * w, 2]
     with torch.autocast(heatmaps.device.type, enabled=False):
@@ -206,7 +206,7 @@ def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
 
     Args:
         frames: uint8 [B, H, W, 3].
-        shift_px: int64 [B, 2], columns and rows: what is at x, y comes from x + columns, y + rows.
+        shift_px: int64 [B, 2], columns and rows: the pixel at x, y comes from x + columns, y + rows.
     """
     height, width = frames.shape[1:3]
     if frames.device.type != "cpu":
@@ -216,13 +216,13 @@ def shift_frames(frames: Tensor, shift_px: Tensor) -> Tensor:
     padded = torch.cat([top, frames, bottom], dim=1)
     left, right = padded[:, :, :1].expand(-1, -1, margin, -1), padded[:, :, -1:].expand(-1, -1, margin, -1)
     padded = torch.cat([left, padded, right], dim=2)
-    # Slices of whole rows: six times faster than one gather of single pixels.
+    # Slicing whole rows is six times faster than gathering single pixels.
     starts = (shift_px + margin).tolist()
     return torch.stack([frame[y : y + height, x : x + width] for frame, (x, y) in zip(padded, starts, strict=True)])
 
 
 def gather_shifted(frames: Tensor, shift_px: Tensor) -> Tensor:
-    """As `shift_frames`, without looking at the shifts, for which a GPU would have to be waited for."""
+    """As `shift_frames`, without reading the shifts on the CPU, which would synchronise with a GPU."""
     batch, height, width = frames.shape[:3]
     device = frames.device
     rows = (torch.arange(height, device=device) + shift_px[:, 1:]).clamp(0, height - 1)  # [B, H]

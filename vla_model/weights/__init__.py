@@ -1,1 +1,1 @@
-"""The weights of a policy: which of them learn, on disk whole or as adapters, in fewer bits and their memory."""
+"""The weights of a policy: fine-tuning modes, checkpoints, adapters, number formats and memory."""

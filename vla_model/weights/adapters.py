@@ -1,12 +1,12 @@
-"""What fine-tuning taught a policy, on disk without the weights that it left alone.
+"""A fine-tuning on disk, without the frozen weights.
 
     fine_tuning.json            the FineTuning, whether there is a value head, and a hash of the frozen weights
-    heads.safetensors           the weights that were trained whole
-    adapter_config.json         low-rank adapters of the decoder, as peft writes and reads them; only if there are any
+    heads.safetensors           the fully trained weights
+    adapter_config.json         low-rank adapters of the decoder in peft's format; only in mode lora
     adapter_model.safetensors
 
-It belongs to a base: the policy that was fine-tuned. `load_adapted` puts the two together; `save_policy` of what it
-gives writes the merged policy. Nothing is ever unpickled.
+It belongs to a base, the policy that was fine-tuned. `load_adapted` combines the two; `save_policy` of the result
+writes the merged policy. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ FINE_TUNING_FILE = "fine_tuning.json"
 HEADS_FILE = "heads.safetensors"
 LORA_FILE = "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."
-"""Before every name in peft's files."""
+"""Prefix of every name in peft's files."""
 
 
 def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> None:
-    """Write the folder; it appears whole or not at all.
+    """Write the folder atomically.
 
     Args:
         model: after `prepare` with this fine_tuning, or a copy of such a model.
 
     Raises:
-        UserError: everything was trained, so there is nothing to leave out, or the folder exists.
+        UserError: the mode is full, which freezes nothing, or the folder exists.
     """
     folder = Path(folder)
     if fine_tuning.mode == "full":
@@ -72,20 +72,20 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
 
 
 def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
-    """The base policy as fine-tuning left it, in eval mode and ready to be tuned further, and its processor.
+    """The fine-tuned policy, in eval mode and prepared for further fine-tuning, and its processor.
 
     Args:
         base: folder of the policy that was fine-tuned.
-        folder: what `save_adapter` wrote.
+        folder: written by `save_adapter`.
 
     Raises:
-        UserError: a part is missing or broken, or the base is another one.
+        UserError: a part is missing or damaged, or the base is another one.
     """
     folder = Path(folder)
     fine_tuning, value_head, base_hash = _read(folder)
     model, processor = load_policy(base, value_head=value_head)
     with torch.random.fork_rng(devices=[]):
-        prepare(model, adaptable(model, fine_tuning))  # folders of before name targets that got no adapters
+        prepare(model, adaptable(model, fine_tuning))  # older folders name targets that the decoder lacks
     found = weights_hash(frozen_state_dict(model, fine_tuning))
     if found != base_hash:
         raise UserError(
@@ -105,7 +105,7 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
 
 
 def weights_hash(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and bytes, whatever their order."""
+    """SHA-256 of names, dtypes, shapes and bytes, independent of their order."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -114,7 +114,7 @@ def weights_hash(weights: dict[str, Tensor]) -> str:
 
 
 def _read(folder: Path) -> tuple[FineTuning, bool, str]:
-    """What fine_tuning.json says."""
+    """The content of fine_tuning.json: fine-tuning, value head, hash of the base."""
     path = folder / FINE_TUNING_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}")

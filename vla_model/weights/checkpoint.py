@@ -1,7 +1,7 @@
 """A policy on disk: one folder with config.json, model.safetensors, processor.json and tokenizer.json.
 
-Written beside its place and moved there whole, so after a kill the old policy or the new one is read, never half of
-one. Read only when complete: every part is opened before anything is built. Nothing is ever unpickled.
+Written atomically: after a kill the old policy or the new one is there. All parts are checked before anything is built.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _PARTS = (CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE, TOKENIZER_FILE)
 
 
 def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
-    """Write the folder; one that was there is replaced. Adapters of a fine-tuning are merged into the weights.
+    """Write the folder, replacing an existing policy. Adapters are merged into the weights.
 
     Raises:
-        UserError: the path holds something that is not such a folder, or a weight is not finite.
+        UserError: the path exists and is no policy, or a weight is not finite.
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
@@ -45,14 +45,14 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
         model.config.save_pretrained(fresh)
         save_tensors(fresh / WEIGHTS_FILE, weights)
         processor.save(fresh)
-        if folder.exists():  # A folder cannot replace a full one: the old one steps aside, to where load_policy looks.
+        if folder.exists():  # A folder cannot replace a non-empty one: move the old one to where load_policy finds it.
             shutil.rmtree(previous_folder(folder), ignore_errors=True)
             folder.rename(previous_folder(folder))
     shutil.rmtree(previous_folder(folder), ignore_errors=True)
 
 
 def load_shape(folder: str | Path) -> tuple[Path, VLAConfig, Processor]:
-    """All but the weights, and the folder that holds it: the one before, where a process died while it replaced it.
+    """Everything but the weights, and its folder: the previous one if a process died while replacing it.
 
     Raises:
         UserError: see load_policy.
@@ -70,12 +70,12 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
     """The model, in eval mode on the CPU, and its processor.
 
     Args:
-        value_head: give the model a value head if it has none: a fresh one, the same every time.
-        dtype: how a model that only acts holds its weights; "auto" leaves them as they were saved.
+        value_head: add a value head if the model has none, initialised with a fixed seed.
+        dtype: number format of the weights, for inference only; "auto" keeps them as saved.
 
     Raises:
-        UserError: a part is missing, truncated or does not fit the others, or the weights are not finite or not
-            those that were written; the message names it.
+        UserError: a part is missing, truncated or inconsistent with the others, or the weights are not finite or not
+            as written; the message names it.
     """
     folder, config, processor = load_shape(folder)
     add_value_head = value_head and not config.value_head
@@ -84,7 +84,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         torch.manual_seed(0)
         try:
             model = narrow_model(config) if dtype in ("bfloat16", "int8") else VLA(config)
-        except TypeError as error:  # transformers lets a field of another type pass
+        except TypeError as error:  # transformers does not check the types of all fields
             raise UserError(f"{CONFIG_FILE} in {folder} is not of a policy: {error}") from error
     weights = load_tensors(folder / WEIGHTS_FILE)
     if add_value_head:
@@ -135,9 +135,9 @@ def _config(folder: Path) -> VLAConfig:
 
 
 def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
-    """Whether the two are of one policy."""
+    """Check that the two are of one policy."""
     asked: dict[str, Any] = sizes_of(processor.world_spec) | {"instruction_length": processor.instruction_length}
-    del asked["pointing"]  # of training alone, and read from names, which a later version may do otherwise
+    del asked["pointing"]  # used in training only, and derived from names, which versions may do differently
     wrong = [
         f"{name} is {getattr(config, name)} and {size}" for name, size in asked.items() if getattr(config, name) != size
     ]

@@ -1,14 +1,13 @@
-"""Fine-tuning modes: which weights of a VLA learn, and low-rank adapters for its decoder.
+"""Fine-tuning modes: which weights of a VLA are trained, and low-rank adapters for its decoder.
 
-    full    everything
+    full    all weights
     lora    the heads, and low-rank adapters in the decoder: y = W x + alpha / rank * B A x   (Hu et al. 2021)
     head    the heads: the action head, and the value head where there is one
 
-With `towers` everything around the decoder learns too, which a pretrained decoder needs that has never seen a frame;
-`head` then freezes the decoder alone. All else is frozen; a learner takes what requires a gradient. Adapters have no
-dropout, which would make the learner compute other probabilities than the worker did. They are injected into the
-decoder by peft, so names of weights change; `merged_state_dict` gives the plain model's, which is what workers load and
-policy folders hold.
+With `towers` everything around the decoder is trained too, as a pretrained language model needs; `head` then freezes
+the decoder alone. All other weights are frozen; a learner optimises those that require a gradient. Adapters have no
+dropout, which would make the learner's probabilities differ from the worker's. peft injects them into the decoder and
+changes names of weights; `merged_state_dict` gives the plain model's names, which workers load and policy folders have.
 """
 
 from __future__ import annotations
@@ -24,39 +23,39 @@ from envs.errors import UserError
 from vla_model.model import VLA
 
 _HEADS = ("action_head.", "value_head.")
-"""Beginnings of the names of the heads' weights."""
+"""Prefixes of the names of the heads' weights."""
 _DECODER = "backbone."
 _IMAGE_ENCODER = "image_encoder."
 _LORA = ".lora_"
-"""Part of the names of all adapters' weights."""
+"""Substring of the names of all adapters' weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What learns."""
+    """Which weights are trained."""
 
     mode: Literal["full", "lora", "head"] = "full"
     lora_rank: Annotated[int, Interval(ge=1, le=10_000)] = 16
     lora_alpha: Annotated[int, Interval(ge=1, le=100_000)] = 32
     """An adapter's output is multiplied by alpha / rank."""
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Last parts of the names of the decoder's linear layers that get an adapter. A name that the decoder lacks is
-    refused: Mixtral's and Grok-1's MLPs are experts, which get none."""
+    """Last parts of the names of the decoder's linear layers that get an adapter. A name that the decoder lacks is an
+    error: Mixtral's and Grok-1's MLPs are experts, which get none."""
     freeze_router: bool = False
-    """Keep the router of the experts as it is."""
+    """Freeze the routers of the action head's experts."""
     towers: bool = False
-    """Train the cameras' towers and all other inputs of the decoder too."""
+    """Train the vision towers and all other inputs of the decoder too."""
     freeze_image_encoder: bool = False
-    """Keep a pretrained image encoder as it is, and train what projects its features."""
+    """Freeze a pretrained image encoder, and train the projection of its features."""
 
 
 def prepare(model: VLA, fine_tuning: FineTuning) -> None:
-    """Freeze, unfreeze and adapt the weights of a plain model, in place. Adapters change nothing until they learn.
+    """Freeze and unfreeze the weights of a plain model, and inject adapters, in place. New adapters compute 0.
 
-    The adapters' first weights come from torch's global generator.
+    The adapters are initialised from torch's global generator.
 
     Raises:
-        UserError: adapters are asked for, and the decoder has no linear layer of one of the names.
+        UserError: the mode is lora, and the decoder has no linear layer of one of the names.
     """
     if fine_tuning.mode == "lora":
         import peft
@@ -68,15 +67,15 @@ def prepare(model: VLA, fine_tuning: FineTuning) -> None:
 
 
 def linear_layers(model: VLA) -> tuple[str, ...]:
-    """Last parts of the names of the decoder's linear layers, each once: what can be adapted. The experts and routers
-    of Mixtral and Grok-1 are no linear layers.
+    """Last parts of the names of the decoder's linear layers, each once: the possible LoRA targets. The experts and
+    routers of Mixtral and Grok-1 are no linear layers.
     """
     named = model.backbone.decoder.named_modules()
     return tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name, layer in named if isinstance(layer, nn.Linear)))
 
 
 def adaptable(model: VLA, fine_tuning: FineTuning) -> FineTuning:
-    """The same without targets that the decoder has no linear layers of."""
+    """The fine-tuning without LoRA targets that the decoder lacks."""
     known = linear_layers(model)
     return replace(fine_tuning, lora_targets=tuple(name for name in fine_tuning.lora_targets if name in known))
 
@@ -94,7 +93,7 @@ def _check_targets(model: VLA, targets: tuple[str, ...]) -> None:
 
 
 def lora_config(fine_tuning: FineTuning) -> Any:
-    """The same as peft says it."""
+    """The adapters as a peft config."""
     import peft
 
     return peft.LoraConfig(
@@ -106,19 +105,19 @@ def lora_config(fine_tuning: FineTuning) -> Any:
 
 
 def trained_state_dict(model: VLA, fine_tuning: FineTuning) -> dict[str, Tensor]:
-    """The weights that learn, without the adapters'."""
+    """The trained weights, without the adapters'."""
     state = model.state_dict()
     return {name: state[name] for name in state if _learns(name, fine_tuning) and _LORA not in name}
 
 
 def frozen_state_dict(model: VLA, fine_tuning: FineTuning) -> dict[str, Tensor]:
-    """The weights that do not learn, under the names of a plain model."""
+    """The frozen weights, under the names of a plain model."""
     return {_plain(name): tensor for name, tensor in model.state_dict().items() if not _learns(name, fine_tuning)}
 
 
 @torch.no_grad()
 def merged_state_dict(model: VLA) -> dict[str, Tensor]:
-    """The state_dict of the plain model that acts as this one: adapters are added to the weights they adapt."""
+    """The state_dict of the equivalent plain model: adapters are added to the weights that they adapt."""
     merged = {_plain(name): tensor for name, tensor in model.state_dict().items() if _LORA not in name}
     if hasattr(model.backbone.decoder, "peft_config"):
         from peft.tuners.lora import LoraLayer

@@ -1,28 +1,28 @@
-"""How much memory a model takes, from its shape: to act, and to learn from a batch.
+"""Estimate of a model's memory (RSS) from its shape, for inference and for training on a batch.
 
-    acting      process + weights (or what reading them takes, if that is more) + work
+    acting      process + weights (or their loading, if that is more) + work
     learning    process + weights + moving average + Adam's two moments
                 + samples + weights cast for products, by each part of a batch + activations of all parts + work
                 + gradients of each part, and their mean
 
-Activations have gone when the gradients have come, and yet both count: each part has a thread, and what the C library
-gets back from one thread it neither gives to another nor to the system.
+Activations are freed when the gradients exist, yet both count: each part has a thread, and the C library returns memory
+that one thread freed neither to other threads nor to the system.
 
-Weights, moments and gradients are counts of parameters times bytes; the counts come from the model itself, built
-without memory. Activations are counted layer by layer from what autograd keeps (tensors that more than one operation
-keeps count once), which depends on what learns:
+Weights, moments and gradients are counts of parameters times bytes; the counts come from the model itself, built on
+the meta device. Activations are counted layer by layer from what autograd saves (tensors saved by several operations
+count once), which depends on what is trained:
 
-    "learns"    inputs of linear layers, for the gradients of their weights, and all that follows
-    "adapts"    frozen weights with low-rank adapters: the same without what norms keep for their weights
-    "passes"    frozen weights that a gradient passes through: no inputs of linear layers
-    "rests"     nothing
+    "learns"    trained weights: inputs of linear layers, for the gradients of their weights, and all later ones
+    "adapts"    frozen weights with low-rank adapters: the same without the norms' inputs for their weights
+    "passes"    frozen weights with a gradient through them: no inputs of linear layers
+    "rests"     frozen weights without a gradient: nothing
 
-Every decoder is counted as LLaMA's layers with its own widths, heads and active experts, extra norms of some families
-left out; every camera's tower as "conv". "Work" is what the largest operation holds for a moment, and what compiled
-kernels take.
+Every decoder is counted as LLaMA layers with its own widths, heads and active experts, without the extra norms of some
+families; every camera's tower as "conv". "Work" is the temporary memory of the largest operation and of compiled
+kernels.
 
-Shape letters: B batch, I instruction tokens, R other tokens, n tokens, m tokens that they look at, d decoder width,
-h heads, c head size, f MLP width, K chunk length, C channels, M keypoints, H x W pixels.
+Shape letters: B batch, I instruction tokens, R other tokens, n tokens, m tokens that they attend to, d decoder width,
+h heads, c head size, f MLP width, K chunk size, C channels, M keypoints, H x W pixels.
 """
 
 from __future__ import annotations
@@ -40,42 +40,42 @@ from vla_model.weights.finetune import FineTuning, adaptable, prepare
 Regime = Literal["learns", "adapts", "passes", "rests"]
 
 PROCESS_GB = 0.49
-"""Resident memory of a process that imported what learning needs and did nothing yet."""
+"""RSS of a process after importing all that training needs."""
 KERNELS_GB = 0.05
-"""What oneDNN compiles for the shapes of a training step."""
+"""oneDNN's compiled kernels for the shapes of a training step."""
 ITEM_BYTES: dict[DtypeName, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
-"""Of one number of a weight."""
+"""Bytes of one number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """How many numbers the parts of a model hold."""
+    """Parameter counts of the parts of a model."""
 
     total: int
     decoder: int
     """Of the total, in the decoder."""
     embeddings: int
-    """Of the decoder, in its table of tokens."""
+    """Of the decoder, in its token embeddings."""
     products: int
-    """Of the total, in matrices that something is multiplied by."""
+    """Of the total, in matrices of products."""
     decoder_products: int
     """Of the products, in the decoder."""
     decoder_matrices: int
-    """Of those, in linear layers: what 8 bits can hold."""
+    """Of those, in linear layers, which can be quantised to 8 bits."""
     learning: int
-    """Of the total, and of adapters: what gets a gradient."""
+    """Trained ones, adapters included."""
     largest_learning: int
-    """In the largest single tensor that learns."""
+    """In the largest trained tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Bytes by what they are for."""
+    """Bytes by purpose."""
 
     process: float = 1e9 * PROCESS_GB
     weights: float = 0.0
     average: float = 0.0
-    """The moving average of the weights, which is the policy."""
+    """Moving average (EMA) of the weights, which becomes the policy."""
     moments: float = 0.0
     gradients: float = 0.0
     samples: float = 0.0
@@ -83,18 +83,18 @@ class Footprint:
     activations: float = 0.0
     work: float = 0.0
     loading: float = 0.0
-    """Weights while they are read, where that is more than what is held then."""
+    """Weights while loading, if that is more than afterwards."""
 
     @property
     def total(self) -> float:
-        """At the largest."""
+        """Peak."""
         held = self.process + self.weights + self.average + self.moments
         computing = self.samples + self.casts + self.activations + self.work + self.gradients
         return max(held + computing, self.process + self.loading)
 
 
 def count_parameters(config: VLAConfig, fine_tuning: FineTuning) -> Parameters:
-    """Counted on a model without memory, with adapters for those of the targets that its decoder has."""
+    """Counted on the meta device, with adapters for the LoRA targets that its decoder has."""
     with torch.device("meta"):
         model = VLA(config)
         prepare(model, adaptable(model, fine_tuning))
@@ -120,12 +120,12 @@ def count_parameters(config: VLAConfig, fine_tuning: FineTuning) -> Parameters:
 
 
 def acting(config: VLAConfig, dtype: DtypeName, num_worlds: int = 1, counts: Parameters | None = None) -> Footprint:
-    """A process that decides for some worlds with weights held in a number format (numerics/weight_formats.py).
+    """A process that acts in some worlds with weights in a number format (weights/weight_formats.py).
 
     Args:
         dtype: of the weights.
-        num_worlds: whose frames are decided on together.
-        counts: of the model, if they were counted before.
+        num_worlds: in one batch.
+        counts: of the model, if already counted.
     """
     counts = counts or count_parameters(config, FineTuning())
     item = 4 if dtype == "float32" else 2
@@ -133,7 +133,7 @@ def acting(config: VLAConfig, dtype: DtypeName, num_worlds: int = 1, counts: Par
     quantised = counts.decoder_matrices if dtype == "int8" else 0
     loading = item * held + 4 * (counts.total - held)
     weights = loading - (item - 1) * quantised
-    loading += quantised  # into memory of its own, layer by layer
+    loading += quantised  # into separate memory, layer by layer
     kept = num_worlds * config.instruction_length * _key_value_numbers(config) * item
     work = num_worlds * _work_bytes(config, item)
     return Footprint(weights=float(weights + kept), work=float(work), loading=float(loading))
@@ -149,20 +149,20 @@ def learning(
     decoder: DtypeName = "float32",
     counts: Parameters | None = None,
 ) -> Footprint:
-    """A learner's process at its largest, after a few updates.
+    """Peak of a learner's process, after a few updates.
 
     Args:
-        fine_tuning: what learns.
+        fine_tuning: which weights are trained.
         batch_size: B, of all parts together.
-        num_parts: of a batch, computed side by side.
-        compute: what products are computed in.
-        decoder: number format of the decoder's weights; bfloat16 where they don't learn.
-        counts: of the model, if they were counted before.
+        num_parts: of a batch, computed in parallel.
+        compute: number format of products.
+        decoder: number format of the decoder's weights; bfloat16 if they are frozen.
+        counts: of the model, if already counted.
     """
     counts = counts or count_parameters(config, fine_tuning)
     item, narrow, regime = ITEM_BYTES[compute], decoder != "float32", decoder_regime(fine_tuning)
     weights = 4 * counts.total - (2 * counts.decoder if narrow else 0)
-    # The instruction and the rest pass the decoder one after the other, and each casts its weights.
+    # The prefix and the rest pass the decoder one after the other, and each casts its weights.
     casts = 0 if narrow or regime == "rests" else 1 if regime == "passes" else 2
     cast = counts.products + (casts - 1) * counts.decoder_products
     parts_and_mean = num_parts + 1 if num_parts > 1 else 1
@@ -180,7 +180,7 @@ def learning(
 
 
 def decoder_regime(fine_tuning: FineTuning) -> Regime:
-    """What the decoder's layers keep."""
+    """The regime of the decoder's layers."""
     if fine_tuning.mode == "full":
         return "learns"
     if fine_tuning.mode == "lora":
@@ -189,17 +189,17 @@ def decoder_regime(fine_tuning: FineTuning) -> Regime:
 
 
 def activation_bytes(config: VLAConfig, fine_tuning: FineTuning, item: int) -> float:
-    """What autograd keeps of one sample.
+    """What autograd saves for one sample.
 
     Args:
-        item: bytes of a number that products are computed with.
+        item: bytes of a number in products.
     """
     regime = decoder_regime(fine_tuning)
     towers: Regime = "learns" if fine_tuning.mode == "full" or fine_tuning.towers else "rests"
     if towers == "rests" and regime == "adapts":
-        towers = "passes"  # to the instruction, which tells them what to look for
+        towers = "passes"  # to the instruction, which conditions them
     prefix, rest = config.instruction_length, _rest(config)
-    # The instruction passes the decoder first; where nothing in it or before it learns, nothing of it is kept.
+    # The prefix saves nothing unless weights of the decoder are trained.
     read = 0.0 if regime in ("rests", "passes") else _decoder_bytes(config, prefix, prefix, regime, item)
     decided = _decoder_bytes(config, rest, prefix + rest, regime, item)
     seen = sum(_tower_bytes(config, height, width, towers, item) for _, height, width in config.cameras or ())
@@ -207,7 +207,7 @@ def activation_bytes(config: VLAConfig, fine_tuning: FineTuning, item: int) -> f
 
 
 def _frame_bytes(config: VLAConfig) -> int:
-    """Of the frames of a sample; a batch holds them, its parts, and what augmentation makes of these."""
+    """Of the frames of a sample; a batch holds them, its parts, and their augmented copies."""
     pixels = sum(height * width for _, height, width in config.cameras or ())
     return 3 * pixels * (config.history_length + 1)
 
@@ -218,14 +218,14 @@ def _rest(config: VLAConfig) -> int:
 
 
 def _decoder_bytes(config: VLAConfig, n: int, m: int, regime: Regime, item: int) -> float:
-    """Of all layers, n tokens that look at m."""
+    """Of all layers, n tokens that attend to m."""
     if regime == "rests":
         return 0.0
     d, h, c, f, layers = _shape(config)
     norms = 8 * n * d + (8 * n * d if regime == "learns" else 0)
     attention = item * n * h * c + 2 * item * m * h * c + (4 + (item if item < 4 else 0)) * h * n * m
     mlp = 3 * item * n * f
-    # In half precision the inputs of q, k, v, gate and up are each cast for themselves.
+    # In half precision the inputs of q, k, v, gate and up are each cast separately.
     inputs = (5 if item < 4 else 2) * item * n * d + item * n * h * c + item * n * f
     return layers * (norms + attention + mlp + (inputs if regime != "passes" else 0))
 
@@ -237,10 +237,10 @@ def _tower_bytes(config: VLAConfig, height: int, width: int, regime: Regime, ite
     pixels, wide = height * width, config.vision_channels
     cells = pixels / 64
     heatmaps = cells * config.num_keypoints * (2 * item + 8)
-    if regime == "passes":  # from the blocks on, which the instruction modulates
+    if regime == "passes":  # from the FiLM blocks on
         return item * cells * wide * (2 + 3 * (config.vision_blocks - 1)) + heatmaps
     stem = 3 * item * pixels + 2 * item * (wide / 2) * pixels / 16
-    # What a norm, a silu and a modulation read, and the inputs of convolutions.
+    # Inputs of norms, silus, modulations and convolutions.
     return stem + item * cells * wide * (3 + 5 * config.vision_blocks) + heatmaps
 
 
@@ -252,7 +252,7 @@ def _head_bytes(config: VLAConfig, item: int) -> float:
 
 
 def _work_bytes(config: VLAConfig, item: int) -> float:
-    """What the largest operation on one sample holds for a moment."""
+    """Temporary memory of the largest operation on one sample."""
     _, h, _, f, _ = _shape(config)
     n, m = _rest(config), config.num_tokens
     pixels = max(height * width for _, height, width in config.cameras or ((None, 0, 0),))
@@ -262,7 +262,7 @@ def _work_bytes(config: VLAConfig, item: int) -> float:
 
 
 def _shape(config: VLAConfig) -> tuple[int, int, int, int, int]:
-    """d, h, c, f of all experts that a token passes, and the number of layers."""
+    """d, h, c, f over all active experts, and the number of layers."""
     backbone: Any = config.backbone
     heads = backbone.num_attention_heads
     head_size = getattr(backbone, "head_dim", None) or backbone.hidden_size // heads
@@ -272,7 +272,7 @@ def _shape(config: VLAConfig) -> tuple[int, int, int, int, int]:
 
 
 def _key_value_numbers(config: VLAConfig) -> int:
-    """Kept of one token of an instruction."""
+    """Numbers in the key-value cache per token."""
     backbone: Any = config.backbone
     _, heads, head_size, _, layers = _shape(config)
     return 2 * layers * (getattr(backbone, "num_key_value_heads", None) or heads) * head_size

@@ -1,18 +1,18 @@
-"""Number formats in which a policy that only acts holds its weights.
+"""Number formats of a policy's weights for inference.
 
-    float32    as they are saved; where computing is in bfloat16, autocast casts them anew in every decision
+    float32    as saved; if the computation is in bfloat16, autocast casts them at every call
     bfloat16   matrices and convolutions of the decoder and the towers, and the experts of the head, cast once: the
-               same products, half the memory. The table of tokens too; norms, routers and small heads stay float32.
-    int8       matrices of the decoder as 8-bit integers with one scale per row; all else as in bfloat16
+               same products, half the memory. Token embeddings too; norms, routers and small heads stay float32.
+    int8       matrices of the decoder as 8-bit integers with one scale per row; the rest as in bfloat16
 
-A row of an 8-bit matrix is s_o W_o with W_o in -127..127 and s_o = max |row o| / 127. What it is multiplied by is
-rounded too, token by token, x_t ~ r_t X_t, so that
+A row of an 8-bit matrix is s_o W_o with W_o in -127..127 and s_o = max |row o| / 127. Its input is quantised per token,
+x_t ~ r_t X_t, so that
 
-    y_to = r_t s_o (X_t . W_o)       the product in whole numbers, exact in int32
+    y_to = r_t s_o (X_t . W_o)       an integer product, exact in int32
 
 (Dettmers et al. 2022, "LLM.int8()", section 2.1, "vector-wise quantization", without its separate treatment of
-outliers.) A decoder's own experts (Mixtral, Grok-1) are no linear layers and stay what they are. 8-bit policies act on
-CPUs; they do not learn and take no other weights.
+outliers.) Experts of a decoder (Mixtral, Grok-1) are no linear layers and are not quantised. 8-bit policies run on
+CPUs; they cannot be trained or load other weights.
 
 Shape letters: T tokens, O outputs, D inputs.
 """
@@ -55,18 +55,18 @@ class Int8Linear(nn.Module):
 def narrow_model(config: VLAConfig) -> VLA:
     """A model with random weights for `load_policy` to fill, the large ones in bfloat16 from the beginning.
 
-    What flows through its decoder has the dtype that the config says.
+    Its decoder's activations have the dtype of the config.
     """
     assert isinstance(config.backbone, PretrainedConfig)
     narrow = copy.deepcopy(config.backbone)
     narrow.dtype = torch.bfloat16
     decoder = AutoModel.from_config(narrow)
-    flows = config.backbone.dtype or torch.float32
+    activations = config.backbone.dtype or torch.float32
     for parameter in decoder.parameters():
         if parameter.ndim < 2:
-            parameter.data = parameter.data.to(flows)
+            parameter.data = parameter.data.to(activations)
     model = VLA(config, decoder)
-    model.backbone.dtype = flows
+    model.backbone.dtype = activations
     hold_weights(model, "bfloat16")
     return model
 

@@ -21,8 +21,8 @@ from vla_model.heads.moe import (
     Routing,
     balance_experts,
     keep_balance,
-    run_at_once,
-    run_one_by_one,
+    run_grouped,
+    run_per_expert,
 )
 
 
@@ -81,8 +81,8 @@ def run(
 )
 def test_experts_run_at_once_do_what_they_do_one_by_one(dtype: torch.dtype, device: str, tolerance: float) -> None:
     one_has_none = torch.stack([torch.arange(40) % 4, (torch.arange(40) + 1) % 4], dim=-1)
-    y, gradients = run(run_at_once, dtype, device, one_has_none)
-    expected, expected_gradients = run(run_one_by_one, dtype, device, one_has_none)
+    y, gradients = run(run_grouped, dtype, device, one_has_none)
+    expected, expected_gradients = run(run_per_expert, dtype, device, one_has_none)
     assert y.shape == (40, 2, 16)
     torch.testing.assert_close(y, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
     for ours, theirs in zip(gradients, expected_gradients, strict=True):
@@ -92,13 +92,13 @@ def test_experts_run_at_once_do_what_they_do_one_by_one(dtype: torch.dtype, devi
 @pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this torch has no grouped product")
 def test_on_a_cpu_experts_run_at_once_where_each_has_few_tokens_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    for name in ("run_at_once", "run_one_by_one"):
+    for name in ("run_grouped", "run_per_expert"):
         function = getattr(moe, name)
         monkeypatch.setattr(moe, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
     for layer, tokens in ((seeded(16, 2, 1), 512), (seeded(16, 2, 1), 513), (seeded(16, 2, 1).bfloat16(), 512)):
         layer(torch.randn(tokens, 16, dtype=layer.down.dtype))
     seeded(12, 2, 1)(torch.randn(8, 12))  # rows of 48 bytes, no multiple of eight numbers
-    assert calls == ["run_at_once", "run_one_by_one", "run_one_by_one", "run_one_by_one"]
+    assert calls == ["run_grouped", "run_per_expert", "run_per_expert", "run_per_expert"]
 
 
 def test_shared_expert_is_added_to_every_row() -> None:
