@@ -164,7 +164,7 @@ class VLA(nn.Module):
             )
         if any(step < 1 for step in config.foreseen_steps):
             raise UserError(
-                f"a state is foreseen 1 control step on or more, got foreseen_steps {config.foreseen_steps}"
+                f"a foreseen step must be at least 1 control step, got foreseen_steps {config.foreseen_steps}"
             )
         self.config = config
         size = config.hidden_size
@@ -224,7 +224,7 @@ class VLA(nn.Module):
         if not n:
             return None
         if inputs.past_frames is None or inputs.past_state is None:
-            raise UserError(f"the model looks back on {n} observations, and the inputs hold none")
+            raise UserError(f"the model uses {n} past observations, and the inputs have none")
 
         def each(rows: Tensor) -> Tensor:  # one row per past observation
             return rows.repeat_interleave(n, 0)

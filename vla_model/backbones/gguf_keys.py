@@ -173,7 +173,7 @@ class _Keys:
         value = self._given[name]
         if isinstance(value, list):
             if len(set(value)) != 1:
-                raise UserError(f"{self.path} has another {self._prefix}{name} in each layer, which is not known here")
+                raise UserError(f"{self.path} has another {self._prefix}{name} in each layer, which is not supported")
             return value[0]
         return value
 
@@ -185,7 +185,7 @@ class _Keys:
         value = self.take(name, values[0])
         if value not in values:
             raise UserError(
-                f"{self.path} has {self._prefix}{name} = {value}, which is not known here; "
+                f"{self.path} has {self._prefix}{name} = {value}, which is not supported; "
                 f"known: {', '.join(map(str, values))}"
             )
 
@@ -211,6 +211,6 @@ class _Keys:
         others = sorted(self._prefix + name for name in self._given.keys() - self._asked)
         if others:
             raise UserError(
-                f"{self.path} has keys that may change what the model computes and are not known here: "
+                f"{self.path} has keys that may change what the model computes and are not supported: "
                 f"{', '.join(others)}"
             )

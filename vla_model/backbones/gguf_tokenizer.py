@@ -89,18 +89,16 @@ def _check(path: Path, given: Mapping[str, Any]) -> None:
     """
     kind, pre = given.get("model"), given.get("pre", "default")
     if kind not in ("llama", "gpt2"):
-        raise UserError(f"{path} has a tokenizer of {_PREFIX}model {kind!r}, not known here; known: llama, gpt2")
+        raise UserError(f"{path} has a tokenizer of {_PREFIX}model {kind!r}, not supported; known: llama, gpt2")
     if kind == "gpt2" and pre not in _PRE:
-        raise UserError(
-            f"{path} splits texts by {_PREFIX}pre {pre!r}, not known here; known: {', '.join(sorted(_PRE))}"
-        )
+        raise UserError(f"{path} splits texts by {_PREFIX}pre {pre!r}, not supported; known: {', '.join(sorted(_PRE))}")
     for name in ("add_sep_token", "remove_extra_whitespaces"):
         if given.get(name, False):
-            raise UserError(f"{path} asks for {_PREFIX}{name}, which is not known here")
+            raise UserError(f"{path} asks for {_PREFIX}{name}, which is not supported")
     others = sorted(name for name in given.keys() - _KNOWN if not name.endswith(("token_id", "token_ids")))
     if others:
         warnings.warn(
-            f"{path} has keys of its tokenizer that are not known here and are passed over: "
+            f"{path} has keys of its tokenizer that are not supported and are passed over: "
             f"{', '.join(_PREFIX + name for name in others)}",
             stacklevel=2,
         )

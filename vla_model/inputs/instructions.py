@@ -26,5 +26,5 @@ def check_text(instruction: object, longest: int | None = None) -> str:
     if not instruction.strip():
         raise UserError(f"the instruction is {instruction!r}: the policy must be told what to do")
     if any("\ud800" <= character <= "\udfff" for character in instruction):
-        raise UserError(f"the instruction {instruction!r} holds half a character, so it is no text")
+        raise UserError(f"the instruction {instruction!r} has a lone surrogate, so it is no valid text")
     return instruction

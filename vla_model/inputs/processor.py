@@ -207,17 +207,17 @@ class Processor:
             vector, still = getattr(self.world_spec, name), self.normalisations[name].still
             if still:
                 names = ", ".join(vector.names[i] for i in still)
-                what = "are ignored" if name == "state" else "will always be what they were"
-                found.append(f"numbers of the {name} that did not move in the data {what}: {names}")
+                what = "are ignored" if name == "state" else "always keep that value"
+                found.append(f"elements of the {name} that are constant in the data {what}: {names}")
         cut = {text: remark for text in instructions if (remark := self.remark_on(text)) is not None}
         if cut:
-            more = f"; and {len(cut) - 3} more sentences" if len(cut) > 3 else ""
+            more = f"; and {len(cut) - 3} more instructions" if len(cut) > 3 else ""
             found.append(f"{'; '.join(list(cut.values())[:3])}{more}; --model.instruction-length reads more")
         same: dict[tuple[int, ...], list[str]] = {}
         for text in cut:
             same.setdefault(tuple(self.tokenizer.encode(text).ids), []).append(text)
         found += [
-            f"sentences that are one to the policy: {'; '.join(map(repr, texts))}"
+            f"instructions that are equal once truncated: {'; '.join(map(repr, texts))}"
             for texts in same.values()
             if len(texts) > 1
         ]

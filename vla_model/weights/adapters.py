@@ -52,7 +52,7 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
     """
     folder = Path(folder)
     if fine_tuning.mode == "full":
-        raise UserError("full fine-tuning leaves no weights alone: save the policy with save_policy")
+        raise UserError("full fine-tuning freezes no weights: save the policy with save_policy")
     if folder.exists():
         raise UserError(f"{folder} exists; it is left as it is")
     content = {
@@ -90,7 +90,7 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
     if found != base_hash:
         raise UserError(
             f"{folder} was trained on another base than {base}: "
-            f"the weights that it left alone have the hash {base_hash[:12]}, here they have {found[:12]}"
+            f"the frozen weights have the hash {base_hash[:12]}, here they have {found[:12]}"
         )
     weights = _load(folder / HEADS_FILE, trained_state_dict(model, fine_tuning))
     model.load_state_dict(weights, strict=False)

@@ -47,7 +47,7 @@ def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
         )
         assert agent.run("touch it", 1.0).num_steps == 10
     (episode,) = policy._episodes.values()
-    assert episode.seen.steps == [2, 4, 6, 8], "decisions of two periods each, back to 6 steps before the last"
+    assert episode.history.steps == [2, 4, 6, 8], "decisions of two periods each, back to 6 steps before the last"
 
 
 def late(number: int) -> float:

@@ -184,7 +184,7 @@ def test_smollm_reads_digits_one_by_one(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_is_not_known_is_refused_and_a_key_of_it_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.pre 'bloom', not known here"):
+    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.pre 'bloom', not supported"):
         tokenizer(tmp_path, pre="bloom")
     with pytest.raises(ValueError, match=r"tokenizer\.ggml\.model 'bert'"):
         tokenizer(tmp_path, model="bert")

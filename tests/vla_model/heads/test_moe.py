@@ -79,7 +79,9 @@ def run(
         ),
     ],
 )
-def test_experts_run_at_once_do_what_they_do_one_by_one(dtype: torch.dtype, device: str, tolerance: float) -> None:
+def test_a_grouped_product_gives_what_a_product_per_expert_gives(
+    dtype: torch.dtype, device: str, tolerance: float
+) -> None:
     one_has_none = torch.stack([torch.arange(40) % 4, (torch.arange(40) + 1) % 4], dim=-1)
     y, gradients = run(run_grouped, dtype, device, one_has_none)
     expected, expected_gradients = run(run_per_expert, dtype, device, one_has_none)

@@ -116,13 +116,13 @@ def test_nothing_is_kept_that_nobody_looks_back_to() -> None:
     begin(policy, [0, 1])
     for step in range(50):
         policy.act(range(2), at(step))
-    assert [episode.seen.steps for episode in policy._episodes.values()] == [list(range(43, 50))] * 2
+    assert [episode.history.steps for episode in policy._episodes.values()] == [list(range(43, 50))] * 2
 
 
 def test_an_observation_without_its_step_is_refused_where_it_is_needed() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
-    with pytest.raises(ValueError, match=r"must say its 'step'.*it has: frames, state, instruction"):
+    with pytest.raises(ValueError, match=r"needs its 'step'.*it has: frames, state, instruction"):
         policy.act(range(2), observe(2))
     without = looking_back(history_length=0)
     begin(without, [0, 1])
@@ -130,7 +130,7 @@ def test_an_observation_without_its_step_is_refused_where_it_is_needed() -> None
 
 
 def test_inputs_without_a_past_are_refused_by_a_model_that_looks_back() -> None:
-    with pytest.raises(ValueError, match="looks back on 2 observations, and the inputs hold none"):
+    with pytest.raises(ValueError, match="uses 2 past observations, and the inputs have none"):
         tiny_vla(history_length=2)(fake_inputs(tiny_config(), 1))
 
 

@@ -210,7 +210,7 @@ def test_what_is_missing_broken_or_of_another_kind_is_refused_with_the_reason(tm
     (siglip / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}))
     refused(siglip, "the weights in .* do not fit its config")
     (siglip / "config.json").write_text(json.dumps(AutoConfig.for_model("resnet").to_dict()))
-    refused(siglip, "'resnet', which does not see in patches")
+    refused(siglip, "'resnet', which has no patches")
 
 
 def test_a_vision_that_does_not_exist_is_refused_before_anything_is_built(tmp_path: Path) -> None:

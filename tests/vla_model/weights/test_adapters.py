@@ -84,7 +84,9 @@ def test_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         other.queries[0, 0] += 1e-3
     save_policy(tmp_path / "other", other, tiny_processor())
-    with pytest.raises(ValueError, match=r"adapter was trained on another base than .*other: the weights .* hash"):
+    with pytest.raises(
+        ValueError, match=r"adapter was trained on another base than .*other: the frozen weights .* hash"
+    ):
         load_adapted(tmp_path / "other", tmp_path / "adapter")
 
 
@@ -115,5 +117,5 @@ def test_what_is_there_is_left_alone_and_full_fine_tuning_has_no_adapter(base: P
     model = tuned(base, HEAD)
     with pytest.raises(ValueError, match="base exists; it is left as it is"):
         save_adapter(base, model, HEAD)
-    with pytest.raises(ValueError, match="full fine-tuning leaves no weights alone"):
+    with pytest.raises(ValueError, match="full fine-tuning freezes no weights"):
         save_adapter(tmp_path / "adapter", model, FineTuning())
