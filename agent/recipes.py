@@ -1,7 +1,7 @@
 """Recipes: named functions that return one typed config. A variant calls a recipe and replaces fields of it.
 
-A RunConfig begins with demonstrations and is run by loop.py; an ImproveConfig begins with a policy, its `init`,
-and is run by agent/training/improve.py.
+A RunConfig trains on demonstrations, by agent/training/loop.py; an ImproveConfig fine-tunes a policy, its `init`, by
+agent/training/improve.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.grpo import GRPOConfig
 from agent.algorithms.ppo import PPOConfig
-from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.sft import SFTConfig
+from agent.algorithms.shrink_perturb import ShrinkPerturbConfig
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.training.demonstrations import DemonstrationsConfig
@@ -40,7 +40,7 @@ def sft_demo() -> RunConfig:
 
 
 def sft_tabletop() -> RunConfig:
-    """All tabletop tasks cloned from the scripted expert, judged on every family of variations."""
+    """All tabletop tasks cloned from the scripted expert, evaluated on every family of variations."""
     demo = sft_demo()
     return replace(
         demo,
@@ -54,7 +54,7 @@ def sft_tabletop() -> RunConfig:
 
 
 def sft_tiny() -> RunConfig:
-    """A few updates on a few episodes: whether everything runs, not whether it learns."""
+    """A few updates on a few episodes: tests that everything runs, not that it learns."""
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=("reach", "press_button"), episodes_per_task=2, num_worlds=2),
         rollout=WorkersConfig(workers=0),
@@ -65,12 +65,12 @@ def sft_tiny() -> RunConfig:
 
 
 def sft_memory() -> RunConfig:
-    """A task that cannot be done without memory, by a policy that looks back on its first observation."""
+    """A task that cannot be solved without memory, by a policy with its first observation as history."""
     demo = sft_demo()
     return replace(
         demo,
         sft=SFTConfig(),
-        # A stride longer than the episode looks back on the first observation, whatever the step.
+        # With a stride longer than the episode, the history is the first observation at every step.
         model=ModelConfig(history_length=1, history_stride=64),
         demonstrations=replace(demo.demonstrations, world="tabletop_memory", tasks=(), episodes_per_task=300),
         learner=replace(demo.learner, batch_size=64, num_updates=1000),
@@ -79,7 +79,7 @@ def sft_memory() -> RunConfig:
 
 
 def sft_few() -> RunConfig:
-    """A mediocre policy of the demo's six tasks from a few demonstrations: what the recipes below begin with."""
+    """A mediocre policy of the demo's six tasks from a few demonstrations: the initial policy of the recipes below."""
     demo = sft_demo()
     return replace(
         demo,
@@ -91,25 +91,25 @@ def sft_few() -> RunConfig:
 
 
 def ppo_tabletop() -> ImproveConfig:
-    """The policy of --init made better on the demo's six tasks by ppo, with success as the only reward."""
+    """Fine-tunes the policy of --init on the demo's six tasks with ppo; the reward is success alone."""
     return ImproveConfig(
-        algorithm=PPOConfig(surrogate=_practised(PPOConfig().surrogate)),
+        algorithm=PPOConfig(surrogate=_correlated(PPOConfig().surrogate)),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
         iterations=100,
-        learner=_steady(),
-        # Half as many decisions to learn from as with 2, for little less success.
+        learner=_policy_gradient_learner(),
+        # Half as many decisions to train on as with 2, for little less success.
         evaluation=EvaluationConfig(episodes_per_task=20, n_action_steps=4),
         evaluate_every=10,
     )
 
 
 def grpo_tabletop() -> ImproveConfig:
-    """As ppo_tabletop, by grpo: groups of eight episodes in place of a value head."""
-    return replace(ppo_tabletop(), algorithm=GRPOConfig(surrogate=_practised(GRPOConfig().surrogate)))
+    """As ppo_tabletop, with grpo: groups of eight episodes in place of a value head."""
+    return replace(ppo_tabletop(), algorithm=GRPOConfig(surrogate=_correlated(GRPOConfig().surrogate)))
 
 
 def rft_tabletop() -> ImproveConfig:
-    """The policy of --init made better on the demo's six tasks by cloning its own successes."""
+    """Fine-tunes the policy of --init on the demo's six tasks by cloning its own successes."""
     return ImproveConfig(
         algorithm=RFTConfig(),
         practice=PracticeConfig(tasks=DEMO_TASKS, episodes_per_task=64),
@@ -120,18 +120,18 @@ def rft_tabletop() -> ImproveConfig:
 
 
 def rft_few() -> ImproveConfig:
-    """rft_tabletop for sft_few's policy, which overfits: a new model learns in its place."""
+    """rft_tabletop for sft_few's policy, which overfits: its weights are reinitialised first."""
     rft = rft_tabletop()
     return replace(
         rft,
-        algorithm=RFTConfig(renewal=RenewalConfig(keep=0.0, updates=1500)),
+        algorithm=RFTConfig(shrink_perturb=ShrinkPerturbConfig(keep=0.0, updates=1500)),
         iterations=12,
         learner=replace(rft.learner, learning_rate=1.0e-3),
     )
 
 
 def dagger_tabletop() -> ImproveConfig:
-    """The policy of --init made better on the demo's six tasks by the scripted expert's labels where it gets to."""
+    """Fine-tunes the policy of --init on the demo's six tasks with expert labels on the states it visits."""
     rft = rft_tabletop()
     return replace(
         rft,
@@ -142,11 +142,13 @@ def dagger_tabletop() -> ImproveConfig:
 
 
 def dagger_few() -> ImproveConfig:
-    """dagger_tabletop for sft_few's policy, which overfits: at the end a new model learns all."""
+    """dagger_tabletop for sft_few's policy, which overfits: a new model is trained on all data at the end."""
     dagger = dagger_tabletop()
     return replace(
         dagger,
-        algorithm=DaggerConfig(updates=150, renewal=RenewalConfig(keep=0.0, iteration=dagger.iterations, updates=3600)),
+        algorithm=DaggerConfig(
+            updates=150, shrink_perturb=ShrinkPerturbConfig(keep=0.0, iteration=dagger.iterations, updates=3600)
+        ),
         learner=replace(dagger.learner, learning_rate=1.0e-3),
     )
 
@@ -160,7 +162,7 @@ def sft_mt10() -> RunConfig:
             episodes_per_task=50,
             attempts_per_episode=4.0,
             num_worlds=4,
-            noise_std=0.1,  # at 0.3 the experts of assembly, basketball and box-close fail more often than not
+            noise_std=0.1,  # at 0.3 the experts of assembly, basketball and box-close mostly fail
         ),
         learner=LearnerConfig(batch_size=128, num_updates=6000),
         evaluation=EvaluationConfig(episodes_per_task=10, n_action_steps=4, num_worlds=4),
@@ -169,7 +171,7 @@ def sft_mt10() -> RunConfig:
 
 
 def sft_mt50() -> RunConfig:
-    """All 50 tasks of Meta-World, as sft_mt10 but for its foresight."""
+    """All 50 tasks of Meta-World, as sft_mt10 but without foresight."""
     mt10 = sft_mt10()
     return replace(
         mt10,
@@ -181,7 +183,7 @@ def sft_mt50() -> RunConfig:
 
 
 def sft_mt50_unlabelled() -> RunConfig:
-    """As sft_mt50, and the simulator says nothing about where things are: only where the demonstrators' hand went."""
+    """As sft_mt50, without labels from the simulator's state: foresight of the hand alone, from recorded states."""
     mt50 = sft_mt50()
     return replace(
         mt50,
@@ -192,7 +194,7 @@ def sft_mt50_unlabelled() -> RunConfig:
 
 
 def rft_mt50() -> ImproveConfig:
-    """The policy of --init made better on Meta-World's 50 tasks by cloning its own successes."""
+    """Fine-tunes the policy of --init on Meta-World's 50 tasks by cloning its own successes."""
     rft = rft_tabletop()
     return replace(
         rft,
@@ -206,11 +208,11 @@ def rft_mt50() -> ImproveConfig:
 
 
 def dagger_mt50() -> ImproveConfig:
-    """The policy of --init made better on Meta-World's 50 tasks by the scripted experts' labels where it fails."""
+    """Fine-tunes the policy of --init on Meta-World's 50 tasks with expert labels, mostly of tasks it fails."""
     rft = rft_mt50()
     return replace(
         rft,
-        # It gets on by itself in most tasks, and must be told about what it does where it does not.
+        # The policy already solves most tasks: the expert need not act often, only label.
         algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, rows_per_episode=100),
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
@@ -219,7 +221,7 @@ def dagger_mt50() -> ImproveConfig:
 
 
 def ppo_mt50() -> ImproveConfig:
-    """The policy of --init made better on Meta-World's 50 tasks by ppo, with success as the only reward."""
+    """Fine-tunes the policy of --init on Meta-World's 50 tasks with ppo; the reward is success alone."""
     return replace(
         ppo_tabletop(),
         practice=PracticeConfig(world="metaworld-mt50", episodes_per_task=8, num_worlds=4),
@@ -228,8 +230,8 @@ def ppo_mt50() -> ImproveConfig:
     )
 
 
-def _steady() -> LearnerConfig:
-    """For policy gradients: the policy that acts is the weights themselves, and nothing pulls at them but the loss."""
+def _policy_gradient_learner() -> LearnerConfig:
+    """For policy gradients: no EMA, weight decay, warm-up or decay of the learning rate."""
     return LearnerConfig(
         batch_size=512,
         learning_rate=1.0e-4,
@@ -241,8 +243,8 @@ def _steady() -> LearnerConfig:
     )
 
 
-def _practised(surrogate: SurrogateConfig) -> SurrogateConfig:
-    """Noise that lasts moves an arm where independent noise shakes it; one pass leaves time for more episodes."""
+def _correlated(surrogate: SurrogateConfig) -> SurrogateConfig:
+    """Temporally correlated noise moves an arm, independent noise only shakes it; one epoch per rollout is faster."""
     return replace(surrogate, epochs=1, noise_correlation=0.7)
 
 

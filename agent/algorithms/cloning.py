@@ -1,13 +1,12 @@
-"""What rft and dagger share: gather episodes, add those worth it to a dataset, and clone all of it.
+"""What rft and dagger share: collect episodes, add the useful ones to a dataset, and clone all of it.
 
     collect    episodes of the acting policy (agent/algorithms/rft.py, agent/algorithms/dagger.py), every frame recorded
-    credit     rft imitates successes and looks at the rest, dagger imitates everything; episodes go into the run's
-               dataset, once each
-    update     behaviour cloning (sft.py) on demonstrations and the run's dataset, every row as likely, but no
-               more than `rows_per_episode` of an episode: one that hangs until its step limit would count for ten
+    store      each episode once in the run's dataset; rft clones successes and uses failures for auxiliary losses
+               only, dagger clones the expert's labels of all
+    update     behaviour cloning (sft.py) on demonstrations and the run's dataset, rows sampled uniformly, but at most
+               `rows_per_episode` of an episode: one that is stuck until its step limit would count for ten
 
-The dataset is on the disk before the first update, so an iteration that is done again after a crash learns from the
-same rows.
+The dataset is on disk before the first update, so an iteration that is repeated after a crash trains on the same rows.
 """
 
 from __future__ import annotations
@@ -23,11 +22,16 @@ import numpy as np
 from annotated_types import Interval
 
 from agent.algorithms.method import AlgorithmConfig, Context, Specs
-from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.algorithms.shrink_perturb import (
+    ShrinkPerturbConfig,
+    check_shrink_perturb,
+    scheduled_updates,
+    shrink_and_perturb,
+)
+from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
-from agent.learning.offending import kept_if_not_finite
 from agent.runs.run_folder import dataset_of
 from envs.errors import UserError
 from envs.world import World
@@ -42,26 +46,25 @@ from vla_model.weights.finetune import FineTuning
 
 @dataclass(frozen=True, kw_only=True)
 class CloningConfig(AlgorithmConfig):
-    """Settings of an algorithm that clones what was practised."""
+    """Settings of an algorithm that clones its own episodes."""
 
     demonstrations: str = ""
-    """Folder of the dataset that stays in the mix; if not given, that of the run that init names."""
+    """Dataset of demonstrations to train on too; if not given, that of the run that init names."""
     updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
     """In an iteration."""
     rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
-    """Rows to learn from of each episode, evenly spaced where it is longer."""
-    renewal: RenewalConfig = field(default_factory=RenewalConfig)
+    """At most so many rows of each episode are trained on, evenly spaced."""
+    shrink_perturb: ShrinkPerturbConfig = field(default_factory=ShrinkPerturbConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
 
     def scheduled_updates(self, iterations: int, iteration: int) -> int:
-        """See AlgorithmConfig: those before the renewal, or those from it on."""
-        return scheduled_updates(self.renewal, self.updates, iterations, iteration)
+        """See AlgorithmConfig and shrink_perturb.py."""
+        return scheduled_updates(self.shrink_perturb, self.updates, iterations, iteration)
 
     def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
         """
         Raises:
-            UserError: the run makes another number of updates, or the learning rate would still rise at a schedule's
-                end.
+            UserError: learner.num_updates disagrees with the iterations, or warm-up is longer than a schedule.
         """
         schedules = [self.scheduled_updates(iterations, iteration) for iteration in range(iterations)]
         if learner.num_updates not in (None, schedules[-1]):
@@ -74,36 +77,35 @@ class CloningConfig(AlgorithmConfig):
     def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
         """
         Raises:
-            UserError: see check_renewal.
+            UserError: see check_shrink_perturb.
         """
-        check_renewal(self.renewal, iterations, fine_tuning, model)
+        check_shrink_perturb(self.shrink_perturb, iterations, fine_tuning, model)
 
 
 C = TypeVar("C", bound=CloningConfig)
 
 
 class Cloning(ABC, Generic[C]):
-    """A method that clones demonstrations and what was practised; who inherits it says who acts."""
+    """A method that clones demonstrations and its own episodes; a subclass defines the policy that acts."""
 
     failed: Literal["imitated", "seen"]
-    """What a failed episode's actions are: labels to imitate, or nothing, while its frames are learned from."""
+    """How a failed episode is used: its actions as labels, or its frames for auxiliary losses only."""
     keeps_failures: bool
     """Whether failed episodes go into the dataset."""
     n_action_steps: int | None
     """Actions executed of each chunk."""
     drives: tuple[str, ...] = ()
-    """Recorded drives to learn from too."""
+    """Recorded drives to train on too."""
 
     def __init__(self, config: C, context: Context) -> None:
         """
         Raises:
-            UserError: there are no demonstrations, or no drives where the config names some, or they were not recorded
-                in the policy's world.
+            UserError: the demonstrations or drives do not exist, or were not recorded in the policy's world.
         """
         self._demonstrations = Path(config.demonstrations or dataset_of(context.init))
         if not self._demonstrations.exists():
             raise UserError(
-                f"there are no demonstrations in {self._demonstrations}; begin with a run that has a dataset, or name "
+                f"there are no demonstrations in {self._demonstrations}; start from a run that has a dataset, or name "
                 "one with --algorithm.demonstrations"
             )
         self._config = config
@@ -121,15 +123,16 @@ class Cloning(ABC, Generic[C]):
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
         """Returns the means over the updates."""
-        renewal = self._config.renewal
-        if renewed := renewal.keep < 1.0 and iteration + 1 == renewal.iteration:
-            renew(learner, renewal.keep, seed=self._context.seed)
+        num_updates, reset = self._config.updates, self._config.shrink_perturb
+        if reset.keep < 1.0 and iteration + 1 == reset.iteration:
+            shrink_and_perturb(learner, reset.keep, seed=self._context.seed)
+            num_updates = max(num_updates, reset.updates)
         num_episodes = self._store(trajectories)
         roots = [self._demonstrations, *([self._context.run.dataset] if num_episodes else [])]
         data = self._data(roots)
         encode = SFTEncoder(self._context.processor, data.instructions, learner.model.config, seed=self._context.seed)
         loss = partial(sft_loss, config=self._config.sft)
-        told: list[dict[str, float]] = []
+        metrics: list[dict[str, float]] = []
         first, model = learner.num_updates_done, learner.model.config
         with data.batches(
             learner.config.batch_size,
@@ -139,11 +142,11 @@ class Cloning(ABC, Generic[C]):
             history=model.history,
             foreseen=model.foreseen,
         ) as batches:
-            for _ in range(max(self._config.updates, renewal.updates if renewed else 0)):
+            for _ in range(num_updates):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
-                with kept_if_not_finite(batch, self._context.run.root):
-                    told.append(learner.update(batch, loss))
-        means = {name: float(np.mean([metrics[name] for metrics in told])) for name in told[0]}
+                with saved_if_not_finite(batch, self._context.run.root):
+                    metrics.append(learner.update(batch, loss))
+        means = {name: float(np.mean([update[name] for update in metrics])) for name in metrics[0]}
         return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
 
     def _data(self, roots: Sequence[Path]) -> TrainingData:
@@ -157,11 +160,11 @@ class Cloning(ABC, Generic[C]):
         )
 
     def _store(self, trajectories: list[Trajectory]) -> int:
-        """Add what is worth it and not there yet; returns how many episodes the run's dataset has then."""
+        """Add the episodes that are kept and not stored yet; returns the number of episodes in the run's dataset."""
         context = self._context
         with DatasetWriter(context.run.dataset, context.processor.world_spec, robot_type=context.suite) as writer:
-            known = writer.finished_ids()
+            stored = writer.finished_ids()
             for trajectory in trajectories:
-                if (trajectory.success or self.keeps_failures) and trajectory.spec.id not in known:
+                if (trajectory.success or self.keeps_failures) and trajectory.spec.id not in stored:
                     writer.append(trajectory)
             return len(writer.finished_ids())

@@ -1,30 +1,27 @@
-"""DAgger: the expert says what to do where the learner gets to.
+"""DAgger: clone expert labels on the states that the learner visits.
 
 Ross et al. 2011, "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning", algorithm
 3.1:
 
-    p_i     = b_i expert + (1 - b_i) learner_i     who acts, drawn anew at every decision;   b_i = beta decay^i
+    p_i     = b_i expert + (1 - b_i) learner_i     who acts, sampled at every decision;   b_i = beta decay^i
     D_i     = D_{i-1} + {(s, expert(s)) for every state s that p_i visited}        learner_{i+1} = clone D_i
 
-The policy that begins was cloned from demonstrations, which are D_{-1}: so beta may begin below 1. It must not vanish
-at once: a learner that cannot grasp yet never comes to carry, and an episode in which it is stuck is one state many
-times over; the expert's share gets it on. Episodes in which the learner failed are kept: their states are those it
-needs to be taught about.
+The initial policy was cloned from demonstrations, which are D_{-1}, so beta may start below 1. It must not be 0 at
+once: a learner that cannot grasp yet never visits the states of carrying, and an episode in which it is stuck repeats
+one state; the expert's actions get it past. Failed episodes are kept: their states need labels most.
 
-    chunks     the learner executes the first `n_action_steps` actions of each of its chunks: by default one, so it
-               decides at every control step; where it is evaluated with more, as many take it to the states that it
-               gets to then. The world goes one control step at a time all the same, because the expert must see every
-               state; row t's label is thus exact. The later labels of row t's chunk are the expert's in the states
-               that followed: those of its own path only once the learner follows.
-    renewal    a learner that goes on from a policy of few demonstrations stays behind one that learns D_i from scratch
-               (docs/results/dagger.md), so its weights may be renewed (renewal.py), best in the last iteration
-    learner    acts by its mode, as it will when it is evaluated
+    chunks     the learner executes the first `n_action_steps` actions of each chunk, by default one; with as many as
+               in evaluation it visits the states that it will visit there. The expert is queried at every control
+               step all the same, so row t's first label is exact. The later labels of row t's chunk are the expert's
+               in the states that followed, which are on the expert's own path only once the learner follows it.
+    shrink and perturb    a learner warm-started from few demonstrations stays behind one trained on D_i from scratch
+               (docs/results/dagger.md); see shrink_perturb.py, best in the last iteration
+    learner    acts by the mode of its action distribution, as in evaluation
+    drives     a person's corrections, where they took a drive over (agent/console/), are trained on too
 
-    drives     a person's labels, where one took a drive over (agent/console/), stand beside the scripted expert's
+Left out: querying the expert only where the learner is uncertain (SafeDAgger), as a scripted expert costs nothing.
 
-Left out: asking the expert only where the learner is unsure (SafeDAgger and kin), as a scripted expert costs nothing.
-
-Shape letters: N worlds, n of them that are decided for, K chunk length, A action dims.
+Shape letters: N worlds, n of them that are acted in, K chunk size, A action dims.
 """
 
 from __future__ import annotations
@@ -50,8 +47,8 @@ from vla_model.policy import VLAPolicy
 from vla_model.types import ActionChunk, Policy
 from vla_model.weights.finetune import FineTuning
 
-_MIXTURE_STREAM = 0x6D6978
-"""Keeps this generator apart from whatever else is drawn from an episode's seed."""
+_STREAM = 0x6D6978
+"""Makes this generator independent of others with the same episode seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +62,10 @@ class DaggerConfig(CloningConfig):
     beta_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
     """Of that share, per iteration."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
     without (docs/console.md)."""
     n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
-    """Actions that the learner, or the expert where it acts, executes of each decision while practising."""
+    """Actions executed of each decision during collection, by the learner or by the expert in its place."""
 
     def method(self, context: Context) -> Dagger:
         """See AlgorithmConfig."""
@@ -84,7 +81,7 @@ class DaggerConfig(CloningConfig):
 
 
 class Dagger(Cloning[DaggerConfig]):
-    """dagger as the loop knows it: the policy acts by its mode, or the expert in its place, one step at a time."""
+    """DAgger: the policy's mode or the expert acts, one control step at a time; all episodes are cloned."""
 
     failed = "imitated"
     keeps_failures = True
@@ -97,31 +94,35 @@ class Dagger(Cloning[DaggerConfig]):
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         """See Method."""
-        # Of no version yet: whatever weights are published first, they are taken.
+        # Version -1, so that the first published weights are always loaded.
         policy = VLAPolicy(model, self._context.processor, version=-1, seed=self._context.seed)
         config = self._config
-        return lambda world: Mixture(policy.to("auto"), world, config)
+        return lambda world: DaggerPolicy(policy.to("auto"), world, config)
 
 
 def check_dagger(config: DaggerConfig, chunk_size: int) -> None:
     """
     Raises:
-        UserError: the learner's chunks have not as many actions as it is to execute.
+        UserError: n_action_steps exceeds the learner's chunk size.
     """
     if not 1 <= config.n_action_steps <= chunk_size:
         raise UserError(
-            f"algorithm.n_action_steps must be within 1..{chunk_size}, the chunk's length, got {config.n_action_steps}"
+            f"algorithm.n_action_steps must be within 1..{chunk_size}, the chunk size, got {config.n_action_steps}"
         )
 
 
-class Mixture:
-    """Policy of chunk length 1: the learner's next action or the expert's, and the expert's as the label.
+class DaggerPolicy:
+    """Policy with chunks of one action: the learner's next action or the expert's, and the expert's as the label.
 
-    The learner's version decides the share: the iteration, or with overlap, from the second one on, the one before.
+    The expert's share follows from the learner's version: the iteration or, with overlap, the one before it.
     """
 
     def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:
-        """It must act in that same world.
+        """
+        Args:
+            learner: the policy that is trained.
+            world: the one it acts in, which is asked for the expert's actions.
+            config: of dagger.
 
         Raises:
             UserError: as `check_dagger`.
@@ -145,7 +146,7 @@ class Mixture:
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         self._learner.begin(worlds, instructions, seeds)
         for n, seed in zip(worlds, seeds, strict=True):
-            self._generators[n] = np.random.default_rng([_MIXTURE_STREAM, seed])
+            self._generators[n] = np.random.default_rng([_STREAM, seed])
         self._executed[list(worlds)] = self._config.n_action_steps
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
@@ -159,7 +160,7 @@ class Mixture:
         return ActionChunk(actions=np.where(self._by_expert[worlds, None, None], expert, next_), labels=expert)
 
     def _decide(self, worlds: list[int], observation: Observation) -> None:
-        """What the learner would do in these worlds next, and whether the expert acts in its place."""
+        """Predict the learner's next chunk in these worlds, and sample whether the expert acts in its place."""
         actions = to_numpy(self._learner.act(worlds, observation).actions)  # [n, K, A]
         self._chunk[worlds] = actions[:, : self._config.n_action_steps]
         share = self._config.beta * self._config.beta_decay**self.version

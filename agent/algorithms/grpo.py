@@ -1,19 +1,19 @@
 """Group-relative policy optimisation (Shao et al. 2024, "DeepSeekMath", section 4.1; no value head).
 
-A group is G episodes of one EpisodeSpec: the same task, instruction and first state, bit for bit; only the policy's
-draws differ (EpisodeSpec.repeat). Every action of episode i of its group has the advantage
+A group is G episodes of one EpisodeSpec: the same task, instruction and initial state, bit for bit; only the sampled
+actions differ (EpisodeSpec.repeat). Every action of episode i of its group has the advantage
 
     A_i = (R_i - mean(R)) / (std(R) + e)          R: 1 for success, else 0; or the sum of the world's dense reward
 
     L = surrogate(A) with weights w = mean(T) / T_i
 
-    uniform groups    all won or all lost, teach nothing and are dropped; new groups are drawn in their place, at most
-                      `max_rounds` times as many as asked for, so a policy that always wins doesn't loop for ever
+    uniform groups    all successes or all failures: no gradient, so they are dropped and new groups sampled in their
+                      place, in at most `max_rounds` rounds, so a policy that always succeeds does not loop for ever
     length            a long episode's actions weigh less, so that every episode weighs the same (w above)
     after success     the world ends an episode with its success, so there is no action after it to mask
 
-Left out: a KL penalty by default, as everyone dropped it (surrogate.reference_kl_weight brings it back); a
-reward for format or length.
+Left out: a KL penalty by default, as later work dropped it (surrogate.reference_kl_weight enables it); a reward for
+format or length.
 
 Shape letters: T control steps of an episode.
 """
@@ -46,9 +46,9 @@ class GRPOConfig(PolicyGradientConfig):
     group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
     """G"""
     standardise: bool = True
-    """Divide by the group's standard deviation; without, groups that are nearly uniform count less."""
+    """Divide by the group's standard deviation; without, nearly uniform groups count less."""
     max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
-    """Rounds of drawing groups in an iteration, the first included."""
+    """Rounds of sampling groups in an iteration, the first included."""
     surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
 
     @property
@@ -67,7 +67,7 @@ class GRPOConfig(PolicyGradientConfig):
 
 
 class GRPO(PolicyGradient[GRPOConfig]):
-    """grpo as the loop knows it: it learns from groups that came to different ends."""
+    """GRPO: trains on groups whose episodes have different returns."""
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See collect_groups."""
@@ -75,7 +75,7 @@ class GRPO(PolicyGradient[GRPOConfig]):
         executing = partial(run, n_action_steps=self._context.n_action_steps)
         return collect_groups(executing, lambda round_: specs(round_, self._config.group_size), self._config)
 
-    def credit(self, trajectories: list[Trajectory]) -> RolloutBatch:
+    def advantages(self, trajectories: list[Trajectory]) -> RolloutBatch:
         """See grpo_advantages."""
         return grpo_advantages(trajectories, self._config)
 
@@ -86,7 +86,7 @@ class GRPO(PolicyGradient[GRPOConfig]):
 
 
 def groups(trajectories: Iterable[Trajectory]) -> list[list[Trajectory]]:
-    """Episodes of one first state together, in the order of their ids."""
+    """Episodes grouped by initial state, in the order of their specs."""
     found: dict[EpisodeSpec, list[Trajectory]] = {}
     for trajectory in sorted(trajectories, key=lambda t: t.spec):
         found.setdefault(replace(trajectory.spec, repeat=0), []).append(trajectory)
@@ -99,7 +99,7 @@ def score(trajectory: Trajectory, config: GRPOConfig) -> float:
 
 
 def is_mixed(group: Sequence[Trajectory], config: GRPOConfig) -> bool:
-    """Whether its episodes differ in what they came to."""
+    """Whether its episodes differ in R."""
     return len({score(t, config) for t in group}) > 1
 
 
@@ -108,30 +108,30 @@ def collect_groups(
     specs: Callable[[int], Sequence[EpisodeSpec]],
     config: GRPOConfig,
 ) -> list[Trajectory]:
-    """Episodes until as many groups are mixed as one round has first states, or the rounds are used up.
+    """Collect until as many groups are mixed as one round has initial states, or the rounds are used up.
 
     Args:
         run: runs every spec once.
-        specs: first states of a round, by its number; the same number of them in every round.
+        specs: initial states of a round, by its number; equally many in every round.
         config: of grpo.
     """
     found: list[Trajectory] = []
     num_mixed = 0
     for round_ in range(config.max_rounds):
-        asked = specs(round_)
-        missing = asked[: len(asked) - num_mixed]
+        initial = specs(round_)
+        missing = initial[: len(initial) - num_mixed]
         new = list(run([replace(spec, repeat=i) for spec in missing for i in range(config.group_size)]))
         found += new
         num_mixed += sum(is_mixed(group, config) for group in groups(new))
-        if num_mixed >= len(asked):
+        if num_mixed >= len(initial):
             break
     return found
 
 
 def grpo_advantages(trajectories: Sequence[Trajectory], config: GRPOConfig) -> RolloutBatch:
     """Advantages of the episodes of mixed groups; the others are left out."""
-    everyone = groups(trajectories)
-    mixed = [group for group in everyone if is_mixed(group, config)]
+    all_groups = groups(trajectories)
+    mixed = [group for group in all_groups if is_mixed(group, config)]
     kept = [t for group in mixed for t in group]
     mean_length = np.mean([t.num_steps for t in kept]) if kept else 0.0
     found = []
@@ -147,10 +147,10 @@ def grpo_advantages(trajectories: Sequence[Trajectory], config: GRPOConfig) -> R
                     weight=np.float32(mean_length / t.num_steps) * ones,
                 )
             )
-    metrics = {"groups/all": float(len(everyone)), "groups/mixed": float(len(mixed))}
+    metrics = {"groups/all": float(len(all_groups)), "groups/mixed": float(len(mixed))}
     return RolloutBatch(trajectories=kept, advantages=found, metrics=metrics)
 
 
 def grpo_loss(model: VLA, batch: Decisions, config: GRPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss above, and its terms for the log."""
+    """The loss above, and its metrics."""
     return surrogate_loss(predict(model, batch), batch, config.surrogate)

@@ -1,7 +1,7 @@
-"""What an algorithm is to the loop that improves a policy (agent/training/improve.py).
+"""The interface of an algorithm to the loop that fine-tunes a policy (agent/training/improve.py).
 
-An algorithm is one file: its config, an AlgorithmConfig, says what the loop must know before it begins, and makes a
-Method, which collects and learns. A recipe (agent/recipes.py) gives it a name on the command line.
+An algorithm is one file: its config, an AlgorithmConfig, declares what the loop must know before it starts, and makes a
+Method, which collects episodes and learns from them. A recipe (agent/recipes.py) names it on the command line.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from vla_model.types import Policy
 from vla_model.weights.finetune import FineTuning
 
 Specs = Callable[[int, int], list[EpisodeSpec]]
-"""(round, repeats) -> first states of one round of an iteration, of which each is to be run `repeats` times."""
+"""(round, repeats) -> initial states of one round of an iteration, each to be run `repeats` times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a run gives its algorithm."""
+    """What an algorithm gets from its run."""
 
     processor: Processor
     """Of the model."""
@@ -37,7 +37,7 @@ class Context:
     """Of the world."""
     run: RunFolder
     init: str = ""
-    """The policy that the run began with."""
+    """The initial policy."""
     seed: int = 0
     """Of sampled actions, batches and augmentation."""
     n_action_steps: int | None = None
@@ -50,10 +50,10 @@ class Method(Protocol):
     """What an algorithm does in an iteration."""
 
     data: list[TrainingData]
-    """Recorded datasets that it learns from beside what is practised."""
+    """Recorded datasets that it trains on beside its own episodes."""
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """Makes the policy that practises with the model, in whatever process runs the world."""
+        """Returns a function that makes the policy that collects, called in the process that runs the world."""
         ...
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
@@ -61,43 +61,43 @@ class Method(Protocol):
         ...
 
     def learn(self, learner: Learner[VLA], trajectories: list[Trajectory], iteration: int) -> dict[str, float]:
-        """Update the learner with them; returns what is to be logged."""
+        """Update the learner on them; returns metrics."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """Settings of an algorithm; what it needs otherwise than most, its own config overrides."""
+    """Settings of an algorithm; subclasses override what differs from these defaults."""
 
     needs_values: ClassVar[bool] = False
     """Whether the model must have a value head."""
     acts_by_average: ClassVar[bool] = True
-    """Whether the policy that acts may be a moving average of the weights that learn."""
+    """Whether the policy that acts may be the moving average of the learner's weights."""
     repeats_loss: ClassVar[bool] = True
-    """Whether all updates have one and the same loss, so that a GPU may replay it."""
+    """Whether all updates have the same loss, so that a CUDA graph can replay it."""
     asks_expert: ClassVar[bool] = False
-    """Whether the world's scripted expert takes part in practice, in the process of the policy that acts."""
+    """Whether the world's scripted expert is queried during collection, in the process of the policy that acts."""
 
     @property
     def rounds(self) -> int:
-        """The most rounds of first states that an iteration asks for."""
+        """Maximum number of rounds of initial states in an iteration."""
         return 1
 
     @property
     def repeats(self) -> int:
-        """Episodes of each first state."""
+        """Episodes of each initial state."""
         return 1
 
     def method(self, context: Context) -> Method:
         """
         Raises:
-            UserError: what the algorithm learns from is not there, or is of another world.
+            UserError: the data that the algorithm needs do not exist, or are of another world.
         """
         raise NotImplementedError
 
     def scheduled_updates(self, iterations: int, iteration: int) -> int | None:
-        """How many updates the learning rate's schedule has that an iteration is part of; None where they cannot be
-        counted beforehand, and the rate falls by iterations.
+        """Length in updates of the learning-rate schedule that an iteration belongs to; None where it is not known
+        beforehand, and the learning rate follows the iterations.
         """
         del iterations, iteration
         return None
@@ -111,8 +111,8 @@ class AlgorithmConfig:
     def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
         """
         Raises:
-            UserError: that model cannot learn so.
+            UserError: the algorithm cannot train that model.
         """
 
     def prepare(self, model: VLA) -> None:
-        """Change, in place, how a model that was loaded acts and learns."""
+        """Adapt a loaded model to the algorithm, in place."""

@@ -3,19 +3,19 @@
     d_t = r_t + g V_{t+1} - V_t          A_t = d_t + g l A_{t+1}          target_t = A_t + V_t
     L   = surrogate(A) + w_v mean(1/2 max((V - target)^2, (V_old + clip(V - V_old, -c, c) - target)^2))
 
-t counts executed actions, not decisions: every action of a chunk has its own reward, its own value (told at its
-decision, from what was seen there) and its own advantage. Advantages are standardised over the rollout.
+t counts executed actions, not decisions: every action of a chunk has its own reward, its own value (predicted at its
+decision, from that observation) and its own advantage. Advantages are standardised over the rollout.
 
-    reward      1 where the world says success, at the end, and nothing else; or the world's own dense reward
-    the end     V is 0 beyond an episode's end, also where the step limit ended it: the deadline is part of the task, as
-                success within it is what is measured. Bootstrapping there was left out: a policy that dawdles would
-                be paid for what it never reaches.
-    warm-up     in the first iterations only the value head learns: advantages from a value head that knows nothing
-                undo what cloning taught
+    reward      1 at the end of an episode that succeeded, else 0; or the world's dense reward
+    the end     V is 0 beyond an episode's end, also at the step limit: the deadline is part of the task, as success
+                within it is what is measured. No bootstrapping there: it would reward a policy for success that it
+                does not reach in time.
+    warm-up     in the first iterations only the value head learns: advantages from an untrained value head undo what
+                cloning learned
 
-Left out: a bound on the surrogate of negative advantages (dual clip), as nothing here met it; an adaptive KL penalty,
-as the number of epochs stops by KL already; a second network for the value, which costs as much as the policy and
-gained nothing where it was compared (FIELD: one head behind the backbone).
+Left out: a bound on the surrogate of negative advantages (dual clip), as it never applied here; an adaptive KL penalty,
+as epochs already stop by KL; a separate value network, which costs as much as the policy and was no better where the
+two were compared (FIELD: one head on the backbone).
 
 Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode.
 """
@@ -58,7 +58,7 @@ class PPOConfig(PolicyGradientConfig):
     value_clip: Annotated[float, Interval(gt=0, le=1_000_000)] = 0.2
     """c"""
     warmup_iterations: Annotated[int, Interval(ge=0, le=100_000)] = 2
-    """In which only the value head learns."""
+    """Of the first so many, only the value head learns."""
 
     def method(self, context: Context) -> PPO:
         """See AlgorithmConfig."""
@@ -67,26 +67,25 @@ class PPOConfig(PolicyGradientConfig):
     def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
         """
         Raises:
-            UserError: as PolicyGradientConfig, or the value head alone would learn.
+            UserError: as PolicyGradientConfig, or the warm-up lasts for the whole run.
         """
         super().check_learner(learner, iterations)
         if self.warmup_iterations >= iterations:
             raise UserError(
-                f"the value head alone learns for algorithm.warmup-iterations, {self.warmup_iterations}, and the run "
-                f"has only {iterations} iterations, so the policy would learn nothing; lower the first, or practise "
-                "for more"
+                f"only the value head learns in algorithm.warmup-iterations, {self.warmup_iterations}, and the run has "
+                f"only {iterations} iterations, so the policy would learn nothing; lower the first or raise iterations"
             )
 
 
 class PPO(PolicyGradient[PPOConfig]):
-    """ppo as the loop knows it: every episode of an iteration is learned from."""
+    """PPO: trains on every episode of an iteration."""
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         """See Method."""
         del iteration
         return list(run(specs(0, 1), n_action_steps=self._context.n_action_steps))
 
-    def credit(self, trajectories: list[Trajectory]) -> RolloutBatch:
+    def advantages(self, trajectories: list[Trajectory]) -> RolloutBatch:
         """See ppo_advantages."""
         return ppo_advantages(trajectories, self._config)
 
@@ -98,7 +97,7 @@ class PPO(PolicyGradient[PPOConfig]):
 def generalised_advantages(
     reward: NDArray[np.float32], value: NDArray[np.float32], discount: float, gae_lambda: float
 ) -> NDArray[np.float32]:
-    """A_t of one episode that ended after the last reward, [T].
+    """A_t of one complete episode, float32 [T].
 
     Example:
         >>> generalised_advantages(np.array([0.0, 1.0]), np.array([0.5, 0.5]), 0.5, 1.0)
@@ -113,7 +112,7 @@ def generalised_advantages(
 
 
 def ppo_advantages(trajectories: Sequence[Trajectory], config: PPOConfig) -> RolloutBatch:
-    """Advantages and value targets of every episode, and how much of the targets the values explain.
+    """Advantages and value targets of every episode, and the variance of the targets that the values explain.
 
     Raises:
         UserError: the policy has no value head.
@@ -121,14 +120,14 @@ def ppo_advantages(trajectories: Sequence[Trajectory], config: PPOConfig) -> Rol
     found = []
     for t in trajectories:
         if t.value is None:
-            raise UserError(f"the policy of {t.spec.id} gave no values; ppo needs a model with value_head=True")
+            raise UserError(f"the policy of {t.spec.id} predicted no values; ppo needs a model with value_head=True")
         advantage = generalised_advantages(rewards(t, config.reward), t.value, config.discount, config.gae_lambda)
         found.append(Advantages(advantage=advantage, target=advantage + t.value, weight=np.ones_like(advantage)))
     advantages = np.concatenate([c.advantage for c in found])
     targets = np.concatenate([c.target for c in found])
     mean, std = advantages.mean(), advantages.std() + 1e-8
     standardised = [Advantages(advantage=(c.advantage - mean) / std, target=c.target, weight=c.weight) for c in found]
-    # An advantage is what the value missed of its target.
+    # An advantage is the value's error: target - value.
     explained = 1.0 - float(advantages.var() / max(targets.var(), 1e-8))
     metrics = {"value/explained_variance": explained, "value/target_mean": float(targets.mean())}
     return RolloutBatch(trajectories=list(trajectories), advantages=standardised, metrics=metrics)
@@ -137,13 +136,13 @@ def ppo_advantages(trajectories: Sequence[Trajectory], config: PPOConfig) -> Rol
 def ppo_loss(
     model: VLA, batch: Decisions, config: PPOConfig, *, only_value: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss above, and its terms for the log.
+    """The loss above, and its metrics.
 
     Args:
         model: with a value head.
         batch: decisions with their advantages.
         config: of ppo.
-        only_value: whether this is the warm-up.
+        only_value: train the value head alone, as in the warm-up.
     """
     output = predict(model, batch)
     policy, metrics = surrogate_loss(output, batch, config.surrogate)
@@ -153,7 +152,7 @@ def ppo_loss(
     errors = torch.maximum((value - batch.target).square(), (clipped - batch.target).square())
     value_loss = executed_mean(batch)(errors) / 2
     metrics["loss/value"] = value_loss.detach()
-    if only_value:  # nothing is differentiated but the value head, whose input is detached
+    if only_value:  # the value head's input is detached, so nothing else gets a gradient
         del metrics["loss/policy"]
         return config.value_weight * value_loss, metrics
     return config.value_weight * value_loss + policy, metrics

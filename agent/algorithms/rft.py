@@ -1,18 +1,18 @@
-"""Rejection fine-tuning: clone one's own successes (Yuan et al. 2023, "Scaling Relationship on Learning Mathematical
-Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
+"""Rejection fine-tuning: clone the policy's own successes (Yuan et al. 2023, "Scaling Relationship on Learning
+Mathematical Reasoning with LLMs", section 3.2; in robotics filtered behaviour cloning).
 
     D_i = demonstrations + all successful episodes of iterations 0..i          policy_{i+1} = clone D_i, from policy_i
 
-    actions    are drawn from the policy, so that it tries what it would not do by its mode; what is cloned is what was
-               executed. The L1 of the action loss takes the median of what is noisy.
-    mix        demonstrations stay in: alone, a policy's successes are the first states it could do already
-    renewal    the weights may be renewed (renewal.py), with more updates in that iteration, for a new learner
-               must be taught well before it acts in the next one
-    failures   show where things are: their frames teach the auxiliary heads (algorithms/sft.py), their actions nothing.
-               A policy of few demonstrations fails by not seeing, in states that its successes do not hold
+    actions    are sampled, so that the policy explores; what was executed is cloned. The L1 action loss is robust to
+               their noise, as it fits the median.
+    mix        demonstrations stay in: a policy's successes alone cover only initial states that it already solves
+    shrink and perturb    (shrink_perturb.py), with more updates in that iteration, as the new weights must be trained
+               well before they act in the next one
+    failures   are used for auxiliary losses only (algorithms/sft.py): where things are in their frames. A policy from
+               few demonstrations fails by perception, in states that its successes do not contain
 
 Left out: weights by return (advantage-weighted regression), as with success alone every kept episode weighs the same;
-dropping old successes, as they are successes still.
+dropping old successes, which are still valid labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class RFTConfig(CloningConfig):
     """Settings of rft."""
 
     see_failures: bool = True
-    """Whether failed episodes teach the auxiliary heads."""
+    """Use failed episodes for auxiliary losses."""
 
     def method(self, context: Context) -> RFT:
         """See AlgorithmConfig."""
@@ -41,7 +41,7 @@ class RFTConfig(CloningConfig):
 
 
 class RFT(Cloning[RFTConfig]):
-    """rft as the loop knows it: the policy samples its actions."""
+    """RFT: samples actions and clones successful episodes."""
 
     failed = "seen"
 
@@ -53,6 +53,6 @@ class RFT(Cloning[RFTConfig]):
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
         """See Method."""
-        # Of no version yet: whatever weights are published first, they are taken.
+        # Version -1, so that the first published weights are always loaded.
         policy = VLAPolicy(model, self._context.processor, version=-1, sample=True, seed=self._context.seed)
         return lambda _: policy.to("auto")

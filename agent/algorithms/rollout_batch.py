@@ -1,12 +1,12 @@
-"""Rollouts as ppo and grpo learn from them: one row per decision.
+"""Rollouts as ppo and grpo train on them: one row per decision.
 
-A decision is what a policy saw, and the first k of the K actions of its chunk: those that were executed (fewer where
-the episode ended within them). Log-probability, advantage and value are per executed action; all of a chunk's actions
-were sampled from the one observation at its decision.
+A decision is an observation and the first k of the K actions of its chunk: those that were executed (fewer where the
+episode ended within them). Log-probability, advantage and value are per executed action; all actions of a chunk were
+sampled from the observation at its decision.
 
-The behaviour's log-probabilities are those the policy gave when it drew the actions, in float32, and nothing here
-computes them again: acting and learning both run the model in float32, so that an update at learning rate 0 sees
-ratios of 1. Frames are not augmented, for the policy did not act on augmented ones.
+The behaviour policy's log-probabilities are recorded when it samples the actions, in float32, and not recomputed:
+acting and learning both run the model in float32, so that an update at learning rate 0 sees ratios of 1. Frames are
+not augmented, as the policy did not act on augmented ones.
 
 Shape letters: B decisions, k executed actions of a chunk, T control steps of an episode, n earlier observations,
 D decisions of several episodes, S state dims, H x W pixels.
@@ -37,21 +37,21 @@ Reward = Literal["success", "dense"]
 
 @dataclass(frozen=True, kw_only=True)
 class Advantages:
-    """What an algorithm makes of one episode, each float32 [T]."""
+    """Per-step training targets of one episode, each float32 [T]."""
 
     advantage: NDArray[np.float32]
     target: NDArray[np.float32]
-    """What the value head should have said."""
+    """Of the value head."""
     weight: NDArray[np.float32]
     """Of each action in the mean over all; above 0, and 1 on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutBatch:
-    """A rollout with the credit of its actions."""
+    """A rollout with the advantages of its actions."""
 
     trajectories: list[Trajectory]
-    """Those that are learned from."""
+    """Those that are trained on."""
     advantages: list[Advantages]
     """One for each."""
     metrics: dict[str, float]
@@ -60,23 +60,23 @@ class RolloutBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """A batch of decisions; numbers of actions that were not executed are 0."""
+    """A batch of decisions; entries of actions that were not executed are 0."""
 
     inputs: ModelInputs
     sampled: Tensor
-    """In the distribution's own terms, float32 [B, k, ...]."""
+    """Actions in the distribution's parametrisation, float32 [B, k, ...]."""
     log_prob: Tensor
     """Of the policy that acted, float32 [B, k]."""
     value: Tensor
-    """That it expected, float32 [B, k]; 0 without a value head."""
+    """Predicted by the policy that acted, float32 [B, k]; 0 without a value head."""
     advantage: Tensor
     """float32 [B, k]"""
     target: Tensor
     """float32 [B, k]"""
     weight: Tensor
-    """float32 [B, k]; 0 marks what was not executed."""
+    """float32 [B, k]; 0 where no action was executed."""
     reference_log_prob: Tensor
-    """Of the policy that the run began with, float32 [B, k]; the acting policy's where nothing is anchored."""
+    """Of the reference policy, float32 [B, k]; the acting policy's where reference_kl_weight is 0."""
 
     def __len__(self) -> int:
         return len(self.log_prob)
@@ -111,11 +111,11 @@ def decisions(rollout_batch: RolloutBatch, processor: Processor, history: tuple[
         history: (n, stride) of its model.
 
     Raises:
-        UserError: the policy gave no log-probabilities.
+        UserError: the policy recorded no log-probabilities.
     """
     trajectories = rollout_batch.trajectories
     k = max(int(_executed(t).max()) for t in trajectories)
-    rows = [_per_action(t, credit) for t, credit in zip(trajectories, rollout_batch.advantages, strict=True)]
+    rows = [_per_action(t, advantages) for t, advantages in zip(trajectories, rollout_batch.advantages, strict=True)]
     return Decisions(
         inputs=_inputs(trajectories, processor, history),
         **{
@@ -127,11 +127,11 @@ def decisions(rollout_batch: RolloutBatch, processor: Processor, history: tuple[
     )
 
 
-def _per_action(trajectory: Trajectory, credit: Advantages) -> dict[str, NDArray[np.float32]]:
+def _per_action(trajectory: Trajectory, advantages: Advantages) -> dict[str, NDArray[np.float32]]:
     """Columns of Decisions over the steps of one episode, each [T, ...]."""
     if trajectory.log_prob is None or trajectory.sampled is None:
         raise UserError(
-            f"the policy of {trajectory.spec.id} gave no log-probabilities: it must draw its actions (sample=True) "
+            f"the policy of {trajectory.spec.id} recorded no log-probabilities: it must sample actions (sample=True) "
             "from a distribution that has them"
         )
     value = trajectory.value
@@ -140,9 +140,9 @@ def _per_action(trajectory: Trajectory, credit: Advantages) -> dict[str, NDArray
         "log_prob": trajectory.log_prob,
         "reference_log_prob": trajectory.log_prob,
         "value": np.zeros(trajectory.num_steps, np.float32) if value is None else value,
-        "advantage": credit.advantage,
-        "target": credit.target,
-        "weight": credit.weight,
+        "advantage": advantages.advantage,
+        "target": advantages.target,
+        "weight": advantages.weight,
     }
 
 
@@ -162,38 +162,38 @@ def _by_decision(column: NDArray[np.float32], trajectory: Trajectory, k: int) ->
 
 
 def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: tuple[int, int]) -> ModelInputs:
-    """What the policy saw at all decisions, and what it looked back on: the observations of its own decisions."""
-    inputs = processor.encode(_seen(trajectories))
+    """The observations at all decisions, and their history: the observations of earlier decisions."""
+    inputs = processor.encode(_observations(trajectories))
     if not history[0]:
         return inputs
-    past_frames, past_state = processor.encode_past(*_looked_back(trajectories, history))
+    past_frames, past_state = processor.encode_past(*_history(trajectories, history))
     return replace(inputs, past_frames=past_frames, past_state=past_state)
 
 
-def _looked_back(
+def _history(
     trajectories: Sequence[Trajectory], history: tuple[int, int]
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-    """What all decisions looked back on, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
+    """Frames and states of the history at all decisions, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
     steps = [
         t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
     ]  # [decisions, n] each
-    return _seen_at(trajectories, steps)
+    return _frames_and_state(trajectories, steps)
 
 
-def _seen(trajectories: Sequence[Trajectory]) -> Observation:
+def _observations(trajectories: Sequence[Trajectory]) -> Observation:
     """The observations at all decisions."""
-    frames, state = _seen_at(trajectories, [t.decision_step for t in trajectories])
+    frames, state = _frames_and_state(trajectories, [t.decision_step for t in trajectories])
     instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
     return Observation(frames=frames, state=state, instruction=instruction)
 
 
-def _seen_at(
+def _frames_and_state(
     trajectories: Sequence[Trajectory], steps: Sequence[NDArray[np.int64]]
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-    """Frames, {camera: [D, ..., H, W, 3]}, and states, [D, ..., S], of decisions.
+    """Frames, {camera: [D, ..., H, W, 3]}, and states, [D, ..., S], at some steps.
 
     Args:
-        trajectories: in which frames were seen at those steps.
+        trajectories: with frames recorded at those steps.
         steps: of each trajectory [decisions, ...].
     """
     at = [np.searchsorted(t.frame_step, step) for t, step in zip(trajectories, steps, strict=True)]

@@ -4,23 +4,22 @@
         + w_bal * L_balance + w_z * L_z
 
     L_action   the action distribution's own loss against the demonstrated chunk, over actions within the episode; with
-               `hold_gripper` also over the gripper's part of those after its end, as it was last told. A demonstration
-               that ends by letting go tells so in its last row alone, and the later actions of the chunks before, being
-               taught nothing there, go on holding (docs/results/demo.md)
-    L_loc      smooth L1 between where the model believes the named things are and where the simulator knows they are,
-               summed over two readings, of the keypoints and of the action queries: a training label from privileged
-               state, never an input; 0 weight trains without it
-    L_point    cross-entropy of heatmaps against where those things appear in each camera's frame
+               `hold_gripper` also over the gripper dimensions after its end, with the last command as the label. A
+               demonstration that ends by opening the gripper has that label in its last row alone; without the hold,
+               later actions of earlier chunks have no label there and keep it closed (docs/results/demo.md)
+    L_loc      smooth L1 between predicted and simulated positions of the named objects, summed over two predictions,
+               from the keypoints and from the action queries: a training label from privileged state, never an input;
+               weight 0 trains without it
+    L_point    cross-entropy of heatmaps against the objects' pixels in each camera's frame
                (vla_model/heads/pointing.py): a privileged training label too
-    L_see      smooth L1 between what the model foresees of its state and what it became (heads/foresight.py): known
-               of every recording
-    L_hand     cross-entropy of heatmaps against where the hand will appear in each calibrated camera's frame at
-               keyframes and waypoints to come: known of every recording too
+    L_see      smooth L1 between predicted and recorded future states (heads/foresight.py): every recording has it
+    L_hand     cross-entropy of heatmaps against the hand's pixel in each calibrated camera's frame at future
+               keyframes and waypoints: every recording has it too
     L_balance  Switch Transformer load balancing (Fedus et al. 2021, eq. 4), L_z router z-loss (Zoph et al. 2022, eq. 5)
 
 Left out: a term on the validation loss. It does not predict success; rollouts on separate seeds do.
 
-Shape letters: B batch, K chunk length, A action dims, L localization dims.
+Shape letters: B batch, K chunk size, A action dims, L localization dims.
 """
 
 from __future__ import annotations
@@ -52,15 +51,15 @@ class SFTConfig:
     pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
     """w_point; disclosed in every report."""
     foresight_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
-    """w_see; of a model that foresees (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
+    """w_see; of a model with foresight (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
     hand_pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
-    """w_hand; of one that foresees keyframes or waypoints, where a camera is calibrated."""
+    """w_hand; of a model with foreseen keyframes or waypoints, where a camera is calibrated."""
     load_balancing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.01
     """w_bal"""
     router_z_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.001
     """w_z"""
     hold_gripper: bool = False
-    """Teach that after an episode's end the gripper stays as it was last told."""
+    """After an episode's end, train the gripper to repeat its last command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +72,17 @@ class SFTBatch:
     mask: Tensor
     """bool [B, K], False after the episode's end."""
     gripper_at_end: Tensor
-    """bool [B, K, A], True for what grippers were last told, after the end of an episode that succeeded."""
+    """bool [B, K, A], True for gripper dimensions after the end of an episode that succeeded."""
     localization: Tensor
     """In the world's units, float32 [B, L]."""
     normalised_localization: Tensor
     """float32 [B, L]"""
     future_state: Tensor | None = None
-    """What a model is to foresee, normalised, float32 [B, F, S]."""
+    """Label of foresight, normalised, float32 [B, F, S]."""
     future_known: Tensor | None = None
-    """bool [B], likewise."""
+    """bool [B], whether future_state is known."""
     future_places: Tensor | None = None
-    """float32 [B, 2 num_places * calibrated cameras], likewise: see Foresight.pointing_loss."""
+    """float32 [B, 2 num_places * calibrated cameras]: see Foresight.pointing_loss."""
 
     def part(self, index: int, count: int) -> SFTBatch:
         """The index-th of `count` interleaved parts of the batch."""
@@ -95,7 +94,7 @@ class SFTBatch:
 
 
 class SFTEncoder:
-    """Turns rows of a dataset into augmented batches for the model; each sentence is tokenised once."""
+    """Turns rows of a dataset into augmented batches for the model; each instruction is tokenised once."""
 
     def __init__(
         self,
@@ -109,11 +108,11 @@ class SFTEncoder:
         """
         Args:
             processor: of the model.
-            instructions: which a Batch names by position.
+            instructions: which a Batch refers to by index.
             config: of the model.
             seed: of the augmentation.
-            part: (index, count) if the batches are one of `count` interleaved parts of equal size; it is augmented as
-                within the whole.
+            part: (index, count) if the batches are one of `count` interleaved parts of equal size; augmentation is
+                that of the whole batch.
         """
         self._processor = processor
         self._ids, self._mask = processor.encode_instructions(instructions)
@@ -122,7 +121,7 @@ class SFTEncoder:
         self._part = part
 
     def __call__(self, batch: Batch, update: int) -> SFTBatch:
-        """The batch of that update; its augmentation is drawn from (seed, update) alone."""
+        """The batch of that update; its augmentation is sampled from (seed, update) alone."""
         processor = self._processor
         rows = torch.from_numpy(batch.instruction_id)
         state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
@@ -159,7 +158,7 @@ class SFTEncoder:
         )
 
     def _hand_places(self, batch: Batch) -> Tensor:
-        """Where the hand will be in the frames of calibrated cameras, out of them where it is not known."""
+        """Future pixels of the hand in the calibrated cameras' frames, OUTSIDE where they are not known."""
         assert batch.future_state is not None and batch.future_known is not None
         spec = self._processor.world_spec
         hand_m = batch.future_state[:, -self._config.foreseen.num_places :, spec.state.position]
@@ -168,7 +167,7 @@ class SFTEncoder:
 
 
 def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
-    """Random samples, augmented, with instructions of full length: as large as any, to time and to measure."""
+    """Random samples, augmented, with instructions of maximum length: for timing and measuring memory."""
     generator = torch.Generator().manual_seed(seed)
     inputs = fake_inputs(config, batch_size, seed)
     localization = torch.rand(batch_size, config.localization_size, generator=generator)
@@ -193,13 +192,13 @@ def fake_batch(config: VLAConfig, batch_size: int, seed: int = 0) -> SFTBatch:
 
 
 def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss above, and its terms for the log: those with a weight that model and labels are asked for."""
+    """The loss above, and its terms as metrics: those with a weight that the model and the labels have."""
     output = model(batch.inputs, mask=batch.mask)
-    taught = batch.mask[:, :, None] | batch.gripper_at_end if config.hold_gripper else batch.mask
+    labelled = batch.mask[:, :, None] | batch.gripper_at_end if config.hold_gripper else batch.mask
     seen = output.foresight if batch.future_known is not None else None
     hand = seen is not None and bool(seen.pointing)
     weighed: list[tuple[str, float, Callable[[], Tensor]]] = [
-        ("action", 1.0, lambda: output.actions.loss(batch.actions, taught)),
+        ("action", 1.0, lambda: output.actions.loss(batch.actions, labelled)),
         (
             "localization",
             config.localization_weight * bool(output.position_columns),

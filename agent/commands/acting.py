@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.evaluation.measure import EvaluationConfig, Measured, on_best_device
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, on_best_device
 from agent.runs.checks import NumWorlds, check_episodes, check_world
 from agent.runs.policies import load_policy, say_place, steps_to_execute, where_to_act
 from agent.runs.run_folder import RunFolder
@@ -63,7 +63,7 @@ class ActingConfig:
 @contextmanager
 def acting(
     policy: str, config: ActingConfig, workers: WorkersConfig, *, loaded: VLAPolicy | None = None
-) -> Generator[tuple[Measured, Sequence[str], int | None]]:
+) -> Generator[tuple[EvaluationSetup, Sequence[str], int | None]]:
     """Who is measured where, the tasks, and how many actions of each chunk to execute, None for all.
 
     Args:
@@ -92,7 +92,7 @@ def acting(
         if acts is not None:
             acts.processor.check(world.world_spec)
             make_policy = partial(on_best_device, acts)
-        yield Measured(world, worlds, make_policy, workers), tasks, n_action_steps
+        yield EvaluationSetup(world, worlds, make_policy, workers), tasks, n_action_steps
 
 
 def folder_for(policy: str, out: Path | None, file: str) -> Path:

@@ -1,8 +1,8 @@
-"""Videos of what an improvement changed: an episode that it fixed and one that it broke, before and after side by side.
+"""Videos of what fine-tuning changed: an episode that it fixed and one that it broke, before and after side by side.
 
-Which episodes changed is known when both policies have been measured, so a few run once more, with every step rendered.
-One is recorded if it comes out again as it was measured, before and after; of each kind the first that does. (In
-another company of worlds the last bits of what a policy says are others, so an episode may come out otherwise.)
+After both policies are evaluated, a few changed episodes run again with every step rendered. Of each kind the first
+whose outcomes are reproduced is recorded. (Inference in another batch of worlds changes the last bits of actions, so an
+outcome may differ.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rollout.types import Trajectory
 from vla_model.files.folders import write_json
 
 CANDIDATES = 3
-"""Episodes of each kind that run again."""
+"""Episodes of each kind that are run again."""
 
 
 def write_changes(
@@ -29,11 +29,11 @@ def write_changes(
     rerun: Callable[[Path, list[EpisodeSpec]], Iterable[Trajectory]],
     control_dt_s: float,
 ) -> None:
-    """Write videos/fixed.mp4 and videos/broken.mp4, as far as there are such episodes, and changes.json, naming them.
+    """Write videos/fixed.mp4 and videos/broken.mp4, where there are such episodes, and changes.json, naming them.
 
     Args:
-        run: whose first and best policy have been measured.
-        specs: of the episodes that measured them.
+        run: whose initial and best policy have been evaluated.
+        specs: of the evaluated episodes.
         rerun: runs episodes with the policy of a folder and records every step.
         control_dt_s: time between two control steps.
     """
@@ -43,15 +43,15 @@ def write_changes(
         kind: [of_id[id_] for id_ in ids[:CANDIDATES]]
         for kind, ids in (("fixed", comparison.won), ("broken", comparison.lost))
     }
-    everything = [spec for kind in candidates.values() for spec in kind]
-    folders = (run.checkpoint(0) / PRETRAINED, run.best / PRETRAINED) if everything else ()
-    ways = [{trajectory.spec: trajectory for trajectory in rerun(folder, everything)} for folder in folders]
+    all_specs = [spec for kind in candidates.values() for spec in kind]
+    folders = (run.checkpoint(0) / PRETRAINED, run.best / PRETRAINED) if all_specs else ()
+    reruns = [{trajectory.spec: trajectory for trajectory in rerun(folder, all_specs)} for folder in folders]
     changes = {}
     for kind, of_kind in candidates.items():
         video = run.videos / f"{kind}.mp4"
         video.unlink(missing_ok=True)
         for spec in of_kind:
-            before, after = (way.get(spec) for way in ways)
+            before, after = (rerun_.get(spec) for rerun_ in reruns)
             if before and after and (before.success, after.success) == (kind == "broken", kind == "fixed"):
                 failures = failure_of(before), failure_of(after)
                 write_comparison(video, before, after, failures=failures, control_dt_s=control_dt_s)

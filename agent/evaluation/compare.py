@@ -1,4 +1,4 @@
-"""Two policies on the same episodes: which were won, which were lost, and whether that could be chance.
+"""Two policies on the same episodes: which outcomes changed, and whether that could be chance.
 
 The tests and intervals are in statistics.py.
 """
@@ -15,7 +15,7 @@ from envs.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What became of the episodes of an evaluation from one policy to the other."""
+    """A paired comparison of an earlier and a later policy."""
 
     pc_success: tuple[float, float]
     """Of the earlier and the later policy, in percent."""
@@ -25,9 +25,9 @@ class Comparison:
     """Ids of episodes in which only the earlier policy succeeded."""
     num_episodes: int
     per_group: Mapping[str, Comparison] = field(default_factory=dict)
-    """The same of the episodes of every variation of a suite ("tabletop/train"); of these no further."""
+    """Comparison of the episodes of each variation of a suite ("tabletop/train"), without groups of its own."""
     per_task: Mapping[str, Comparison] = field(default_factory=dict)
-    """The same of every task's episodes; of these no further."""
+    """Comparison of each task's episodes, without groups of its own."""
 
     @property
     def p_value(self) -> float:
@@ -54,7 +54,7 @@ class Comparison:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
-    """From two contents of eval_info.json.
+    """Compare the contents of two eval_info.json.
 
     Raises:
         UserError: they are not of the same episodes.
@@ -75,7 +75,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> Comparison:
 
 
 def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> Comparison:
-    """From the successes of an earlier and a later policy, by the episode's id.
+    """Compare the successes of an earlier and a later policy, by episode id.
 
     Raises:
         UserError: they are not of the same episodes, or of none.

@@ -1,6 +1,6 @@
-"""Blind controls: what a policy scores when it cannot read, or cannot see.
+"""Blind controls: a policy's success with wrong instructions, or with black frames.
 
-A success rate says nothing about reading or seeing as long as a policy scores as well without. Both controls wrap a
+A success rate shows that a policy uses its instruction or its cameras only if it is lower without. Both controls wrap a
 policy and run the same specs as the evaluation they belong to.
 """
 
@@ -18,7 +18,7 @@ from vla_model.types import ActionChunk, Policy
 
 
 class BlackFrames:
-    """A policy whose cameras show nothing: every pixel is 0."""
+    """A policy whose frames are black: every pixel is 0."""
 
     def __init__(self, policy: Policy) -> None:
         self.version = policy.version
@@ -34,70 +34,70 @@ class BlackFrames:
 
 
 class ShuffledInstructions:
-    """A policy that is told, in each episode, what an episode of another task is told.
+    """A policy that gets, in each episode, the instruction of an episode of another task.
 
-    Which one is drawn by the episode's spec, so every policy that is measured on the same episodes hears the same:
-    mostly the sentence of the episode with the same seed, of a task that is drawn so that with T tasks, T - 1
-    successive seeds give every task the sentence of every other once. Where all tasks have the same seeds, the policy
-    thus reads exactly the sentences of the evaluation, each as often.
+    The other episode is sampled from the episode's spec, so all policies that are evaluated on the same episodes get
+    the same instructions: mostly of the episode with the same seed, of a task sampled such that with T tasks, T - 1
+    successive seeds give every task the instruction of every other once. Where all tasks have the same seeds, the
+    policy thus gets exactly the instructions of the evaluation, equally often.
     """
 
     def __init__(self, policy: Policy, instructions: Mapping[EpisodeSpec, str]) -> None:
-        """Draw what each of the episodes that will run is told.
+        """Sample the instruction of each episode.
 
         Args:
-            policy: whom to tell the wrong thing.
+            policy: to be wrapped.
             instructions: of every episode that will run, e.g. `evaluation.instructions` of the same specs.
 
         Raises:
-            UserError: an episode for which there is nothing wrong to say: all are of one task, or the other tasks'
-                sentences are its own.
+            UserError: an episode has no wrong instruction: all episodes are of one task, or the other tasks have the
+                same instruction.
         """
         self.version = policy.version
         self._policy = policy
-        self._shuffled = {spec.policy_seed: instructions[other] for spec, other in _told_apart(instructions).items()}
-        self._told: dict[int, str] = {}
+        self._shuffled = {spec.policy_seed: instructions[other] for spec, other in _shuffled(instructions).items()}
+        self._instructions: dict[int, str] = {}
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         for n, instruction, seed in zip(worlds, instructions, seeds, strict=True):
             if seed not in self._shuffled:
                 raise UserError(f"no instruction was given to swap for {instruction!r} of the episode of seed {seed}")
-            self._told[n] = self._shuffled[seed]
-        self._policy.begin(worlds, tuple(self._told[n] for n in worlds), seeds)
+            self._instructions[n] = self._shuffled[seed]
+        self._policy.begin(worlds, tuple(self._instructions[n] for n in worlds), seeds)
         self.version = self._policy.version
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        told = tuple(self._told[n] for n in worlds)
-        return self._policy.act(worlds, Observation(**(observation | {"instruction": told})))
+        instruction = tuple(self._instructions[n] for n in worlds)
+        return self._policy.act(worlds, Observation(**(observation | {"instruction": instruction})))
 
 
-def _told_apart(instructions: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, EpisodeSpec]:
-    """For each spec, one of another task that is told something else."""
+def _shuffled(instructions: Mapping[EpisodeSpec, str]) -> dict[EpisodeSpec, EpisodeSpec]:
+    """For each spec, one of another task with another instruction."""
     of_task: dict[str, list[EpisodeSpec]] = defaultdict(list)
     for spec in sorted(instructions):
         of_task[spec.task].append(spec)
     if len(of_task) < 2:
         raise UserError(
-            f"an episode is told what another task's is, and all {len(instructions)} are of {', '.join(of_task)}; "
+            f"shuffled instructions need two tasks, and all {len(instructions)} episodes are of {', '.join(of_task)}; "
             "evaluate at least two tasks, or leave this control out"
         )
     chosen = {}
     for spec in instructions:
         candidates = (
-            other for task in _other_tasks(spec, sorted(of_task)) for other in _by_kinship(spec, of_task[task])
+            other for task in _other_tasks(spec, sorted(of_task)) for other in _most_similar_first(spec, of_task[task])
         )
         wrong = (other for other in candidates if _plain(instructions[other]) != _plain(instructions[spec]))
         if (other := next(wrong, None)) is None:
-            raise UserError(f"every other task's episodes are told {instructions[spec]!r} too, as {spec.id} is")
+            raise UserError(f"all other tasks have the instruction of {spec.id} too, {instructions[spec]!r}")
         chosen[spec] = other
     return chosen
 
 
 def _other_tasks(spec: EpisodeSpec, tasks: Sequence[str]) -> list[str]:
-    """All tasks but the spec's own, the one to take a sentence from first.
+    """All tasks but the spec's own, the one to take the instruction of first.
 
-    The tasks stand in a ring, in an order that is drawn anew for every T - 1 successive seeds. With each of these the
-    sentence comes from another place in the ring, so none gives a task its own.
+    For every T - 1 successive seeds the tasks are permuted into a ring. Each of these seeds takes the instruction from
+    another offset in the ring, never 0, so no task gets its own.
     """
     block, place = divmod(spec.seed, len(tasks) - 1)
     shared = (spec.suite, spec.variation, spec.repeat, block)
@@ -107,16 +107,16 @@ def _other_tasks(spec: EpisodeSpec, tasks: Sequence[str]) -> list[str]:
     return [ring[(own + first + i) % len(ring)] for i in range(len(ring)) if (first + i) % len(ring)]
 
 
-def _by_kinship(spec: EpisodeSpec, others: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
-    """Those that begin with the same seed first, then those of the same variation; the rest in an order drawn."""
+def _most_similar_first(spec: EpisodeSpec, others: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
+    """Episodes of the same variation, seed and repeat first, then of the same variation; otherwise in random order."""
     order = np.random.default_rng(seed_of("episodes", spec.policy_seed)).permutation(len(others))
-    kin = (spec.variation, spec.seed, spec.repeat)
+    same = (spec.variation, spec.seed, spec.repeat)
     return sorted(
         (others[i] for i in order),
-        key=lambda other: ((other.variation, other.seed, other.repeat) != kin, other.variation != spec.variation),
+        key=lambda other: ((other.variation, other.seed, other.repeat) != same, other.variation != spec.variation),
     )
 
 
 def _plain(sentence: str) -> str:
-    """Without what does not change what is asked for."""
+    """Without case and extra spaces."""
     return " ".join(sentence.casefold().split())

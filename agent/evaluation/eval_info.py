@@ -1,9 +1,9 @@
-"""eval_info.json: an evaluation in the shape that LeRobot writes, with what a reader needs to judge it beside.
+"""eval_info.json: an evaluation in LeRobot's format, with additions.
 
 LeRobot's part (lerobot_eval.py): per_task [{task_group, task_id, metrics}], per_group and overall, success in percent.
 Here a group is a variation of a suite ("tabletop/train"). Added: 95 % intervals in percent, averages over tasks and
-over the suite's own groups of tasks, the protocol, failures by name, blind controls, expert usage,
-and every episode by its id, so two files can be paired.
+over the suite's own groups of tasks, the protocol, failures by reason, blind controls, expert usage, and every episode
+by its id, so two files can be paired.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], videos
 
 
 def write_eval_info(path: Path, info: Mapping[str, Any]) -> None:
-    """Write what `eval_info` made; infinities and NaN are refused, for JSON has none."""
+    """Write `eval_info`; infinities and NaN are refused, for JSON has none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, info)
 

@@ -1,8 +1,8 @@
-"""Evaluation: the same episodes for every policy, success with its uncertainty, results that can be paired.
+"""Evaluation: the same episodes for every policy, success rates with intervals, paired results.
 
 An evaluation is a fixed list of EpisodeSpecs. Each result is keyed by its spec's id, so two policies that ran the same
-list can be compared episode by episode. Its seeds lie above all that training draws (agent/runs/seeds.py), so no
-evaluated episode was ever seen in training.
+list can be compared episode by episode. Its seeds lie above all training seeds (agent/runs/seeds.py), so training
+uses no evaluated episode.
 
 Two averages are kept apart because published tables differ: `success` pools all episodes, `mean_over_tasks` weighs
 every task alike (statistics.py has more, and their intervals).
@@ -43,13 +43,13 @@ def evaluation_specs(
     variation: str = "train",
     first_seed: int = FIRST_EVALUATION_SEED,
 ) -> tuple[EpisodeSpec, ...]:
-    """The first `episodes_per_task` held-out episodes of each task, tasks taking turns.
+    """The first `episodes_per_task` held-out episodes of each task, tasks interleaved.
 
-    A task's episodes do not depend on which other tasks are asked for, nor on how many episodes, so a short evaluation
-    is a part of a long one.
+    A task's episodes depend neither on the other tasks nor on their number, so a short evaluation is a part of a long
+    one.
 
     Raises:
-        UserError: a seed that training may draw, no task, a task named twice, or fewer than one episode.
+        UserError: a training seed, no task, a task named twice, or fewer than one episode.
     """
     if first_seed < FIRST_EVALUATION_SEED:
         raise UserError(
@@ -68,25 +68,25 @@ def evaluation_specs(
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
-    """What one episode came to."""
+    """Outcome of one episode."""
 
     spec: EpisodeSpec
     instruction: str
-    """What the world asked for, whatever a control told the policy."""
+    """The world's, whatever instruction a control gave to the policy."""
     success: bool
     failure: str | None
-    """Why it failed: the world's own words, "step limit", or why it was lost; None where it succeeded."""
+    """Why it failed: the world's reason, "step limit", or why it was lost; None where it succeeded."""
     num_steps: int
     """Control steps."""
     num_decisions: int
-    """How often the policy was asked."""
+    """Inferences of the policy."""
     sum_reward: float
     max_reward: float
     policy_version: int
     video: str | None = None
     """File name of its video."""
     lost: bool = False
-    """Whether it could not be run to its end, so that nothing is known of it but its failure."""
+    """Whether it could not be run to its end, so that only its failure is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +97,15 @@ class Evaluation:
     n_action_steps: int | None
     """Actions executed of each chunk; None for the whole chunk."""
     eval_s: float
-    """Wall-clock of everything, making videos included."""
+    """Wall-clock time, videos included."""
     steps_per_s: float
     """Control steps per second of all worlds together, over the episodes without a video (all, if all have one)."""
     frames_per_s: float
     """Camera frames per second, over the same episodes."""
     expert_usage: dict[str, NDArray[np.float64]]
-    """{task: [layers, E]}: the mean over all decisions of what the policy reported; empty if it has no experts."""
+    """{task: [layers, E]}: mean over all decisions; empty if the policy has no experts."""
     task_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """As the world has them."""
+    """Of the world."""
 
     @property
     def success(self) -> Proportion:
@@ -135,7 +135,7 @@ class Evaluation:
 
     @property
     def instructions(self) -> dict[EpisodeSpec, str]:
-        """Of every episode that was run to its end."""
+        """Of every episode that is not lost."""
         return {r.spec: r.instruction for r in self.results if not r.lost}
 
     def by(self, key: Callable[[EpisodeResult], str]) -> dict[str, list[EpisodeResult]]:
@@ -143,7 +143,7 @@ class Evaluation:
         return {name: list(rows) for name, rows in groupby(sorted(self.results, key=key), key)}
 
     def only(self, results: Iterable[EpisodeResult]) -> Evaluation:
-        """The same of some of the episodes; times stay those of all."""
+        """The evaluation of some of the episodes; times are those of all."""
         return replace(self, results=tuple(results))
 
     def _rates(self, key: Callable[[EpisodeResult], str]) -> dict[str, Proportion]:
@@ -161,18 +161,18 @@ def evaluate(
     on_trajectory: Callable[[Trajectory], None] | None = None,
     broken: Mapping[EpisodeSpec, str] | None = None,
 ) -> Evaluation:
-    """Run every spec once and sum up.
+    """Run every spec once and summarise.
 
     Args:
-        run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it leaves out has failed.
-        world: one like those that `run` uses.
+        run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it does not return has failed.
+        world: an example of those that `run` uses.
         specs: fixed episodes, e.g. from `evaluation_specs`.
         n_action_steps: actions executed of each chunk; the whole chunk where None.
-        videos_per_task: of the first so many episodes of each task and variation, whatever comes of them. They run
-            apart from the others because only they are rendered at every step.
-        videos_dir: where videos go; needed with videos_per_task.
+        videos_per_task: of the first so many episodes of each task and variation, successful or not. They run
+            separately, as only they are rendered at every step.
+        videos_dir: folder of the videos; needed with videos_per_task.
         on_trajectory: called after each episode, e.g. by a progress bar.
-        broken: filled by `run`: why the world failed in episodes that it left out, `workers.report.broken`.
+        broken: filled by `run`: errors of the world in episodes that it does not return, `workers.report.broken`.
 
     Raises:
         UserError: no specs, a spec twice, a spec of another suite or task, or videos without a folder.
@@ -218,7 +218,7 @@ def evaluate(
 
 
 def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
-    """An episode that did not come back: its world failed, or no worker survived it."""
+    """An episode that was not returned: its world failed, or no worker survived it."""
     return EpisodeResult(
         spec=spec,
         instruction="",
@@ -255,7 +255,7 @@ def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
 
 
 def failure_of(trajectory: Trajectory) -> str | None:
-    """Why an episode failed, in words; None where it succeeded."""
+    """Why an episode failed; None where it succeeded."""
     return why_failed(success=trajectory.success, failure=trajectory.failure, truncated=trajectory.truncated)
 
 

@@ -1,11 +1,11 @@
 """Which experts a policy used: by task, by phase of the motion, by layer.
 
-How much the choice of an expert says about the task is their mutual information, in bits:
+The mutual information of expert and task, in bits, measures how far experts specialise by task:
 
     I(e; t) = H(sum_t p_t u_t) - sum_t p_t H(u_t)    u_t [E] the shares of the experts in task t, p_t its decisions'
 
-0 where all tasks use the experts alike. A decision that spreads its choices over k experts alike leaves at most
-log2(E / k). Given the task, the same with phases for tasks says how much more the phase tells.
+0 where all tasks use the experts equally; at most log2(E / k) where each decision uses k experts equally. The same with
+phases in place of tasks, within each task, is the information about the phase given the task.
 
 Shape letters: E experts, n decisions.
 """
@@ -42,16 +42,16 @@ def mean_per_task(episodes: Iterable[tuple[str, NDArray[np.float32]]]) -> dict[s
 
 @dataclass
 class UsageByPhase:
-    """Sums over decisions, by task and phase, to which episodes are added."""
+    """Accumulates expert usage over decisions, by task and phase."""
 
     totals: dict[tuple[str, str], Shares] = field(default_factory=dict)
     """{(task, phase): sum of [layers, E]}"""
     decisions: dict[tuple[str, str], int] = field(default_factory=dict)
     phases: tuple[str, ...] = ()
-    """In the order in which a motion passes them."""
+    """In the order of a motion."""
 
     def add(self, task: str, phases: NDArray[np.str_], usage: NDArray[np.float32]) -> None:
-        """An episode.
+        """Add an episode.
 
         Args:
             task: of the episode.
@@ -73,7 +73,7 @@ class UsageByPhase:
         return {task: self._mean({key for key in self.totals if key[0] == task}) for task in self.tasks}
 
     def by_phase(self, task: str | None = None) -> dict[str, Shares]:
-        """Of one task or, each decision counting alike, of all; phases that occur."""
+        """Of one task or of all (each decision weighs the same); phases that occur."""
         keys = {phase: {k for k in self.totals if k[1] == phase and task in (None, k[0])} for phase in self.phases}
         return {phase: self._mean(of_phase) for phase, of_phase in keys.items() if of_phase}
 
@@ -83,7 +83,7 @@ class UsageByPhase:
         return information(self.by_task(), weights)
 
     def phase_information(self) -> NDArray[np.float64]:
-        """I(expert; phase | task) in bits, [layers]: the mean over tasks, each weighing as many decisions as it has."""
+        """I(expert; phase | task) in bits, [layers]: the mean over tasks, weighted by their decisions."""
         total = 0.0
         parts = []
         for task in self.tasks:
@@ -101,7 +101,7 @@ def information(shares: Mapping[str, Shares], weights: Mapping[str, int]) -> NDA
 
     Args:
         shares: of the experts in each group.
-        weights: how many decisions each group has.
+        weights: number of decisions of each group.
     """
     p = np.array([weights[name] for name in shares], np.float64)
     p /= p.sum()

@@ -1,4 +1,4 @@
-"""Measuring a policy: evaluation and blind controls over one list of episodes, with what they leave on disk."""
+"""Evaluating a policy with blind controls on one list of episodes, and writing the results."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from vla_model.types import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How the result is measured."""
+    """Settings of an evaluation."""
 
     episodes_per_task: NumEpisodes = 20
-    """Per variation too; 0, in recipes that clone, evaluates nothing."""
+    """And per variation; 0, in sft recipes, skips the evaluation."""
     variations: Annotated[tuple[str, ...], MinLen(1)] = ("train",)
     """Each is evaluated on the same seeds."""
     controls: bool = True
-    """Also run the first variation blind: shuffled instructions (where there are two tasks) and black frames."""
+    """Also run blind controls of the first variation: shuffled instructions (with two tasks or more), black frames."""
     videos_per_task: NumEpisodes = 1
-    """Per variation too."""
+    """And per variation."""
     n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: NumWorlds = 8
-    """Worlds side by side in each process."""
+    """Parallel worlds in each process."""
 
     def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:
         """The episodes, variation by variation.
@@ -55,13 +55,13 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Whom to measure, and where its episodes run."""
+class EvaluationSetup:
+    """A policy to evaluate, and where its episodes run."""
 
     example: World
-    """One like those in which it acts, to ask for names; it may be on the CPU wherever they are."""
+    """An example of the worlds, for names and specs; may be on the CPU."""
     make_world: Callable[[int], World]
-    """A world of that many, e.g. `partial(make_world, "tabletop")`; called in the process that runs it."""
+    """Makes a World of that many, e.g. `partial(make_world, "tabletop")`; called in the process that runs it."""
     make_policy: Callable[[World], Policy]
     """Called for every world, in the process that runs it."""
     workers: WorkersConfig
@@ -71,35 +71,37 @@ Evaluations = tuple[Evaluation, dict[str, Evaluation]]
 """Of a policy, and of its blind controls by name."""
 
 
-def measure(measured: Measured, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
+def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
     """Evaluate, run the controls, write eval_info.json and videos; returns the evaluation and the controls by name.
 
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
     """
-    specs = config.specs(measured.example.suite, tasks)
-    run = partial(run_specs, measured, config)
+    specs = config.specs(setup.example.suite, tasks)
+    run = partial(run_specs, setup, config)
     evaluation = run("evaluation", specs, videos_dir=folder.videos)
-    write_eval_info(folder.eval_info, eval_info(evaluation, {}, folder.videos.name))  # kept, should a control fail
-    # A control averages over its tasks as the evaluation does, so a seed that was lost in one is left out in all.
+    write_eval_info(
+        folder.eval_info, eval_info(evaluation, {}, folder.videos.name)
+    )  # before controls, in case they fail
+    # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of all.
     lost = {r.spec.seed for r in evaluation.results if r.lost}
-    said = {
+    instructions = {
         spec: text
         for spec, text in evaluation.instructions.items()
         if spec.variation == config.variations[0] and spec.seed not in lost
     }
     blind: dict[str, Callable[[Policy], Policy]] = {}
-    if config.controls and said and len(tasks) > 1:
-        blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=said)
-    if config.controls and said:
+    if config.controls and instructions and len(tasks) > 1:
+        blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=instructions)
+    if config.controls and instructions:
         blind["black frames"] = BlackFrames
-    controls = {name: run(name, list(said), control=control) for name, control in blind.items()}
+    controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
     write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.videos.name))
     return evaluation, controls
 
 
 def run_specs(
-    measured: Measured,
+    setup: EvaluationSetup,
     config: EvaluationConfig,
     name: str,
     specs: Sequence[EpisodeSpec],
@@ -108,20 +110,20 @@ def run_specs(
     videos_dir: Path | None = None,
     on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on some episodes, with a progress bar; what became of workers is printed.
+    """Evaluate on some episodes, with a progress bar; prints the workers' report.
 
     Args:
-        measured: whom, and where.
-        config: whose n_action_steps, num_worlds and videos_per_task count.
+        setup: policy and worlds.
+        config: its n_action_steps, num_worlds and videos_per_task are used.
         name: of the bar.
         specs: the episodes.
-        control: what wraps the policy in every process.
-        videos_dir: where videos go; None makes none.
+        control: wraps the policy in every process.
+        videos_dir: folder of the videos; None for none.
         on_trajectory: called after each episode, in this process.
     """
-    make_worlds = partial(measured.make_world, config.num_worlds)
+    make_worlds = partial(setup.make_world, config.num_worlds)
     with (
-        Workers(make_worlds, measured.make_policy, measured.workers, wrap=control) as workers,
+        Workers(make_worlds, setup.make_policy, setup.workers, wrap=control) as workers,
         progress_bars() as progress,
     ):
         bar = EpisodesBar(progress, name, len(specs))
@@ -133,7 +135,7 @@ def run_specs(
 
         evaluation = evaluate(
             workers.collect,
-            measured.example,
+            setup.example,
             specs,
             n_action_steps=config.n_action_steps,
             videos_per_task=0 if videos_dir is None else config.videos_per_task,
@@ -146,14 +148,14 @@ def run_specs(
     return evaluation
 
 
-def rerun(measured: Measured, config: EvaluationConfig, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
-    """Episodes of some specs once more, all in one process, with every step recorded."""
-    one = replace(measured.workers, workers=min(1, measured.workers.workers))
-    make_worlds = partial(measured.make_world, min(len(specs), config.num_worlds))
-    with Workers(make_worlds, measured.make_policy, one) as workers:
+def rerun(setup: EvaluationSetup, config: EvaluationConfig, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
+    """Run some specs again, all in one process, with every step recorded."""
+    one = replace(setup.workers, workers=min(1, setup.workers.workers))
+    make_worlds = partial(setup.make_world, min(len(specs), config.num_worlds))
+    with Workers(make_worlds, setup.make_policy, one) as workers:
         return list(workers.collect(specs, n_action_steps=config.n_action_steps, all_frames=True))
 
 
 def on_best_device(policy: VLAPolicy, _: World) -> VLAPolicy:
-    """For `Measured.make_policy`: the policy where it acts, which only the process that runs it knows."""
+    """For `EvaluationSetup.make_policy`: moves the policy to the best device of the process that runs it."""
     return policy.to("auto")

@@ -8,14 +8,14 @@ A mean of tasks' rates, sum_t w_t p_t, has the interval
 
     p - sqrt(sum_t (w_t (p_t - l_t))^2)   to   p + sqrt(sum_t (w_t (u_t - p_t))^2)
 
-where l_t and u_t are the ends of task t's own Wilson interval: the square-and-add rule (Newcombe 1998; Zou and Donner
-2008, "Construction of confidence limits about effect measures"). It stays within 0 and 1 and around p where every
-episode came out alike. Benchmarks whose tasks stand in groups publish the mean over the groups, in which a task of a
+where l_t and u_t are the bounds of task t's own Wilson interval: the square-and-add rule (Newcombe 1998; Zou and Donner
+2008, "Construction of confidence limits about effect measures"). It stays within 0 and 1, and is not empty where all
+episodes succeed or all fail. Benchmarks with groups of tasks publish the mean over the groups, in which a task of a
 small group weighs more.
 
-Two policies on the same n episodes differ in w episodes that only the later one won and l that it lost. If neither were
-better, each of those would be won with probability 1/2, so w is binomial: the p-value is the exact two-sided one of
-McNemar's test (McNemar 1947). The difference of the two rates has the adjusted Wald interval of Bonett and Price (2012,
+Two policies on the same n episodes differ in w episodes that only the later one won and l that it lost. If they were
+equally good, each of those would be won with probability 1/2, so w is binomial: the p-value is that of McNemar's exact
+two-sided test (McNemar 1947). The difference of the two rates has the adjusted Wald interval of Bonett and Price (2012,
 "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data"): with
 p = (w + 1) / (n + 2) and q = (l + 1) / (n + 2),
 
@@ -51,7 +51,7 @@ class Proportion:
 
     @classmethod
     def of(cls, successes: Iterable[bool]) -> Self:
-        """Of episodes, by whether each succeeded."""
+        """From the success flag of each episode."""
         each = list(successes)
         return cls(successes=sum(each), episodes=len(each))
 
@@ -86,8 +86,8 @@ def averages(per_task: Mapping[str, Proportion], groups: Mapping[str, Sequence[s
 
     Args:
         per_task: of all evaluated tasks.
-        groups: by name, each evaluated task in one of them; those without an evaluated task don't count. Empty where
-            the suite has none, and then there is no mean over them.
+        groups: by name, each evaluated task in one of them; those without an evaluated task are ignored. Empty if the
+            suite has none, and then there is no mean over them.
     """
     members = {name: [task for task in tasks if task in per_task] for name, tasks in groups.items()}
     members = {name: tasks for name, tasks in members.items() if tasks}

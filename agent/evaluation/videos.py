@@ -1,6 +1,6 @@
 """Videos of episodes: every camera side by side, with the instruction and the outcome, playable in a browser.
 
-H.264 in yuv420p with the index at the front, which browsers play without a plug-in and start before all has arrived.
+H.264 in yuv420p with the index at the front, which browsers play natively and start before the download ends.
 
 Shape letters: F frames, H x W pixels of a camera, h x w pixels of the video.
 """
@@ -26,13 +26,13 @@ _MARGIN = 14
 _LINE_HEIGHT = 26
 _TEXT_SIZE = 18
 _HOLD_S = 1.5
-"""How long the last frame stays, with the outcome."""
+"""How long the last frame is shown, with the outcome."""
 _BACKGROUND = (24, 24, 27)
 _WHITE, _GREY, _GREEN, _RED = ((250, 250, 250), (161, 161, 170), (74, 222, 128), (248, 113, 113))
 
 
 def write_video(folder: Path, trajectory: Trajectory, *, failure: str | None, control_dt_s: float) -> Path:
-    """Record a video of one episode into `folder`, at the speed at which it happened if every step was recorded.
+    """Write a video of one episode into `folder`, in real time if every step was recorded.
 
     Args:
         trajectory: with at least one camera and one frame.
@@ -57,7 +57,7 @@ def write_video(folder: Path, trajectory: Trajectory, *, failure: str | None, co
 def write_comparison(
     path: Path, before: Trajectory, after: Trajectory, *, failures: tuple[str | None, str | None], control_dt_s: float
 ) -> None:
-    """Record a video of one episode twice, side by side: as it went before and as it went after.
+    """Write a video of one episode before and after fine-tuning, side by side.
 
     Args:
         path: of the MP4.
@@ -110,7 +110,7 @@ _Outcome = tuple[str, tuple[int, int, int]]
 def _moments(
     trajectory: Trajectory, failure: str | None, control_dt_s: float
 ) -> Iterator[tuple[list[NDArray[np.uint8]], str, _Outcome | None]]:
-    """Views, clock and outcome of every recorded frame, and of the end, which shows the last frame again."""
+    """Views, time and outcome of every recorded frame, and of the end, which repeats the last frame."""
     total = trajectory.num_steps
 
     def views(i: int) -> list[NDArray[np.uint8]]:
@@ -125,9 +125,9 @@ def _moments(
 def _page(
     picture: NDArray[np.uint8], text: str, clock: str, outcome: _Outcome | None, *, narrow: bool = False
 ) -> NDArray[np.uint8]:
-    """The picture [h, w, 3] under a caption, where a player's controls do not cover it.
+    """The picture [h, w, 3] with a caption on top, where a player's controls do not cover it.
 
-    Where it is narrow, the outcome has a line of its own.
+    With narrow, the outcome has a line of its own.
     """
     caption, line = _caption(text, picture.shape[1], more_lines=1 + narrow)
     end = _write(caption, clock, _MARGIN, line, _GREY, 400)
@@ -142,7 +142,7 @@ def _headed(text: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _caption(text: str, width: int, more_lines: int) -> tuple[NDArray[np.uint8], int]:
-    """A band with the text and room for more lines below it; and how many lines the text has."""
+    """A band with the text and space for more lines below it; and the number of lines of the text."""
     lines = textwrap.wrap(text, width=max(16, (width - 2 * _MARGIN) // 10))
     caption = np.full((2 * _MARGIN + _LINE_HEIGHT * (len(lines) + more_lines), width, 3), _BACKGROUND, np.uint8)
     for i, line in enumerate(lines):
@@ -151,7 +151,7 @@ def _caption(text: str, width: int, more_lines: int) -> tuple[NDArray[np.uint8],
 
 
 def _even(page: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """yuv420p wants even sides."""
+    """Cropped to even sides, as yuv420p requires."""
     return page[: page.shape[0] // 2 * 2, : page.shape[1] // 2 * 2]
 
 
@@ -159,7 +159,7 @@ def _view(camera: str, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One camera's frame [H, W, 3], scaled to the video's height, with its name."""
     width = round(frame.shape[1] * _VIEW_HEIGHT / frame.shape[0])
     view = np.asarray(cv2.resize(frame, (width, _VIEW_HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
-    for shift, colour in ((1, _BACKGROUND), (0, _WHITE)):  # a shadow, so that it reads on bright frames too
+    for shift, colour in ((1, _BACKGROUND), (0, _WHITE)):  # a shadow, for contrast on bright frames
         cv2.putText(view, camera, (10 + shift, 22 + shift), colour, cv2.FontFace("sans"), 14, 600)
     return view
 

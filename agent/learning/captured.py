@@ -1,14 +1,13 @@
-"""The gradient of a batch on a GPU, by a graph of kernels recorded once and replayed.
+"""The gradient of a batch on a GPU, by a CUDA graph captured once and replayed.
 
-    record     batch -> [loss -> gradient] into a CUDA graph; the batch is one part, for two would be more launches
-    replay     copy the next batch over the recorded one's tensors; launch the graph
+    capture    batch -> [loss -> gradient] into a CUDA graph; the batch is one part, as two would be more launches
+    replay     copy the next batch into the captured batch's tensors; launch the graph
 
-Small networks are bound there by how fast a process launches kernels, not by how fast they run: a graph launches all of
-them at once (docs/results/gpu.md: six times the updates). It repeats what was recorded to the letter, so the loss must
-be the same function of the batch each time, and nothing in it may look at a number: shapes of batches and the loss
-itself are looked at here, and recorded anew.
+Small networks are bound by kernel launches: a graph launches all kernels at once (docs/results/gpu.md: six times the
+updates). It repeats exactly what was captured, so the loss must be the same function of the batch each time, without
+control flow that depends on a tensor's values. A batch of another shape or another loss is captured anew.
 
-Left out: recording the optimiser's step too. A gradient that is not finite has to be refused before it.
+Left out: capturing the optimiser's step too. A gradient that is not finite has to be refused before it.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from vla_model.heads.moe import balances
 from vla_model.numerics.tensors import tensors_of
 
 _WARM_UP = 3
-"""Times to compute before recording, as torch's documentation has it: what is made at first use must be there."""
+"""Runs before capture, as torch's documentation asks: lazy initialisation must have happened."""
 _MOST_GRAPHS = 4
-"""Of batches of different shapes; one more replaces the oldest."""
+"""One for each shape of batch; one more replaces the oldest."""
 
 _MOST_CAPTURED = 50_000_000
-"""Parameters of a model that a GPU waits for its launches with; a larger one keeps it busy, and reads an instruction
+"""Parameters of the largest model that is captured: a larger one is not bound by launches, and encodes an instruction
 that samples share once, which a graph cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Recorded:
-    """A graph and where its numbers lie."""
+    """A graph, and the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     batch: Splittable
@@ -48,12 +47,12 @@ class _Recorded:
 
 
 def can_be_captured(model: nn.Module) -> bool:
-    """Whether a small model's loss does nothing but compute: balancing counts."""
+    """Whether the model is small and does not balance its experts, which counts choices on the host."""
     return sum(p.numel() for p in model.parameters()) <= _MOST_CAPTURED and not balances(model)
 
 
 class Captured(Generic[M]):
-    """Gradients replayed on this process's GPU; called as agent/learning/gradients.py's."""
+    """Gradients replayed on this process's GPU; called like those of agent/learning/gradients.py."""
 
     def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
         self._objective = Objective(model)
@@ -70,7 +69,7 @@ class Captured(Generic[M]):
         if recorded is None:
             if len(self._recorded) == _MOST_GRAPHS:
                 del self._recorded[next(iter(self._recorded))]
-            recorded = self._recorded[shapes] = self._record(copy.deepcopy(batch), loss)  # the caller's stays as it is
+            recorded = self._recorded[shapes] = self._record(copy.deepcopy(batch), loss)  # replays overwrite it
         for old, new in zip(tensors_of(recorded.batch), tensors_of(batch), strict=True):
             old.copy_(new)
         recorded.graph.replay()
@@ -79,17 +78,17 @@ class Captured(Generic[M]):
         return dict(zip(recorded.names, recorded.metrics.tolist(), strict=True))
 
     def summed(self, counts: Tensor) -> Tensor:
-        """What was counted in all processes: there is one."""
+        """Counts summed over processes, of which there is one."""
         return counts
 
     def close(self) -> None:
-        """Free what was recorded."""
+        """Free the graphs."""
         self._recorded.clear()
 
     def _record(self, batch: Splittable, loss: Loss[M]) -> _Recorded:
         """
         Raises:
-            RuntimeError: something in the loss has to be waited for.
+            RuntimeError: the loss synchronises with the host, which a graph cannot.
         """
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
@@ -104,8 +103,7 @@ class Captured(Generic[M]):
                 values = torch.stack(list(metrics.values()))
         except RuntimeError as error:
             raise RuntimeError(
-                "this model's gradient cannot be recorded as a CUDA graph; --learner.no-capture computes it kernel by "
-                "kernel"
+                "this model's gradient cannot be captured as a CUDA graph; --learner.no-capture computes it without"
             ) from error
         return _Recorded(graph=graph, batch=batch, gradients=gradients, names=list(metrics), metrics=values)
 

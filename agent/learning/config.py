@@ -1,4 +1,4 @@
-"""How a learner optimises."""
+"""Settings of the optimiser."""
 
 from __future__ import annotations
 
@@ -21,37 +21,36 @@ class LearnerConfig:
 
     batch_size: Annotated[int, Interval(ge=1, le=100_000)] = 128
     num_updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = field(default=None, metadata=none_stands_for())
-    """Of a run that begins with demonstrations. One that begins with a policy makes as many as its iterations come to,
-    which is not said here a second time."""
+    """Of a run on demonstrations. In fine-tuning it follows from the iterations and is left out."""
     learning_rate: Annotated[float, Interval(gt=0, le=1)] = 1.0e-3
     warmup_updates: Annotated[int, Interval(ge=0, le=10_000_000)] = 200
-    """Linear, followed by half a cosine down to `final_lr_share` at the end of the run: of ppo and grpo, whose
-    iterations have as many updates as comes of them, by iterations."""
+    """Linear, followed by half a cosine down to `final_lr_share` at the end of the run; for ppo and grpo, whose number
+    of updates is not known beforehand, the cosine follows the iterations."""
     final_lr_share: Annotated[float, Interval(ge=0, le=1)] = 0.02
     value_rate: Annotated[float, Interval(gt=0, le=1_000)] = 1.0
-    """The value head's learning rate, as a multiple of the others'."""
+    """The value head's learning rate, as a multiple of `learning_rate`."""
     weight_decay: Annotated[float, Interval(ge=0, le=1)] = 0.02
     """On matrices only."""
     max_grad_norm: Annotated[float, Interval(gt=0, le=1_000_000)] = 1.0
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] | None = field(
         default=None, metadata=none_stands_for(AVERAGE_DECAY)
     )
-    """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo: their
-    ratios are of the weights that learn, so these must act."""
+    """Of the moving average of the weights, which is the policy. None is AVERAGE_DECAY, and 0 in ppo and grpo, whose
+    ratios need the learner's weights to act."""
     num_parts: Annotated[int, Interval(ge=1, le=1_000)] = field(default=2, metadata=HOW)
-    """Interleaved parts of a batch that one process computes side by side, a thread each, unless it captures them.
-    Changes rounding, not meaning."""
+    """Interleaved parts of a batch that one process computes in parallel, a thread each, unless it captures the
+    gradient. Changes rounding only."""
     num_processes: Annotated[int, Interval(ge=1, le=1_000)] = field(default=1, metadata=HOW)
-    """That share a batch, each on a GPU where Ray has any, else on a core. Changes rounding, not meaning. 1 stays in
-    this process."""
+    """That share a batch, each on a GPU where Ray has any, else on a core. Changes rounding only. 1 stays in this
+    process."""
     capture: bool = field(default=True, metadata=HOW)
-    """Whether one process on a GPU records how a small model's gradient is computed and replays it, where every update
-    repeats the same (agent/learning/captured.py). Changes rounding, not meaning."""
+    """On one GPU, compute a small model's gradient by a CUDA graph, where all updates have the same loss
+    (agent/learning/captured.py). Changes rounding only."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: a part or a process would have no sample, or the learning rate would still rise at the end.
+            UserError: a part or a process would have no sample, or warm-up is longer than the run.
         """
         if self.num_parts > self.batch_size:
             raise UserError(
@@ -72,7 +71,7 @@ class LearnerConfig:
             num_updates: of the schedule.
 
         Raises:
-            UserError: the learning rate would still rise at its end.
+            UserError: warm-up is longer than the schedule.
         """
         if self.warmup_updates > num_updates:
             raise UserError(
@@ -87,7 +86,7 @@ def learning_rate_share(update: int, config: LearnerConfig, progress: float = 0.
     Args:
         update: counted from 0.
         config: of the learner.
-        progress: share of the run that is done, where the config does not count its updates.
+        progress: share of the run that is done, where config.num_updates is None.
     """
     if update < config.warmup_updates:
         return (update + 1) / config.warmup_updates

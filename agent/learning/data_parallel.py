@@ -1,6 +1,6 @@
 """The gradient of a batch, computed by several processes, each on its share.
 
-By torch's DistributedDataParallel, which sums over processes while it is still differentiating.
+By torch's DistributedDataParallel, which overlaps the all-reduce with the backward pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DataParallel(Generic[M]):
     """Gradients computed by every process of torch.distributed's group, each on its share of the batch."""
 
     def __init__(self, model: M, parameters: Sequence[nn.Parameter]) -> None:
-        """All processes do this together; they go on with rank 0's weights."""
+        """Called in all processes; all start with rank 0's weights."""
         self._parameters = parameters
         # A world without labels leaves the localization heads unused.
         self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
@@ -37,16 +37,16 @@ class DataParallel(Generic[M]):
         return dict(zip(metrics, means.tolist(), strict=True))
 
     def summed(self, counts: Tensor) -> Tensor:
-        """What was counted in all processes, in place."""
+        """Counts summed over all processes, in place."""
         all_reduce(counts)
         return counts
 
     def close(self) -> None:
-        """The group belongs to who made it."""
+        """The process group is closed by its creator."""
 
 
 def _gather(value: Tensor) -> Tensor:
-    """See vla_model/numerics/means.py: each process has a part."""
+    """All-gather, stacked: see vla_model/numerics/means.py."""
     found = [torch.empty_like(value) for _ in range(get_world_size())]
     all_gather(found, value.contiguous())
     return torch.stack(found)

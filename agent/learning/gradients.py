@@ -4,13 +4,13 @@
     DataParallel   each of n processes: its share of the batch -> mean over processes (agent/learning/data_parallel.py)
     Captured       the whole batch, replayed on a GPU (agent/learning/captured.py)
 
-Row i of a batch is in part i % P, and in the share of process i % n. A loss that takes its means as numerics/means.py
-has them, over the batch and not over a part, has one value and one gradient however many parts there are: what is left
-to differ is the order of sums. Each leaves the gradient in every parameter's .grad, zeros where the loss does not
-depend on it, and returns what the loss reports. A batch with fewer rows than parts has a part for each row.
+Row i of a batch is in part i % P, and in the share of process i % n. A loss that takes its means over the batch and not
+over a part (vla_model/numerics/means.py) has the same value and gradient for any number of parts, but for the order of
+sums. Each leaves the gradient in every parameter's .grad, zeros where the loss does not depend on it, and returns the
+loss's metrics. A batch with fewer rows than parts has a part for each row.
 
-Two threads with a core each beat one operation split over two cores by far at these sizes. Threads share the weights;
-each asks autograd for its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
+At these sizes two threads with a core each are much faster than one operation split over two cores. Threads share the
+weights; each computes its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Splittable(Protocol):
 
 M = TypeVar("M", bound=nn.Module)
 Loss = Callable[[M, Any], tuple[Tensor, dict[str, Tensor]]]
-"""(model, Splittable) -> what to differentiate, and what to report: scalars."""
+"""(model, Splittable) -> the scalar to differentiate, and scalar metrics."""
 
 
 class Objective(nn.Module, Generic[M]):
@@ -52,28 +52,27 @@ class Objective(nn.Module, Generic[M]):
         self._dtype = native_dtype(self._device)
 
     def forward(self, loss: Loss[M], part: Splittable) -> tuple[Tensor, dict[str, Tensor]]:
-        # Autocast's cache of converted weights is one for all threads: with it, what a thread finds there, and so the
-        # order of its sums, would depend on the other's timing.
+        # Threads would share autocast's cache of converted weights, and the order of sums would depend on timing.
         with torch.autocast(self._device.type, self._dtype, self._dtype != torch.float32, cache_enabled=False):
             return loss(self.model, part)
 
 
 Gradients = tuple[Sequence[Tensor], dict[str, Tensor]]
-"""One per parameter, and what the loss reports."""
+"""One per parameter, and the loss's metrics."""
 
 
 def gradients_of(
     objective: Objective[M], loss: Loss[M], part: Splittable, parameters: Sequence[nn.Parameter]
 ) -> Gradients:
-    """Of one part's loss."""
+    """The gradients of one part's loss, and its metrics."""
     value, metrics = objective(loss, part)
     return torch.autograd.grad(value, parameters, materialize_grads=True), metrics
 
 
 def mean_over_parts(parts: Sequence[Gradients]) -> Gradients:
-    """Of what each part's loss gave."""
+    """Gradients and metrics averaged over parts."""
     each = zip(*(gradients for gradients, _ in parts), strict=True)
-    # Of one part too: a convolution's gradient may come in an order of dimensions that the optimiser refuses.
+    # Also for a single part: a convolution's gradient may have a memory format that the optimiser refuses.
     gradients = [torch.stack(of_parts).mean(0) for of_parts in each]
     return gradients, {name: torch.stack([metrics[name] for _, metrics in parts]).mean(0) for name in parts[0][1]}
 
@@ -88,29 +87,29 @@ class Threads(Generic[M]):
         self._threads = ThreadPoolExecutor(
             num_parts, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
         )
-        # All begin now: what they set is in part the whole process's, and decides how sums are rounded. A policy that
-        # acts here before the first update must round as one that acts after it.
+        # Start all threads now: set_num_threads affects the whole process and with it the rounding of sums. A policy
+        # that acts here must round alike before and after the first update.
         ready = Barrier(num_parts, timeout=60.0)
         wait([self._threads.submit(ready.wait) for _ in range(num_parts)])
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
         count = min(self._num_parts, num_rows(batch))
-        meeting = _Meeting(count)
-        futures = [self._threads.submit(self._part, batch.part(i, count), loss, meeting, i) for i in range(count)]
+        exchange = _Exchange(count)
+        futures = [self._threads.submit(self._part, batch.part(i, count), loss, exchange, i) for i in range(count)]
         errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:  # of the one that failed, not of those that waited for it
+        if errors:  # raise that of the thread that failed, not of those that waited for it
             raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
         gradients, metrics = mean_over_parts([future.result() for future in futures])
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         return {name: float(value) for name, value in metrics.items()}
 
-    def _part(self, part: Splittable, loss: Loss[M], meeting: _Meeting, index: int) -> Gradients:
+    def _part(self, part: Splittable, loss: Loss[M], exchange: _Exchange, index: int) -> Gradients:
         try:
-            with among(partial(meeting.gather, index)):
+            with among(partial(exchange.gather, index)):
                 return gradients_of(self._objective, loss, part, self._parameters)
         except BaseException:
-            meeting.end()
+            exchange.abort()
             raise
 
     def summed(self, counts: Tensor) -> Tensor:
@@ -122,23 +121,23 @@ class Threads(Generic[M]):
         self._threads.shutdown()
 
 
-class _Meeting:
-    """Where threads show each other a tensor, as often as all of them come."""
+class _Exchange:
+    """All-gather of a tensor among threads."""
 
     def __init__(self, count: int) -> None:
         self._barrier = Barrier(count)
-        self._shown: dict[int, Tensor] = {}
+        self._tensors: dict[int, Tensor] = {}
 
     def gather(self, index: int, value: Tensor) -> Tensor:
         """See vla_model/numerics/means.py."""
-        self._shown[index] = value
+        self._tensors[index] = value
         self._barrier.wait()
-        found = torch.stack([self._shown[i] for i in range(self._barrier.parties)])
-        self._barrier.wait()  # nobody shows the next before all have looked
+        found = torch.stack([self._tensors[i] for i in range(self._barrier.parties)])
+        self._barrier.wait()  # no tensor is replaced before all threads have read it
         return found
 
-    def end(self) -> None:
-        """One of them will not come any more."""
+    def abort(self) -> None:
+        """Unblock the others when a thread has failed."""
         self._barrier.abort()
 
 

@@ -1,10 +1,10 @@
 """The learner: the only place where an optimiser steps.
 
-    batch -> gradient (agent/learning/gradients.py) -> clip, the value head by itself -> AdamW -> EMA
+    batch -> gradient (agent/learning/gradients.py) -> clip, the value head separately -> AdamW -> EMA
 
 The policy that acts is the exponential moving average of the weights (Polyak & Juditsky 1992), whose decay warms up.
-Nothing here is random, so an update is a function of the state and the batch, and an interrupted run continues to the
-same numbers. Among several processes each takes the same step: they hold the same weights and the same gradient.
+An update is a deterministic function of the state and the batch, so an interrupted run continues identically. Several
+processes each take the same step: they hold the same weights and the same gradient.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Learner(Generic[M]):
     def __init__(self, model: M, config: LearnerConfig, average: M | None = None, *, repeats: bool = False) -> None:
         """
         Args:
-            model: what learns.
-            config: how.
+            model: to be trained.
+            config: of the optimiser.
             average: the moving average of another learner of the same model; a new one where None.
-            repeats: whether updates come with one and the same loss many times over, so that capturing it pays.
+            repeats: whether many updates have the same loss, so that capturing its gradient pays.
         """
         self.model = model
         self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
@@ -71,15 +71,15 @@ class Learner(Generic[M]):
         """One step on the loss of the batch.
 
         Args:
-            batch: among several processes, this one's share of it: batch.part(rank, num_processes).
+            batch: with several processes, this one's share of it: batch.part(rank, num_processes).
             loss: of a part.
 
         Returns:
-            The loss's metrics, "learner/grad_norm" before clipping, of a value head "learner/value_grad_norm" likewise,
-            and "learner/learning_rate".
+            The loss's metrics, the gradient norms before clipping "learner/grad_norm" and, of a value head,
+            "learner/value_grad_norm", and "learner/learning_rate".
 
         Raises:
-            FloatingPointError: the gradient or what the loss reports is not finite; nothing was changed.
+            FloatingPointError: the gradient or a metric is not finite; nothing was changed.
         """
         self.model.train()
         metrics = self._gradients(batch, loss)
@@ -93,7 +93,7 @@ class Learner(Generic[M]):
             raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
-        decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up nothing but the value head is to move
+        decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up only the value head may change
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["rate"]
             group["weight_decay"] = group["decay"] * decays
@@ -105,10 +105,10 @@ class Learner(Generic[M]):
         return metrics | {"learner/learning_rate": learning_rate}
 
     def schedule(self, *, num_updates: int | None = None, progress: float = 0.0) -> None:
-        """Say where the run is, for the learning rate.
+        """Set the position in the run, from which the learning rate follows.
 
         Args:
-            num_updates: of the whole schedule, if they are known.
+            num_updates: of the whole schedule, if known.
             progress: share of the run that is done, if not.
         """
         self.config = replace(self.config, num_updates=num_updates)
@@ -116,11 +116,11 @@ class Learner(Generic[M]):
 
     @property
     def device(self) -> torch.device:
-        """Where batches have to be."""
+        """Of the model, where batches must be."""
         return next(self.model.parameters()).device
 
     def save(self, folder: Path) -> None:
-        """Write what resuming needs besides the policy: weights, moving average and optimiser, as safetensors."""
+        """Write what resuming needs besides the policy: weights, moving average and optimiser state, as safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = self._state()
         tensors["num_updates_done"] = torch.tensor(self.num_updates_done)
@@ -129,13 +129,13 @@ class Learner(Generic[M]):
     def check_finite(self) -> None:
         """
         Raises:
-            FloatingPointError: a weight, its average or the optimiser's state is not; nobody may act by it or save it.
+            FloatingPointError: a weight, its average or the optimiser's state is not; it must not act or be saved.
         """
         if broken := not_finite(self._state()):
             others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
             raise FloatingPointError(
                 f"after update {self.num_updates_done} {broken[0]}{others} is not finite, so it is not saved; the "
-                "checkpoints before are as they were. A smaller learner.learning-rate may help"
+                "earlier checkpoints are unchanged. A smaller learner.learning-rate may help"
             )
 
     def _state(self) -> dict[str, Tensor]:
@@ -146,11 +146,10 @@ class Learner(Generic[M]):
         return tensors
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote.
+        """Restore what `save` wrote.
 
         Raises:
-            UserError: the file is missing, broken, not what was written or of another model, or a number in it is
-                not finite.
+            UserError: the file is missing, damaged, of another model, or has numbers that are not finite.
         """
         path = folder / STATE_FILE
         if not path.exists():
@@ -169,18 +168,18 @@ class Learner(Generic[M]):
         except (KeyError, RuntimeError) as error:
             raise UserError(f"{path} is not of this training's model: {error}") from error
 
-    def begin_anew(self) -> None:
-        """Go on as a new learner of the weights as they are: no moments, the average theirs, the schedule's begin."""
+    def reset_optimizer(self) -> None:
+        """Keep the weights; reset the optimiser's moments, the moving average and the schedule."""
         self.num_updates_done = 0
         self._optimizer.state.clear()
         self.average.load_state_dict(self.model.state_dict())
 
     def close(self) -> None:
-        """End what computes gradients."""
+        """Free the threads, processes or graphs that compute gradients."""
         self._gradients.close()
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
-        """Their norm before."""
+        """Clip in place; returns the norm before."""
         return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Learning curves of a run: TensorBoard's scalars as small SVG pictures that take their colours from the page.
+"""Learning curves of a run: TensorBoard's scalars as small SVG pictures with the page's colours.
 
-matplotlib knows no CSS, so pictures are drawn in stand-in colours, which are then replaced by the page's variables: one
-picture serves a light and a dark page.
+matplotlib has no CSS variables, so placeholder colours are replaced by the page's variables: one picture serves a light
+and a dark page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 MAX_POINTS = 300
-"""A curve with more is thinned: more cannot be seen."""
+"""A curve with more is subsampled."""
 _INK, _RULE, _ACCENT = "#010203", "#010204", "#010205"
 _CSS = {_INK: "var(--muted)", _RULE: "var(--rule)", _ACCENT: "var(--accent)"}
 _STYLE: dict[Any, Any] = {
@@ -62,13 +62,13 @@ class Curve:
 
 
 def read_curves(folder: Path) -> list[Curve]:
-    """Every scalar of the event files in a folder, by tag; none if there is no folder."""
+    """Every scalar of the event files in a folder, by tag; empty if the folder does not exist."""
     if not folder.exists():
         return []
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     curves = []
     for tag in sorted(events.Tags()["scalars"]):
-        # A resumed run repeats the steps after its checkpoint: the later writing counts.
+        # A resumed run repeats the steps after its checkpoint: the later value counts.
         points = {event.step: event.value for event in events.Scalars(tag) if np.isfinite(event.value)}
         if points:
             steps = sorted(points)
@@ -103,7 +103,7 @@ def draw_curve(curve: Curve) -> str:
 
 
 def _for_a_page(svg: str, label: str) -> str:
-    """Without what a stand-alone file needs, and in the page's colours."""
+    """Without the attributes of a stand-alone file, and in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (xmlns(:xlink)?|width|height|version)="[^"]*"', "", svg, count=5)

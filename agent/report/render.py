@@ -1,7 +1,6 @@
-"""The report: one HTML file that shows a run, its videos and pictures inside; it asks no other machine for anything.
+"""The report of a run: one self-contained HTML file with embedded videos and pictures.
 
-It is made from what the run's folder holds (run.json, eval_info.json, videos, TensorBoard's events). A section whose
-data do not exist says so.
+It is made from run.json, eval_info.json, videos and TensorBoard's events. A section whose data do not exist says so.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from vla_model.files.folders import read_json, write_whole
 from vla_model.files.old_names import with_new_names
 
 VIDEO_LIMIT_MB = 16
-"""Videos beyond are named, not embedded: mail servers and phones choke on larger pages."""
+"""Videos beyond this are listed, not embedded: mail servers and phones refuse larger pages."""
 
 
 def write_report(root: Path) -> Path:
@@ -50,7 +49,7 @@ def write_report(root: Path) -> Path:
 
 
 def _content(folder: RunFolder) -> dict[str, Any]:
-    """What the template shows."""
+    """Variables of the template."""
     record = folder.record if folder.record_file.exists() else {"config": {}, "sessions": [], "phases": []}
     info = read_eval_info(folder.eval_info) if folder.eval_info.exists() else {}
     config = _flat(record["config"])
@@ -92,20 +91,20 @@ def _picture(curve: Curve) -> str:
 
 
 def _comparison(folder: RunFolder, info: dict[str, Any]) -> dict[str, Any]:
-    """With the policy that the run began with, if it began with one, and videos of what changed."""
-    nothing: dict[str, Any] = {"comparison": None, "incomparable": None, "changes": {}}
+    """Comparison with the initial policy, of a fine-tuning run, and videos of episodes that changed."""
+    empty: dict[str, Any] = {"comparison": None, "incomparable": None, "changes": {}}
     if not info or not folder.before.eval_info.exists():
-        return nothing
+        return empty
     try:
         comparison = compare(read_eval_info(folder.before.eval_info), info)
-    except UserError as error:  # llamarm eval measured the run again, on other episodes
-        return nothing | {"incomparable": str(error)}
+    except UserError as error:  # llamarm eval evaluated the run again, on other episodes
+        return empty | {"incomparable": str(error)}
     remedy = "delete it: only the videos of what changed are lost"
     found = with_new_names(read_json(folder.changes, remedy=remedy)) if folder.changes.exists() else {}
     rows = {row["id"]: row for row in info["per_episode"]}
     videos = {kind: (folder.root / of["video"], rows[of["id"]]) for kind, of in found.items()}
     changes = {kind: _video(path, row) for kind, (path, row) in videos.items() if path.exists()}
-    return nothing | {"comparison": comparison, "changes": changes}
+    return empty | {"comparison": comparison, "changes": changes}
 
 
 def _groups(info: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def _groups(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _success(info: dict[str, Any]) -> dict[str, Any]:
-    """The headline, which is the training variation's where it was evaluated, its tasks, and all tasks by variation."""
+    """Success of the headline variation (training's if evaluated), of its tasks, and of all tasks by variation."""
     groups = _groups(info)
     group = next(iter(groups), None)
     rows = {(row["task_group"], row["task"]): row for row in info.get("per_task", [])}
@@ -155,7 +154,7 @@ def _average_rows(info: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _videos(root: Path, info: dict[str, Any]) -> dict[str, Any]:
-    """Videos to embed, the first of every task before the second of any, up to the limit; and those that are not."""
+    """Videos to embed, the first of every task before the second of any, and those left out or missing."""
     recorded = [row for row in info.get("per_episode", []) if row["video_path"] is not None]
     recorded_before: Counter[str] = Counter()
     turns = []

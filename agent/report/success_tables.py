@@ -1,4 +1,4 @@
-"""An evaluation and its blind controls as tables on the screen."""
+"""An evaluation and its blind controls as tables in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.report.tables import print_table
 
 
 def print_success(evaluation: Evaluation, controls: dict[str, Evaluation]) -> None:
-    """Success by task, by variation and by group, and why episodes failed."""
+    """Print success by task, by variation and by group, and the reasons of failures."""
     table = Table("task", "success", "95 % interval", "episodes", *controls)
     blind = [control.per_task | {"all": control.success} for control in controls.values()]
     for task, success in (evaluation.per_task | {"all": evaluation.success}).items():

@@ -1,4 +1,4 @@
-"""Tables on the screen, whole however narrow the terminal: rich would cut names and numbers that it has no room for."""
+"""Tables in the terminal, never truncated: rich would cut cells that do not fit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from rich.table import Table
 
 
 def print_table(table: Table) -> None:
-    """Headers break between words, cells nowhere; what is wider than the terminal, the terminal wraps. Text is text:
-    brackets of a path are no markup.
-    """
+    """Print with headers wrapped between words and cells never; rich markup is off, as paths may have brackets."""
     for column in table.columns:
         column.min_width = max(map(cell_len, [*str(column.header).split(), *map(str, column.cells)]))
     Console(markup=False, emoji=False).print(table, crop=False)

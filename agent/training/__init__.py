@@ -1,4 +1,4 @@
-"""The two loops: from demonstrations or recordings (`train`), and from own practice (`improve`).
+"""The two loops: training on demonstrations or recordings (`train`), fine-tuning by rollouts (`improve`).
 
 In comes a config; out goes a run folder with checkpoints, metrics and an evaluation.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the policy and what resuming needs, in one folder that appears whole or not at all."""
+"""Checkpoints of a run: the policy and what resuming needs, in one folder written atomically."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def save_checkpoint(
     notes: Mapping[str, object] | None = None,
     acted: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the folder, unless it is there already, or another process has written it by the end.
+    """Write the folder, unless it exists already or another process writes it meanwhile.
 
     Args:
         folder: of the checkpoint.
         learner: whose moving average is the policy.
         processor: of the policy.
-        fine_tuning: what learns; where that is not everything, it is also written alone, to `adapter`.
-        notes: contents of files of JSON to put beside, by name.
+        fine_tuning: which weights are trained; if not all, these are also written alone, to `adapter`.
+        notes: contents of JSON files to add, by name.
         acted: weights that the next episodes are collected with, where these are not the policy's.
 
     Raises:
-        FloatingPointError: what the learner holds is not finite; nothing was written.
+        FloatingPointError: the learner's state is not finite; nothing was written.
     """
     if folder.exists():
         return
@@ -60,16 +60,16 @@ def save_checkpoint(
 
 
 def acted_weights(folder: Path) -> dict[str, Tensor] | None:
-    """What a checkpoint holds of `acted`."""
+    """The `acted` weights of a checkpoint, None if it has none."""
     path = folder / _ACTED_FILE
     return load_tensors(path) if path.exists() else None
 
 
 def acting_weights(learner: Learner[VLA]) -> dict[str, Tensor]:
-    """The policy's, on the host: for plain models in any process.
+    """The policy's weights on the CPU, adapters merged.
 
     Raises:
-        FloatingPointError: what the learner holds is not finite.
+        FloatingPointError: the learner's state is not finite.
     """
     learner.check_finite()
     return {name: tensor.cpu() for name, tensor in merged_state_dict(learner.average).items()}

@@ -1,18 +1,17 @@
-"""Who collects an iteration's episodes, and when: in turn with learning, or ahead, while it goes on.
+"""When an iteration's episodes are collected: alternating with learning, or overlapped with it.
 
-    in turn    publish W_i      collect E_i      learn from E_i gives W_i+1                          age 0
-    ahead      publish W_i      learn from E_i, meanwhile collect E_i+1 with W_i                     age 1
-               (E_0 and E_1 are both of W_0)
+    synchronous    publish W_i      collect E_i      learn from E_i gives W_i+1                          age 0
+    overlapped     publish W_i      learn from E_i, meanwhile collect E_i+1 with W_i                     age 1
+                   (E_0 and E_1 are both of W_0)
 
-Who waits, ahead: learning, for its episodes to be complete. Who unblocks it: the thread that collects. That thread
-alone touches the processes that collect, also to close them, but for `publish`, which happens while it is idle.
+Overlapped: learning waits until its episodes are complete; the collecting thread unblocks it. Only that thread uses the
+worker processes, also to close them, except for `publish`, which is called while it is idle.
 
-What E_i+1 will be is decided by W_i and i, so a checkpoint that holds W_i beside W_i+1 is enough to go on to the same
-numbers after a kill: the episodes that were under way are collected again. (With workers, as in improve.py, but
-for the last bits.)
+E_i+1 is determined by W_i and i, so a checkpoint with W_i and W_i+1 is enough to continue identically after a kill: the
+episodes in progress are collected again. (With workers, as in improve.py, up to the last bits.)
 
-What an algorithm makes of the age is its own business: ppo and grpo take their ratios to the policy that acted, whose
-log-probabilities stand in the episodes, so with overlap they begin away from 1; rft and dagger clone in any case.
+Off-policy age: ppo and grpo take their ratios to the policy that acted, whose log-probabilities are recorded, so with
+overlap the first ratios differ from 1; rft and dagger clone, so age does not matter.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from rollout.types import RunEpisodes, Trajectory
 from rollout.workers.workers import Workers
 
 CollectWith = Callable[[RunEpisodes, int], list[Trajectory]]
-"""(runs specs, iteration) -> that iteration's episodes."""
+"""(function that runs specs, iteration) -> that iteration's episodes."""
 
 
-class Collecting(Protocol):
-    """The episodes of one iteration after the other."""
+class Collector(Protocol):
+    """Yields the episodes of successive iterations."""
 
     seconds: float
-    """That collecting the latest episodes took, whatever else went on."""
+    """Wall-clock time of collecting the latest episodes."""
     acted: Mapping[str, Tensor] | None
-    """The weights that collect the next iteration's episodes where these are not the learner's: what a checkpoint must
-    hold besides."""
+    """The weights that collect the next iteration's episodes, where these are not the learner's; part of a
+    checkpoint."""
 
     def episodes(self, iteration: int, weights: Mapping[str, Tensor]) -> list[Trajectory]:
-        """Those to learn from in that iteration, in the order of their specs; the learner begins it with `weights`."""
+        """Those of an iteration, in the order of their specs; `weights` are the learner's at its start."""
         ...
 
     def close(self) -> None:
-        """Leave what is under way."""
+        """Abandon episodes in progress."""
         ...
 
 
-class InTurn:
-    """Collects when it is asked, with the learner's weights."""
+class SyncCollector:
+    """Collects when called, with the learner's weights."""
 
     acted = None
 
@@ -68,21 +67,21 @@ class InTurn:
         return found
 
     def close(self) -> None:
-        """Nothing is under way."""
+        """No episodes are in progress."""
 
 
-class Ahead:
-    """Has collected when it is asked, and begins the next iteration's episodes with the weights it is given."""
+class OverlappedCollector:
+    """Returns episodes collected meanwhile, and starts the next iteration's with the weights it gets."""
 
     def __init__(
         self, actors: Workers, collect: CollectWith, *, iterations: int, acted: Mapping[str, Tensor] | None
     ) -> None:
         """
         Args:
-            actors: processes that collect; they are closed with this.
-            collect: what an iteration's episodes are.
+            actors: worker processes that collect; closed with this.
+            collect: collects an iteration's episodes.
             iterations: of the run; nothing is collected beyond.
-            acted: of the checkpoint that the run goes on from.
+            acted: of the checkpoint that the run resumes from.
         """
         self.seconds = 0.0
         self.acted = acted
@@ -94,7 +93,7 @@ class Ahead:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="collecting")
 
     def episodes(self, iteration: int, weights: Mapping[str, Tensor]) -> list[Trajectory]:
-        # The learner goes on with its tensors while these act.
+        # The learner changes its tensors in place while these act.
         weights = {name: tensor.clone() for name, tensor in weights.items()}
         if self._next is None:
             self._actors.publish(max(iteration - 1, 0), self.acted or weights)

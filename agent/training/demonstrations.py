@@ -1,11 +1,11 @@
 """Demonstrations of a world's scripted expert, as a LeRobotDataset.
 
 For each task the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which the expert
-succeeds; seeds in which it fails are passed over, noted in meta/failed_episodes.jsonl and counted. So the episodes
-depend neither on the number of workers nor on how often collecting was stopped and resumed; only their order does.
+succeeds; seeds in which it fails are skipped, recorded in meta/failed_episodes.jsonl and counted. So the episodes do
+not depend on the number of workers or on interruptions; only their order does.
 
-How they were demonstrated stands in meta/demonstrations.json, and only the same adds to a dataset: another world,
-device or noise is refused. More tasks, seeds or episodes may be asked for; what the dataset holds besides is said.
+meta/demonstrations.json records the world, device and noise; adding episodes with others is refused. More tasks, seeds
+or episodes may be added; episodes of the dataset that the config does not ask for are reported.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ _NOISE = ("noise_share", "noise_correlation")
 
 @dataclass(frozen=True, kw_only=True)
 class DemonstrationsConfig(WorldConfig):
-    """What to demonstrate, and how."""
+    """Which episodes the scripted expert demonstrates, and how."""
 
     episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Successful ones."""
     first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
     """Seeds count up from here and stay below evaluation's."""
     attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0
-    """The cap on redrawing: a task gets at most this many attempts per wanted episode, rounded up."""
+    """Maximum number of attempts of a task per successful episode, rounded up."""
     num_worlds: NumWorlds = 8
-    """Worlds side by side in each process."""
+    """Parallel worlds in each process."""
     noise_std: Annotated[float, Interval(ge=0, le=10)] = 0.0
     """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
     noise_share: Share = 0.5
@@ -68,22 +68,21 @@ class DemonstrationsConfig(WorldConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstrations:
-    """What collecting came to."""
+    """Outcome of collecting."""
 
     episodes: dict[str, int]
     """{task: successful episodes in the dataset}"""
     failed: dict[str, dict[str, int]]
-    """{task: {reason: episodes in which the expert failed}}, over all sessions."""
+    """{task: {reason: number of failed episodes}}, over all sessions."""
     workers: WorkerReport = field(default_factory=WorkerReport)
-    """What became of workers in this session."""
+    """Deaths and replacements of workers in this session."""
 
 
 class DemonstrationsLedger:
-    """Which episodes are done, which failed, and which to run next."""
+    """Which episodes succeeded, which failed, and which to run next."""
 
     def __init__(self, config: DemonstrationsConfig, suite: str, tasks: Sequence[str]) -> None:
-        """Begin with nothing done.
-
+        """
         Raises:
             UserError: a task that does not exist, or a cap that allows fewer attempts than episodes.
         """
@@ -99,17 +98,17 @@ class DemonstrationsLedger:
         self._suite = suite
 
     def missing(self) -> list[EpisodeSpec]:
-        """Untried episodes that would complete every task if all succeeded, tasks taking turns.
+        """Untried episodes that would complete every task if all succeeded, tasks interleaved.
 
         Raises:
-            UserError: a task has used up its attempts; the message says how they failed.
+            UserError: a task has used up its attempts; the message counts the reasons.
         """
         per_task = [self._missing_of(task) for task in self.tasks]
         longest = max(len(specs) for specs in per_task)
         return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
 
     def asked(self) -> set[str]:
-        """The ids of what a complete dataset holds: of each task the first so many episodes that did not fail."""
+        """Ids of a complete dataset's episodes: of each task the first episodes_per_task that did not fail."""
         count = self._config.episodes_per_task
         return {
             spec.id
@@ -126,7 +125,7 @@ class DemonstrationsLedger:
         return Demonstrations(episodes=episodes, failed={task: dict(counts) for task, counts in reasons.items()})
 
     def _attempts(self, task: str) -> list[EpisodeSpec]:
-        """Every episode that may be tried, in order."""
+        """All episodes that may be tried, in order."""
         config = self._config
         count = math.ceil(config.attempts_per_episode * config.episodes_per_task)
         last = check_training_seed(check_training_seed(config.first_seed) + count - 1)
@@ -137,30 +136,30 @@ class DemonstrationsLedger:
 
     def _missing_of(self, task: str) -> list[EpisodeSpec]:
         attempts = self._attempts(task)
-        hopeful = [spec for spec in attempts if spec.id not in self.failed][: self._config.episodes_per_task]
-        if len(hopeful) < self._config.episodes_per_task:
+        candidates = [spec for spec in attempts if spec.id not in self.failed][: self._config.episodes_per_task]
+        if len(candidates) < self._config.episodes_per_task:
             reasons = Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed).most_common()
             counts = ", ".join(f"{reason} {count} times" for reason, count in reasons)
             raise UserError(
                 f"the expert of {task} cannot succeed in {self._config.episodes_per_task} of {len(attempts)} episodes: "
                 f"{counts}; raise attempts_per_episode, or leave the task out"
             )
-        return [spec for spec in hopeful if spec.id not in self.succeeded]
+        return [spec for spec in candidates if spec.id not in self.succeeded]
 
 
 def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: WorkersConfig) -> Demonstrations:
-    """Fill the dataset in `root` until every task has its episodes; what is there already is kept.
+    """Add episodes to the dataset in `root` until every task has enough.
 
-    It may be stopped at any moment: an episode is on the disk as soon as it is counted.
+    It may be interrupted at any time: an episode is on disk before it is counted.
 
     Args:
-        config: what to demonstrate.
-        root: the dataset's folder, new or of an earlier call with the same config.
-        workers: processes of `config.num_worlds` worlds each.
+        config: of the demonstrations.
+        root: the dataset's folder, new or of an earlier call.
+        workers: the pool, of `config.num_worlds` worlds per process.
 
     Raises:
-        UserError: a field is out of its range, see check_demonstrations, a dataset of another kind in `root`, or an
-            expert that fails too often.
+        UserError: a field is out of range, see check_demonstrations, `root` holds other data, or the expert fails too
+            often.
     """
     check_config(config)
     check_config(workers)
@@ -185,8 +184,8 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
 def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
     """
     Args:
-        config: what to demonstrate.
-        world: one of its worlds, in which an episode begins.
+        config: of the demonstrations.
+        world: one of its worlds, which is reset.
 
     Raises:
         UserError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
@@ -197,7 +196,7 @@ def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
 
 
 def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
-    """Begin an episode of every task and ask the expert.
+    """Reset the world to an episode of every task and query the expert.
 
     Raises:
         UserError: a task has none.
@@ -221,15 +220,15 @@ def fill_dataset(
     set_aside: Mapping[EpisodeSpec, str],
     broken: Mapping[EpisodeSpec, str] | None = None,
 ) -> Demonstrations:
-    """Run missing episodes and store the successful ones, round by round, until none is missing.
+    """Run missing episodes and store the successful ones, in rounds, until none is missing.
 
     Args:
-        config: what to demonstrate.
-        world: whose suite, tasks and spec these are.
+        config: of the demonstrations.
+        world: an example, for suite, tasks and spec.
         root: the dataset's folder.
-        run: runs every spec once and records every frame; one that does not come back counts as failed.
-        set_aside: filled by `run`: why those did not come back of which their workers died.
-        broken: filled by `run`: why those did not come back with which their world could not go on.
+        run: runs every spec once and records every frame; one that it does not return counts as failed.
+        set_aside: filled by `run`: {spec: why its workers died}.
+        broken: filled by `run`: {spec: error of its world}.
     """
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
@@ -260,9 +259,9 @@ def fill_dataset(
 
 @contextmanager
 def _failures(root: Path) -> Generator[tuple[dict[str, str], TextIO]]:
-    """The failed episodes that are noted, {id: reason}, and the file to note more in.
+    """The recorded failures, {id: reason}, and the file to append to.
 
-    A line that was torn, e.g. by a full disk, is dropped: that episode is tried again.
+    An incomplete line, e.g. after a full disk, is dropped: that episode is tried again.
     """
     path, noted, whole = root / FAILED_PATH, dict[str, str](), True
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
@@ -280,13 +279,13 @@ def _failures(root: Path) -> Generator[tuple[dict[str, str], TextIO]]:
 def _check_how(config: DemonstrationsConfig, root: Path) -> None:
     """
     Raises:
-        UserError: what the dataset holds was demonstrated otherwise.
+        UserError: the dataset was collected with another world, device or noise.
     """
     names = ("world", "device", "noise_std", *(_NOISE if config.noise_std else ()))
     asked = {name: getattr(config, name) for name in names}
     path = root / HOW_PATH
     if path.exists():
-        found = read_json(path, ("world", "device", "noise_std"), "delete it, and what is asked for now is noted")
+        found = read_json(path, ("world", "device", "noise_std"), "delete it, and the current settings are recorded")
         lines = [
             f"{name} was {found[name]!r}, now {value!r}"
             for name, value in asked.items()
@@ -294,19 +293,19 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
         ]
         if lines:
             raise UserError(
-                f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; ask for the same, or collect "
-                "into another folder"
+                f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; use the same settings, or "
+                "collect into another folder"
             )
     write_json(path, asked)
 
 
 def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
-    """Training takes every episode of a dataset, so those that were not asked for are named."""
+    """Report episodes that the config does not ask for, as training uses all episodes of a dataset."""
     others = sorted(ledger.succeeded - ledger.asked())
     if others:
         print(
-            f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; whoever trains on it "
-            "learns from them too",
+            f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; training uses them "
+            "too",
             file=sys.stderr,
         )
 

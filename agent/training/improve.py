@@ -1,18 +1,18 @@
-"""The loop that makes a policy better: collect -> credit -> update -> publish -> evaluate -> save, in one screen.
+"""The loop that fine-tunes a policy: collect -> learn -> publish -> evaluate -> save, in one screen.
 
-    collect            episodes from first states of this iteration's own (practice.py), or already those of the
-                       next one, while this one's are learned from (agent/training/collecting.py)
-    credit, update     as the algorithm has it (agent/algorithms/method.py)
-    publish            the new weights, for the next iteration; every episode is of one version, the iteration that
-                       began with these weights
-    evaluate           every few iterations (selection.py); the best policy is kept, and a collapse ends the run
-    save               weights, optimiser, iteration and what was best; of checkpoints the first and the last stay
+    collect     episodes from initial states that no other iteration has (practice.py); with overlap the next
+                iteration's, while learning from this one's (agent/training/collecting.py)
+    learn       advantages, where the algorithm has them, and updates (agent/algorithms/method.py)
+    publish     the new weights, for the next iteration; an episode's version is the iteration whose initial weights
+                acted in it
+    evaluate    every few iterations (selection.py); the best policy is kept, and a collapse ends the run
+    save        weights, optimiser state, iteration and best success; the first and the last checkpoint are kept
 
-An iteration is decided by its number, the weights it begins with and the seed: nothing random is carried over, so a
-checkpoint holds no generators, and a run that was killed goes on to the numbers it would have had. (With workers, which
-worlds decide together depends on timing, and with it the last bits of what a policy says.)
+An iteration is determined by its number, its initial weights and the seed: no generator's state is carried over, so
+checkpoints need none, and a killed run resumes identically. (With workers, batches of worlds depend on timing, and so
+do the last bits of the actions.)
 
-At the end the first policy and the best one are measured on the same episodes, which no choice has seen.
+At the end the initial policy and the best one are evaluated on the same episodes, which model selection did not use.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.method import AlgorithmConfig, Context, Method
 from agent.evaluation.changes import write_changes
-from agent.evaluation.measure import EvaluationConfig, Evaluations, Measured, measure, on_best_device, rerun
+from agent.evaluation.measure import EvaluationConfig, Evaluations, EvaluationSetup, measure, on_best_device, rerun
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.runs.checks import HOW, Seed, Share
 from agent.runs.deployment import recorded_deployment, say_differences
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
+from agent.training.bookkeeping import Bookkeeping, progress_of
 from agent.training.checkpoints import acted_weights, acting_weights
-from agent.training.collecting import Ahead, Collecting, InTurn
-from agent.training.improve_checks import beginning, check_beginning, check_improvement
-from agent.training.keeper import Keeper, progress_of
+from agent.training.collecting import Collector, OverlappedCollector, SyncCollector
+from agent.training.improve_checks import check_improvement, check_initial_policy, initial_policy
 from agent.training.practice import PracticeConfig, practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection, selection_specs
@@ -66,73 +66,70 @@ from vla_model.weights.finetune import FineTuning, prepare
 
 @dataclass(frozen=True, kw_only=True)
 class ImproveConfig:
-    """Everything that decides a run that begins with a policy."""
+    """Settings of a run that fine-tunes a policy."""
 
     algorithm: AlgorithmConfig
     init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
-    """The policy to begin with: a run, a checkpoint, or a policy's folder."""
+    """The initial policy: a run, a checkpoint, or a policy's folder."""
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     seed: Seed = 0
-    """Of drawn actions, batches, augmentation and the first weights of adapters."""
+    """Of sampled actions, batches, augmentation and the initial weights of adapters."""
     practice: PracticeConfig = field(default_factory=PracticeConfig)
     iterations: Annotated[int, Interval(ge=1, le=100_000)] = 40
     overlap: bool = False
-    """Collect an iteration's episodes while the one before is learned from: faster where there are cores for both, but
-    every episode is of weights one iteration old."""
+    """Collect an iteration's episodes while learning from the previous ones: faster where there are cores for both, but
+    the weights that act are one iteration old."""
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
-    """A folder for what is decoded of datasets; beside each of them if not given."""
+    """Folder of the caches of decoded frames; beside each dataset if not given."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Of the first and the best policy, at the end. Its n_action_steps hold in practice too."""
+    """Of the initial and the best policy, at the end. Its n_action_steps hold for collection too."""
     evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
-    """Iterations between two evaluations that choose the best policy."""
+    """Iterations between two evaluations for model selection."""
     selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Per task, in such an evaluation."""
     collapse_share: Share = 0.5
-    """The run ends where the success of such an evaluation falls below this share of the best."""
+    """The run ends when the success of such an evaluation falls below this share of the best."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: what the learner is told contradicts the algorithm, or caches cannot be kept where they are to.
+            UserError: the learner's settings contradict the algorithm, or the cache folder cannot be used.
         """
         check_place("cache", self.cache)
         learner = self.learner
         if learner.num_processes != 1:
-            raise UserError(
-                f"learner.num-processes is {learner.num_processes}, but what a policy practised is learned by one "
-                "process"
-            )
+            raise UserError(f"learner.num-processes is {learner.num_processes}, but fine-tuning by rollouts needs 1")
         self.algorithm.check_learner(learner, self.iterations)
 
     def from_demonstrations(self) -> NoReturn:
         """
         Raises:
-            UserError: there are none.
+            UserError: a fine-tuning run has none.
         """
         raise UserError(
-            "this recipe begins with a policy: it has no demonstrations to collect, and no grid begins with it"
+            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
         )
 
     @contextmanager
     def ready(
         self, run: RunFolder, make_worlds: Callable[[int], World] | None = None
     ) -> Generator[Callable[[], Evaluations]]:
-        """Check all that can be known before the run begins or goes on, and yield what then does the work.
+        """Check everything before the run starts or resumes, and yield the function that runs it.
 
-        Nothing is written before that is called.
+        Nothing is written before it is called.
 
         Raises:
-            UserError: there is no policy to begin with, it was made for another world, something named does not exist,
-                or the run could not come to its end.
+            UserError: there is no initial policy, it was made for another world, something named does not exist, or
+                the run could not be completed.
         """
         check_improvement(self)
         make_example = make_worlds or partial(make_world, self.practice.world)
         make_worlds = make_worlds or self.practice.make_worlds
         with closing(make_example(1)) as world:
-            processor = check_beginning(self, run, world)
+            processor = check_initial_policy(self, run, world)
             context = Context(
                 processor=processor,
                 suite=world.suite,
@@ -146,12 +143,12 @@ class ImproveConfig:
 
 
 def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None) -> Evaluations:
-    """Fill the run's folder: checkpoints, the best policy, TensorBoard events, videos, eval_info.json, changes.json.
+    """Run it, and write checkpoints, the best policy, TensorBoard events, videos, eval_info.json, changes.json.
 
     Args:
-        config: what to do.
+        config: of the run.
         run: its folder, new or interrupted.
-        make_worlds: makes that many worlds; those that the config names where None.
+        make_worlds: makes that many worlds; None for those that the config names.
 
     Returns:
         The evaluation of the best policy, and the blind controls by name.
@@ -165,13 +162,13 @@ def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], 
 
 @dataclass(frozen=True)
 class _Improvement:
-    """A run that can begin."""
+    """A checked run."""
 
     config: ImproveConfig
     run: RunFolder
     make_worlds: Callable[[int], World]
     world: World
-    """One like those that they make."""
+    """An example of those that make_worlds makes."""
     processor: Processor
     method: Method
 
@@ -180,7 +177,7 @@ class _Improvement:
         return self.config.practice.tasks or self.world.tasks
 
     def work(self) -> Evaluations:
-        """Iterate, and measure what came of it."""
+        """Iterate, then evaluate the initial and the best policy."""
         run, config = self.run, self.config
         with run.phase("improve"):
             self._iterate()
@@ -194,21 +191,23 @@ class _Improvement:
         return evaluation, controls
 
     def _iterate(self) -> None:
-        """From the last checkpoint, or from the beginning, to the last iteration or to a collapse."""
+        """From the last checkpoint or the initial policy to the last iteration or a collapse."""
         config, run, method = self.config, self.run, self.method
-        learner, acting = self._begin()
+        learner, acting = self._learner_and_actor()
         say_changes(run, method.data)
         with ExitStack() as stack:
             stack.enter_context(closing(learner))
             log = stack.enter_context(SummaryWriter(run.tensorboard))
-            actors = self._crew(stack, config.practice.num_worlds, method.actor(acting))
+            actors = self._workers(stack, config.practice.num_worlds, method.actor(acting))
             success: dict[str, float] = {}
             collecting = stack.enter_context(closing(self._collecting(actors, success)))
-            judge = VLAPolicy(copy.deepcopy(acting), self.processor)
-            judges = self._crew(stack, config.evaluation.num_worlds, partial(on_best_device, judge))
+            policy = VLAPolicy(copy.deepcopy(acting), self.processor)
+            evaluators = self._workers(stack, config.evaluation.num_worlds, partial(on_best_device, policy))
             specs = selection_specs(self.world.suite, self.tasks, config.selection_episodes, config.practice.variation)
-            selection = Selection(judges, self.world, specs, config.evaluation.n_action_steps, run.best / PRETRAINED)
-            finish = Keeper(config, run, learner, self.processor, selection, collecting, log).finish
+            selection = Selection(
+                evaluators, self.world, specs, config.evaluation.n_action_steps, run.best / PRETRAINED
+            )
+            finish = Bookkeeping(config, run, learner, self.processor, selection, collecting, log).finish
             bars = stack.enter_context(progress_bars())
             done, progress = progress_of(run) or (0, finish({}, 0, Progress()))
             bar = bars.add_task("iterations", total=config.iterations, completed=done)
@@ -217,8 +216,8 @@ class _Improvement:
                 success.update(progress.success_of_tasks)
                 episodes = collecting.episodes(done, acting_weights(learner))
                 collected_s = time.perf_counter()
-                planned = config.algorithm.scheduled_updates(config.iterations, done)
-                learner.schedule(num_updates=planned, progress=done / config.iterations)
+                num_updates = config.algorithm.scheduled_updates(config.iterations, done)
+                learner.schedule(num_updates=num_updates, progress=done / config.iterations)
                 metrics = method.learn(learner, episodes, done) | practice_summary(episodes, done)
                 metrics |= {
                     "time/collect_s": collecting.seconds,
@@ -227,13 +226,13 @@ class _Improvement:
                 }
                 done += 1
                 progress = finish(metrics, done, progress)
-                won = f"practice {metrics['practice/success']:.0%}, best {progress.best_success:.0%}"
-                bars.update(bar, completed=done, description=f"iterations, {won}")
+                rates = f"practice {metrics['practice/success']:.0%}, best {progress.best_success:.0%}"
+                bars.update(bar, completed=done, description=f"iterations, {rates}")
 
-    def _begin(self) -> tuple[Learner[VLA], VLA]:
-        """The learner as the last checkpoint has it, or with the policy to begin with; and a model for acting."""
+    def _learner_and_actor(self) -> tuple[Learner[VLA], VLA]:
+        """The learner of the last checkpoint, or of the initial policy; and a model that acts."""
         config, algorithm = self.config, self.config.algorithm
-        model, _ = load_policy(beginning(config, self.run), value_head=algorithm.needs_values)
+        model, _ = load_policy(initial_policy(config, self.run), value_head=algorithm.needs_values)
         steps = config.evaluation.n_action_steps or model.config.chunk_size
         made_for = self.processor.deployment or recorded_deployment(config.init, model.config.chunk_size)
         self.processor.deployment = config.practice.deployment(steps)
@@ -248,33 +247,35 @@ class _Improvement:
             learner.load(last)
         return learner, acting
 
-    def _crew(self, stack: ExitStack, num_worlds: int, make_policy: Callable[[World], Policy]) -> Workers:
-        """Processes of so many worlds each; what became of them is said when the stack is left."""
+    def _workers(self, stack: ExitStack, num_worlds: int, make_policy: Callable[[World], Policy]) -> Workers:
+        """A pool of worker processes with num_worlds each; its report is printed when the stack is closed."""
         workers = Workers(partial(self.make_worlds, num_worlds), make_policy, self.config.rollout)
         stack.callback(lambda: sys.stderr.writelines(f"{line}\n" for line in workers.report.lines()))
         return stack.enter_context(workers)
 
-    def _collecting(self, actors: Workers, success: dict[str, float]) -> Collecting:
+    def _collecting(self, actors: Workers, success: dict[str, float]) -> Collector:
         config = self.config
-        asked = partial(practice_specs, config.practice, self.world.suite, self.tasks, success=success)
+        specs = partial(practice_specs, config.practice, self.world.suite, self.tasks, success=success)
 
-        def collect(episodes: RunEpisodes, iteration: int) -> list[Trajectory]:
-            found = self.method.collect(episodes, partial(asked, iteration), iteration)
+        def collect(run: RunEpisodes, iteration: int) -> list[Trajectory]:
+            found = self.method.collect(run, partial(specs, iteration), iteration)
             if not found:
                 raise UserError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")
             return sorted(found, key=lambda t: t.spec)
 
         if not config.overlap:
-            return InTurn(actors, collect)
+            return SyncCollector(actors, collect)
         last = self.run.last_checkpoint()
-        return Ahead(actors, collect, iterations=config.iterations, acted=acted_weights(last) if last else None)
+        return OverlappedCollector(
+            actors, collect, iterations=config.iterations, acted=acted_weights(last) if last else None
+        )
 
-    def _measured(self, folder: Path) -> Measured:
+    def _setup(self, folder: Path) -> EvaluationSetup:
         policy = VLAPolicy.from_pretrained(folder)
-        return Measured(self.world, self.make_worlds, partial(on_best_device, policy), self.config.rollout)
+        return EvaluationSetup(self.world, self.make_worlds, partial(on_best_device, policy), self.config.rollout)
 
     def _measure(self, folder: Path, results: RunFolder) -> Evaluations:
-        return measure(self._measured(folder), self.tasks, self.config.evaluation, results)
+        return measure(self._setup(folder), self.tasks, self.config.evaluation, results)
 
     def _rerun(self, folder: Path, specs: list[EpisodeSpec]) -> list[Trajectory]:
-        return rerun(self._measured(folder), self.config.evaluation, specs)
+        return rerun(self._setup(folder), self.config.evaluation, specs)

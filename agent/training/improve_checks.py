@@ -1,4 +1,4 @@
-"""What can be refused before a run that begins with a policy does."""
+"""Checks before a fine-tuning run starts."""
 
 from __future__ import annotations
 
@@ -21,36 +21,38 @@ if TYPE_CHECKING:
 
 
 def check_improvement(config: ImproveConfig) -> None:
-    """Refuse now what would fail after hours.
+    """Refuse a config that would fail later.
 
     Raises:
-        UserError: the run could not come to its end.
+        UserError: the run could not be completed.
     """
     check_config(config)
     check_device(config.practice.world, config.practice.device)
     algorithm = config.algorithm
     check_practice(config.practice, config.iterations, rounds=algorithm.rounds, repeats=algorithm.repeats)
     if config.evaluation.episodes_per_task < 1:
-        raise UserError("a policy that practised is evaluated; evaluation.episodes_per_task must be at least 1")
+        raise UserError("evaluation.episodes_per_task must be at least 1: a fine-tuned policy is always evaluated")
     if config.overlap and config.practice.focus:
-        raise UserError("with overlap an iteration's episodes are chosen before the evaluation that focus looks at")
+        raise UserError(
+            "leave out overlap or practice.focus: with overlap, specs are chosen before the evaluation that focus uses"
+        )
     if algorithm.asks_expert and config.rollout.inference is not None:
-        raise UserError("the expert must act in the worker's own world: leave out rollout.inference")
+        raise UserError("leave out rollout.inference: the expert must act in the worker's own world")
 
 
-def check_beginning(config: ImproveConfig, run: RunFolder, world: World) -> Processor:
-    """Whether the run can begin in that world with the policy that it names, or go on with its last checkpoint.
+def check_initial_policy(config: ImproveConfig, run: RunFolder, world: World) -> Processor:
+    """Check that the run can start in that world with its initial policy, or resume from its last checkpoint.
 
     Returns:
         That policy's processor.
 
     Raises:
-        UserError: there is no such policy, it was made for another world, what the config asks of it does not fit it,
-            or the world lacks a task or variation.
+        UserError: there is no such policy, it was made for another world, the config does not fit it, or the world
+            lacks a task or variation.
     """
     check_episodes(world, config.practice.tasks, (config.practice.variation,))
     check_episodes(world, config.practice.tasks, config.evaluation.variations)
-    _, shape, processor = load_shape(beginning(config, run))
+    _, shape, processor = load_shape(initial_policy(config, run))
     processor.check(world.world_spec)
     check_n_action_steps(config.evaluation.n_action_steps or shape.chunk_size, shape.chunk_size)
     config.algorithm.check_model(shape, config.fine_tuning, config.iterations)
@@ -59,15 +61,15 @@ def check_beginning(config: ImproveConfig, run: RunFolder, world: World) -> Proc
     return processor
 
 
-def beginning(config: ImproveConfig, run: RunFolder) -> Path:
-    """The folder of the policy to begin with, or to go on with.
+def initial_policy(config: ImproveConfig, run: RunFolder) -> Path:
+    """The folder of the last checkpoint's policy, else of the one that --init names.
 
     Raises:
-        UserError: none is named, or it holds none.
+        UserError: --init is not given, or holds no policy.
     """
     last = run.last_checkpoint()
     if last is not None:
         return last / PRETRAINED
     if not config.init:
-        raise UserError("there is no policy to begin with; name a run or a policy's folder with --init")
+        raise UserError("there is no initial policy; name a run or a policy's folder with --init")
     return policy_folder(config.init)

@@ -1,13 +1,12 @@
-"""The loop: collect -> update -> save -> evaluate, in one screen.
+"""The training loop on demonstrations: collect -> update -> save -> evaluate, in one screen.
 
-    collect     the scripted expert's demonstrations into the run's dataset, unless they are there already, or recorded
-                datasets are named in their place
-    update      the learner, batch by batch, in this process or several at once; a checkpoint every `save_every`
-                updates, and the last one
-    evaluate    the saved policy on held-out episodes, and blind
+    collect     the scripted expert's missing demonstrations into the run's dataset, unless recorded datasets are given
+    update      the learner, batch by batch, in one or several processes; a checkpoint every `save_every` updates, and
+                the last one
+    evaluate    the last checkpoint on held-out episodes, and its blind controls
 
-Every step can be interrupted and goes on where it stopped: episodes count once, and update s sees the same batch and
-the same random numbers whether or not a process died before it.
+Every step can be interrupted and resumed: no episode is collected twice, and update s sees the same batch and random
+numbers whether or not a process died before it.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
 from agent.evaluation.evaluate import Evaluation
-from agent.evaluation.measure import EvaluationConfig, Measured, measure, on_best_device
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure, on_best_device
+from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
-from agent.learning.offending import kept_if_not_finite
 from agent.runs.checks import HOW, Seed, check_config
 from agent.runs.interrupts import interrupts_wait
 from agent.runs.progress import progress_bars
@@ -59,29 +58,29 @@ LOG_EVERY = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides a run that begins with demonstrations."""
+    """Settings of a run on demonstrations or recordings."""
 
     seed: Seed = 0
-    """Of the model's first weights, the batches and the augmentation."""
+    """Of the model's initial weights, the batches and the augmentation."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Which one, and what differs from it: see vla_model/create.py."""
+    """A preset and what differs from it: see vla_model/create.py."""
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
     learner's processes, if it has several, run at the same address."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded datasets to clone in place of the scripted expert's demonstrations, which are then not collected: what
-    `collect`, `drive` and `console` write. Episodes that failed are not imitated. What is evaluated, if anything
-    (--evaluation.episodes-per-task 0 for a real robot), is still said by demonstrations.world and .tasks."""
+    """Recorded datasets (of `collect`, `drive` and `console`) to clone in place of the scripted expert's
+    demonstrations, which are then not collected. Failed episodes are used for auxiliary losses only.
+    demonstrations.world and .tasks still define the evaluation; --evaluation.episodes-per-task 0 (a real robot) skips
+    it."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded drives to learn from too: what a person did in those that one took over, and whole those that succeeded
+    """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
     without (docs/console.md)."""
     seen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Datasets whose frames teach where things are, and whose actions nobody imitates: any episodes in simulation will
-    do, a policy's failures too."""
+    """Datasets used for auxiliary losses only: any episodes in simulation, also a policy's failures."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
-    """A folder for what is decoded of the datasets; beside each of them if not given."""
+    """Folder of the caches of decoded frames; beside each dataset if not given."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -96,12 +95,12 @@ class RunConfig:
         check_place("cache", self.cache)
 
     def from_demonstrations(self) -> RunConfig:
-        """The config itself, which begins with demonstrations."""
+        """The config itself."""
         return self
 
     @contextmanager
     def ready(self, run: RunFolder) -> Generator[Callable[[], tuple[Evaluation | None, dict[str, Evaluation]]]]:
-        """Check all that can be known of the run before it begins, and yield what then does the work.
+        """Check everything before the run starts, and yield the function that runs it.
 
         Raises:
             UserError: see check_run.
@@ -111,10 +110,10 @@ class RunConfig:
 
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
-    """Fill the run's folder: dataset, checkpoints, TensorBoard events, videos, eval_info.json.
+    """Run it, and write dataset, checkpoints, TensorBoard events, videos, eval_info.json.
 
     Returns:
-        The evaluation of the last checkpoint, None where none was asked for, and the blind controls by name.
+        The evaluation of the last checkpoint, None if episodes_per_task is 0, and the blind controls by name.
 
     Raises:
         UserError: see check_run; nothing was started.
@@ -139,11 +138,11 @@ def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[s
 
 
 def check_run(config: RunConfig) -> None:
-    """All that can be known of a run before it begins.
+    """Check a run before it starts.
 
     Raises:
-        UserError: a field is out of its range, fields do not fit each other or the world, or something that the config
-            names does not exist.
+        UserError: a field is out of range, fields do not fit each other or the world, or something named does not
+            exist.
     """
     check_config(config)
     check_model(config.model)
@@ -156,13 +155,13 @@ def check_run(config: RunConfig) -> None:
 
 
 def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
-    """`learn` in this process, or in as many as the config asks for.
+    """`learn` in learner.num_processes processes.
 
     Returns:
-        How fast it went.
+        "samples_per_s" and "data_wait_share".
     """
     last = run.last_checkpoint()
-    # Decoded here, before several processes want it at once.
+    # Fills the cache of decoded frames before several processes need it.
     kept = _kept_processor(run)
     say_changes(run, [training_data(config, run, None if kept is None else kept.world_spec)])
     with progress_bars() as progress, interrupts_wait() as interrupted:
@@ -183,10 +182,10 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
 
 
 def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
-    """Train on the run's dataset, or on those that the config names, from the last checkpoint or from the beginning.
+    """Train from the last checkpoint or from scratch, on the run's dataset or the recorded ones.
 
     Returns:
-        How fast it went.
+        "samples_per_s" and "data_wait_share".
     """
     kept = _kept_processor(run)
     data = training_data(config, run, None if kept is None else kept.world_spec)
@@ -218,7 +217,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     with closing(learner), batches, _writer(run, process) as log:
         while learner.num_updates_done < num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
-            with kept_if_not_finite(batch, run.root, process.rank):
+            with saved_if_not_finite(batch, run.root, process.rank):
                 metrics = learner.update(batch, loss)
             done, stop = learner.num_updates_done, process.interrupted()
             process.report(completed=done, description=f"updates, loss {metrics['loss/total']:.3f}")
@@ -235,15 +234,15 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
 
 
 def _kept_processor(run: RunFolder) -> Processor | None:
-    """The last checkpoint's: whatever became of the data, what was learned was normalised so."""
+    """The last checkpoint's: its normalisation holds, even if the data changed."""
     last = run.last_checkpoint()
     return None if last is None else Processor.load(last / PRETRAINED)
 
 
 def deployment_of(config: RunConfig, chunk_size: int) -> Deployment:
-    """How the run's policy is meant to be used: as it is evaluated.
+    """How the run's policy is to be deployed: as it is evaluated.
 
-    What is cloned from recordings and evaluated nowhere may be a robot's, and is of no world that one could name.
+    A policy cloned from recordings without evaluation may be a robot's, so its deployment names no world.
     """
     steps = config.evaluation.n_action_steps or chunk_size
     if config.data and not config.evaluation.episodes_per_task:
@@ -255,25 +254,25 @@ def _num_updates(config: RunConfig) -> int:
     """Of the run.
 
     Raises:
-        UserError: the config does not say.
+        UserError: learner.num_updates is None.
     """
     if config.learner.num_updates is None:
-        raise UserError("a run that begins with demonstrations is so many updates long: --learner.num-updates")
+        raise UserError("learner.num-updates is not given; a run on demonstrations needs it: --learner.num-updates N")
     return config.learner.num_updates
 
 
 def _resolved(folders: Sequence[str]) -> tuple[str, ...]:
-    """For processes that run elsewhere."""
+    """Absolute paths, for processes with another working directory."""
     return tuple(str(Path(folder).resolve()) for folder in folders)
 
 
 def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryWriter | None]:
-    """Of events; only the first process writes, these and checkpoints."""
+    """TensorBoard's writer; None except in rank 0, which alone writes events and checkpoints."""
     return SummaryWriter(run.tensorboard) if process.rank == 0 else nullcontext()
 
 
 def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
-    """Measure the last checkpoint and write eval_info.json and videos."""
+    """Evaluate the last checkpoint and write eval_info.json and videos."""
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
     demonstrations = config.demonstrations
@@ -281,8 +280,8 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
         tasks = demonstrations.tasks or world.tasks
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
-        measured = Measured(world, demonstrations.make_worlds, partial(on_best_device, policy), config.rollout)
-        evaluation, controls = measure(measured, tasks, config.evaluation, run)
+        setup = EvaluationSetup(world, demonstrations.make_worlds, partial(on_best_device, policy), config.rollout)
+        evaluation, controls = measure(setup, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):
             log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))

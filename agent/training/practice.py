@@ -1,12 +1,12 @@
-"""Practice: the episodes from which a policy learns by itself, each iteration's own.
+"""Practice: the initial states of a fine-tuning run's rollouts, different ones in every iteration.
 
-Every iteration begins from first states that no other one has, so nothing is overfitted, and which ones they are
-depends on the iteration alone: an iteration that is done again after a crash sees the same. With `focus` also on the
-latest evaluation, which a checkpoint holds: task k of T, that failed there with a rate of f_k, gets
+No initial state repeats, so none is overfitted. They depend on the iteration alone, so one that is repeated after a
+crash sees the same. With `focus` they also depend on the latest evaluation, which a checkpoint holds: task k of T, with
+failure rate f_k there, gets
 
-    n (1 - focus) + n focus T f_k / sum f      first states, but at most MOST_FOCUS n
+    n (1 - focus) + n focus T f_k / sum f      initial states, but at most MOST_FOCUS n
 
-where each had n: little is learned where next to nothing fails.
+in place of n each: there is little to learn from tasks that hardly fail.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rollout.types import Trajectory
 from rollout.weights import staleness
 
 MOST_FOCUS = 8
-"""Times its even share that a task may have of an iteration."""
+"""Maximum of a task's episodes in an iteration, as a multiple of an even share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ class PracticeConfig(WorldConfig):
     episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 32
     """In an iteration; with focus, on average."""
     focus: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Share of the episodes that tasks get by how often they failed in the run's latest evaluation."""
+    """Share of the episodes that is distributed by the tasks' failure rates in the run's latest evaluation."""
     first_seed: Annotated[int, Interval(ge=FIRST_PRACTICE_SEED, lt=FIRST_EVALUATION_SEED)] = FIRST_PRACTICE_SEED
     """Seeds count up from here, stay below evaluation's, and lie above those of demonstrations."""
     num_worlds: Annotated[int, Interval(ge=1, le=65_536)] = 16
-    """Worlds side by side in each process."""
+    """Parallel worlds in each process."""
 
 
 def practice_specs(
@@ -52,7 +52,7 @@ def practice_specs(
     repeats: int = 1,
     success: Mapping[str, float] | None = None,
 ) -> list[EpisodeSpec]:
-    """First states of one round of an iteration, tasks taking turns.
+    """Initial states of one round of an iteration, tasks interleaved.
 
     Args:
         config: what to practise.
@@ -60,11 +60,11 @@ def practice_specs(
         tasks: to practise.
         iteration: counted from 0.
         round_: counted from 0, below ROUNDS.
-        repeats: how often each is to be run, so that each task has episodes_per_task episodes.
-        success: rate of each task in the latest evaluation; None or empty before the first. Only focus looks at it.
+        repeats: runs of each initial state, so that each task has episodes_per_task episodes.
+        success: rate of each task in the latest evaluation; None or empty before the first. Used by focus only.
 
     Raises:
-        UserError: the repeats don't divide the episodes, or the seeds reach evaluation's.
+        UserError: episodes_per_task is no multiple of repeats, or the seeds reach evaluation's.
     """
     count, rest = divmod(config.episodes_per_task, repeats)
     if rest or not count:
@@ -83,23 +83,23 @@ def practice_specs(
 
 
 def _shares(focus: float, tasks: Sequence[str], success: Mapping[str, float] | None) -> list[float]:
-    """Of each task, as a multiple of an even one."""
+    """Of each task, as a multiple of an even share."""
     failures = [1.0 - success[task] if success else 1.0 for task in tasks]
     mean = sum(failures) / len(failures)
     return [1.0 - focus + focus * (failed / mean if mean else 1.0) for failed in failures]
 
 
 def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repeats: int) -> None:
-    """Whether there are first states for every iteration to the last.
+    """Check that the seeds suffice for every iteration.
 
     Args:
         config: what to practise.
         iterations: of the run.
-        rounds: the most that one of them may ask for.
-        repeats: of each first state.
+        rounds: maximum per iteration.
+        repeats: of each initial state.
 
     Raises:
-        UserError: there are not.
+        UserError: they do not, or episodes_per_task is no multiple of repeats.
     """
     try:
         practice_specs(config, "", ("",), iterations - 1, rounds - 1, repeats)
@@ -108,7 +108,7 @@ def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repe
 
 
 def practice_summary(episodes: Sequence[Trajectory], iteration: int) -> dict[str, float]:
-    """Of an iteration's episodes: success, length, every reward term's sum per episode, and the age of the weights."""
+    """Metrics of an iteration's episodes: success, length, each reward term's sum per episode, age of the weights."""
     tasks = sorted({t.spec.task for t in episodes})
     of_task = {task: [t.success for t in episodes if t.spec.task == task] for task in tasks}
     terms = {f"reward/{name}": [t.reward_terms[name].sum() for t in episodes] for name in episodes[0].reward_terms}

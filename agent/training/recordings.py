@@ -1,8 +1,8 @@
-"""The datasets that a run learns from: which are refused before any work begins, and what is said when they change.
+"""The datasets that a run trains on: checks before it starts, and a message when they change.
 
-A run's normalisation is decided once, by the data it begins with, and goes on with the checkpoint's from then on. So
-data may grow while a run is interrupted: that is said and recorded in run.json, for the batches are others from there
-on. What differs from the checkpoint's world in cameras, units or rates is refused.
+A run's normalisation is computed once, from its initial data, and kept in checkpoints. So data may grow while a run is
+interrupted; that is reported and recorded in run.json, as the batches differ from then on. Data of another world than
+the checkpoint's (cameras, units, rates) are refused.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 def check_recordings(config: RunConfig) -> WorldSpec:
-    """The world to learn for: of the recorded datasets, or that in which demonstrations are to be collected.
+    """The spec of the policy's world: that of the recorded datasets, or the one that demonstrations are collected in.
 
     Nothing is written.
 
     Raises:
-        UserError: a folder holds no dataset, datasets or the world to be evaluated in differ, no recorded episode
-            succeeded, numbers cannot be learned, or the world lacks a task, a variation or an expert.
+        UserError: a folder holds no dataset, datasets or the evaluated world differ, no recorded episode succeeded,
+            recorded values are not finite, or the world lacks a task, a variation or an expert.
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if evaluation.episodes_per_task else ()
@@ -51,7 +51,7 @@ def check_recordings(config: RunConfig) -> WorldSpec:
                     check_worlds((*config.drives, *config.seen), world_spec)
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
-                    f"a policy of these recordings, to be evaluated in {demonstrations.world}, would be made for "
+                    f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
                     "another world:\n  " + "\n  ".join(lines)
                 )
     for root in (*config.data, *config.drives):
@@ -62,12 +62,12 @@ def check_recordings(config: RunConfig) -> WorldSpec:
 
 
 def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | None = None) -> TrainingData:
-    """What a run clones.
+    """The data of a run.
 
     Args:
         config: of the run.
-        run: whose dataset it is, where the config names no recorded ones.
-        world_spec: of the policy that goes on learning, if one does.
+        run: its dataset is used where the config names no recorded ones.
+        world_spec: of the policy that is resumed, if any.
 
     Raises:
         UserError: as TrainingData.
@@ -83,11 +83,11 @@ def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | Non
 
 
 def say_changes(run: RunFolder, data: Sequence[TrainingData]) -> None:
-    """Record what a run learns from, and say on standard error what changed since it was interrupted."""
+    """Record a run's data in run.json, and print to standard error what changed since it was interrupted."""
     changes = run.note_data([entry for one in data for entry in one.fingerprint])
     if changes:
         print(
-            f"The data changed: {'; '.join(changes)}. The run goes on with the normalisation it began with, in batches "
-            "that are not those of a run without interruption.",
+            f"The data changed: {'; '.join(changes)}. The run resumes with its initial normalisation; its batches "
+            "differ from those of an uninterrupted run.",
             file=sys.stderr,
         )

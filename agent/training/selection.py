@@ -1,6 +1,6 @@
-"""Choosing the best policy as a run goes: by its mode's success on held-out episodes that nothing else uses.
+"""Model selection during a run: by the success rate of the policy's mode on held-out episodes used for nothing else.
 
-Whoever is best of many evaluations was lucky too, so these episodes don't measure the policy; others do, at the end.
+The best of many evaluations is biased upwards, so the final evaluation uses other episodes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vla_model.weights.checkpoint import save_policy
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run has come: what its checkpoint says besides weights."""
+    """State of a run that a checkpoint holds besides weights."""
 
     success: float = 0.0
     """Of the latest evaluation: the mean over the tasks."""
@@ -37,34 +37,33 @@ class Selection:
     """Evaluates, and keeps the best policy in a folder."""
 
     def __init__(
-        self, judges: Workers, world: World, specs: Sequence[EpisodeSpec], n_action_steps: int | None, best: Path
+        self, evaluators: Workers, world: World, specs: Sequence[EpisodeSpec], n_action_steps: int | None, best: Path
     ) -> None:
         """
         Args:
-            judges: processes whose policies act by their mode and take the learner's weights.
-            world: one like theirs.
+            evaluators: worker processes whose policies act by their mode with the learner's weights.
+            world: an example of theirs.
             specs: from `selection_specs`.
             n_action_steps: actions executed of each chunk.
-            best: where the best policy goes.
+            best: folder that the best policy is saved to.
         """
-        self._judges = judges
+        self._evaluators = evaluators
         self._world = world
         self._specs = specs
         self._n_action_steps = n_action_steps
         self._best = best
 
-    def judge(
+    def evaluate(
         self, learner: Learner[VLA], processor: Processor, iteration: int, progress: Progress
     ) -> tuple[Progress, dict[str, float]]:
-        """The progress with this iteration's policy evaluated, and the success rates for the log."""
-        self._judges.publish(iteration, acting_weights(learner))
-        judges = self._judges
+        """Evaluate this iteration's policy and save it if it is the best; returns the progress and success rates."""
+        self._evaluators.publish(iteration, acting_weights(learner))
         found = evaluate(
-            judges.collect,
+            self._evaluators.collect,
             self._world,
             self._specs,
             n_action_steps=self._n_action_steps,
-            broken=judges.report.broken,
+            broken=self._evaluators.report.broken,
         )
         success = found.mean_over_tasks
         rates = {task: proportion.rate for task, proportion in found.per_task.items()}
@@ -82,5 +81,5 @@ class Selection:
 
 
 def selection_specs(suite: str, tasks: Sequence[str], episodes_per_task: int, variation: str) -> Sequence[EpisodeSpec]:
-    """The episodes that choose."""
+    """The episodes of model selection."""
     return evaluation_specs(suite, tasks, episodes_per_task, variation, first_seed=FIRST_SELECTION_SEED)

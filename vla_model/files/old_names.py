@@ -11,6 +11,7 @@ RENAMED = {
     "film": "video",
     "films": "videos",
     "films_per_task": "videos_per_task",
+    "renewal": "shrink_perturb",
 }
 """{old: new} names of fields; options on the command line have hyphens in place of underscores."""
 
@@ -29,6 +30,5 @@ def option_by_new_name(arg: str) -> str:
     if not arg.startswith("--"):
         return arg
     option, equals, value = arg.partition("=")
-    prefix, dot, name = option[2:].rpartition(".")
-    new = RENAMED.get(name.replace("-", "_"))
-    return arg if new is None else f"--{prefix}{dot}{new.replace('_', '-')}{equals}{value}"
+    names = [RENAMED.get(name.replace("-", "_"), name).replace("_", "-") for name in option[2:].split(".")]
+    return f"--{'.'.join(names)}{equals}{value}"

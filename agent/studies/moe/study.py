@@ -1,11 +1,11 @@
-"""What the experts of a policy are for: who uses them when, and what is lost without each.
+"""Usage and ablation of a policy's experts: when each is used, and success without it.
 
     usage      of every decision of an evaluation, by task, by phase of the motion (World.motion_phases), by layer
     ablation   the same episodes again for each expert of each layer, with its router choosing among the others
 
-An ablation is compared with the evaluation episode by episode (compare.py), for all tasks together and for each.
-The tests over all tasks are as many as there are experts, so their p-values are adjusted by Holm's method; those of
-single tasks are not, and say where to look.
+An ablation is compared with the evaluation episode by episode (compare.py), over all tasks and for each. There are as
+many tests over all tasks as experts, so their p-values are adjusted by Holm's method; those of single tasks are not
+adjusted, and are exploratory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from agent.evaluation.compare import Comparison, compare_episodes
 from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.expert_usage import UsageByPhase
-from agent.evaluation.measure import EvaluationConfig, Measured, on_best_device, run_specs
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, on_best_device, run_specs
 from agent.evaluation.statistics import holm
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -30,7 +30,7 @@ from vla_model.policy import VLAPolicy
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What became of the episodes without one expert."""
+    """Comparison of the policy with and without one expert."""
 
     layer: int
     """Of the action head, counted from 0."""
@@ -44,7 +44,7 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertStudy:
-    """What was found."""
+    """Result of the study."""
 
     usage: UsageByPhase
     evaluation: Evaluation
@@ -54,27 +54,27 @@ class ExpertStudy:
 
 
 def study_experts(
-    policy: VLAPolicy, measured: Measured, tasks: Sequence[str], config: EvaluationConfig, *, ablate: bool = True
+    policy: VLAPolicy, setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConfig, *, ablate: bool = True
 ) -> ExpertStudy:
     """Evaluate the policy, and again without each of its experts.
 
     Args:
-        policy: whose experts; `measured.make_policy` is not looked at.
-        measured: where its episodes run.
+        policy: whose experts are studied; `setup.make_policy` is not used.
+        setup: where its episodes run.
         tasks: of the episodes.
         config: which episodes, and how; no controls and no videos are made.
         ablate: whether to run the ablations.
 
     Raises:
-        UserError: the policy sends every token to all experts, so none can be left out; or as `evaluate` does.
+        UserError: the policy routes every token to all experts, so none can be left out; or as `evaluate` does.
     """
     shape = policy.model.config
     pairs = [(layer, expert) for layer in range(shape.moe_layers) for expert in range(shape.num_experts)]
     without = [policy.without_expert(*pair) for pair in pairs] if ablate else []
-    specs = config.specs(measured.example.suite, tasks)
-    usage = UsageByPhase(phases=measured.example.phases)
-    run = partial(_evaluate, measured, config, specs)
-    evaluation = run("whole policy", policy, partial(_note, usage, measured.example))
+    specs = config.specs(setup.example.suite, tasks)
+    usage = UsageByPhase(phases=setup.example.phases)
+    run = partial(_evaluate, setup, config, specs)
+    evaluation = run("whole policy", policy, partial(_note, usage, setup.example))
     found = [
         run(f"without expert {expert + 1} of layer {layer + 1}", ablated)
         for (layer, expert), ablated in zip(pairs, without, strict=False)
@@ -92,7 +92,7 @@ def study_experts(
 
 
 def to_json(study: ExpertStudy) -> dict[str, Any]:
-    """Everything that was found, for experts.json; layers and experts counted from 1, success in percent."""
+    """Content of experts.json; layers and experts counted from 1, success in percent."""
     usage, evaluation = study.usage, study.evaluation
     return {
         "tasks": usage.tasks,
@@ -123,7 +123,7 @@ def to_json(study: ExpertStudy) -> dict[str, Any]:
 
 
 def _evaluate(
-    measured: Measured,
+    setup: EvaluationSetup,
     config: EvaluationConfig,
     specs: Sequence[EpisodeSpec],
     name: str,
@@ -131,7 +131,7 @@ def _evaluate(
     on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
     make_policy = partial(on_best_device, policy)
-    return run_specs(replace(measured, make_policy=make_policy), config, name, specs, on_trajectory=on_trajectory)
+    return run_specs(replace(setup, make_policy=make_policy), config, name, specs, on_trajectory=on_trajectory)
 
 
 def _note(usage: UsageByPhase, world: World, trajectory: Trajectory) -> None:

@@ -1,6 +1,6 @@
-"""A study of experts as tables and as a picture, both from what experts.json holds.
+"""A study of experts as tables and as a picture, both from experts.json.
 
-experts.md    usage by task and by phase, what an expert's choice tells, success without each expert
+experts.md    usage by task and by phase, mutual information of both with the expert, success without each expert
 experts.png   the same as coloured tables
 """
 
@@ -51,7 +51,7 @@ def _usage(what: str, shares: Mapping[str, Any], num_layers: int, num_experts: i
 
 
 def _information(bits: Mapping[str, Sequence[float]], num_layers: int, num_experts: int) -> Iterator[str]:
-    yield "What the choice of an expert tells, in bits of mutual information"
+    yield "Mutual information of the choice of an expert with task and phase, in bits"
     yield f"(of log2 {num_experts} = {np.log2(num_experts):.2f}, which k experts for each token cannot reach):"
     yield ""
     yield f"| about | {' | '.join(f'layer {layer}' for layer in range(1, num_layers + 1))} |"

@@ -1,7 +1,7 @@
-"""How far a policy's actions are from demonstrated ones that it never saw: the loss that grids are fitted to.
+"""Error of a policy's actions on held-out demonstrations: the loss that grids are fitted to.
 
-The mean absolute difference of normalised numbers between the demonstrated chunk and the policy's most likely one, over
-actions within the episode. It is above 0 and means the same for every action distribution, which their losses do not.
+The mean absolute difference of normalised actions between the demonstrated chunk and the mode of the policy's
+distribution, within the episode. Unlike losses it is above 0 and comparable between action distributions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vla_model.config import VLAConfig
 from vla_model.weights.checkpoint import load_policy
 
 ROWS = 2048
-"""At most so many rows are looked at, evenly spread; neighbours are nearly alike."""
+"""Maximum number of rows, evenly spaced; neighbours are nearly equal."""
 _BATCH = 64
 
 
 @torch.inference_mode()
 def action_error(run: RunFolder, held_out: Path, cache: str = "") -> tuple[float, VLAConfig]:
-    """Of a run's last checkpoint on the demonstrations in `held_out`, and the model's shape."""
+    """Error of a run's last checkpoint on the demonstrations in `held_out`, and the model's config."""
     last = run.last_checkpoint()
     assert last is not None, "the run has been trained"
     model, processor = load_policy(last / PRETRAINED)

@@ -1,7 +1,7 @@
-"""Where the next unit of effort goes: what a doubling of parameters, demonstrations or experts would bring.
+"""The gain from doubling parameters, demonstrations or experts, by the fitted surfaces at one point of the grid.
 
-Each is read off the fitted surfaces at one point of the grid. The uncertainty is that of the bootstrap: the middle 90 %
-of what the drawn surfaces say, and in how many of them a doubling is the best of all.
+Uncertainty by the bootstrap: the middle 90 % over the sampled surfaces, and the share of them in which a doubling is
+the best.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agent.studies.scale.law import Cell, Fit, Surface
 
 INTERVAL = (5.0, 95.0)
-"""Percentiles of the drawn surfaces."""
+"""Percentiles of the sampled surfaces."""
 Point = tuple[float, float, float]
 """Parameters, demonstrations and experts."""
 
@@ -29,17 +29,17 @@ class Effort:
     """In points of percent."""
     success_interval: tuple[float, float]
     error_factor: float
-    """What the error of the actions is multiplied by."""
+    """Factor of the action error."""
     error_interval: tuple[float, float]
     best_share: float
-    """Of the drawn surfaces, those in which no other doubling gains more success."""
+    """Share of sampled surfaces in which no other doubling gains more success."""
     best_error_share: float
-    """Of the drawn surfaces, those in which no other doubling lowers the error more."""
+    """Share of sampled surfaces in which no other doubling lowers the error more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Of a run, and what came of it."""
+    """Predicted and measured outcome of a held-out run."""
 
     error: float
     error_interval: tuple[float, float]
@@ -88,7 +88,7 @@ def efforts(fit: Fit, point: Point) -> list[Effort]:
 
 
 def predict(fit: Fit, measured: Cell, seed: int = 0) -> Prediction:
-    """What the surfaces say of a run that they were not fitted to."""
+    """Predict a run that the surfaces were not fitted to."""
     rng = np.random.default_rng(seed)
     point = (measured.parameters, measured.demonstrations, measured.experts)
     errors = _at(fit.error_draws, point)

@@ -1,15 +1,15 @@
 """A grid of runs: sizes x demonstrations x experts under one budget, each cell a run's folder.
 
-    OUT/run.json           what was asked; called again, the command goes on where it stopped
+    OUT/run.json           the config; called again, the command resumes
     OUT/grid.json          updates of every cell, and the seconds per update from which they follow
-    OUT/demonstrations/    of each amount, the smaller ones within the larger ones; and those that no cell learns from
-    OUT/cells/w128-d100-e4-s0/    a run, and cell.json: what came of it
+    OUT/demonstrations/    of each amount, nested, and held-out ones that no cell trains on
+    OUT/cells/w128-d100-e4-s0/    a run, and cell.json: its outcome
 
-Every cell takes the same number of updates with batches of the same size: all see as many samples, so that a surface of
-parameters and demonstrations alone can describe them. The budget is the time that all updates take together.
+Every cell makes the same number of updates with batches of the same size: all see equally many samples, so a surface
+over parameters and demonstrations can describe them. The budget is the total time of all updates.
 
-A size is a width: of the decoder, of its towers (half as many channels) and of its experts. Parameters that act on a
-token leave out the table of tokens and count k of E experts.
+A size is a width: of the decoder, of its towers (half as many channels) and of its experts. Active parameters exclude
+the token embedding and count k of E experts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TIMED_UPDATES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """Which runs, and what they may cost."""
+    """Which runs, and their budget."""
 
     widths: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (64, 96, 128, 192)
     """Of the decoder; its MLPs, towers and experts grow with it."""
@@ -70,16 +70,16 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig:
-    """Everything that decides a grid."""
+    """Settings of a grid."""
 
     grid: GridConfig = field(default_factory=GridConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    """Of the cells, but for what the grid varies."""
+    """Of the cells, except what the grid varies."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Place:
-    """Where in the grid a run is."""
+    """Coordinates of a run in the grid."""
 
     width: int
     amount: int
@@ -92,7 +92,7 @@ class Place:
 
 
 def places(config: ScaleConfig) -> list[Place]:
-    """Of the grid, the smallest first.
+    """All cells of the grid, the smallest first.
 
     Raises:
         UserError: too few cells for a surface.
@@ -115,7 +115,7 @@ def places(config: ScaleConfig) -> list[Place]:
 
 
 def held_out_places(config: ScaleConfig) -> list[Place]:
-    """Those that the fit must predict.
+    """Runs that the fit must predict.
 
     Raises:
         UserError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
@@ -134,7 +134,7 @@ def held_out_places(config: ScaleConfig) -> list[Place]:
 
 
 def model_of(place: Place, model: ModelConfig) -> ModelConfig:
-    """The recipe's model in the size of a cell."""
+    """The recipe's model with the size of a cell."""
     return replace(
         model,
         hidden_size=place.width,
@@ -159,7 +159,7 @@ def config_of(place: Place, config: ScaleConfig, updates: int) -> RunConfig:
 
 
 def acting_parameters(config: VLAConfig) -> int:
-    """Of a model of that shape, those that act on a token."""
+    """Active parameters per token of a model with that config."""
     with torch.device("meta"):
         model = VLA(config)
     table = model.backbone.decoder.get_input_embeddings().get_parameter("weight")
@@ -169,7 +169,7 @@ def acting_parameters(config: VLAConfig) -> int:
 
 
 def seconds_per_update(place: Place, config: ScaleConfig, world_spec: WorldSpec) -> float:
-    """Measured here, on random samples."""
+    """Measured on this machine, with random samples."""
     shape = shape_of(model_of(place, config.run.model), world_spec)
     torch.manual_seed(0)
     model = VLA(shape).to(best_device())
@@ -187,7 +187,7 @@ def seconds_per_update(place: Place, config: ScaleConfig, world_spec: WorldSpec)
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every cell gets."""
+    """Updates of every cell, and their duration."""
 
     updates: int
     seconds_per_update: dict[str, float]
@@ -200,7 +200,7 @@ class Budget:
 
 
 def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
-    """As grid.json says, else measured now and written there.
+    """The budget in grid.json; measured now and written there if it does not exist.
 
     Raises:
         UserError: as `measured_budget`.
@@ -218,12 +218,12 @@ def measured_budget(config: ScaleConfig) -> Budget:
         UserError: the hours are too few for a single update.
     """
     world_spec = world_spec_of(config.run.demonstrations.world)
-    everyone = [*places(config), *held_out_places(config)]
+    all_places = [*places(config), *held_out_places(config)]
     by_size: dict[tuple[int, int], float] = {}
-    for place in everyone:
+    for place in all_places:
         size = (place.width, place.experts)
         by_size[size] = by_size.get(size) or seconds_per_update(place, config, world_spec)
-    seconds = {place.name: by_size[place.width, place.experts] for place in everyone}
+    seconds = {place.name: by_size[place.width, place.experts] for place in all_places}
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
         raise UserError(
@@ -235,15 +235,15 @@ def measured_budget(config: ScaleConfig) -> Budget:
 def run_grid(
     config: ScaleConfig, folder: RunFolder, budget: Budget, command: Sequence[str]
 ) -> Iterator[tuple[Place, Cell]]:
-    """Run every cell that has not run yet, held out ones last, and yield what came of each."""
-    everyone = [*places(config), *held_out_places(config)]
-    collect_amounts(config, folder, sorted({place.amount for place in everyone}))
-    for place in everyone:
+    """Run every cell that has not run yet, held-out ones last, and yield each with its outcome."""
+    all_places = [*places(config), *held_out_places(config)]
+    collect_amounts(config, folder, sorted({place.amount for place in all_places}))
+    for place in all_places:
         yield place, run_cell(place, config, folder, budget, command)
 
 
 def collect_amounts(config: ScaleConfig, folder: RunFolder, amounts: Sequence[int]) -> None:
-    """Demonstrations of every amount, each begun with those of the amount below, and the held out ones."""
+    """Collect demonstrations of every amount, each including those of the next smaller one, and the held-out ones."""
     demonstrations = config.run.demonstrations
     held_out = replace(
         demonstrations,
@@ -263,7 +263,7 @@ def collect_amounts(config: ScaleConfig, folder: RunFolder, amounts: Sequence[in
 
 
 def run_cell(place: Place, config: ScaleConfig, folder: RunFolder, budget: Budget, command: Sequence[str]) -> Cell:
-    """What came of the run at that place; it is begun, or gone on with, unless it has ended."""
+    """The outcome of the run at that place, which is started or resumed unless it has ended."""
     root = folder.root / "cells" / place.name
     result = root / "cell.json"
     if result.exists():

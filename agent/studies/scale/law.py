@@ -5,18 +5,18 @@
 
     n = (N / N0) (X / X0)^c,   d = D / D0
 
-N are the parameters that act on a token, D demonstrations per task, X experts of a layer; N0, D0 and X0 are the grid's
-geometric means, so that A and B are the parts of the middle of the grid. More experts count as more parameters that act
-(Clark et al. 2022, "Unified Scaling Laws for Routed Language Models"): c says how much of a doubling, and is 0 where
-the grid has one X. E is what neither removes.
+N are the active parameters per token, D demonstrations per task, X experts of a layer; N0, D0 and X0 are the grid's
+geometric means, so that A and B are the terms at the centre of the grid. More experts count as more active parameters,
+with exponent c (Clark et al. 2022, "Unified Scaling Laws for Routed Language Models"), which is 0 where the grid has
+one X. E is the irreducible part.
 
 Fits: the error by least squares of its logarithm under Huber's loss, as the paper does; success by the likelihood of
-binomial counts, with a wide prior on E, since counts that are all won would send it to infinity. Both from many
-beginnings, for the surfaces have several minima.
+binomial counts, with a wide prior on E, which would diverge if all episodes succeed. Both from many starting
+points, as the losses have several minima.
 
-Uncertainty: the bootstrap. Residuals of the error are drawn anew, widened by sqrt(cells / (cells - fitted numbers)).
-Counts of successes are drawn from the fit; where the cells scatter more than counts can (seeds differ), each
-cell stands for that many fewer episodes.
+Uncertainty: the bootstrap. Residuals of the error are resampled, scaled by sqrt(cells / (cells - fitted parameters)).
+Counts of successes are sampled from the fit; where the cells are overdispersed (seeds differ), each cell counts as
+proportionally fewer episodes.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ Floats = NDArray[np.float64]
 S = TypeVar("S", bound="Surface")
 
 HUBER_DELTA = 0.03
-"""Residuals of the logarithm beyond count linearly; 1e-3 in the paper, whose runs are less noisy."""
+"""Residuals of the logarithm beyond this count linearly; 1e-3 in the paper, whose runs are less noisy."""
 _EXPONENTS = (0.02, 3.0)
 _EXPERTS = (-1.0, 1.0)
 _SHARES = (1e-6, 1e3)
 _LIMIT = 7.0
 """Logits of success stay within plus and minus this."""
 _PRIOR_STD = 3.0
-"""Of the logit that neither parameters nor data improve, around 2: holds it where all cells succeed or all fail."""
+"""Of E in logits, around 2: bounds it where all cells succeed or all fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A run of the grid and what came of it."""
+    """A run of the grid and its outcome."""
 
     parameters: float
-    """N: that act on a token."""
+    """N: active per token."""
     demonstrations: float
     """D: per task."""
     experts: float
     """X: of each layer."""
     error: float
-    """Of actions on demonstrations that no run saw; above 0."""
+    """Of actions on held-out demonstrations; above 0."""
     successes: int
     episodes: int
 
@@ -92,7 +92,7 @@ class Surface(ABC):
 
     @abstractmethod
     def __call__(self, parameters: Floats | float, demonstrations: Floats | float, experts: Floats | float) -> Floats:
-        """The surface at these places."""
+        """The surface at these points."""
 
 
 class ErrorSurface(Surface):
@@ -113,11 +113,11 @@ def fit_error(cells: Sequence[Cell], begin: ErrorSurface | None = None) -> Error
     """The surface of the actions' error.
 
     Args:
-        cells: at least as many as the surface has numbers, of two sizes and two amounts of data.
-        begin: a surface near it, from which alone the search then begins.
+        cells: at least as many as the surface has parameters, of two sizes and two amounts of data.
+        begin: the only starting point of the search; None for many.
 
     Raises:
-        UserError: fewer cells than the surface has numbers, or one size or one amount of data only.
+        UserError: fewer cells than the surface has parameters, or one size or one amount of data only.
     """
     grid = _Grid.of(cells)
     observed = np.log([cell.error for cell in cells])
@@ -133,7 +133,7 @@ def fit_error(cells: Sequence[Cell], begin: ErrorSurface | None = None) -> Error
         for start in (
             [np.clip(_vector(begin, np.log(begin.floor), grid), low, high)]
             if begin
-            else grid.beginnings(np.log([0.1 * middle, 0.5 * middle]), np.log([0.1 * middle, 0.4 * middle]))
+            else grid.starts(np.log([0.1 * middle, 0.5 * middle]), np.log([0.1 * middle, 0.4 * middle]))
         )
     ]
     best = min(fits, key=lambda fit: fit.cost)
@@ -144,11 +144,11 @@ def fit_success(cells: Sequence[Cell], begin: SuccessSurface | None = None) -> S
     """The surface of success.
 
     Args:
-        cells: at least as many as the surface has numbers, of two sizes and two amounts of data.
-        begin: a surface near it, from which alone the search then begins.
+        cells: at least as many as the surface has parameters, of two sizes and two amounts of data.
+        begin: the only starting point of the search; None for many.
 
     Raises:
-        UserError: fewer cells, or one size or one amount of data only.
+        UserError: fewer cells than the surface has parameters, or one size or one amount of data only.
     """
     grid = _Grid.of(cells)
     successes = np.array([cell.successes for cell in cells], np.float64)
@@ -165,7 +165,7 @@ def fit_success(cells: Sequence[Cell], begin: SuccessSurface | None = None) -> S
     fits = [
         minimize(loss, start, method="L-BFGS-B", bounds=bounds)
         for start in (
-            [_vector(begin, begin.floor, grid)] if begin else grid.beginnings(np.array([0.0, 2.0]), np.log([0.3, 2.0]))
+            [_vector(begin, begin.floor, grid)] if begin else grid.starts(np.array([0.0, 2.0]), np.log([0.3, 2.0]))
         )
     ]
     best = min(fits, key=lambda fit: fit.fun)
@@ -174,7 +174,7 @@ def fit_success(cells: Sequence[Cell], begin: SuccessSurface | None = None) -> S
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Both surfaces, with others that the same grid might have given."""
+    """Both surfaces, with bootstrap samples of each."""
 
     error: ErrorSurface
     error_draws: tuple[ErrorSurface, ...]
@@ -183,11 +183,11 @@ class Fit:
     success: SuccessSurface
     success_draws: tuple[SuccessSurface, ...]
     episodes_share: float
-    """What an episode counts: 1 where the cells scatter as counts do."""
+    """Weight of an episode: 1 without overdispersion."""
 
 
 def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -> Fit:
-    """Both surfaces, and `draws` of each from the bootstrap.
+    """Fit both surfaces, and `draws` bootstrap samples of each.
 
     Raises:
         UserError: as the fits do.
@@ -207,10 +207,10 @@ def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -
     error_draws, success_draws = [], []
     for _ in range(draws):
         noisy = np.exp(np.log(predicted) + rng.choice(residuals, len(cells)))
-        drawn = rng.binomial(fewer, p)
+        resampled = rng.binomial(fewer, p)
         others = [
             replace(cell, error=float(e), successes=int(k), episodes=int(n))
-            for cell, e, k, n in zip(cells, noisy, drawn, fewer, strict=True)
+            for cell, e, k, n in zip(cells, noisy, resampled, fewer, strict=True)
         ]
         error_draws.append(fit_error(others, begin=error))
         success_draws.append(fit_success(others, begin=success))
@@ -226,7 +226,7 @@ def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """The cells' places, and what fits begin with."""
+    """The cells' coordinates, and starting points of fits."""
 
     columns: tuple[Floats, Floats, Floats]
     """N, D and X of every cell."""
@@ -259,14 +259,14 @@ class _Grid:
             centre=(n0, d0, x0),
         )
 
-    def beginnings(self, floors: Floats, log_parts: Floats) -> Iterator[Floats]:
+    def starts(self, floors: Floats, log_parts: Floats) -> Iterator[Floats]:
         """Every combination of these, and of small and large exponents."""
         for floor, part, a, b in product(floors, log_parts, (0.3, 1.0), (0.3, 1.0)):
             yield np.array([floor, part, part, a, b] + [0.1] * self.varied_experts)
 
 
 def _vector(surface: Surface, floor: float, grid: _Grid) -> Floats:
-    """What a fit varies."""
+    """The parameters of a surface that a fit optimises."""
     parts = np.log([surface.parameters_part, surface.data_part])
     exponents = [surface.parameters_exponent, surface.data_exponent]
     return np.array([floor, *parts, *exponents] + [surface.experts_exponent] * grid.varied_experts)

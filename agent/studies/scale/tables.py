@@ -1,6 +1,6 @@
 """A fitted grid as tables and as a picture.
 
-scale.md     what came of every run, what the surfaces say of a doubling, and of runs they were not fitted to
+scale.md     every run's outcome, the gain of each doubling, and predictions of held-out runs
 scale.png    error and success over demonstrations, and the surface of success
 """
 
@@ -32,9 +32,9 @@ def tables(
     Args:
         runs: those that were fitted.
         fit: to them.
-        efforts: doublings, seen from `point`.
-        point: where the next unit of effort begins.
-        predictions: of runs that were held out.
+        efforts: doublings from `point`.
+        point: the best run of the grid.
+        predictions: of held-out runs.
         budget: of the grid.
     """
     yield "| width | acting parameters | demonstrations | experts | seed | action error | success % | interval |"
@@ -87,7 +87,7 @@ def _efforts(efforts: Sequence[Effort], point: Cell) -> Iterator[str]:
     best = max(efforts, key=lambda effort: effort.best_share)
     yield (
         f"From {point.parameters / 1e6:.2f} M parameters, {point.demonstrations:.0f} demonstrations per task and "
-        f"{point.experts:.0f} experts: double the **{best.what}**; {100 * best.best_share:.0f} % of the drawn surfaces "
+        f"{point.experts:.0f} experts: double the **{best.what}**; {100 * best.best_share:.0f} % of sampled surfaces "
         "agree."
     )
     yield ""
@@ -132,9 +132,9 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
     middle.set_ylabel("success")
     middle.set_ylim(0, 1)
     left.legend(title="acting parameters", fontsize=8)
-    everyone = [*cells, *held_out]
-    n = np.geomspace(min(c.parameters for c in everyone), max(c.parameters for c in everyone), 60)
-    d = np.geomspace(min(c.demonstrations for c in everyone), max(c.demonstrations for c in everyone), 60)
+    all_cells = [*cells, *held_out]
+    n = np.geomspace(min(c.parameters for c in all_cells), max(c.parameters for c in all_cells), 60)
+    d = np.geomspace(min(c.demonstrations for c in all_cells), max(c.demonstrations for c in all_cells), 60)
     success = 100 * fit.success(n[None, :], d[:, None], fewest)
     filled = right.contourf(n, d, success, levels=np.arange(0, 101, 10), cmap="viridis")
     right.scatter([c.parameters for c in cells], [c.demonstrations for c in cells], color="white", s=12, clip_on=False)
@@ -147,7 +147,7 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
         clip_on=False,
     )
     right.set(xscale="log", yscale="log", xlabel="acting parameters", ylabel="demonstrations per task")
-    _label_amounts(right.yaxis, everyone)
+    _label_amounts(right.yaxis, all_cells)
     figure.colorbar(filled, ax=right, label="success, %")
     figure.savefig(path, dpi=150)
 
@@ -155,24 +155,24 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
 def _lines(
     axes: Axes, cells: Sequence[Cell], held_out: Sequence[Cell], surface: Surface, draws: Sequence[Surface], value: Any
 ) -> None:
-    """The surface over demonstrations, a line and a band per size, with what was measured."""
-    everyone = [*cells, *held_out]
-    d = np.geomspace(min(c.demonstrations for c in everyone), max(c.demonstrations for c in everyone), 60)
-    for index, size in enumerate(sorted({cell.parameters for cell in everyone})):
+    """The surface over demonstrations, a line and a band per size, with the measured runs."""
+    all_cells = [*cells, *held_out]
+    d = np.geomspace(min(c.demonstrations for c in all_cells), max(c.demonstrations for c in all_cells), 60)
+    for index, size in enumerate(sorted({cell.parameters for cell in all_cells})):
         colour = f"C{index}"
-        drawn = np.stack([other(size, d, everyone[0].experts) for other in draws])
-        axes.fill_between(d, *np.percentile(drawn, INTERVAL, axis=0), color=colour, alpha=0.15, linewidth=0)
-        axes.plot(d, surface(size, d, everyone[0].experts), color=colour, label=f"{size / 1e6:.2f} M", linewidth=1.4)
+        sampled = np.stack([other(size, d, all_cells[0].experts) for other in draws])
+        axes.fill_between(d, *np.percentile(sampled, INTERVAL, axis=0), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(d, surface(size, d, all_cells[0].experts), color=colour, label=f"{size / 1e6:.2f} M", linewidth=1.4)
         for some, marker in ((cells, "o"), (held_out, "x")):
             of_size = [cell for cell in some if cell.parameters == size]
             axes.scatter([c.demonstrations for c in of_size], [value(c) for c in of_size], color=colour, marker=marker)
     axes.set_xscale("log")
     axes.set_xlabel("demonstrations per task")
-    _label_amounts(axes.xaxis, everyone)
+    _label_amounts(axes.xaxis, all_cells)
 
 
 def _label_amounts(axis: Axis, cells: Sequence[Cell]) -> None:
-    """Of demonstrations, those that there are."""
+    """Ticks at the amounts of demonstrations."""
     axis.set_ticks(sorted({cell.demonstrations for cell in cells}))
     axis.set_major_formatter(ScalarFormatter())
     axis.set_minor_formatter(NullFormatter())

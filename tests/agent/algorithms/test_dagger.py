@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 
-from agent.algorithms.dagger import DaggerConfig, Mixture
+from agent.algorithms.dagger import DaggerConfig, DaggerPolicy
 from rollout.collect import collect
 from rollout.types import Trajectory
 from vla_model.policy import VLAPolicy
@@ -18,7 +18,7 @@ def learner(version: int = 0) -> VLAPolicy:
 
 def run(config: DaggerConfig, version: int, num_worlds: int = 8) -> list[Trajectory]:
     world = WillingSidesWorld(num_worlds)
-    policy = Mixture(learner(version), world, config)
+    policy = DaggerPolicy(learner(version), world, config)
     found = collect(policy, world, sides_specs(20), n_action_steps=1, all_frames=True)
     return sorted(found, key=lambda t: t.spec)
 
@@ -60,5 +60,5 @@ def test_the_expert_acts_for_as_long_as_a_decision_lasts() -> None:
 
 
 def test_more_actions_than_a_chunk_has_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"n_action_steps must be within 1..2, the chunk's length, got 3"):
-        Mixture(learner(), WillingSidesWorld(1), DaggerConfig(n_action_steps=3))
+    with pytest.raises(ValueError, match=r"n_action_steps must be within 1..2, the chunk size, got 3"):
+        DaggerPolicy(learner(), WillingSidesWorld(1), DaggerConfig(n_action_steps=3))

@@ -48,7 +48,7 @@ def test_a_decision_has_what_was_seen_and_the_actions_that_were_executed() -> No
 def test_a_policy_that_draws_nothing_is_refused() -> None:
     trajectories = draw(2)
     silent = [replace(t, log_prob=None) for t in trajectories]
-    with pytest.raises(ValueError, match="gave no log-probabilities"):
+    with pytest.raises(ValueError, match="recorded no log-probabilities"):
         decisions(ppo_advantages(silent, PPOConfig()), sides_processor())
 
 

@@ -246,7 +246,7 @@ def test_train_without_a_policy_to_begin_with_is_refused_and_leaves_no_folder(
 ) -> None:
     out = tmp_path / "run"
     for init, message in {
-        (): "there is no policy to begin with; name a run or a policy's folder with --init",
+        (): "there is no initial policy; name a run or a policy's folder with --init",
         ("--init", str(tmp_path / "nothing")): "nothing is neither a policy (config.json), nor a checkpoint, nor a run",
     }.items():
         with pytest.raises(SystemExit) as exit_:

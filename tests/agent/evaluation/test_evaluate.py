@@ -177,9 +177,9 @@ def test_shuffling_takes_another_episode_of_a_task_that_has_not_the_same_seed() 
 
 
 def test_shuffling_needs_something_else_to_say_in_every_episode() -> None:
-    with pytest.raises(ValueError, match="all 4 are of left; evaluate at least two tasks"):
+    with pytest.raises(ValueError, match="all 4 episodes are of left; evaluate at least two tasks"):
         ShuffledInstructions(Reader(), {spec: by_id(spec) for spec in evaluation_specs("sides", ["left"], 4)})
-    with pytest.raises(ValueError, match="every other task's episodes are told 'go' too, as sides/left/train/1000000"):
+    with pytest.raises(ValueError, match="all other tasks have the instruction of sides/left/train/1000000 too, 'go'"):
         ShuffledInstructions(Reader(), dict.fromkeys(evaluation_specs("sides", ["left", "right"], 2), "go"))
 
 

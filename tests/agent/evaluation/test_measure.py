@@ -12,7 +12,7 @@ from sides_world import Reader, SidesWorld, evaluate_here
 
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.evaluate import LOST, evaluation_specs
-from agent.evaluation.measure import EvaluationConfig, Measured, measure
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure
 from agent.evaluation.statistics import Proportion
 from agent.runs.run_folder import RunFolder
 from agent.runs.seeds import FIRST_EVALUATION_SEED
@@ -21,8 +21,8 @@ from rollout.workers.workers import WorkersConfig
 from vla_model.types import ActionChunk
 
 
-def reader(workers: int) -> Measured:
-    return Measured(SidesWorld(1), SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
+def reader(workers: int) -> EvaluationSetup:
+    return EvaluationSetup(SidesWorld(1), SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
 
 
 def test_controls_run_the_first_variation_beside_the_policys_own_success_there(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Pat
                 raise ValueError("no such table")
             return super().reset_to(specs, worlds)
 
-    measured = Measured(FatalAtOnce(1), FatalAtOnce, lambda _: Reader(), WorkersConfig(workers=1))
+    measured = EvaluationSetup(FatalAtOnce(1), FatalAtOnce, lambda _: Reader(), WorkersConfig(workers=1))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     assert (evaluation.failures, controls) == ({LOST: 1}, {})
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 50.0
@@ -91,7 +91,7 @@ def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
             return super().act(worlds, observation)
 
     config = EvaluationConfig(episodes_per_task=1, videos_per_task=0, n_action_steps=None, num_worlds=2)
-    measured = Measured(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))
+    measured = EvaluationSetup(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))
     with pytest.raises(RuntimeError, match="it is dark"):
         measure(measured, ("left",), config, RunFolder(tmp_path))
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 100.0
@@ -111,7 +111,7 @@ class Frail(SidesWorld):
 
 def test_an_episode_whose_world_failed_has_failed_and_the_evaluation_is_whole(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=2, n_action_steps=2, num_worlds=2)
-    measured = Measured(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
+    measured = EvaluationSetup(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     reason = "its world failed: the reward is -inf (step 2)"
     assert evaluation.failures == {reason: 1}
@@ -138,7 +138,7 @@ def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)
-    measured = Measured(Fatal(1), Fatal, lambda _: Reader(), WorkersConfig(workers=1))
+    measured = EvaluationSetup(Fatal(1), Fatal, lambda _: Reader(), WorkersConfig(workers=1))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
     assert evaluation.failures == {LOST: 1}
     assert evaluation.success == Proportion(successes=3, episodes=4)

@@ -103,7 +103,7 @@ def test_a_learner_that_begins_anew_is_a_new_learner_of_its_weights() -> None:
     new = Learner(Line(), CONFIG)
     new.model.load_state_dict(renewed.model.state_dict())
     new.average.load_state_dict(renewed.model.state_dict())
-    renewed.begin_anew()
+    renewed.reset_optimizer()
     for update in range(3):
         assert renewed.update(points(update), squared_error) == new.update(points(update), squared_error)
     assert all(torch.equal(a, b) for a, b in zip(weights(renewed), weights(new), strict=True))

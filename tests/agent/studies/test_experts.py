@@ -14,7 +14,7 @@ from sides_world import SidesWorld, evaluate_here
 
 from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.expert_usage import UsageByPhase
-from agent.evaluation.measure import EvaluationConfig, Measured
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup
 from agent.studies.moe.study import ExpertStudy, study_experts, to_json
 from agent.studies.moe.tables import draw, tables
 from rollout.workers.workers import WorkersConfig
@@ -41,7 +41,7 @@ def policy() -> VLAPolicy:
 
 
 def study(**changes: Any) -> ExpertStudy:
-    measured = Measured(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
+    measured = EvaluationSetup(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
     config = EvaluationConfig(episodes_per_task=4, n_action_steps=1, num_worlds=4)
     return study_experts(policy(), measured, TASKS, config, **changes)
 
@@ -118,7 +118,7 @@ def test_what_was_found_is_written_as_tables_and_a_picture(tmp_path: Path) -> No
 
 def test_a_policy_that_needs_all_its_experts_is_refused() -> None:
     needs_all = VLAPolicy(sides_model(num_experts=2, top_k_experts=2), sides_processor(), dtype="float32")
-    measured = Measured(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
+    measured = EvaluationSetup(SidesWorld(1), SidesWorld, _whole, WorkersConfig(workers=0))
     with pytest.raises(ValueError, match="all 2 experts"):
         study_experts(needs_all, measured, TASKS, EvaluationConfig(episodes_per_task=1))
 

@@ -1,4 +1,4 @@
-"""Collecting ahead: an iteration's episodes are made while the one before is learned from."""
+"""Collector ahead: an iteration's episodes are made while the one before is learned from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.algorithms.ppo import PPOConfig
 from agent.learning.config import LearnerConfig
 from agent.report.curves import read_curves
 from agent.runs.run_folder import start_run
-from agent.training.collecting import Ahead, InTurn
+from agent.training.collecting import OverlappedCollector, SyncCollector
 from agent.training.improve import improve
 from agent.training.practice import PracticeConfig
 from rollout.types import RunEpisodes, Trajectory
@@ -44,7 +44,7 @@ def versions(episodes: list[Trajectory]) -> set[int]:
 
 
 def test_ahead_every_episode_is_one_version_old_after_the_first_iteration(actors: Workers) -> None:
-    ahead = Ahead(actors, two_episodes, iterations=4, acted=None)
+    ahead = OverlappedCollector(actors, two_episodes, iterations=4, acted=None)
     assert [versions(ahead.episodes(i, WEIGHTS)) for i in range(4)] == [{0}, {0}, {1}, {2}]
     ahead.close()
 
@@ -52,7 +52,7 @@ def test_ahead_every_episode_is_one_version_old_after_the_first_iteration(actors
 def test_in_turn_every_episode_is_of_the_learner_s_version() -> None:
     policy = VLAPolicy(sides_model(), sides_processor())
     with Workers(partial(WillingSidesWorld, 4), lambda _: policy, WorkersConfig(workers=0)) as workers:
-        in_turn = InTurn(workers, two_episodes)
+        in_turn = SyncCollector(workers, two_episodes)
         assert [versions(in_turn.episodes(i, WEIGHTS)) for i in range(3)] == [{0}, {1}, {2}]
         assert in_turn.acted is None
 
@@ -82,7 +82,7 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
         return []
 
     weights = {"w": torch.tensor(1.0)}
-    ahead = Ahead(actors, collect, iterations=3, acted=None)
+    ahead = OverlappedCollector(actors, collect, iterations=3, acted=None)
     ahead.episodes(0, weights)  # returns, though the episodes of iteration 1 wait
     weights["w"] += 1.0  # the learner learns in place
     assert ahead.acted == {"w": torch.tensor(1.0)}
@@ -96,7 +96,7 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
 
 def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
     actors: Any = Pretended()
-    ahead = Ahead(actors, lambda *_: [], iterations=9, acted={"w": torch.tensor(5.0)})
+    ahead = OverlappedCollector(actors, lambda *_: [], iterations=9, acted={"w": torch.tensor(5.0)})
     ahead.episodes(7, {"w": torch.tensor(6.0)})
     assert actors.told == [(6, 5.0), (7, 6.0)]
     ahead.close()
@@ -112,7 +112,7 @@ def test_closing_does_not_wait_for_the_episodes_that_are_left(actors: Workers) -
             begun.set()
         return found
 
-    ahead = Ahead(actors, endless, iterations=2, acted=None)
+    ahead = OverlappedCollector(actors, endless, iterations=2, acted=None)
     ahead.episodes(0, WEIGHTS)
     assert begun.wait(60)
     ahead.close()

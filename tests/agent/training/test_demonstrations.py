@@ -167,7 +167,7 @@ def test_a_note_that_lacks_its_end_of_line_alone_is_kept_and_the_next_begins_a_l
         ({"noise_std": 0.3}, "noise_std was 0.1, now 0.3"),
         ({"noise_share": 0.25}, "noise_share was 0.5, now 0.25"),
         ({"noise_correlation": 0.0}, "noise_correlation was 0.8, now 0.0"),
-        ({"noise_std": 0.0}, "noise_std was 0.1, now 0.0; ask for the same"),
+        ({"noise_std": 0.0}, "noise_std was 0.1, now 0.0; use the same settings"),
         ({"world": "sides_world:other"}, "world was 'sides', now 'sides_world:other'"),
         ({"device": "warp"}, "device was 'cpu', now 'warp'"),
     ],

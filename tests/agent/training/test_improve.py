@@ -18,10 +18,10 @@ from agent.algorithms.clipped_loss import SurrogateConfig
 from agent.algorithms.dagger import DaggerConfig
 from agent.algorithms.grpo import GRPOConfig
 from agent.algorithms.ppo import PPOConfig, ppo_advantages
-from agent.algorithms.renewal import RenewalConfig
 from agent.algorithms.rft import RFTConfig
 from agent.algorithms.rollout_batch import RolloutBatch
 from agent.algorithms.sft import SFTConfig
+from agent.algorithms.shrink_perturb import ShrinkPerturbConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import EvaluationConfig
 from agent.learning.config import LearnerConfig
@@ -110,13 +110,13 @@ def test_groups_of_episodes_teach_a_policy_that_wins_now_and_then(seed: int, beg
     [
         pytest.param(RFTConfig(updates=60, sft=PLAIN), id="rft"),
         pytest.param(
-            RFTConfig(updates=60, sft=PLAIN, renewal=RenewalConfig(keep=0.0, updates=240)),
+            RFTConfig(updates=60, sft=PLAIN, shrink_perturb=ShrinkPerturbConfig(keep=0.0, updates=240)),
             id="rft by renewed weights",
             marks=pytest.mark.long,
         ),
         pytest.param(DaggerConfig(updates=60, sft=PLAIN), id="dagger"),
         pytest.param(
-            DaggerConfig(updates=10, sft=PLAIN, renewal=RenewalConfig(keep=0.0, iteration=2, updates=120)),
+            DaggerConfig(updates=10, sft=PLAIN, shrink_perturb=ShrinkPerturbConfig(keep=0.0, iteration=2, updates=120)),
             id="dagger by weights renewed at the end",
             marks=pytest.mark.long,
         ),
@@ -240,7 +240,7 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
     config = small(first, algorithm=PPOConfig(warmup_iterations=0))
     with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
         run_here(config, tmp_path / "run")
-    kept = load_file(tmp_path / "run" / "offending_batch.safetensors")
+    kept = load_file(tmp_path / "run" / "bad_batch.safetensors")
     assert kept["batch.advantage"].isnan().any()
     assert kept["batch.inputs.frames.front"].dtype == torch.uint8
 
@@ -277,9 +277,12 @@ def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
             ),
             (
                 replace(small(first), learner=replace(GRADIENT, ema_decay=0.9)),
-                "learner.ema-decay is 0.9, but the ratios",
+                "learner.ema-decay is 0.9, but ppo and grpo need the ratios",
             ),
-            (replace(small(first), learner=replace(GRADIENT, num_updates=100)), "learner.num-updates is 100, but ppo"),
+            (
+                replace(small(first), learner=replace(GRADIENT, num_updates=100)),
+                "learner.num-updates is 100, but those of ppo",
+            ),
             (
                 sides_config(RFTConfig(updates=30), first, replace(CLONE, num_updates=100), iterations=4),
                 "learner.num-updates is 100, but 4 iterations come to 120; leave it out",

@@ -22,6 +22,7 @@ from vla_model.files.old_names import option_by_new_name, with_new_names
         ("--model.chunk-length", "--model.chunk-size"),
         ("--evaluation.films-per-task", "--evaluation.videos-per-task"),
         ("--algorithm.surrogate.anchor-weight", "--algorithm.surrogate.reference-kl-weight"),
+        ("--algorithm.renewal.keep", "--algorithm.shrink-perturb.keep"),
         ("--out", "--out"),
         ("films", "films"),
     ],

@@ -1,4 +1,4 @@
-"""What becomes of an iteration that is done: it is evaluated if it is time, logged, and saved."""
+"""After an iteration: evaluate where due, log, save a checkpoint and delete old ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder
 from agent.training.checkpoints import save_checkpoint
-from agent.training.collecting import Collecting
+from agent.training.collecting import Collector
 from agent.training.selection import Progress, Selection
 from vla_model.files.folders import read_json
 from vla_model.inputs.processor import Processor
@@ -24,27 +24,27 @@ _PROGRESS_FILE = "progress.json"
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """Keeps what an iteration came to."""
+class Bookkeeping:
+    """Evaluates, logs and saves finished iterations."""
 
     config: ImproveConfig
     run: RunFolder
     learner: Learner[VLA]
     processor: Processor
     selection: Selection
-    collecting: Collecting
+    collecting: Collector
     log: SummaryWriter
 
     def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
-        """Evaluate if it is time, log, and save the checkpoint; returns the progress that came of it.
+        """Evaluate where due, log, and save the checkpoint; returns the new progress.
 
         Args:
             metrics: of the iteration.
-            done: iterations that are done, this one included; 0 before the first.
-            progress: before it.
+            done: number of finished iterations, including this one; 0 before the first.
+            progress: before this iteration.
         """
         if done % self.config.evaluate_every == 0 or done == self.config.iterations:
-            progress, rates = self.selection.judge(self.learner, self.processor, done, progress)
+            progress, rates = self.selection.evaluate(self.learner, self.processor, done, progress)
             metrics = metrics | rates
         for name, value in metrics.items():
             self.log.add_scalar(name, value, done)
@@ -59,9 +59,9 @@ class Keeper:
 
 
 def progress_of(run: RunFolder) -> tuple[int, Progress] | None:
-    """Iterations done and progress, as the last checkpoint has them."""
+    """Finished iterations and progress in the last checkpoint; None if there is none."""
     last = run.last_checkpoint()
     if last is None:
         return None
-    remedy = f"delete {last} if there is an earlier checkpoint: the run goes on from the last one"
+    remedy = f"delete {last} if there is an earlier checkpoint: the run resumes from the last one"
     return int(last.name), Progress(**read_json(last / _PROGRESS_FILE, ("success", "best_success"), remedy))

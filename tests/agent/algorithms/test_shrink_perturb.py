@@ -9,7 +9,12 @@ import pytest
 import torch
 from sides_policy import sides_model
 
-from agent.algorithms.renewal import RenewalConfig, check_renewal, renew, scheduled_updates
+from agent.algorithms.shrink_perturb import (
+    ShrinkPerturbConfig,
+    check_shrink_perturb,
+    scheduled_updates,
+    shrink_and_perturb,
+)
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from vla_model.config import VLAConfig
@@ -17,7 +22,7 @@ from vla_model.model import VLA
 from vla_model.weights.finetune import FineTuning
 
 
-def renewed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:
+def shrunk_and_perturbed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:
     """The first model, the learner and the new model; the first weight of all is frozen."""
     model = sides_model()
     with torch.no_grad():
@@ -28,14 +33,14 @@ def renewed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:
     before.load_state_dict(model.state_dict())
     learner = Learner(model, LearnerConfig())
     with closing(learner):
-        renew(learner, keep, seed=7)
+        shrink_and_perturb(learner, keep, seed=7)
     torch.manual_seed(7)
     return before, learner, VLA(model.config)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
 def test_weights_that_are_trained_move_towards_those_of_a_new_model(keep: float) -> None:
-    before, learner, new = renewed(keep)
+    before, learner, new = shrunk_and_perturbed(keep)
     pairs = list(zip(before.parameters(), learner.model.parameters(), new.parameters(), strict=True))
     torch.testing.assert_close(pairs[0][1], pairs[0][0])
     for old, now, fresh in pairs[1:]:
@@ -44,13 +49,13 @@ def test_weights_that_are_trained_move_towards_those_of_a_new_model(keep: float)
         torch.testing.assert_close(average, now)
 
 
-def test_the_balance_of_experts_begins_anew_with_them() -> None:
+def test_the_balance_of_experts_is_shrunk_and_perturbed_with_them() -> None:
     learner = Learner(sides_model(balancing_rate=0.1), LearnerConfig())
     biases = [buffer for name, buffer in learner.model.named_buffers() if name.endswith("router.bias")]
     for bias in biases:
         bias.fill_(0.4)
     with closing(learner):
-        renew(learner, 0.25, seed=7)
+        shrink_and_perturb(learner, 0.25, seed=7)
     assert biases
     for bias in biases:
         torch.testing.assert_close(bias, torch.full_like(bias, 0.1))
@@ -61,32 +66,34 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
     expected = torch.rand(2)
     with closing(Learner(sides_model(), LearnerConfig())) as learner:
         torch.manual_seed(3)
-        renew(learner, 0.5, seed=1)
+        shrink_and_perturb(learner, 0.5, seed=1)
     torch.testing.assert_close(torch.rand(2), expected)
 
 
 @pytest.mark.parametrize(
     ("keep", "iteration", "mode", "model", "message"),
     [
-        (0.5, 6, "full", {}, "iteration 6, expected 1 to 5"),
+        (0.5, 6, "full", {}, "iteration is 6, expected iteration 1 to 5"),
         (0.5, 1, "lora", {}, "mode 'lora' all weights must be kept"),
         (0.5, 1, "full", {"pretrained": True}, "pretrained weights"),
         (0.5, 1, "full", {"vision": "pretrained"}, "pretrained weights"),
     ],
 )
-def test_what_cannot_be_renewed_is_refused(
+def test_what_cannot_be_shrunk_and_perturbed_is_refused(
     keep: float, iteration: int, mode: Any, model: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        check_renewal(RenewalConfig(keep=keep, iteration=iteration), 5, FineTuning(mode=mode), VLAConfig(**model))
+        check_shrink_perturb(
+            ShrinkPerturbConfig(keep=keep, iteration=iteration), 5, FineTuning(mode=mode), VLAConfig(**model)
+        )
 
 
 def test_all_weights_of_any_model_may_be_kept() -> None:
-    check_renewal(RenewalConfig(iteration=9), 5, FineTuning(mode="lora"), VLAConfig(pretrained=True))
+    check_shrink_perturb(ShrinkPerturbConfig(iteration=9), 5, FineTuning(mode="lora"), VLAConfig(pretrained=True))
 
 
-def test_a_schedule_is_as_long_as_what_the_run_makes_of_it_before_the_renewal_and_from_it_on() -> None:
-    """Ten iterations of 300 updates; renewed before the fourth, which then has 500."""
-    assert scheduled_updates(RenewalConfig(), 300, 10, 9) == 3000
-    renewal = RenewalConfig(keep=0.0, iteration=4, updates=500)
-    assert [scheduled_updates(renewal, 300, 10, i) for i in (0, 2, 3, 9)] == [900, 900, 2300, 2300]
+def test_a_schedule_is_as_long_as_what_the_run_makes_of_it_before_shrink_and_perturb_and_from_it_on() -> None:
+    """Ten iterations of 300 updates; shrunk and perturbed before the fourth, which then has 500."""
+    assert scheduled_updates(ShrinkPerturbConfig(), 300, 10, 9) == 3000
+    config = ShrinkPerturbConfig(keep=0.0, iteration=4, updates=500)
+    assert [scheduled_updates(config, 300, 10, i) for i in (0, 2, 3, 9)] == [900, 900, 2300, 2300]
