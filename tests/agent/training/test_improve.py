@@ -238,7 +238,7 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
 
     monkeypatch.setattr(ppo, "ppo_advantages", broken)
     config = small(first, algorithm=PPOConfig(warmup_iterations=0))
-    with pytest.raises(FloatingPointError, match=r"offending_batch\.safetensors"):
+    with pytest.raises(FloatingPointError, match=r"bad_batch\.safetensors"):
         run_here(config, tmp_path / "run")
     kept = load_file(tmp_path / "run" / "bad_batch.safetensors")
     assert kept["batch.advantage"].isnan().any()
