@@ -1,6 +1,6 @@
-"""The worlds: simulated tables, cameras and tasks that an instruction decides.
+"""Environments: simulated tables, cameras and language-conditioned tasks.
 
-Importing this package makes their ids (`llamarm/PickPlace-v0`, ...) known to gymnasium and imports no simulator.
+Importing this package registers their ids (`llamarm/PickPlace-v0`, ...) with gymnasium and imports no simulator.
 """
 
 from envs.registration import register_envs

@@ -1,6 +1,6 @@
-"""ArmSpec: an arm as data. Another arm is one file that builds one of these (envs/tabletop/arm/panda.py is the first).
+"""ArmSpec: an arm as data. A new arm is one file that builds an ArmSpec, like envs/tabletop/arm/panda.py.
 
-Nothing here imports a simulator, so a robot's limits are known without one.
+Nothing here imports a simulator, so a robot's limits are available without one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Joint:
     low_rad: float
     high_rad: float
     home_rad: float
-    """Where it is when an episode begins, and where the controller draws it while the tool's pose allows."""
+    """Position at the start of an episode, and the controller's null-space target."""
     max_velocity_rad_s: float
-    """Beyond this a robot holds."""
+    """Above this the safety filter holds the robot."""
 
     def __post_init__(self) -> None:
         if not self.low_rad < self.home_rad < self.high_rad:
@@ -41,42 +41,42 @@ class Joint:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSpec:
-    """What a scene, a controller, a scripted expert and a safety filter need to know of an arm with a parallel gripper.
+    """An arm with a parallel gripper, as scenes, controllers, scripted experts and safety filters need it.
 
     Raises:
-        UserError: no joint or finger, a joint whose home is out of its range, a size or a scale that is not above 0,
-            or an empty workspace.
+        UserError: no joint or finger, a joint whose home is out of range, a size or scale that is not above 0, or an
+            empty workspace.
     """
 
     name: str
     add: Callable[[mujoco.MjSpec], None]
-    """Adds the arm at the origin of a model that has no joints yet, facing +x: `base_body`, the joints and then the
-    fingers in the order in which they are named here, position actuators named alike in the same order, the site
-    TOOL_SITE and the camera WRIST_CAMERA.
+    """Adds the arm at the origin of a model without joints, facing +x: `base_body`, the joints and then the fingers in
+    the order listed here, position actuators of the same names and order, the site TOOL_SITE and the camera
+    WRIST_CAMERA.
 
-    The site is between the fingertips. Its z points out of the hand, down at home; its x away from the arm at home; the
-    fingers open along its y. Links have contype 2, to touch things (contype 1) and not each other."""
+    The site is between the fingertips. Its z points out of the hand, down at home; its x points away from the arm at
+    home; the fingers open along its y. Links have contype 2: they collide with things (contype 1), not each other."""
     base_body: str
-    """Child of the world; a world may lift or lower it."""
+    """Child of the world body; a world may raise or lower it."""
     joints: tuple[Joint, ...]
     """From the base to the hand."""
     fingers: tuple[str, ...]
     """Slide joints of the gripper: closed at 0, open at finger_travel_m."""
     finger_travel_m: float
-    """Of each finger; the opening between the pads is the sum."""
+    """Per finger; the opening between the pads is the sum."""
     finger_half_m: float
     """Half the depth of the fingers, along the tool's x."""
     position_scale_m: float
-    """Displacement of the tool that an action of 1 asks for."""
+    """Displacement of the tool for an action of 1."""
     rotation_scale_rad: float
-    """Rotation of the tool that an action of 1 asks for."""
+    """Rotation of the tool for an action of 1."""
     workspace_low_m: tuple[float, float, float]
-    """Corner of the box that the tool does not leave, in the table's frame."""
+    """Lower corner of the tool's workspace box, in the table frame."""
     workspace_high_m: tuple[float, float, float]
     reach_m: float
-    """No coordinate of the tool in the base's frame is farther from 0."""
+    """Bound on the absolute value of the tool's coordinates in the base frame."""
     max_speed_m_s: float
-    """Of the tool, as the three that follow: limits of the real arm."""
+    """Limit of the real arm for the tool, like the three that follow."""
     max_acceleration_m_s2: float
     max_turn_rad_s: float
     max_turn_rad_s2: float
@@ -94,7 +94,7 @@ class ArmSpec:
 
     @property
     def opening_m(self) -> float:
-        """Between the pads of the open gripper."""
+        """Distance between the pads of the open gripper."""
         return len(self.fingers) * self.finger_travel_m
 
     @cached_property

@@ -1,7 +1,6 @@
-"""numpy or torch: what the arithmetic of a world needs besides the array API standard.
+"""numpy or torch: what worlds need besides the array API standard.
 
-A suite's mathematics is written once, in the functions that both libraries share: `xp = array_namespace(x)` of
-array-api-compat names them. On the CPU they are numpy's own.
+A suite's mathematics is written once for both libraries, with `xp = array_namespace(x)` of array-api-compat.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from envs.types import Array, Observation
 
 
 def constant(values: Any, like: Array) -> Array:
-    """Numbers (nested tuples) as an array of the dtype and on the device of `like`; made once, so not to be changed."""
+    """Numbers (nested tuples) as an array with the dtype and device of `like`; cached, so do not modify it."""
     return _constant(array_namespace(like), values, like.dtype, like.device)
 
 
@@ -28,12 +27,12 @@ def _constant(xp: Any, values: Any, dtype: Any, device: Any) -> Array:
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
-    """The same numbers on the host; a numpy array is returned as it is."""
+    """The array on the host; a numpy array is returned unchanged."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()
 
 
 def to_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """A copy in float32; what that cannot hold becomes infinite without a warning: ask of the copy what is finite."""
+    """A copy in float32; values out of range become infinite without a warning, so check the copy for finite values."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
 
@@ -45,7 +44,7 @@ def on_host(observation: Observation) -> Observation:
 
 
 def rows_of(observation: Observation, rows: Sequence[int]) -> Observation:
-    """These rows of an observation, where they are; the observation itself where it has just these."""
+    """These rows of an observation, on the same device; the observation itself if they are all its rows."""
     rows = list(rows)
     if rows == list(range(len(observation["state"]))):
         return observation

@@ -1,9 +1,9 @@
-"""What a user is told, apart from what is a bug."""
+"""UserError: errors of the user's input, as opposed to bugs."""
 
 
 class UserError(ValueError):
-    """An input that cannot be used; the message, one line, is for whoever gave it.
+    """Invalid input; the message is one line for the user.
 
-    It says what came, what was expected, what exists and what to do. The command line prints it and exits with status
-    2; any other error is a bug and keeps its traceback. Our code raises this or a subclass, never ValueError itself.
+    It says what was given, what was expected, what exists and what to do. The command line prints it and exits with
+    status 2; any other error is a bug and keeps its traceback. Our code raises this or a subclass, never ValueError.
     """

@@ -1,4 +1,4 @@
-"""What a user's own module makes, by the name MODULE:FUNCTION."""
+"""Import a function of the user's own module, by MODULE:FUNCTION."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OURS = ("agent", "envs", "llamarm", "rollout", "vla_model")
 
 
 def imported(kind: str, name: str) -> Any:
-    """The object that MODULE:FUNCTION names, the current folder being one to import from, in workers too.
+    """Import MODULE:FUNCTION, with the current folder on the path, in workers too.
 
     Raises:
-        UserError: it is not of that form, cannot be imported, or is no function; or the current folder has a package
+        UserError: the name is malformed, cannot be imported, or is not a function; or the current folder has a package
             with the name of one of ours.
     """
     module, colon, function = name.partition(":")
@@ -32,7 +32,7 @@ def imported(kind: str, name: str) -> Any:
                     f"{kind} {name!r} cannot be imported: {path} is in the way of llamarm's own package {package!r}, "
                     "and Python imports only one of the two; rename yours"
                 )
-    # Workers are given this path, and they may run in another folder.
+    # Workers get this path, and may run in another folder.
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
     try:
@@ -43,7 +43,7 @@ def imported(kind: str, name: str) -> Any:
             f"; {package!r} is llamarm's own and hides a package of yours, so rename yours" if package in _OURS else ""
         )
         raise UserError(f"{kind} {name!r} cannot be imported: {error}{hint}") from error
-    except (Exception, SystemExit) as error:  # whatever its module raises, be it a script that ends
+    except (Exception, SystemExit) as error:  # any error of the user's module, and sys.exit in a script
         raise UserError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise UserError(f"{kind} {name!r} is a {type(found).__name__}, expected a function")

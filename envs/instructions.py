@@ -1,7 +1,7 @@
-"""Sentences as a gymnasium space whose values also come through the shared memory of its AsyncVectorEnv.
+"""Instructions as a gymnasium space that also works with the shared memory of AsyncVectorEnv.
 
-gymnasium 1.4 reads a Text once, when the environments are made, so that its AsyncVectorEnv shows blanks for ever after.
-Here what is read is a view of the memory, as numpy's arrays are for other spaces, and its copy is a tuple.
+gymnasium 1.4 reads a Text from shared memory once, when the environments are made, so AsyncVectorEnv returns only
+blanks. Here a read returns a view of the memory, like the numpy arrays of other spaces, and its copy is a tuple.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class InstructionSpace(gymnasium.spaces.Text):
 
 
 class SharedSentences(Sequence[str]):
-    """The sentences of n environments, as the memory that they share holds them now; a copy is a tuple of str."""
+    """View of the instructions of n environments in shared memory; a copy is a tuple of str."""
 
     def __init__(self, characters: NDArray[np.str_]) -> None:
         """

@@ -1,4 +1,4 @@
-"""make_world: the one place that knows which worlds exist and what they run on."""
+"""make_world: the registry of worlds and devices."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     """N worlds of a suite.
 
     Args:
-        name: one of WORLDS, or MODULE:FUNCTION of a module of one's own: the function is called with num_worlds and
-            gives the worlds (docs/your_task.md).
+        name: one of WORLDS, or MODULE:FUNCTION of the user's own module: the function is called with num_worlds and
+            returns a World (docs/your_task.md).
         num_worlds: N.
-        device: one of DEVICES; worlds of one's own run on "cpu".
+        device: one of DEVICES; MODULE:FUNCTION runs on "cpu".
 
-    Worlds on "warp" and "cuda" give torch tensors on their device and take them (or numpy) as actions.
+    Worlds on "warp" and "cuda" return torch tensors on their device, and take torch or numpy actions.
 
     Raises:
         UserError: no suite or device of that name (the message lists those that exist), no GPU for "cuda", a suite
-            that is not installed or has no simulator for the device, or a function that cannot be imported or gives
-            something else.
+            that is not installed or does not support the device, or a function that cannot be imported or does not
+            return a World.
     """
     check_device(name, device)
     if ":" in name:
@@ -51,7 +51,7 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
 
 
 def check_device(name: str, device: str) -> None:
-    """Whether that world could run there; nothing is made.
+    """Check that the world can run on the device, without making it.
 
     Raises:
         UserError: no world or device of that name, no simulator of the world for the device, or no GPU for "cuda".
@@ -75,7 +75,7 @@ def check_device(name: str, device: str) -> None:
 
 
 def world_spec_of(name: str) -> WorldSpec:
-    """What a policy or a dataset must match to be used with that suite; of MODULE:FUNCTION too.
+    """The WorldSpec of a suite or of MODULE:FUNCTION.
 
     Raises:
         UserError: as `make_world`.
@@ -85,7 +85,7 @@ def world_spec_of(name: str) -> WorldSpec:
 
 
 def _own_world(name: str, num_worlds: int) -> World:
-    choose_backend()  # before the module imports MuJoCo, which asks once
+    choose_backend()  # before the module imports MuJoCo, which reads the variable once
     make = imported("world", name)
     with asked(f"world {name!r}"):
         world = make(num_worlds)
@@ -95,7 +95,7 @@ def _own_world(name: str, num_worlds: int) -> World:
 
 
 def _simulator_on(device: str) -> SimulatorMaker | None:
-    """What makes the simulator; None for a world's own choice, the CPU."""
+    """The simulator's factory; None for the world's default, the CPU."""
     if device == "cpu":
         return None
     from envs.simulation.warp import WarpSim

@@ -1,8 +1,8 @@
 """Ids for gymnasium.make: one per task of the tabletop suite, `llamarm/PickPlace-v0` and so on.
 
-The entry points are strings, so a simulator is imported by `make` and not before. For the same reason the tasks' names
-are read from the files of tabletop/tasks (one file, one task), and the ids carry no `max_episode_steps`: the world ends
-its episodes at its task's step limit itself, and a TimeLimit beside it would be a second copy of that number.
+The entry points are strings, so only `make` imports a simulator. For the same reason the task names are read from the
+files of tabletop/tasks (one file per task). The ids have no `max_episode_steps`: the world itself truncates episodes at
+the task's step limit, and a TimeLimit would duplicate that number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def env_ids() -> dict[str, str]:
 
 
 def register_envs() -> None:
-    """Make every id known to gymnasium; `import envs` calls this."""
+    """Register every id with gymnasium; `import envs` calls this."""
     for env_id, task in env_ids().items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point="envs.tabletop.env:TabletopEnv", kwargs={"task": task})

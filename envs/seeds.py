@@ -1,4 +1,4 @@
-"""Seeds for whatever draws random numbers, from everything that decides what is drawn."""
+"""Seeds of random generators, derived from everything that identifies the stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 def seed_of(*parts: int | str) -> int:
     """A seed within 0..2^63 - 1, the same for the same parts in any process and on any machine.
 
-    Parts keep their places and kinds: ("a", 12), ("a1", 2) and ("a", "12") give different seeds.
+    Order and types of the parts matter: ("a", 12), ("a1", 2) and ("a", "12") give different seeds.
 
     Example:
         >>> seed_of("noise", 7)

@@ -1,6 +1,6 @@
-"""The language of the worlds: everything that crosses the door of this room, with shape, dtype and unit.
+"""Types of the interface of worlds, with shapes, dtypes and units.
 
-Nothing here imports a simulator, so a policy, a dataset reader or a robot can speak it without one.
+Nothing here imports a simulator, so policies, dataset readers and robots can use them without one.
 
 Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -20,38 +20,38 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 
 Array: TypeAlias = Any
-"""A numpy.ndarray where worlds run on the CPU, a torch.Tensor on the worlds' device where they run on Warp.
+"""A numpy.ndarray for worlds on the CPU, a torch.Tensor on the worlds' device for worlds on Warp.
 
-To a type checker it is Any: the array API standard that the two share has no static type.
+To a type checker it is Any: the array API standard has no static type.
 """
 
 
 MAX_INSTRUCTION_CHARS = 256
-"""No world's instruction is longer."""
+"""Maximum length of an instruction."""
 STEP_LIMIT = "step limit"
-"""Why an episode failed that its step limit ended."""
+"""Failure reason of an episode that its step limit ended."""
 OUTSIDE = 2.0
-"""Frame coordinates are limited to this; what lies behind the camera is there."""
+"""Frame coordinates are clipped to this; points behind the camera have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
-    """One camera: its name, the size of the frames it gives and, where it is calibrated, what appears where in them."""
+    """One camera: its name, frame size and, if it is calibrated, its projection."""
 
     name: str
     height: int
     width: int
     projection: tuple[float, ...] | None = None
-    """Of a calibrated camera that stays where it is: a matrix of 3 x 4, row by row, that takes (x, y, z, 1) to
-    (u w, v w, w). x, y and z are metres in the frame in which the state says where the hand is (WorldSpec.state's
-    `position`); u is to the right, v down, -1 and 1 at the frame's edges."""
+    """Of a calibrated, fixed camera: a 3 x 4 matrix in row-major order that maps (x, y, z, 1) to (u w, v w, w).
+    x, y and z are metres in the frame of the hand's position in the state (WorldSpec.state's `position`); u points
+    right, v down, -1 and 1 at the frame's edges."""
 
     def __post_init__(self) -> None:
         if self.projection is not None and len(self.projection) != 12:
             raise UserError(f"the projection of camera {self.name!r} must be 3 x 4 numbers, got {self.projection}")
 
     def project(self, points_m: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Where points appear, (u, v), limited to OUTSIDE, float32 [..., 2].
+        """Project points to (u, v), clipped to +-OUTSIDE, float32 [..., 2].
 
         Args:
             points_m: [..., 3].
@@ -84,12 +84,12 @@ class VectorSpec:
     high: tuple[float, ...]
 
     grippers: tuple[int, ...] = ()
-    """Of an action: which elements command a gripper, closing above 0."""
+    """Of an action: the elements that command a gripper, closing above 0."""
     position: tuple[int, ...] = ()
-    """Of a state: which three elements are the hand's x, y and z in metres; none where it does not say."""
+    """Of a state: the three elements that are the hand's x, y and z in metres; empty if unknown."""
     places: tuple[tuple[str, int, int], ...] = ()
-    """Of labels: (camera, u, v) of every place in a frame, with the elements that say it: u to the right, v down, -1
-    and 1 at the frame's edges."""
+    """Of labels: (camera, index of u, index of v) of every point in a camera's frame: u points right, v down, -1 and 1
+    at the frame's edges."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
@@ -119,9 +119,9 @@ class WorldSpec:
     state: VectorSpec
     """Proprioception."""
     action: VectorSpec
-    """Every action is float32 in [-1, 1]; units name what 1 means."""
+    """Every action is float32 in [-1, 1]; the units say what 1 means."""
     localization: VectorSpec
-    """Positions of what the instruction names, in metres: a training label only, never an input of a policy."""
+    """Positions of the things the instruction names: a training label only, never an input of a policy."""
     control_dt_s: float
     """Time between two actions."""
 
@@ -138,7 +138,7 @@ class WorldSpec:
         """The inverse of dataclasses.asdict, after JSON.
 
         Raises:
-            UserError: it is something else, or says of a world what none has.
+            UserError: the content is malformed or has invalid values.
         """
         try:
             spec = cls._of(content)
@@ -154,8 +154,8 @@ class WorldSpec:
             name: VectorSpec(**{key: _as_tuples(values) for key, values in content[name].items()})
             for name in ("state", "action", "localization")
         }
-        # Of before it was said: a gripper was what had that name, the hand's position the first three in metres, and a
-        # place what was called THING_CAMERA_u and THING_CAMERA_v.
+        # Older files lack these fields: a gripper is an element with that name, the hand's position the first three
+        # elements in metres, and a place a pair of labels THING_CAMERA_u and THING_CAMERA_v.
         if "position" not in content["state"]:
             units = vectors["state"].units
             first = next((i for i in range(len(units) - 2) if units[i : i + 3] == ("m",) * 3), None)
@@ -179,14 +179,14 @@ class WorldSpec:
         return [camera for camera in self.cameras if camera.projection is not None]
 
     def differences(self, given: WorldSpec, *, labels: bool = True) -> list[str]:
-        """Every difference that matters to a policy or a dataset of this world, a line each.
+        """Every difference that matters to a policy or a dataset of this world, one line each.
 
-        No difference are cameras that only the given one has, for nobody looks through them, and what one of the two
-        does not say (None), such as the projection of a camera that was not calibrated. Numbers may differ by rounding.
+        Ignored: cameras that only `given` has, values that one of the two lacks (None), such as the projection of an
+        uncalibrated camera, and rounding.
 
         Args:
             given: the other world.
-            labels: localization too, which teaches and is never seen: to act without it is no difference.
+            labels: compare localization too; it matters for training, not for acting.
         """
         found: list[str] = []
         theirs = {camera.name: camera for camera in given.cameras}
@@ -202,7 +202,7 @@ class WorldSpec:
                 found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
         for name in ("state", "action", *(["localization"] if labels else [])):
             ours: VectorSpec = getattr(self, name)
-            # These three say what the same names mean, and files of before only guess them.
+            # These three follow from the names, and are inferred for older files.
             for field in (f for f in fields(VectorSpec) if f.name not in ("grippers", "position", "places")):
                 mine, its = getattr(ours, field.name), getattr(getattr(given, name), field.name)
                 if not _alike(mine, its):
@@ -224,15 +224,15 @@ class WorldSpec:
 
 
 def _as_tuples(values: Any) -> tuple[Any, ...]:
-    """JSON's lists, and the lists in them."""
+    """JSON lists as tuples, recursively."""
     return tuple(_as_tuples(value) if isinstance(value, list) else value for value in values)
 
 
 def _places_of_before(names: tuple[str, ...], cameras: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """VectorSpec.places of labels that only their names said to be places in the frames of these cameras.
+    """VectorSpec.places of an older file, inferred from label names that end with a camera's name and u or v.
 
     Raises:
-        UserError: a label has its u and no v.
+        UserError: a label has a u but no v.
     """
     for u, name in enumerate(names):
         ends_with = [camera for camera in cameras if name.endswith(f"_{camera}_u")]
@@ -245,7 +245,7 @@ def _places_of_before(names: tuple[str, ...], cameras: Sequence[str]) -> Iterato
 
 
 def _never_so(spec: WorldSpec) -> Iterator[str]:
-    """What of a spec that comes from a file is in no world."""
+    """Invalid values in a spec that was read from a file, as messages."""
     for camera in spec.cameras:
         sides = (camera.height, camera.width)
         if not isinstance(camera.name, str) or any(type(side) is not int or side < 1 for side in sides):
@@ -268,7 +268,7 @@ def _is_number(value: object) -> bool:
 
 
 def _alike(ours: object, theirs: object) -> bool:
-    """Whether two fields of a spec say the same, or one of them nothing."""
+    """Whether two fields of a spec are equal up to rounding, or one of them is None."""
     if ours is None or theirs is None:
         return True
     if isinstance(ours, tuple) and isinstance(theirs, tuple):
@@ -280,14 +280,14 @@ def _alike(ours: object, theirs: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class EpisodeSpec:
-    """Everything that decides an episode before its first action.
+    """Everything that determines an episode before its first action.
 
     The same spec gives the same instruction and the same first observation, bit for bit, in any process, so results
-    keyed by `id` can be compared in pairs and an episode lost with its worker can be made again.
+    keyed by `id` can be compared in pairs and an episode lost with its worker can be run again.
 
-    What episodes of different specs share is the world's business: `envs/tabletop/episodes/layout.py` says it of the
-    tabletop, and Meta-World and environments of gymnasium are reset with `seed` alone. What a policy draws, it draws
-    from `policy_seed`, in which no two specs agree.
+    What episodes of different specs share depends on the world: see `envs/tabletop/episodes/layout.py` for the
+    tabletop; Meta-World and gymnasium environments are reset with `seed` alone. A policy samples with `policy_seed`,
+    which differs between any two specs.
 
     Raises:
         UserError: seed or repeat is not a whole number of at least 0.
@@ -302,7 +302,7 @@ class EpisodeSpec:
     seed: int
     variation: str = "train"
     repeat: int = 0
-    """Tells apart episodes that begin alike: worlds do not look at it, a policy that draws its actions draws others."""
+    """Distinguishes repeated rollouts from the same initial state: ignored by worlds, part of `policy_seed`."""
 
     def __post_init__(self) -> None:
         for name, number in (("seed", self.seed), ("repeat", self.repeat)):
@@ -316,14 +316,14 @@ class EpisodeSpec:
 
     @property
     def policy_seed(self) -> int:
-        """The seed given to `Policy.begin`, of everything that tells this spec from others: 0..2^63 - 1."""
+        """The seed given to `Policy.begin`, derived from all fields: 0..2^63 - 1."""
         return seed_of(self.suite, self.task, self.variation, int(self.seed), int(self.repeat))
 
 
 class Observation(TypedDict):
-    """What a policy sees of N worlds: a plain dict, and an element of the world's gymnasium observation space.
+    """A policy's observation of N worlds: a plain dict, and an element of the world's gymnasium observation space.
 
-    Policies that look back need the step too. Worlds leave it out; who runs the episodes knows it and adds it.
+    Policies with history also need the step, which the rollout loop adds.
     """
 
     frames: dict[str, Array]  # {camera: uint8 [N, H, W, 3]}, RGB
@@ -334,10 +334,10 @@ class Observation(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkResult:
-    """What came of executing k actions in each of N worlds.
+    """Result of executing k actions in each of N worlds.
 
-    A world whose episode ended within the chunk (or before it) ignores the rest: its later rewards are 0 and
-    `num_steps` says how many actions it did execute.
+    A world whose episode ended within or before the chunk ignores the remaining actions: their rewards are 0, and
+    `num_steps` is the number of actions executed.
     """
 
     observation: Observation
@@ -359,12 +359,12 @@ class ChunkResult:
     success: NDArray[np.bool_]
     """The world's own success flag, [N]."""
     failure: tuple[str | None, ...]
-    """Why a world's episode failed before its step limit, e.g. "wrong object" or "non-finite physics"."""
+    """Reason of failure before the step limit, e.g. "wrong object" or "non-finite physics", [N]."""
     broken: frozenset[int] = frozenset()
-    """Worlds whose episode was ended by an error of the world's own (it raised, or gave what is not finite), which
-    `failure` names. Such an episode is set aside: nobody learns from it, and an evaluation counts it as failed."""
+    """Worlds whose episode ended with an error of the world (an exception or non-finite values), described in
+    `failure`. Such an episode is not trained on, and an evaluation counts it as failed."""
     all_frames: dict[str, Array] | None = None
-    """{camera: uint8 [N, k, H, W, 3]}: the frame after every action, where the caller asked for all."""
+    """{camera: uint8 [N, k, H, W, 3]}: the frame after every action, if requested."""
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -372,20 +372,20 @@ class ChunkResult:
 
     @property
     def outcome(self) -> tuple[str, ...]:
-        """Of each world: "success", why its episode failed, e.g. "step limit", or "" while it runs, [N]."""
-        told = zip(self.done, self.success, self.failure, self.truncated, strict=True)
+        """Per world: "success", the reason of failure, e.g. "step limit", or "" while the episode runs, [N]."""
+        ends = zip(self.done, self.success, self.failure, self.truncated, strict=True)
         return tuple(
             "" if not done else why_failed(success=won, failure=why, truncated=cut) or "success"
-            for done, won, why, cut in told
+            for done, won, why, cut in ends
         )
 
 
 def why_failed(*, success: bool, failure: str | None, truncated: bool) -> str | None:
-    """Why an episode that ended failed, in words; None where it succeeded.
+    """Reason why a finished episode failed; None if it succeeded.
 
     Args:
         success: the world's success flag.
-        failure: the world's own words, if it has any.
+        failure: the world's reason, if any.
         truncated: whether the step limit ended it.
     """
     if success:

@@ -1,10 +1,10 @@
-"""World: N episodes side by side behind gymnasium's VectorEnv, plus `step_chunk`.
+"""World: N parallel episodes behind gymnasium's VectorEnv, plus `step_chunk`.
 
-Worlds on Warp speak torch: what gymnasium expects in numpy (frames, state, rewards, labels) are tensors on their
-device. Who is done and why is numpy everywhere, for the loop around a world needs it on the host.
+Worlds on Warp return torch tensors on their device where gymnasium expects numpy (frames, state, rewards, labels).
+Terminated, truncated and failure are always numpy, because the rollout loop needs them on the host.
 
-Autoreset rule, in one sentence: a world never resets itself; a finished episode holds still and ignores actions until
-`reset` is called with its index in the mask.
+Autoreset is disabled: a finished episode stays in its last state and ignores actions until `reset` is called with its
+index in the mask.
 
 Shape letters: N worlds, T steps of an episode, k actions executed of a chunk, A action dims, S state dims,
 L localization dims.
@@ -40,7 +40,7 @@ class World(VectorEnv[Observation, Array, Array]):
     """
 
     arm: ArmSpec | None = None
-    """The arm that acts, where the world knows it: a robot of this world is driven within its limits."""
+    """The world's arm, if known: its limits apply when a robot of this world is driven."""
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:
@@ -50,8 +50,7 @@ class World(VectorEnv[Observation, Array, Array]):
         self.suite = suite
         self.tasks = tasks
         self.task_groups: dict[str, tuple[str, ...]] = {}
-        """Parts of the suite whose success published tables state, by name: each task is in one of them, or all in
-        none."""
+        """{name: tasks} of the suite's splits in published tables; empty, or every task is in one of them."""
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = observation_space(world_spec)
         self.observation_space = batch_space(self.single_observation_space, num_worlds)
@@ -60,11 +59,11 @@ class World(VectorEnv[Observation, Array, Array]):
 
     @abstractmethod
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
-        """Begin the episode specs[j] in world worlds[j]; the others are left as they are.
+        """Begin the episode specs[j] in world worlds[j]; the other worlds are unchanged.
 
         Returns:
-            The observation of all N worlds, and info with "localization" float32 [N, L]; where episodes could not begin
-            by an error of their world, "broken" says {world: why}, and those worlds run nothing.
+            The observation of all N worlds, and info with "localization" float32 [N, L] and, if worlds failed to begin
+            their episode, "broken" {world: reason}; those worlds run no episode.
         """
 
     @abstractmethod
@@ -74,8 +73,7 @@ class World(VectorEnv[Observation, Array, Array]):
         Args:
             actions: numpy or torch, [N, k, A] in [-1, 1]; values outside are clipped.
             all_frames: render after every action, for recorders and videos.
-            ended_frames: render worlds whose episode ends within the chunk too. Where nobody looks at that, their
-                frames may stay what they were.
+            ended_frames: also render worlds whose episode ends within the chunk; else their frames may be stale.
 
         Raises:
             UserError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).
@@ -83,18 +81,18 @@ class World(VectorEnv[Observation, Array, Array]):
 
     @abstractmethod
     def expert_action(self) -> Array:
-        """The scripted expert's action for the present state of every world, [N, A]; zeros where no episode runs.
+        """The scripted expert's action for the current state of every world, [N, A]; zeros where no episode runs.
 
         Raises:
             NotImplementedError: this suite has no expert.
         """
 
     def example_spec(self, seed: int) -> EpisodeSpec:
-        """Some episode of this world, for gymnasium's `reset(seed=...)`: tasks take turns with the seed."""
+        """An episode for gymnasium's `reset(seed=...)`: the task is the seed modulo the number of tasks."""
         return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
 
     def variations_of(self, task: str) -> tuple[str, ...] | None:
-        """Variations that episodes of a task may have; None where the world does not say."""
+        """Variations that a task's episodes may have; None if unknown."""
         del task
         return None
 
@@ -113,7 +111,7 @@ class World(VectorEnv[Observation, Array, Array]):
     def check_worlds(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
         """
         Raises:
-            UserError: not one world for each spec, a world that does not exist, or one that comes twice.
+            UserError: not one world per spec, a world that does not exist, or a repeated one.
         """
         wrong = [n for n in worlds if not 0 <= n < self.num_envs]
         if len(specs) != len(worlds) or wrong or len(set(worlds)) != len(worlds):
@@ -124,7 +122,7 @@ class World(VectorEnv[Observation, Array, Array]):
     def check_action_shape(self, actions: Array) -> None:
         """
         Raises:
-            UserError: no array of numbers, or not [N, k, A] with k at least 1.
+            UserError: not an array of numbers, or not [N, k, A] with k at least 1.
         """
         expected = (self.num_envs, self.world_spec.action.size)
         if getattr(actions, "ndim", None) is None or getattr(actions.dtype, "kind", "f") not in "fiu":
@@ -146,11 +144,11 @@ class World(VectorEnv[Observation, Array, Array]):
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """What `motion_phases` may say, in the order in which a motion passes them."""
+        """Names that `motion_phases` returns, in temporal order."""
         return ("first third", "second third", "last third")
 
     def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:
-        """The phase of the motion at every step of a finished episode, [T]; thirds of its time if nothing is known.
+        """The phase of the motion at every step of a finished episode, [T]; by default thirds of its duration.
 
         Args:
             state: proprioception before each action, [T, S].
@@ -165,13 +163,13 @@ class World(VectorEnv[Observation, Array, Array]):
     ) -> tuple[Observation, Info]:
         """gymnasium's reset.
 
-        options: {"specs": [EpisodeSpec, ...]} begins exactly those; {"reset_mask": bool [N]} limits the reset to the
-        worlds it marks (specs then has one entry per marked world). Without specs, episodes are drawn from the seed,
-        and are of {"variation": NAME} where that is given.
+        options: {"specs": [EpisodeSpec, ...]} begins those episodes; {"reset_mask": bool [N]} resets only the masked
+        worlds (with one spec per masked world). Without specs, episodes are sampled from the seed, with
+        {"variation": NAME} if given.
 
         Raises:
-            UserError: an option that does not exist, specs and a variation at once, a spec, a mask or seeds that do
-                not fit these worlds.
+            UserError: an unknown option, specs together with a variation, or a spec, mask or seeds that do not fit
+                these worlds.
         """
         asked = check_options(options, _OPTIONS)
         mask = np.asarray(asked.get("reset_mask", np.ones(self.num_envs, bool)))
@@ -217,30 +215,28 @@ class World(VectorEnv[Observation, Array, Array]):
 
 
 def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> Mapping[str, Any]:
-    """The options of a reset, if each of them is known.
+    """The options of a reset, after checking that each is known.
 
     Raises:
         UserError: one is not; the message lists those that are.
     """
     options = options or {}
     if unknown := [key for key in options if key not in known]:
-        raise UserError(
-            f"reset knows no option {', '.join(map(repr, unknown))}; options: {', '.join(map(repr, known))}"
-        )
+        raise UserError(f"reset has no option {', '.join(map(repr, unknown))}; options: {', '.join(map(repr, known))}")
     return options
 
 
 def check_is_spec(spec: object) -> None:
     """
     Raises:
-        UserError: it is something else.
+        UserError: it is not an EpisodeSpec.
     """
     if not isinstance(spec, EpisodeSpec):
         raise UserError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
 
 
 def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
-    """gymnasium's name for one world's Observation."""
+    """The gymnasium space of one world's Observation."""
     frames: dict[str, gymnasium.Space[Any]] = {
         c.name: gymnasium.spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras
     }
@@ -253,5 +249,5 @@ def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:
 
 
 def action_space(spec: WorldSpec) -> gymnasium.spaces.Box:
-    """gymnasium's name for one world's action: every dimension in [-1, 1]."""
+    """The gymnasium space of one world's action: every dimension in [-1, 1]."""
     return gymnasium.spaces.Box(-1.0, 1.0, (spec.action.size,), np.float32)

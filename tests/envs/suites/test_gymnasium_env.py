@@ -136,8 +136,8 @@ def test_a_spec_begins_exactly_its_episode() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"specs": [spec("lift", 3)]}, "reset knows no option 'specs'; options: 'spec', 'variation'"),
-        ({"variaton": "vision", "x": 1}, "reset knows no option 'variaton', 'x'; options: 'spec', 'variation'"),
+        ({"specs": [spec("lift", 3)]}, "reset has no option 'specs'; options: 'spec', 'variation'"),
+        ({"variaton": "vision", "x": 1}, "reset has no option 'variaton', 'x'; options: 'spec', 'variation'"),
         ({"variation": "night"}, "variation 'night' does not exist; variations: train, vision"),
         (
             {"spec": "tabletop/lift/train/3"},

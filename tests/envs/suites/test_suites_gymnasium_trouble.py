@@ -292,7 +292,7 @@ def test_a_task_without_an_expert_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spec": walk(0)}, "reset knows no option 'spec'; options: 'specs', 'variation', 'reset_mask'"),
+        ({"spec": walk(0)}, "reset has no option 'spec'; options: 'specs', 'variation', 'reset_mask'"),
         (
             {"specs": [walk(0)], "variation": "train"},
             "options has specs, each with its variation, and another variation",
