@@ -27,7 +27,7 @@ _WATCH_S = 0.5
 
 
 def main() -> None:
-    """Run until the life line closes; sys.argv[1] is what processes.py asks for, as JSON."""
+    """Run until the life line closes; sys.argv[1] is what subprocesses.py asks for, as JSON."""
     asked = json.loads(sys.argv[1])
     from envs.suites.metaworld.simulation import Simulation
 

@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore", message="Constant.s. may be too high")
 
 
 class Simulation:
-    """Answers the requests of processes.py, which says what they hold."""
+    """Answers the requests of subprocesses.py, which says what they hold."""
 
     def __init__(self, sensor: Sensor, max_steps: int, frames: Sequence[NDArray[np.uint8]]) -> None:
         """
