@@ -24,6 +24,12 @@ REPLACED = {
     r"\bunasked\b": "automatically",
     r"\bnot known here\b": "not supported",
     r"\bfrom nothing\b": "from scratch",
+    r"\brenewals?\b|\bRenewalConfig\b": "shrink and perturb",
+    r"(?<![A-Za-z])offending": "bad batch",
+    r"\btold: list\[dict\[str, float": "metrics",
+    r"\bnobody imitates\b": "auxiliary losses only",
+    r"\bmade better (on|by)\b": "fine-tuned",
+    r"\bjudges: Workers\b|\b_crew\b": "evaluators, worker pool",
     r"\bby heart\b": "overfits",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",
 }
@@ -36,6 +42,7 @@ KEPT = {
         "execute",
         "film",
         "anchor",
+        "renewal",
     },
     r"tests/test_words\.py": {""},
     r"docs/results/faults\.md": {""},  # what was wrong, in the words of then

@@ -69,7 +69,7 @@ def train_args(out: Path, data: Path, updates: int = 200) -> list[str]:
 
 
 def improve_args(out: Path, init: Path, iterations: int = 8) -> list[str]:
-    """That policy made better by ppo, with a checkpoint of every iteration."""
+    """That policy fine-tuned with ppo, with a checkpoint of every iteration."""
     return [
         *["train", "ppo_tabletop", "--out", str(out), "--init", str(init), "--workers", "0"],
         *["--practice.world", WORLD, "--practice.tasks", *_TASKS],

@@ -30,8 +30,8 @@ def gradient(model: VLA, batch: Any, loss: Any, num_parts: int) -> tuple[Tensor,
     parameters = list(model.parameters())
     with closing(Threads(model, parameters, num_parts)) as threads:
         threads._objective._dtype = torch.float32
-        told = threads(batch, loss)
-    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), told
+        metrics = threads(batch, loss)
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), metrics
 
 
 def uneven(model: VLA) -> SFTBatch:
@@ -65,11 +65,11 @@ def grpo() -> tuple[VLA, Any, Any]:
 @pytest.mark.parametrize("case", [cloning, ppo, grpo])
 def test_a_batch_in_one_part_two_four_or_more_than_it_has_rows_has_one_gradient(case: Any) -> None:
     model, batch, loss = case()
-    whole, told = gradient(model, batch, loss, 1)
+    whole, metrics = gradient(model, batch, loss, 1)
     for num_parts in (2, 4, 9):
         found, said = gradient(model, batch, loss, num_parts)
         assert float((found - whole).norm() / whole.norm()) < 1e-5, num_parts
-        assert said == pytest.approx(told, rel=1e-4, abs=1e-5), num_parts
+        assert said == pytest.approx(metrics, rel=1e-4, abs=1e-5), num_parts
 
 
 def test_where_all_parts_are_as_large_each_reports_its_own_means() -> None:
@@ -102,14 +102,14 @@ def test_what_lies_beyond_an_episodes_end_changes_no_loss_and_no_count_of_expert
     batch = fake_batch(model.config, 8)
     batch.mask[:, 1:] = False
     loss = partial(sft_loss, config=SFTConfig())
-    told = []
+    metrics = []
     for _ in range(2):
-        told.append({name: float(value) for name, value in loss(model, batch)[1].items()})
+        metrics.append({name: float(value) for name, value in loss(model, batch)[1].items()})
         with torch.no_grad():
             model.queries[1:] += 5.0 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     of_queries = {"loss/localization", "loss/total"}  # read from the mean of all queries, as when it acts
-    assert {k: v for k, v in told[0].items() if k not in of_queries} == pytest.approx(
-        {k: v for k, v in told[1].items() if k not in of_queries}, rel=1e-5
+    assert {k: v for k, v in metrics[0].items() if k not in of_queries} == pytest.approx(
+        {k: v for k, v in metrics[1].items() if k not in of_queries}, rel=1e-5
     )
     router = model.action_head.get_submodule("layers.0.router")
     assert isinstance(router, Router)

@@ -58,16 +58,16 @@ def test_in_turn_every_episode_is_of_the_learner_s_version() -> None:
 
 
 class Pretended:
-    """Processes that collect nothing and note what they are told."""
+    """Processes that collect nothing and record what is published to them."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, float]] = []
+        self.published: list[tuple[int, float]] = []
 
     def publish(self, version: int, weights: dict[str, Any]) -> None:
-        self.told.append((version, float(weights["w"])))
+        self.published.append((version, float(weights["w"])))
 
     def close(self) -> None:
-        self.told.append((-1, 0.0))
+        self.published.append((-1, 0.0))
 
 
 def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights_it_began_with() -> None:
@@ -78,7 +78,7 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
         del run
         if iteration:
             assert free.wait(10)
-        collected.append((iteration, actors.told[-1]))
+        collected.append((iteration, actors.published[-1]))
         return []
 
     weights = {"w": torch.tensor(1.0)}
@@ -91,14 +91,14 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
     ahead.episodes(2, weights)
     assert collected == [(0, (0, 1.0)), (1, (0, 1.0)), (2, (1, 2.0))], "nothing is collected for iteration 3"
     ahead.close()
-    assert actors.told == [(0, 1.0), (1, 2.0), (2, 2.0), (-1, 0.0)]
+    assert actors.published == [(0, 1.0), (1, 2.0), (2, 2.0), (-1, 0.0)]
 
 
 def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
     actors: Any = Pretended()
     ahead = OverlappedCollector(actors, lambda *_: [], iterations=9, acted={"w": torch.tensor(5.0)})
     ahead.episodes(7, {"w": torch.tensor(6.0)})
-    assert actors.told == [(6, 5.0), (7, 6.0)]
+    assert actors.published == [(6, 5.0), (7, 6.0)]
     ahead.close()
 
 
