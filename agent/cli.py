@@ -1,7 +1,7 @@
 """The command `llamarm`: collect, train, eval, compare, experts, scale, plan, drive, console, serve, report.
 
-This file only finds the command's module, agent/commands/COMMAND.py, and has it run: `llamarm --help` loads neither a
-simulator nor torch.
+It only imports and runs the command's module, agent/commands/COMMAND.py: `llamarm --help` loads neither a simulator nor
+torch.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from agent.runs.interrupts import termination_stops
 _HELP = """\
 usage: llamarm COMMAND ...
 
-Train, evaluate and drive robot agents that see through cameras and obey written instructions.
+Train, evaluate and deploy vision-language-action policies for robot manipulation.
 
-  collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (a world's name will do)
+  collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (or WORLD for RECIPE)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and videos
-  compare BEFORE AFTER       two evaluations of the same episodes: won, lost, and whether that could be chance
-  experts POLICY             which experts decide what, and what is lost without each
-  scale   RECIPE --out DIR   more data or more parameters: train a grid of both, and fit what comes of it
-  plan                       which models a machine holds, to act and to be trained
-  drive   POLICY             drive a robot, simulated or real, and record what it does
-  console POLICY             a page in the browser: instruct, watch, disturb, stop, take over, record
-  serve   POLICY             answer observations with actions over a websocket, as openpi and vla-eval do
-  report  RUN                one HTML file that shows a run
+  compare BEFORE AFTER       paired comparison of two evaluations of the same episodes, with significance tests
+  experts POLICY             usage of the mixture's experts by task and phase, and success without each
+  scale   RECIPE --out DIR   scaling law: train a grid of data and model sizes, and fit it
+  plan                       which models fit a machine, for inference and for training
+  drive   POLICY             drive a robot, simulated or real, and record it
+  console POLICY             browser page: instruct, watch, disturb, stop, take over, record
+  serve   POLICY             inference server over a websocket, with the protocols of openpi and vla-eval
+  report  RUN                write a run's report, one HTML file
 
 llamarm COMMAND --help (or llamarm help COMMAND) lists a command's options, llamarm train --help the recipes;
-llamarm --version says which version this is.
+llamarm --version prints the version.
 """
 
 
@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         with termination_stops():
             _run(args)
-            print(end="", flush=True)  # sys.stdout is None where whoever started the process closed it
+            print(end="", flush=True)  # sys.stdout is None where the parent process closed it
     except (Exception, KeyboardInterrupt) as error:
         found = ending(error, args)
         if found is None:
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: list[str]) -> None:
-    """The command that comes first; help and the version may be asked for in its place."""
+    """Run the command that the first argument names, or print help or the version."""
     first = args[0] if args else "help"
     if first == "--version":
         from agent.runs.run_folder import versions
@@ -69,7 +69,7 @@ def _run(args: list[str]) -> None:
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
-    """What runs a command, given the arguments that follow its name.
+    """The function that runs a command, given the arguments after its name.
 
     Raises:
         UserError: there is no such command.

@@ -1,31 +1,30 @@
-"""What a user needs of llamarm from Python, by one import: `import llamarm`, or `from llamarm import load_policy`.
+"""The public Python API: `import llamarm`, or `from llamarm import load_policy`.
 
 Policies
-    load_policy          the policy of a run, a checkpoint or a policy's folder
-    VLAPolicy            what it gives: frames and an instruction in, chunks of actions out
-    ServedPolicy         the same, behind `llamarm serve`
+    load_policy          loads the policy of a run, a checkpoint or a policy's folder
+    VLAPolicy            the policy: frames and an instruction in, action chunks out
+    ServedPolicy         client of `llamarm serve`, with the same interface
     MixtureOfExperts     the layer alone, a torch module
 Worlds
-    make_world           N worlds of a suite, or of MODULE:FUNCTION of your own
+    make_world           N parallel worlds of a suite, or of MODULE:FUNCTION of your own
     EpisodeSpec          one episode: suite, task, seed, variation
-    WorldSpec, VectorSpec, CameraSpec    what a world shows and takes: names, units, ranges, sizes, rate
+    WorldSpec, VectorSpec, CameraSpec    observations and actions: names, units, ranges, sizes, rate
     GymnasiumTask, GymnasiumWorld        a gymnasium environment as a world
 Robots
-    Agent                drives a robot by a policy: control loop, safety filter, recording
+    Agent                a policy that drives a robot: control loop, safety filter, recording
     SimRobot, LeRobotRobot               a world in real time, an arm with LeRobot's interface
-    RobotSpec, Axis, Limits, Reading, OpenCVCamera    what a robot of your own is made of
-Learning and measuring
-    RECIPES              {name: function that gives a config}, as `llamarm train` takes them
-    start_run            begins a run's folder, for train and improve
-    train, improve       run a config: from demonstrations, or from a policy on
+    RobotSpec, Axis, Limits, Reading, OpenCVCamera    the parts of a robot of your own
+Training and evaluation
+    RECIPES              {name: function that returns a config}, as for `llamarm train`
+    start_run            creates a run's folder, for train and improve
+    train, improve       run a config: train on demonstrations, or fine-tune a policy
     collect              runs episodes and yields their trajectories
-    evaluation_specs, evaluate           fixed held-out episodes, and what becomes of them
-    DatasetReader        reads a dataset that was collected or recorded
+    evaluation_specs, evaluate           fixed held-out episodes, and a policy's success on them
+    DatasetReader        reads a collected or recorded dataset
 Errors
-    UserError            what a user is told: the message is one line; a ValueError
+    UserError            invalid input, with a one-line message; a ValueError
 
-Every name is imported when it is first asked for, so `import llamarm` itself loads no other module of ours, and neither
-torch nor a simulator.
+Names are imported lazily: `import llamarm` itself loads no other module of ours, and neither torch nor a simulator.
 """
 
 from __future__ import annotations
@@ -85,14 +84,14 @@ _HOMES = {
     "vla_model.heads.moe": ("MixtureOfExperts",),
     "vla_model.policy": ("VLAPolicy",),
 }
-"""Module: names of it. Type checkers read the imports above, Python reads these; a test compares them."""
+"""{module: its names}. Type checkers read the imports above, Python reads these; a test compares them."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the list above when it is first asked for."""
+    """Import a name on first access."""
     if name not in _HOME:
         raise AttributeError(f"module 'llamarm' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
     globals()[name] = found = getattr(import_module(_HOME[name]), name)

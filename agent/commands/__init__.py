@@ -1,6 +1,5 @@
 """The commands of `llamarm`, one file each, and the options that they share.
 
-A command's file has its options, a frozen dataclass of the command's name, and `run(args)`, which reads them from what
-follows the name on the command line and does the work. All imports are at the top: the file is imported only when its
-command is asked for.
+A command's file has its options, a frozen dataclass, and `run(args)`, which parses the arguments after the command's
+name and does the work. Imports stand at the top: a command's file is imported only when that command runs.
 """

@@ -1,4 +1,4 @@
-"""Options of the commands that have a policy act and measure it, and what they come to: tasks, worlds and a policy."""
+"""Options of the commands that evaluate a policy, and the tasks, worlds and policy that they resolve to."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from vla_model.types import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class ActingConfig:
-    """Where a policy acts, and how."""
+    """The world, episodes and protocol of an evaluation."""
 
     world: str | None = None
-    """Suite of worlds, or MODULE:FUNCTION of your own; if not given, the suite that the policy was made for."""
+    """Suite of worlds, or MODULE:FUNCTION of your own; default: the policy's suite."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
-    """What the worlds run on: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
+    """Simulator: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
-    """If none is named, those that the policy was made for, or all of another world."""
+    """Default: the tasks that the policy was trained for, or all of another world."""
     variations: Annotated[tuple[str, ...], MinLen(1), tyro.conf.arg(metavar="NAME ...")] = ("train",)
-    """Of the world's episodes; each is run on the same seeds."""
+    """Variations of the world; each is evaluated on the same seeds."""
     episodes: Annotated[int, Interval(ge=1, le=100_000)] = 20
-    """Per task and variation."""
+    """Episodes per task and variation."""
     n_action_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; if not given, as the policy was made for."""
+    """Actions to execute of each chunk; default: the policy's."""
     dtype: DtypeName = "auto"
-    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+    """Number format of the policy's weights and computation; "auto" is bfloat16 where the hardware has it."""
     num_worlds: NumWorlds = 8
-    """Worlds side by side in each process."""
+    """Parallel worlds in each process."""
 
     def evaluation(self, n_action_steps: int | None, *, controls: bool = False, videos: int = 0) -> EvaluationConfig:
-        """Which episodes are run, with so many actions executed of each chunk."""
+        """The evaluation's config, with `n_action_steps` actions executed of each chunk."""
         return EvaluationConfig(
             episodes_per_task=self.episodes,
             variations=self.variations,
@@ -64,17 +64,17 @@ class ActingConfig:
 def acting(
     policy: str, config: ActingConfig, workers: WorkersConfig, *, loaded: VLAPolicy | None = None
 ) -> Generator[tuple[EvaluationSetup, Sequence[str], int | None]]:
-    """Who is measured where, the tasks, and how many actions of each chunk to execute, None for all.
+    """The policy with its worlds, the tasks, and the number of actions to execute of each chunk (None for all).
 
     Args:
         policy: a run, a checkpoint, a policy's folder, or "expert".
-        config: where it acts.
-        workers: in how many processes.
-        loaded: the policy itself, where it is at hand.
+        config: world, episodes and protocol.
+        workers: worker processes.
+        loaded: the policy, if already loaded.
 
     Raises:
-        UserError: no such policy, world or task, the policy expects other cameras, states or actions, or a chunk has
-            fewer actions than are to be executed.
+        UserError: no such policy, world or task, the policy expects other cameras, states or actions, or
+            n_action_steps exceeds the chunk size.
     """
     if config.world is not None:
         check_world(config.world)
@@ -96,11 +96,11 @@ def acting(
 
 
 def folder_for(policy: str, out: Path | None, file: str) -> Path:
-    """The folder that is asked for, else the run's own.
+    """`out`, else the run's own folder.
 
     Raises:
-        UserError: no folder is asked for, and the policy is not a run.
+        UserError: `out` is None, and the policy is not a run.
     """
     if out is None and not RunFolder(Path(policy)).record_file.exists():
-        raise UserError(f"{policy} is not a run's folder, so --out must say where {file} goes")
+        raise UserError(f"{policy} is not a run's folder; --out names a folder for {file}")
     return out or Path(policy)

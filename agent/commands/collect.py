@@ -16,14 +16,14 @@ from rollout.workers.workers import WorkersConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """Record the scripted expert's demonstrations as a LeRobotDataset. Called again, it goes on where it stopped."""
+    """Record the scripted expert's demonstrations as a LeRobotDataset. Called again, it continues."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The dataset's folder."""
 
 
 def run(args: list[str]) -> None:
-    """Run the command, whose first argument is a recipe or the name of a world."""
+    """Run the command; the first argument is a recipe or a world."""
     if args and (args[0] in WORLDS or ":" in args[0]):
         name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
     else:
@@ -32,7 +32,7 @@ def run(args: list[str]) -> None:
     outcome = collect_demonstrations(options.demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
-        print(f"{task}: {count} episodes" + (f"; redrawn after the expert failed: {failed}" if failed else ""))
+        print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))
 
 
 def _of_recipe(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:

@@ -16,19 +16,19 @@ from agent.evaluation.statistics import holm
 from agent.runs.run_folder import RunFolder
 
 _NOTE = (
-    "Change of success in points with its 95 % interval (Bonett & Price 2012); episodes that only the second won, and "
-    "only the first; McNemar's exact p, within each table adjusted by Holm's method for as many tests as it has rows."
+    "Change of success in points with its 95 % interval (Bonett & Price 2012); episodes in which only the second and "
+    "only the first succeeded; McNemar's exact p, adjusted by Holm's method for the number of rows of each table."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Two evaluations of the same episodes, pair by pair: won, lost, and whether that could be chance."""
+    """Paired comparison of two evaluations of the same episodes, with significance tests."""
 
     before: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BEFORE")]
     """Folder of a run or of an evaluation."""
     after: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")]
-    """Another one."""
+    """Folder of the other one."""
 
 
 def run(args: list[str]) -> None:
@@ -45,7 +45,7 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
     """Lines of Markdown: all episodes, and by variation and by task where there are several.
 
     Args:
-        names: of the two policies, or of whatever differs.
+        names: of the two evaluations.
         before: content of the first one's eval_info.json.
         after: of the second one's.
 
@@ -59,7 +59,7 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
     steps = before["protocol"]["n_action_steps"], after["protocol"]["n_action_steps"]
     if steps[0] != steps[1]:
         yield ""
-        yield f"Not the same protocol: {names[0]} executed {steps[0]} actions of each decision, {names[1]} {steps[1]}."
+        yield f"Not the same protocol: {names[0]} executed {steps[0]} actions of each chunk, {names[1]} {steps[1]}."
     yield ""
     yield from _table("episodes", names, {f"all {comparison.num_episodes}": comparison})
     for what, parts in (("variation", comparison.per_group), ("task", comparison.per_task)):

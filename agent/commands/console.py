@@ -34,21 +34,21 @@ _FIRST_TASK = "pick_place"
 
 @dataclass(frozen=True, kw_only=True)
 class Console:
-    """A page in the browser: instruct, watch, disturb, stop, take over and record. Ctrl-C ends it."""
+    """Browser page: instruct, watch, disturb, stop, take over and record. Ctrl-C ends it."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted
     expert of "sim"."""
     robot: str = "sim"
-    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/driving.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """In the page's text field at first; what the table asks for if not given and the robot is "sim"."""
+    """Initial instruction; default: with "sim" the task's."""
     task: str | None = None
-    """Of "sim" at first; if not given, the first of the policy's tasks."""
+    """Initial task of "sim"; default: the first of the policy's tasks."""
     seed: Seed = 1_000_000
-    """Of the episode of "sim" at first."""
+    """Initial episode's seed, with "sim"."""
     variation: str = "train"
-    """Of the episode of "sim" at first."""
+    """Initial episode's variation, with "sim"."""
 
 
 def run(args: list[str]) -> None:
@@ -56,14 +56,14 @@ def run(args: list[str]) -> None:
     options = parse_with(Console, "console", args, page=PageConfig(), drive=DriveConfig())
     if options.instruction is not None:
         check_text(options.instruction)
-    check_address(options.page.host, 0)  # a port in use is no trouble: the page takes the next one
+    check_address(options.page.host, 0)  # 0: the page takes the next port if its own is in use
 
     spare_a_core()
     policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")
     if options.robot == "sim":
         session, page = _with_table(options, policy)
     elif policy is None:
-        raise UserError("the scripted expert drives 'sim' alone")
+        raise UserError("the scripted expert drives only 'sim'")
     else:
         robot = imported_robot(options.robot)
         session = DriveSession(policy, robot, options.drive)
@@ -77,8 +77,8 @@ def run(args: list[str]) -> None:
 
 
 def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[DriveSession, Page]:
-    """The simulated table, shown."""
-    # A person is slower than an expert: what ends a drive is the page's time limit, not the task's.
+    """A session and a page with the simulated table."""
+    # A person is slower than the expert, so the page's time limit ends a drive, not the task's.
     world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
     _, tasks = where_to_act(options.policy, policy, DEFAULT_WORLD, (options.task,) if options.task else ())
     task, variation = (

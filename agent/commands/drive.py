@@ -28,28 +28,28 @@ from vla_model.numerics.dtypes import DtypeName
 
 @dataclass(frozen=True, kw_only=True)
 class Drive:
-    """Drive a robot in real time. Ctrl-C brings it to rest."""
+    """Drive a robot in real time. Ctrl-C stops it."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
     robot: str = "sim"
-    """"sim", or MODULE:FUNCTION, which is called without arguments and gives the robot (docs/driving.md)."""
+    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/driving.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """What the policy is told; what the task asks for if not given and the robot is "sim"."""
+    """The policy's instruction; default: with "sim" the task's."""
     seconds: Annotated[float, Interval(gt=0, le=86_400)] = 20.0
-    """The longest that it may take."""
+    """Time limit."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """A LeRobotDataset that the drive is appended to."""
+    """LeRobotDataset to which the drive is appended."""
     world: str | None = None
-    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); if not given, the policy's suite."""
+    """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); default: the policy's suite."""
     task: str | None = None
-    """Of "sim"; if not given, the policy's, where it was made for one alone."""
+    """Task of "sim"; default: the policy's, if it has only one."""
     seed: Seed = 1_000_000
-    """Of the episode of "sim"."""
+    """Episode's seed, with "sim"."""
     variation: str = "train"
-    """Of the episode of "sim"."""
+    """Episode's variation, with "sim"."""
     dtype: DtypeName = "auto"
-    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+    """Number format of the policy's weights and computation; "auto" is bfloat16 where the hardware has it."""
 
 
 def run(args: list[str]) -> None:
@@ -59,7 +59,7 @@ def run(args: list[str]) -> None:
     if options.instruction is not None:
         check_text(options.instruction)
     elif imported_arm is not None:
-        raise UserError("a real robot must be told what to do: --instruction TEXT")
+        raise UserError("a real robot needs an instruction: --instruction TEXT")
 
     spare_a_core()
     policy = load_policy(options.policy, options.dtype)
@@ -84,7 +84,7 @@ def run(args: list[str]) -> None:
 
 
 def judge(outcome: Outcome) -> bool | None:
-    """The robot's success flag, or a person's where it has none; who does not answer does not know."""
+    """The robot's success flag, or where it has none a person's; None without an answer."""
     if outcome.success is None and sys.stdin.isatty():
         try:
             return input(f"{outcome.ended}. Success? [y/N] ").strip().lower() == "y"

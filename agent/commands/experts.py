@@ -21,14 +21,14 @@ from vla_model.files.folders import write_json, write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
-    """Which experts a policy uses in which task and phase of the motion, and what it loses without each."""
+    """Usage of the mixture's experts by task and phase of the motion, and success without each."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
     ablate: bool = True
-    """Run the episodes again without each expert."""
+    """Repeat the episodes without each expert."""
 
 
 def run(args: list[str]) -> None:

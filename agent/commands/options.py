@@ -1,4 +1,4 @@
-"""What the commands of `llamarm` share: reading options, and finding the recipe that decides which there are."""
+"""What the commands of `llamarm` share: parsing options, and finding a recipe."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
 def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
-    """The command's options, from its part of the command line.
+    """The command's options, from the arguments after its name.
 
     Raises:
-        UserError: one is empty, or out of its range, or they do not fit each other.
+        UserError: an option is empty or out of its range, or options contradict each other.
     """
     _check_written(args)
     named = [option_by_new_name(arg) for arg in args]
@@ -38,7 +38,7 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
 
 
 def _check_written(args: Sequence[str]) -> None:
-    """A shell's variable that is not set leaves an empty text, which as a path would be the current folder."""
+    """Refuse empty values: an unset shell variable gives one, which as a path would be the current folder."""
     for before, arg in zip(("", *args), args, strict=False):
         if arg == "" or (arg.startswith("--") and arg.endswith("=")):
             option = arg or before
@@ -47,7 +47,7 @@ def _check_written(args: Sequence[str]) -> None:
 
 
 def parse_with(options: type[Any], command: str, args: Sequence[str], **configs: object) -> Any:
-    """The command's own options joined with configs, in which every field is an option too."""
+    """The command's own options and those of configs, each field of which is an option."""
     fields: list[tuple[str, Any, object]] = [
         (name, Annotated[type(config), tyro.conf.arg(name="")], config)  # ty: ignore[invalid-type-form]
         for name, config in configs.items()
@@ -58,8 +58,7 @@ def parse_with(options: type[Any], command: str, args: Sequence[str], **configs:
 
 
 def recipe_of(command: str, args: list[str]) -> tuple[str, RunConfig | ImproveConfig]:
-    """Name and config of the recipe that comes right after the command; without one, the recipes are printed, and the
-    process ends.
+    """Name and config of the recipe that the first argument names; without one, print the recipes and exit.
 
     Raises:
         UserError: there is no such recipe.
@@ -78,7 +77,7 @@ def recipe_of(command: str, args: list[str]) -> tuple[str, RunConfig | ImproveCo
 
 
 def spare_a_core() -> None:
-    """Compute with one thread fewer: what waits for the policy in this process needs a core of its own."""
+    """Use one torch thread fewer, to leave a core for the control loop or server in this process."""
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))

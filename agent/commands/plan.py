@@ -1,8 +1,8 @@
-"""The command `llamarm plan`: which models, number formats, fine-tuning modes and batch sizes a machine holds.
+"""The command `llamarm plan`: which models, number formats, fine-tuning modes and batch sizes fit a machine.
 
-Everything is computed from shapes (numerics/memory.py); no weights are made or read. Something fits if it takes at
-most 90 % of the memory, for the formulas err by up to 10 % (benchmarks/plan.py). One process is planned: each worker
-besides it holds what acting takes.
+Everything is computed from shapes (weights/footprint.py); no weights are created or read. A model fits if it takes at
+most 90 % of the memory, because the formulas err by up to 10 % (benchmarks/plan.py). The numbers are for one process;
+each worker takes the memory of inference besides.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SAFE_SHARE = 0.9
-"""Of the memory that may be planned for."""
+"""Share of the memory that a plan may use."""
 CONTEXT_GB = 0.6
-"""What CUDA holds on a GPU before anything is computed; not measured here."""
+"""Memory of the CUDA context on a GPU; an assumption, not measured here."""
 FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")
 MODES: dict[str, tuple[FineTuning, DtypeName]] = {
     "full": (FineTuning(mode="full"), "float32"),
@@ -43,38 +43,38 @@ MODES: dict[str, tuple[FineTuning, DtypeName]] = {
     "head": (FineTuning(mode="head", towers=True), "float32"),
     "head, bfloat16 decoder": (FineTuning(mode="head", towers=True), "bfloat16"),
 }
-"""What learns, and how the decoder's weights are held. Towers always learn: a pretrained decoder never saw a frame."""
+"""Trainable parts, and the decoder's number format. Towers are always trained: a pretrained decoder knows no images."""
 _UNITS = {"gib": 2**30, "gb": 1e9, "mib": 2**20, "mb": 1e6}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which models fit a machine: to act, and to be trained at which batch sizes."""
+    """Which models fit a machine, for inference and for training at which batch sizes."""
 
     memory: str = "24GiB"
-    """Of the machine, in GiB, GB, MiB or MB."""
+    """The machine's memory, in GiB, GB, MiB or MB."""
     gpu: str = "none"
-    """Memory of its GPU, on which the model then computes in bfloat16; "none" without."""
+    """Memory of its GPU, on which the model then computes in bfloat16; "none" for no GPU."""
     models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Sizes, smol, or paths of pretrained weights; if none is named, all sizes and smol."""
+    """Sizes, smol, or paths of pretrained weights; default: all sizes and smol."""
     world: str = "tabletop"
-    """Whose cameras, state and actions."""
+    """The world whose cameras, state and actions the model has."""
     batch_sizes: Annotated[
         tuple[Annotated[int, Interval(ge=1, le=10_000_000)], ...], MinLen(1), tyro.conf.arg(metavar="INT ...")
     ] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    """Of a training step; the largest that fits is named."""
+    """Batch sizes of a training step; the largest that fits is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one model takes, in GB; None where it does not fit."""
+    """One model's memory in GB; None where it does not fit."""
 
     model: str
     parameters: Parameters
     acts: dict[DtypeName, float | None]
-    """By number format of the weights."""
+    """For inference, by number format of the weights."""
     learns: dict[str, tuple[int, float] | None]
-    """By mode: the largest batch that fits, and what it takes."""
+    """For training, by mode: the largest batch that fits, and its memory."""
 
 
 def run(args: list[str]) -> None:
@@ -91,19 +91,19 @@ def parse_memory(text: str) -> float:
     """Bytes of "24GiB".
 
     Raises:
-        UserError: it is no such amount.
+        UserError: the text is not a number and a unit.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     if match is None or match[2].lower() not in _UNITS or not float(match[1]):
-        raise UserError(f"{text!r} is no amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
+        raise UserError(f"{text!r} is not an amount of memory; write a number and GiB, GB, MiB or MB, as in 24GiB")
     return float(match[1]) * _UNITS[match[2].lower()]
 
 
 def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_sizes: Sequence[int]) -> Row:
-    """What that model takes of so many bytes.
+    """A model's row for a machine with `memory` bytes.
 
     Raises:
-        UserError: nothing has that name, or the path is no model's folder.
+        UserError: no model has that name, or the path is not a model's folder.
     """
     config = shape_of(ModelConfig(name=name), world_spec)
     counts = count_parameters(config, FineTuning())
@@ -111,7 +111,7 @@ def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_
     learns: dict[str, tuple[int, float] | None] = {}
     for mode, (fine_tuning, decoder) in MODES.items():
         learns[mode] = None
-        # What cannot act cannot learn either, and counting adapters of the largest models takes seconds.
+        # Training takes more than inference, and counting adapters of the largest models takes seconds.
         if acts[decoder] is not None:
             counted = count_parameters(config, fine_tuning)
             for batch_size in sorted(batch_sizes):
@@ -134,33 +134,33 @@ def _learning(
 
 
 def _fits(footprint: Footprint, memory: float, on_gpu: bool) -> float | None:
-    """GB, or None."""
+    """GB; None where it does not fit."""
     if on_gpu:
         footprint = replace(footprint, process=1e9 * CONTEXT_GB)
     return footprint.total / 1e9 if footprint.total <= SAFE_SHARE * memory else None
 
 
 def print_tables(rows: Sequence[Row], options: Plan) -> None:
-    """On the screen."""
+    """Print a table for inference and one for training."""
     from agent.report.tables import print_table
 
     where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
     fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
-    acts = _table(FORMATS, f"To act, GB; {where}")
-    learns = _table(MODES, "To train, largest batch: GB")
+    acts = _table(FORMATS, f"Inference, GB; {where}")
+    learns = _table(MODES, "Training, largest batch: GB")
     for row in fitting:
         name = (row.model, _millions(row.parameters.total))
         acts.add_row(*name, *("-" if gb is None else f"{gb:.1f}" for gb in row.acts.values()))
         learns.add_row(*name, *("-" if it is None else f"{it[0]}:{it[1]:.1f}" for it in row.learns.values()))
     print_table(acts)
     print_table(learns)
-    print("To act: for one world. - does not fit.")
+    print("Inference: for one world. - does not fit.")
     if len(fitting) < len(rows):
         print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
 
 
 def _table(columns: Iterable[str], title: str) -> Table:
-    """Of models. rich keeps rows in columns, so no two tables share one."""
+    """An empty table of models. rich keeps the rows in the columns, so each table needs columns of its own."""
     from rich.table import Column, Table
 
     return Table("model", *(Column(name, justify="right") for name in ("parameters", *columns)), title=title)

@@ -14,7 +14,7 @@ from agent.report.render import write_report
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write RUN/report.html, one file that shows the run and needs nothing else."""
+    """Write RUN/report.html, one self-contained file."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run or of an evaluation."""

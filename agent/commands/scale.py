@@ -35,19 +35,16 @@ from vla_model.files.folders import write_json, write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """More data or more parameters? Trains a grid of sizes and demonstrations, and fits what comes of it.
-
-    Called again, it goes on where it stopped.
-    """
+    """Scaling law: train a grid of model and data sizes, and fit it. Called again, it continues."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the grid."""
     estimate: bool = False
-    """Only say which runs there would be and how long they would take here."""
+    """Only print the number of runs and the time that they would take on this machine."""
 
 
 def run(args: list[str]) -> None:
-    """Run the command, whose first argument is a recipe."""
+    """Run the command; the first argument is a recipe."""
     name, recipe = recipe_of("scale", args)
     options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe.from_demonstrations())
     config = ScaleConfig(grid=options.grid, run=options.run)
@@ -85,19 +82,19 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
 
 
 def best_cell(cells: Sequence[Cell]) -> Cell:
-    """Where a user stands who takes the best of the grid: most success, then least error."""
+    """The best run of the grid: highest success rate, then lowest error."""
     return max(cells, key=lambda cell: (cell.successes / cell.episodes, -cell.error))
 
 
 def _check(config: ScaleConfig) -> None:
     """
     Raises:
-        UserError: see check_run; the grid is none, or its runs cannot be timed or compared.
+        UserError: see check_run; or the grid's runs cannot be timed or compared.
     """
     run = config.run
     if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
         raise UserError(
-            "runs of a grid learn in one process, from demonstrations that it collects, and are evaluated: leave out "
+            "runs of a grid train in one process, on demonstrations that it collects, and are evaluated: leave out "
             "learner.num_processes, data and evaluation.episodes_per_task 0"
         )
     for place in [*places(config), *held_out_places(config)]:
@@ -114,13 +111,13 @@ def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[s
 
 
 def _ahead(config: ScaleConfig, budget: Budget) -> Iterator[str]:
-    """Lines that say what is ahead."""
-    everyone = [*places(config), *held_out_places(config)]
+    """The grid's size and duration, for the user."""
+    every = [*places(config), *held_out_places(config)]
     tasks = len(config.run.demonstrations.tasks) or "all"
-    most = max(place.amount for place in everyone)
+    most = max(place.amount for place in every)
     evaluation, variations = config.run.evaluation, len(config.run.evaluation.variations)
-    yield f"{len(everyone)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,"
-    yield f"besides at most {most} demonstrations to collect for each of {tasks} tasks, and in each run"
+    yield f"{len(every)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,"
+    yield f"plus at most {most} demonstrations to collect for each of {tasks} tasks, and in each run"
     yield f"{evaluation.episodes_per_task} episodes of each task to evaluate in {variations} variations."
 
 
@@ -132,7 +129,7 @@ def _json(
     predictions: Sequence[Prediction],
     budget: Budget,
 ) -> dict[str, object]:
-    """Everything but the bootstrap's draws."""
+    """The content of scale.json: everything but the bootstrap samples."""
     return {
         "budget": asdict(budget),
         "cells": [asdict(place) | asdict(cell) for place, cell in runs],

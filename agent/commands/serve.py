@@ -18,14 +18,14 @@ from vla_model.numerics.dtypes import DtypeName
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Answer observations with actions over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
+    """Inference server over a websocket: openpi's protocol on /, vla-eval's on /vla-eval."""
 
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint or a policy's folder."""
     n_action_steps: Annotated[int | None, Interval(ge=1, le=1_000), tyro.conf.arg(metavar="INT")] = None
-    """Actions to execute of each chunk; if not given, as the policy was made for."""
+    """Actions to execute of each chunk; default: the policy's."""
     dtype: DtypeName = "auto"
-    """What the policy computes in and holds its weights in; "auto" is bfloat16 where the hardware has it."""
+    """Number format of the policy's weights and computation; "auto" is bfloat16 where the hardware has it."""
 
 
 def run(args: list[str]) -> None:

@@ -27,18 +27,16 @@ class Train:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The run's folder."""
     resume: bool = False
-    """Go on with the run in that folder."""
+    """Continue the run in that folder."""
 
 
 def run(args: list[str]) -> None:
-    """Run the command, whose first argument is a recipe: it decides which options there are, for every field of its
-    config is one.
-    """
+    """Run the command; the first argument is a recipe, and every field of its config is an option."""
     name, recipe = recipe_of("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe)
     config: RunConfig | ImproveConfig = options.config
     command = ["llamarm", "train", *args]
-    # All is refused before there is a folder that another try would have to avoid.
+    # Invalid input must not leave a folder behind, which would make the next try fail.
     check_start(options.out, config, resume=options.resume)
     with config.ready(RunFolder(options.out)) as work, locked(options.out, command):
         folder = start_run(options.out, config, resume=options.resume)

@@ -1,1 +1,1 @@
-"""The live page: a person starts drives, watches, disturbs, stops, takes over and records them in a browser."""
+"""The live page: start, watch, disturb, stop, take over and record drives in a browser."""

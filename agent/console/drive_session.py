@@ -1,14 +1,14 @@
-"""DriveSession: what a page can ask for, and the thread that does it. It knows no page.
+"""DriveSession: the commands of a page, and the thread that executes them; independent of the page itself.
 
     page's threads                         driving thread
       show(episode) ─────► orders ───────►   shows a table, or drives; one order after the other
       start(...)    ─────►
-      stop(), mark(), takeover  ─────────►   heard by the control loop, within one period
-      read `status` ◄────────────────────    leaves it, period by period
+      stop(), mark(), takeover  ─────────►   take effect in the control loop within one period
+      read `status` ◄────────────────────    updates it every period
 
-Who waits: the driving thread, for an order, and within a drive for what agent/robot/drive.py says; where the robot
-cannot tell whether a drive succeeded, for `mark`. A stop waits for nothing: it does not stand in the queue of orders.
-One thread does all that touches the robot, because a renderer belongs to the thread that made it.
+Who waits: the driving thread, for an order; within a drive as in agent/robot/drive.py; and for `mark`, where the robot
+has no success flag. A stop bypasses the queue of orders. One thread does everything with the robot, because a renderer
+belongs to the thread that created it.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _KEPT_INTERVENTIONS = 50
 _CLOSE_S = 5.0
 
 State = Literal["idle", "waiting", "driving", "judging"]
-"""Waiting is for the policy's first answer, judging for a person's word on success."""
+"""Waiting is for the policy's first answer, judging for a person's success flag."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What there is to see now."""
+    """The session's current state."""
 
     state: State = "idle"
     instruction: str = ""
-    """Of the drive, or what the table that is shown asks for."""
+    """Of the drive, or of the episode that is shown."""
     reading: Reading | None = None
     """The newest."""
     period: Period | None = None
@@ -54,15 +54,15 @@ class Status:
     outcome: Outcome | None = None
     """Of the last drive."""
     recorded: str | None = None
-    """Where that is kept."""
+    """Dataset of the last drive."""
     trouble: str | None = None
-    """Why the last order could not be done."""
+    """Why the last order failed."""
     num_orders: int = 0
-    """Done so far: two that are alike can be told apart."""
+    """Orders done so far; it distinguishes equal ones."""
 
 
 class DriveSession:
-    """One robot and one policy, driven as often as a person likes."""
+    """One robot and one policy, for any number of drives."""
 
     def __init__(self, policy: Policy, robot: Robot, config: DriveConfig | None = None, close: Any = None) -> None:
         """
@@ -70,10 +70,10 @@ class DriveSession:
             policy: for all drives.
             robot: not connected.
             config: of the control loop.
-            close: called at the end, in the driving thread, to free what the robot stands on.
+            close: called at the end, in the driving thread, to close the robot's world.
 
         Raises:
-            UserError: the policy was made for another robot; the message lists every difference.
+            UserError: the robot differs from the policy's; the message lists every difference.
         """
         self.takeover = Takeover(robot.spec)
         self._policy = policy
@@ -86,7 +86,7 @@ class DriveSession:
         self._busy = False
         self._periods: collections.deque[Period] = collections.deque(maxlen=_KEPT_PERIODS)
         self._interventions: collections.deque[Intervention] = collections.deque(maxlen=_KEPT_INTERVENTIONS)
-        self._num_told = 0  # interventions that came with a period
+        self._num_told = 0  # interventions received with a period
         self._marks: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="driving", daemon=True)
@@ -103,15 +103,15 @@ class DriveSession:
 
     @property
     def busy(self) -> bool:
-        """Whether a drive is on."""
+        """Whether a drive is running."""
         return self._busy
 
     def show(self, episode: EpisodeSpec) -> None:
-        """Show a simulated robot's table as an episode begins, when no drive is on."""
+        """Show the initial state of an episode, for a simulated robot and while no drive is running."""
         self._orders.put(lambda: self._show(episode))
 
     def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
-        """Drive, unless a drive is on. Arguments as for `Agent.run`; what is refused is told as the status' trouble."""
+        """Drive, unless a drive is running. Arguments as for `Agent.run`; refusals are shown as the status' trouble."""
         try:
             self._agent.check_instruction(instruction)
         except UserError as refused:
@@ -131,7 +131,7 @@ class DriveSession:
             self._marks.put(None)
 
     def mark(self, success: bool) -> None:
-        """Say whether the task is done; a drive that is on ends with it."""
+        """Set the success flag; a running drive ends with it."""
         if self._status.state == "judging":
             self._marks.put(success)
         elif self.busy:
@@ -140,12 +140,12 @@ class DriveSession:
     def close(self) -> None:
         """Stop, and end the thread."""
         self.stop("the page is closed")
-        self._marks.put(None)  # whoever is asked once the robot is at rest
+        self._marks.put(None)  # ends a pending judgement
         self._orders.put(None)
         self._thread.join(_CLOSE_S)
 
     def _new_agent(self) -> Agent:
-        """For one drive: a stop that comes before its first period is its own, and no other's."""
+        """An agent for one drive, so that a stop before its first period applies to this drive only."""
         return Agent(self._policy, self._robot, config=self._config, operator=self.takeover, watcher=self._saw)
 
     def _work(self) -> None:
@@ -154,10 +154,10 @@ class DriveSession:
                 order()
             except (UserError, OSError) as error:
                 self._failed(str(error))
-            except Exception as error:  # a bug, which the page should show and the terminal explain
+            except Exception as error:  # a bug: a message on the page, the traceback in the terminal
                 traceback.print_exception(error)
                 self._failed(repr(error))
-            state: State = "waiting" if self._busy else "idle"  # a drive may have been ordered meanwhile
+            state: State = "waiting" if self._busy else "idle"  # another drive may have been started meanwhile
             self._status = replace(self._status, state=state, num_orders=self._status.num_orders + 1)
         if self._close is not None:
             self._close()
@@ -193,7 +193,7 @@ class DriveSession:
         self._status = replace(self._status, outcome=outcome, recorded=recorded)
 
     def _judge(self, outcome: Outcome) -> bool | None:
-        """The robot's success flag, or a person's where it has none."""
+        """The robot's success flag, or where it has none a person's."""
         if outcome.success is not None or not outcome.num_steps:
             return outcome.success
         self._status = replace(self._status, state="judging", outcome=outcome)

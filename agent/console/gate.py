@@ -1,7 +1,7 @@
-"""Who may connect to the page's websocket: pages that this server gave out.
+"""Origin check of the page's websocket: only pages of this server may connect.
 
-A browser lets any site open a websocket to 127.0.0.1, and says in `Origin` which site it is. viser serves whoever asks,
-so without this a page of a stranger could drive the robot of whoever looks at it.
+Browsers let any site open a websocket to 127.0.0.1, with the site in the `Origin` header. viser does not check it, so
+without this a foreign web page could drive the robot.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import viser
 
 
 def refuse_strangers(server: viser.ViserServer, host: str) -> None:
-    """Refuse connections from pages of other sites before a word of theirs is heard.
+    """Refuse connections from pages of other sites, before their first message.
 
     Args:
         server: without clients.
         host: the address that it listens on.
     """
-    # viser has no hook before the first message, its connections do.
+    # viser itself has no hook before the first message.
     connections = server._websock_server
 
     def check(client: Any) -> None:
@@ -34,12 +34,12 @@ def refuse_strangers(server: viser.ViserServer, host: str) -> None:
 
 
 def is_own(origin: str | None, asked_for: str, host: str) -> bool:
-    """Whether a page is one of this server's.
+    """Whether a page was served by this server.
 
     Args:
-        origin: the header that says where the page came from; programs send none, and may connect.
+        origin: the header `Origin`; programs send none, and may connect.
         asked_for: the header `Host`.
-        host: that the server was told to listen on.
+        host: the address that the server listens on.
     """
     if origin is None:
         return True
@@ -48,7 +48,7 @@ def is_own(origin: str | None, asked_for: str, host: str) -> bool:
 
 
 def _is_address(name: str, host: str) -> bool:
-    """Whether a name cannot be a stranger's that was made to point here."""
+    """Whether a name is an address or this host, and not a foreign domain that resolves here (DNS rebinding)."""
     if name in ("localhost", host):
         return True
     try:

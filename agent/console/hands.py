@@ -1,11 +1,11 @@
-"""What a person does by hand in the page: take over the arm, and disturb what lies on the table.
+"""Manual controls of the page: teleoperation of the arm, and disturbance of objects on the table.
 
     keys    T takes over and gives back; I K forward and back, J L left and right, U O up and down, Z X turn the wrist,
-            G opens and closes the gripper. A key that is held repeats.
-    mouse   the gizmo on the hand, in the 3-D view; buttons for every axis, sliders for what has a position
-    things  drawn with the mouse in the 3-D view, or pushed with buttons
+            G opens and closes the gripper. A held key repeats.
+    mouse   the gizmo on the hand, in the 3-D view; buttons for relative axes, sliders for absolute ones
+    things  dragged with the mouse in the 3-D view, or pushed with buttons
 
-A gamepad is not among them: viser has none, and this page has no JavaScript of its own.
+Gamepads are not supported: viser does not support them, and this page has no JavaScript of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agent.console.table import LiveTable
 from agent.robot.types import RobotSpec
 
 _NUDGE = 0.5
-"""Of a whole action."""
+"""Share of a whole action."""
 _KEYS: dict[str, tuple[Any, Any]] = {
     "x": ("I", "K"),
     "y": ("J", "L"),
@@ -32,13 +32,13 @@ _KEYS: dict[str, tuple[Any, Any]] = {
 """{name of a relative action dimension: keys that move it up and down}"""
 _GRIPPER = "gripper"
 _PUSHES = {"left": (0, 1, 0), "right": (0, -1, 0), "away": (1, 0, 0), "closer": (-1, 0, 0), "up": (0, 0, 2)}
-"""Seen from the arm; against its weight a thing needs more."""
+"""Directions as seen from the arm; upwards is stronger, against the weight."""
 
 
 def asks(call: Callable[[], None]) -> Callable[[Any], Any]:
-    """A callback for what a person does in the page; what the page itself sets asks for nothing.
+    """A callback for a person's input; changes by the page itself are ignored.
 
-    A coroutine, which viser runs as soon as it has read the browser's message; `call` must return at once.
+    A coroutine, which viser runs as soon as it has received the browser's message; `call` must return at once.
     """
 
     async def called(event: Any) -> None:
@@ -49,7 +49,7 @@ def asks(call: Callable[[], None]) -> Callable[[Any], Any]:
 
 
 class Hands:
-    """Two folders of the page, and the keys."""
+    """The folders "Take over" and "Disturb" of the page, and the keys."""
 
     def __init__(
         self, gui: viser.GuiApi, session: DriveSession, spec: RobotSpec, stage: Stage | None, table: LiveTable | None
@@ -75,7 +75,7 @@ class Hands:
                 self._push.on_click(asks(self._push_thing))
 
     def show(self, status: Status) -> None:
-        """What can be done now."""
+        """Update the controls that are available."""
         wanted, driving = self._session.takeover.wanted, status.state == "driving"
         self._switch.disabled = not driving
         self._switch.label = "Give back" if wanted else "Take over"

@@ -1,11 +1,11 @@
 """The page: viser's panels around the 3-D view, and the loop that keeps them up to date.
 
-    left    cameras; of the policy its experts, its chunk, and how late it is
-    middle  the table (agent/console/stage.py), where the robot is a simulated one
-    right   what a person can do: instruct, start, stop, choose a table, take over, disturb, record
+    left    cameras; the policy's expert usage, chunk and latency
+    middle  the table (agent/console/stage.py), for a simulated robot
+    right   controls: instruct, start, stop, choose an episode, take over, disturb, record
 
-Callbacks do no more than ask the session, so a stop is on its way as soon as the browser's message is read. Whatever
-the page shows is drawn in the thread of `run`, `rate_hz` times per second; panels of text and curves more rarely.
+Callbacks only call the session, so a stop takes effect as soon as the browser's message is read. The thread of `run`
+updates the page `rate_hz` times per second, panels of text and curves less often.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ from vla_model.files.folders import check_place
 _LEFT_PX, _RIGHT_PX, _CAMERAS_PX = 420, 340, 396
 _GAP_PX = 4
 _PANELS_PER_S = 8.0
-"""How often words and curves are renewed."""
+"""Update rate of text and curves."""
 _RATE_OVER_S = 2.0
 _CURVE_PX = 130
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageConfig:
-    """The page's address, and what its drives do."""
+    """The page's address, and the settings of its drives."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. There is no key: whoever reaches it can drive."""
+    """Address to listen on. There is no authentication: everyone who reaches it can drive."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8080
-    """The next free one is taken where it is in use; 0 takes any."""
+    """The next free one if it is in use; 0 for any."""
     seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0
-    """The longest that a drive may take."""
+    """Time limit of a drive."""
     record: Path = Path("drives")
-    """The LeRobotDataset that drives are appended to, where the page is told to record."""
+    """LeRobotDataset to which drives are appended, if "Record" is checked."""
     rate_hz: Annotated[float, Interval(gt=0, le=1_000)] = 30.0
     """Updates of the page per second, at most."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: nothing can be recorded there.
+            UserError: `record` cannot be a dataset's folder.
         """
         check_place("record", self.record)
 
 
 class Page:
-    """One page, which any number of browsers may show."""
+    """One page, for any number of browsers."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Page:
         Args:
             session: of the robot.
             spec: of the robot.
-            config: where and how.
-            table: the simulated robot, whose table is shown in 3-D and can be chosen and disturbed.
+            config: address and settings.
+            table: a simulated robot, shown in 3-D, whose episode can be chosen and disturbed.
             tasks: to choose from, with a table.
             variations: to choose from, with a table.
-            instruction: in the text field at first; a table's own where empty.
+            instruction: initial one; the episode's where empty.
         """
         self._session = session
         self._spec = spec
@@ -110,7 +110,7 @@ class Page:
 
     @property
     def address(self) -> str:
-        """For a browser."""
+        """The page's URL."""
         host = "localhost" if self._config.host in ("0.0.0.0", "127.0.0.1") else self._config.host
         return f"http://{host}:{self._server.get_port()}"
 
@@ -120,7 +120,7 @@ class Page:
         return len(self._drawn_s) / _RATE_OVER_S
 
     def run(self, closing: Event) -> None:
-        """Keep the page up to date until told to end."""
+        """Update the page until `closing` is set."""
         period_s = 1.0 / self._config.rate_hz
         while not closing.is_set():
             began_s = time.monotonic()
@@ -128,7 +128,7 @@ class Page:
             closing.wait(max(0.0, period_s - (time.monotonic() - began_s)))
 
     def update(self) -> None:
-        """Show the present."""
+        """Show the session's current state."""
         now_s, status = time.monotonic(), self._session.status
         self._drawn_s = [*(s for s in self._drawn_s if s > now_s - _RATE_OVER_S), now_s]
         if self._stage is not None:
@@ -147,7 +147,7 @@ class Page:
         """End the server."""
         self._server.stop()
 
-    # What there is to see ---------------------------------------------------------------------------------------------
+    # Display ----------------------------------------------------------------------------------------------------------
 
     def _build_left(self, spec: RobotSpec) -> None:
         gui = self._server.gui
@@ -159,7 +159,7 @@ class Page:
             self._usage = gui.add_html("")
             scales: dict[str, Any] = {"x": {"time": False}, "y": {"auto": False, "range": (-1.1, 1.1)}}
             self._chunk = self._curves("the newest chunk, action by action", spec.world.action.names, scales)
-            titles = ("decision took", "period began late by")
+            titles = ("inference", "delay of the period")
             self._latency = self._curves("latency in ms, over the seconds of the drive", titles, {"x": {"time": False}})
         panel.dock_left()
         panel.set_width(_LEFT_PX)
@@ -193,7 +193,7 @@ class Page:
             for row in ([p.time_s for p in periods], 1000.0 * np.array(decisions), [1000.0 * p.late_s for p in periods])
         )
 
-    # What a person can do ---------------------------------------------------------------------------------------------
+    # Controls ---------------------------------------------------------------------------------------------------------
 
     def _build_right(self, table: LiveTable | None, tasks: tuple[str, ...], variations: tuple[str, ...]) -> None:
         gui = self._server.gui
@@ -256,7 +256,7 @@ class Page:
             )
 
     def _show_controls(self, status: Status) -> None:
-        """What can be done now; viser sends only what has changed."""
+        """Update the controls that are available; viser sends only changes."""
         busy = self._session.busy
         if status.num_orders != self._told_orders and not busy:
             self._told_orders = status.num_orders
@@ -272,7 +272,7 @@ class Page:
 
 
 def side_by_side(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Cameras' frames [H, W, 3] in one picture, every pixel drawn as several where there is room."""
+    """Cameras' frames [H, W, 3] in one image, scaled up by a whole factor or down to the panel's width."""
     total = sum(frame.shape[1] for frame in frames) + _GAP_PX * (len(frames) - 1)
     factor = _CAMERAS_PX / total
     factor = max(1, int(factor)) if factor >= 1 else factor

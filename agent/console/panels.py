@@ -1,4 +1,4 @@
-"""What the page says in words and bars: HTML of what a drive shows. Nothing here knows a browser.
+"""The page's panels: HTML of a drive's status, outcome, expert usage and interventions.
 
 Shape letters: E experts.
 """
@@ -15,7 +15,7 @@ from agent.console.drive_session import Status
 from agent.robot.safety import Intervention
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888", "#222255")
-"""Of curves and bars that must be told apart (Paul Tol's "bright", and two more)."""
+"""Distinguishable colours of curves and bars (Paul Tol's "bright", and two more)."""
 _GOOD, _WARN, _BAD, _CALM = "#2f9e44", "#e8890c", "#e03131", "#868e96"
 _HEADLINES = {
     "idle": ("At rest", _CALM),
@@ -33,8 +33,8 @@ def status_html(status: Status, control_dt_s: float, page_rate_hz: float) -> str
         answer = period.answer
         rows = [
             ("time", f"{period.time_s:.1f} s, period {period.number}"),
-            ("period began late by", f"{1000 * period.late_s:.1f} of {1000 * control_dt_s:.0f} ms"),
-            ("decision took", f"{1000 * answer.inference_s:.1f} ms" if answer is not None else "-"),
+            ("delay of the period", f"{1000 * period.late_s:.1f} of {1000 * control_dt_s:.0f} ms"),
+            ("inference", f"{1000 * answer.inference_s:.1f} ms" if answer is not None else "-"),
             ("action", f"{period.moves_since:.0f} of {answer.chunk.shape[1]}" if answer is not None else "-"),
         ]
     rows.append(("page", f"{page_rate_hz:.0f} updates/s"))
@@ -45,7 +45,7 @@ def status_html(status: Status, control_dt_s: float, page_rate_hz: float) -> str
 
 
 def outcome_html(status: Status) -> str:
-    """What came of the last drive."""
+    """The result of the last drive."""
     if status.outcome is None:
         return _box(f'<span style="color:{_CALM}">No drive yet.</span>')
     lines = [html.escape(line) for line in status.outcome.lines()]
@@ -55,7 +55,7 @@ def outcome_html(status: Status) -> str:
 
 
 def usage_html(usage: NDArray[np.float32] | None) -> str:
-    """Bars of the experts' shares, [layers, E], a layer in a row."""
+    """Bars of the experts' shares, [layers, E], one row per layer."""
     if usage is None:
         return _box(f'<span style="color:{_CALM}">The policy reports no experts.</span>')
     rows = []
@@ -77,10 +77,10 @@ def usage_html(usage: NDArray[np.float32] | None) -> str:
 
 
 def safety_html(interventions: Iterable[Intervention]) -> str:
-    """What the safety filter did, how often, and the newest in detail."""
+    """Interventions of the safety filter: counts, and the newest in detail."""
     interventions = list(interventions)
     if not interventions:
-        return _box(f'<span style="color:{_GOOD}">&#9679;</span> Everything was sent as it came.')
+        return _box(f'<span style="color:{_GOOD}">&#9679;</span> No interventions.')
     reasons = [i.reason for i in interventions]
     counts = ", ".join(f"{html.escape(reason)} {reasons.count(reason)}" for reason in dict.fromkeys(reasons))
     rows = [

@@ -1,8 +1,8 @@
-"""The table in 3-D: its geometry, where the chunk leads, handles on what may be dragged, and a gizmo on the hand.
+"""The 3-D view: the table's geometry, the path of the chunk, drag handles on objects, and a gizmo on the hand.
 
-mjviser makes MuJoCo's geometry visible in viser; everything else here is viser's own.
+mjviser shows MuJoCo's geometry in viser; the rest are viser's own elements.
 
-Shape letters: K chunk length, A action dims, N segments.
+Shape letters: K chunk size, A action dims, N segments.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from envs.tabletop.view import Poses, TableScene
 _CAMERA_M, _LOOK_AT_M, _FIELD_OF_VIEW_RAD = (1.55, -0.95, 0.95), (0.28, 0.0, 0.24), 0.75
 _GRIP_RADIUS_M = 0.034
 _AHEAD_COLOURS = np.array([(255, 120, 0), (255, 225, 120)])
-"""Of the chunk's first and last move."""
+"""Colours of the chunk's first and last move."""
 
 
 class Stage:
-    """One table in the page's 3-D view. For the page's thread, but for what viser calls."""
+    """One table in the page's 3-D view. For the page's thread, except viser's callbacks."""
 
     def __init__(self, server: viser.ViserServer, table: LiveTable, session: DriveSession) -> None:
         """An empty view, until an episode begins."""
@@ -55,11 +55,11 @@ class Stage:
 
     @property
     def things(self) -> tuple[str, ...]:
-        """What lies loose on the table that is shown."""
+        """The movable objects on the table that is shown."""
         return tuple(self._grips)
 
     def update(self) -> None:
-        """Show the present."""
+        """Show the current state."""
         if self._table.scene is None:
             return
         if self._table.scene is not self._scene:
@@ -76,7 +76,7 @@ class Stage:
             self._show_gizmo(poses, self._scene)
 
     def _begin(self, scene: TableScene) -> None:
-        """Build the geometry of an episode, unless it is the same one again."""
+        """Build the geometry of an episode, unless it is unchanged."""
         same = self._scene is not None and scene.spec == self._scene.spec
         self._scene = scene
         if self._view is None:
@@ -90,7 +90,7 @@ class Stage:
             self._make_grips(scene)
 
     def _make_grips(self, scene: TableScene) -> None:
-        """Spheres that can hardly be seen, around what may be dragged."""
+        """Almost transparent spheres as drag handles of the movable objects."""
         for grip in self._grips.values():
             grip.remove()
         self._grips = {}
@@ -117,7 +117,7 @@ class Stage:
         return dragged
 
     def _show_ahead(self, poses: Poses, period: Period | None) -> None:
-        """The path that the newest chunk still has in mind, from where the hand is."""
+        """The remaining path of the newest chunk, from the hand's position."""
         moves = None if period is None or period.by_hand else _moves_ahead(period, self._table.spec, self._tool_axes)
         self._ahead.visible = moves is not None
         if moves is not None:
@@ -146,7 +146,7 @@ def tool_axes(spec: RobotSpec) -> tuple[int, int, int]:
     """The axes that move the tool along x, y and z.
 
     Raises:
-        UserError: there are none.
+        UserError: the robot has no such axes.
     """
     states = [axis.state for axis in spec.axes]
     position = [spec.world.state.names[i] for i in spec.world.state.position]
@@ -158,7 +158,7 @@ def tool_axes(spec: RobotSpec) -> tuple[int, int, int]:
 
 
 def _moves_ahead(period: Period, spec: RobotSpec, axes: tuple[int, int, int]) -> NDArray[np.float64] | None:
-    """What is left of the newest chunk, as displacements of the tool [N, 3] in metres; None if nothing is."""
+    """The rest of the newest chunk, as displacements of the tool [N, 3] in metres; None if nothing is left."""
     if period.answer is None:
         return None
     left = period.answer.chunk[0][int(period.moves_since) :, list(axes)].astype(np.float64)

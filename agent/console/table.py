@@ -1,12 +1,12 @@
-"""The simulated table behind the page: a SimRobot that another thread may look at and disturb.
+"""The simulated table behind the page: a SimRobot that another thread may observe and disturb.
 
     driving thread                                   page's thread
-      applies pushes and drags, takes its steps        asks for poses at any moment
-      leaves the new state ──────────────────────►     between the two newest states
-      takes pushes and drags ◄───────────────────      leaves them
+      applies pushes and drags, takes its steps        reads poses at any time,
+      stores the new state ──────────────────────►     interpolated between the two newest states
+      reads pushes and drags ◄───────────────────      stores them
 
-Who waits: nobody, but for a lock that is held while a few numbers change hands. What lies on the table can be disturbed
-while the robot is driven; before and after, time stands still.
+Who waits: both threads only for a lock around short copies. Objects can be disturbed during a drive; before and after,
+the simulation is paused.
 
 Shape letters: N worlds, A action dims.
 """
@@ -29,13 +29,13 @@ from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk
 
 _PUSH_M_S = 1.0
-"""Change of velocity; friction leaves so much of it that a thing slides for some 8 cm."""
+"""Change of velocity; with friction an object slides for some 8 cm."""
 _EXPERT_MOVES = 3
-"""How often the scripted expert's action is repeated: it cannot be asked ahead of time."""
+"""How often the scripted expert's action is repeated in a chunk: it gives an action for the current state only."""
 
 
 class LiveTable(SimRobot):
-    """SimRobot of a tabletop world with a window and hands."""
+    """SimRobot of a tabletop world that can be viewed and disturbed."""
 
     def __init__(self, world: TabletopWorld, episode: EpisodeSpec) -> None:
         """A robot that begins `episode` when it is connected."""
@@ -43,7 +43,7 @@ class LiveTable(SimRobot):
         self.lock = threading.RLock()
         """Held while the world moves."""
         self.scene: TableScene | None = None
-        """Of the episode that runs or ran last; another object for every episode."""
+        """Of the current or last episode; a new object for every episode."""
         self._table = world
         self._hands = TableHands(world)
         self._states: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # the last two
@@ -57,13 +57,13 @@ class LiveTable(SimRobot):
         return self._table
 
     def push(self, thing: str, direction: NDArray[np.float64]) -> None:
-        """Give a thing a push along the unit vector [3], in the next control period. From any thread."""
+        """Push an object along the unit vector [3], in the next control period. From any thread."""
         with self.lock:
             body = self._body(thing)
             self._pushes[body] = self._pushes.get(body, np.zeros(3)) + _PUSH_M_S * direction
 
     def drag(self, thing: str, target: NDArray[np.float64] | None) -> None:
-        """Draw a thing to a place [3] in the world from now on, or let it go. From any thread."""
+        """Drag an object towards a position [3] in the world from now on, or release it. From any thread."""
         with self.lock:
             if target is None:
                 self._drags.pop(self._body(thing), None)
@@ -71,10 +71,7 @@ class LiveTable(SimRobot):
                 self._drags[self._body(thing)] = target
 
     def poses(self) -> Poses:
-        """Where everything is, a control period ago: so it moves evenly between states that come period by period.
-
-        For one thread, the page's.
-        """
+        """Poses of one control period ago, interpolated between the two newest states. For the page's thread only."""
         with self.lock:
             assert self.scene is not None and self._states is not None, "an episode has begun"
             scene, states, moved_s = self.scene, self._states, self._moved_s
@@ -111,7 +108,7 @@ class LiveTable(SimRobot):
 
 
 class TableExpert:
-    """Policy that repeats the scripted expert's action for the present state of the table."""
+    """Policy that repeats the scripted expert's action for the current state of the table."""
 
     version = -1
 
@@ -119,10 +116,10 @@ class TableExpert:
         self._table = table
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Nothing to prepare: the expert knows the task, whatever it is told."""
+        """Nothing to prepare: the expert takes the task from the world, not from the instruction."""
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        del worlds, observation  # there is one world, and its state is in it
+        del worlds, observation  # the expert reads the world's state
         with self._table.lock:
             action = to_numpy(self._table.tabletop.expert_action())  # [1, A]
         return ActionChunk(actions=np.repeat(action[:, None], _EXPERT_MOVES, axis=1))

@@ -1,12 +1,12 @@
-"""Takeover: a person's hand on the arm, as targets that a page sets and the control loop follows.
+"""Takeover: teleoperation of the arm, as targets that a page sets and the control loop follows.
 
-An axis that shows where it is (agent/robot/types.py) has a target, and the action goes there as fast as an action may:
+An axis with a measured position (agent/robot/types.py) has a target, approached as fast as the action range allows:
 
     displacement   a = clip((target - x) / scale, -1, 1)
     position       a = (target - offset) / scale
 
-One that shows nothing (the turns of a wrist) is nudged: what was asked for is done at most by one whole action per
-period, the rest in the next ones. Nobody's key press can run ahead of the arm by more than `_LEAD` actions.
+One without (the wrist's rotations) is nudged: a requested displacement is executed by at most one whole action per
+period. Key presses accumulate to at most `_LEAD` actions ahead of the arm.
 
 Shape letters: A action dims.
 """
@@ -21,18 +21,20 @@ from numpy.typing import NDArray
 from agent.robot.types import Reading, RobotSpec
 
 _LEAD = 1.0
-"""In actions: where an arm is held up, nudges towards the obstacle do not add up beyond this."""
+"""In actions: if an arm is blocked, nudges towards the obstacle accumulate at most to this."""
 
 
 class Takeover:
     """Operator of agent/robot/watch.py. Everything may be called from any thread."""
 
     def __init__(self, spec: RobotSpec) -> None:
-        """The policy drives."""
+        """At first the policy drives."""
         self._spec = spec
         self._lock = threading.Lock()
         self._wanted = False
-        self._targets: NDArray[np.float64] | None = None  # [A], from the first period on; for blind axes, what is due
+        self._targets: NDArray[np.float64] | None = (
+            None  # [A], from the first period on; for blind axes, the rest of the nudges
+        )
         self._shown: NDArray[np.float64] = np.zeros(len(spec.axes))
         names = spec.world.state.names
         self._columns = [names.index(axis.state) if axis.state is not None else None for axis in spec.axes]
@@ -44,7 +46,7 @@ class Takeover:
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
-        """Where the axes should go, [A] in the units of their positions; None until a period began by hand."""
+        """Targets of the axes, [A] in the units of their positions; None until the first period of a takeover."""
         with self._lock:
             return None if self._targets is None or not self._wanted else self._targets.copy()
 
@@ -54,7 +56,7 @@ class Takeover:
         return self._wanted
 
     def take(self) -> None:
-        """Drive, beginning at rest."""
+        """Take over, starting at rest."""
         with self._lock:
             self._wanted, self._targets = True, None
 
@@ -64,7 +66,7 @@ class Takeover:
             self._wanted = False
 
     def nudge(self, axis: int, actions: float) -> None:
-        """Move on by so many actions along a relative axis, e.g. 0.5."""
+        """Move the target of a relative axis by a number of actions, e.g. 0.5."""
         with self._lock:
             if self._targets is None:
                 return
@@ -74,13 +76,13 @@ class Takeover:
             self._targets[axis] += float(np.clip(ahead + step, -room, room)) - ahead
 
     def aim(self, axis: int, target: float) -> None:
-        """Where an axis should go, in the unit of its position: for one whose state shows it, or that is absolute."""
+        """Set the target of an axis, in the unit of its position: absolute, or with a measured position."""
         with self._lock:
             if self._targets is not None:
                 self._targets[axis] = target
 
     def command(self, axis: int, action: float) -> None:
-        """What an absolute axis should do, as an action in [-1, 1]."""
+        """Set the target of an absolute axis, as an action in [-1, 1]."""
         self.aim(axis, float(self._offset[axis] + self._scale[axis] * action))
 
     def action(self, reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -89,7 +91,7 @@ class Takeover:
             self._shown = np.array([0.0 if c is None else float(reading.state[c]) for c in self._columns])
             if not self._wanted:
                 return None
-            start = np.where(self._relative, self._shown, self._offset)  # what is blind shows 0
+            start = np.where(self._relative, self._shown, self._offset)  # 0 for blind axes
             if self._targets is None:
                 self._targets = start + self._scale * rest
             action = np.clip((self._targets - start) / self._scale, -1.0, 1.0)

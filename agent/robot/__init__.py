@@ -1,1 +1,1 @@
-"""Driving a robot: a policy, a control loop at a fixed rate, and a safety filter between the two."""
+"""Real-time robot control: a policy, a control loop at a fixed rate, and a safety filter between them."""

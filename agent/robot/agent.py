@@ -49,13 +49,13 @@ class Agent:
     ) -> None:
         """
         Args:
-            policy: asked by one thread of its own while the robot is driven.
+            policy: run in a thread of its own during a drive.
             robot: not connected.
-            config: how the control loop treats what comes late.
-            clock: the one that the robot's readings are timed by; the machine's where None.
-            make_inference: what asks the policy; a thread unless told otherwise.
-            operator: a person who may take over; what they did is marked in the recording.
-            watcher: is shown every control period.
+            config: latency handling of the control loop.
+            clock: of the robot's timestamps; the machine's where None.
+            make_inference: runs the policy; by default in a thread.
+            operator: a person who may take over; their actions are marked in the recording.
+            watcher: called every control period.
 
         Raises:
             UserError: the policy was made for other cameras, state, actions or another rate than the robot has (the
@@ -65,7 +65,7 @@ class Agent:
         knows = getattr(policy, "processor", policy)
         if isinstance(knows, _Checks):
             knows.check(robot.spec.world)
-        # Also before a drive, by who asks for it: raises UserError where the policy would not read all of it.
+        # For callers before a drive too; raises UserError for an instruction that exceeds the policy's token limit.
         self.check_instruction: Callable[[str], object] = getattr(knows, "check_instruction", check_text)
         self._policy = policy
         self._robot = robot
@@ -86,29 +86,29 @@ class Agent:
         image_mode: ImageMode = "image",
         judge: Callable[[Outcome], bool | None] = lambda outcome: outcome.success,
     ) -> Outcome:
-        """Connect, drive until the task or the time is over or someone stops it, and disconnect.
+        """Connect, drive until success, failure, the time limit or a stop, and disconnect.
 
-        In the main thread Ctrl-C and SIGTERM stop the robot and end the drive; a second one is the process's own. A
-        `stop` that came before, since the last drive, ends this one before anything moves.
+        In the main thread Ctrl-C and SIGTERM stop the robot and end the drive; a second one has its default effect. A
+        `stop` since the last drive ends this one before anything moves.
 
         Args:
-            instruction: what to do.
-            seconds: the longest that the drive may take.
-            seed: of the policy's draws, if it draws.
-            record: folder of a LeRobotDataset that the drive is appended to, successful or not.
+            instruction: for the policy.
+            seconds: time limit.
+            seed: of the policy's sampling, if it samples.
+            record: folder of a LeRobotDataset to which the drive is appended, successful or not.
             image_mode: of that dataset.
-            judge: who says whether it succeeded, asked when the robot is at rest, e.g. by pressing a key; what it
-                returns is recorded, None as a failure.
+            judge: returns the success flag once the robot is at rest, e.g. from a key press; None is recorded as a
+                failure.
 
         Raises:
-            UserError: the robot shows something else than its spec says, the instruction is blank or longer than
-                the policy reads, `seconds` is not
-                above 0, or `record` holds another kind of dataset or cannot hold these cameras; nothing has moved.
-            OSError: the robot cannot be connected, or its recording cannot be made an episode (it is kept, and the
-                message says where). What breaks in between ends the drive instead.
+            UserError: a reading differs from the robot's spec, the instruction is blank or exceeds the policy's token
+                limit, `seconds` is not above 0, or `record` holds another kind of dataset or does not support these
+                cameras; nothing has moved.
+            OSError: the robot cannot be connected, or its recording cannot be converted to an episode (it is kept, and
+                the message says where). Failures in between end the drive instead.
 
-        Whatever else is raised, by an operator, a watcher, a judge or a robot, comes out of here when the robot is at
-        rest and disconnected and what was recorded is an episode.
+        Any other exception of an operator, a watcher, a judge or a robot is raised after the robot is at rest and
+        disconnected and the recording is an episode.
         """
         self.check_instruction(instruction)
         if not seconds > 0:
@@ -131,17 +131,17 @@ class Agent:
 
         Args:
             reason: for the outcome.
-            success: whether the task is done, if whoever stops knows.
+            success: success flag of the drive, if known.
         """
         self._switch.throw(Stop(reason, success))
 
     def _recorder(self, stack: ExitStack, record: Path, image_mode: ImageMode, instruction: str) -> Recorder:
-        """Opened before anything moves: a folder that cannot be written to ends no drive."""
+        """Open the recording, before anything moves: a folder that is not writable must not end a drive."""
         spec = self._robot.spec
         writer = stack.enter_context(
             DatasetWriter(record, spec.world, robot_type=spec.name, image_mode=image_mode, interventions=True)
         )
-        # Nobody can make a drive again, so its seed only counts.
+        # A drive cannot be reproduced, so its seed is only a counter.
         episode = EpisodeSpec(suite=spec.name, task="drive", seed=len(writer.finished_ids()), variation="drive")
         return stack.enter_context(Recorder(writer, episode, instruction, self._policy.version))
 
@@ -167,21 +167,21 @@ class Agent:
 
 @runtime_checkable
 class _Checks(Protocol):
-    """What knows which world a policy was made for: its processor, or a served policy itself."""
+    """A policy's processor, or a served policy itself, which checks a world against the policy's."""
 
     def check(self, world_spec: WorldSpec) -> None: ...
 
 
 @contextmanager
 def _signals_throw(switch: StopSwitch) -> Generator[None]:
-    """The first Ctrl-C, SIGTERM or SIGHUP throws the switch; the next one does what it did before. What whoever started
-    the process wants ignored stays ignored: a drive under nohup outlives its terminal.
+    """The first Ctrl-C, SIGTERM or SIGHUP throws the switch; the next one has its previous handler. Ignored signals
+    stay ignored: a drive under nohup outlives its terminal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    # What was not set from Python cannot be set again from there.
+    # A handler that was not set from Python (None) cannot be restored.
     before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
 
     def throw(number: int, frame: object) -> None:

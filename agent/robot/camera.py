@@ -1,14 +1,14 @@
-"""OpenCVCamera: the newest frame of a camera, when it came, and a new connection when the old one breaks.
+"""OpenCVCamera: the newest frame of a camera with its time, and reconnection after failures.
 
-    reading thread                                   whoever looks
+    reading thread                                   caller
       waits for the camera's next frame                latest(): never waits
-      puts (frame, time) where `latest` finds it       connect(): waits for the first frame, or its time limit
-      on failure: closes, waits, opens again           close(): ends the thread
+      stores (frame, time) for `latest`                connect(): waits for the first frame, or its timeout
+      on failure: closes, waits, reopens               close(): ends the thread
 
-Whatever a camera does, the thread goes on: a frame that cannot be used (empty, of other numbers than bytes, of an
-unknown number of channels) is left out, and after some in a row, as after any failure, the camera is opened anew, after
-pauses that grow. One that gives nothing new leaves its last frame and that frame's time, so whoever drives sees it grow
-old. So does one that repeats a picture byte for byte for longer than no sensor's noise would let it (`StillPicture`).
+The thread survives any failure of the camera: unusable frames (empty, not uint8, an unknown number of channels) are
+skipped; after several in a row, as after any failure, the camera is reopened with exponential backoff. If a camera
+gives nothing new, `latest` returns its last frame with that frame's time, which becomes stale. The same holds for a
+camera that repeats a frame byte for byte for longer than sensor noise allows (`StillPicture`).
 
 Shape letters: H x W pixels.
 """
@@ -28,14 +28,14 @@ from envs.errors import UserError
 from envs.types import CameraSpec
 
 FROZEN_AFTER_S = 2.0
-"""A picture that is repeated byte for byte for so long is no new one, however often it comes."""
+"""A frame that is repeated byte for byte for longer counts as old."""
 
 _CLOSE_S = 1.0
-"""How long a thread is waited for that may hang in its camera."""
+"""Timeout for a thread that may hang in its camera."""
 _MAX_PAUSE_S = 8.0
-"""Between two attempts to open a camera that is away."""
+"""Longest pause between two attempts to open a camera."""
 _UNUSABLE_IN_A_ROW = 10
-"""Frames after which a camera is opened anew."""
+"""Unusable frames in a row after which a camera is reopened."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,15 +56,15 @@ class OpenCVCamera:
         Args:
             source: for cv2.VideoCapture.
             spec: name and size of the frames that `latest` gives; the camera's own are resized to it, not cropped.
-            reconnect_after_s: pause between a failure and the next attempt; twice as long after each that fails.
-            frozen_after_s: see StillPicture; infinite for a source that may stand still, e.g. a drawn one.
-            clock: of the times; the machine's where None.
+            reconnect_after_s: pause between a failure and the next attempt; doubled after each failed attempt.
+            frozen_after_s: see StillPicture; infinite for a source without noise, e.g. a rendered one.
+            clock: of the frames' times; the machine's where None.
         """
         self.spec = spec
         self.num_connections = 0
-        """How often the camera was opened with success."""
+        """Successful openings of the camera."""
         self.trouble: str | None = None
-        """What went wrong last; None since a frame came."""
+        """The last failure; None since the last usable frame."""
         self._source = source
         self._pause_s = reconnect_after_s
         self._clock = clock or WallClock()
@@ -76,10 +76,10 @@ class OpenCVCamera:
         self._thread: threading.Thread | None = None
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Begin to read, anew after `close`, and return with the first frame.
+        """Start reading, also again after `close`, and return with the first frame.
 
         Raises:
-            ConnectionError: none came in time; the message says what went wrong.
+            ConnectionError: no frame within the timeout; the message has the last failure.
         """
         self.close()
         self._latest, self._still = None, StillPicture(self._frozen_after_s)
@@ -96,12 +96,12 @@ class OpenCVCamera:
             )
 
     def latest(self) -> tuple[NDArray[np.uint8], float]:
-        """The newest frame, RGB [H, W, 3], and when it came, in seconds of the clock."""
+        """The newest frame, RGB [H, W, 3], and its arrival time in seconds of the clock."""
         assert self._latest is not None, "connect returned"
         return self._latest
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
@@ -112,7 +112,7 @@ class OpenCVCamera:
             seen = self._latest
             try:
                 self._read_until_it_fails(closing)
-            except Exception as error:  # a driver's, of whatever kind: the camera is opened anew
+            except Exception as error:  # drivers raise errors of any type; the camera is reopened
                 self._has_trouble(repr(error))
             pause_s = self._pause_s if self._latest is not seen else min(2 * pause_s, _MAX_PAUSE_S)
             closing.wait(pause_s)
@@ -149,22 +149,22 @@ class OpenCVCamera:
 
 
 class StillPicture:
-    """Since when a camera shows one and the same picture.
+    """Detects a frozen camera: how long it has shown an identical frame.
 
-    A sensor has noise, so two of its pictures are hardly ever alike byte for byte. For a while that is let pass, for
-    it may be a dark scene, well compressed; then the picture counts as old as it is.
+    Because of sensor noise two frames are hardly ever identical byte for byte. Repetition is accepted for a while, for
+    a dark, compressed scene may cause it; then the frame has the time at which it first came.
     """
 
     def __init__(self, frozen_after_s: float = FROZEN_AFTER_S) -> None:
         """
         Args:
-            frozen_after_s: for so long a picture may be repeated.
+            frozen_after_s: how long a frame may be repeated.
         """
         self._frozen_after_s = frozen_after_s
         self._last: tuple[NDArray[np.uint8], float] | None = None
 
     def since_s(self, picture: NDArray[np.uint8], now_s: float) -> float:
-        """When a picture that comes now was made, as far as can be known: now, or when it came first."""
+        """Estimated time of a frame that arrives now: now, or for a frozen camera when it first came."""
         if self._last is None or not np.array_equal(self._last[0], picture):
             self._last = picture.copy(), now_s  # its owner may write the next one into the same memory
         first_s = self._last[1]
@@ -172,14 +172,14 @@ class StillPicture:
 
 
 def to_rgb(frame: Any, *, bgr: bool = False) -> NDArray[np.uint8]:
-    """A frame as RGB [h, w, 3]: grey ones get three channels, and a fourth, the opacity, is left out.
+    """A frame as RGB [h, w, 3]: grey is repeated, an alpha channel is dropped.
 
     Args:
         frame: uint8 [h, w], [h, w, 1], [h, w, 3] or [h, w, 4].
-        bgr: whether its channels are in the order of OpenCV.
+        bgr: whether its channels are in OpenCV's order.
 
     Raises:
-        UserError: empty, or anything else than that. Other numbers than bytes have no known range.
+        UserError: the frame is empty, or has another shape or dtype (whose range is unknown).
     """
     if not isinstance(frame, np.ndarray) or not frame.size:
         raise UserError("the frame is empty")
@@ -192,7 +192,7 @@ def to_rgb(frame: Any, *, bgr: bool = False) -> NDArray[np.uint8]:
 
 
 def resized(frame: NDArray[np.uint8], spec: CameraSpec) -> NDArray[np.uint8]:
-    """A frame [h, w, 3] in the size of the spec, uint8 [H, W, 3]."""
+    """A frame [h, w, 3] resized to the spec, uint8 [H, W, 3]."""
     if frame.shape[:2] == (spec.height, spec.width):
         return frame
     return np.asarray(cv2.resize(frame, (spec.width, spec.height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,6 +1,6 @@
-"""Clock and StopSwitch: what a drive waits with, and what ends any wait.
+"""Clock and StopSwitch: a drive waits by the clock, and the switch ends any wait.
 
-A test's clock (benchmarks/simulated.py) jumps instead of waiting.
+The simulated clock (benchmarks/simulated.py) jumps instead of waiting.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a drive should end at once, and the success that whoever says so saw, if they did."""
+    """Why a drive should end at once, and its success flag, if known."""
 
     reason: str
     success: bool | None = None
 
 
 class StopSwitch:
-    """Thrown once by anyone, seen by the thread that drives. The first reason stands.
+    """Set from any thread, polled by the driving thread. The first reason is kept.
 
-    A SimpleQueue because its `put` may interrupt its own `get`, as a signal's handler does; an Event's `set` may not.
+    It is a SimpleQueue because `put` is reentrant, as signal handlers need; an Event's `set` is not.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class StopSwitch:
         self._stops.put(stop)
 
     def wait(self, seconds: float = 0.0) -> Stop | None:
-        """The stop, as soon as there is one; None after that many seconds. For the thread that drives."""
+        """The stop, as soon as there is one; None after that many seconds. For the driving thread."""
         if self._thrown is None:
             try:
                 self._thrown = self._stops.get(timeout=seconds)
@@ -44,7 +44,7 @@ class StopSwitch:
 
 
 class Clock(Protocol):
-    """Seconds since some moment."""
+    """Seconds since an arbitrary start."""
 
     def now_s(self) -> float: ...
 

@@ -1,29 +1,29 @@
-"""One drive: observe, hear, ask, filter, act, at a fixed rate.
+"""One drive: the control loop, at a fixed rate.
 
     control loop, every period              inference thread (agent/robot/inference.py)
-      waits for its time ◄──── StopSwitch     waits for an observation
+      waits for the period ◄── StopSwitch     waits for an observation
       observes the robot
-      hears a chunk ◄──────────────────────── answers
-      asks ─────────────────────────────────► acts in the policy
-      takes the next action of the chunks' path, or that of a person who took over
-      passes it through the safety filter
+      receives a chunk ◄───────────────────── answers
+      requests the next ────────────────────► runs the policy
+      takes the next action of the chunks' path, or the operator's
+      applies the safety filter
       sends it
 
-Who waits: the loop, for the next period's time and nothing else; the clock or the StopSwitch unblocks it. So neither a
-slow policy nor a dead one delays a period, and a stop is heard within one.
-Order rule: a period's action is decided after its observation. A chunk is heard in the first period after its answer.
+Who waits: the loop, only for the next period's time; the clock or the StopSwitch unblocks it. So a slow or dead policy
+delays no period, and a stop takes effect within one.
+Order rule: a period's action is computed after its observation. A chunk is used from the first period after it arrives.
 
-While a person drives (agent/robot/watch.py), the policy is still asked, so that it can go on at once when it is given
-back. Meanwhile the path stands still, and gives way to every chunk whose observation was made by hand: older ones know
-nothing of where the arm was taken.
+While a person drives (agent/robot/watch.py), inference continues, so that the policy can take over at once. Meanwhile
+the path stands still and is replaced by every chunk whose observation was made during the takeover, because older
+chunks are for other positions of the arm.
 
-Period p begins at start + p dt, whatever the one before took; one that comes too late for its time is left out, and
-counted; the recording has it as one in which the robot was held (agent/robot/record.py).
+Period p begins at start + p dt, however long the previous one took; one that cannot begin in time is skipped and
+counted, and recorded as held (agent/robot/record.py).
 
-Whatever raises, the robot is brought to rest and disconnected. What is its own fault or the policy's ends the drive; a
-bug of whoever takes part is raised then.
+After any exception the robot is brought to rest and disconnected. Failures of the robot or the policy end the drive;
+other exceptions are raised then.
 
-Shape letters: A action dims, K chunk length.
+Shape letters: A action dims, K chunk size.
 """
 
 from __future__ import annotations
@@ -48,79 +48,79 @@ from envs.errors import UserError
 from rollout.dataset.spool import RecordingError
 
 _SAME_TIME_S = 1e-6
-"""Sums of periods differ by less."""
+"""Tolerance of sums of periods."""
 
 _RESTED_AFTER_PERIODS = 1.5
-"""An action lasts one period; one that is sent so long after the last finds the arm at rest, and jitter is less."""
+"""An action lasts one period; after that long without one the arm is at rest. Jitter is smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriveConfig:
-    """How the control loop treats what comes late."""
+    """Latency handling of the control loop."""
 
     blend_decay: Annotated[float, Interval(ge=0, le=1)] = 0.3
     """Weight of a chunk relative to one whose observation is a move newer (agent/robot/chunk_path.py)."""
     correction: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    """Share of what the arm is off a chunk's path that each move makes up for (agent/robot/chunk_path.py)."""
+    """Share of the deviation from a chunk's path that each move corrects (agent/robot/chunk_path.py)."""
     max_moves_ahead: Annotated[float, Interval(gt=0, le=1e9)] = 2.5
-    """Moves from an observation to the last one that its chunk is needed for, with answers as late as the last one.
-    Where they would be more, the arm moves more slowly."""
+    """Limit of the moves between an observation and the last use of its chunk, at the last latency. Above it the arm
+    slows down."""
     stale_after_periods: Annotated[float, Interval(gt=0, le=10_000)] = 1.0
-    """An observation older than this moves nothing."""
+    """The arm holds on older observations."""
     answer_within_periods: Annotated[float, Interval(gt=0, le=10_000)] = 4.0
-    """A policy that takes longer for an answer counts as silent, and the arm holds until it comes."""
+    """A policy with a longer latency counts as silent, and the arm holds until its chunk arrives."""
     first_answer_within_s: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
-    """Before anything moves: the time to read the instruction and for whatever a first answer needs."""
+    """Timeout of the first inference, before anything moves; it includes encoding the instruction and warm-up."""
     refused_chunks: Annotated[int, Interval(ge=1, le=1_000_000)] = 10
-    """So many chunks in a row that nobody can execute, e.g. of numbers that are not finite, end the drive."""
+    """Number of invalid chunks in a row, e.g. with NaN, that ends the drive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a drive."""
+    """The result of a drive."""
 
     instruction: str
     success: bool | None
-    """By whoever stopped it, else by the robot; None if neither could say."""
+    """The success flag given with a stop, else the robot's; None if there is neither."""
     ended: str
-    """Why: "success", what the robot calls its failure, "time limit", "stopped: ...", "robot failed: ..." ..."""
+    """Why: "success", the robot's failure, "time limit", "stopped: ...", "robot failed: ..." ..."""
     num_steps: int
-    """Control periods in which the robot was sent something."""
+    """Control periods in which an action was sent."""
     missed_periods: int
-    """Left out because the one before took too long."""
+    """Periods skipped because the previous one took too long."""
     lateness_ms: NDArray[np.float64]
-    """Of every period's beginning, against its schedule, [num_steps]: the jitter of the loop."""
+    """Delay of each period's beginning against its schedule, [num_steps]: the jitter of the loop."""
     inference_ms: NDArray[np.float64]
-    """Of every answer."""
+    """Duration of each inference."""
     interventions: tuple[Intervention, ...]
-    """Every time that what was sent is not what came."""
+    """Each time that the action sent differs from the action requested."""
 
     @property
     def jitter_p99_ms(self) -> float:
-        """Lateness that 99 of 100 periods stay below."""
+        """99th percentile of the lateness."""
         return float(np.percentile(self.lateness_ms, 99)) if len(self.lateness_ms) else 0.0
 
     def lines(self) -> list[str]:
-        """For people: what came of it, how regular the loop was, and what the filter did."""
+        """A summary to print: result, jitter, latency and interventions."""
         outcome = {True: "success", False: "no success", None: "success unknown"}[self.success]
         lines = [f"{self.instruction} -> {outcome}: {self.ended}, {self.num_steps} control periods"]
         if self.num_steps:
-            lines.append(f"99 of 100 periods began within {self.jitter_p99_ms:.1f} ms; {self.missed_periods} missed")
+            lines.append(f"jitter {self.jitter_p99_ms:.1f} ms (99th percentile); {self.missed_periods} periods missed")
         if len(self.inference_ms):
             median, longest = np.median(self.inference_ms), np.max(self.inference_ms)
-            lines.append(f"{len(self.inference_ms)} decisions took {median:.1f} ms (median), {longest:.1f} ms at most")
+            lines.append(f"{len(self.inference_ms)} inferences of {median:.1f} ms (median), {longest:.1f} ms (maximum)")
         reasons = self.interventions_by_reason().items()
         lines.append(f"interventions: {', '.join(f'{reason} {count}' for reason, count in reasons) or 'none'}")
         return lines
 
     def interventions_by_reason(self) -> dict[Reason, int]:
-        """How often each reason came."""
+        """Number of interventions for each reason."""
         reasons = [intervention.reason for intervention in self.interventions]
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
 class Drive:
-    """Drives once. The robot is connected before by whoever makes this, and disconnected at the end of `run`."""
+    """Drives once. The caller connects the robot; `run` disconnects it at its end."""
 
     def __init__(
         self,
@@ -137,13 +137,13 @@ class Drive:
         """
         Args:
             robot: connected.
-            inference: of the policy, which no other drive asks.
-            clock: also the one that the robot's readings are timed by.
-            switch: ends the drive from anywhere.
-            config: how to treat what comes late.
-            recorder: of this drive alone, where it is recorded.
+            inference: of the policy, not shared with another drive.
+            clock: also of the robot's timestamps.
+            switch: ends the drive from any thread.
+            config: latency handling.
+            recorder: of this drive, if it is recorded.
             operator: a person who may take over.
-            watcher: is shown every period.
+            watcher: called every period.
         """
         self._robot = robot
         self._inference = inference
@@ -164,14 +164,14 @@ class Drive:
         )
         self._reading: Reading | None = None
         self._instruction = ""
-        self._asked_s: float | None = None  # None while no answer is awaited
-        self._mark = self._path.mark()  # of the observation that was asked about last
+        self._asked_s: float | None = None  # None while no request is pending
+        self._mark = self._path.mark()  # of the last request's observation
         self._by_hand = False
         self._asked_by_hand = False  # whether a person drove when that observation was made
-        self._blind_since = False  # whether a period since then showed nothing
-        self._answer: tuple[float, Answer] | None = None  # moves made before its observation, and what it was
-        self._refused: str | None = None  # why the last chunk was refused, until a sound one comes
-        self._num_refused = 0  # since the last sound one
+        self._blind_since = False  # whether a period since then had no valid observation
+        self._answer: tuple[float, Answer] | None = None  # with the moves made before its observation
+        self._refused: str | None = None  # why the last chunk was refused; None after a valid one
+        self._num_refused = 0  # in a row
         self._start_s = 0.0
         self._sent_s = 0.0
         self._period = 0
@@ -183,15 +183,15 @@ class Drive:
         """Wait for the policy's first answer, drive, and leave the robot at rest and disconnected.
 
         Args:
-            instruction: what to do.
-            seconds: after which the drive ends by itself, counted from its first period.
-            seed: of the policy's draws, if it draws.
+            instruction: for the policy.
+            seconds: time limit, from the first period on.
+            seed: of the policy's sampling, if it samples.
 
         Raises:
-            UserError: a reading before the first period is not as the robot's spec says; nothing has moved.
+            UserError: a reading before the first period differs from the robot's spec; nothing has moved.
         """
         self._instruction = instruction
-        self._start_s = self._clock.now_s()  # for what goes wrong before there is a first period
+        self._start_s = self._clock.now_s()  # for failures before the first period
         missed = 0
         try:
             ended = self._first_answer(seed)
@@ -228,7 +228,7 @@ class Drive:
         )
 
     def _first_answer(self, seed: int) -> str | None:
-        """Wait, at rest, until there is a path; returns why there will be none."""
+        """Wait, at rest, for a first path; returns why there is none, else None."""
         sound = self._sound_reading()
         if self._recorder is not None:
             self._recorder.begin(sound)
@@ -241,20 +241,20 @@ class Drive:
             if (ended := self._wait_for_path()) is not None:
                 return ended
             if self._clock.now_s() - asked_s <= patience_s + _SAME_TIME_S:
-                break  # otherwise the policy is warm by now, and what it saw is too old to move on
+                break  # otherwise the policy is warm now, and its observation too old
         self._start_s = self._clock.now_s()
         return None
 
     def _sound_reading(self) -> Reading:
-        """The newest reading before anything moves, which must be as the robot's spec says."""
+        """The newest reading, before anything moves; it must match the robot's spec."""
         reading = self._observe()
         if problems := broken_parts(self._robot.spec, reading):
-            raise UserError(f"{self._robot.spec.name} is not as its spec says:\n  " + "\n  ".join(problems))
+            raise UserError(f"{self._robot.spec.name} differs from its spec:\n  " + "\n  ".join(problems))
         self._filter.begin(reading.state)
         return reading
 
     def _wait_for_path(self) -> str | None:
-        """Wait, at rest, for a sound chunk; returns why there will be none."""
+        """Wait, at rest, for a valid chunk; returns why there is none, else None."""
         began_s = self._clock.now_s()
         while self._path.next_action() is None:
             if self._clock.now_s() - began_s > self._config.first_answer_within_s:
@@ -267,7 +267,7 @@ class Drive:
         return None
 
     def _tick(self, seconds: float) -> str | None:
-        """One period; returns why the drive ends with it."""
+        """One period; returns why the drive ends, else None."""
         scheduled_s = self._start_s + self._period * self._dt_s
         stop = self._clock.wait_until(scheduled_s, self._switch)
         now_s = self._clock.now_s()
@@ -294,7 +294,7 @@ class Drive:
         if self._num_refused >= self._config.refused_chunks:
             return f"refused chunk: {self._refused}, {self._num_refused} in a row"
         if blind:
-            # What it was made for may have changed unseen, and so may that of an answer which is still to come.
+            # The scene may have changed unobserved, so neither these chunks nor the pending one are valid.
             self._path.clear()
             self._blind_since = True
         elif self._asked_s is None:
@@ -317,7 +317,7 @@ class Drive:
         trouble: tuple[Reason, str] | None,
         noted: int,
     ) -> None:
-        """Tell the watcher of this period, in which interventions came after the first `noted`."""
+        """Call the watcher with this period; its interventions are those after the first `noted`."""
         assert self._watcher is not None
         asked_at, answer = self._answer or (0.0, None)
         self._watcher(
@@ -336,7 +336,7 @@ class Drive:
         )
 
     def _observe(self) -> Reading:
-        """The newest reading; the last one again if nothing new was measured, which then grows old."""
+        """The newest reading; the last one again if there is none, which then becomes stale."""
         try:
             self._reading = self._robot.observe()
         except TimeoutError:
@@ -350,7 +350,7 @@ class Drive:
         self._inference.ask(reading.observation(self._instruction, self._period))
 
     def _hear(self) -> None:
-        """Take an answer into the path, or drop the whole path if it is one that nobody can execute."""
+        """Add an answer to the path, or drop the whole path if the chunk is invalid."""
         answer = self._inference.hear()
         if answer is None:
             return
@@ -369,13 +369,13 @@ class Drive:
         if self._asked_by_hand:
             self._path.clear()
         self._path.add(self._mark, answer.chunk[0])
-        if self._lateness_s:  # the first answer of all may take as long as it wants
-            # A chunk is needed until the next one is heard: for as long again as it took.
+        if self._lateness_s:  # the first inference includes warm-up
+            # A chunk is needed until the next one arrives, which takes as long again.
             periods = max(1, round(late_s / self._dt_s))
             self._path.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
 
     def _silence(self, now_s: float) -> tuple[Reason, str] | None:
-        """Why there is nothing to execute on the policy's part; None if there is."""
+        """Why the policy gives no action; None if it does."""
         waited_s = now_s - self._asked_s if self._asked_s is not None else 0.0
         if waited_s > self._config.answer_within_periods * self._dt_s + _SAME_TIME_S:
             return "silent policy", f"no answer for {1000 * waited_s:.0f} ms"
@@ -388,7 +388,7 @@ class Drive:
     def _send(
         self, reading: Reading, wanted: NDArray[np.float32] | None, trouble: tuple[Reason, str] | None
     ) -> NDArray[np.float32]:
-        """Send what is wanted as far as the limits let it, or rest where there is trouble; returns what was sent."""
+        """Send the action within the limits, or rest if there is trouble; returns the executed action."""
         now_s = self._clock.now_s()
         if now_s - self._sent_s > _RESTED_AFTER_PERIODS * self._dt_s:
             self._filter.came_to_rest()
@@ -400,7 +400,9 @@ class Drive:
             sent, changes = self._filter.limited(wanted, reading.state)
         said = self._robot.act(sent)
         broken = self._filter.broken_action(said)
-        executed = sent if broken is not None else np.array(said, np.float32)  # kept, and the robot's own may change
+        executed = (
+            sent if broken is not None else np.array(said, np.float32)
+        )  # a copy, because the robot may reuse its array
         if trouble is None and not self._by_hand:
             self._path.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)
@@ -412,11 +414,11 @@ class Drive:
             by_hand = self._by_hand and not held
             self._recorder.add(self._period, sound, executed, by_hand=by_hand, held=held, rest=rest)
         if broken is not None:
-            raise ConnectionError(f"{self._robot.spec.name} does not say what it was sent: {broken}")
+            raise ConnectionError(f"{self._robot.spec.name} does not return the executed action: {broken}")
         return executed
 
     def _leave(self, name: str, leave: Callable[[], None]) -> None:
-        """Stop or disconnect; that it failed is noted, and loses nothing of the drive."""
+        """Stop or disconnect; a failure is noted, and the drive's result is kept."""
         try:
             leave()
         except OSError as error:

@@ -1,15 +1,15 @@
-"""Inference beside the control loop: the loop asks and looks, and never waits.
+"""Asynchronous inference for the control loop, which never waits for it.
 
     control loop                                          inference thread
       ask(observation) ──────────► requests ────────────►   waits for a request; begin or act
       hear() ◄──────────────────── answers ◄─────────────   puts the answer, waits again
 
-Who waits: the inference thread, for a request; `ask` and `close` unblock it. The loop waits for nobody.
-Order rule: one request at a time. The loop asks again when it has heard the answer, with its newest observation, so no
-request is ever stale by more than one inference, and answers come in the order of their questions.
+Who waits: only the inference thread, for a request; `ask` and `close` unblock it.
+Order rule: one request at a time. The loop sends the next one, with its newest observation, after it has received the
+answer, so no request is older than one inference, and answers arrive in order.
 
-A policy that raises is dead, and `hear` raises PolicyError. One that never answers blocks its own thread
-alone; Python ends the thread with the process.
+After a policy has raised, `hear` raises PolicyError. One that hangs blocks only its own thread, which ends with the
+process.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ from envs.types import Observation
 from vla_model.types import Policy
 
 _CLOSE_S = 1.0
-"""How long a thread is waited for that may hang in its policy."""
+"""Timeout for a thread that may hang in its policy."""
 
 
 class PolicyError(RuntimeError):
-    """The policy raised; __cause__ is what."""
+    """The policy raised; __cause__ is its exception."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a policy says to an observation."""
+    """A policy's answer to an observation."""
 
     chunk: NDArray[Any]
-    """As it came, which should be float32 [1, K, A]."""
+    """Not validated yet; should be float32 [1, K, A]."""
     expert_usage: NDArray[np.float32] | None
     """[1, layers, E], where the policy has experts."""
     inference_s: float
-    """How long it took."""
+    """Duration of the inference."""
 
 
 class Inference(Protocol):
-    """One policy, asked once at a time."""
+    """Inference of one policy, one request at a time."""
 
     def begin(self, instruction: str, seed: int) -> None:
-        """An episode begins: before the next answer the policy reads the instruction. Does not wait."""
+        """Begin an episode: the policy encodes the instruction before the next answer. Does not wait."""
         ...
 
     def ask(self, observation: Observation) -> None:
-        """Ask for a chunk. Only after the last answer was heard."""
+        """Request a chunk. Only after the last answer was received."""
         ...
 
     def hear(self) -> Answer | None:
-        """The answer, once; None while there is none.
+        """Receive the answer, once; None while there is none.
 
         Raises:
             PolicyError: the policy raised.
@@ -67,12 +67,12 @@ class Inference(Protocol):
         ...
 
     def close(self) -> None:
-        """Ask nothing any more."""
+        """End inference."""
         ...
 
 
 def decide(policy: Policy, observation: Observation) -> Answer:
-    """Ask the policy and wait for the answer."""
+    """Run the policy."""
     began_s = time.perf_counter()
     chunk = policy.act([0], observation)
     actions = to_numpy(chunk.actions)
@@ -80,7 +80,7 @@ def decide(policy: Policy, observation: Observation) -> Answer:
 
 
 class InferenceThread:
-    """Inference in a thread of its own."""
+    """Inference in a separate thread."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -1,8 +1,8 @@
-"""Recorder: a drive becomes an episode of a dataset, period by period, whatever ends it.
+"""Recorder: writes a drive as an episode of a dataset, period by period, however it ends.
 
-Row p of the episode is control period p, so its time p dt is when it was: a period that the loop missed has a row too.
-There the last picture and the last state stand again, as they do where a reading was broken, and what is recorded as
-sent is rest. These rows, and all others in which the robot was held, are marked (rollout/types.py's `held`).
+Row p of the episode is control period p, at time p dt, also for a period that the loop missed: it repeats the last
+frames and state, as does a period with a broken reading, and its action is rest. These rows, and all others in which
+the robot was held, are marked (rollout/types.py's `held`).
 
 Shape letters: A action dims.
 """
@@ -22,16 +22,16 @@ from rollout.dataset.write import DatasetWriter
 
 
 class Recorder:
-    """Adds one drive to an open dataset; a context manager, so that the drive is kept whatever is raised in it."""
+    """Adds one drive to an open dataset; a context manager, so that the drive is kept after any exception."""
 
     def __init__(self, writer: DatasetWriter, spec: EpisodeSpec, instruction: str, policy_version: int) -> None:
         """Create the recording's file.
 
         Args:
             writer: of the dataset, opened with `interventions`.
-            spec: names the episode.
-            instruction: what the policy is told.
-            policy_version: of the weights that drive.
+            spec: of the episode.
+            instruction: for the policy.
+            policy_version: of the weights.
 
         Raises:
             OSError: nothing can be written.
@@ -43,7 +43,7 @@ class Recorder:
         self._last: Reading | None = None
 
     def begin(self, reading: Reading) -> None:
-        """A sound reading from before the first period."""
+        """Store a valid reading from before the first period."""
         self._last = reading
 
     def add(
@@ -56,26 +56,26 @@ class Recorder:
         held: bool,
         rest: NDArray[np.float32],
     ) -> None:
-        """A control period.
+        """Add a control period.
 
         Args:
-            period: its number; those left out since the one before it become rows too.
-            reading: what it showed; None where that was not sound.
-            action: what the robot was sent, [A].
-            by_hand: whether a person wanted the action.
-            held: whether nobody did.
-            rest: what leaves the robot as it was before this period, [A].
+            period: its number; missed periods before it become rows too.
+            reading: None where it was broken.
+            action: sent to the robot, [A].
+            by_hand: whether it is a person's action.
+            held: whether it is a hold.
+            rest: the action that left the robot at rest before this period, [A].
 
         Raises:
-            RecordingError: nothing can be written any more.
+            RecordingError: writing failed.
         """
-        assert self._last is not None, "a drive begins with a sound reading"
+        assert self._last is not None, "a drive begins with a valid reading"
         while self._spool.num_rows < period:
             self._row(None, rest, by_hand=False, held=True)
         self._row(reading, action, by_hand=by_hand, held=held)
 
     def ends(self, *, success: bool, ended: str) -> None:
-        """What came of the drive, and why it ended; what is said last stands."""
+        """Set the drive's success flag and why it ended; the last call counts."""
         self._outcome = success, ended
 
     def __enter__(self) -> Self:

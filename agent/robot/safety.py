@@ -1,8 +1,8 @@
-"""The safety filter: between what a policy wants and what a robot is sent.
+"""The safety filter, which limits every action before it is sent to the robot.
 
-Every action passes here, and every time that what is sent is not what came, an Intervention says so.
+Each time that the action sent differs from the action requested, an Intervention is logged.
 
-Limits are applied one after the other, the most important last, so where two cannot both hold the later one does:
+Limits are applied one after the other, the most important last, so where two conflict the later one holds:
 
     change      |a_t - a_{t-1}| <= max_change
     range       -1 <= a <= 1
@@ -10,17 +10,17 @@ Limits are applied one after the other, the most important last, so where two ca
     velocity    |v_t| <= max_velocity
     position    low <= x <= high, braking in time: v <= 2 d / (dt + sqrt(dt^2 + 2 d / max_acceleration))
 
-x is the position an axis shows, v the velocity that an action commands, d the room left in front of it. The bound on
-the position is the largest velocity from which an arm that follows its commands comes to rest within d, slowing down by
-max_acceleration dt in every period: v dt + v^2 / (2 max_acceleration) <= d. Beyond its range an axis may only rest or
-come back: a filter moves nothing by itself.
+x is the measured position of an axis, v the commanded velocity, d the distance to the bound. The bound on the position
+is the largest velocity from which an arm that follows its commands comes to rest within d, decelerating by
+max_acceleration dt in every period: v dt + v^2 / (2 max_acceleration) <= d. Outside its range an axis may only rest or
+return: the filter moves nothing by itself.
 
-What -1 and 1 command is a bound like any other: of an axis that takes displacements on its velocity, of one that takes
-targets on its position. Where such an axis is beyond the targets that there are, resting and coming back within its
-limits take actions beyond -1 and 1.
+The action range [-1, 1] is a limit too: of the velocity of an axis with displacements, of the position of one with
+targets. Where an axis with targets is outside that range, resting and returning within its limits take actions outside
+[-1, 1].
 
-A hold is rest in the next period, whatever the limits on acceleration and change: no displacement, and the last target
-again, as far as it can be reached within the limit on velocity from where the axis is.
+A hold is rest in the next period, regardless of the limits on acceleration and change: no displacement, and the last
+target again, as far as the velocity limit allows.
 
 Shape letters: A action dims, S state dims.
 """
@@ -58,12 +58,12 @@ Reason = Literal[
 ]
 
 _FAR = 1e9
-"""Stands for infinite room, in any unit."""
+"""Stands for an infinite distance, in any unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intervention:
-    """What came was not sent."""
+    """An action that was changed or not sent."""
 
     time_s: float
     """Since the drive's first period."""
@@ -71,18 +71,18 @@ class Intervention:
     """Control period, counted from 0."""
     reason: Reason
     detail: str
-    """For people: which axis, how old, what error."""
+    """To print: which axis, how old, what error."""
     came: NDArray[Any] | None = None
-    """What the policy wanted: an action [A], or a whole chunk where that was refused; None where there was nothing."""
+    """Requested: an action [A], or a whole chunk where that was refused; None where there was none."""
     sent: NDArray[np.float32] | None = None
     """[A]; None where nothing was sent."""
 
 
 class SafetyFilter:
-    """Knows what was sent last."""
+    """Applies a robot's limits; its state is the last action sent."""
 
     def __init__(self, spec: RobotSpec) -> None:
-        """At rest; `begin` says where."""
+        """At rest; call `begin` with the first state."""
         self._spec = spec
         self._dt_s = spec.world.control_dt_s
         states = spec.world.state.names
@@ -106,22 +106,22 @@ class SafetyFilter:
         self._shows_target = shows_target
         self._watched_columns = [states.index(watch.state) for watch in spec.watched]
         self._last_action: NDArray[np.float32] | None = None
-        self._target = np.zeros(len(spec.axes))  # what rest asks of the axes that have targets
-        self._seen = np.zeros(len(spec.axes))  # where the axes were in the newest sound reading
+        self._target = np.zeros(len(spec.axes))  # that a hold sends to the axes with targets
+        self._seen = np.zeros(len(spec.axes))  # positions in the newest valid reading
         self._last_velocity = np.zeros(len(spec.axes))
         self._last_watched: tuple[float, NDArray[np.float32]] | None = None
 
     def begin(self, state: NDArray[np.float32]) -> None:
-        """Take in where the axes are before anything is sent, from a sound state [S]."""
+        """Set the initial positions from a valid state [S]."""
         self._seen = self._position(state)
         self._target[self._shown] = self._staying(self._seen)[self._shown]
 
     def trouble_with(self, reading: Reading, now_s: float, stale_after_s: float) -> tuple[Reason, str] | None:
-        """Why nothing should move on what this reading shows; None if nothing is wrong. Once per period."""
+        """Why the robot must hold on this reading; None if it is valid. Call once per period."""
         if problems := broken_parts(self._spec, reading):
             return "broken observation", "; ".join(problems)
         age_s = now_s - reading.time_s
-        if age_s < -stale_after_s:  # it would never count as stale
+        if age_s < -stale_after_s:  # it would never become stale
             return "broken observation", f"its time is {-age_s:.3g} s ahead of the clock that drives the robot"
         if not age_s <= stale_after_s:
             return "stale observation", f"{1000 * age_s:.0f} ms old"
@@ -138,7 +138,7 @@ class SafetyFilter:
         return None
 
     def refusal(self, chunk: NDArray[Any]) -> str | None:
-        """Why a policy's chunk [1, K, A] cannot be executed at all; None if it can."""
+        """Why a policy's chunk [1, K, A] is invalid; None if it is valid."""
         size = self._spec.world.action.size
         if chunk.ndim != 3 or chunk.shape[0] != 1 or chunk.shape[1] < 1 or chunk.shape[2] != size:
             return f"shape {chunk.shape}, expected (1, K >= 1, {size})"
@@ -150,9 +150,7 @@ class SafetyFilter:
         return None
 
     def broken_action(self, action: Any) -> str | None:
-        """Why something cannot be one action [A], e.g. a person's or what a robot says that it was sent; None if it
-        can.
-        """
+        """Why a value is not one action [A], e.g. a person's or a robot's executed one; None if it is valid."""
         shape = (self._spec.world.action.size,)
         try:
             found = np.asarray(action)
@@ -167,7 +165,7 @@ class SafetyFilter:
     def limited(
         self, action: NDArray[np.float32], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], dict[Reason, str]]:
-        """The nearest action within the limits, [A], and which limits changed it, with the names of the axes.
+        """The action after all limits, [A], and the limits that changed it, with the names of the axes.
 
         Args:
             action: finite, [A].
@@ -203,10 +201,10 @@ class SafetyFilter:
         return within.astype(np.float32), changed
 
     def rest(self) -> NDArray[np.float32]:
-        """The action that leaves everything where it is, [A]: no displacement, and the last target again, or what is
-        nearest to it within the limit on velocity from where the axis was seen last.
+        """The action that holds the robot, [A]: no displacement, and the last target again, clipped by the velocity
+        limit around the last measured position.
 
-        Before anything was sent, a target is where its axis was in the beginning, or 0 where no state shows it.
+        Before the first action, a target is the axis' initial position, or 0 where no state shows it.
         """
         staying = self._staying(self._seen)
         reach = self._max_velocity * self._dt_s / np.abs(self._scale)
@@ -215,7 +213,7 @@ class SafetyFilter:
         return np.where(self._relative, 0.0, target).astype(np.float32)
 
     def was_sent(self, action: NDArray[np.float32], state: NDArray[np.float32], *, resting: bool) -> None:
-        """Remember what the robot said was sent in this period, [A], from this state."""
+        """Update with the executed action [A] of this period, and its state [S]."""
         self._last_action = action
         if not resting:
             self._target[:] = action
@@ -224,21 +222,21 @@ class SafetyFilter:
         )
 
     def came_to_rest(self) -> None:
-        """Remember that nothing was sent for at least a period."""
+        """Update after at least a period without an action."""
         self._last_velocity = np.zeros(len(self._last_velocity))
 
     def _position(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What each axis shows, [A]; 0 for those that no state shows, which have no limits on it."""
+        """Position of each axis, [A]; 0 where no state shows it, which then has no limits."""
         position = np.zeros(len(self._spec.axes))
         position[self._shown] = state[self._columns]
         return position
 
     def _staying(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The actions that are targets where the axes are, [A]."""
+        """The targets at the current positions, as actions [A]."""
         return (position - self._offset) / self._scale
 
     def _velocity(self, action: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the action commands, unit per second, [A]."""
+        """The commanded velocity, unit per second, [A]."""
         return (np.where(self._relative, 0.0, self._offset - position) + self._scale * action) / self._dt_s
 
     def _action(self, velocity: NDArray[np.float64], position: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -252,7 +250,7 @@ class SafetyFilter:
 
 
 def broken_parts(spec: RobotSpec, reading: Reading) -> list[str]:
-    """What of a reading is not as the robot's spec says: every difference, for people."""
+    """Every difference between a reading and the robot's spec, as messages."""
     if not isinstance(reading.frames, Mapping):
         return [f"its frames are a {type(reading.frames).__name__}, expected them by camera"]
     found = []
@@ -285,5 +283,5 @@ def _broken_vector(name: str, spec: VectorSpec, vector: Any) -> list[str]:
 
 
 def _finite(vector: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which numbers are finite, also as float32, which policies and recordings take them as."""
+    """Which numbers are finite as float32, the dtype of policies and recordings."""
     return np.isfinite(to_float32(vector))

@@ -1,6 +1,6 @@
-"""Robot: what the control loop needs of an arm, simulated or real, and what an arm says of itself.
+"""Robot: the interface of an arm, simulated or real, to the control loop, and its spec.
 
-Everything is in the worlds' terms (envs/types.py): frames by camera, a state vector, actions in [-1, 1].
+Observations and actions are as in worlds (envs/types.py): frames by camera, a state vector, actions in [-1, 1].
 
 Shape letters: A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -20,7 +20,7 @@ from envs.types import Observation, WorldSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one action dimension may command, in the unit of its position; what is infinite is not limited."""
+    """Limits of one action dimension, in the unit of its position; infinite means no limit."""
 
     low: float = -inf
     high: float = inf
@@ -30,7 +30,7 @@ class Limits:
     max_acceleration: float = inf
     """Unit per second squared."""
     max_change: float = inf
-    """Between two actions that follow each other, in the action's own terms: 2 is from one end to the other."""
+    """Between consecutive actions, in action units: 2 is the whole range."""
 
     def __post_init__(self) -> None:
         _check_bounds("limits", self.low, self.high)
@@ -40,9 +40,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What one action dimension commands: a position to reach within one control period.
+    """How one action dimension maps to a position to reach within one control period.
 
-        position = (what `state` shows now, if relative, else offset) + scale * action
+        position = (current value of `state` if relative, else offset) + scale * action
 
     Example:
         >>> up = Axis(state="tcp_z", relative=True, scale=0.04)  # 1 is 4 cm upwards
@@ -52,7 +52,7 @@ class Axis:
     state: str | None = None
     """Name of the state's element that shows the position; None if none does."""
     relative: bool
-    """Whether the action is a displacement. Then 0 is rest; otherwise rest is the last action again."""
+    """Whether the action is a displacement. Then 0 is rest; otherwise rest repeats the last action."""
     scale: float = 1.0
     offset: float = 0.0
     limits: Limits = field(default_factory=Limits)
@@ -60,13 +60,13 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """An element of the state that must stay within bounds, whatever moves it. Beyond them the arm holds."""
+    """An element of the state that must stay within bounds, whatever moves it. Outside them the arm holds."""
 
     state: str
     low: float = -inf
     high: float = inf
     max_velocity: float = inf
-    """Measured between two control periods, unit per second."""
+    """Between consecutive control periods, unit per second."""
 
     def __post_init__(self) -> None:
         _check_bounds(f"watched state {self.state!r}", self.low, self.high)
@@ -75,7 +75,7 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class RobotSpec:
-    """What must be known of a robot before it moves."""
+    """A robot's description, known before it moves."""
 
     name: str
     """robot_type of its recordings."""
@@ -129,24 +129,24 @@ def _check_above_0(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a robot shows, and when."""
+    """A robot's observation, with its time."""
 
     frames: dict[str, NDArray[np.uint8]]
     """{camera: [H, W, 3]}, RGB, in the sizes of the spec."""
     state: NDArray[np.float32]
     """[S]"""
     time_s: float
-    """When the oldest part of it was measured, on the clock that drives the robot."""
+    """When its oldest part was measured, on the drive's clock."""
     localization: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """A simulator's privileged label, [L]; only recorded."""
+    """A simulator's privileged labels, [L]; recorded only."""
     success: bool | None = None
     """The robot's own success flag, where it has one."""
     ended: str | None = None
-    """Why there is nothing more to do: "success", a failure's name, "step limit"; None while there is."""
+    """Why the episode has ended: "success", a failure's name, "step limit"; None while it runs."""
 
     def observation(self, instruction: str, step: int) -> Observation:
-        """As a policy takes it: of one world, that many control periods after the drive began. It is a copy, because a
-        robot may write the next picture into the same memory while the policy still looks.
+        """The policy's input, of one world, `step` control periods after the drive began. A copy, because a robot may
+        overwrite its arrays during inference.
         """
         return Observation(
             frames={name: frame[None].copy() for name, frame in self.frames.items()},
@@ -157,10 +157,10 @@ class Reading:
 
 
 class Robot(Protocol):
-    """An arm with cameras. Only the thread that drives it calls these, and each returns well within one period.
+    """An arm with cameras. Only the driving thread calls its methods, and each returns well within one period.
 
-    What breaks (a cable, a bus, a simulator) is an OSError; it ends the drive. TimeoutError, which is one, says from
-    `observe` that nothing new was measured.
+    Failures (of a cable, a bus, a simulator) are OSErrors and end the drive, except a TimeoutError of `observe`: no new
+    measurement.
     """
 
     @property
@@ -169,26 +169,25 @@ class Robot(Protocol):
         ...
 
     def connect(self) -> None:
-        """Be ready to observe and act, at rest. Where it fails, nothing is left connected."""
+        """Be ready to observe and act, at rest. After a failure nothing is left connected."""
         ...
 
     def observe(self) -> Reading:
-        """The newest of everything, without waiting for something newer."""
+        """The newest reading, without waiting for a newer one."""
         ...
 
     def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Start to execute an action [A] that lasts one period, and return what was really sent, [A].
+        """Start to execute an action [A] that lasts one period, and return the executed action, [A].
 
-        Where an axis that takes targets is beyond those that -1 and 1 stand for, an action may be beyond -1 and 1 too:
-        one that leaves the axis where it is, or brings it back no faster than its limits allow. A robot that is sent
-        nothing more comes to rest when the period is over.
+        If an axis with targets is outside the positions of [-1, 1], its action may be outside too: it holds the axis,
+        or returns it no faster than its limits allow. Without another action the robot comes to rest after the period.
         """
         ...
 
     def stop(self) -> None:
-        """Come to rest now. Called at the end of every drive, also after a failure, and perhaps twice."""
+        """Come to rest now. Called at the end of every drive, also after a failure, possibly twice."""
         ...
 
     def disconnect(self) -> None:
-        """Free what `connect` took, also after a failure."""
+        """Release what `connect` acquired, also after a failure."""
         ...

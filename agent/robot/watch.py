@@ -1,8 +1,8 @@
-"""Who else takes part in a drive: a person who takes it over, and whoever watches.
+"""Operator and Watcher: a person who may take over a drive, and an observer of its periods.
 
-Both are asked and told by the driving thread, once per control period, and return well within it.
+The driving thread calls both once per control period; they return well within it.
 
-Shape letters: A action dims, K chunk length.
+Shape letters: A action dims, K chunk size.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ class Operator(Protocol):
     """A person who may act in place of the policy."""
 
     def action(self, reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """What the robot should do in this period, [A], finite; None while the policy drives.
+        """The action of this period, [A], finite; None while the policy drives.
 
         Args:
-            reading: sound and new; where it is not, nobody is asked and the robot holds.
-            rest: the action that leaves everything where it is, [A].
+            reading: valid and new; otherwise the robot holds, and this is not called.
+            rest: the action that holds the robot, [A].
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """One control period that is over."""
+    """A finished control period."""
 
     number: int
     """Counted from 0."""
     time_s: float
-    """Of its beginning, since the drive's first period."""
+    """When it began, since the drive's first period."""
     late_s: float
-    """How much later it began than it should have."""
+    """Delay of its beginning against the schedule."""
     reading: Reading
     sent: NDArray[np.float32]
-    """[A]"""
+    """The executed action, [A]."""
     by_hand: bool
     """Whether a person acted."""
     holding: Reason | None
-    """Why the robot rests; None while it moves."""
+    """Why the robot holds; None while it moves."""
     answer: Answer | None
-    """The newest that could be executed; None while there was none."""
+    """The newest valid one; None if there is none yet."""
     moves_since: float
-    """Made since the observation that the answer is to: which of its actions is due."""
+    """Moves since the answer's observation: the index of its current action."""
     interventions: tuple[Intervention, ...]
-    """Of this period alone."""
+    """Of this period only."""
 
 
 class Watcher(Protocol):
-    """Sees every period."""
+    """Called with every period."""
 
     def __call__(self, period: Period) -> None: ...

@@ -1,4 +1,4 @@
-"""What every run needs, whatever it does: its folder and lock, config checks, progress bars, interrupts.
+"""Shared by all runs: the run's folder and lock, config checks, seeds, progress bars, interrupts.
 
-In comes a config; out go a folder that can be resumed, and refusals before any work begins.
+Input: a config. Output: a folder that can be resumed, or an error before any work begins.
 """

@@ -1,4 +1,4 @@
-"""Whether an address can be listened on, asked before anything that takes time."""
+"""Checks that a server can listen on an address, before anything that takes time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def check_address(host: str, port: int) -> None:
         port: 0 for any.
 
     Raises:
-        UserError: it is none of this machine's, or the port is in use or not for this user.
+        UserError: the address is not this machine's, or the port is in use or needs other permissions.
     """
     try:
         for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind, protocol) as probe:
-                # As servers do: what a server that ended left in TIME_WAIT is none that listens.
+                # As servers do: a port in TIME_WAIT after its server ended is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(place)
     except OSError as error:
@@ -27,5 +27,5 @@ def check_address(host: str, port: int) -> None:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
-    """Why not, in words."""
+    """The error message."""
     return f"nothing can be served on {host}, port {port}: {error.strerror or error}"

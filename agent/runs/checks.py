@@ -1,13 +1,12 @@
-"""One place that checks a config before any work begins.
+"""Validation of configs before any work begins.
 
-A field's range stands beside it, in annotated_types' words; how a config's fields must fit each other, its own method
-`check` says:
+A field's range is annotated with annotated_types; rules across fields are in the config's own method `check`:
 
     decay: Annotated[float, Interval(ge=0, lt=1)] = 0.998
     steps: tuple[Annotated[int, Ge(1)], ...] = ()
 
-Whatever its range, a number that is not finite is refused: every comparison with NaN is false, so code that asks
-whether a value is too small would let it pass.
+Numbers that are not finite are always refused: every comparison with NaN is false, so a check of the form `value < low`
+would accept it.
 """
 
 from __future__ import annotations
@@ -29,42 +28,41 @@ if TYPE_CHECKING:
 
 
 Seed = Annotated[int, Interval(ge=0, lt=2**31)]
-"""Of random numbers; every generator takes one."""
+"""Accepted by every random number generator in use."""
 Share = Annotated[float, Interval(ge=0, le=1)]
 NumWorlds = Annotated[int, Interval(ge=1, le=65_536)]
-"""Side by side in a process."""
+"""Parallel worlds in a process."""
 NumEpisodes = Annotated[int, Interval(ge=0, le=100_000)]
-"""Of a task."""
+"""Episodes per task."""
 HOW = {"how": True}
-"""Metadata of a config's field that decides how a run is computed and not what: a resumed run may change it."""
+"""Metadata of a config's field that affects only how a run is computed, not its result: resuming may change it."""
 STANDS_FOR = "stands for"
 
 
 def none_stands_for(*numbers: float) -> dict[str, tuple[float, ...]]:
-    """Metadata of a config's field that is None where the rest of the config decides: a run that was recorded with one
-    of these numbers, with any if there are none, may go on so.
+    """Metadata of a config's field whose None means a value derived from the rest of the config: a run recorded with
+    one of these numbers, or with any if none is given, may be resumed with None.
     """
     return {STANDS_FOR: numbers}
 
 
 @runtime_checkable
 class Checked(Protocol):
-    """A config whose fields must fit each other."""
+    """A config with rules across its fields."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: they do not.
+            UserError: a rule is violated.
         """
         ...
 
 
 def check_config(config: DataclassInstance) -> None:
-    """Every field of a config, and of the configs in it, against its range; then each config against itself.
+    """Check every field of a config and of nested configs against its range, then the rules across fields.
 
     Raises:
-        UserError: naming every field that is out of its range as the command line does, or the first config whose
-            fields do not fit each other.
+        UserError: lists every field that is out of its range, by its option's name, or the first violated rule.
 
     Example:
         >>> check_config(LearnerConfig(learning_rate=float("nan")))
@@ -77,7 +75,7 @@ def check_config(config: DataclassInstance) -> None:
 
 
 def check_world(name: str) -> str:
-    """The name itself, if it is a suite's or of the form MODULE:FUNCTION.
+    """The name itself, if it is a suite or of the form MODULE:FUNCTION.
 
     Raises:
         UserError: it is neither.
@@ -88,7 +86,7 @@ def check_world(name: str) -> str:
 
 
 def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]) -> Sequence[str]:
-    """The tasks, all of the world where none is named.
+    """The tasks, or all of the world if none is named.
 
     Raises:
         UserError: a task or a variation does not exist there, or is named twice.
@@ -105,7 +103,7 @@ def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]
 
 
 def out_of_range(config: DataclassInstance, prefix: str = "") -> Iterator[str]:
-    """What is wrong with single fields, in words; a field is named as its option is, without the dashes before it."""
+    """An error message for each field that is out of its range, by its option's name without the leading dashes."""
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
@@ -134,7 +132,7 @@ def _is_unnamed(hint: Any) -> bool:
 
 
 def _problem(value: object, hint: Any) -> str | None:
-    """What is wrong with a field's value; an element of a tuple may have a range of its own."""
+    """The value and its expected range, None if it is in range; elements of a tuple may have a range of their own."""
     bounds = list(_bounds(hint))
     if isinstance(value, tuple):
         if any(isinstance(bound, MinLen) and len(value) < bound.min_length for bound in bounds):
@@ -160,7 +158,7 @@ def _of_elements(hint: Any, count: int) -> list[Any]:
 
 
 def _bounds(hint: Any) -> Iterator[BaseMetadata]:
-    """Those of a hint, of one of its choices too: `Annotated[int, Ge(1)] | None`."""
+    """The bounds of a hint, also inside a union: `Annotated[int, Ge(1)] | None`."""
     for note in getattr(hint, "__metadata__", ()):
         if isinstance(note, GroupedMetadata):
             yield from note

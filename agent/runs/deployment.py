@@ -1,4 +1,4 @@
-"""How the policy of a run was used by its record, and what differs from how one is used now."""
+"""A policy's deployment (n_action_steps, world, tasks) by its run's record, and warnings where its use differs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vla_model.files.deployment import Deployment
 
 
 def recorded_deployment(policy: str | Path, chunk_size: int) -> Deployment | None:
-    """How a policy that was saved without a word on it was used, by the record of the run that it is of, if of one.
+    """The deployment of a policy that was saved without one, from its run's record; None if it is of no run.
 
     Raises:
-        UserError: that record says something else than how a policy is used.
+        UserError: the record lacks it.
     """
     run = run_of(policy)
     if run is None:
@@ -29,15 +29,15 @@ def recorded_deployment(policy: str | Path, chunk_size: int) -> Deployment | Non
             {"n_action_steps": steps, "world": practised.get("world"), "tasks": practised.get("tasks", [])}
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.record_file} does not say how {policy} was used: it lacks or misuses {error}") from error
+        raise UserError(f"{run.record_file} lacks the deployment of {policy}: missing or invalid {error}") from error
 
 
 def say_differences(name: str, made_for: Deployment | None, used: Deployment) -> None:
-    """Say how a policy is used otherwise than it was made for, as far as that is known."""
+    """Print how a policy's use differs from its deployment, if that is known."""
     for line in made_for.differences(used) if made_for else ():
         say_of(name, line)
 
 
 def say_of(name: str, line: str) -> None:
-    """Say something of a policy on standard error."""
+    """Print a line about a policy on standard error."""
     print(f"llamarm: {name}: {line}", file=sys.stderr)

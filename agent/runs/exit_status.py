@@ -1,4 +1,4 @@
-"""How a command ends that raised: a line for the user and an exit status, or, where it is a bug, the traceback."""
+"""How a command ends after an exception: one line and an exit status, or for a bug the traceback."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _REMEDIES = {
     errno.EISDIR: _OTHER_PLACE,
     errno.ENAMETOOLONG: _OTHER_PLACE,
 }
-"""What to do about errors of the machine, for a user to read; others are bugs and keep their traceback."""
+"""Advice for OSErrors that users can fix; others are bugs and keep their traceback."""
 
 
 class Ending(NamedTuple):
-    """What is said on standard error, and the exit status."""
+    """The line on standard error, and the exit status."""
 
     line: str
     status: int
 
 
 def ending(error: BaseException, args: list[str]) -> Ending | None:
-    """How the command ends; None where the error is a bug, whose traceback should be seen.
+    """How the command ends; None for a bug, whose traceback should be shown.
 
     Args:
-        error: what it raised.
+        error: raised by the command.
         args: of `llamarm`.
     """
     match error:
@@ -53,14 +53,14 @@ def ending(error: BaseException, args: list[str]) -> Ending | None:
         case FloatingPointError():
             return Ending(f"llamarm: {error}\n", 1)
         case ValueError():
-            from envs.errors import UserError  # importing that package takes 0.2 s, which no help should
+            from envs.errors import UserError  # imported here, because it takes 0.2 s
 
             return Ending(f"llamarm: {error}\n", 2) if isinstance(error, UserError) else None
     return None
 
 
 def _stopped(stop: KeyboardInterrupt, args: list[str]) -> Ending:
-    """What to type to go on; as a shell's, the status is 128 and the signal's number."""
+    """The command to continue with; as in a shell, the status is 128 plus the signal's number."""
     again = ["llamarm", *args]
     if args[0] == "train" and "--resume" not in args:
         again.append("--resume")
@@ -70,7 +70,7 @@ def _stopped(stop: KeyboardInterrupt, args: list[str]) -> Ending:
 
 
 def _reader_has_gone() -> bool:
-    """Whether nobody reads the output any more (`| head`). All results are in files by then, so nothing is lost."""
+    """Whether the output's reader has exited (`| head`). All results are in files by then, so nothing is lost."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

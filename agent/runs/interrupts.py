@@ -1,8 +1,6 @@
-"""Ctrl-C, SIGTERM, which schedulers send, and SIGHUP, which a terminal sends that is closed: all stop a command, and
-wait for the end of what is half done.
+"""Ctrl-C, SIGTERM (from schedulers) and SIGHUP (from a closed terminal) stop a command, after the update in progress.
 
-A signal that whoever started the process wants ignored (a shell does so to SIGINT of what it runs in the background)
-stays ignored.
+A signal that the parent process set to be ignored (as a shell does with SIGINT of background jobs) stays ignored.
 """
 
 from __future__ import annotations
@@ -42,9 +40,9 @@ def termination_stops() -> Generator[None]:
 
 @contextmanager
 def interrupts_wait() -> Generator[Callable[[], bool]]:
-    """Ctrl-C or termination while an update is half done waits for its end; a second one does not.
+    """Defer Ctrl-C or termination to the end of the update in progress; a second one is not deferred.
 
-    Yields a function that says whether there was one.
+    Yields a function that returns whether there was one.
     """
     came: list[int] = []
 
@@ -60,7 +58,7 @@ def interrupts_wait() -> Generator[Callable[[], bool]]:
 
 @contextmanager
 def _told_apart(came: list[int]) -> Generator[None]:
-    """A KeyboardInterrupt after one of those signals leaves as Terminated, whatever raised it anew: Ray does."""
+    """Reraise a KeyboardInterrupt after SIGTERM or SIGHUP as Terminated, because Ray replaces the exception."""
     try:
         yield
     except KeyboardInterrupt:
@@ -76,9 +74,7 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 def _handled(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
 ) -> Generator[dict[signal.Signals, Handler]]:
-    """Those of the signals that are not ignored, until the end; yields what handled them before. Only the main thread
-    can.
-    """
+    """Handle those of the signals that are not ignored, in the main thread only; yields the previous handlers."""
     before: dict[signal.Signals, Handler] = {}
     terminals = [output for output in (1, 2) if os.isatty(output)]
 
@@ -89,7 +85,7 @@ def _handled(
 
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in numbers}
-        # What was not set from Python cannot be set again from there.
+        # A handler that was not set from Python (None) cannot be restored.
         before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handle)
@@ -101,7 +97,7 @@ def _handled(
 
 
 def _leave(terminals: list[int]) -> None:
-    """Write no more to outputs that are gone: an error of a progress bar would lose what is to be saved."""
+    """Redirect outputs of a closed terminal: an error from a progress bar would prevent saving."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in terminals:
         os.dup2(nowhere, output)

@@ -1,4 +1,4 @@
-"""Names that users type: a misspelt one is answered with what exists."""
+"""Validation of names that users type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The name itself, if it is known.
 
     Raises:
-        UserError: it is not; the message suggests the closest and lists all.
+        UserError: it is unknown; the message suggests the closest and lists all.
 
     Example:
         >>> check_name("task", "lfit", ["lift", "stack"])

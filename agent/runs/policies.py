@@ -1,4 +1,4 @@
-"""The policy that a user names, and where and how it acts: as it was made for, unless they say otherwise."""
+"""Loading a policy, and its world, tasks and n_action_steps: those of its deployment unless the user sets others."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ DEFAULT_WORLD = "tabletop"
 def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
     """The policy of a run (its best, else its last checkpoint), a checkpoint or a policy's folder.
 
-    It knows how it is meant to be used, unless neither its folder nor a run's record says so.
+    Its processor has the policy's deployment, if its folder or its run's record has one.
 
     Args:
         path: of the folder.
-        dtype: what it computes in and holds its weights in; "auto" is bfloat16 where the hardware has it.
+        dtype: number format of weights and computation; "auto" is bfloat16 where the hardware has it.
 
     Raises:
         UserError: the folder is none of these, or damaged.
@@ -37,11 +37,10 @@ def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
 
 
 def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
-    """Actions to execute of each chunk: as asked, else as the policy was made for. What differs, or is not known, is
-    said.
+    """Actions to execute of each chunk: `asked`, else the policy's. Prints a difference, or that the policy has none.
 
     Raises:
-        UserError: a chunk has not so many actions.
+        UserError: the number exceeds the chunk size.
     """
     made_for, length = policy.processor.deployment, policy.model.config.chunk_size
     steps = policy.n_action_steps if asked is None else asked
@@ -49,45 +48,47 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     if made_for is not None:
         say_differences(name, made_for, replace(made_for, n_action_steps=steps))
     elif asked is None:
-        say_of(name, f"how many actions of a chunk to execute is not known; all {length} are (--n-action-steps)")
+        say_of(
+            name, f"its n_action_steps is not known; all {length} actions of a chunk are executed (--n-action-steps)"
+        )
     return steps
 
 
 def where_to_act(
     name: str, policy: VLAPolicy | None, world: str | None, tasks: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """The name of a world and tasks of it, none for all: as asked, else those that the policy was made for. Where no
-    world is known, that is said; what differs, `say_place` says, once the world has these tasks.
+    """The names of a world and of its tasks (empty for all): as given, else the policy's. Prints an unknown world;
+    `say_place` prints differences, once the tasks are checked.
 
-    A policy's folder may come from anyone, so no module that it names is imported: the command line must name a world
-    of one's own, MODULE:FUNCTION.
+    A policy's folder is not trusted, so no module that it names is imported: a world of the user's own,
+    MODULE:FUNCTION, must be named on the command line.
 
     Args:
         name: of the policy.
-        policy: None for a scripted expert, which is made for every task.
-        world: asked for.
-        tasks: asked for.
+        policy: None for a scripted expert, which can do every task.
+        world: given by the user, else None.
+        tasks: given by the user.
 
     Raises:
-        UserError: see check_world; or none is asked for, and the policy was made for a MODULE:FUNCTION.
+        UserError: see check_world; or `world` is None and the policy's is a MODULE:FUNCTION.
     """
     made_for = None if policy is None else policy.processor.deployment
     known = None if made_for is None else made_for.world
     if world is None and known is not None and ":" in known:
         raise UserError(
-            f"{name} was made for the world {known!r}, a module of somebody's own, and a policy's folder has none "
-            f"imported; if you trust that module, name it: --world {known}"
+            f"{name} was made for the world {known!r}, a module that is not imported on the word of a policy's folder; "
+            f"if you trust it, name it: --world {known}"
         )
     chosen = check_world(world or known or DEFAULT_WORLD)
     if made_for is None or known is None:
         if policy is not None and world is None:
-            say_of(name, f"which world it was made for is not known; it acts in {chosen} (--world)")
+            say_of(name, f"its world is not known; it acts in {chosen} (--world)")
         return chosen, tasks
     return chosen, tasks or (made_for.tasks if chosen == known else ())
 
 
 def say_place(name: str, policy: VLAPolicy | None, world: str, tasks: tuple[str, ...]) -> None:
-    """Say in what a world and its tasks, none for all, are others than the policy was made for, as far as known."""
+    """Print how a world and its tasks (empty for all) differ from the policy's, if those are known."""
     made_for = None if policy is None else policy.processor.deployment
     if made_for is not None and made_for.world is not None:
         say_differences(name, made_for, replace(made_for, world=world, tasks=tasks))

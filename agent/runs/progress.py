@@ -1,4 +1,4 @@
-"""The one look of every progress bar: what, how far, how long, how much longer; lines of a log where nobody watches."""
+"""Progress bars of all commands: description, count, elapsed and remaining time; log lines without a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_EVERY_S = 30.0
 
 
 class _Progress(Progress):
-    """rich draws nothing before the end where the output is no terminal; there this prints a line now and then."""
+    """Without a terminal rich prints nothing before the end; this prints a line every LINE_EVERY_S."""
 
     _printed_s = -LINE_EVERY_S
 
@@ -33,7 +33,7 @@ class _Progress(Progress):
 
 
 def progress_bars() -> Progress:
-    """A rich Progress, to be entered; add a task per bar. It shows on standard error: standard output has results."""
+    """A rich Progress, a context manager; add a task per bar. It writes to standard error."""
     return _Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,7 +45,7 @@ def progress_bars() -> Progress:
 
 
 class EpisodesBar:
-    """A bar that counts episodes, and says how many of those it was shown succeeded and how fast frames come."""
+    """A bar that counts episodes, with their success rate and the frames per second."""
 
     def __init__(self, progress: Progress, what: str, total: int, completed: int = 0) -> None:
         self._progress = progress
@@ -55,7 +55,7 @@ class EpisodesBar:
         self._shown = self._successes = self._frames = 0
 
     def show(self, trajectory: Trajectory, counts: bool = True) -> None:
-        """An episode ended; one that does not count moves the figures, not the bar."""
+        """Update with a finished episode; one that does not count updates the figures, not the bar."""
         self._shown += 1
         self._successes += trajectory.success
         self._frames += len(trajectory.frame_step) * len(trajectory.frames)

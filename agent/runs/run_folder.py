@@ -1,22 +1,22 @@
-"""A run's folder: what was asked, on what, with what, and where everything it makes lies.
+"""A run's folder: the layout of its files, and its record.
 
-    run.json        config, every session (command, versions, git commit, machine, time, memory, outcome), and what was
-                    learned from since which update: episodes, rows, a checksum
-    checkpoints/    000120/pretrained_model and what resuming needs, numbered by update (or iteration)
-    best/           the policy that evaluated best, where a run judges as it goes
-    before/         the evaluation of the policy that the run began with, where it began with one
+    run.json        config, every session (command, versions, git commit, machine, time, memory, outcome), and the
+                    training data since which update: episodes, rows, a checksum
+    checkpoints/    000120/pretrained_model and the training state, numbered by update (or iteration)
+    best/           the policy with the best evaluation, in a run that evaluates during training
+    before/         the evaluation of the initial policy, in a run that fine-tunes one
     dataset/        demonstrations and rollouts, one LeRobotDataset
     tensorboard/    event files
-    videos/          MP4 of evaluated episodes
+    videos/         MP4 of evaluated episodes
     eval_info.json  the latest evaluation
-    experts.json    what its experts do (agent/experts), with experts.md and experts.png
-    changes.json    which videos show an episode that the best policy fixed, and one that it broke
+    experts.json    usage of the mixture's experts (agent/studies/moe), with experts.md and experts.png
+    changes.json    videos of an episode that the best policy fixed, and of one that it broke
     report.html     the report
     .lock           held by the process that writes here (agent/runs/run_lock.py)
 
-A folder holds one run. A run has one config: resuming with another is refused, with the differences named. Only fields
-marked HOW may change, and fields that llamarm got since may stand at their defaults. While a run has made nothing, any
-may.
+A folder holds one run with one config: resuming with another config is refused, with a list of the differences. Only
+fields marked HOW may change, and fields that did not exist when the run began may have their defaults. A run without
+results may be resumed with any config.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PACKAGES = (
     "av",
     "opencv-python-headless",
 )
-"""Those whose version can change a number."""
+"""Packages whose version can change results."""
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
 
@@ -86,7 +86,7 @@ class RunFolder:
 
     @property
     def before(self) -> RunFolder:
-        """The evaluation of the policy that the run began with."""
+        """The evaluation of the initial policy."""
         return RunFolder(self.root / "before")
 
     @property
@@ -137,7 +137,7 @@ class RunFolder:
 
     @contextmanager
     def session(self, command: Sequence[str]) -> Generator[None]:
-        """Record a process that works on the run: command, machine, versions, time, peak memory and how it ended."""
+        """Record a process of the run: command, machine, versions, time, peak memory and outcome."""
         began_s = time.perf_counter()
         session: dict[str, Any] = {
             "command": list(command),
@@ -161,7 +161,7 @@ class RunFolder:
 
     @contextmanager
     def phase(self, name: str) -> Generator[dict[str, float]]:
-        """Record how long a part of the work took, finished or not, and the figures put into what it yields."""
+        """Record the duration of a phase, finished or not, and the figures put into the yielded dict."""
         began_s = time.perf_counter()
         figures: dict[str, float] = {}
         try:
@@ -172,19 +172,19 @@ class RunFolder:
             write_json(self.record_file, record)
 
     def note_data(self, found: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Record what the run learns from, from here on, unless it is what it learned from before.
+        """Record the training data from the last checkpoint on, if it has changed.
 
         Args:
             found: TrainingData.fingerprint.
 
         Returns:
-            What changed since the last time, in words; nothing where nothing did, or nothing was noted yet.
+            A message for each change since the last record; empty if there is none.
         """
         record, last = self.record, self.last_checkpoint()
         noted = record.get("data", [])
         before = noted[-1]["datasets"] if noted else []
         changes = [
-            f"{new['dataset']} had {old['episodes']} episodes of {old['rows']} rows when this run last looked, now "
+            f"{new['dataset']} had {old['episodes']} episodes of {old['rows']} rows when this run last read it, now "
             f"{new['episodes']} of {new['rows']}{'' if old['rows'] != new['rows'] else ', and other content'}"
             for old, new in zip(before, found, strict=len(before) == len(found))
             if old["sha256"] != new["sha256"]
@@ -202,7 +202,7 @@ class RunFolder:
 
 
 def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) -> None:
-    """Whether `start_run` would begin there; nothing is written.
+    """Check that `start_run` would succeed; nothing is written.
 
     Raises:
         UserError: see start_run.
@@ -233,13 +233,13 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
 
 
 def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) -> RunFolder:
-    """Begin a run in `root`, or with `resume` go on with the one that is there.
+    """Begin a run in `root`, or with `resume` continue the one in it.
 
     Args:
-        root: the run's folder; it must be new or empty, unless resuming, or hold a run that ended before it made
-            anything, e.g. because a folder that its config names was not there.
+        root: the run's folder; it must be new or empty, unless resuming, or hold a run without results, e.g. because a
+            folder that its config names was missing.
         config: resolved, seeds included; every field is a plain value, a path or another dataclass.
-        resume: go on with the run in `root`. One that has made nothing yet may go on with another config.
+        resume: continue the run in `root`. One without results may continue with another config.
 
     Raises:
         UserError: the folder holds another run or other files, there is no run to resume, or the run there has another
@@ -255,7 +255,7 @@ def start_run(root: Path, config: DataclassInstance, *, resume: bool = False) ->
 
 
 def _is_of_any(path: Path, folder: RunFolder) -> bool:
-    """Whether a file is of any run, also of one that has made nothing."""
+    """Whether every run has this file, even without results."""
     record = folder.record_file.name
     return path.name in (record, LOCK_FILE, HOLDER_FILE) or path.name.startswith(f".{record}.")
 
@@ -270,14 +270,14 @@ def policy_folder(path: str | Path) -> Path:
     run = RunFolder(path)
     last = run.last_checkpoint()
     for folder in (path, path / PRETRAINED, run.best / PRETRAINED, *([last, last / PRETRAINED] if last else [])):
-        # A save that was killed may have left the one before it.
+        # A killed save may have left the previous folder under another name.
         if any((place / "config.json").exists() for place in (folder, previous_folder(folder))):
             return folder
     raise UserError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
 
 
 def run_of(policy: str | Path) -> RunFolder | None:
-    """The run that a policy is of, given that run, a checkpoint or a policy's folder; None where it is of none."""
+    """The run of a policy, given that run, a checkpoint or a policy's folder; None if it belongs to no run."""
     path = Path(policy).resolve()
     if not (path.exists() or previous_folder(path).exists()):
         return None
@@ -286,12 +286,12 @@ def run_of(policy: str | Path) -> RunFolder | None:
 
 
 def dataset_of(policy: str | Path) -> Path:
-    """The dataset of the run that a policy is of."""
+    """The dataset of a policy's run."""
     return (run_of(policy) or RunFolder(Path(policy))).dataset
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of `PACKAGES`; what is not installed is left out."""
+    """Versions of Python and of the installed `PACKAGES`."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -349,11 +349,11 @@ def _differences(old: object, new: object, *, prefix: str) -> Iterator[tuple[str
 
 
 _DROPPED = {("algorithm", "surrogate", "perception"): {"iterations": 0}}
-"""Options that llamarm had: where a recorded config has one, {path: what it holds where the option was off}."""
+"""Removed options: {path in a recorded config: its values where the option was off}."""
 
 
 def _without_dropped(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A recorded config without the options that llamarm had and that were off."""
+    """A recorded config without removed options that were off."""
     recorded = copy.deepcopy(recorded)
     for (*path, name), off in _DROPPED.items():
         parent: Any = recorded
@@ -377,7 +377,7 @@ def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
 
 
 def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
-    """Dotted names of the fields that a recorded config does not know, and that are as they are unless asked for."""
+    """Dotted names of the fields that a recorded config lacks and that have their defaults."""
     names = set()
     for field in fields(config):
         value = getattr(config, field.name)
@@ -390,7 +390,7 @@ def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, 
 
 
 def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
-    """Dotted names of the fields that are None now and were recorded with a number that this stands for."""
+    """Dotted names of the fields that are None now and were recorded with a number that None may replace."""
     names = set()
     for field in fields(config):
         value, old = getattr(config, field.name), recorded.get(field.name)
@@ -403,7 +403,7 @@ def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, pr
 
 
 def _recorded(config: DataclassInstance) -> dict[str, Any]:
-    """A config as run.json has it."""
+    """A config as in run.json."""
 
     def plain(leaf: object) -> str:
         if isinstance(leaf, Path):

@@ -1,7 +1,7 @@
 """One process at a time writes into a run's folder.
 
-It holds a lock on the file `.lock`, which dies with its owner, so kill -9 leaves none. `.lock.json` says who holds it,
-for the message to whoever comes second.
+It holds a lock on the file `.lock`, which the system releases when the process ends, even by kill -9. `.lock.json`
+names the holder, for the error message of another process.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ HOLDER_FILE = ".lock.json"
 
 @contextmanager
 def locked(root: Path, command: Sequence[str]) -> Generator[None]:
-    """Hold a run's folder, which is made if it is not there.
+    """Lock a run's folder, which is created if missing.
 
     Args:
         root: the folder.
-        command: what a second one is told about this process.
+        command: of this process, for the error message of another one.
 
     Raises:
-        UserError: another process holds it; the message names it. Or see make_folder.
-        OSError: the folder cannot be made, or nothing can be written there.
+        UserError: another process holds the lock; the message names it. Or see make_folder.
+        OSError: the folder cannot be created or written to.
     """
     make_folder(root)
     lock = FileLock(root / LOCK_FILE)
@@ -51,7 +51,7 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
 
 
 def _holder(root: Path) -> str:
-    """In words; a process that has only just come has not said yet who it is."""
+    """The holder, for a message; a process that has just taken the lock may not have written its name yet."""
     try:
         who = json.loads((root / HOLDER_FILE).read_text())
         return f"`{who['command']}`, process {who['pid']} on {who['host']}"

@@ -1,10 +1,10 @@
-"""Who begins episodes with which seeds, so that nothing is measured on what was learned from.
+"""Seed ranges of episodes, which keep training and evaluation disjoint.
 
 0 ..              demonstrations, counted up from DemonstrationsConfig.first_seed
 100 000 ..        practice, counted up from PracticeConfig.first_seed
-900 000 ..        demonstrations on which `llamarm scale` measures the error of actions; no recipe reaches them
+900 000 ..        held-out demonstrations for the action error of `llamarm scale`; no recipe reaches them
 1 000 000 ..      evaluation: `llamarm eval`, and the end of every run
-2 000 000 ..      selection of the best policy as a run goes
+2 000 000 ..      selection of the best policy during a run
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from envs.errors import UserError
 
 FIRST_PRACTICE_SEED = 100_000
 ROUNDS = 16
-"""Rounds of episodes that an iteration of practice may ask for, each with seeds of its own."""
+"""Maximum rounds of episodes in an iteration of practice, each with seeds of its own."""
 FIRST_HELD_OUT_SEED = 900_000
 FIRST_EVALUATION_SEED = 1_000_000
 """Training seeds lie below, evaluation seeds at or above."""
@@ -21,13 +21,13 @@ FIRST_SELECTION_SEED = 2_000_000
 
 
 def check_training_seed(seed: int) -> int:
-    """The seed itself, if training may draw it.
+    """The seed itself, if it is in the range for training.
 
     Raises:
-        UserError: it belongs to evaluation.
+        UserError: it is in the range for evaluation.
     """
     if not 0 <= seed < FIRST_EVALUATION_SEED:
         raise UserError(
-            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are evaluation's; got {seed}"
+            f"training seeds lie in 0..{FIRST_EVALUATION_SEED - 1}, those above are for evaluation; got {seed}"
         )
     return seed

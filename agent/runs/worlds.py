@@ -1,4 +1,4 @@
-"""The world of a run: which one, on what, and which of its tasks."""
+"""The world of a run: suite, device, tasks and variation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from vla_model.files.deployment import Deployment
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """Where a run's episodes are, those that evaluate too."""
+    """The world of a run's episodes, for training and evaluation."""
 
     world: str = "tabletop"
     """Name for `make_world`."""
     device: Device = "cpu"
-    """What the worlds run on, also those that evaluate: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers
-    need --gpus-per-worker)."""
+    """Simulator, for training and evaluation: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need
+    --gpus-per-worker)."""
     tasks: tuple[str, ...] = ()
     """Empty for all tasks of the world."""
     variation: str = "train"
 
     @property
     def make_worlds(self) -> Callable[[int], World]:
-        """Makes so many worlds on the device; can be sent to other processes."""
+        """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
 
     def deployment(self, n_action_steps: int) -> Deployment:
-        """Of a policy for this world, with so many actions executed of each chunk."""
+        """The deployment of a policy for this world."""
         return Deployment(n_action_steps=n_action_steps, world=self.world, tasks=self.tasks)

@@ -1,1 +1,1 @@
-"""A policy behind a websocket, for clients of openpi and of vla-eval, and a client of our own."""
+"""Inference server over a websocket, with the protocols of openpi and vla-eval, and a client of our own."""

@@ -1,9 +1,8 @@
-"""ServedPolicy: a policy behind `llamarm serve`, used like one that runs here.
+"""ServedPolicy: the client of `llamarm serve`, with the interface of a local policy.
 
-It needs neither torch nor a simulator on a robot's computer, but numpy, msgpack, websockets, Pillow, gymnasium and
-array-api-compat.
+It needs numpy, msgpack, websockets, Pillow, gymnasium and array-api-compat, but neither torch nor a simulator.
 
-Shape letters: n worlds, K chunk length, A action dims.
+Shape letters: n worlds, K chunk size, A action dims.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ from vla_model.types import ActionChunk, check_worlds
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _AWAY = (502, 503, 504)
-"""Statuses of a server that is full, or of a proxy whose server is away."""
+"""Statuses of a full server, or of a proxy without its server."""
 _GOODBYE_S = 1.0
-"""How long a server that hangs is waited for when a connection is closed."""
+"""Timeout for closing a connection."""
 _TOO_BIG = 1009
-"""Close code of a message above the server's limit; sent again it would be as big."""
+"""Close code of a message above the server's size limit; retrying would not help."""
 _ELSEWHERE = "/vla-eval"
-"""Path of another protocol, in which the server waits for the client's word."""
+"""Path of another protocol, in which the client speaks first."""
 _SEEN = "observation"
-"""Of the metadata: what an observation must have."""
+"""Key of the metadata: the entries of an observation."""
 _KINDS: dict[str, type] = {
     "policy_version": int,
     "n_action_steps": int,
@@ -52,19 +51,19 @@ _KINDS: dict[str, type] = {
     "history_steps": int,
     _SEEN: dict,
 }
-"""Of what is used of the metadata, where a server tells it."""
+"""Types of the metadata in use; all are optional."""
 
 
 class _OtherServerError(ConnectionError):
-    """What answers is not the server that is asked for; tried again it would not be either."""
+    """Another server or protocol answers; retrying would not help."""
 
 
 class ServedPolicy:
-    """Policy of vla_model/types.py, with a connection for each world, so that the server decides for them together.
+    """Policy of vla_model/types.py, with a connection for each world, so that the server batches them.
 
-    A connection that breaks is made again and its observation sent again, after those that a policy which looks back
-    would remember: a decision depends on nothing else, so nothing is lost but time. Of calls from several threads one
-    waits for the other.
+    After a broken connection it reconnects and sends the observation again, preceded by the episode's observation
+    history for a policy that uses one. Actions depend on nothing else, so the result is the same. Calls from several
+    threads are serialized.
 
     Example:
         with ServedPolicy("ws://127.0.0.1:8000") as policy:
@@ -79,13 +78,13 @@ class ServedPolicy:
         Args:
             url: ws://HOST:PORT or wss://HOST:PORT.
             api_key: what the server's --api-key-file holds.
-            timeout_s: how long an answer may take before its connection counts as broken.
-            patience_s: how long a server that cannot be reached is tried again before that is an error.
+            timeout_s: timeout of an answer, after which its connection counts as broken.
+            patience_s: how long to retry a server that cannot be reached.
             options: of websockets' connect, e.g. `ssl`.
 
         Raises:
-            UserError: the URL is of no websocket, or of a server's path for another protocol.
-            ConnectionError: the server could not be reached, refuses this client or speaks another protocol.
+            UserError: the URL is not a websocket's, or has the path of another protocol.
+            ConnectionError: the server cannot be reached, refuses this client or speaks another protocol.
         """
         _check_url(url)
         for name, seconds in (("timeout_s", timeout_s), ("patience_s", patience_s)):
@@ -101,9 +100,9 @@ class ServedPolicy:
         self._instructions: dict[int, str] = {}
         self._connections: dict[int, Connection] = {}
         self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
-        """Of each world's episode, step and request of what a policy that looks back was asked."""
+        """Observation history of each world's episode, as (step, request)."""
         self.metadata: dict[str, Any] = {}
-        """What the server tells of its policy."""
+        """The server's metadata of its policy."""
         self._connection(0)
 
     def __enter__(self) -> ServedPolicy:
@@ -114,19 +113,19 @@ class ServedPolicy:
 
     @property
     def version(self) -> int:
-        """Of the weights, if the server tells; else -1."""
+        """Version of the weights; -1 if the server sends none."""
         return self.metadata.get("policy_version", -1)
 
     @property
     def n_action_steps(self) -> int | None:
-        """Actions to execute of each chunk before the next decision, if the server tells."""
+        """Actions to execute of each chunk, if the server sends it."""
         return self.metadata.get("n_action_steps")
 
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:
-            UserError: the world differs from the one that the policy was made for, as far as the server tells of it;
-                the message lists every difference.
+            UserError: the world differs from the policy's, as far as the server's metadata describes it; the message
+                lists every difference.
         """
         here = openpi.world_metadata(world_spec)
         pairs = {key: (here[key], self.metadata[key]) for key in here.keys() & self.metadata.keys() - {_SEEN}}
@@ -140,7 +139,7 @@ class ServedPolicy:
             raise UserError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """Note the instructions; the server reads them with the next observation, and draws nothing."""
+        """Store the instructions, which are sent with the next observation. The server does not sample."""
         del seeds
         with self._lock:
             self._instructions.update(zip(worlds, instructions, strict=True))
@@ -150,10 +149,10 @@ class ServedPolicy:
         """Actions of these worlds, float32 [n, K, A].
 
         Raises:
-            UserError: the server refuses an observation; its own words. Or the observation has not one row for each
-                of the worlds, one of them comes twice or never began, or the step is missing that a policy which looks
-                back needs.
-            ConnectionError: the server could not be reached again, or what it answers is no action.
+            UserError: the server refuses an observation, with its message. Or the observation has not one row for each
+                of the worlds, a world comes twice or has not begun, or the step is missing that a policy with an
+                observation history needs.
+            ConnectionError: the server cannot be reached again, or its answer is not an action.
         """
         with self._lock:
             return self._act(worlds, observation)
@@ -166,7 +165,7 @@ class ServedPolicy:
                 self._send(world, request)
             actions = np.stack([self._receive(world, request) for world, request in requests.items()])
         except BaseException:
-            for world in worlds:  # an answer that nobody read would be taken for that to the next observation
+            for world in worlds:  # an unread answer would be taken for the next observation's
                 self._drop(world)
             raise
         if window := self.metadata.get("history_steps"):
@@ -175,7 +174,7 @@ class ServedPolicy:
         return ActionChunk(actions=actions)
 
     def close(self) -> None:
-        """Say goodbye, also while another thread waits for an answer, which then gets none."""
+        """Close all connections; a thread that waits for an answer then gets a ConnectionError."""
         self._closed = True
         connections, self._connections = self._connections, {}
         for connection in connections.values():
@@ -186,12 +185,12 @@ class ServedPolicy:
         said = {openpi.STATE: observation["state"][row], openpi.PROMPT: self._instructions[world]}
         if "history_steps" in self.metadata:
             if "step" not in observation:
-                raise UserError("the policy looks back on what it saw, so an observation must say its 'step'")
+                raise UserError("the policy has an observation history, so an observation needs a 'step'")
             said[openpi.STEP] = int(observation["step"][row])
         return openpi.pack(frames | said)
 
     def _remember(self, world: int, step: int, request: bytes, window: int) -> None:
-        """Keep the request, and of the others those that a later decision can look back on."""
+        """Store the request, and drop those that are older than the policy's history."""
         kept = self._remembered[world]
         kept.append((step, request))
         while len(kept) > 1 and kept[1][0] <= step - window:
@@ -201,7 +200,7 @@ class ServedPolicy:
         try:
             self._connection(world).send(request)
         except (ConnectionClosed, TimeoutError):
-            self._drop(world)  # which _receive mends
+            self._drop(world)  # _receive reconnects
 
     def _receive(self, world: int, request: bytes) -> NDArray[np.float32]:
         deadline_s = time.monotonic() + self._patience_s
@@ -225,15 +224,16 @@ class ServedPolicy:
         return self._actions(answer)
 
     def _actions(self, answer: bytes) -> NDArray[np.float32]:
-        """Of an answer, [K, A]: a robot must not be sent what is none.
+        """The actions of an answer, validated, [K, A].
 
         Raises:
-            ConnectionError: it is no answer, has another shape than the server told, or a number that is not finite.
+            ConnectionError: it is not an answer, has another shape than in the metadata, or a number that is not
+            finite.
         """
         try:
             actions = openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
         except ValueError as error:
-            raise ConnectionError(f"{self._url} answers with something else than actions: {error}") from error
+            raise ConnectionError(f"{self._url} answers with something other than actions: {error}") from error
         expected = [self.metadata.get("action_horizon"), self.metadata.get("action_dim")]
         if actions.ndim != 2 or any(
             want not in (None, have) for want, have in zip(expected, actions.shape, strict=True)
@@ -249,12 +249,10 @@ class ServedPolicy:
         return actions
 
     def _connection(self, world: int) -> Connection:
-        """The world's connection; made if there is none, with ever longer pauses between attempts.
-
-        A new one is told first what its episode remembers.
+        """The world's connection; a new one is made with exponential backoff, and first sent its episode's history.
 
         Raises:
-            ConnectionError: it could not be made.
+            ConnectionError: the server cannot be reached.
         """
         if (known := self._connections.get(world)) is not None:
             return known
@@ -272,10 +270,10 @@ class ServedPolicy:
                     raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
                 trouble: Exception = error
             except InvalidMessage as error:
-                if isinstance(error.__cause__, ValueError):  # it said something, and not HTTP/1.1
+                if isinstance(error.__cause__, ValueError):  # the answer was not HTTP/1.1
                     raise ConnectionError(f"{self._url} speaks no websocket: {error.__cause__}") from error
                 trouble = error
-            except (OSError, ConnectionClosed) as error:  # or what is in front of it closes at once
+            except (OSError, ConnectionClosed) as error:  # a proxy may close at once
                 trouble = error
             except InvalidHandshake as error:
                 raise ConnectionError(f"{self._url} speaks no websocket: {error}") from error
@@ -291,7 +289,7 @@ class ServedPolicy:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _connected(self, world: int) -> Connection:
-        """A new connection whose server was told what the world's episode remembers."""
+        """A new connection, on which the world's observation history has been sent."""
         with ExitStack() as stack:
             connection = stack.enter_context(
                 connect(
@@ -310,16 +308,16 @@ class ServedPolicy:
             for _, request in self._remembered.get(world, ()):
                 connection.send(request)
                 if isinstance(refusal := connection.recv(self._timeout_s), str):
-                    raise UserError(f"{self._url} refuses what the episode remembers: {refusal}")
-            stack.pop_all()  # `close` leaves it
+                    raise UserError(f"{self._url} refuses the episode's observation history: {refusal}")
+            stack.pop_all()  # keeps the connection open
         return connection
 
     def _metadata(self, connection: Connection) -> dict[str, Any]:
-        """What the server says first.
+        """The metadata, which the server sends first.
 
         Raises:
-            TimeoutError: nothing.
-            ConnectionError: no server of openpi's protocol says that.
+            TimeoutError: nothing came.
+            ConnectionError: it is not of openpi's protocol.
         """
         try:
             told = with_new_names(wire.unpack(connection.recv(self._timeout_s)))
@@ -343,7 +341,7 @@ class ServedPolicy:
 def _check_url(url: str) -> None:
     """
     Raises:
-        UserError: the URL is of no websocket, or of the path of another protocol.
+        UserError: the URL is not a websocket's, or has the path of another protocol.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
@@ -354,11 +352,11 @@ def _check_url(url: str) -> None:
 
 
 def _but_version(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What must not change while a policy is in use."""
+    """The metadata that must not change while a policy is in use."""
     return {name: value for name, value in metadata.items() if name != "policy_version"}
 
 
 def _limit_sending(connected: socket.socket, timeout_s: float) -> None:
-    """A server that reads nothing breaks its connection, in place of a `send` that never returns."""
+    """Set a send timeout, so that a server that reads nothing does not block `send` for ever."""
     limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -1,6 +1,6 @@
-"""ClientState: what the server knows of one client, and the way its observations take to the policy.
+"""ClientState: one client's episode on the server, and inference for its observations.
 
-Shape letters: K chunk length, A action dims, S state dims, H x W pixels.
+Shape letters: K chunk size, A action dims, S state dims, H x W pixels.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _MAX_STEP = 1_000_000_000
 
 
 class ClientState:
-    """One client. Its instruction is read once, and again when it changes; its observations are decided for together
-    with those of other clients, so each is checked before it meets them.
+    """One client. Its instruction is encoded once, and again when it changes; its observations are batched with those
+    of other clients, so each is validated before.
 
-    A policy that looks back must know when an observation was made. A client may say so; else each is taken to be made
-    `n_action_steps` control steps after the one before. An episode begins with another instruction, with an earlier
-    step than the last one, or when the client says so (`restart`).
+    A policy with an observation history needs each observation's control step. Where a client sends none, it is
+    `n_action_steps` after the previous one. An episode begins with another instruction, with a smaller step than the
+    last one, or by `restart`.
     """
 
     def __init__(self, name: str, processor: Processor, inference: InferenceServer, n_action_steps: int) -> None:
         """
         Args:
-            name: tells this client from the others.
+            name: unique among clients.
             processor: of the policy.
-            inference: where the policy is.
-            n_action_steps: actions of a chunk that a client should execute before it observes again.
+            inference: runs the policy.
+            n_action_steps: actions of each chunk that a client should execute.
         """
         self.n_action_steps = n_action_steps
         self._name = name
@@ -57,17 +57,17 @@ class ClientState:
     async def act(
         self, frames: Mapping[str, NDArray[Any]], state: NDArray[Any], instruction: str, step: int | None = None
     ) -> NDArray[Any]:
-        """What the policy wants done, float32 [K, A].
+        """The policy's action chunk, float32 [K, A].
 
         Args:
             frames: {camera: uint8 [H, W, 3]}.
             state: [S], in the world's units.
             instruction: a sentence.
-            step: control steps since the episode began, if the client knows.
+            step: control steps since the episode began; None if the client sends none.
 
         Raises:
-            UserError: one of them is not what the policy was made for.
-            RuntimeError: the policy failed, or answered what is no action: a robot must not be sent it.
+            UserError: an input differs from the policy's world.
+            RuntimeError: the policy failed, or its actions are invalid.
         """
         if step is not None and not 0 <= step <= _MAX_STEP:
             raise UserError(f"the step is {step}, expected 0 to {_MAX_STEP} control steps since the episode began")
@@ -87,13 +87,13 @@ class ClientState:
                 self._instruction = instruction
             self._step = step
             chunk = await self._inference.act(self._name, [0], observation)
-        except Exception as error:  # a ValueError too: the observation was in order
+        except Exception as error:  # a ValueError too, because the observation is valid
             raise RuntimeError("the policy failed") from error
         self._check_actions(chunk.actions[0])
         return chunk.actions[0]
 
     async def end(self) -> None:
-        """The client is gone."""
+        """Drop the client's state."""
         await self._inference.forget(self._name)
 
     def _check(self, observation: Observation) -> None:

@@ -1,4 +1,4 @@
-"""Link: one client's connection, with the limits that hold for every client."""
+"""Link: one client's connection, with the limits of every client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from envs.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """What a client may ask of the server."""
+    """Limits of each client."""
 
     max_clients: Annotated[int, Interval(ge=1, le=10_000)] = 32
     """Connections at a time; another one is refused with HTTP status 503."""
@@ -29,11 +29,11 @@ class LimitsConfig:
     max_rate_hz: Annotated[float, Interval(gt=0, le=1e9)] = 200.0
     """Messages per second and client; a faster client waits."""
     send_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 5.0
-    """A client that does not read its answers for that long is cut off."""
+    """Timeout for a client to read its answers, after which its connection is closed."""
     ping_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 120.0
-    """A client that does not answer a ping for that long is cut off: it is gone without a word, or it hangs."""
+    """Timeout for a client to answer a ping, after which its connection is closed."""
     hello_timeout_s: Annotated[float, Interval(gt=0, le=86_400)] = 10.0
-    """A client of vla-eval's protocol that says no hello for that long is told so and cut off: it speaks another."""
+    """Timeout of a vla-eval client's hello, after which an error is sent and the connection closed."""
 
 
 class Link:
@@ -51,11 +51,11 @@ class Link:
         """
         Args:
             connection: of the client.
-            path: that it asked for.
-            limits: that hold for it.
-            metrics: where its messages are counted.
-            notices: where the log learns what is refused.
-            debug: whether the client may see tracebacks.
+            path: of the request.
+            limits: of the client.
+            metrics: count its messages.
+            notices: log refused messages.
+            debug: whether to send tracebacks to the client.
         """
         self._connection = connection
         self._path = path
@@ -69,11 +69,11 @@ class Link:
         """The next message, not before the client's rate allows it.
 
         Args:
-            within_s: how long to wait for it; as long as the client is there where None.
+            within_s: timeout; None waits until the client disconnects.
 
         Raises:
-            websockets.ConnectionClosed: there is none.
-            TimeoutError: it did not come in that time.
+            websockets.ConnectionClosed: the client has disconnected.
+            TimeoutError: no message within the timeout.
         """
         await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
         self._next_s = time.monotonic() + 1.0 / self.limits.max_rate_hz
@@ -81,7 +81,7 @@ class Link:
             return await self._connection.recv()
 
     async def send(self, message: bytes | str) -> None:
-        """Send, or give the client up."""
+        """Send, or abort the connection on timeout."""
         try:
             async with asyncio.timeout(self.limits.send_timeout_s):
                 await self._connection.send(message)
@@ -89,7 +89,7 @@ class Link:
             self._give_up()
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, or give the client up."""
+        """Close the connection, or abort it on timeout."""
         try:
             async with asyncio.timeout(self.limits.send_timeout_s):
                 await self._connection.close(code, reason)
@@ -98,7 +98,7 @@ class Link:
 
     @contextmanager
     def measured(self) -> Generator[None]:
-        """Count a request, and how long it takes."""
+        """Count a request, with its duration."""
         began_s = time.perf_counter()
         outcome = "failed"
         try:
@@ -111,7 +111,7 @@ class Link:
             self._metrics.request(self._path, outcome, time.perf_counter() - began_s)
 
     def explain(self, error: Exception) -> str:
-        """What the client is told: why its message is refused; of an error of ours, no more than that there was one."""
+        """The error message for the client: why its message is refused, or without details that the server failed."""
         if not isinstance(error, UserError):
             self._notices.say("failed", self._address, f"a message on {self._path}", error)
         else:
@@ -125,7 +125,7 @@ class Link:
         self._connection.transport.abort()
 
     def say_cut_off(self, why: str) -> None:
-        """Log that the client's connection ends by us."""
+        """Log that the server closes the client's connection."""
         self._notices.say("cut off", self._address, f"on {self._path}: {why}")
 
     @property

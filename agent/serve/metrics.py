@@ -1,4 +1,4 @@
-"""What /metrics tells: counts and times, in Prometheus' text format."""
+"""The metrics of /metrics, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Of one server and its process."""
+    """Metrics of one server and its process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._clients = Gauge("llamarm_clients", "Connected clients.", ["path"], registry=self.registry)
         self._requests = Counter(
-            "llamarm_requests", "Observations, by what became of them.", ["path", "outcome"], registry=self.registry
+            "llamarm_requests", "Observations, by outcome.", ["path", "outcome"], registry=self.registry
         )
         self._not_admitted = Counter(
             "llamarm_not_admitted", "Connections that were refused.", ["status"], registry=self.registry
@@ -37,14 +37,14 @@ class Metrics:
             registry=self.registry,
         )
         self._batch_s = Histogram(
-            "llamarm_batch_seconds", "What a batch takes to decide.", buckets=_SECONDS, registry=self.registry
+            "llamarm_batch_seconds", "Duration of a batch's inference.", buckets=_SECONDS, registry=self.registry
         )
         self._batch_size = Histogram(
-            "llamarm_batch_size", "Clients that a batch decides for.", buckets=_SIZES, registry=self.registry
+            "llamarm_batch_size", "Clients in a batch.", buckets=_SIZES, registry=self.registry
         )
 
     def text(self) -> str:
-        """Everything, as Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry).decode()
 
     @contextmanager
@@ -58,7 +58,7 @@ class Metrics:
         self._not_admitted.labels(str(status)).inc()
 
     def request(self, path: str, outcome: str, duration_s: float) -> None:
-        """Count an observation that was dealt with."""
+        """Count an observation, with its outcome and duration."""
         self._requests.labels(path, outcome).inc()
         self._request_s.labels(path).observe(duration_s)
 
@@ -69,7 +69,7 @@ class Metrics:
 
 
 class MeasuredPolicy:
-    """A policy whose batches are counted."""
+    """A policy that counts its batches."""
 
     def __init__(self, policy: ForgettingPolicy, metrics: Metrics) -> None:
         self.version = policy.version

@@ -1,7 +1,7 @@
-"""What the server's log says of its clients: who, what and why.
+"""The server's rate-limited log of refusals and failures, by client.
 
-At most LINES of a kind in PERIOD_S, and how many more there were: a client that errs in a loop, or means harm, fills
-neither the disk nor the memory. What a client sent is shortened and made printable before it stands in a line.
+At most LINES of a kind in PERIOD_S, and the number of suppressed ones, so that a faulty or malicious client fills
+neither disk nor memory. Text from a client is shortened and made printable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PERIOD_S = 60.0
 _MAX_CHARS = 500
 
 Kind = Literal["not admitted", "refused", "failed", "cut off"]
-"""A connection that is not admitted, a message that is refused, one that the server failed at, a client cut off."""
+"""A connection not admitted, a message refused, a message on which the server failed, a connection closed by it."""
 
 
 @dataclass
@@ -41,13 +41,13 @@ class Notices:
         self._periods: dict[Kind, _Period] = {}
 
     def say(self, kind: Kind, client: str, text: str, error: Exception | None = None) -> None:
-        """Write a line, unless there were enough of its kind.
+        """Log a line, unless the limit of its kind is reached.
 
         Args:
             kind: what happened.
             client: its address.
             text: what and why.
-            error: one of ours, whose traceback is written too.
+            error: a failure of the server, logged with its traceback.
         """
         now_s = self._clock()
         period = self._periods.get(kind)
@@ -62,7 +62,7 @@ class Notices:
         _LOG.log(level, "%s: client %s: %s", kind, client, _printable(text), exc_info=error)
 
     def close(self) -> None:
-        """Say how many more there were, at the end."""
+        """Log the numbers of suppressed lines."""
         for kind in self._periods:
             self._say_left_out(kind)
         self._periods.clear()
@@ -75,12 +75,12 @@ class Notices:
 def address(remote: object) -> str:
     """HOST:PORT of a socket's peer, as `getpeername` gives it."""
     if not isinstance(remote, tuple) or len(remote) < 2:
-        return "unknown"  # it is gone already
+        return "unknown"  # it has disconnected
     host, port = remote[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _printable(text: str) -> str:
-    """In one line, with nothing that a terminal would obey."""
+    """One line without control characters."""
     short = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "..."
     return "".join(char if char.isprintable() else " " for char in short)

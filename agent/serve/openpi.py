@@ -1,19 +1,19 @@
 """openpi's websocket protocol (openpi_client 0.1.2).
 
-    server  binary  metadata                                  it speaks first
+    server  binary  metadata                                  sent first
     client  binary  observation   {"observation/<camera>": uint8 [H, W, 3], "observation/state": [S], "prompt": str}
-                                  and, if it likes, "observation/step": control steps since the episode began
+                                  and optionally "observation/step": control steps since the episode began
     server  binary  answer        {"actions": float32 [K, A], "policy_timing": {...}, "server_timing": {...}}
             or text an error, and the connection is closed with code 1011
 
-Frames are msgpack; an array is a map with the keys b"__ndarray__", b"data", b"dtype" and b"shape". One request is under
-way per connection. There is no message for a new episode. A policy that looks back keeps what it saw, so its clients
-should send the step: an earlier one than the last begins an episode.
+Frames are msgpack; an array is a map with the keys b"__ndarray__", b"data", b"dtype" and b"shape". There is one pending
+request per connection, and no message for a new episode. Clients of a policy with an observation history should send
+the step: a smaller one than the last begins an episode.
 
-A client may slice every array of an answer by step (openpi_client's ActionChunkBroker does), so an answer has none but
-the actions.
+The actions are the only array of an answer, because clients may slice every array by step (openpi_client's
+ActionChunkBroker does).
 
-Shape letters: K chunk length, A action dims, S state dims, H x W pixels.
+Shape letters: K chunk size, A action dims, S state dims, H x W pixels.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ PROMPT = "prompt"
 _MARKER = b"__ndarray__"
 _CLOSE_CODE = 1011
 _CLOSE_REASON = "Internal server error. Traceback included in previous frame."
-"""As openpi's own server says it."""
+"""The text of openpi's own server."""
 
 
 def pack(value: Any) -> bytes:
     """msgpack, arrays included.
 
     Raises:
-        UserError: an array holds something else than numbers.
-        TypeError: msgpack does not know what to do with a value.
+        UserError: an array holds something other than numbers.
+        TypeError: msgpack does not support a value's type.
     """
     return msgpack.packb(value, default=_pack_array)
 
@@ -59,7 +59,7 @@ def array(name: str, value: Any) -> NDArray[Any]:
 
 
 def world_metadata(world_spec: WorldSpec) -> dict[str, Any]:
-    """What a server tells of the world that its policy was made for: plain values, as they come out of msgpack."""
+    """The metadata of the policy's world: plain values, as msgpack unpacks them."""
     return {
         "action_dim": world_spec.action.size,
         "action_names": list(world_spec.action.names),
@@ -76,7 +76,7 @@ def world_metadata(world_spec: WorldSpec) -> dict[str, Any]:
 
 
 async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) -> None:
-    """Serve one client until it goes or errs."""
+    """Serve one client until it disconnects or sends something invalid."""
     await link.send(pack(metadata))
     total_ms: float | None = None
     while True:
@@ -85,7 +85,7 @@ async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) ->
         try:
             with link.measured():
                 answer = await _answer(client, message)
-        except Exception as error:  # whatever it was, the client must hear of it, and the others must not
+        except Exception as error:  # any failure is reported to this client and does not affect the others
             await link.send(link.explain(error))
             await link.close(_CLOSE_CODE, _CLOSE_REASON)
             return
@@ -100,7 +100,7 @@ async def _answer(client: ClientState, message: bytes | str) -> dict[str, Any]:
     observation = wire.unpack(message)
     if isinstance(observation, dict) and observation.get("type") == "hello":
         raise UserError(
-            "this is a hello of vla-eval's protocol, which is spoken on the path /vla-eval; here openpi's is"
+            "this is a hello of vla-eval's protocol, which is served on the path /vla-eval; this path is openpi's"
         )
     frames = {
         camera.name: array(PREFIX + camera.name, wire.entry(observation, PREFIX + camera.name))

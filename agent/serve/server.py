@@ -1,15 +1,15 @@
-"""The server: who may connect, on which path, and what each client's task does.
+"""The server: admission of clients, the paths, and each client's task.
 
-    client's task      receives a message, checks it, asks the policy, sends the answer         one per connection
-    InferenceServer    makes one batch of what the clients ask (rollout/inference.py)
-    policy's thread    reads instructions and decides, one thing after the other
+    client's task      receives a message, validates it, runs the policy, sends the answer      one per connection
+    InferenceServer    batches the clients' observations (rollout/inference.py)
+    policy's thread    encodes instructions and runs inference, one request after the other
 
-All but the last run on one event loop, on which nothing computes. Who waits: a client's task, for its client's next
+All but the last run on one event loop, which does no computation. Who waits: a client's task, for its client's next
 message, for the batch, and for its client to read the answer. Who unblocks it: the client, or a limit (LimitsConfig):
-one that neither reads nor answers pings is cut off, so nobody waits for ever. The server ends when it is told to: it
-refuses new clients, says goodbye to the others (code 1001) and waits for their tasks.
+the connection of one that neither reads nor answers pings is closed. To stop, the server refuses new clients, closes
+the other connections (code 1001) and waits for their tasks.
 
-Left out: a batch of two models, and anything that a reverse proxy does better, e.g. keys of several users.
+Left out: batches over two models, and what a reverse proxy does better, e.g. keys of several users.
 """
 
 from __future__ import annotations
@@ -52,35 +52,35 @@ from vla_model.policy import VLAPolicy
 Converse = Callable[[Link, ClientState, dict[str, Any]], Awaitable[None]]
 PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}
 _HEALTH = {"/healthz": "OK\n", "/health": '{"status": "ok"}\n'}
-"""openpi's and vla-eval's question whether the server is there."""
+"""Health checks of openpi and vla-eval, with their responses."""
 _METRICS = "/metrics"
 _WHY_REFUSED = {
     HTTPStatus.FORBIDDEN: "a page in a browser may not connect",
     HTTPStatus.NOT_FOUND: "the path does not exist",
-    HTTPStatus.SERVICE_UNAVAILABLE: "there are as many clients as --max-clients allows",
-    HTTPStatus.UPGRADE_REQUIRED: "it does not ask for a websocket",
+    HTTPStatus.SERVICE_UNAVAILABLE: "--max-clients are connected",
+    HTTPStatus.UPGRADE_REQUIRED: "it requests no websocket",
 }
 _PING_INTERVAL_S = 20.0
 _OPEN_TIMEOUT_S = 5.0
-"""For the handshake; whoever connects and asks for nothing keeps the server from ending no longer."""
+"""Timeout of the handshake, so that an idle connection does not keep the server from stopping."""
 _CLOSE_TIMEOUT_S = 2.0
 _OFFENCES: dict[int, str] = {
-    CloseCode.PROTOCOL_ERROR: "what it sends is no websocket's frame",
+    CloseCode.PROTOCOL_ERROR: "invalid websocket frame",
     CloseCode.INVALID_DATA: "a text frame is not UTF-8",
     CloseCode.MESSAGE_TOO_BIG: "a message is larger than --max-message-mb allows",
     CloseCode.INTERNAL_ERROR: "it does not answer pings within --ping-timeout-s",
 }
-"""By the code with which websockets closes a connection."""
+"""{close code of websockets: reason for the log}"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """Where a policy is served, to whom and how."""
+    """Address, access, batching and limits of a server."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but this machine's own needs a key."""
+    """Address to listen on. Any but a loopback address needs a key."""
     port: Annotated[int, Interval(ge=0, le=65535)] = 8000
-    """0 takes a free one."""
+    """0 for any free port."""
     api_key_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the key that clients must send."""
     certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -88,24 +88,24 @@ class ServerConfig:
     private_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the certificate's private key (PEM)."""
     max_batch_size: Annotated[int, Interval(ge=1, le=10_000)] = 32
-    """Clients that are decided for at once."""
+    """Maximum number of clients in a batch."""
     max_wait_ms: Annotated[float, Interval(ge=0, le=10_000)] = 2.0
     """How long the first request of a batch waits for other clients."""
     limits: Annotated[LimitsConfig, tyro.conf.arg(name="")] = field(default_factory=LimitsConfig)
-    """What a client may ask."""
+    """Limits of each client."""
     debug: bool = False
     """Send tracebacks to clients."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: the address can be reached from elsewhere and there is no key, a half of TLS is missing, or a
-                file cannot be used.
+            UserError: a non-loopback address without a key, only one of certificate and private key, or an unusable
+                file.
         """
         if self.api_key_file is None and not _is_loopback(self.host):
             raise UserError(
                 f"host {self.host} can be reached from other machines, so clients need a key: --api-key-file names its "
-                "file; without one, only 127.0.0.1, ::1 and localhost are served"
+                "file; without one, only 127.0.0.1, ::1 and localhost are allowed"
             )
         if (self.certificate is None) != (self.private_key is None):
             raise UserError("TLS needs both a certificate and its private_key, and only one is given")
@@ -119,10 +119,9 @@ class PolicyServer:
     def __init__(self, policy: VLAPolicy, config: ServerConfig, n_action_steps: int | None = None) -> None:
         """
         Args:
-            policy: takes the mode of its actions; what it keeps of other episodes is none of ours.
-            config: addresses and limits.
-            n_action_steps: actions of a chunk that a client should execute before it observes again; as many as the
-                policy was made for where None.
+            policy: takes the mode of its action distribution.
+            config: address, access, batching and limits.
+            n_action_steps: actions of each chunk that a client should execute; the policy's where None.
 
         Raises:
             UserError: the config is refused; n_action_steps is not within the policy's chunk.
@@ -148,10 +147,10 @@ class PolicyServer:
 
     @asynccontextmanager
     async def listening(self) -> AsyncGenerator[str]:
-        """Serve as long as this is open; yields the URL of path /.
+        """Serve while this context is open; yields the URL of path /.
 
         Raises:
-            UserError: the address is taken, or none of this machine's.
+            UserError: the address is in use, or not this machine's.
         """
         limits, host, port = self._config.limits, self._config.host, self._config.port
         starting = serve(
@@ -161,10 +160,10 @@ class PolicyServer:
             ssl=self._tls,
             process_request=self._admit,
             process_response=self._note_refusal,
-            origins=[None],  # a page in a browser sends one, a client of these protocols does not
+            origins=[None],  # browsers send an Origin header, clients of these protocols do not
             compression=None,
             max_size=int(limits.max_message_mb * 1e6),
-            max_queue=1,  # one message is under way and one waits; the rest stays with the client
+            max_queue=1,  # one message is processed and one waits; further ones stay with the client
             ping_interval=_PING_INTERVAL_S,
             ping_timeout=limits.ping_timeout_s,
             open_timeout=_OPEN_TIMEOUT_S,
@@ -180,23 +179,23 @@ class PolicyServer:
             yield f"{'ws' if self._tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """What is answered at once: questions of health, and whoever may not connect."""
+        """The response to health checks, metrics requests and clients that are not admitted; None to admit."""
         path = urlsplit(request.path).path
         if path in _HEALTH:
             return connection.respond(HTTPStatus.OK, _HEALTH[path])
         if not self._has_key(request):
-            return connection.respond(HTTPStatus.UNAUTHORIZED, "This server wants 'Authorization: Api-Key ...'.\n")
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "This server requires 'Authorization: Api-Key ...'.\n")
         if path == _METRICS:
             return connection.respond(HTTPStatus.OK, self._metrics.text())
         if path not in PROTOCOLS:
             known = ", ".join((*PROTOCOLS, *_HEALTH, _METRICS))
             return connection.respond(HTTPStatus.NOT_FOUND, f"This path does not exist; paths: {known}\n")
         if len(connection.server.connections) >= self._config.limits.max_clients:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server has as many clients as it takes.\n")
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server has --max-clients clients.\n")
         return None
 
     def _note_refusal(self, connection: ServerConnection, request: Request, response: Response) -> None:
-        """Count and log who is not admitted."""
+        """Count and log clients that are not admitted."""
         status = HTTPStatus(response.status_code)
         if status in (HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.OK):
             return
@@ -245,14 +244,14 @@ async def serve_until_stopped(server: PolicyServer, on_start: Callable[[str], No
 
 
 def log_to_stderr(debug: bool) -> None:
-    """Our own warnings. websockets would log every broken connection with a traceback."""
+    """Log our own warnings only: websockets would log every broken connection with a traceback."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     if not debug:
         logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
 def metadata(processor: Processor, chunk_size: int, n_action_steps: int, version: int) -> dict[str, Any]:
-    """What a client is told of the policy before it asks: plain values only."""
+    """The metadata of a policy that a client gets first: plain values only."""
     made_for = processor.deployment
     return {
         "server": "llamarm",
@@ -267,12 +266,12 @@ def metadata(processor: Processor, chunk_size: int, n_action_steps: int, version
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, which may be anybody's
+    except ValueError:  # a host name
         return False
 
 
 def _read_key(file: Path | None) -> bytes | None:
-    """The whole Authorization header that a client must send."""
+    """The Authorization header that a client must send."""
     if file is None:
         return None
     try:

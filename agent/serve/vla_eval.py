@@ -1,6 +1,6 @@
 """vla-eval's websocket protocol, version 1 (vla_eval 0.8.0).
 
-    client  hello          server  hello      what the policy gives and takes
+    client  hello          server  hello      the policy's observations and actions
     client  episode_start                     no reply
     client  observation    server  action     {"actions": float32 [A]}, for one step
     client  episode_end                       no reply
@@ -10,9 +10,8 @@ Every frame is msgpack of {"type", "payload", "seq", "timestamp"}; a reply has t
 map with the keys "__ndarray__", "data", "dtype" and "shape"; an image {"__image__", "format": "png" | "jpeg" | "raw",
 "data", ...}. An observation is {"images": {camera: uint8 [H, W, 3]}, "state": [S], "task_description": str}.
 
-The client asks for every step. The policy is asked for a chunk, of which the first `n_action_steps` answer as many
-observations; what those show is not looked at.
-An episode_start lets a policy that looks back forget what it saw.
+The client sends every observation. The policy runs for the first of `n_action_steps` observations; its chunk answers
+all of them, and the others are ignored. An episode_start clears a policy's observation history.
 
 Shape letters: A action dims, S state dims, H x W pixels.
 """
@@ -38,19 +37,19 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 _SILENT = ("episode_start", "episode_end", "error")
-"""What gets no reply; after each, nothing is left of a chunk."""
-_NO_HELLO = "no hello came, with which vla-eval's protocol begins; openpi's is spoken on the path /"
+"""Messages without a reply; each drops the rest of the chunk."""
+_NO_HELLO = "no hello came, with which vla-eval's protocol begins; openpi's is served on the path /"
 _POLICY_VIOLATION = 1008
 _MOTIONS = (("position", "delta_xyz", " m/step"), ("rotation", "axis_angle", " rad/step"))
-"""Part, vla-eval's word for its format, and the end of the units that are of it."""
+"""Part, vla-eval's name of its format, and the suffix of its units."""
 _GRIPPERS = {"-1 open, 1 closed": "binary_close_positive", "-1 closed, 1 open": "binary_close_negative"}
-"""vla-eval's word for a gripper of that unit."""
+"""{unit of a gripper: vla-eval's name of its format}"""
 _ARRAY = "__ndarray__"
 _IMAGE = "__image__"
 
 
 async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) -> None:
-    """Serve one client until it goes."""
+    """Serve one client until it disconnects."""
     chunk = _Chunk(client)
     try:
         message = await link.receive(link.limits.hello_timeout_s)
@@ -77,7 +76,7 @@ async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) ->
                     client.restart()
             else:
                 raise UserError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
-        except Exception as error:  # whatever it was, the client must hear of it, and the others must not
+        except Exception as error:  # any failure is reported to this client and does not affect the others
             reply = _pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
         if reply is not None:
             await link.send(reply)
@@ -96,7 +95,7 @@ class _Chunk:
         self._rest.clear()
 
     async def next_action(self, observation: Any) -> NDArray[np.float32]:
-        """[A]; asks the policy if the last chunk is used up, or was for another instruction."""
+        """[A]; runs the policy if the last chunk is used up, or was for another instruction."""
         instruction = wire.text(observation, "task_description")
         if not self._rest or instruction != self._instruction:
             self._rest.clear()
@@ -121,7 +120,7 @@ def _frame(camera: CameraSpec, value: Any) -> NDArray[Any]:
 
 
 def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What the policy gives and takes, in vla-eval's DimSpecs; a client compares them with its own and warns."""
+    """The policy's observations and actions as vla-eval's DimSpecs; a client compares them with its own and warns."""
     images = {c.name: {"name": "image", "dims": 0, "format": "rgb_hwc_uint8"} for c in world_spec.cameras}
     return {
         "harness_version": f"llamarm {version('llamarm')}",
@@ -142,7 +141,7 @@ def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
 def action_spec(action: VectorSpec) -> dict[str, Any]:
     """The parts of an action in its order: position, rotation and gripper, as vla-eval's benchmarks name them.
 
-    An action that is not made of these is one part, whose format is the names of its elements.
+    Any other action is one part, whose format is the names of its elements.
     """
     parts: dict[str, Any] = {}
     rest = action.units

@@ -1,9 +1,9 @@
-"""What comes from the network, read with care: msgpack, arrays and images.
+"""Safe parsing of untrusted messages: msgpack, arrays and images.
 
-Nothing is unpickled. Nothing large is made of something small: a message is unpacked within limits, and an array or an
-image stays the bytes that came until something that is expected is read from it, which says first how large it may be.
+Nothing is unpickled. Small messages cannot allocate much memory: they are unpacked within limits, and an array or image
+stays packed until it is read with its expected type and size.
 
-Every reader raises UserError where what came is not what was expected; the message is for whoever sent it.
+All functions raise UserError for invalid input; the message is for the sender.
 
 Shape letters: H x W pixels.
 """
@@ -24,7 +24,7 @@ from PIL import Image
 from envs.errors import UserError
 
 _MAX_ITEMS = 1024
-"""Of one list or map."""
+"""Limit of one list or map."""
 _MAX_ITEMS_IN_ALL = 10_000
 _MAX_DIMS = 8
 _MAX_LISTED_CHARS = 300
@@ -33,7 +33,7 @@ _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
 
 def unpack(message: bytes | str) -> Any:
-    """A binary frame of msgpack as Python values; arrays and images are the maps that carry them."""
+    """A binary frame of msgpack as Python values; arrays and images stay packed, as maps."""
     if isinstance(message, str):
         raise UserError("a text frame came, expected a binary frame of msgpack")
     num_items = 0
@@ -84,12 +84,12 @@ def integer(mapping: Any, key: str) -> int:
 
 
 def array(name: str, value: Any, marker: str | bytes) -> NDArray[Any]:
-    """An array of numbers, from the map that carries it.
+    """An array of numbers, from its packed map.
 
     Args:
-        name: what to call it.
+        name: for error messages.
         value: {marker: True, "data": bytes, "dtype": str, "shape": [...]}, all keys strings or all bytes as the marker.
-        marker: the key by which such a map is known.
+        marker: the key that marks such a map.
     """
     if not isinstance(value, dict) or marker not in value:
         raise UserError(f"{name!r} is {type(value).__name__}, expected an array")
@@ -106,14 +106,14 @@ def array(name: str, value: Any, marker: str | bytes) -> NDArray[Any]:
 
 
 def image(name: str, data: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """A PNG or JPEG, [H, W, 3]. It is decoded only if its header promises that size."""
+    """A PNG or JPEG, [H, W, 3]. It is decoded only if its header states that size."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             size, mode = picture.size, picture.mode
             if size == (width, height) and mode == "RGB":
                 return np.array(picture)
-    except Exception as error:  # Pillow raises whatever a broken file leads it to
-        raise UserError(f"{name!r} is no PNG or JPEG that can be read: {error}") from error
+    except Exception as error:  # Pillow raises errors of many types for broken files
+        raise UserError(f"{name!r} is not a readable PNG or JPEG: {error}") from error
     raise UserError(f"{name!r} is {mode} of {size[1]}x{size[0]} pixels, expected RGB of {height}x{width}")
 
 

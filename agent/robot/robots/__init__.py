@@ -1,1 +1,1 @@
-"""Robots: what the control loop drives. Any World in real time, and any LeRobot robot."""
+"""Robots for the control loop: any World in real time, any LeRobot robot, a module of the user's own."""

@@ -11,10 +11,10 @@ from envs.suites.given import asked
 
 
 def imported_robot(name: str) -> Any:
-    """What MODULE:FUNCTION gives, the current folder being one to import from.
+    """The robot that MODULE:FUNCTION returns; the current folder is on the import path.
 
     Raises:
-        UserError: it is not of that form, cannot be imported, raises something, or gives no robot.
+        UserError: it is not of that form, cannot be imported, raises, or returns no robot.
     """
     if ":" not in name:
         raise UserError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")

@@ -1,7 +1,7 @@
 """LeRobotRobot: anything with the interface of LeRobot's Robot class, lerobot/robots/robot.py.
 
-It is given the object, so LeRobot itself is not imported here. Its actions are targets: every number of
-`action_features` is an absolute position, named like the number of `observation_features` that shows it.
+It wraps an object, so LeRobot itself is not imported here. Actions are targets: every entry of `action_features` is an
+absolute position, with the name of the entry of `observation_features` that measures it.
 
 Shape letters: A action dims, S state dims, H x W pixels.
 """
@@ -23,15 +23,14 @@ from envs.types import CameraSpec, VectorSpec, WorldSpec
 
 
 class LeRobotRobot:
-    """Robot of agent/robot/types.py over one of LeRobot's.
+    """Robot of agent/robot/types.py that wraps one of LeRobot's.
 
-    LeRobot says of a number neither unit nor range, so `ranges` must. What it does when it is disconnected is its own
-    matter: many arms go limp.
+    LeRobot gives neither units nor ranges, so `ranges` must. Many arms go limp when they are disconnected.
 
     Example:
         >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", use_degrees=False, cameras=...))
         >>> ranges = {name: (-100.0, 100.0) for name in arm.action_features} | {"gripper.pos": (0.0, 100.0)}
-        >>> top = CameraSpec(name="front", height=128, width=128)  # what a policy calls the arm's camera "top"
+        >>> top = CameraSpec(name="front", height=128, width=128)  # the policy's name of the arm's camera "top"
         >>> robot = LeRobotRobot(arm, ranges=ranges, control_dt_s=1 / 30, cameras={"top": top})
     """
 
@@ -50,17 +49,17 @@ class LeRobotRobot:
         Args:
             arm: with observation_features, action_features, is_connected, connect, get_observation, send_action and
                 disconnect; not connected.
-            ranges: {number: (low, high)} of every number that it shows or takes, in LeRobot's own unit; for actions,
-                what -1 and 1 mean.
+            ranges: {entry: (low, high)} of every observation and action entry, in LeRobot's unit; for actions, the
+                positions of -1 and 1.
             control_dt_s: time between two actions.
-            cameras: {the arm's camera: its name and size for the policy}; all of the arm's, as they are, where None.
-            limits: {number: what may be commanded} besides its range.
-            frozen_after_s: for so long a camera may show a picture byte for byte as it was; infinite for an arm whose
-                cameras are drawn.
+            cameras: {the arm's camera: its name and size for the policy}; all of the arm's, unchanged, where None.
+            limits: {action entry: its limits} besides its range.
+            frozen_after_s: how long a camera may repeat a frame byte for byte; infinite for an arm with rendered
+                cameras.
             clock: of the readings; the machine's where None.
 
         Raises:
-            UserError: a name that the arm does not have, or a number without a range; the message lists those it has.
+            UserError: a name that the arm does not have, or an entry without a range; the message lists those it has.
         """
         self._arm = arm
         self._clock = clock or WallClock()
@@ -95,32 +94,32 @@ class LeRobotRobot:
             )
             for name, scale, offset in zip(self._actions, self._scale.tolist(), self._offset.tolist(), strict=True)
         )
-        self._targets: dict[str, float] = {}  # sent last, since it was connected
+        self._targets: dict[str, float] = {}  # sent last, since the last connect
         self._frozen_after_s = frozen_after_s
         self._forget_pictures()
         self.spec = RobotSpec(name=getattr(arm, "name", type(arm).__name__), world=world, axes=axes)
 
     def connect(self) -> None:
-        """Connect, and calibrate if LeRobot finds that it must."""
+        """Connect, and calibrate if LeRobot requires it."""
         self._targets = {}
         self._forget_pictures()
         with _as_connection_errors():
             try:
                 self._arm.connect()
             except BaseException:
-                with suppress(OSError, RuntimeError):  # what went wrong first says more
+                with suppress(OSError, RuntimeError):  # the first error is the informative one
                     self._free()
                 raise
 
     def observe(self) -> Reading:
-        """As old as the call that asks for it, for LeRobot says no time, or as its oldest picture is known to be.
+        """The reading; LeRobot gives no time, so it has the time of this call, or of its oldest frame if that is older.
 
-        A camera of LeRobot makes a new array of every frame, so one that comes again is the old frame. A new array with
-        the same picture counts as new until it has been so for `frozen_after_s`. What is no picture is left as it is,
-        for whoever drives to see (agent/robot/safety.py).
+        LeRobot's cameras allocate a new array for every frame, so a repeated array is an old frame. A new array with
+        the same content counts as new for `frozen_after_s`. An invalid frame is passed on unchanged, for the safety
+        filter to reject (agent/robot/safety.py).
 
         Raises:
-            ConnectionError: LeRobot failed, or left something out.
+            ConnectionError: LeRobot failed, or an entry is missing.
         """
         time_s = self._clock.now_s()
         with _as_connection_errors():
@@ -136,18 +135,18 @@ class LeRobotRobot:
 
     def _forget_pictures(self) -> None:
         self._still = {name: StillPicture(self._frozen_after_s) for name in self._cameras}
-        self._arrays: dict[str, tuple[Any, Any, float]] = {}  # by camera: the last, what was in it, when it came
+        self._arrays: dict[str, tuple[Any, Any, float]] = {}  # by camera: the last array, its content, when it came
 
     def _since_s(self, camera: str, picture: Any, now_s: float) -> float:
-        """When a camera's picture was made, as far as can be known."""
+        """Estimated time of a camera's frame."""
         last, content, came_s = self._arrays.get(camera, (None, None, now_s))
-        if picture is not last or not np.array_equal(picture, content):  # some write every frame into one array
+        if picture is not last or not np.array_equal(picture, content):  # some cameras reuse one array
             self._arrays[camera] = picture, np.array(picture), now_s
             came_s = now_s
         return min(came_s, self._still[camera].since_s(np.asarray(picture), now_s))
 
     def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Send targets, and return those that LeRobot says it sent, [A]."""
+        """Send targets, and return those that LeRobot reports as sent, [A]."""
         targets = dict(zip(self._actions, (self._offset + self._scale * action).tolist(), strict=True))
         with _as_connection_errors():
             sent = targets | dict(self._arm.send_action(targets) or {})
@@ -155,10 +154,10 @@ class LeRobotRobot:
         return ((np.array([sent[name] for name in self._actions]) - self._offset) / self._scale).astype(np.float32)
 
     def stop(self) -> None:
-        """Send as targets the positions that the arm shows; a target of which it shows no number stays what it is.
+        """Send the current positions as targets; a target without a measured position is unchanged.
 
-        LeRobot reads an arm and its cameras in one call. Where that fails, say for a camera that hangs, the last
-        targets are sent again, on the way to which it is.
+        LeRobot reads an arm and its cameras in one call. If that fails, e.g. because a camera hangs, the last targets
+        are sent again.
         """
         with _as_connection_errors():
             try:
@@ -170,12 +169,12 @@ class LeRobotRobot:
                 self._arm.send_action({name: shown[name] for name in known})
 
     def disconnect(self) -> None:
-        """Disconnect what is connected."""
+        """Disconnect all connected parts."""
         with _as_connection_errors():
             self._free()
 
     def _free(self) -> None:
-        """LeRobot's own `disconnect` refuses an arm of which a part is not connected; then each part for itself."""
+        """LeRobot's own `disconnect` refuses a partly connected arm; then disconnect each part."""
         arm = self._arm
         if arm.is_connected:
             arm.disconnect()
@@ -191,7 +190,7 @@ class LeRobotRobot:
 
 @contextmanager
 def _as_connection_errors() -> Generator[None]:
-    """LeRobot raises RuntimeErrors too where a thread of a camera or a motor fails."""
+    """LeRobot also raises RuntimeErrors if a thread of a camera or a motor fails."""
     try:
         yield
     except RuntimeError as error:
@@ -199,7 +198,7 @@ def _as_connection_errors() -> Generator[None]:
 
 
 def _picture(shown: Any, spec: CameraSpec) -> Any:
-    """As the policy takes it, where it is a picture."""
+    """The policy's frame; an invalid one is unchanged."""
     try:
         return resized(to_rgb(shown), spec)
     except ValueError:
@@ -215,7 +214,7 @@ def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 _GRIPPER = "gripper.pos"
-"""What LeRobot calls a gripper's motor; of arms with two, after left_ and right_."""
+"""LeRobot's name of a gripper's motor; with the prefixes left_ and right_ on bimanual arms."""
 
 
 def _vector(names: tuple[str, ...], units: tuple[str, ...], ranges: Mapping[str, tuple[float, float]]) -> VectorSpec:

@@ -1,11 +1,11 @@
-"""SimRobot: any World of one world as a robot: real time for what only knows steps.
+"""SimRobot: any World with one world as a robot in real time.
 
-The world takes a step per control period, in the driving thread, when it is looked at or sent something: as many as are
-due by the clock. A period in which no action came is a step at rest, as a real arm would spend it. Time begins with the
-first action, so that nothing happens while a policy is still being loaded.
+The world takes one step per control period. `observe` and `act` run the steps that are due by the clock, in the driving
+thread. A period without an action is a step at rest, as on a real arm. Time begins with the first action, so that
+nothing happens while a policy is loaded.
 
-Period n lasts from (n - 1/2) dt to (n + 1/2) dt after the first action: an action that comes every dt, a little early
-or late, is the action of its own period.
+Period n lasts from (n - 1/2) dt to (n + 1/2) dt after the first action, so that actions sent every dt, slightly early
+or late, fall into consecutive periods.
 
 Shape letters: k periods, A action dims.
 """
@@ -30,7 +30,7 @@ from envs.world import World
 
 
 class SimRobot:
-    """Robot of agent/robot/types.py over any World of one world; a gymnasium environment is one by envs/suites.
+    """Robot of agent/robot/types.py that wraps any World with one world, e.g. a gymnasium environment by envs/suites.
 
     Example:
         >>> from envs.make import make_world
@@ -52,11 +52,10 @@ class SimRobot:
         """A robot that begins `episode` when it is connected.
 
         Args:
-            world: of one world; whoever made it closes it.
-            episode: which may be set anew before every `connect`.
-            axes: of the action; the arm's own where None, and displacements without limits where the world knows no
-                arm.
-            watched: besides what the arm watches by itself.
+            world: with one world; the caller closes it.
+            episode: may be replaced before every `connect`.
+            axes: of the action; the arm's where None, or displacements without limits where the world has no arm.
+            watched: in addition to the arm's.
             clock: the machine's where None.
 
         Raises:
@@ -84,7 +83,7 @@ class SimRobot:
 
     @property
     def instruction(self) -> str:
-        """What the world asks for, once connected."""
+        """The episode's instruction, once connected."""
         return self._instruction
 
     def connect(self) -> None:
@@ -93,7 +92,7 @@ class SimRobot:
         self._show(self._begin())
 
     def observe(self) -> Reading:
-        """What there is to see now.
+        """The current reading.
 
         Raises:
             ConnectionError: not connected.
@@ -111,19 +110,19 @@ class SimRobot:
         if self._began_s is None:
             self._began_s = self._clock.now_s()
         self._catch_up()
-        self._pending = self._last = action.clip(-1.0, 1.0)  # there are no others in a simulator
+        self._pending = self._last = action.clip(-1.0, 1.0)  # the simulator takes no others
         return self._last
 
     def stop(self) -> None:
-        """Rest, also in what is left of this period."""
+        """Rest, from the current period on."""
         self._pending = None
 
     def disconnect(self) -> None:
-        """Show nothing any more."""
+        """End the episode's readings."""
         self._reading = None
 
     def _catch_up(self) -> None:
-        """Take the steps that are due, and note when."""
+        """Take the steps that are due, and update the reading's time."""
         if self._reading is None:
             raise ConnectionError(f"{self.spec.name} is not connected")
         due = 0

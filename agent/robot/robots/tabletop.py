@@ -1,7 +1,7 @@
-"""An arm of the tabletop suite as a robot: what its actions command, and within which limits.
+"""An arm of the tabletop suite as a robot: its axes and their limits.
 
-The heights of the workspace count from the table and those of the state from the arm's base, which may stand above or
-below the table.
+Heights of the workspace are above the table, those of the state above the arm's base, which may be above or below the
+table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from envs.tabletop.episodes.variations import HELD_OUT_EXECUTION
 
 
 def axes_of(arm: ArmSpec) -> tuple[Axis, ...]:
-    """Of the actions that envs.tabletop.arm.control.action_spec names."""
+    """The axes of the actions of envs.tabletop.arm.control.action_spec."""
     margins = (0.0, 0.0, HELD_OUT_EXECUTION.base_height_m[1])
     workspace = zip("xyz", arm.workspace_low_m, arm.workspace_high_m, margins, strict=True)
     moves = (

@@ -120,7 +120,7 @@ def test_plan_prints_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert "too large in every format: llama3_8b" in text
     with pytest.raises(SystemExit):
         cli.main(["plan", "--memory", "lots"])
-    assert "'lots' is no amount of memory" in capsys.readouterr().err
+    assert "'lots' is not an amount of memory" in capsys.readouterr().err
 
 
 def evaluated(folder: Path, *args: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_two_evaluations_are_compared_by_variation_and_by_task(
     cli.main(["compare", str(before), str(after)])
     text = capsys.readouterr().out
     assert text.startswith("# nano and smol\n")
-    assert "nano executed 2 actions of each decision, smol 4" in text
+    assert "nano executed 2 actions of each chunk, smol 4" in text
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     rows = {name: (first, second, change, won, p) for name, first, second, change, _, won, p in cells}
     assert rows["all 8"] == ("12.5", "50.0", "+37.5", "4, 1", "0.38")  # 2 * (1 + 5) / 32

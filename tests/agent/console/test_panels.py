@@ -75,7 +75,7 @@ def test_the_filter_s_doings_are_counted_and_the_newest_comes_first() -> None:
     assert "position 2, stop 1" in text
     assert text.index("0.3 s") < text.index("0.2 s") < text.index("0.1 s")
     assert "y&lt;" in text
-    assert "Everything was sent as it came" in safety_html([])
+    assert "No interventions" in safety_html([])
 
 
 def test_cameras_stand_side_by_side_with_their_pixels_as_they_are() -> None:

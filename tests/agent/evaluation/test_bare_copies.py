@@ -133,8 +133,8 @@ def test_of_an_older_copy_it_is_said_what_is_not_known_and_what_is_assumed(
     assert info["protocol"]["n_action_steps"] == 8
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
     assert said == [
-        f"llamarm: {bare}: how many actions of a chunk to execute is not known; all 8 are (--n-action-steps)",
-        f"llamarm: {bare}: which world it was made for is not known; it acts in tabletop (--world)",
+        f"llamarm: {bare}: its n_action_steps is not known; all 8 actions of a chunk are executed (--n-action-steps)",
+        f"llamarm: {bare}: its world is not known; it acts in tabletop (--world)",
     ]
 
 
@@ -208,8 +208,8 @@ def test_no_policy_s_folder_has_a_module_imported(
             cli.main([command, "theirs", *asked])
         assert exit_.value.code == 2
         assert capsys.readouterr().err == (
-            "llamarm: theirs was made for the world 'strangers:make_world', a module of somebody's own, and a policy's "
-            "folder has none imported; if you trust that module, name it: --world strangers:make_world\n"
+            "llamarm: theirs was made for the world 'strangers:make_world', a module that is not imported on the word of "
+            "a policy's folder; if you trust it, name it: --world strangers:make_world\n"
         )
     assert not (tmp_path / "imported").exists()
 

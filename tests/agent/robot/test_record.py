@@ -194,7 +194,7 @@ def test_a_robot_that_does_not_say_what_it_was_sent_ends_the_drive_and_keeps_it(
     act = arm.act
     arm.act = lambda action: act(action) if len(arm.sent) < 5 else (act(action), said)[1]
     outcome = agent_for(arm, always(0.5)).run("go", 2.0, record=tmp_path)
-    assert outcome.ended == f"robot failed: ConnectionError('line does not say what it was sent: {words}')"
+    assert outcome.ended == f"robot failed: ConnectionError('line does not return the executed action: {words}')"
     assert len(arm.stops_s) == 1
     columns = recorded(tmp_path).columns
     assert columns["action"].tolist() == [0.5] * 6

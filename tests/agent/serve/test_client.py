@@ -81,7 +81,7 @@ def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> N
 def test_a_policy_that_looks_back_is_not_asked_without_a_step() -> None:
     with served(tiny_policy(history_length=1)) as url, ServedPolicy(url) as policy:
         policy.begin([0], (SENTENCES[0],), (0,))
-        with pytest.raises(ValueError, match="an observation must say its 'step'"):
+        with pytest.raises(ValueError, match="an observation needs a 'step'"):
             policy.act([0], observe(1))
 
 

@@ -102,7 +102,7 @@ def test_the_log_says_who_was_not_admitted_and_why(tmp_path: Path, caplog: pytes
         "'/': the key is wrong (401)",
         "'/policy': the path does not exist (404)",
         "'/': a page in a browser may not connect (403)",
-        "'/': there are as many clients as --max-clients allows (503)",
+        "'/': --max-clients are connected (503)",
     ]
     assert "secre" not in caplog.text.replace("secret", ""), "a key that failed is nobody's business"
 

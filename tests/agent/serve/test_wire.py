@@ -82,14 +82,14 @@ def test_an_image_is_decoded_only_at_the_expected_size() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", None, 7, b"\x89PNG\r\n\x1a\n" + bytes(30)])
 def test_what_is_no_image_is_refused(data: Any) -> None:
-    with pytest.raises(ValueError, match="'front' is no PNG or JPEG that can be read"):
+    with pytest.raises(ValueError, match="'front' is not a readable PNG or JPEG"):
         wire.image("front", data, 16, 16)
 
 
 def test_a_truncated_image_is_refused() -> None:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, format="png")
-    with pytest.raises(ValueError, match="'front' is no PNG or JPEG that can be read"):
+    with pytest.raises(ValueError, match="'front' is not a readable PNG or JPEG"):
         wire.image("front", file.getvalue()[:-200], 16, 16)
 
 

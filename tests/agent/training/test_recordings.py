@@ -75,7 +75,7 @@ def test_a_resumed_run_keeps_its_normalisation_and_says_that_its_data_changed(
     assert statistics(run, 4) == statistics(run, 2)
     rows = {entry["from"]: entry["datasets"][0] for entry in run.record["data"]}
     assert (rows[0], rows[2]["episodes"]) == (first["datasets"][0], 4)
-    assert f"had 2 episodes of {rows[0]['rows']} rows when this run last looked, now 4" in capsys.readouterr().err
+    assert f"had 2 episodes of {rows[0]['rows']} rows when this run last read it, now 4" in capsys.readouterr().err
     other = start_run(tmp_path / "other", config)
     train(config, other)
     assert statistics(other, 4) != statistics(run, 4), "four episodes have other statistics"
