@@ -208,8 +208,8 @@ def test_no_policy_s_folder_has_a_module_imported(
             cli.main([command, "theirs", *asked])
         assert exit_.value.code == 2
         assert capsys.readouterr().err == (
-            "llamarm: theirs was made for the world 'strangers:make_world', a module that is not imported on the word of "
-            "a policy's folder; if you trust it, name it: --world strangers:make_world\n"
+            "llamarm: theirs was made for the world 'strangers:make_world', a module that is not imported on the word "
+            "of a policy's folder; if you trust it, name it: --world strangers:make_world\n"
         )
     assert not (tmp_path / "imported").exists()
 
