@@ -217,15 +217,15 @@ def test_no_policy_s_folder_has_a_module_imported(
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("evaluation", {}, "lacks or misuses 'n_action_steps'"),
-        ("evaluation", {"n_action_steps": "2", "episodes_per_task": 1}, "lacks or misuses '<' not supported"),
+        ("evaluation", {}, "missing or invalid 'n_action_steps'"),
+        ("evaluation", {"n_action_steps": "2", "episodes_per_task": 1}, "missing or invalid '<' not supported"),
         (
             "evaluation",
             {"n_action_steps": True, "episodes_per_task": 1},
             "n_action_steps is True, expected a whole number",
         ),
         ("demonstrations", {"world": "tabletop", "tasks": "lift"}, "tasks are 'lift', expected a list of names"),
-        ("demonstrations", ["tabletop"], "lacks or misuses 'list' object has no attribute 'get'"),
+        ("demonstrations", ["tabletop"], "missing or invalid 'list' object has no attribute 'get'"),
     ],
 )
 def test_a_broken_record_of_an_older_run_is_refused(

@@ -164,7 +164,7 @@ def test_a_server_that_stays_away_is_an_error() -> None:
 def test_a_wrong_key_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("right")
     with served(api_key_file=tmp_path / "key") as url:
-        with pytest.raises(ConnectionError, match=r"refuses this client: .*401; This server wants"):
+        with pytest.raises(ConnectionError, match=r"refuses this client: .*401; This server requires"):
             ServedPolicy(url, api_key="wrong")
         with ServedPolicy(url, api_key="right") as policy:
             assert policy.version == 7
