@@ -214,7 +214,7 @@ def test_a_client_of_vla_eval_on_openpis_path_is_told_so() -> None:
     with served() as url, client(url) as connection:
         say(connection, "hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1)
         told = connection.recv(timeout=30)
-    assert told.startswith("this is a hello of vla-eval's protocol, which is served on the path /vla-eval; ")
+    assert str(told).startswith("this is a hello of vla-eval's protocol, which is served on the path /vla-eval; ")
 
 
 def test_who_connects_and_asks_nothing_does_not_keep_the_server_from_ending() -> None:
