@@ -1,4 +1,4 @@
-"""The front door: `import llamarm` has what users need, loads nothing before it is asked for, and is what docs show."""
+"""The public API: `import llamarm` has every documented name and imports lazily, and the docs use it."""
 
 from __future__ import annotations
 

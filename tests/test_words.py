@@ -31,6 +31,10 @@ REPLACED = {
     r"\bmade better (on|by)\b": "fine-tuned",
     r"\bjudges: Workers\b|\b_crew\b": "evaluators, worker pool",
     r"\bby heart\b": "overfits",
+    r"\bredrawn\b": "resampled",
+    r"\bfront door\b": "facade, public API",
+    r"\bdecisions took\b": "inferences",
+    r"\bsomebody's own\b|\bnone of ours\b": "of the user",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",
 }
 """Pattern of a word: what is said in its place."""
