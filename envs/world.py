@@ -29,7 +29,7 @@ from envs.instructions import InstructionSpace
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 
 _OPTIONS = ("specs", "variation", "reset_mask")
-"""Of `reset`."""
+"""Options that `reset` accepts."""
 
 
 class World(VectorEnv[Observation, Array, Array]):
@@ -40,7 +40,7 @@ class World(VectorEnv[Observation, Array, Array]):
     """
 
     arm: ArmSpec | None = None
-    """The world's arm, if known: its limits apply when a robot of this world is driven."""
+    """The world's arm, if known: its limits apply when a robot of this world is controlled."""
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:
@@ -50,7 +50,7 @@ class World(VectorEnv[Observation, Array, Array]):
         self.suite = suite
         self.tasks = tasks
         self.task_groups: dict[str, tuple[str, ...]] = {}
-        """{name: tasks} of the suite's splits in published tables; empty, or every task is in one of them."""
+        """{name: tasks}: the suite's splits in published tables, which cover every task; empty if it has none."""
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = observation_space(world_spec)
         self.observation_space = batch_space(self.single_observation_space, num_worlds)
@@ -76,7 +76,7 @@ class World(VectorEnv[Observation, Array, Array]):
             ended_frames: also render worlds whose episode ends within the chunk; else their frames may be stale.
 
         Raises:
-            UserError: wrong shape, or a non-finite action in a running world (the message names it; no world moves).
+            UserError: wrong shape, or a non-finite action in a running world (the message names it; no world steps).
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""N simulations of one MuJoCo model, on CPU threads or on a GPU, and what draws their frames.
+"""N simulations of one MuJoCo model, on CPU threads or on a GPU, and the rendering of their frames.
 
-In come a model and joint targets; out go states and frames.
+Inputs: a model and joint targets. Outputs: states and frames.
 """

@@ -19,19 +19,19 @@ from envs.simulation.simulator import SimulatorSpec
 from envs.types import Array
 
 _BAD_NUMBERS = slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1)
-"""Kinds of MuJoCo's warnings, one after the other: bad qpos, qvel, qacc, ctrl."""
+"""A contiguous range of MuJoCo warning types: bad qpos, qvel, qacc, ctrl."""
 
 
 class CpuSim:
-    """Simulator of simulator.py on the CPU. Fields are live arrays, as Batch.bind and Batch.expand give them."""
+    """A Simulator on the CPU. Fields are live arrays, as returned by Batch.bind and Batch.expand."""
 
     def __init__(self, spec: SimulatorSpec, *, num_threads: int) -> None:
-        # Persistent: what `step` computes at its end serves the next one too, which saves a twentieth of the physics.
+        # Persistent: the next `step` reuses what the last one computed at its end, which saves 5 % of the physics time.
         self.batch = Batch(spec.model, spec.num_sims, num_threads, persistent=True)
         self.field = {name: self.batch.bind(name) for name in spec.fields}
         self.model_field = {name: self.batch.expand(name) for name in spec.per_sim_model_fields}
         self._renderer = BatchRenderer(self.batch, self.model_field, spec.cameras)
-        self._warnings = self.batch.warning[:, _BAD_NUMBERS, 1]  # live; MuJoCo keeps (last info, count) of each kind
+        self._warnings = self.batch.warning[:, _BAD_NUMBERS, 1]  # live; MuJoCo stores (last info, count) per type
         self._seen_warnings = self._warnings.copy()
         self._sound_state = self.batch.state.copy()
 
@@ -57,7 +57,7 @@ class CpuSim:
             self.batch.step(sims, nstep=num_steps, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
         except SimulationError as error:
             bad[error.ids] = True
-        # MuJoCo resets a simulation whose numbers explode to the model's defaults and leaves nothing but a warning.
+        # MuJoCo resets a diverging simulation to the model's defaults; the only trace is a warning.
         bad |= (self._warnings > self._seen_warnings).any(axis=1)
         state = self.batch.state[sims]
         bad = bad[sims] | ~np.isfinite(state).all(axis=1)
@@ -67,7 +67,7 @@ class CpuSim:
         return bad
 
     def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
-        """Frames of these simulations as they are now, {camera: [n, H, W, 3]}."""
+        """Frames of the current states of these simulations, {camera: uint8 [n, H, W, 3]}."""
         return self._renderer.render(sims)
 
     def close(self) -> None:

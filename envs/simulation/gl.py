@@ -1,13 +1,13 @@
-"""Headless OpenGL: which of MuJoCo's backends works on this machine, and a context made with it.
+"""Headless OpenGL: selects the MuJoCo backend that works on this machine and creates contexts with it.
 
-The question is put to the system's libraries directly, in about 15 ms and without importing MuJoCo: MuJoCo reads
-MUJOCO_GL once, at its first import, and a backend that then turns out to be missing cannot be exchanged any more.
-`gl_context` takes the chosen backend's own class, so it does not depend on who imported MuJoCo first.
+The system's libraries are probed directly, in about 15 ms and without importing MuJoCo: MuJoCo reads MUJOCO_GL once, at
+its first import, and the backend cannot be changed afterwards if it turns out to be missing. `gl_context` uses the
+chosen backend's own class, so it does not depend on where MuJoCo was first imported.
 
-EGL comes before OSMesa: it reaches a GPU where there is one, Mesa's software rasterizer is as fast through either, and
-newer distributions no longer ship OSMesa.
+EGL is preferred to OSMesa: it can use a GPU, Mesa's software rasterizer is as fast through either, and newer
+distributions no longer ship OSMesa.
 
-`python -m envs.simulation.gl` renders one frame and names the backend, or says what to install.
+`python -m envs.simulation.gl` renders one frame and prints the backend, or what to install.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from envs.errors import UserError
 
 APT_PACKAGES = ("libegl1", "libopengl0", "libgl1-mesa-dri")
-"""What Debian and Ubuntu need for software rendering: EGL's loader, desktop OpenGL, Mesa's drivers."""
+"""Debian and Ubuntu packages for software rendering: EGL's loader, desktop OpenGL, Mesa's drivers."""
 
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 _EGL_CONFIG = (0x3033, 0x0001, 0x3040, 0x0008, 0x3038)  # surface type: pbuffer, renderable type: OpenGL, end
@@ -33,9 +33,9 @@ _EGL_CONFIG = (0x3033, 0x0001, 0x3040, 0x0008, 0x3038)  # surface type: pbuffer,
 def choose_backend() -> str:
     """Set MUJOCO_GL to the backend that works here, unless the user has set it, and return its name.
 
-    LP_NUM_THREADS, where unset, becomes 0: Mesa's software rasterizer then draws in the thread that calls it. With
-    frames of 128 x 128 pixels that gives the same pixels 20 % faster, with one renderer and with one per core, and it
-    starts no threads of its own.
+    LP_NUM_THREADS, if unset, becomes 0: Mesa's software rasterizer then renders in the calling thread and starts no
+    threads of its own. For frames of 128 x 128 pixels this is 20 % faster with identical pixels, with one renderer and
+    with one per core.
 
     Raises:
         RuntimeError: neither EGL nor OSMesa works; the message is the command that installs one.
@@ -59,9 +59,9 @@ def choose_backend() -> str:
 
 
 def gl_context(width: int, height: int) -> Any:
-    """An offscreen OpenGL context of MuJoCo's on the chosen backend, at least width x height pixels.
+    """A MuJoCo offscreen OpenGL context on the chosen backend, at least width x height pixels.
 
-    It belongs to the thread that calls its `make_current()`, and ends with `free()`.
+    It belongs to the thread that calls its `make_current()`; release it with `free()`.
 
     Raises:
         RuntimeError: see `choose_backend`.
@@ -84,7 +84,7 @@ def _load(*names: str) -> ctypes.CDLL | None:
 
 
 def _egl_works() -> bool:
-    """Whether mujoco.egl would come up: the same calls, made through ctypes."""
+    """Whether mujoco.egl would initialize: makes the same calls through ctypes."""
     egl = _load("libEGL.so.1")
     if egl is None or _load("libOpenGL.so.0", "libGL.so.1") is None:
         return False
@@ -100,7 +100,7 @@ def _egl_works() -> bool:
 
 
 def _egl_device_displays(egl: ctypes.CDLL) -> Iterator[int]:
-    """The displays of EGL's devices, GPUs before the software rasterizer; they need no window system."""
+    """Displays of EGL's devices, which need no window system; GPUs come before the software rasterizer."""
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     egl.eglGetProcAddress.argtypes = [ctypes.c_char_p]
     query_address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
@@ -120,7 +120,7 @@ def _egl_device_displays(egl: ctypes.CDLL) -> Iterator[int]:
 
 
 def _red_frame() -> np.ndarray:
-    """An offscreen buffer filled with red through MuJoCo and read back, uint8 [64, 64, 3]: proof that drawing works."""
+    """An offscreen buffer filled with red through MuJoCo and read back, uint8 [64, 64, 3], to test rendering."""
     context = gl_context(64, 64)
     context.make_current()
     import mujoco

@@ -1,13 +1,13 @@
 """Camera frames of many simulations through one OpenGL context.
 
-The context is created by the first frame, in the process and thread that draws it. Shadows, reflections and
-multisampling are off: on a software renderer they cost six to ten times the frame. Kinematics are recomputed from the
-simulation's state, so a frame is never stale. A software renderer also pays for the vertices of what it does not show,
-so geoms outside a camera's view are left out.
+The context is created at the first frame, in the process and thread that renders it. Shadows, reflections and
+multisampling are off: on a software renderer they make a frame six to ten times slower. Kinematics are recomputed from
+the simulation's state, so a frame is never stale. A software renderer also processes the vertices of geoms outside the
+image, so geoms outside a camera's view are culled.
 
-The headlight stays with the first camera: a light that moved with the gripper would change what a colour looks like.
+The headlight stays at the first camera: a light that moved with the gripper would change how colours appear.
 
-Shape letters: n simulations of a call, G geoms, H x W pixels.
+Shape letters: n simulations in a call, G geoms, H x W pixels.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from mujoco.batch import Batch
 
 _SHOWN, _UNSEEN = 0, mujoco.mjNGROUP - 1
-"""Geom groups: which geoms the scene takes up."""
+"""Geom groups: rendered, and culled."""
 
 
 class BatchRenderer:
-    """Draws any simulation of a batch, with its per-simulation model fields, from named cameras."""
+    """Renders any simulation of a batch, with its per-simulation model fields, from named cameras."""
 
     def __init__(
         self, batch: Batch, model_field: Mapping[str, NDArray[np.generic]], cameras: Sequence[CameraSpec]
@@ -50,7 +50,7 @@ class BatchRenderer:
         self._context: _Context | None = None
 
     def render(self, sims: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
-        """Simulations as they are now, {camera: uint8 [n, H, W, 3] RGB}."""
+        """Frames of the current states, {camera: uint8 [n, H, W, 3] RGB}."""
         frames = {c.name: np.empty((len(sims), c.height, c.width, 3), np.uint8) for c in self._cameras}
         if not frames:
             return frames
@@ -68,7 +68,7 @@ class BatchRenderer:
         return frames
 
     def close(self) -> None:
-        """Free the context; a later frame makes a new one."""
+        """Free the context; a later `render` creates a new one."""
         if self._context is not None:
             self._context.free()
             self._context = None
@@ -95,7 +95,7 @@ class _View:
         self.upside_down = np.empty((spec.height, spec.width, 3), np.uint8)  # OpenGL's origin is at the bottom
         up = np.deg2rad(model.cam_fovy[self._id]) / 2
         side = np.arctan(np.tan(up) * spec.width / spec.height)
-        # Outward normals of the pyramid's sides: a camera looks along its -z, x is right and y up.
+        # Outward normals of the view frustum's sides: a camera looks along its -z, x is right and y up.
         self._sides = np.array(
             [(sign * np.cos(side), 0, np.sin(side)) for sign in (-1, 1)]
             + [(0, sign * np.cos(up), np.sin(up)) for sign in (-1, 1)]
@@ -104,7 +104,7 @@ class _View:
         self._radius_m = np.where(model.geom_rbound > 0, model.geom_rbound, np.inf)
 
     def sees(self, data: mujoco.MjData) -> NDArray[np.bool_]:
-        """Whether each geom's bounding sphere reaches into the view, [G]."""
+        """Whether each geom's bounding sphere intersects the view frustum, [G]."""
         sides = data.cam_xmat[self._id].reshape(3, 3) @ self._sides
         outside_m = data.geom_xpos @ sides - data.cam_xpos[self._id] @ sides  # [G, 4]
         return outside_m.max(axis=1) <= self._radius_m

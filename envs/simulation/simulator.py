@@ -1,4 +1,4 @@
-"""Simulator: what a suite needs of N simulations of one model, on whatever they run.
+"""Simulator: the interface to N simulations of one model, independent of the device.
 
 Shape letters: N simulations, n of them in a call, H x W pixels.
 """
@@ -17,49 +17,49 @@ from envs.types import Array, CameraSpec
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatorSpec:
-    """What a suite wants to simulate."""
+    """What a suite simulates."""
 
     model: mujoco.MjModel
     num_sims: int
     cameras: tuple[CameraSpec, ...]
     fields: tuple[str, ...]
-    """Of MjData: what the suite reads and writes."""
+    """Fields of MjData that the suite reads or writes."""
     per_sim_model_fields: tuple[str, ...]
-    """Of MjModel: what each simulation has for itself."""
+    """Fields of MjModel with separate values per simulation."""
 
 
 class Simulator(Protocol):
-    """N simulations. Arrays are numpy or torch, as the simulator's device has it."""
+    """N simulations. Arrays are numpy or torch, depending on the simulator's device."""
 
     @property
     def field(self) -> Mapping[str, Array]:
-        """Fields of MjData, each [N, ...]: live, so what is read is the present and what is written counts."""
+        """Fields of MjData, each [N, ...]: live views, so reads give current values and writes take effect."""
         ...
 
     @property
     def model_field(self) -> Mapping[str, Array]:
-        """Fields of MjModel that each simulation has for itself, [N, ...]: live."""
+        """Fields of MjModel with separate values per simulation, each [N, ...]: live views."""
         ...
 
     def on_device(self, array: Array) -> Array:
-        """The same numbers as an array like those of `field`: of the same library, precision and device."""
+        """The array converted to the library, precision and device of `field`."""
         ...
 
     def begin(self, sims: Sequence[int], rows: Mapping[str, NDArray[Any]]) -> None:
-        """Put n simulations to the model's defaults but for these rows of fields, [n, ...], and compute positions."""
+        """Reset n simulations to the model's defaults, overwrite these fields, [n, ...], and compute positions."""
         ...
 
     def step(self, sims: Array, num_steps: int) -> Array:
-        """Advance n simulations; the others hold still.
+        """Advance n simulations; the others are unchanged.
 
         Returns:
-            Which of the n went bad (numbers non-finite or exploding, or more constraints than there is room for), bool
-            [n]. Those are put back to where they last were sound, so that nobody reads or draws bad numbers.
+            Which of the n failed (non-finite or diverging state, or more constraints than the buffer holds), bool
+            [n]. Those are restored to their last valid state, so that no invalid state is read or rendered.
         """
         ...
 
     def render(self, sims: Sequence[int]) -> dict[str, Array]:
-        """Frames of these simulations as they are now, {camera: uint8 [n, H, W, 3]}."""
+        """Frames of the current states of these simulations, {camera: uint8 [n, H, W, 3]}."""
         ...
 
     def close(self) -> None:

@@ -1,17 +1,17 @@
 """N simulations of one model on MuJoCo Warp: physics and ray-traced frames of all of them in one launch each.
 
-Runs on a CUDA device, and on Warp's CPU device, where it is slow and gives the same to float32. Kernels are compiled at
-their first use (a minute or two) and cached in the user's cache directory.
+Runs on a CUDA device, and on Warp's CPU device, where it is slow and gives the same results to float32 precision.
+Kernels are compiled at first use (a minute or two) and cached in the user's cache directory.
 
-Every launch serves all simulations. Those that are not to move are put back where they were, on the device; those whose
-numbers go bad, where they last were sound. Contacts of all simulations share one buffer, so when it is full nobody can
-say whose contacts were lost: that is an error. Constraints have a buffer per simulation: too many there are its own
-failure.
+Every launch covers all simulations. Those that should not move are restored on the device afterwards; those whose state
+becomes invalid are restored to their last valid state. All simulations share one contact buffer, so on overflow the
+affected simulations are unknown, and an error is raised. Constraint buffers are per simulation: an overflow fails only
+that simulation.
 
-A control step is thousands of small launches, so the physics of a tick is captured as a graph, on both devices: on the
-CPU that is ten times faster too, and bit for bit the same.
+A control step is thousands of small launches, so the physics of a tick is captured as a graph on both devices; on the
+CPU too this is ten times faster, with bit-identical results.
 
-Order rule: torch and Warp use one CUDA stream, torch's current one, so what one writes the other reads without waiting.
+Stream rule: torch and Warp use one CUDA stream, torch's current one, so no synchronization is needed between them.
 
 Shape letters: N simulations, n of them in a call, V a vector's length, H x W pixels.
 """
@@ -34,15 +34,15 @@ from envs.simulation.simulator import SimulatorSpec
 from envs.types import Array
 
 _STATE = ("time", "qpos", "qvel", "qacc_warmstart")
-"""All that a step reads of the past."""
+"""The state that a step depends on."""
 _MAX_SOUND = 1e6
-"""Beyond this a position or a speed is exploding; MuJoCo's own limit of 1e10 leaves float32 no digits."""
+"""A larger position or speed counts as diverged; MuJoCo's own limit of 1e10 is too large for float32."""
 _SHARED_FULL = int(mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD)
 _OWN_FULL = int(mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ)
 
 
 class _StaticGeoms:
-    """Geoms of bodies that do not move: Warp's kinematics leaves them out, though a simulation may place its own."""
+    """Geoms of static bodies: Warp's kinematics skips them, but their poses may differ between simulations."""
 
     def __init__(self, model: mujoco.MjModel, body_pos: Tensor, geom_pos: Tensor) -> None:
         """body_pos: xpos [N, bodies, 3], geom_pos: geom_xpos [N, geoms, 3], both live."""
@@ -56,29 +56,29 @@ class _StaticGeoms:
         self._offset = torch.as_tensor(offset, dtype=geom_pos.dtype, device=geom_pos.device)
 
     def move(self, sims: Tensor) -> None:
-        """Take these simulations' geoms to where their bodies are."""
+        """Move these simulations' static geoms to their bodies' positions."""
         self._geom_pos[sims[:, None], self._geoms] = self._body_pos[sims[:, None], self._bodies] + self._offset
 
 
 class WarpSim:
-    """Simulator of simulator.py on Warp. Fields are torch views of Warp's arrays, without copies, float32."""
+    """A Simulator on Warp. Fields are float32 torch views of Warp's arrays, without copies."""
 
     def __init__(self, spec: SimulatorSpec, *, max_contacts: int, max_constraints: int, device: str = "cpu") -> None:
         """
         Args:
-            max_contacts: that one simulation has on average, with the candidates that turn out not to touch.
-            max_constraints: rows that one simulation may have.
+            max_contacts: average per simulation, including candidate pairs that turn out not to touch.
+            max_constraints: maximum constraint rows per simulation.
             device: "cpu" or "cuda".
         """
-        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # every kernel's loading is news otherwise
+        wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # otherwise every kernel load is logged
         wp.init()
-        self._torch_device = torch.empty(0, device=device).device  # with the number of the GPU
+        self._torch_device = torch.empty(0, device=device).device  # includes the GPU index
         self._warp_device = wp.device_from_torch(self._torch_device)
         model, self._num_sims, self._cameras = spec.model, spec.num_sims, spec.cameras
         self._max_contacts, self._max_constraints = max_contacts, max_constraints
         with wp.ScopedDevice(self._warp_device):
             self._model = mjw.put_model(model, batch_sizes=dict.fromkeys(spec.per_sim_model_fields, self._num_sims))
-            self._model.opt.warn_overflow = 0  # told by `step`
+            self._model.opt.warn_overflow = 0  # `step` checks for overflow
             self._data = mjw.make_data(model, self._num_sims, nconmax=max_contacts, njmax=max_constraints)
             self._camera = self._render_context(model) if self._cameras else None
         data = mujoco.MjData(model)
@@ -115,14 +115,14 @@ class WarpSim:
         """See Simulator.step.
 
         Raises:
-            RuntimeError: there were more contacts than room for them.
+            RuntimeError: the contact buffer overflowed.
         """
         if not len(sims):
             return torch.zeros(0, dtype=torch.bool, device=self._torch_device)
         moving = torch.zeros(self._num_sims, dtype=torch.bool, device=self._torch_device)
         moving[sims] = True
         bad = ~self._is_sound()
-        self._put_back(bad)  # before the others: numbers that are not finite may touch everything
+        self._put_back(bad)  # before the launch: non-finite values may affect all simulations
         self.launch_steps(num_steps)
         bad |= ~self._is_sound() | (self._overflow & _OWN_FULL != 0)
         full = bool((self._overflow & _SHARED_FULL).any())
@@ -139,7 +139,7 @@ class WarpSim:
         return bad[sims]
 
     def render(self, sims: Sequence[int]) -> dict[str, Tensor]:
-        """See Simulator.render. All simulations are drawn, in one launch."""
+        """See Simulator.render. All simulations are rendered, in one launch."""
         if self._camera is None:
             return {}
         self.launch_frames()
@@ -154,18 +154,18 @@ class WarpSim:
         return frames
 
     def launch_steps(self, num_steps: int) -> None:
-        """Physics steps of all simulations."""
+        """Step the physics of all simulations."""
         self._launch(num_steps, lambda: [mjw.step(self._model, self._data) for _ in range(num_steps)])
 
     def launch_frames(self) -> None:
-        """Draw all simulations as they are now."""
+        """Render the current states of all simulations."""
         self._place()
-        with self._scope():  # not as a graph: a tree is refitted, which is no kernel
+        with self._scope():  # not as a graph: it refits a BVH, which is not a kernel launch
             mjw.refit_bvh(self._model, self._data, self._camera)
             mjw.render(self._model, self._data, self._camera)
 
     def close(self) -> None:
-        """Free the renderer's buffers; nothing can be drawn afterwards."""
+        """Free the renderer's buffers; rendering is impossible afterwards."""
         self._camera = None
 
     def _render_context(self, model: mujoco.MjModel) -> Any:
@@ -180,26 +180,26 @@ class WarpSim:
         )
 
     def _view(self, owner: Any, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A field as torch, in the shape that MuJoCo gives it, [N, *shape]."""
+        """A field as a torch view in MuJoCo's shape, [N, *shape]."""
         return wp.to_torch(getattr(owner, name)).view(self._num_sims, *shape)
 
     def _is_sound(self) -> Tensor:
-        """Of each simulation, [N]."""
+        """Whether each simulation's state is valid, bool [N]."""
         numbers = torch.cat((self.state["qpos"], self.state["qvel"]), dim=1)
         return (numbers.abs() < _MAX_SOUND).all(dim=1)
 
     def _put_back(self, sims: Tensor) -> None:
-        """Give the simulations that are marked, [N], the state in which they last were sound."""
+        """Restore the marked simulations, bool [N], to their last valid state."""
         for name, values in self.state.items():
             marked = sims.view(-1, *(1,) * (values.ndim - 1))
             torch.where(marked, self._sound[name], values, out=values)
 
     def _place(self) -> None:
-        """Compute where everything is."""
+        """Compute the kinematics."""
         self._launch("place", lambda: (mjw.kinematics(self._model, self._data), mjw.camlight(self._model, self._data)))
 
     def _launch(self, name: str | int, kernels: Callable[[], object]) -> None:
-        """Launch these kernels: the first time one by one, which compiles them, from then on as one graph."""
+        """Launch these kernels: individually the first time, which compiles them, then as one captured graph."""
         with self._scope():
             if name in self._graphs:
                 wp.capture_launch(self._graphs[name])
@@ -215,7 +215,7 @@ class WarpSim:
 
     @contextmanager
     def _scope(self) -> Generator[None]:
-        """Warp's launches go to this device and, on CUDA, to torch's stream."""
+        """Directs Warp's launches to this device and, on CUDA, to torch's stream."""
         stream = wp.stream_from_torch(self._torch_device) if self._warp_device.is_cuda else None
         with wp.ScopedDevice(self._warp_device), wp.ScopedStream(stream):
             yield
