@@ -1,1 +1,1 @@
-"""Worlds of others."""
+"""Worlds over third-party environments: Meta-World and any gymnasium environment."""

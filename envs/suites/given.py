@@ -1,4 +1,4 @@
-"""What a user's environment or task gives, checked at every call and refused by name.
+"""Checks of the values that a user's environment or task returns, at every call; errors name the value.
 
 Shape letters: H x W pixels.
 """
@@ -22,35 +22,35 @@ Frames = dict[str, NDArray[np.uint8]]
 
 
 class WorldError(UserError):
-    """What an environment or its task did that no episode survives."""
+    """An error of an environment or its task that ends the episode."""
 
 
 class NotFiniteError(WorldError):
-    """A number that is infinite or none."""
+    """A number that is infinite or NaN."""
 
 
 @contextmanager
 def asked(what: str) -> Generator[None]:
-    """Whatever is raised within becomes a WorldError that says who raised it, and where.
+    """Converts every exception raised within to a WorldError that names the call, the file and the line.
 
     Args:
-        what: was called, e.g. "step".
+        what: the call, e.g. "step".
     """
     try:
         yield
     except WorldError:
         raise
-    except (Exception, SystemExit) as error:  # of `argparse`, say, in a module that was once a script
+    except (Exception, SystemExit) as error:  # SystemExit e.g. from argparse, in a module written as a script
         place = traceback.extract_tb(error.__traceback__)[-1]
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise WorldError(f"{what} raised {told} ({Path(place.filename).name}:{place.lineno})") from error
 
 
 def success_flag_of(what: str, given: Any) -> bool:
-    """A bool, however many arrays of one element are around it.
+    """A bool, from a bool or an array of one element with any number of dimensions.
 
     Raises:
-        WorldError: it is several, none, or something that is neither true nor false.
+        WorldError: it has several elements or none, or is neither true nor false.
     """
     array = _numbers(what, given, "True or False")
     if array.size != 1 or array.item() not in (0, 1):
@@ -59,10 +59,10 @@ def success_flag_of(what: str, given: Any) -> bool:
 
 
 def number_of(what: str, given: Any) -> float:
-    """A finite number that float32 can hold.
+    """A finite number within the range of float32.
 
     Raises:
-        WorldError: it is none.
+        WorldError: it is not.
     """
     array = _numbers(what, given, "a number")
     if array.size != 1:
@@ -73,10 +73,10 @@ def number_of(what: str, given: Any) -> float:
 
 
 def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.float32]:
-    """A vector of finite numbers, [size]; a single number is one of 1.
+    """A vector of finite numbers, float32 [size]; a single number becomes a vector of size 1.
 
     Raises:
-        WorldError: it is none, or of another size.
+        WorldError: it is not, or has another size.
     """
     array = _numbers(what, given, "a vector of numbers")
     if array.ndim > 1 or (size is not None and array.size != size):
@@ -91,10 +91,10 @@ def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.floa
 
 
 def labels_of(given: Any, names: tuple[str, ...] | None = None) -> dict[str, float]:
-    """Labels by name, in the order of `names` where they are known.
+    """Labels by name, in the order of `names` if given.
 
     Raises:
-        WorldError: they are no mapping of numbers, or others than those names.
+        WorldError: not a mapping of names to numbers, or its names are not `names`.
     """
     if not isinstance(given, Mapping):
         raise WorldError(f"labels must be a mapping of names to numbers, got {kind_of(given)}")
@@ -104,14 +104,14 @@ def labels_of(given: Any, names: tuple[str, ...] | None = None) -> dict[str, flo
 
 
 def frames_of(given: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
-    """Frames by camera, kept from being overwritten.
+    """Frames by camera, copied so that the environment cannot overwrite them.
 
     Args:
-        given: what the task gave.
-        shapes: of the cameras that there are, where they are known.
+        given: the value that the task returned.
+        shapes: {camera: expected shape}, if known.
 
     Raises:
-        WorldError: they are no uint8 images, or of other cameras or sizes.
+        WorldError: not uint8 images, or other cameras or sizes than expected.
     """
     if not isinstance(given, Mapping) or not given:
         raise WorldError(
@@ -131,7 +131,7 @@ def sentence_of(given: Any) -> str:
     """An instruction.
 
     Raises:
-        WorldError: it is no text, or empty.
+        WorldError: it is not a string, or is empty.
     """
     if not isinstance(given, str) or not given.strip():
         raise WorldError(f"the instruction must be a sentence, got {_short(given)}")
@@ -139,7 +139,7 @@ def sentence_of(given: Any) -> str:
 
 
 def results_of(what: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """What reset or step returned, if it is a tuple of as many.
+    """The return value of reset or step, checked to be a tuple with one element per name.
 
     Raises:
         WorldError: it is not.
@@ -161,7 +161,7 @@ def _numbers(what: str, given: Any, expected: str) -> NDArray[Any]:
 
 
 def kind_of(given: Any) -> str:
-    """What something is, for a message: `an array float64 (4,)`, `a tuple of 2`."""
+    """Describes a value's type for a message: `an array float64 (4,)`, `a tuple of 2`."""
     if isinstance(given, np.ndarray):
         return f"an array {given.dtype} {given.shape}"
     if isinstance(given, tuple | list):

@@ -1,21 +1,21 @@
 """Any gymnasium environment with pixels and a success flag as a World: bring your own task (docs/your_task.md).
 
-    class Reach(GymnasiumTask): ...        what a policy sees of an environment, and when it has succeeded
-    def make_world(num_worlds):            what commands call, in whatever process runs the worlds
+    class Reach(GymnasiumTask): ...        defines the observations of a policy and the success flag
+    def make_world(num_worlds):            called by commands, in the process that runs the worlds
         return GymnasiumWorld(num_worlds, suite="mine", tasks={"reach": Reach()}, control_dt_s=0.04)
 
     llamarm eval expert --world my_module:make_world ...
 
-Each of the N worlds has an environment of its own for every task that it has run; they are stepped one after the other,
-and workers make worlds run side by side. Frames are asked for only when a policy or a recorder looks. Environments and
-tasks are called in one thread, which does nothing else: OpenGL contexts belong to a thread, and a worker has several.
+Each of the N worlds has its own environment for every task that it has run; environments are stepped sequentially, and
+parallelism comes from workers. Frames are rendered only when a policy or a recorder needs them. Environments and tasks
+are called in one dedicated thread: OpenGL contexts belong to a thread, and a worker has several threads.
 
-Rule of seeds: `env.reset(seed=...)` alone decides the first observation, whatever ran there before. It is tried when
-the worlds are made, and an environment that breaks it is refused: paired results would compare nothing.
+Seed rule: `env.reset(seed=...)` alone determines the first observation, whatever ran there before. This is tested when
+the worlds are made, and an environment that violates it is rejected: paired comparisons would be meaningless.
 
-Rule of errors: what an environment or its task raises, and what they give that is no number, image or sentence of the
-kind that it was, ends the episode of that one world, whose failure says what it was (ChunkResult.broken). The others go
-on, and the next episode there has a new environment.
+Error rule: an exception of an environment or its task, or a returned value of the wrong type, shape or range, ends the
+episode of that world only; its failure gives the reason (ChunkResult.broken). The other worlds continue, and the next
+episode in that world gets a new environment.
 
 Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -47,23 +47,23 @@ R = TypeVar("R")
 
 
 class GymnasiumWorld(World):
-    """N worlds over environments of gymnasium.
+    """N worlds over gymnasium environments.
 
-    The reward is the environment's own, its only term; algorithms that ask for success get the task's success flag.
+    The only reward term is the environment's own reward; algorithms that use success get the task's success flag.
     """
 
     def __init__(self, num_worlds: int, *, suite: str, tasks: Mapping[str, GymnasiumTask], control_dt_s: float) -> None:
-        """Makes an environment of every task, to see what it shows.
+        """Makes an environment of every task to determine its spaces.
 
         Args:
-            suite: names these worlds in specs and datasets.
-            tasks: by the names that users type; all show the same cameras, state, actions and labels.
+            suite: name of these worlds in specs and datasets.
+            tasks: {name: task}; all have the same cameras, state, actions and labels.
             control_dt_s: time between two steps.
 
         Raises:
-            UserError: no task, tasks that show different things, actions that are not a flat Box with finite bounds,
-                frames that are not images, no success flag, no step limit, whatever an environment or its task raises,
-                or a first observation that its seed does not decide; the message says what came in its place.
+            UserError: no task, tasks with different spaces, actions that are not a flat Box with finite bounds, frames
+                that are not images, no success flag, no step limit, an exception of an environment or its task, or a
+                first observation that the seed does not determine; the message says what was found instead.
         """
         self._tasks = dict(tasks)
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
@@ -75,7 +75,7 @@ class GymnasiumWorld(World):
             self.close_extras()
             raise
         self._episodes: list[Episode | None] = [None] * num_worlds
-        self._broken: dict[int, str] = {}  # of the worlds whose episode failed by an error of theirs
+        self._broken: dict[int, str] = {}  # {world: reason} of episodes that an error ended
         self._shapes = {c.name: (c.height, c.width, 3) for c in spec.cameras}
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in spec.cameras}
         self._state = np.zeros((num_worlds, spec.state.size), np.float32)
@@ -106,7 +106,7 @@ class GymnasiumWorld(World):
         """See World.expert_action.
 
         Raises:
-            NotImplementedError: a task whose episode runs has none.
+            NotImplementedError: the task of a running episode has no expert.
         """
         return self._do(self._ask_experts)
 
@@ -117,14 +117,14 @@ class GymnasiumWorld(World):
         self._thread.shutdown()
 
     def _do(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """In the environments' thread."""
+        """Call the function in the environments' thread."""
         return self._thread.submit(function, *args, **kwargs).result()
 
     def _reset_all(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
         for spec, n in zip(specs, worlds, strict=True):
             self._broken.pop(n, None)
             self._episodes[n] = None
-            # A broken episode shows nothing of the one before.
+            # A broken episode must not show data of the previous one.
             for seen in (self._state, self._localization, *self._frames.values()):
                 seen[n] = 0
             try:
@@ -156,7 +156,7 @@ class GymnasiumWorld(World):
     def _step(
         self, n: int, episode: Episode, action: NDArray[np.float32], reward: NDArray[np.float32], *, draw: bool
     ) -> None:
-        """One action in one world; reward: [1], left as it is where the episode breaks."""
+        """Execute one action in one world and write its reward, [1]; the reward is 0 if the episode breaks."""
         try:
             reward[0] = episode.step(action)
             self._look(n)
@@ -189,12 +189,12 @@ class GymnasiumWorld(World):
         return actions
 
     def _running(self, n: int) -> Episode | None:
-        """The episode that goes on in that world, if one does."""
+        """The running episode of that world, or None."""
         episode = self._episodes[n]
         return None if episode is None or episode.done or n in self._broken else episode
 
     def _break(self, n: int, task: str, error: WorldError) -> None:
-        """The episode in that world fails, and so may whatever its environment still holds of it."""
+        """Mark the episode in that world as failed, and discard its environment, whose state may be invalid."""
         step = 0 if (episode := self._episodes[n]) is None else episode.num_steps
         self._broken[n] = f"{error} (step {step})"
         if (env := self._envs[n].pop(task, None)) is not None:
@@ -203,7 +203,7 @@ class GymnasiumWorld(World):
     def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
             _close(env)
-        # What a task keeps ends here too, in the thread that its OpenGL contexts belong to.
+        # Tasks are released here too, in the thread that owns their OpenGL contexts.
         self._envs, self._episodes = [], []
         self._tasks.clear()
 
@@ -243,7 +243,7 @@ class GymnasiumWorld(World):
             self._frames[name][n] = frame
 
     def _checked(self, actions: Array) -> NDArray[np.float32]:
-        """Clipped, where they are of the right shape and those of running worlds are finite."""
+        """The actions clipped to [-1, 1], after checking their shape and that those of running worlds are finite."""
         self.check_action_shape(actions)
         actions = to_numpy(actions)
         running = [n for n in range(self.num_envs) if self._running(n) is not None]
@@ -289,7 +289,7 @@ class GymnasiumWorld(World):
 
 
 def _close(env: Env) -> None:
-    """What fails to close loses nothing that was done, and keeps no other from being closed."""
+    """Close an environment; a failure is only logged, so that the other environments are closed too."""
     try:
         with asked("close"):
             env.close()

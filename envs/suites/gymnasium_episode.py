@@ -1,4 +1,4 @@
-"""An episode in a user's environment, and what its first moments show of a world.
+"""An episode in a user's environment, and the WorldSpec inferred from its first observations.
 
 Shape letters: A action dims, S state dims, H x W pixels.
 """
@@ -33,12 +33,12 @@ from envs.types import CameraSpec, EpisodeSpec, VectorSpec, WorldSpec
 
 _STEP = ("observation", "reward", "terminated", "truncated", "info")
 _FAR = float(np.finfo(np.float32).max)
-"""A bound that is not known."""
+"""Stands for an unknown bound."""
 
 
 @dataclass
 class Episode:
-    """What runs, or ran last, in a world."""
+    """The episode that runs, or ran last, in a world."""
 
     spec: EpisodeSpec
     task: GymnasiumTask
@@ -54,10 +54,10 @@ class Episode:
 
     @classmethod
     def begin(cls, spec: EpisodeSpec, task: GymnasiumTask, env: Env) -> Episode:
-        """The episode of that spec.
+        """Reset the environment to the episode of that spec.
 
         Raises:
-            WorldError: the environment or its task does not give what an episode needs.
+            WorldError: the environment or its task raised, or returned an invalid value.
         """
         with asked("reset"):
             observation, _ = results_of("reset", task.reset(env, spec), ("observation", "info"))
@@ -100,40 +100,40 @@ class Episode:
         return number_of("the reward", reward)
 
     def state(self, size: int | None = None) -> NDArray[np.float32]:
-        """[S], of that size where it is known."""
+        """Proprioception, float32 [S]; checked to have that size if given."""
         with asked("state"):
             return vector_of("the state", self.task.state(self.env, self.observation), size)
 
     def labels(self, names: tuple[str, ...] | None = None) -> dict[str, float]:
-        """By name, in the order of `names` where they are known."""
+        """Labels by name, in the order of `names` if given."""
         with asked("labels"):
             return labels_of(self.task.labels(self.env), names)
 
     def frames(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
-        """Of the cameras of those shapes where they are known."""
+        """Frames by camera; checked to have those shapes if given."""
         with asked("frames"):
             return frames_of(self.task.frames(self.env), shapes)
 
     def expert_action(self) -> NDArray[np.float32]:
-        """In [-1, 1], [A]."""
+        """The expert's action in [-1, 1], float32 [A]."""
         with asked("expert_action"):
             given = self.task.expert_action(self.env, self.observation)
             return self.actions.shrink(vector_of("the expert's action", given, self.actions.spec.size))
 
 
 def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
-    """What a task shows, seen in an episode that is begun twice, with some steps between.
+    """The spec of a task's world, from an episode that is begun twice with some steps in between.
 
     Args:
-        begin: the episode, always the same.
-        control_dt_s: of the world.
+        begin: begins the same episode at every call.
+        control_dt_s: control period of the world.
 
     Raises:
-        WorldError: the environment or its task does not give what an episode needs, or it began otherwise.
+        WorldError: the environment or its task raised or returned an invalid value, or the two beginnings differ.
     """
     episode = begin()
     first = _seen(episode)
-    with suppress(NotFiniteError):  # three blind steps may lead there, and an episode that goes there fails by itself
+    with suppress(NotFiniteError):  # the test steps may cause it; a real episode fails by itself
         for _ in range(3):
             if episode.done:
                 break
@@ -164,7 +164,7 @@ def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
 def _label_spec(task: GymnasiumTask, labels: tuple[str, ...], cameras: tuple[str, ...]) -> VectorSpec:
     """
     Raises:
-        WorldError: the task's places are of cameras or labels that do not exist, or leave out what is called like one.
+        WorldError: `places` names unknown cameras or labels, or omits a label that is named like a place.
     """
     own = type(task).__name__
     for camera, *names in task.places:
@@ -198,7 +198,7 @@ def _seen(episode: Episode) -> _Seen:
 
 
 def _differences(before: _Seen, after: _Seen) -> Iterator[str]:
-    """What differs between two beginnings of one episode, and by how much."""
+    """Describes the differences between two beginnings of one episode."""
     (frames, state, instruction), (frames_now, state_now, instruction_now) = before, after
     if state.shape != state_now.shape:
         yield f"the state had {len(state)} elements, then {len(state_now)}"
@@ -221,7 +221,7 @@ def _differences(before: _Seen, after: _Seen) -> Iterator[str]:
 def _step_limit(task_name: str, task: GymnasiumTask, env: Env) -> int:
     """
     Raises:
-        WorldError: neither the task nor its environment has one, or it is no number of steps.
+        WorldError: neither the task nor its environment has a step limit, or it is not a positive integer.
     """
     limit = task.max_steps
     if limit is None:

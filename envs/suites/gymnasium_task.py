@@ -1,4 +1,4 @@
-"""What a user writes about a gymnasium environment (docs/your_task.md).
+"""GymnasiumTask: the class that a user writes for a gymnasium environment (docs/your_task.md).
 
 Shape letters: S state dims, H x W pixels.
 """
@@ -20,21 +20,21 @@ Env = gymnasium.Env[Any, Any]
 
 
 class GymnasiumTask(ABC):
-    """One task: makes its environment, says what a policy sees of it, and when it has succeeded.
+    """One task: makes its environment and defines the observations of a policy and the success flag.
 
-    All worlds share it, so it remembers nothing about an episode.
+    All worlds share it, so it must not store anything about an episode.
     """
 
     max_steps: int | None = None
-    """The step limit; that of the environment's registration where None."""
+    """The step limit; None uses that of the environment's registration."""
     variations: tuple[str, ...] = ("train",)
-    """Which an episode may ask for; `reset` is told the episode's."""
+    """Variations that an episode may have; `reset` gets the episode's in its spec."""
     grippers: tuple[int, ...] = ()
-    """Which elements of an action command a gripper, closing above 0: an expert's noise leaves them alone."""
+    """Indices of action elements that command a gripper, closing above 0; expert noise is not added to them."""
     position: tuple[int, ...] = ()
-    """Which three elements of the state are the hand's x, y and z in metres, if any are."""
+    """Indices of the three state elements that are the hand's x, y and z in metres, if any."""
     places: tuple[tuple[str, str, str], ...] = ()
-    """(camera, u, v): names of two labels that say where something is in that camera's frame, u to the right, v down,
+    """(camera, u, v): names of two labels that hold image coordinates in that camera's frame, u to the right, v down,
     -1 and 1 at the edges. Other labels are positions in metres."""
 
     @abstractmethod
@@ -43,14 +43,14 @@ class GymnasiumTask(ABC):
 
     @abstractmethod
     def instruction(self, env: Env) -> str:
-        """What the policy is told in the episode that has begun."""
+        """The instruction of the current episode."""
 
     def reset(self, env: Env, spec: EpisodeSpec) -> tuple[Any, dict[str, Any]]:
-        """Begin the episode of a spec, as env.reset does."""
+        """Begin the episode of a spec; returns (observation, info) as env.reset does."""
         return env.reset(seed=spec.seed)
 
     def frames(self, env: Env) -> Frames:
-        """The cameras' present frames, RGB; unless overridden what env.render gives, as the camera "image"."""
+        """The current RGB frames, {camera: uint8 [H, W, 3]}; by default env.render() as the camera "image"."""
         picture = env.render()
         if picture is None:
             raise WorldError(
@@ -60,7 +60,7 @@ class GymnasiumTask(ABC):
         return {"image": np.asarray(picture)}
 
     def state(self, env: Env, observation: Any) -> ArrayLike:
-        """Proprioception, [S]; unless overridden, what LeRobot's environments give."""
+        """Proprioception, [S]; by default observation["agent_pos"], as in LeRobot's environments."""
         del env
         return self._entry("the observation", observation, "agent_pos", "state(self, env, observation)")
 
@@ -70,12 +70,12 @@ class GymnasiumTask(ABC):
         return self._entry("info of a step", info, "is_success", "success(self, env, info)")
 
     def labels(self, env: Env) -> Mapping[str, float]:
-        """Where things are, by name: training may learn from it and no policy sees it; unless overridden nothing."""
+        """Privileged labels by name (positions of things), for training only, never policy inputs; empty by default."""
         del env
         return {}
 
     def expert_action(self, env: Env, observation: Any) -> ArrayLike:
-        """A scripted expert's action, as env.step takes it. It depends on the present state alone: any may come.
+        """A scripted expert's action, as env.step takes it. It must depend only on the current state, which may be any.
 
         Raises:
             NotImplementedError: unless overridden.
@@ -84,11 +84,11 @@ class GymnasiumTask(ABC):
 
     @property
     def has_expert(self) -> bool:
-        """Whether expert_action was written."""
+        """Whether expert_action is overridden."""
         return type(self).expert_action is not GymnasiumTask.expert_action
 
     def _entry(self, what: str, found: Any, key: str, method: str) -> Any:
-        """found[key], or an error that names the method to write in place of what looks there."""
+        """found[key], or an error that names the method to override."""
         if isinstance(found, Mapping) and key in found:
             return found[key]
         has = (

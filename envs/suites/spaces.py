@@ -1,4 +1,4 @@
-"""gymnasium's spaces in the language of WorldSpec.
+"""Conversion of gymnasium's spaces to WorldSpec.
 
 Shape letters: A action dims.
 """
@@ -16,7 +16,7 @@ from envs.types import VectorSpec
 
 
 class ActionBox:
-    """A Box of actions seen as [-1, 1]."""
+    """Maps a Box of actions to and from [-1, 1]."""
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         """
@@ -48,7 +48,7 @@ class ActionBox:
 
 
 def unnamed_vector(name: str, unit: str, low: ArrayLike, high: ArrayLike) -> VectorSpec:
-    """Numbers of which only the bounds are known; JSON has no infinity, so a missing bound is the largest float32."""
+    """A VectorSpec with only bounds known; JSON has no infinity, so a missing bound is the largest float32."""
     bounds = [tuple(np.nan_to_num(np.asarray(bound, np.float32)).tolist()) for bound in (low, high)]
     names = tuple(f"{name}_{i}" for i in range(len(bounds[0])))
     return VectorSpec(names=names, units=(unit,) * len(names), low=bounds[0], high=bounds[1])

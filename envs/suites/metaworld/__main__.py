@@ -1,4 +1,4 @@
-"""`python -m envs.suites.metaworld`: whether Meta-World runs and draws here; `make metaworld` ends with it."""
+"""`python -m envs.suites.metaworld`: checks that Meta-World runs and renders here; last step of `make metaworld`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from envs.types import EpisodeSpec
 
 
 def main() -> None:
-    """Begin an episode and say what came."""
+    """Begin an episode and print the shapes of its frames."""
     with closing(MetaworldWorld(1, MetaworldConfig())) as world:
         observation, _ = world.reset_to([EpisodeSpec(suite=world.suite, task="reach-v3", seed=0)], [0])
     frames = ", ".join(f"{name} {list(seen.shape[1:])}" for name, seen in observation["frames"].items())

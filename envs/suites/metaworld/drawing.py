@@ -1,7 +1,6 @@
-"""Drawing in the simulator's process: one OpenGL context of ours, and the meshes of one task at a time in it.
+"""Rendering in the simulator's process: our own OpenGL context, which holds the meshes of one task at a time.
 
-What is drawn and what collides are apart here: decimation changes a copy of the model that goes to OpenGL and nowhere
-else, so physics does not depend on how the frames are made.
+Decimation changes only a copy of the model that is uploaded to OpenGL, so physics does not depend on the rendering.
 
 Shape letters: V vertices, F faces, n clusters, H x W pixels.
 """
@@ -20,11 +19,11 @@ from envs.simulation.gl import gl_context
 from envs.suites.metaworld.sensor import CAMERA, Sensor, View
 
 _SMALL_MESH_FACES = 1000
-"""Smaller meshes are drawn as they are: they are the tasks' things and not the robot."""
+"""Smaller meshes are not decimated: they are the tasks' objects, not the robot."""
 
 
 class Drawer:
-    """Draws the views of a sensor; `show` a model before its data are drawn."""
+    """Renders the views of a sensor; call `show` with a model before `draw` with its data."""
 
     def __init__(self, sensor: Sensor) -> None:
         self._sensor = sensor
@@ -39,7 +38,7 @@ class Drawer:
         self._decimation = Decimation(sensor.cell_m)
 
     def show(self, model: mujoco.MjModel) -> None:
-        """Bring its meshes and textures to OpenGL, in place of the last model's."""
+        """Upload the model's meshes and textures to OpenGL, replacing those of the last model."""
         if self._gl is None:
             self._gl = gl_context(self._width, self._height)
             self._gl.make_current()
@@ -50,7 +49,7 @@ class Drawer:
             self._decimation.apply(drawn)
         drawn.vis.quality.offsamples = self._sensor.samples
         if not self._sensor.shadows:
-            drawn.vis.quality.shadowsize = 1  # else OpenGL holds 64 MB for them
+            drawn.vis.quality.shadowsize = 1  # else OpenGL allocates 64 MB for them
         drawn.vis.global_.offwidth, drawn.vis.global_.offheight = self._width, self._height
         self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_150.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
@@ -60,10 +59,10 @@ class Drawer:
         self._camera.fixedcamid = model.camera(CAMERA).id
 
     def draw(self, model: mujoco.MjModel, data: mujoco.MjData, view: View, out: NDArray[np.uint8]) -> None:
-        """One view of a state whose kinematics are up to date, to out [H, W, 3] RGB."""
+        """Render one view to out, uint8 [H, W, 3] RGB; the kinematics of `data` must be up to date."""
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
-        # OpenGL counts rows from the bottom and the frame is turned by 180 degrees: its first column is our last.
+        # OpenGL counts rows from the bottom and the frame is rotated by 180 degrees: its first column is our last.
         left = view.whole_px - view.left_px - view.width_px
         whole = mujoco.MjrRect(-left, -view.top_px, view.whole_px, view.whole_px)
         mujoco.mjr_render(whole, self._scene, self._context)
@@ -74,9 +73,10 @@ class Drawer:
 
 class Decimation:
     """Large meshes with one vertex per cube: Rossignac and Borrel 1993, "Multi-resolution 3D approximations for
-    rendering complex scenes". Vertices of a cube become their mean, and faces with two corners in one cube go.
+    rendering complex scenes". Vertices in a cube are replaced by their mean, and faces with two corners in one cube are
+    removed.
 
-    What it found for a mesh it keeps: most meshes are the robot's, which every task has.
+    Results are cached per mesh: most meshes are the robot's, which every task has.
     """
 
     def __init__(self, cell_m: float) -> None:
@@ -84,7 +84,7 @@ class Decimation:
         self._known: dict[tuple[str, int, int], _Decimated] = {}
 
     def apply(self, model: mujoco.MjModel) -> None:
-        """Decimate in place a model that is only drawn from then on; textured meshes stay as they are."""
+        """Decimate in place a model that is only used for rendering; textured meshes are unchanged."""
         plain_and_large = (model.mesh_facenum >= _SMALL_MESH_FACES) & (model.mesh_texcoordnum == 0)
         for mesh in np.flatnonzero(plain_and_large).tolist():
             num_vertices, num_faces = model.mesh_vertnum[mesh], model.mesh_facenum[mesh]
@@ -103,7 +103,7 @@ class Decimation:
 
 @dataclass(frozen=True)
 class _Decimated:
-    vertices: NDArray[np.float32]  # [V, 3], of which faces use few
+    vertices: NDArray[np.float32]  # [V, 3], most of them unused by faces
     normals: NDArray[np.float32]
     faces: NDArray[np.int64]  # [F, 3]
     face_normals: NDArray[np.int64]  # [F, 3], into normals
@@ -129,7 +129,7 @@ def _decimated(
 
 
 def _clusters(vertices: NDArray[np.float32], cell_m: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each vertex's cluster, [V], and a vertex of each cluster, [n]."""
+    """Each vertex's cluster index, [V], and one vertex index per cluster, [n]."""
     cells, cell = np.unique(np.floor(vertices / cell_m).astype(np.int64), axis=0, return_inverse=True)
     cell = cell.reshape(-1)
     keeper = np.empty(len(cells), np.int64)
@@ -138,13 +138,13 @@ def _clusters(vertices: NDArray[np.float32], cell_m: float) -> tuple[NDArray[np.
 
 
 def _average(values: NDArray[np.float32], cell: NDArray[np.int64], keeper: NDArray[np.int64]) -> None:
-    """Give every keeper the mean of its cluster, in place; values: [V, 3]."""
+    """Set every keeper to the mean of its cluster, in place; values: [V, 3]."""
     count = np.bincount(cell, minlength=len(keeper))
     values[keeper] = np.stack([np.bincount(cell, column, len(keeper)) / count for column in values.T], axis=1)
 
 
 def _distinct(faces: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Faces with three different corners, one of those with the same three, by index."""
+    """Indices of faces with three different corners, without duplicates."""
     a, b, c = faces.T
     whole = np.flatnonzero((a != b) & (b != c) & (a != c))
     _, first = np.unique(np.sort(faces[whole], axis=1), axis=0, return_index=True)

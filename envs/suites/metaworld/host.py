@@ -1,10 +1,10 @@
-"""The other interpreter's side: one process that has imported Meta-World, and one fork of it for every world.
+"""Meta-World's interpreter: a host process that imports Meta-World once, and one fork of it per world.
 
     our process                     host (imports Meta-World once)          a world's process
-    starts it with sockets  ------> forks, then watches  ---------------->  answers requests until its socket closes
-    closes the life line, or dies   kills its forks and ends
+    starts it with sockets  ------> forks, then waits  ------------------>  answers requests until its socket closes
+    closes the life socket, or dies kills its forks and exits
 
-A world that hangs in C code does not see its socket close; so the host ends its forks by force.
+A world that hangs in C code does not notice that its socket closed, so the host kills its forks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WATCH_S = 0.5
 
 
 def main() -> None:
-    """Run until the life line closes; sys.argv[1] is what subprocesses.py asks for, as JSON."""
+    """Run until the life socket closes; sys.argv[1] holds the arguments from subprocesses.py as JSON."""
     asked = json.loads(sys.argv[1])
     from envs.suites.metaworld.simulation import Simulation
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def frames_of(sensor: Sensor, num_worlds: int, memory: mmap.mmap) -> list[NDArray[np.uint8]]:
-    """The shared memory as frames, [N, H, W, 3] for each view."""
+    """Views of the shared memory as frames, uint8 [N, H, W, 3] per view."""
     frames, offset = [], 0
     for view in sensor.views:
         shape = (num_worlds, view.height_px, view.width_px, 3)
@@ -60,7 +60,7 @@ def frames_of(sensor: Sensor, num_worlds: int, memory: mmap.mmap) -> list[NDArra
 
 
 def frames_bytes(sensor: Sensor, num_worlds: int) -> int:
-    """Size of that memory."""
+    """Size in bytes of the shared memory for frames."""
     return sum(3 * num_worlds * view.height_px * view.width_px for view in sensor.views)
 
 
@@ -78,7 +78,7 @@ def _answer(channel: Connection, simulation: Any) -> None:
 
 
 def _watch(life: Connection, forks: dict[int, int]) -> None:
-    """Say which world's process ended and how; when the life line closes, end all."""
+    """Report world processes that end, with their exit status; kill all when the life socket closes."""
     while not life.poll(_WATCH_S):
         pid, status = os.waitpid(-1, os.WNOHANG) if forks else (0, 0)
         if pid:

@@ -1,10 +1,9 @@
-"""What is seen of Meta-World, and the numbers beside it: frames, state, action, labels.
+"""Meta-World's observations: frames, state, action and labels.
 
-A view is a window into the published camera's whole frame. The simulator's process draws nothing but the window, so a
-window of 128 x 128 pixels costs the same whether the whole frame is 128 or 300 pixels wide, and things in it are as
-large as in the whole frame.
+A view is a crop of the published camera's full frame. Only the crop is rendered, so a crop of 128 x 128 pixels costs
+the same whether the full frame is 128 or 300 pixels wide, and things in it are as large as in the full frame.
 
-Nothing here imports a simulator: both interpreters read it.
+Nothing here imports a simulator, because both interpreters import this module.
 
 Shape letters: L localization dims.
 """
@@ -21,13 +20,13 @@ from envs.types import OUTSIDE, CameraSpec, VectorSpec, WorldSpec
 
 CAMERA = "corner2"
 CAMERA_POS_M = (0.75, 0.075, 0.7)
-"""Where published evaluations move the camera of that name; its frame is turned by 180 degrees."""
+"""Position of that camera in published evaluations; its frame is rotated by 180 degrees."""
 CAMERA_AXES = (
     (-0.549901329723, 0.376207740619, 0.745705212177),
     (-0.833182756823, -0.30954914217, -0.458242100112),
     (0.058438183601, -0.873296664645, 0.483671287361),
 )
-"""Its columns are the camera's right, up and backward, before its frame is turned; euler 3.9, 2.3, 0.6 in the suite's
+"""Its columns are the camera's right, up and backward, before the frame is rotated; euler 3.9, 2.3, 0.6 in the suite's
 files."""
 CAMERA_FOV_DEG = 60.0
 
@@ -35,7 +34,7 @@ CONTROL_DT_S = 0.0125
 """Five physics steps."""
 
 THINGS = ("object", "second", "goal")
-"""What is to be moved; the second thing that a task has, else the first again; where it is to go."""
+"""The object to move; the task's second object (the first again if it has only one); the goal position."""
 
 STATE = VectorSpec(
     names=("hand_x", "hand_y", "hand_z", "gripper_opening"),
@@ -53,16 +52,16 @@ ACTION = VectorSpec(
     high=(1.0,) * 4,
     grippers=(3,),
 )
-"""Motion of the point that pulls the hand, and force on the fingers, 1 to close."""
+"""Displacement of the mocap point that pulls the hand, and force on the fingers, 1 to close."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A window into the whole frame of CAMERA."""
+    """A crop of the full frame of CAMERA."""
 
     name: str = CAMERA
     whole_px: int
-    """Side of the whole frame, which is square."""
+    """Side of the full frame, which is square."""
     left_px: int = 0
     top_px: int = 0
     width_px: int
@@ -70,9 +69,9 @@ class View:
 
     @property
     def camera(self) -> CameraSpec:
-        """With the projection of points in the robot's frame."""
+        """The view as a CameraSpec, with the projection of points in the robot's frame."""
         edge = math.tan(math.radians(CAMERA_FOV_DEG) / 2)
-        whole = np.diag((-1.0, 1.0, -edge))  # right, up, backward -> u w, v w, w of the frame turned by 180 degrees
+        whole = np.diag((-1.0, 1.0, -edge))  # right, up, backward -> u w, v w, w of the frame rotated by 180 degrees
         size = np.array([self.width_px, self.height_px])
         middle = (self.whole_px - 2 * np.array([self.left_px, self.top_px])) / size - 1
         window = np.block([[np.diag(self.whole_px / size), middle[:, None]], [np.array([[0.0, 0.0, 1.0]])]])
@@ -87,16 +86,16 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Sensor:
-    """How frames are made."""
+    """How frames are rendered."""
 
     views: tuple[View, ...]
     shadows: bool = False
-    """With reflections."""
+    """Whether to render shadows and reflections."""
     samples: int = 0
-    """Multisampling."""
+    """Multisampling: samples per pixel."""
     cell_m: float = 0.012
-    """Vertices of large meshes are drawn as one where they share a cube of this side; 0 draws the meshes as they are.
-    Only what is drawn changes."""
+    """Cell size of mesh decimation: vertices of large meshes in one cube of this side are merged; 0 turns it off.
+    Affects rendering only."""
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
@@ -105,7 +104,7 @@ class Sensor:
         return cls(views=tuple(View(**view) for view in content["views"]), **others)
 
     def content(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The sensor as JSON-compatible data."""
         return asdict(self)
 
     @property
@@ -114,7 +113,7 @@ class Sensor:
 
     @property
     def localization(self) -> VectorSpec:
-        """Positions of THINGS in the robot's frame, then where they appear in every view."""
+        """Positions of THINGS in the robot's frame, then their image coordinates in every view."""
         in_views = [view for view in self.views for _ in THINGS]
         in_frames = 2 * len(in_views)
         return VectorSpec(
@@ -140,8 +139,8 @@ class Sensor:
 
 
 PUBLISHED = Sensor(views=(View(whole_px=480, width_px=480, height_px=480),), shadows=True, samples=4, cell_m=0.0)
-"""What published evaluations see."""
+"""The frames of published evaluations."""
 
 FAST = Sensor(views=(View(whole_px=208, left_px=56, top_px=52, width_px=128, height_px=144),))
-"""Without shadows, and of the workspace alone: the window holds the things and goals of every task but the goal of
+"""Without shadows, cropped to the workspace: it contains the objects and goals of every task except the goal of
 sweep-v3, which lies off the table, in the same direction in every episode."""

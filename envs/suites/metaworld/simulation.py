@@ -1,11 +1,11 @@
-"""One Meta-World environment, in the process and interpreter that it needs.
+"""One Meta-World environment, in its own process and interpreter.
 
 Every episode begins in a new environment object on a copy of its task's compiled model: Meta-World writes goals into
-the model and keeps numbers of the last episode, so a used one would begin another episode than a fresh one. The draw of
-object and goal is `env.seed(seed); env.reset()`, as LeRobot does it since 0.6.
+the model and keeps values of the last episode, so a reused environment would begin differently from a new one. Object
+and goal are sampled by `env.seed(seed); env.reset()`, as in LeRobot since 0.6.
 
-After `reset` the sites, and in some tasks the bodies, still lie where they were before the draw, until the first step.
-So kinematics are computed again before anything is read or drawn.
+After `reset` the sites, and in some tasks the bodies, keep their old positions until the first step. So kinematics are
+recomputed before anything is read or rendered.
 
 Shape letters: k actions, L localization dims.
 """
@@ -32,21 +32,21 @@ _BROKEN = (
     mujoco.mjtWarning.mjWARN_BADQACC.value,
 )
 _SECOND = slice(11, 14)
-"""Where an observation has the second thing's position; zeros in tasks without one."""
+"""The second object's position in an observation; zeros in tasks without one."""
 
-# The experts' gains are high by design; Meta-World warns of it at every step.
+# The experts' gains are high by design; Meta-World warns about it at every step.
 warnings.filterwarnings("ignore", message="Constant.s. may be too high")
 
 
 class Simulation:
-    """Answers the requests of subprocesses.py, which says what they hold."""
+    """Answers the requests of subprocesses.py, which documents their format."""
 
     def __init__(self, sensor: Sensor, max_steps: int, frames: Sequence[NDArray[np.uint8]]) -> None:
         """
         Args:
-            sensor: what is seen.
-            max_steps: after which an episode ends.
-            frames: where each view is drawn, [H, W, 3].
+            sensor: the views to render.
+            max_steps: step limit of an episode.
+            frames: the buffer that each view is rendered to, uint8 [H, W, 3].
         """
         self._sensor = sensor
         self._max_steps = max_steps
@@ -55,13 +55,13 @@ class Simulation:
         self._drawer = Drawer(sensor)
         self._task = ""
         self._model: Any = None
-        """The task's, never simulated."""
+        """The task's compiled model, which is copied and never simulated."""
         self._env: Any = None
         self._observation = np.zeros(39)
         self._num_steps = 0
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What a request comes to."""
+        """The reply to a request."""
         if request["do"] == "begin":
             return self._begin(request["task"], request["seed"])
         return self._step(request["actions"], draw_ended=request["draw_ended"])
@@ -107,7 +107,7 @@ class Simulation:
         }
 
     def _move(self, action: NDArray[np.float32]) -> tuple[float, bool, str | None]:
-        """One control step: the suite's own reward in [0, 1], success, and why the episode failed."""
+        """One control step; returns the suite's own reward in [0, 1], success, and the reason if the episode failed."""
         observation, reward, _, _, info = self._env.step(action)
         self._num_steps += 1
         if any(self._env.data.warning[kind].number for kind in _BROKEN) or not np.isfinite(observation).all():
@@ -145,13 +145,13 @@ def _compile(task: str) -> mujoco.MjModel:
 
 
 def _environment(task: str, model: mujoco.MjModel) -> Any:
-    """A fresh environment on a copy of that model, its goal drawn at reset and shown to the expert."""
+    """A new environment on a copy of that model; its goal is sampled at reset and visible to the expert."""
     kind = ALL_V3_ENVIRONMENTS[task]
     env: Any = kind.__new__(kind)
     own = copy.copy(model)
     env._initialize_simulation = lambda: (own, mujoco.MjData(own))
     env.__init__()
-    del env._initialize_simulation  # it would keep the model for as long as garbage stays
+    del env._initialize_simulation  # else a reference cycle keeps the model until garbage collection
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True

@@ -1,15 +1,14 @@
-"""Our side of the processes that run Meta-World, one per world, in the interpreter that `make metaworld` builds.
+"""Client of the processes that run Meta-World, one per world, in the interpreter that `make metaworld` builds.
 
-Requests and replies are JSON over one socket per world; frames lie in memory that both sides see. Nothing is pickled,
-so the two interpreters need have nothing in common but envs/suites/metaworld and the standard library.
+Requests and replies are JSON over one socket per world; frames are in shared memory. Nothing is pickled, so the two
+interpreters share only envs/suites/metaworld and the standard library.
 
     {"do": "begin", "task", "seed"}             -> {"state" [S], "localization" [L], "expert" [A]}
     {"do": "step", "actions" [k][A],            -> {"states" [m][S], "localization" [m][L], "dense" [m], "expert" [A],
      "draw_ended"}                                  "success", "truncated", "failure"} of the m <= k actions executed
-    anything that raises there                  -> {"error": the traceback}
+    any request that raises                     -> {"error": the traceback}
 
-Every reply of the first kind leaves the world's frames as they are then; the second leaves those of an episode that
-ended alone unless draw_ended says otherwise.
+"begin" renders the world's frames; "step" renders them too, except after an episode's end without draw_ended.
 
 Shape letters: N worlds, k actions, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -35,19 +34,19 @@ from envs.suites.metaworld.host import frames_bytes, frames_of
 from envs.suites.metaworld.sensor import Sensor
 
 PYTHON_VARIABLE = "LLAMARM_METAWORLD_PYTHON"
-"""Environment variable: the interpreter that has Meta-World, where it is not the one of `make metaworld`."""
+"""Environment variable: the interpreter with Meta-World, if not the one that `make metaworld` builds."""
 
 _ROOT = Path(__file__).parents[3]
-# Last on the path: the other interpreter's own packages come before those beside ours.
+# Last on the path: the other interpreter's packages take precedence over those in our root.
 _START = "import sys; sys.path.append({root!r}); from envs.suites.metaworld.host import main; main()"
 _END_S = 10.0
 
 
 def metaworld_python() -> Path:
-    """The interpreter that has Meta-World.
+    """The interpreter with Meta-World.
 
     Raises:
-        UserError: there is none.
+        UserError: it does not exist.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     python = Path(named) if named else _ROOT / ".venv-metaworld" / "bin" / "python"
@@ -58,10 +57,10 @@ def metaworld_python() -> Path:
 
 
 class Subprocesses:
-    """N processes of one world each; they end with this process, whatever becomes of it."""
+    """N processes of one world each; they end with this process, even if it is killed."""
 
     def __init__(self, num_worlds: int, sensor: Sensor, max_steps: int) -> None:
-        """Start them; each makes its environment when its first episode begins.
+        """Start the processes; each makes its environment when its first episode begins.
 
         Raises:
             UserError: see `metaworld_python`.
@@ -83,14 +82,14 @@ class Subprocesses:
             [str(metaworld_python()), "-I", "-c", start, json.dumps(asked)],
             pass_fds=(memory_fd, *channel_fds, life_fd),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us, and we end them
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends them
             env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
         )
         for end in theirs:
             end.close()
         *self._channels, self._life = (Connection(end.detach()) for end in ours)
         self.frames: list[NDArray[np.uint8]] = frames_of(sensor, num_worlds, mmap.mmap(memory_fd, 0))
-        """As the worlds last drew them, one [N, H, W, 3] per view."""
+        """The last rendered frames, one uint8 [N, H, W, 3] per view."""
         os.close(memory_fd)
 
     def ask(self, requests: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
@@ -102,9 +101,9 @@ class Subprocesses:
         replies: dict[int, dict[str, Any]] = {}
         troubles: list[RuntimeError] = []
         for world, request in requests.items():
-            with suppress(OSError):  # of a process that died, which its reply will say
+            with suppress(OSError):  # a process that died is reported by its reply
                 self._channels[world].send_bytes(json.dumps(request).encode())
-        for world in requests:  # all of them: a reply that is left would be taken for that to the next request
+        for world in requests:  # read all: an unread reply would be taken for the reply to the next request
             try:
                 replies[world] = self._reply(world)
             except RuntimeError as trouble:
@@ -123,7 +122,7 @@ class Subprocesses:
         return reply
 
     def close(self) -> None:
-        """End them; a second time does nothing."""
+        """End the processes; a second call does nothing."""
         for channel in (*self._channels, self._life):
             channel.close()
         try:

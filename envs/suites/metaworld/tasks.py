@@ -1,8 +1,8 @@
-"""The 50 tasks of Meta-World v3: what the instruction says, and the splits over which published tables average.
+"""The 50 tasks of Meta-World v3: their instructions, and the splits over which published tables average.
 
-Sentences and splits are those of SmolVLA's evaluation (Shukor et al. 2025, arXiv 2506.01844), as LeRobot and RLinf have
-them too. One sentence is said for two tasks, push-v3 and push-back-v3, so a policy can tell these apart by sight alone.
-The variation "distinct" begins the same episodes and says another sentence for push-back-v3.
+Instructions and splits are those of SmolVLA's evaluation (Shukor et al. 2025, arXiv 2506.01844), also used by LeRobot
+and RLinf. push-v3 and push-back-v3 have the same instruction, so a policy can tell them apart only by the frames. The
+variation "distinct" begins the same episodes with a different instruction for push-back-v3.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ TASKS: dict[str, str] = {
     "window-close-v3": "Push and close a window",
     "window-open-v3": "Push and open a window",
 }
-"""Every task and its published sentence."""
+"""{task: published instruction}."""
 
 VARIATIONS: dict[str, dict[str, str]] = {
     "train": {},
     "distinct": {"push-back-v3": "Push the puck back to a goal"},
 }
-"""Name: which sentences it says differently."""
+"""{variation: {task: instruction that differs from the published one}}."""
 
 MT10 = tuple(
     f"{name}-v3"
@@ -87,5 +87,5 @@ SPLITS: dict[str, tuple[str, ...]] = {
 
 
 def instruction(task: str, variation: str) -> str:
-    """What is said in an episode."""
+    """The instruction of an episode."""
     return VARIATIONS[variation].get(task, TASKS[task])

@@ -1,4 +1,4 @@
-"""MetaworldWorld: N tables of Meta-World, each running any of its tasks in a process of its own.
+"""MetaworldWorld: N Meta-World environments, each running any of its tasks in its own process.
 
 Shape letters: N worlds, k actions executed of a chunk, A action dims, S state dims, L localization dims.
 """
@@ -21,21 +21,21 @@ from envs.world import World
 
 SUITE = "metaworld"
 MAX_STEPS = 400
-"""As LeRobot's config and Evo-1 have it; the suite's own limit is 500."""
+"""As in LeRobot's config and Evo-1; the suite's own limit is 500."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaworldConfig:
-    """Which tasks, how they are seen and rewarded, and when they end."""
+    """Tasks, sensor, reward weights and step limit."""
 
     tasks: tuple[str, ...] = tuple(tasks.TASKS)
     sensor: Sensor = FAST
     max_steps: int = MAX_STEPS
     """At most 500. An episode ends with its first success."""
     success_weight: float = 1.0
-    """Of the term "success": 1 in the step in which the task is done."""
+    """Weight of the reward term "success": 1 in the step in which the task succeeds."""
     dense_weight: float = 0.0
-    """Of the term "dense": the suite's own shaped reward, divided by its maximum, 10."""
+    """Weight of the reward term "dense": the suite's own shaped reward, divided by its maximum, 10."""
 
 
 WORLDS = {
@@ -44,17 +44,17 @@ WORLDS = {
     "metaworld-mt10-published": MetaworldConfig(tasks=tasks.MT10, sensor=PUBLISHED),
     "metaworld-mt50-published": MetaworldConfig(sensor=PUBLISHED),
 }
-"""Names for `make_world`."""
+"""{name for `make_world`: config}."""
 
 
 class MetaworldWorld(World):
-    """Meta-World behind our interface. Its processes start with the first episode."""
+    """Meta-World as a World. Its processes start with the first episode."""
 
     def __init__(self, num_worlds: int, config: MetaworldConfig | None = None) -> None:
         """N worlds without an episode.
 
         Raises:
-            UserError: the interpreter that has Meta-World does not exist, or a task does not.
+            UserError: the interpreter with Meta-World or a task does not exist.
         """
         self.config = config = config or MetaworldConfig()
         metaworld_python()
@@ -190,7 +190,7 @@ class MetaworldWorld(World):
 
 @dataclass(frozen=True)
 class _Record:
-    """Rows of a chunk as they are filled; where an episode has ended, its last state stays."""
+    """Results of a chunk, filled step by step; after an episode's end its last state is repeated."""
 
     states: NDArray[np.float32]  # [N, k, S]
     localization: NDArray[np.float32]  # [N, k, L]
