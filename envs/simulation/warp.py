@@ -36,7 +36,7 @@ from envs.types import Array
 _STATE = ("time", "qpos", "qvel", "qacc_warmstart")
 """The state that a step depends on."""
 _MAX_SOUND = 1e6
-"""A larger position or speed counts as diverged; MuJoCo's own limit of 1e10 is too large for float32."""
+"""A larger position or speed counts as diverged; MuJoCo's own limit of 1e10 leaves no precision in float32."""
 _SHARED_FULL = int(mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD)
 _OWN_FULL = int(mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ)
 

@@ -1,11 +1,11 @@
 """The tabletop suite: one arm, one table, many objects, and instructions that decide what to do with them.
 
-    arm/         an arm as data, and the way from an action to its joints
-    scene/       the MuJoCo model: table, things, cameras, and where things appear in the frames
-    episodes/    what an episode is drawn from, how it begins, what a task asks and sees of it
+    arm/         the arm's specification, and the conversion of actions to joint targets
+    scene/       the MuJoCo model: table, things, cameras, and image coordinates of things
+    episodes/    sampling and reset of episodes, the Task interface and its View of the state
     tasks/       one file per task, made of terms.py (conditions of success) and experts.py (motions)
-    world.py     N tables behind envs.world.World; running.py keeps the books of their episodes
-    env.py       one table behind gymnasium.Env; view.py shows and disturbs one for people
+    world.py     N tables behind envs.world.World; running.py tracks their episodes
+    env.py       one table behind gymnasium.Env; view.py lets people watch and disturb one
 
-An EpisodeSpec and actions enter; frames, states, rewards, labels and success leave.
+Inputs: an EpisodeSpec and actions. Outputs: frames, states, rewards, labels and success.
 """

@@ -26,7 +26,7 @@ SingleObservation = dict[str, Any]
 
 
 class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
-    """One task of the tabletop suite. The episode's step limit is its own: it needs no TimeLimit around it.
+    """One task of the tabletop suite. It applies the episode's step limit itself: no TimeLimit wrapper is needed.
 
     info holds "is_success", "failure" (why the episode failed before its step limit, else ""), "instruction",
     "episode_id", "localization" (float32 [L], a training label) and, after a step, "reward_terms" by name.
@@ -49,13 +49,13 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         render_size_px: int = 256,
         config: TabletopConfig | None = None,
     ) -> None:
-        """A table that has not begun an episode.
+        """A table without an episode.
 
         Args:
             task: the only task whose episodes it runs.
             variation: of the episodes that `reset(seed=...)` begins.
             render_mode: "rgb_array", or None if `render` is not used.
-            render_size_px: height and width of what `render` gives.
+            render_size_px: height and width of the frames of `render`.
             config: how the suite is simulated and rewarded.
 
         Raises:
@@ -63,7 +63,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise UserError(f"render_mode {render_mode!r} does not exist; modes: rgb_array, or None")
-        # A task of no suite is looked for in the main one, whose error names what exists.
+        # An unknown task is looked up in the main suite, whose error lists the existing tasks.
         suite = next((name for name, tasks in SUITES.items() if task in tasks), "tabletop")
         self._world = TabletopWorld(1, config, suite=suite)
         self._max_episode_steps = self._world.task_of(self._spec(task, variation, seed=0)).max_steps
@@ -90,9 +90,9 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[SingleObservation, dict[str, Any]]:
-        """Begin an episode: options["spec"] where given, else that of the seed (drawn where None).
+        """Begin an episode: options["spec"] if given, else that of the seed (sampled if None).
 
-        options["variation"] takes the place of the environment's own in this episode.
+        options["variation"] overrides the environment's own in this episode.
 
         Raises:
             UserError: an option that does not exist, a spec and a variation at once, a spec of another suite or task,
@@ -141,7 +141,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         self._world.close()
 
     def expert_action(self) -> NDArray[np.float32]:
-        """The scripted expert's action for the present state, [A]."""
+        """The scripted expert's action for the current state, [A]."""
         return self._world.expert_action()[0]
 
     def _spec(self, task: str, variation: str, seed: int) -> EpisodeSpec:

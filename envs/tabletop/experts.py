@@ -1,8 +1,8 @@
-"""Motions from which the tasks' experts are made: rules of the present state, without memory.
+"""Motion primitives of the tasks' scripted experts: functions of the current state, without memory.
 
-Having no memory, they can take over anywhere, so they label the states that a learner visits (DAgger), and what they do
-is a function of what can be seen, which a policy can copy. Heights follow funnels: the farther the hand is sideways
-from where it must go down, the higher it flies, and it waits sideways until it is high enough.
+Being memoryless, they can act from any state, so they provide expert labels on visited states (DAgger), and their
+actions depend only on observable state, so a policy can imitate them. Approach heights follow a funnel: the larger the
+hand's horizontal distance to the point of descent, the higher it moves, and it moves sideways only when high enough.
 
 Shape letters: n worlds, A action dims.
 """
@@ -20,21 +20,21 @@ from envs.types import Array
 
 OPEN, CLOSE = -1.0, 1.0
 GAIN = 0.7
-"""Share of the remaining way that one action covers: less than 1, so that the hand arrives without overshoot."""
+"""Fraction of the remaining distance that one action covers; below 1 to avoid overshoot."""
 GRASP_TOLERANCE_M = 0.012
 HOVER_M = 0.10
 FUNNEL_SLOPE = 2.5
 PUSH_HEIGHT_M = 0.02
 PUSH_CLEARANCE_M = 0.085
 PUSH_MARGIN_M = 0.0095
-"""Closed fingers touch an object so much earlier than its half side and theirs say, for it may stand askew."""
+"""Added to the half sides of object and closed fingers for the contact distance: the object may be rotated."""
 
 
 def act(view: View, to_pos: Array, yaw_error: Array | float, grip: Array | float) -> Array:
     """One action that moves the fingertips towards `to_pos` [n, 3], turns by `yaw_error`, keeps the hand vertical."""
     xp = array_namespace(to_pos)
     step = GAIN * (to_pos - view.tcp_pos) / view.arm.position_scale_m
-    # Shorten the whole vector rather than clip its elements: the direction of the motion is what matters.
+    # Scale the whole vector rather than clip its elements, to keep the direction of the motion.
     step /= xp.max(xp.abs(step), axis=1, keepdims=True).clip(1.0)
     turn = xp.concat((view.tcp_tilt, _column(yaw_error, view)), axis=1)
     turn = (GAIN * turn / view.arm.rotation_scale_rad).clip(-1, 1)
@@ -49,19 +49,19 @@ def _column(value: Array | float, view: View) -> Array:
 
 
 def yaw_to_square(view: View, yaw: Array) -> Array:
-    """The smallest turn that brings the gripper square to a thing of that yaw with four equal sides, [n]."""
+    """The smallest rotation that aligns the gripper with the sides of a square thing of that yaw, [n]."""
     return (yaw - view.tcp_yaw + math.pi / 4) % (math.pi / 2) - math.pi / 4
 
 
 def holding(view: View, object_pos: Array, width_m: float) -> Array:
-    """The fingers have closed on a thing of that width."""
+    """Whether the fingers have closed on a thing of that width, bool [n]."""
     xp = array_namespace(object_pos)
     at_hand = xp.linalg.vector_norm(object_pos - view.tcp_pos, axis=1) < 0.028
     return at_hand & (xp.abs(view.opening_m - width_m) < 0.006)
 
 
 def descend_to(view: View, point: Array, hover_m: float = HOVER_M) -> Array:
-    """Where to move next so as to come down on `point` [n, 3] from above, [n, 3]."""
+    """The next position target for a descent on `point` [n, 3] from above, [n, 3]."""
     xp = array_namespace(point)
     sideways = xp.linalg.vector_norm(point[:, :2] - view.tcp_pos[:, :2], axis=1)
     height = point[:, 2] + (FUNNEL_SLOPE * (sideways - GRASP_TOLERANCE_M)).clip(0, hover_m)
@@ -72,7 +72,7 @@ def descend_to(view: View, point: Array, hover_m: float = HOVER_M) -> Array:
 
 
 def grasp(view: View, point: Array, yaw_error: Array | float = 0.0) -> Array:
-    """Come down on `point` with open fingers and close them there."""
+    """Descend on `point` with open fingers and close them there."""
     xp = array_namespace(point)
     offset = point - view.tcp_pos
     there = (xp.linalg.vector_norm(offset[:, :2], axis=1) < GRASP_TOLERANCE_M) & (xp.abs(offset[:, 2]) < 0.01)
@@ -80,28 +80,28 @@ def grasp(view: View, point: Array, yaw_error: Array | float = 0.0) -> Array:
 
 
 def carry(view: View, held_pos: Array, to_pos: Array, tolerance_m: float) -> Array:
-    """With something held at `held_pos`, bring it over `to_pos` [n, 3], down on it, and let go."""
+    """Move the thing held at `held_pos` over `to_pos` [n, 3], lower it there and release it."""
     xp = array_namespace(to_pos)
     offset = to_pos - held_pos
     sideways = xp.linalg.vector_norm(offset[:, :2], axis=1)
     over = sideways < tolerance_m
     let_go = over & (offset[:, 2] > -0.012)
-    # The held thing is what must arrive, so the hand goes where the thing's error vanishes.
+    # The position error is that of the held thing, not of the hand.
     return act(view, descend_to(view, view.tcp_pos + offset), 0.0, xp.where(let_go, OPEN, CLOSE))
 
 
 def retreat(view: View) -> Array:
-    """Open the fingers and go straight up."""
+    """Open the fingers and move straight up."""
     return act(view, view.tcp_pos + constant((0, 0, 0.06), view.tcp_pos), 0.0, OPEN)
 
 
 def unit(vector: Array) -> Array:
-    """Vectors of length 1 in these directions, [n, 2]; one of no length stays as it is."""
+    """Unit vectors in these directions, [n, 2]; zero vectors are unchanged."""
     return vector / array_namespace(vector).linalg.vector_norm(vector, axis=1, keepdims=True).clip(1e-6)
 
 
 def push(view: View, object_pos: Array, direction: Array) -> Array:
-    """Go behind the object and push it along `direction` (unit vectors, [n, 2]) with closed fingers."""
+    """Move behind the object and push it along `direction` (unit vectors, [n, 2]) with closed fingers."""
     xp = array_namespace(direction)
     side = xp.stack((-direction[:, 1], direction[:, 0]), axis=1)
     offset = view.tcp_pos[:, :2] - object_pos[:, :2]
@@ -109,12 +109,12 @@ def push(view: View, object_pos: Array, direction: Array) -> Array:
     along, across = xp.sum(offset * direction, axis=1), xp.sum(offset * side, axis=1)
     near_table = view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.03
     behind = (along < -contact_m + 0.02) & (xp.abs(across) < xp.where(near_table, 0.022, 0.01))
-    # Forward only below the top: fingers that come down along a side drag it down with them and jam it on the table.
+    # Push only below the top: fingers that descend along a side press the object down and jam it on the table.
     pushing = behind & (view.tcp_pos[:, 2] < PUSH_HEIGHT_M + 0.02)
     height = _column(PUSH_HEIGHT_M, view)
     start = xp.concat((object_pos[:, :2] - (contact_m + 0.025) * direction, height), axis=1)
     ahead = object_pos[:, :2] + 0.3 * contact_m * direction - 0.9 * across[:, None] * side
-    # Near the table and on the wrong side: straight up first, or the hand would drag the object along.
+    # Near the table on the wrong side: move straight up first, or the hand would drag the object along.
     stuck = near_table & ~behind & (xp.linalg.vector_norm(start[:, :2] - view.tcp_pos[:, :2], axis=1) > 0.02)
     up = xp.concat((view.tcp_pos[:, :2], _column(PUSH_CLEARANCE_M, view)), axis=1)
     goal = xp.where(stuck[:, None], up, descend_to(view, start, PUSH_CLEARANCE_M))
@@ -125,7 +125,7 @@ def push(view: View, object_pos: Array, direction: Array) -> Array:
 
 
 def press(view: View, point: Array) -> Array:
-    """Come down through `point` with closed fingers."""
+    """Descend through `point` with closed fingers."""
     return act(view, descend_to(view, point), -view.tcp_yaw, CLOSE)
 
 
@@ -135,7 +135,7 @@ def choose(condition: Array, yes: Array, no: Array) -> Array:
 
 
 def grasp_object(view: View) -> Array:
-    """Grasp the target object, square to its sides."""
+    """Grasp the target object, aligned with its sides."""
     pos = view.of_target(view.object_pos)
     return grasp(view, pos, yaw_to_square(view, view.of_target(view.object_yaw)))
 

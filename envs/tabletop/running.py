@@ -1,4 +1,4 @@
-"""Running: which episode each of N worlds runs, how far it is and how it ended. On the host for every device.
+"""Running: the episode of each of N worlds, its step count and its outcome. On the host for every device.
 
 Shape letters: N worlds, n of them.
 """
@@ -20,10 +20,10 @@ _MAX_STEPS = np.array([task.max_steps for task in _TASKS])
 
 
 class Running:
-    """Books of N worlds; a world that has not begun an episode does not run."""
+    """Episode state of N worlds; a world without an episode is not running."""
 
     def __init__(self, num_worlds: int, max_steps: int | None = None) -> None:
-        """No episode runs; each will for at most max_steps, or as its task says where None."""
+        """No episode runs yet. max_steps: step limit of every episode; None uses its task's."""
         self.episodes: list[Episode | None] = [None] * num_worlds
         self.terminated = np.zeros(num_worlds, bool)
         self.truncated = np.zeros(num_worlds, bool)
@@ -35,18 +35,18 @@ class Running:
         self._max_steps = _MAX_STEPS if max_steps is None else np.full_like(_MAX_STEPS, max_steps)
 
     def begin(self, worlds: Sequence[int], episodes: Sequence[Episode]) -> None:
-        """These episodes begin in these worlds."""
+        """Begin these episodes in these worlds."""
         for world, episode in zip(worlds, episodes, strict=True):
             self.episodes[world], self.failure[world] = episode, None
             self._task[world], self.steps[world] = _TASK_INDEX[episode.spec.task], 0
             self.terminated[world] = self.truncated[world] = self.success[world] = False
 
     def alive(self) -> NDArray[np.int64]:
-        """The worlds whose episode goes on."""
+        """Indices of the worlds whose episode is running."""
         return np.flatnonzero((self._task >= 0) & ~self.terminated & ~self.truncated)
 
     def by_task(self, worlds: NDArray[np.int64]) -> Iterator[tuple[Task, NDArray[np.int64]]]:
-        """Every task that some of these worlds run, and its rows in `worlds`."""
+        """Yields each task among these worlds and its indices into `worlds`."""
         tasks = self._task[worlds]
         for index in sorted(set(tasks.tolist())):
             yield _TASKS[index], np.flatnonzero(tasks == index)
@@ -59,7 +59,7 @@ class Running:
         wrong: NDArray[np.bool_],  # [n]
         lost: NDArray[np.bool_],  # [n]
     ) -> None:
-        """These worlds made one step, which is counted already; end the episodes that it ended."""
+        """End the episodes that the last step of these worlds ended; the step is already counted."""
         success, wrong = success & ~broken, wrong & ~broken & ~success
         lost = lost & ~broken & ~success & ~wrong
         self.success[worlds], self.terminated[worlds] = success, broken | success | wrong | lost

@@ -15,13 +15,13 @@ RESTING_SPEED_M_S = 0.08
 
 
 def near(a: Array, b: Array) -> Array:
-    """1 where two points meet, towards 0 with distance (half at 11 cm): [n, 3] x [n, 3] -> [n]."""
+    """1 at distance 0, decaying towards 0 (half at 11 cm): [n, 3] x [n, 3] -> [n]."""
     xp = array_namespace(a)
     return 1.0 - xp.tanh(5.0 * xp.linalg.vector_norm(a - b, axis=-1))
 
 
 def inside_bowl(view: View, object_pos: Array) -> Array:
-    """The object rests within the goal bowl and the gripper has let go."""
+    """Whether the object rests in the goal bowl and is released, bool [n]."""
     xp = array_namespace(object_pos)
     offset = object_pos - view.of_goal(view.receptacle_pos)
     within = (xp.linalg.vector_norm(offset[:, :2], axis=1) < BOWL_RADIUS_M - 0.008) & (offset[:, 2] < 0.05)
@@ -29,7 +29,7 @@ def inside_bowl(view: View, object_pos: Array) -> Array:
 
 
 def resting_on(view: View, object_pos: Array, support_pos: Array, radius_m: float) -> Array:
-    """The object, let go and still, lies on a thing whose top centre is `support_pos`."""
+    """Whether the object, released and at rest, lies on a thing whose top centre is `support_pos`, bool [n]."""
     xp = array_namespace(object_pos)
     offset = object_pos - support_pos
     within = xp.linalg.vector_norm(offset[:, :2], axis=1) < radius_m
@@ -39,5 +39,5 @@ def resting_on(view: View, object_pos: Array, support_pos: Array, radius_m: floa
 
 
 def lifted(object_pos: Array, height_m: float) -> Array:
-    """The object's centre is that much higher than where it rested."""
+    """Whether the object's centre is that much higher than when it rested on the table."""
     return object_pos[..., 2] > OBJECT_HALF_HEIGHT_M + height_m

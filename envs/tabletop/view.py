@@ -1,7 +1,7 @@
-"""One table for people: what a 3-D viewer shows of it, and forces that disturb what lies on it.
+"""One table for interactive use: poses for a 3-D viewer, and external forces on the things that lie on it.
 
-A TableScene owns its model and data, so any one thread may use it while another drives the world; what crosses between
-the two is a state, a copied row of numbers.
+A TableScene owns its model and data, so one thread may use it while another steps the world; the two exchange only
+copied states.
 
 Shape letters: B bodies.
 """
@@ -21,25 +21,25 @@ from envs.tabletop.world import TabletopWorld
 
 _STIFFNESS_PER_S2 = 0.25 / CONTROL_DT_S**2
 _DAMPING_PER_S = 1.0 / CONTROL_DT_S
-"""Of a dragged thing, critically damped. The force is held for a control period; stiffer, and it would swing."""
+"""Gains for dragging, critically damped. The force is constant for a control period; stiffer, it would oscillate."""
 _REACH_M = 0.25
-"""A thing is not drawn harder than to a place so far away."""
+"""The dragging force is limited to its value at this distance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Poses:
-    """Where everything is, in the world."""
+    """Poses of all bodies in the world frame."""
 
     pos_m: NDArray[np.float64]
     """[B, 3]"""
     quat: NDArray[np.float64]
     """[B, 4], w first."""
     tool_m: NDArray[np.float64]
-    """Between the fingertips, [3]."""
+    """Point between the fingertips, [3]."""
 
     def towards(self, other: Poses, share: float) -> Poses:
-        """That share of the way to others, which must be near."""
-        opposite = (self.quat * other.quat).sum(axis=1, keepdims=True) < 0  # q and -q are one rotation
+        """Interpolation by the fraction `share` towards nearby poses."""
+        opposite = (self.quat * other.quat).sum(axis=1, keepdims=True) < 0  # q and -q are the same rotation
         quat = (1 - share) * self.quat + share * np.where(opposite, -other.quat, other.quat)
         return Poses(
             pos_m=(1 - share) * self.pos_m + share * other.pos_m,
@@ -52,22 +52,22 @@ class TableScene:
     """The episode that runs in a world of one table: its model, and the poses of any of its states."""
 
     def __init__(self, world: TabletopWorld) -> None:
-        """For the thread that drives the world."""
+        """To be called in the thread that steps the world."""
         episode, scene = world.episode(0), world.scene
         self.spec = episode.spec
         self.model: mujoco.MjModel = world.sim.batch.get_model(0)
-        """With the episode's own colours and sizes."""
+        """The model with the episode's colours and sizes."""
         self.things: dict[str, int] = {}
-        """{name, e.g. "red cube": its body}: what lies loose on the table."""
+        """{name, e.g. "red cube": body id} of the loose objects on the table."""
         if episode.kind == "objects":
             self.things = {name_object(episode, i): body for i, body in enumerate(scene.object_bodies)}
         self.data = mujoco.MjData(self.model)
         self.base_m: NDArray[np.float64] = self.model.body_pos[scene.base_body].copy()
-        """Where the frame of the observed tool is, [3]."""
+        """Origin of the arm's base frame, in which the tool is observed, [3]."""
         self._tool = scene.tcp_site
 
     def poses(self, state: NDArray[np.float64]) -> Poses:
-        """Of a state that `TableHands.state` gave."""
+        """Poses at a state from `TableHands.state`."""
         data = self.data
         mujoco.mj_setState(self.model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION.value)
         mujoco.mj_kinematics(self.model, data)
@@ -75,7 +75,7 @@ class TableScene:
 
 
 class TableHands:
-    """Invisible hands at the things of a world of one table. For the thread that drives it."""
+    """Applies external forces to the things of a world of one table. To be used in the thread that steps it."""
 
     def __init__(self, world: TabletopWorld) -> None:
         self._model = world.scene.model
@@ -85,15 +85,15 @@ class TableHands:
         self._position = self._batch.bind("qpos")[0]
 
     def state(self) -> NDArray[np.float64]:
-        """Everything that decides what happens next, copied."""
+        """A copy of the full simulation state."""
         return self._batch.state[0].copy()
 
     def hold(self, targets: Mapping[int, NDArray[np.float64]], pushes: Mapping[int, NDArray[np.float64]]) -> None:
-        """Apply forces for the control period that comes; what is not named is let go.
+        """Apply forces during the next control period; forces on other bodies become 0.
 
         Args:
-            targets: {body: place [3] that it is drawn to, carrying its weight}.
-            pushes: {body: change of velocity [3] in m/s, which a force over the period gives it}.
+            targets: {body: position [3] that it is pulled to, with gravity compensated}.
+            pushes: {body: change of velocity [3] in m/s, applied as a force over the period}.
         """
         self._force[:] = 0.0
         for body, target in targets.items():

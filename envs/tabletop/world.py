@@ -38,7 +38,7 @@ from envs.types import Array, CameraSpec, ChunkResult, EpisodeSpec, Info, Observ
 from envs.world import World
 
 SUBSTEPS = round(control.CONTROL_DT_S / PHYSICS_DT_S / control.TICKS)
-"""Physics steps per tick of the controller."""
+"""Physics steps per controller tick."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +48,24 @@ class TabletopConfig:
     arm: ArmSpec = PANDA
     cameras: tuple[CameraSpec, ...] = CAMERAS
     success_weight: float = 1.0
-    """Of the term "success": 1 in the step in which the task is done."""
+    """Weight of the reward term "success": 1 in the step in which the task succeeds."""
     reach_weight: float = 0.0
-    """Of the term "reach": near(fingertips, target) in every step."""
+    """Weight of the reward term "reach": near(fingertips, target) in every step."""
     progress_weight: float = 0.0
-    """Of the term "progress": near(target, goal) in every step."""
+    """Weight of the reward term "progress": near(target, goal) in every step."""
     num_threads: int = 1
-    """For physics; rendering has one."""
+    """Threads for physics; rendering uses one."""
     max_steps: int | None = None
-    """Of every episode, where somebody needs more time than its task gives."""
+    """Step limit of every episode; None uses its task's."""
 
 
 _FIELDS = ("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat", "geom_xpos", "cam_xpos", "cam_xmat")
-"""What is read of MjData, and written: ctrl."""
+"""Fields of MjData that are read; ctrl is also written."""
 
 
 @dataclass(kw_only=True)
 class _Record:
-    """Rows of a chunk as they are filled."""
+    """Results of a chunk, filled step by step."""
 
     reward_terms: dict[str, Array]  # [N, k]
     reward: Array  # [N, k]
@@ -88,9 +88,9 @@ class TabletopWorld(World):
         """N tables without an episode.
 
         Args:
-            config: how they are simulated and rewarded, and with which arm.
-            make_simulator: what they run on; the CPU where None.
-            suite: a name of SUITES, whose tasks these worlds run.
+            config: simulation, rewards and arm.
+            make_simulator: makes the simulator; None uses the CPU.
+            suite: a key of SUITES, whose tasks these worlds run.
 
         Raises:
             UserError: an arm that does not fit the table (`build_scene`).
@@ -107,7 +107,7 @@ class TabletopWorld(World):
         super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(SUITES[suite]))
         self.scene = build_scene(self.arm)
         make_simulator = make_simulator or functools.partial(CpuSim, num_threads=self.config.num_threads)
-        self.sim: Any = make_simulator(  # a Simulator; who knows which one may use what else it has
+        self.sim: Any = make_simulator(  # a Simulator; typed Any because callers use members of the concrete class
             SimulatorSpec(
                 model=self.scene.model,
                 num_sims=num_worlds,
@@ -125,7 +125,7 @@ class TabletopWorld(World):
         self._localization = self._zeros(LOCALIZATION.size)
 
     def episode(self, world: int) -> Episode:
-        """What was drawn for the episode that runs (or ran last) in that world.
+        """The sampled episode that runs (or ran last) in that world.
 
         Raises:
             UserError: no episode has begun there.
@@ -209,7 +209,7 @@ class TabletopWorld(World):
         self.sim.close()
 
     def _checked(self, actions: Array) -> Array:
-        """The actions on the worlds' device in the simulator's precision, clipped."""
+        """The actions on the worlds' device in the simulator's precision, clipped to [-1, 1]."""
         self.check_action_shape(actions)
         qpos = self.sim.field["qpos"]
         xp = array_namespace(qpos)
@@ -221,7 +221,7 @@ class TabletopWorld(World):
         return actions.clip(-1.0, 1.0)
 
     def _step(self, worlds: NDArray[np.int64], action: Array, record: _Record, i: int) -> None:
-        """One control step of these worlds: move, look, judge. action: [N, A]."""
+        """One control step of these worlds: execute, observe, end episodes. action: [N, A]."""
         at = self.sim.on_device(worlds)
         broken = self._move(at, action[at])
         self._running.steps[worlds] += 1
@@ -232,7 +232,7 @@ class TabletopWorld(World):
         self._running.judge(worlds, *map(to_numpy, (broken, success, wrong, lost)))
 
     def _move(self, worlds: Array, action: Array) -> Array:
-        """Execute one action per world; returns whose physics broke, [n]: they stay where they last were sound."""
+        """Execute one action per world; returns where physics failed, bool [n]; these keep their last valid state."""
         field, scene, arm = self.sim.field, self.scene, self.config.arm
         xp = array_namespace(action)
         start_pos = field["site_xpos"][worlds, scene.tcp_site]  # [n, 3]
@@ -274,7 +274,7 @@ class TabletopWorld(World):
         }
 
     def _views(self, worlds: NDArray[np.int64]) -> Iterator[tuple[Task, NDArray[np.int64], View]]:
-        """Every task that some of these worlds run, its rows in `worlds`, and its view."""
+        """Yields each task among these worlds, its indices into `worlds`, and its view."""
         if not len(worlds):
             return
         step = self.sim.on_device(self._running.steps[worlds])
@@ -284,10 +284,10 @@ class TabletopWorld(World):
             yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
 
     def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-        """Bring the observed state and the labels up to date.
+        """Update the observed state and the labels.
 
         Returns:
-            Who succeeded, who did the wrong thing and who lost what it needs, [n] each.
+            success, wrong and lost as defined by Task, bool [n] each.
         """
         at = self.sim.on_device(worlds)
         base_m = self.drawn.base_height_m[at]
@@ -303,7 +303,7 @@ class TabletopWorld(World):
         return success, wrong, lost
 
     def _signal(self, worlds: NDArray[np.int64]) -> None:
-        """Give the buttons the colours that their tasks show now, where any do."""
+        """Set the buttons' colours for tasks with signals."""
         if not self._has_signals:
             return
         colours, buttons = self.sim.model_field["geom_rgba"], self.sim.on_device(np.array(self.scene.button_geoms))

@@ -151,7 +151,7 @@ def _environment(task: str, model: mujoco.MjModel) -> Any:
     own = copy.copy(model)
     env._initialize_simulation = lambda: (own, mujoco.MjData(own))
     env.__init__()
-    del env._initialize_simulation  # else a reference cycle keeps the model until garbage collection
+    del env._initialize_simulation  # else the model is kept until garbage collection
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True

@@ -1,1 +1,1 @@
-"""The arm: what it is made of, and the joint targets that an action asks of it."""
+"""The arm: its model, and the conversion of actions to joint targets."""

@@ -1,9 +1,9 @@
-"""From an action to joint targets: end-effector deltas by damped least squares.
+"""Conversion of actions to joint targets: end-effector deltas by damped least squares.
 
     dq = J^T (J J^T + lambda^2 I)^-1 e + (I - J^+ J) k (q_home - q)
 
-(Nakamura & Hanafusa 1986; Wampler 1986), e the pose error of the tool centre point. An action asks for a displacement
-from where the gripper is; it is walked in `TICKS` equal parts, each with its own Jacobian.
+(Nakamura & Hanafusa 1986; Wampler 1986), e the pose error of the tool centre point. An action is a displacement from
+the gripper's current pose; it is executed in `TICKS` equal parts, each with its own Jacobian.
 
 Shape letters: n worlds, J joints of the arm.
 """
@@ -21,13 +21,13 @@ TICKS = 2
 DAMPING = 0.03
 POSTURE_GAIN = 0.1
 _LIMIT_MARGIN_RAD = 0.01
-"""Targets stay so far within a joint's range."""
+"""Distance that targets keep from the joint limits."""
 
 _IDENTITY_3, _IDENTITY_6 = (tuple(tuple(float(i == j) for j in range(n)) for i in range(n)) for n in (3, 6))
 
 
 def action_spec(arm: ArmSpec) -> VectorSpec:
-    """What the suite's actions ask of an arm: displacement and rotation of its tool, and its gripper."""
+    """The suite's action space for an arm: displacement and rotation of its tool, and its gripper."""
     return VectorSpec(
         names=("x", "y", "z", "rot_x", "rot_y", "rot_z", "gripper"),
         units=(
@@ -47,9 +47,9 @@ def finger_target_m(arm: ArmSpec, gripper_action: Array) -> Array:
 
 
 def rotation_vector(to_mat: Array, from_mat: Array) -> Array:
-    """World-frame rotation vector that turns `from_mat` into `to_mat`, [n, 3, 3] x [n, 3, 3] -> [n, 3].
+    """World-frame rotation vector from `from_mat` to `to_mat`, [n, 3, 3] x [n, 3, 3] -> [n, 3].
 
-    Small angles are exact to third order, large ones have the right direction.
+    Small angles are exact to third order, large ones have the correct direction.
     """
     xp = array_namespace(to_mat)
     turn = to_mat @ from_mat.mT

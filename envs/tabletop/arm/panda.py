@@ -1,10 +1,10 @@
 """PANDA: a Franka Emika Panda with its parallel gripper, built from primitives.
 
-Joint placement and the limits of position, torque, speed and acceleration are the manufacturer's (Franka Control
-Interface documentation, "Robot and interface specifications", in the joint and in the Cartesian space); masses and
-inertias are the identified ones of Gaz et al., "Dynamic Identification of the
-Franka Emika Panda Robot with Retrieval of Feasible Parameters Using Penalty-Based Optimization", RA-L 2019, as used by
-the common MuJoCo models of this arm. The shapes are ours: capsules and boxes render ten times faster than meshes.
+Joint frames and the limits of position, torque, speed and acceleration are the manufacturer's (Franka Control Interface
+documentation, "Robot and interface specifications", in joint and in Cartesian space); masses and inertias are those
+identified by Gaz et al., "Dynamic Identification of the Franka Emika Panda Robot with Retrieval of Feasible Parameters
+Using Penalty-Based Optimization", RA-L 2019, as in the common MuJoCo models of this arm. The shapes are our own:
+capsules and boxes render ten times faster than meshes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from envs.arm import TOOL_SITE, WRIST_CAMERA, ArmSpec, Joint
 _FINGER_TRAVEL_M = 0.04
 _FINGER_HALF_M = 0.01
 
-# Position servo stiffness per joint in N m / rad. The damping is a 25th of it: a lag of 40 ms, short of a control step.
+# Position servo stiffness per joint in N m / rad. The damping is 1/25 of it: a lag of 40 ms, less than a control step.
 _STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 
 _SHELL = (0.93, 0.94, 0.95, 1.0)
@@ -31,7 +31,7 @@ _LINK_CONTACT = {"contype": 2, "conaffinity": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class _Link:
-    """One moving link: its frame in its parent's, its joint about its z axis, its inertia and its shape."""
+    """One moving link: its frame relative to its parent's, its joint about its z axis, its inertia and its shape."""
 
     pos: tuple[float, float, float]
     quat: tuple[float, float, float, float]
@@ -42,7 +42,7 @@ class _Link:
     inertia: tuple[float, float, float, float, float, float]
     """xx, yy, zz, xy, xz, yz in kg m^2 about the centre of mass."""
     capsules: tuple[tuple[float, ...], ...]
-    """From x y z, to x y z, radius."""
+    """Start x y z, end x y z, radius."""
 
 
 _TURN_BACK, _TURN, _SAME = (1.0, -1.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)
@@ -201,7 +201,7 @@ def _add_gripper(spec: mujoco.MjSpec, flange: mujoco.MjsBody) -> None:
     )
     hand.add_geom(name="palm", type=mujoco.mjtGeom.mjGEOM_BOX, size=(0.022, 0.1, 0.03), pos=(0, 0, 0.03), rgba=_SHELL)
     hand.add_site(name=TOOL_SITE, pos=(0, 0, 0.1034), size=(0.005, 0, 0), rgba=(0, 0, 0, 0))
-    # Ahead of the palm and tilted back so that the fingertips are in the lower middle of the frame.
+    # In front of the palm and tilted back so that the fingertips are in the lower middle of the frame.
     hand.add_camera(name=WRIST_CAMERA, pos=(0.07, 0, 0.035), quat=_wrist_camera_quat(tilt_rad=0.42), fovy=82)
     for i, side in enumerate((1.0, -1.0), start=1):
         _add_finger(hand, f"finger{i}", side)
@@ -245,8 +245,8 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
     finger.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX, size=(_FINGER_HALF_M, 0.006, 0.0155), pos=(0, side * 0.012, 0.0155), rgba=_DARK
     )
-    # Ribs across the fingertip: a round rib meets a flat or a round thing in few, steady contact points, where a flat
-    # pad against a cylinder has one that wanders and lets the cylinder creep out.
+    # Ribs across the fingertip: a round rib has few, stable contact points with flat and round things, whereas a flat
+    # pad against a cylinder has a single drifting contact point, and the cylinder slips out.
     for z in (0.035, 0.0425, 0.05):
         finger.add_geom(
             type=mujoco.mjtGeom.mjGEOM_CAPSULE,
@@ -258,7 +258,7 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
             priority=1,
             solref=(0.01, 1),
         )
-    # What is seen of the ribs: capsules are the dearest shapes to draw, and six of them were a fifth of a frame.
+    # The visible shape of the ribs: capsules are the slowest to render; six of them took a fifth of the frame time.
     finger.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=(0.0125, 0.0055, 0.013),
@@ -270,7 +270,7 @@ def _add_finger(hand: mujoco.MjsBody, name: str, side: float) -> None:
 
 
 def _wrist_camera_quat(tilt_rad: float) -> tuple[float, float, float, float]:
-    """Camera looking along the hand's +z (MuJoCo cameras look along their -z), up is hand +x, tilted to the tool."""
+    """Camera that looks along the hand's +z (its own -z), with hand +x up, tilted towards the tool; w, x, y, z."""
     z_cam = np.array((np.sin(tilt_rad), 0.0, -np.cos(tilt_rad)))  # opposite of the viewing direction
     x_cam = np.array((0.0, 1.0, 0.0))
     y_cam = np.cross(z_cam, x_cam)

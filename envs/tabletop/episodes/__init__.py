@@ -1,6 +1,6 @@
-"""Episodes: an EpisodeSpec and a task enter; a drawn layout, the simulator's numbers that begin it, and a View leave.
+"""Episodes: from an EpisodeSpec and a task to a sampled layout, the simulator's initial fields, and a View.
 
-variations -> episode -> task -> layout     what may differ, what was drawn, what a task asks, and the draw
-instructions, phases                        words for things, and parts of a motion
-placing, reading                            into the simulator's arrays, and out of them
+variations -> episode -> task -> layout     ranges, the sampled Episode, the Task interface, and the sampling
+instructions, phases                        names of things, and phases of a motion
+placing, reading                            writing the simulator's arrays, and reading them
 """

@@ -1,4 +1,4 @@
-"""Episode: what was drawn for one episode, and the words and colours in which it is drawn."""
+"""Episode: everything sampled for one episode, and the colours and directions to sample from."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def _nowhere() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """Everything drawn for one episode; what only the other kind of table has keeps its default.
+    """Everything sampled for one episode; fields of the other kind of table keep their defaults.
 
-    Indices count objects, receptacles, drawers or buttons, as the task means.
+    Indices refer to objects, receptacles, drawers or buttons, depending on the task.
     """
 
     spec: EpisodeSpec
     instruction: str
     kind: Literal["objects", "fixtures"]
     target: int
-    """The thing to act on."""
+    """Index of the thing to act on."""
     goal: int
-    """The thing to bring it to (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
+    """Index of its destination (a receptacle or another object), or the sense of rotation (0 left, 1 right)."""
     direction: str = "left"
     """A key of DIRECTIONS for tasks that name one."""
     colours: tuple[str, ...]
-    """Of the objects, or of the buttons."""
+    """Colours of the objects or of the buttons."""
     shapes: tuple[str, ...] = ()
     object_xy_m: NDArray[np.float64] = field(default_factory=_nowhere)  # [O, 2]
     receptacle: str = ""

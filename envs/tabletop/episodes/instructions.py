@@ -1,4 +1,4 @@
-"""Words for things, so that every task names them alike."""
+"""Names of things and directions in instructions, shared by all tasks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From an EpisodeSpec to everything the episode begins with: what lies where, in which colour, and what is asked.
+"""Samples an Episode from an EpisodeSpec: positions, colours and instruction.
 
-Two kinds of table exist, each with more on it than the instruction needs: one with loose objects and two bowls or two
-marked zones, one with a cabinet of two drawers, three buttons and a dial. The kind does not give away the task.
+Two kinds of table exist, each with more things than the instruction needs: one with loose objects and two bowls or two
+marked zones, one with a cabinet of two drawers, three buttons and a dial. The kind does not determine the task.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ OBJECT_TO_RECEPTACLE_M = 0.125
 def draw_episode(spec: EpisodeSpec, task: Task, num_joints: int) -> Episode:
     """The episode of that spec, the same in every process.
 
-    Suite, task and seed decide what is drawn: no two tasks share layouts, looks or poses. Variations of one task and
-    seed share all that they do not change (a layout, say, seen in other colours), so that they can be compared in
-    pairs, and repeats share everything. Arms of other numbers of joints find the same table.
+    Suite, task and seed determine the sample: no two tasks share layouts, looks or poses. Variations of one task and
+    seed share everything that they do not change (e.g. the same layout in other colours), for paired comparisons, and
+    repeats share everything. The table does not depend on the arm's number of joints.
 
     Raises:
-        UserError: the task cannot be laid out (a mistake in the task, not in the seed).
+        UserError: no layout fits the task (a fault of the task, not of the seed).
     """
     streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(5)
     layout, vision, language, execution, combination = (np.random.default_rng(s) for s in streams)
@@ -110,10 +110,10 @@ def _draw_pairs(
     """Colour and shape of each object, all different.
 
     Args:
-        named: the objects that the instruction names, the target first. None of them is a held-out pair, but where
-            `unseen` the target is.
-        goal_colour: the target's, where the colour decides the goal; an unseen target brings its own.
-        unseen: whether the episode is about a held-out pair.
+        named: the objects that the instruction names, the target first. None of them is a held-out pair, except the
+            target if `unseen`.
+        goal_colour: the target's colour if the colour determines the goal; ignored if `unseen`.
+        unseen: whether the target is a held-out pair.
     """
     every = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     if unseen:
@@ -123,7 +123,7 @@ def _draw_pairs(
     target = allowed[int(rng.integers(len(allowed)))]
     others = [p for p in every if p != target]
     rng.shuffle(others)
-    # Half of the time another object shares the colour, so that the shape must be read too.
+    # Half of the time another object has the same colour, so that the shape in the instruction matters too.
     if rng.random() < 0.5:
         others.sort(key=lambda p: p[0] != target[0])
     pairs = {named[0]: target}
@@ -167,7 +167,7 @@ def _scatter(
     obstacles_m: NDArray[np.float64],  # [B, 2]
     clearance_m: float,
 ) -> NDArray[np.float64] | None:
-    """`count` points of the region, apart from each other and from obstacles; None if the dice did not allow it."""
+    """`count` sampled points, [count, 2], apart from each other and from obstacles; None if sampling failed."""
     low, high = np.array(region_m).T
     placed: list[NDArray[np.float64]] = []
     for _ in range(count):

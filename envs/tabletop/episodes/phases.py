@@ -1,11 +1,11 @@
-"""Phases of a motion, told from where the fingertips and the target are; the same four in all tasks.
+"""Phases of a motion from the positions of fingertips and target; the same four in all tasks.
 
-    approach   the hand is away from the target, which lies where it lay at first
-    contact    the hand is at the target, which has not moved yet: fingers close, a button gives way, a dial turns
+    approach   the hand is away from the target, which is at its initial position
+    contact    the hand is at the target, which has not moved yet: fingers close, a button yields, a dial turns
     move       the hand is at the target, which has moved: carried, pushed, pulled
     leave      the hand is away from the target, which has moved
 
-The target is what the instruction says to act on: a drawer's is its handle, of "reach" it is the thing to be reached.
+The target is the thing that the instruction says to act on: the handle of a drawer, the object to touch in "reach".
 
 Shape letters: T steps, S state dims, L localization dims.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 PHASES = ("approach", "contact", "move", "leave")
 AT_HAND_M = 0.06
-"""Fingertips nearer to the centre of the target are at it: closed ones touch a cube from 4.2 cm."""
+"""Fingertips closer than this to the target's centre are at it; closed ones touch a cube at 4.2 cm."""
 MOVED_M = 0.015
 
 

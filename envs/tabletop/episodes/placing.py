@@ -1,6 +1,6 @@
-"""An episode's beginning as a simulator's numbers: poses, colours, light, camera, and the arm at rest.
+"""The initial simulator fields of an episode: poses, colours, light, camera, and the arm at rest.
 
-They are written on the host, in rows that a simulator takes over at once.
+They are computed on the host, as rows that a simulator copies at once.
 
 Shape letters: n episodes.
 """
@@ -31,11 +31,11 @@ PER_EPISODE_MODEL_FIELDS = (
 )
 
 _GRAIN_M = 1e-4
-"""Half size of the shape that an object does not have: in the middle of the other one, where nothing touches it."""
+"""Half size of an object's unused shape: it is inside the other shape, where nothing touches it."""
 
 
 Rows = dict[str, NDArray[Any]]
-"""By the name of a field of MjData or MjModel, [n, ...]."""
+"""{field of MjData or MjModel: values [n, ...]}."""
 
 
 def beginnings(scene: Scene, episodes: Sequence[Episode]) -> Rows:

@@ -1,4 +1,4 @@
-"""Reads the simulator's arrays into what tasks and policies speak of.
+"""Reads the simulator's arrays into proprioception and the tasks' View.
 
 Shape letters: N worlds, n of them, S state dims, O objects, R receptacles.
 """
@@ -23,12 +23,12 @@ from envs.types import Array, VectorSpec
 Fields = Mapping[str, Array]
 
 _NOWHERE_M = -9.0
-"""Coordinate of the receptacles of a table that has none."""
+"""Coordinate of receptacles that a table does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What an episode's draw fixes and a task asks for, of N worlds on their device: written once per episode."""
+    """Sampled values that tasks read, of N worlds on their device; written once per episode."""
 
     target: Array  # [N] int64
     goal: Array  # [N] int64
@@ -41,7 +41,7 @@ class Drawn:
 
     @classmethod
     def of(cls, episodes: Sequence[Episode], scene: Scene, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
-        """That of these episodes, one per world."""
+        """The values of these episodes, one row per episode."""
         dial_top_m = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
         rows = {
             "target": np.array([e.target for e in episodes], np.int64),
@@ -57,7 +57,7 @@ class Drawn:
 
     @classmethod
     def zeros(cls, num_worlds: int, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
-        """Of N worlds without an episode."""
+        """Zeros for N worlds without an episode."""
         shapes: dict[str, tuple[int, ...]] = {
             "target": (),
             "goal": (),
@@ -72,7 +72,7 @@ class Drawn:
         return cls(**{n: on_device(np.zeros((num_worlds, *shapes[n]), dtypes.get(n))) for n in shapes})
 
     def write(self, worlds: Array, rows: Drawn) -> None:
-        """Take over the n rows of `rows` as those of these worlds."""
+        """Copy the n rows of `rows` to these worlds."""
         for name in _DRAWN:
             getattr(self, name)[worlds] = getattr(rows, name)
 
@@ -82,8 +82,8 @@ _SEEN_BY_TASKS = tuple(name for name in _DRAWN if name != "base_height_m")
 
 
 def state_spec(arm: ArmSpec) -> VectorSpec:
-    """Of `read_state`. tcp is in the arm's base frame; tcp_rot: first two columns of its rotation matrix (Zhou et al.
-    2019).
+    """The spec of `read_state`. tcp is in the arm's base frame; tcp_rot: first two columns of its rotation matrix
+    (Zhou et al. 2019).
     """
     joints = arm.joints
     return VectorSpec(

@@ -1,4 +1,4 @@
-"""What a task of the suite is: its words, its success, its reward terms and its expert.
+"""Task: the interface of the suite's tasks (instructions, success, reward terms, expert), and the View they read.
 
 One file of `tasks/` holds one task. Everything is batched over the worlds that run it, in arrays of numpy or torch.
 
@@ -20,7 +20,7 @@ from envs.tabletop.episodes.instructions import DIRECTION_WORDS, name_object, na
 from envs.types import Array
 
 LOST_BELOW_M = 0.05
-"""An object this far under the table's top falls and does not come back."""
+"""An object this far below the table top has fallen off the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class View:
     step: Array  # [n] int64, control steps since the episode began
     target: Array  # [n] int64, Episode.target
     goal: Array  # [n] int64, Episode.goal
-    start_pos: Array  # [n, 2] where the target object lay at first
+    start_pos: Array  # [n, 2] initial position of the target object
     direction: Array  # [n, 2] unit vector of Episode.direction
-    drawer_start_m: Array  # [n, 2] how far each drawer was pulled out at first
+    drawer_start_m: Array  # [n, 2] initial opening of each drawer
     tcp_pos: Array  # [n, 3] point between the fingertips
     tcp_yaw: Array  # [n] rotation of the gripper about the vertical, 0 at home
     tcp_tilt: Array  # [n, 2] rotation vector (x, y) that would bring the gripper back to vertical
@@ -42,7 +42,7 @@ class View:
     object_yaw: Array  # [n, O]
     object_speed: Array  # [n, O] m/s
     receptacle_pos: Array  # [n, R, 3]
-    drawer_m: Array  # [n, 2] how far each drawer is pulled out
+    drawer_m: Array  # [n, 2] opening of each drawer
     handle_pos: Array  # [n, 2, 3] centre of each handle
     button_m: Array  # [n, 3] how far each button is pressed
     button_pos: Array  # [n, 3, 3] centre of each button's top
@@ -66,7 +66,7 @@ class View:
         return per_thing[self.rows, self.goal]
 
     def any_other(self, per_thing: Array) -> Array:
-        """Whether something is so of a thing that is not the target: bool [n, things] -> [n]."""
+        """Whether a condition holds for any thing but the target: bool [n, things] -> [n]."""
         xp = array_namespace(per_thing)
         others = xp.asarray(per_thing, copy=True)
         others[self.rows, self.target] = False
@@ -83,21 +83,21 @@ class Task(ABC):
     kind: ClassVar[Literal["objects", "fixtures"]]
     max_steps: ClassVar[int]
     paraphrases: ClassVar[tuple[str, ...]]
-    """Templates of training; {words} are filled by `words`."""
+    """Training templates; {words} are filled by `words`."""
     held_out_paraphrases: ClassVar[tuple[str, ...]]
     """Templates never used in training."""
     receptacles: ClassVar[tuple[str, ...]] = ("bowl", "zone")
-    """What may lie beside the objects."""
+    """Kinds of receptacles that may lie beside the objects."""
     goal_is_object: ClassVar[bool] = False
-    """The goal is another object, and not a receptacle."""
+    """Whether the goal is another object instead of a receptacle."""
     goal_by_colour: ClassVar[bool] = False
-    """The goal is the receptacle of the target's colour."""
+    """Whether the goal is the receptacle of the target's colour."""
     num_targets: ClassVar[int] = 1
-    """How many things of a fixtures table the instruction chooses among."""
+    """Number of things on a fixtures table that the instruction selects from."""
     target_drawer_open: ClassVar[bool | None] = None
-    """How the target drawer begins, where the task needs one of the two."""
+    """Whether the target drawer is initially open; None allows both."""
     has_signals: ClassVar[bool] = False
-    """Whether the buttons show what `button_rgb` says, and not their episode's colours."""
+    """Whether `button_rgb` sets the buttons' colours instead of the episode."""
 
     def can_begin(self, episode: Episode) -> bool:
         """Whether the task can be done in this layout."""
@@ -106,14 +106,14 @@ class Task(ABC):
 
     @abstractmethod
     def words(self, episode: Episode) -> dict[str, str]:
-        """What fills the templates."""
+        """Values of the {words} in the templates."""
 
     @abstractmethod
     def success(self, view: View) -> Array:
         """Whether the task is done, [n]."""
 
     def wrong(self, view: View) -> Array:
-        """Whether the instruction was broken in a way that cannot be undone, [n]."""
+        """Whether the instruction was irreversibly violated, [n]."""
         return view.target < 0
 
     wrong_name: ClassVar[str] = "wrong object"
@@ -123,20 +123,20 @@ class Task(ABC):
         return view.target < 0
 
     def button_rgb(self, view: View) -> Array:
-        """What the buttons show now, [n, buttons, 3]; asked where has_signals."""
+        """Current colours of the buttons, [n, buttons, 3]; called only if has_signals."""
         raise NotImplementedError(f"the buttons of {self.name} show no signals")
 
     @abstractmethod
     def places(self, view: View) -> tuple[Array, Array]:
-        """Where the target is and where it is to be brought, [n, 3] each: reward terms and localization labels."""
+        """Target and goal positions, [n, 3] each, for reward terms and localization labels."""
 
     @abstractmethod
     def expert(self, view: View) -> Array:
-        """A good action in any state, [n, A]."""
+        """The scripted expert's action, defined in every state, [n, A]."""
 
 
 class ObjectsTask(Task):
-    """A task at the table of loose objects: acts on one, and brings it to a receptacle unless it says otherwise."""
+    """A task at the table of loose objects: acts on one and, by default, brings it to a receptacle."""
 
     kind = "objects"
 

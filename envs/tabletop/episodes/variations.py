@@ -1,9 +1,9 @@
-"""What may differ between two episodes of a task, in three families: how it looks, how it is said, how it lies.
+"""Variations between episodes of a task, in three families: vision, language and execution (poses).
 
-Each family has a train range and a held-out range that do not overlap; of tints and joint noise, which are spreads
-around nothing, the held-out one is wider. An episode's variation names the one family that is drawn from its held-out
-range; everything else stays in the train range. All families draw from their own stream of the episode's seed, so
-episodes of one seed differ between variations in the named family only.
+Each family has a train range and a held-out range that do not overlap; for tints and joint noise, which are zero-mean,
+the held-out range is wider. An episode's variation names the one family that is sampled from its held-out range; all
+others are sampled from their train range. Each family samples from its own stream of the episode's seed, so episodes
+of one seed differ between variations only in the named family.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from envs.tabletop.scene.scene import FRONT_CAMERA_POS_M
 from envs.tabletop.scene.things import NUM_DISTRACTORS
 
 VARIATIONS = ("train", "vision", "paraphrase", "combination", "execution", "synonym")
-"""train: nothing held out; vision; execution; language as unseen sentences, as unseen colour-shape pairs, or as
-training's sentences in which every word of SYNONYMS is another one."""
+"""train: nothing held out; vision; execution; language by unseen sentences (paraphrase), unseen colour-shape pairs
+(combination), or training sentences with every word of SYNONYMS replaced (synonym)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionRange:
-    """How a scene may look."""
+    """Ranges of a scene's appearance."""
 
     table_materials: tuple[str, ...]
     table_brightness: tuple[float, float]
@@ -31,20 +31,20 @@ class VisionRange:
     light_elevation_rad: tuple[float, float]
     light_diffuse: tuple[float, float]
     camera_shift_m: tuple[float, float]
-    """Distance of the front camera from its nominal place."""
+    """Distance of the front camera from its nominal position."""
     num_distractors: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionRange:
-    """How a scene may lie."""
+    """Ranges of a scene's initial poses."""
 
     object_yaw_rad: tuple[float, float]
-    """Absolute value; the sign is drawn too."""
+    """Absolute value; the sign is sampled too."""
     base_height_m: tuple[float, float]
-    """Absolute height difference between table and arm; the sign is drawn too."""
+    """Absolute height difference between table and arm; the sign is sampled too."""
     start_joint_noise_rad: float
-    """Standard deviation of the arm's first joint positions around home."""
+    """Standard deviation of the arm's initial joint positions around home."""
 
 
 TRAIN_VISION = VisionRange(
@@ -71,7 +71,7 @@ HELD_OUT_EXECUTION = ExecutionRange(
 )
 
 HELD_OUT_PAIRS = frozenset({("purple", "cube"), ("yellow", "cylinder"), ("red", "cylinder")})
-"""Colour-shape pairs that no training instruction names (they do lie on the table as other objects)."""
+"""Colour-shape pairs that no training instruction names (they do appear as other objects)."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "red": ("crimson", "scarlet"),
@@ -88,12 +88,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "dial": ("wheel",),
     "knob": ("wheel",),
 }
-"""Word of training: words for the same that no training instruction holds."""
+"""{training word: synonyms that no training instruction contains}."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One drawn appearance."""
+    """One sampled appearance."""
 
     table_material: str
     table_rgb: tuple[float, float, float]
@@ -105,7 +105,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator, held_out: bool) -> Look:
-    """Draw an appearance from the train or the held-out range."""
+    """Sample an appearance from the train or the held-out range."""
     range_ = HELD_OUT_VISION if held_out else TRAIN_VISION
     brightness = rng.uniform(*range_.table_brightness)
     rgb = np.clip(brightness + rng.uniform(-range_.table_tint, range_.table_tint, 3), 0, 1)
@@ -114,7 +114,7 @@ def draw_look(rng: np.random.Generator, held_out: bool) -> Look:
     shift = rng.normal(size=3)
     shift *= rng.uniform(*range_.camera_shift_m) / np.linalg.norm(shift)
     count = rng.integers(range_.num_distractors[0], range_.num_distractors[1] + 1)
-    # Around the workspace, where nothing that an instruction names can lie.
+    # Around the workspace, where no thing named by an instruction can lie.
     sides = rng.permutation(2)[:count]
     places = [(rng.uniform(0.36, 0.66), (-1.0, 1.0)[side] * rng.uniform(0.235, 0.26)) for side in sides]
     assert len(places) <= NUM_DISTRACTORS
@@ -131,7 +131,7 @@ def draw_look(rng: np.random.Generator, held_out: bool) -> Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """One drawn disturbance of how things lie and how the arm begins."""
+    """One sampled perturbation of object poses and the arm's initial pose."""
 
     object_yaw_rad: tuple[float, ...]
     base_height_m: float
@@ -139,7 +139,7 @@ class Pose:
 
 
 def draw_pose(rng: np.random.Generator, held_out: bool, num_objects: int, num_joints: int) -> Pose:
-    """Draw yaws, base height and first joint positions from the train or the held-out range."""
+    """Sample yaws, base height and initial joint positions from the train or the held-out range."""
     range_ = HELD_OUT_EXECUTION if held_out else TRAIN_EXECUTION
     yaw = rng.uniform(*range_.object_yaw_rad, num_objects) * rng.choice((-1.0, 1.0), num_objects)
     height = rng.uniform(*range_.base_height_m) * rng.choice((-1.0, 1.0))

@@ -1,4 +1,4 @@
-"""The scene: one MuJoCo model with everything that any task needs, its ids, and where things appear in its cameras.
+"""The scene: one MuJoCo model with everything that any task needs, its ids, and image coordinates of things.
 
-Knows nothing of episodes: what lies where and in which colour is written into the model's fields by `episodes/placing`.
+It does not depend on episodes: `episodes/placing` writes their positions and colours to the model's fields.
 """

@@ -1,4 +1,4 @@
-"""Privileged labels for training: where the things are that the instruction names. Never an input of a policy.
+"""Privileged labels for training: positions of the things that the instruction names. Never a policy input.
 
 Shape letters: n worlds, L label numbers, C cameras.
 """
@@ -14,13 +14,13 @@ from envs.tabletop.scene.scene import CAMERAS, Scene
 from envs.types import OUTSIDE, Array, CameraSpec, VectorSpec
 
 THINGS = ("target", "goal")
-"""The thing to act on, and the place to bring it to."""
+"""The thing to act on, and its destination."""
 
 FARTHEST_M = 1.5
-"""Positions are limited to this: what is pushed off the table falls for as long as it is simulated."""
+"""Positions are clipped to this: an object pushed off the table keeps falling."""
 
 _IN_FRAMES = tuple(camera.name for camera in CAMERAS for _ in THINGS)
-"""The camera of every place in a frame."""
+"""The camera of each pair of image coordinates."""
 
 LOCALIZATION = VectorSpec(
     names=(
@@ -32,7 +32,7 @@ LOCALIZATION = VectorSpec(
     high=(*(FARTHEST_M,) * 6, *(OUTSIDE,) * (2 * len(_IN_FRAMES))),
     places=tuple((camera, 6 + 2 * i, 7 + 2 * i) for i, camera in enumerate(_IN_FRAMES)),
 )
-"""Positions in the arm's base frame, then where they appear in each camera's frame."""
+"""Positions in the arm's base frame, then image coordinates in each camera's frame."""
 
 
 def read_labels(

@@ -1,7 +1,7 @@
-"""The table: one MuJoCo model that holds everything any task of the suite may need.
+"""The table: one MuJoCo model with everything that any task of the suite needs.
 
-All worlds share it, so one batch can run any mix of tasks. What an episode uses is placed and coloured per world
-(`episodes/`); what it does not use is parked under the floor, invisible and weightless.
+All worlds share it, so one batch can run any mix of tasks. Things that an episode uses are placed and coloured per
+world (`episodes/`); the others are parked below the floor, invisible and weightless.
 
 Axes: the arm stands at the origin, x points away from it over the table, y to its left, z = 0 is the table top. Metres.
 """
@@ -34,8 +34,8 @@ from envs.types import CameraSpec
 PHYSICS_DT_S = 0.005
 
 MAX_CONTACTS, MAX_CONSTRAINTS = 64, 256
-"""Room for the contacts and constraint rows of one table, where a simulator must know before. Hands that push at random
-into everything made at most 37 and 152."""
+"""Buffer sizes for contacts and constraint rows per table, for simulators that preallocate. Random pushing into
+everything used at most 37 and 152."""
 
 CAMERAS = (CameraSpec(name="front", height=128, width=128), CameraSpec(name=WRIST_CAMERA, height=64, width=64))
 FRONT_CAMERA_POS_M = (0.98, 0.0, 0.70)
@@ -47,19 +47,19 @@ TABLE_MATERIALS = ("plain", "speckle", "weave", "tiles", "gradient", "cross")
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """The compiled model and the ids that the suite needs, looked up once."""
+    """The compiled model and the ids that the suite needs."""
 
     model: mujoco.MjModel
     arm: ArmSpec
     joints: slice
-    """Of the arm: in qpos, ctrl and whatever has an entry per joint."""
+    """The arm's joints in qpos, ctrl and other per-joint arrays."""
     fingers: slice
-    """The same of its fingers."""
+    """The same for its fingers."""
     tcp_site: int
     table_geom: int
     object_bodies: tuple[int, ...]
     object_geoms: tuple[dict[str, int], ...]
-    """Of each object, the geom of each of SHAPES."""
+    """{shape of SHAPES: geom id} of each object."""
     object_qpos: tuple[int, ...]
     """First qpos index of each object's free joint."""
     object_qvel: tuple[int, ...]
@@ -89,8 +89,8 @@ def build_scene(arm: ArmSpec) -> Scene:
     """Compile the model of the table with that arm.
 
     Raises:
-        UserError: the arm does not reach where things lie, cannot let go of them, or adds other joints or actuators
-            than it names.
+        UserError: the arm does not reach the regions of things, does not open wide enough to release them, or adds
+            joints or actuators that differ from those it names.
     """
     _check_fits(arm)
     spec = mujoco.MjSpec()
@@ -127,13 +127,13 @@ def _add_room(spec: mujoco.MjSpec) -> None:
     visual.headlight.active = 0
     visual.global_.offwidth = visual.global_.offheight = 1024
     visual.map.znear, visual.map.zfar = 0.01, 20.0
-    # A software renderer's frame costs what its vertices cost. Against MuJoCo's 28, 16 and 4 this changes a handful of
-    # pixels of a frame of 128 x 128 and halves its time.
+    # Vertices dominate the time of a software renderer's frame. Compared with MuJoCo's 28, 16 and 4 this halves it and
+    # changes a handful of pixels of a frame of 128 x 128.
     visual.quality.numslices, visual.quality.numstacks, visual.quality.numquads = 16, 8, 1
     spec.stat.extent, spec.stat.center = 1.0, np.array((0.5, 0.0, 0.0))
     world = spec.worldbody
-    # As a headlight of the front camera would shine, for every camera: a light that moved with the gripper would change
-    # what a colour looks like.
+    # Like a headlight of the front camera, but for every camera: a light that moved with the gripper would change how
+    # colours appear.
     world.add_light(
         name="front",
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,

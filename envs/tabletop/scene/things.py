@@ -1,4 +1,4 @@
-"""The things of the table: their sizes, and how each is added to the model. Metres, kilograms, radians."""
+"""The things on the table: their sizes, and functions that add them to the model. Metres, kilograms, radians."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NUM_DISTRACTORS = 2
 CUBE_HALF_M = 0.0225
 CYLINDER_RADIUS_M, CYLINDER_HALF_HEIGHT_M = 0.0235, 0.0225
 OBJECT_HALF_HEIGHT_M = 0.0225
-"""Cubes and cylinders are equally high, so that either can be stacked on the other."""
+"""Cubes and cylinders have the same height, so that either can be stacked on the other."""
 SHAPES = ("cube", "cylinder")
 OBJECT_MASS_KG = 0.08
 RELEASED_OPENING_M = 0.06
 """A gripper that is open wider holds none of the objects."""
 SLIDING_FRICTION = 0.4
-"""Between things and the table. Fingers have 1.5; were the product of the two above 1, a pushed thing would jam."""
+"""Between things and the table. Fingers have 1.5; if the product of the two exceeded 1, a pushed thing would jam."""
 BOWL_RADIUS_M, BOWL_HEIGHT_M, BOWL_WALLS = 0.058, 0.03, 8
 ZONE_RADIUS_M = 0.055
 DRAWER_TRAVEL_M = 0.11
@@ -42,7 +42,7 @@ PARKED_ORDER = (
     "panel",
     "dial",
 )
-"""Everything that can be parked, each far enough from the next not to touch it."""
+"""All bodies that can be parked; each position is far enough from the next to avoid contact."""
 
 _CABINET_HALF_M = (0.06, 0.075, 0.03)
 _WOOD = (0.62, 0.48, 0.36, 1.0)
@@ -50,12 +50,12 @@ _METAL = (0.55, 0.57, 0.60, 1.0)
 
 
 def parked_pos_m(name: str) -> tuple[float, float, float]:
-    """Where that body waits while no episode uses it."""
+    """Position of that body while no episode uses it, [3]."""
     return (2.0 * PARKED_ORDER.index(name), 0.0, -5.0)
 
 
 def add_things(spec: mujoco.MjSpec) -> None:
-    """Everything that can lie or stand on the table, each where it is parked."""
+    """Add everything that can lie or stand on the table, at its parked position."""
     for i in range(NUM_OBJECTS):
         _add_object(spec, f"object{i}")
     for i in range(NUM_RECEPTACLES):
@@ -69,9 +69,9 @@ def add_things(spec: mujoco.MjSpec) -> None:
 
 
 def _add_object(spec: mujoco.MjSpec, name: str) -> None:
-    """A body that holds both shapes; an episode shrinks the one it has not (`episodes/placing.py`).
+    """A body with both shapes; an episode shrinks the unused one (`episodes/placing.py`).
 
-    One inertia serves both, the cube's: that of the cylinder differs by less than a tenth.
+    Both use the cube's inertia: the cylinder's differs by less than 10 %.
     """
     body = spec.worldbody.add_body(name=name, pos=parked_pos_m(name))
     body.add_freejoint(name=name)
@@ -221,7 +221,7 @@ def _add_dial(spec: mujoco.MjSpec) -> None:
         condim=4,
         rgba=(0.95, 0.95, 0.95, 1),
     )
-    # A mark at the far end, so that the eye can tell one direction of the bar from the other.
+    # A mark at the far end, so that the two directions of the bar can be distinguished visually.
     knob.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=(0.009, DIAL_BAR_HALF_M[1], 0.001),

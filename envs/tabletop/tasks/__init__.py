@@ -37,10 +37,10 @@ TASKS: dict[str, Task] = {
 """The tasks of the suite "tabletop" by name."""
 
 MEMORY_TASKS: dict[str, Task] = {task.name: task for task in (RecallButton(),)}
-"""The tasks that need memory: a suite of their own, so that "all tasks of the tabletop" stays what it is."""
+"""The tasks that need memory: a separate suite, so that the task list of "tabletop" is unchanged."""
 
 SUITES: dict[str, dict[str, Task]] = {"tabletop": TASKS, "tabletop_memory": MEMORY_TASKS}
-"""Suites of this table by name."""
+"""{suite: {task name: task}}."""
 
 EVERY_TASK = TASKS | MEMORY_TASKS
-"""No two suites have a task of the same name."""
+"""All tasks by name; task names are unique across suites."""

@@ -41,12 +41,12 @@ class CloseDrawer(OpenDrawer):
         return view.of_target(view.drawer_m) < CLOSED_M
 
     def places(self, view: View) -> tuple[Array, Array]:
-        """The handle, and where it is when the drawer is shut."""
+        """The handle, and its position when the drawer is shut."""
         handle = view.of_target(view.handle_pos)
         return handle, handle + view.of_target(view.drawer_m)[:, None] * constant((1, 0, 0), handle)
 
     def expert(self, view: View) -> Array:
-        """Come down in front of the handle with closed fingers and push."""
+        """Descend in front of the handle with closed fingers and push."""
         xp = array_namespace(view.tcp_pos)
         handle = view.of_target(view.handle_pos)
         gap = HANDLE_HALF_M[0] + view.arm.finger_half_m

@@ -14,7 +14,7 @@ LIFT_M = 0.08
 
 
 class Lift(ObjectsTask):
-    """Succeeds when the named object is 8 cm above where it lay; lifting another one ends the episode."""
+    """Succeeds when the named object is 8 cm above its initial position; lifting another one ends the episode."""
 
     name = "lift"
     max_steps = 60
@@ -35,21 +35,21 @@ class Lift(ObjectsTask):
     )
 
     def success(self, view: View) -> Array:
-        """The target is up."""
+        """The target is lifted."""
         return terms.lifted(view.of_target(view.object_pos), LIFT_M)
 
     def wrong(self, view: View) -> Array:
-        """Another object is up."""
+        """Another object is lifted."""
         return view.any_other(terms.lifted(view.object_pos, LIFT_M))
 
     def places(self, view: View) -> tuple[Array, Array]:
-        """The object, and the height to reach above it."""
+        """The object, and its goal position above."""
         xp = array_namespace(view.object_pos)
         pos = view.of_target(view.object_pos)
         return pos, xp.concat((pos[:, :2], xp.full_like(pos[:, 2:], LIFT_M + CUBE_HALF_M)), axis=1)
 
     def expert(self, view: View) -> Array:
-        """Grasp, then straight up."""
+        """Grasp, then move straight up."""
         pos = view.of_target(view.object_pos)
         held = experts.holding(view, pos, 2 * CUBE_HALF_M)
         up = experts.act(view, view.tcp_pos + constant((0, 0, 0.06), pos), 0.0, experts.CLOSE)

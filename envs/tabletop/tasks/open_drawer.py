@@ -48,12 +48,12 @@ class OpenDrawer(FixturesTask):
         return view.of_target(view.drawer_m) > OPEN_M
 
     def wrong(self, view: View) -> Array:
-        """The other drawer is elsewhere than where it began."""
+        """The other drawer has moved from its initial position."""
         moved_m = array_namespace(view.drawer_m).abs(view.drawer_m - view.drawer_start_m)
         return view.any_other(moved_m > OTHER_MOVED_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
-        """The handle, and where it is when the drawer is open."""
+        """The handle, and its position when the drawer is open."""
         handle = view.of_target(view.handle_pos)
         missing = DRAWER_TRAVEL_M - view.of_target(view.drawer_m)
         return handle, handle - missing[:, None] * constant((1, 0, 0), handle)

@@ -9,7 +9,7 @@ from envs.types import Array
 
 
 class PickPlace(ObjectsTask):
-    """Succeeds when the named object lies in the named bowl and the gripper has let go."""
+    """Succeeds when the named object lies in the named bowl and the gripper has released it."""
 
     name = "pick_place"
     max_steps = 90
@@ -35,6 +35,6 @@ class PickPlace(ObjectsTask):
         return terms.inside_bowl(view, view.of_target(view.object_pos))
 
     def expert(self, view: View) -> Array:
-        """Grasp, carry over the bowl, let go."""
+        """Grasp, carry over the bowl, release."""
         bowl = view.of_goal(view.receptacle_pos)
         return experts.grasp_and_carry(view, bowl + constant((0, 0, 0.045), bowl), tolerance_m=0.02)

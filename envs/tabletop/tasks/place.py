@@ -10,7 +10,7 @@ from envs.types import Array
 
 
 class Place(ObjectsTask):
-    """Succeeds when the named object stands on the named zone and the gripper has let go."""
+    """Succeeds when the named object stands on the named zone and the gripper has released it."""
 
     name = "place"
     max_steps = 90

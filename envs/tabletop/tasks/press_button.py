@@ -13,7 +13,7 @@ PRESSED_M = 0.008
 
 
 class PressButton(FixturesTask):
-    """Succeeds when the named button is down; pressing another one ends the episode."""
+    """Succeeds when the named button is pressed; pressing another one ends the episode."""
 
     name = "press_button"
     max_steps = 40
@@ -40,11 +40,11 @@ class PressButton(FixturesTask):
         return {"colour": episode.colours[episode.target]}
 
     def success(self, view: View) -> Array:
-        """The target is down."""
+        """The target is pressed."""
         return view.of_target(view.button_m) > PRESSED_M
 
     def wrong(self, view: View) -> Array:
-        """Another button is down."""
+        """Another button is pressed."""
         return view.any_other(view.button_m > PRESSED_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
@@ -54,6 +54,6 @@ class PressButton(FixturesTask):
         return top, top - constant((0, 0, PRESSED_M), top) + down_m
 
     def expert(self, view: View) -> Array:
-        """Come down through the button."""
+        """Descend through the button."""
         top = view.of_target(view.button_pos)
         return experts.press(view, top - constant((0, 0, 0.02), top))

@@ -39,7 +39,7 @@ class Push(ObjectsTask):
     )
 
     def can_begin(self, episode: Episode) -> bool:
-        """The way from behind the object to the zone is free."""
+        """The path from behind the object to the zone is free."""
         start, end = episode.object_xy_m[episode.target], episode.receptacle_xy_m[episode.goal]
         return corridor_is_free(episode, start, end)
 
@@ -49,14 +49,14 @@ class Push(ObjectsTask):
         return array_namespace(gap).linalg.vector_norm(gap[:, :2], axis=1) < IN_ZONE_M
 
     def expert(self, view: View) -> Array:
-        """Push straight at the zone from behind."""
+        """Push the object straight towards the zone from behind."""
         pos = view.of_target(view.object_pos)
         way = (view.of_goal(view.receptacle_pos) - pos)[:, :2]
         return experts.push(view, pos, experts.unit(way))
 
 
 def corridor_is_free(episode: Episode, start: NDArray[np.float64], end: NDArray[np.float64]) -> bool:
-    """No other object and no bowl stands within reach of a push from `start` to `end`, run-up included."""
+    """Whether no other object or bowl is in the way of a push from `start` to `end`, including the run-up."""
     way = (end - start) / np.linalg.norm(end - start)
     begin = start - 0.08 * way
     others = np.delete(episode.object_xy_m, episode.target, axis=0)

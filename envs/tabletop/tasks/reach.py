@@ -15,7 +15,7 @@ _TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008)
 
 
 class Reach(ObjectsTask):
-    """Succeeds at the named object's top; touching another one ends the episode."""
+    """Succeeds when the fingertips touch the named object's top; touching another one ends the episode."""
 
     name = "reach"
     max_steps = 40
@@ -49,7 +49,7 @@ class Reach(ObjectsTask):
         return pos, pos + constant(_TOP, pos)
 
     def expert(self, view: View) -> Array:
-        """Come down on the top with closed fingers."""
+        """Descend on the top with closed fingers."""
         pos = view.of_target(view.object_pos)
         return experts.press(view, pos + constant(_TOP, pos))
 

@@ -1,12 +1,12 @@
-"""Press the button that shone at first, once all of them shine: a delayed response, which takes memory.
+"""Press the button that was lit first, once all of them are lit: a delayed-response task, which needs memory.
 
-    step 0 .. 3     the target shines, the other buttons are dark       the cue
-    step 4 .. 11    all are dark                                        the delay
-    step 12 ..      all shine                                           go
+    step 0 .. 3     the target is lit, the other buttons are dark       cue
+    step 4 .. 11    all are dark                                        delay
+    step 12 ..      all are lit                                         go
 
-Until it may go the hand is brought to one place, whatever the target, so where it is says nothing of the cue; and no
-chunk of 8 actions that begins while the cue is seen reaches beyond the delay. So a policy that sees the present alone
-can only guess.
+Before the go signal the expert moves the hand to one place, whatever the target, so its position does not reveal the
+cue; and no chunk of 8 actions that begins while the cue is visible extends beyond the delay. So a policy without
+history can only guess.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from envs.types import Array
 CUE_STEPS = 4
 GO_STEP = 12
 READY_M = (0.45, 0.0, 0.25)
-"""Where the hand waits."""
+"""Waiting position of the hand."""
 _SHINING, _DARK = (0.95, 0.95, 0.80), (0.10, 0.10, 0.12)
 
 
 class RecallButton(PressButton):
-    """Succeeds when the button that shone at first is down; pressing another one ends the episode."""
+    """Succeeds when the button that was lit first is pressed; pressing another one ends the episode."""
 
     name = "recall_button"
     max_steps = 52
@@ -43,12 +43,12 @@ class RecallButton(PressButton):
     held_out_paraphrases = ("remember which button was lit and press it",)
 
     def words(self, episode: Episode) -> dict[str, str]:
-        """None: what is meant was shown."""
+        """None: the cue shows the target."""
         del episode
         return {}
 
     def button_rgb(self, view: View) -> Array:
-        """Cue, delay and go."""
+        """Button colours for cue, delay and go."""
         xp = array_namespace(view.tcp_pos)
         buttons = xp.arange(NUM_BUTTONS, device=view.target.device)
         cued = (view.step[:, None] < CUE_STEPS) & (buttons == view.target[:, None])  # [n, buttons]
@@ -56,7 +56,7 @@ class RecallButton(PressButton):
         return xp.where(shines[:, :, None], constant(_SHINING, view.tcp_pos), constant(_DARK, view.tcp_pos))
 
     def expert(self, view: View) -> Array:
-        """Wait at one place, then come down through the button."""
+        """Wait at READY_M, then descend through the button."""
         ready = view.tcp_pos * 0.0 + constant(READY_M, view.tcp_pos)
         waiting = experts.act(view, ready, -view.tcp_yaw, experts.CLOSE)
         return experts.choose(view.step < GO_STEP, waiting, super().expert(view))

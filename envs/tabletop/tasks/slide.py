@@ -16,7 +16,7 @@ ASTRAY_M = 0.05
 
 
 class Slide(ObjectsTask):
-    """Succeeds 8 cm along the way; more than 5 cm the wrong way or astray ends the episode."""
+    """Succeeds 8 cm along the direction; more than 5 cm backwards or sideways ends the episode."""
 
     name = "slide"
     max_steps = 70
@@ -38,29 +38,29 @@ class Slide(ObjectsTask):
     )
 
     def can_begin(self, episode: Episode) -> bool:
-        """The way is free and stays on the table within reach."""
+        """The path is free and stays on the table within reach."""
         start = episode.object_xy_m[episode.target]
         end = start + SLIDE_M * np.array(DIRECTIONS[episode.direction])
         return bool(0.36 < end[0] < 0.63 and abs(end[1]) < 0.21) and corridor_is_free(episode, start, end)
 
     def success(self, view: View) -> Array:
-        """The target has come far enough, on its way."""
+        """The target has moved far enough along the direction and not too far sideways."""
         along, across = self._progress(view)
         return (along > 0.8 * SLIDE_M) & (array_namespace(across).abs(across) < ASTRAY_M)
 
     def wrong(self, view: View) -> Array:
-        """The target went back or aside."""
+        """The target moved backwards or sideways."""
         along, across = self._progress(view)
         return (along < -ASTRAY_M) | (array_namespace(across).abs(across) >= ASTRAY_M)
 
     def places(self, view: View) -> tuple[Array, Array]:
-        """The object, and where it is to come to rest."""
+        """The object, and its goal position."""
         pos = view.of_target(view.object_pos)
         goal = view.start_pos + SLIDE_M * view.direction
         return pos, array_namespace(pos).concat((goal, pos[:, 2:]), axis=1)
 
     def expert(self, view: View) -> Array:
-        """Push along the direction, back onto the line where it strayed."""
+        """Push along the direction, correcting sideways deviations."""
         pos = view.of_target(view.object_pos)
         way = view.start_pos + (SLIDE_M + 0.05) * view.direction - pos[:, :2]
         return experts.push(view, pos, experts.unit(way))

@@ -6,7 +6,7 @@ from envs.tabletop.tasks.pick_place import PickPlace
 
 
 class Sort(PickPlace):
-    """Succeeds when the named object lies in the bowl of its colour and the gripper has let go."""
+    """Succeeds when the named object lies in the bowl of its colour and the gripper has released it."""
 
     name = "sort"
     goal_by_colour = True

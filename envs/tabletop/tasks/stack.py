@@ -12,7 +12,7 @@ _TOP, _TWICE_TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M), (0.0, 0.0, 2 * OBJECT_HALF_
 
 
 class Stack(ObjectsTask):
-    """Succeeds when the first object rests on the second and the gripper has let go."""
+    """Succeeds when the first object rests on the second and the gripper has released it."""
 
     name = "stack"
     max_steps = 90

@@ -16,7 +16,7 @@ SIDES = ("left", "right")
 
 
 class TurnDial(FixturesTask):
-    """Succeeds 34 degrees to the named side; as much to the other side ends the episode."""
+    """Succeeds 34 degrees to the named side; 34 degrees to the other side ends the episode."""
 
     name = "turn_dial"
     max_steps = 60
@@ -50,14 +50,14 @@ class TurnDial(FixturesTask):
         return self._sense(view) * view.dial_rad < -TURNED_RAD
 
     def places(self, view: View) -> tuple[Array, Array]:
-        """The dial, and where the far end of its bar is to be."""
+        """The dial, and the goal position of the far end of its bar."""
         xp = array_namespace(view.dial_rad)
         angle = self._sense(view) * TURNED_RAD
         end = DIAL_BAR_HALF_M[0] * xp.stack((xp.cos(angle), xp.sin(angle), xp.zeros_like(angle)), axis=1)
         return view.dial_pos, view.dial_pos + end
 
     def expert(self, view: View) -> Array:
-        """Grasp the bar across, and twist."""
+        """Grasp across the bar and turn it."""
         point = view.dial_pos - constant((0, 0, DIAL_BAR_HALF_M[2]), view.dial_pos)
         held = experts.holding(view, point, 2 * DIAL_BAR_HALF_M[1])
         twist = experts.act(view, point, self._sense(view), experts.CLOSE)
