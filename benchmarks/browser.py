@@ -1,4 +1,4 @@
-"""A headless Chromium that draws in software: for the benchmark and the tests of the live page."""
+"""A headless Chromium with software rendering, for the benchmark and the tests of the live page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PATIENCE_S = 60.0
 
 
 def chromium() -> str | None:
-    """The browser's program; None if there is none."""
+    """Path of the Chromium executable; None if there is none."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 @contextmanager
 def browser_tab(address: str, width: int = 1440, height: int = 900) -> Iterator[Tab]:
-    """The page at that address.
+    """A browser tab with the page at that address.
 
     Raises:
         FileNotFoundError: there is no Chromium.
@@ -41,10 +41,10 @@ def browser_tab(address: str, width: int = 1440, height: int = 900) -> Iterator[
 
 
 def wait_until(tab: Tab, true: Callable[[], bool]) -> None:
-    """Let the browser work until something is so.
+    """Let the browser run until a condition holds.
 
     Raises:
-        TimeoutError: it is not so for long.
+        TimeoutError: the condition did not hold in time.
     """
     deadline_s = time.monotonic() + PATIENCE_S
     while not true():

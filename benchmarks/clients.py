@@ -1,10 +1,10 @@
-"""Other people's clients, unmodified, against `llamarm serve`: the same episodes with the same outcome as in-process.
+"""Unmodified third-party clients against `llamarm serve`: the same episodes with the same outcome as in-process.
 
     python -m benchmarks.clients --policy runs/demo --venvs runs/venvs --out docs/results/clients.md
 
-openpi_client decides for our worlds through openpi's protocol, and vla_eval's runner evaluates our worlds through its
-own, without Docker. Each lives in a virtual environment below --venvs, which is built where it is missing. Episodes are
-paired: openpi_client's must have the same actions bit for bit and both the same success and number of steps.
+openpi_client acts in our worlds through openpi's protocol, and vla_eval's runner evaluates our worlds through its own,
+without Docker. Each has a virtual environment below --venvs, which is built if it is missing. Episodes are paired:
+openpi_client's must have the same actions bit for bit and both the same success and number of steps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Options:
 
 
 class OpenpiClient:
-    """A Policy of one world that asks openpi_client in another interpreter."""
+    """A Policy for one world that queries openpi_client in another interpreter."""
 
     version = 0
 
@@ -69,7 +69,7 @@ class OpenpiClient:
         (self._instruction,) = instructions
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        """Through the pipe, openpi_client, the socket and the server."""
+        """Query the server through the pipe, openpi_client and the socket."""
         del worlds
         frames = {openpi.PREFIX + camera: frames[0] for camera, frames in observation["frames"].items()}
         request = openpi.pack(frames | {openpi.STATE: observation["state"][0], openpi.PROMPT: self._instruction})
@@ -83,7 +83,7 @@ class OpenpiClient:
 
 
 def venv(folder: Path, packages: Sequence[str], *, with_ours: bool) -> Path:
-    """The interpreter of a virtual environment with these packages, and with our own environment's behind them."""
+    """The interpreter of a virtual environment with these packages; our own environment's packages come after them."""
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -96,7 +96,7 @@ def venv(folder: Path, packages: Sequence[str], *, with_ours: bool) -> Path:
 
 @contextmanager
 def served(policy: Path, n_action_steps: int, *options: str, stderr: IO[str] | None = None) -> Iterator[str]:
-    """The URL of `llamarm serve POLICY`, in a process of its own, whose log goes to that file."""
+    """The URL of `llamarm serve POLICY`, run in a separate process that logs to that file."""
     command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *options]
     with subprocess.Popen(
         [*command, "--n-action-steps", str(n_action_steps)],
@@ -116,14 +116,14 @@ def served(policy: Path, n_action_steps: int, *options: str, stderr: IO[str] | N
 
 
 def episodes(policy: Policy, world: World, specs: Sequence[EpisodeSpec], options: Options) -> dict[str, Trajectory]:
-    """By id."""
+    """The evaluated episodes, by id."""
     return {t.spec.id: t for t in collect(policy, world, specs, n_action_steps=options.n_action_steps)}
 
 
 def through_openpi_client(
     url: str, world: World, specs: Sequence[EpisodeSpec], options: Options
 ) -> dict[str, Trajectory]:
-    """The episodes that openpi_client decides."""
+    """The episodes run with openpi_client as the policy."""
     python = venv(options.venvs / "openpi", ["openpi_client==0.1.2", "typing_extensions"], with_ours=False)
     with subprocess.Popen(
         [python, ROOT / "benchmarks" / "clients_openpi.py", url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -132,7 +132,7 @@ def through_openpi_client(
 
 
 def through_vla_eval(url: str, options: Options) -> dict[tuple[str, int], tuple[bool, int]]:
-    """{(task, episode): (success, steps)} as vla-eval's runner found them."""
+    """{(task, episode): (success, steps)} as reported by vla-eval's runner."""
     python = venv(options.venvs / "vla_eval", ["vla_eval==0.8.0"], with_ours=True)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(

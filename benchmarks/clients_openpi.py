@@ -1,7 +1,7 @@
-"""Hands observations from stdin to the unmodified openpi_client, and its answers to stdout; see benchmarks/clients.py.
+"""Pass observations from stdin to the unmodified openpi_client, and its answers to stdout; see benchmarks/clients.py.
 
-An interpreter of its own runs this file, with openpi_client and without llamarm. Every message is msgpack of
-openpi_client's own, after its length in four bytes.
+A separate interpreter runs this file, with openpi_client and without llamarm. Every message is encoded by
+openpi_client's msgpack and preceded by its length in four bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 
 def main(url: str) -> None:
-    """Until stdin ends."""
+    """Answer messages until stdin ends."""
     policy = WebsocketClientPolicy(url)
     while header := sys.stdin.buffer.read(4):
         observation = msgpack_numpy.unpackb(sys.stdin.buffer.read(*struct.unpack(">I", header)))

@@ -1,9 +1,9 @@
-"""The tabletop as a benchmark of vla-eval, and its own runner over it; see benchmarks/clients.py.
+"""The tabletop as a vla-eval benchmark, evaluated by vla-eval's own runner; see benchmarks/clients.py.
 
     python clients_vla_eval.py ws://127.0.0.1:8000/vla-eval OUTPUT_DIR EPISODES_PER_TASK TASK ...
 
 In a configuration of vla-eval it is `benchmark: "benchmarks.clients_vla_eval:Tabletop"`, with params `tasks` and
-`variation`. The runner asks the policy for every step; how many steps of a chunk answer, the server knows.
+`variation`. The runner queries the policy at every step; the server decides how many steps of a chunk to execute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from envs.types import EpisodeSpec, VectorSpec
 
 
 class Tabletop(StepBenchmark):
-    """Held-out episodes of the tabletop: episode i of a task is that of evaluation's seed i."""
+    """Held-out episodes of the tabletop: episode i of a task has evaluation's seed i."""
 
     render_backends: ClassVar[frozenset[str]] = frozenset({"cpu", "gpu"})
 
@@ -35,12 +35,12 @@ class Tabletop(StepBenchmark):
 
     @classmethod
     def configure_render(cls, mode: str) -> dict[str, str]:
-        """envs/simulation/gl.py chooses what works."""
+        """Do nothing: envs/simulation/gl.py selects the OpenGL backend."""
         del mode
         return {}
 
     def get_tasks(self) -> list[dict[str, Any]]:
-        """By name."""
+        """The tasks, by name."""
         return [{"name": task} for task in self.tasks]
 
     def reset(self, task: dict[str, Any]) -> Any:
@@ -51,13 +51,13 @@ class Tabletop(StepBenchmark):
         return observation
 
     def step(self, action: dict[str, Any]) -> StepResult:
-        """One action."""
+        """Execute one action."""
         result = self.world.step_chunk(action["actions"][None, None])
         success, done = bool(result.success[0]), bool(result.done[0])
         return StepResult(result.observation, float(result.reward[0, 0]), done, {"success": success})
 
     def make_obs(self, raw_obs: Any, task: dict[str, Any]) -> dict[str, Any]:
-        """As vla-eval's convention has it."""
+        """The observation in vla-eval's format."""
         del task
         return {
             "images": {camera: frames[0] for camera, frames in raw_obs["frames"].items()},
@@ -66,11 +66,11 @@ class Tabletop(StepBenchmark):
         }
 
     def get_step_result(self, step_result: StepResult) -> dict[str, Any]:
-        """The world's own success flag."""
+        """The step's result, with the world's own success flag."""
         return {"success": step_result.info["success"]}
 
     def get_metadata(self) -> dict[str, Any]:
-        """No step limit of vla-eval's: the world has one for each task."""
+        """The benchmark's metadata; the step limit is the world's, one per task, not vla-eval's."""
         return {"max_steps": 10_000}
 
     def get_action_spec(self) -> dict[str, DimSpec]:

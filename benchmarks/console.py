@@ -1,10 +1,10 @@
-"""The live page: how often it is renewed, how much of that a browser draws, what it costs the control loop, and how
-soon Stop is heard.
+"""The live page: its update rate, the frame rate in a browser, its cost to the control loop, and the latency of
+Stop.
 
     python -m benchmarks.console --out docs/results/console.md --screenshots docs
 
-It needs a quiet machine. The simulated arm is driven in real time by a model of random weights (or --policy), and a
-headless Chromium without a GPU shows it: there, drawing takes the cores that the loop and the policy need too.
+Run it on an idle machine. A model with random weights (or --policy) drives the simulated arm in real time, and a
+headless Chromium without a GPU displays it, so rendering competes with the loop and the policy for cores.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Options:
 
 
 class TimedTable(LiveTable):
-    """Notes when it is stopped, in seconds of the epoch."""
+    """Records the time at which it is stopped, in seconds since the epoch."""
 
     stopped_s: float = 0.0
 
@@ -80,7 +80,7 @@ class TimedTable(LiveTable):
 
 @dataclass(frozen=True)
 class Desk:
-    """A page, what it shows, and a browser, if one looks."""
+    """A page, what it shows, and a browser, if one is open."""
 
     session: DriveSession
     page: Page
@@ -99,7 +99,7 @@ class Desk:
 
 @contextmanager
 def desk(options: Options, *, browser: bool) -> Iterator[Desk]:
-    """Everything running."""
+    """Start all parts, and stop them at the end."""
     world = TabletopWorld(1)
     if options.policy is not None:
         policy = VLAPolicy.from_pretrained(policy_folder(options.policy))
@@ -126,7 +126,7 @@ def desk(options: Options, *, browser: bool) -> Iterator[Desk]:
 
 
 def lateness(desk: Desk, seconds: float) -> NDArray[np.float64]:
-    """Of the beginnings of control periods, in ms; one episode after the other."""
+    """Lateness of the starts of control periods, in ms; one episode after the other."""
     late: list[NDArray[np.float64]] = []
     deadline_s = time.monotonic() + seconds
     while (left_s := deadline_s - time.monotonic()) > 0.5:
@@ -139,7 +139,7 @@ def lateness(desk: Desk, seconds: float) -> NDArray[np.float64]:
 
 
 def loop_rows(options: Options) -> Iterator[str]:
-    """What the page costs the control loop, and how often it is renewed meanwhile."""
+    """Rows on the page's cost to the control loop, and its update rate meanwhile."""
     yield "| who looks | periods | late by, median | 99 % | at most | updates of the page |"
     yield "|---|---|---|---|---|---|"
     for browser in (False, True):
@@ -151,7 +151,7 @@ def loop_rows(options: Options) -> Iterator[str]:
 
 
 def browser_rows(options: Options) -> Iterator[str]:
-    """What a browser makes of it."""
+    """Rows on the frame rate in a browser."""
     yield "| while the arm moves | |"
     yield "|---|---|"
     with desk(options, browser=True) as found:
@@ -175,7 +175,7 @@ def browser_rows(options: Options) -> Iterator[str]:
 
 
 def stop_delay_ms(found: Desk, tab: Tab) -> float:
-    """From a click on Stop in the browser to the robot's stop."""
+    """Time from a click on Stop in the browser to the robot's stop."""
     found.session.start(_INSTRUCTION, 600.0)
     wait_until(tab, lambda: found.session.status.state == "driving")
     tab.evaluate("addEventListener('click', () => { window.clicked_ms = Date.now() }, { capture: true, once: true })")
@@ -185,11 +185,11 @@ def stop_delay_ms(found: Desk, tab: Tab) -> float:
 
 
 def pictures(options: Options, folder: Path) -> None:
-    """The page while the policy drives, and while a person does."""
+    """Screenshots of the page while the policy drives, and while a person does."""
     with desk(options, browser=True) as found:
         tab = found.tab
         assert tab is not None
-        notice = tab.locator(".mantine-Notification-closeButton")  # viser's, that nothing but software draws here
+        notice = tab.locator(".mantine-Notification-closeButton")  # viser's warning about software rendering
         notice.click()
         notice.wait_for(state="hidden")
         tab.mouse.move(720, 850)

@@ -1,9 +1,9 @@
-"""Learning curves of several runs that differ in their seed, as one picture with intervals, and as a table.
+"""Learning curves of several runs that differ only in seed, as a plot with intervals and as a table.
 
     python -m benchmarks.curves runs/ppo0 runs/ppo1 runs/ppo2 --out docs/results/ppo_three_tasks.png
 
-Thick lines are means over the runs, bands their 95 % intervals by Student's t over the runs (so three runs have wide
-ones), thin lines the runs themselves. What a curve averages within a run is not in the band.
+Thick lines are means over the runs, bands their 95 % intervals by Student's t over the runs (so those of three runs are
+wide), thin lines the single runs. The bands do not include the uncertainty of each point within a run.
 
 Shape letters: R runs, S steps that all runs have.
 """
@@ -53,18 +53,18 @@ class Band:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Over the runs, [S]."""
+        """Mean over the runs, [S]."""
         return self.values.mean(0)
 
     @property
     def half_width(self) -> NDArray[np.float64]:
-        """Of the 95 % interval of the mean, [S]."""
+        """Half-width of the 95 % interval of the mean, [S]."""
         count = len(self.values)
         return student.ppf(0.975, count - 1) * self.values.std(0, ddof=1) / np.sqrt(count)
 
 
 def band_of(runs: Sequence[Path], tag: str) -> Band:
-    """Over the steps that all runs have.
+    """The band over the steps that all runs have.
 
     Raises:
         ValueError: fewer than two runs, or one without such a curve.
@@ -82,7 +82,7 @@ def band_of(runs: Sequence[Path], tag: str) -> Band:
 
 
 def draw(bands: Sequence[Band]) -> Figure:
-    """All in one frame."""
+    """Plot all curves in one figure."""
     figure = Figure(figsize=(8.0, 3.6), layout="constrained")
     axes = figure.subplots()
     for band, colour in zip(bands, COLOURS, strict=False):
@@ -98,7 +98,7 @@ def draw(bands: Sequence[Band]) -> Figure:
 
 
 def table(bands: Sequence[Band], every: int) -> Iterator[str]:
-    """Means and half-widths in %, at the first step and every so many; empty where a curve has no point."""
+    """Means and half-widths in %, at the first step and at regular intervals; empty where a curve has no point."""
     shown = sorted({int(s) for band in bands for s in band.steps if s % every == 0 or s == band.steps[0]})
     yield f"| iteration | {' | '.join(map(str, shown))} |"
     yield "|---" * (len(shown) + 1) + "|"

@@ -1,4 +1,4 @@
-"""What a benchmark writes: a title, the command that makes it again, what was measured where, and tables."""
+"""A benchmark's results page: a title, the command that reproduces it, the conditions, and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.runs.run_folder import git_state
 
 
 def head(title: str, benchmark: str, conditions: str) -> list[str]:
-    """First lines of a document: what was measured, by which command, when, and of which code."""
+    """First lines of a document: what was measured, by which command, when, and at which commit."""
     command = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
     when = f"{datetime.now():%d %B %Y}"
     git = git_state()
@@ -20,7 +20,7 @@ def head(title: str, benchmark: str, conditions: str) -> list[str]:
 
 
 def finish(lines: list[str], out: Path | None) -> None:
-    """Print the whole, and write it to a file if there is one."""
+    """Print the page, and write it to a file if one is given."""
     print("\n".join(lines))
     if out is not None:
         out.write_text("\n".join(lines) + "\n")

@@ -1,12 +1,12 @@
-"""Driving: how regular the control loop is while the policy thinks, and what a slow policy costs in success.
+"""Driving: jitter of the control loop during inference, and success rate by inference latency.
 
     python -m benchmarks.drive                                   # jitter, with a model of random weights
     python -m benchmarks.drive --policy runs/demo --out docs/results/drive.md
 
 Jitter is measured in real time on the simulated arm, which moves, renders and is recorded at `rate_hz` instead of its
 own rate. Success is measured in simulated time (benchmarks/simulated.py) on
-held-out episodes, the same ones for every latency and, with the first seed as it is, for `llamarm eval`; an answer is
-late by so many control periods.
+held-out episodes, the same for every latency and, with the default first seed, for `llamarm eval`; latency is in
+control periods.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def jitter(options: Options) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """What came of one."""
+    """The outcome of one episode."""
 
     success: bool
     actions: NDArray[np.float32]
@@ -96,7 +96,7 @@ class Episode:
 
 
 class ListeningRobot(SimRobot):
-    """Remembers what it was sent."""
+    """A robot that records the actions it was sent."""
 
     sent: list[NDArray[np.float32]]
 
@@ -127,7 +127,7 @@ def _driven(policy: VLAPolicy, world: World, spec: EpisodeSpec, latency: float, 
     clock = SimulatedClock()
     robot = ListeningRobot(world, spec, clock=clock)
     robot.sent = []
-    robot.connect()  # begins the episode, whose instruction is then known
+    robot.connect()  # begins the episode, which sets the instruction
     latency_s = latency * world.world_spec.control_dt_s
     make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: latency_s)
     agent = Agent(policy, robot, config=config, clock=clock, make_inference=make_inference)
@@ -140,7 +140,7 @@ def _row(what: str, episodes: Sequence[Episode]) -> str:
     succeeded = Proportion.of(e.success for e in episodes)
     low, high = succeeded.interval
     periods = sum(len(e.actions) for e in episodes)
-    # Of the three displacements of the tool, between periods that follow each other; 1 is full speed.
+    # Of the three displacements of the tool, between consecutive periods; 1 is full speed.
     changes = np.concatenate([np.abs(np.diff(e.actions[:, :3], axis=0)).max(axis=1) for e in episodes])
     cells = [
         what,

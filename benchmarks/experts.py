@@ -2,7 +2,7 @@
 
     python -m benchmarks.experts --variations train vision combination execution --out docs/results/experts.md
 
-The episodes are evaluation's (seeds of 1 000 000 and above); nothing is rendered, for the experts do not look.
+The episodes are evaluation's (seeds of 1 000 000 and above); nothing is rendered, since the experts use no images.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""What an iteration costs: an update against a bare forward and backward pass, and what overlap hides.
+"""Cost of an iteration: an update against a bare forward and backward pass, and the time saved by overlap.
 
     python -m benchmarks.improve --out docs/results/improve.md
 
-An update is all that `learn` does in an iteration, per row and pass: credit, batches (from the disk, for rft), guards,
-clipping, AdamW. The bare pass is the same model on the same rows with a loss of one line and nothing else: computed by
-one thread with torch's own parallelism inside, and, as the learner does it, in two threads of one core each.
+An update is everything `learn` does in an iteration, per row and pass: advantages, batches (from the disk, for rft),
+guards, clipping, AdamW. The bare pass is the same model on the same rows with a loss of one line and nothing else:
+computed by one thread with torch's own parallelism inside, and, as the learner does it, in two threads of one core
+each.
 
-Overlap is measured on whole runs of ppo, in turn and overlapped, each with one worker and a learner of one thread, so
-two cores have room for both. It hides (in turn - overlapped) / the shorter of collecting and learning.
+Overlap is measured on whole runs of ppo, sequential and overlapped, each with one worker and a learner of one thread,
+so two cores suffice for both. The fraction hidden is (sequential - overlapped) / the shorter of collecting and
+learning.
 
-Wall-clock, so nothing else may run. The policy has learned nothing: its episodes go on to their step limit.
+Times are wall-clock, so nothing else may run. The policy is untrained: its episodes run to their step limit.
 
 Shape letters: B rows of a batch.
 """
@@ -75,7 +77,7 @@ class Options:
 
 
 def median_s(function: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that does not count."""
+    """Median seconds of a call, after one warm-up call."""
     times = []
     for _ in range(repeats + 1):
         began_s = time.perf_counter()
@@ -85,7 +87,7 @@ def median_s(function: Callable[[], object], repeats: int) -> float:
 
 
 def bare_ppo(model: VLA, batch: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
-    """Needs every output that ppo needs."""
+    """A loss that needs every output that ppo needs."""
     output = predict(model, batch)
     assert output.values is not None
     return output.actions.log_prob(batch.sampled).mean() + output.values.mean(), {}
@@ -97,7 +99,7 @@ def bare_cloning(model: VLA, batch: SFTBatch) -> tuple[Tensor, dict[str, Tensor]
 
 
 def bare_s(model: VLA, batch: Any, loss: Loss[VLA], repeats: int) -> tuple[float, float]:
-    """Seconds of a pass over the batch: in one thread that torch makes parallel, and in two of one core each."""
+    """Seconds of a pass over the batch: with torch's own parallelism, and in two threads of one core each."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     model.train()
     one, two = Threads(model, parameters, 1), Threads(model, parameters, 2)
@@ -149,13 +151,13 @@ def rft_update(options: Options, first: Path, root: Path) -> str:
 
 
 def row(name: str, size: int, update_s: float, bare_s: list[float]) -> str:
-    """Milliseconds per row of a batch, and how often the faster bare pass goes into an update."""
+    """Milliseconds per row of a batch, and the ratio of an update to the faster bare pass."""
     cells = [f"{1000 * seconds:.2f}" for seconds in (update_s, *bare_s)]
     return f"| {name} | {size} | {' | '.join(cells)} | {update_s / min(bare_s):.2f} |"
 
 
 def iteration_s(options: Options, first: Path, root: Path, *, overlap: bool) -> dict[str, float]:
-    """Median seconds of the parts of an iteration; the first and the last, which have no company, are left out."""
+    """Median seconds of the parts of an iteration; the first and the last, which overlap with nothing, are left out."""
     config = ImproveConfig(
         algorithm=PPO,
         init=str(first),
@@ -176,7 +178,7 @@ def iteration_s(options: Options, first: Path, root: Path, *, overlap: bool) -> 
 
 
 def overlap_table(options: Options, first: Path, root: Path) -> Iterator[str]:
-    """Table of an iteration in turn and overlapped."""
+    """Table of a sequential and an overlapped iteration."""
     in_turn, overlapped = (iteration_s(options, first, root, overlap=overlap) for overlap in (False, True))
     whole = [parts["wait"] + parts["update"] for parts in (in_turn, overlapped)]
     hidden = (whole[0] - whole[1]) / min(in_turn["collect"], in_turn["update"])

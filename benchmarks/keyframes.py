@@ -1,13 +1,13 @@
-"""What a dataset's keyframes and waypoints tell of where things are, by task.
+"""How well a dataset's keyframes and waypoints predict object positions, by task.
 
     python -m benchmarks.keyframes DATASET --things object goal --out docs/results/keyframes.md
 
     R^2 = 1 - sum_i |p_i - f_i(k_i)|^2 / sum_i |p_i - mean_i(p)|^2
 
-p is where a thing is when an episode begins, k where the hand is at the keyframes that foresight asks for then
-(dataset/keyframes.py), and f_i the linear regression of p on k over all other episodes of the task, mean_i their mean;
-so 0 or less is nothing, and 1 all. Where it is low, recordings of that task do not say through these keyframes what to
-look at. It takes a dataset with labels from a simulator.
+p is an object's position when an episode begins, k the hand's positions at the keyframes that foresight predicts from
+there (dataset/keyframes.py), f_i the linear regression of p on k over all other episodes of the task, and mean_i their
+mean; so 0 or less means no information, and 1 exact prediction. Where it is low, these keyframes do not supervise
+object positions in that task. It needs a dataset with labels from a simulator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rollout.dataset.keyframes import keyframes, next_of, waypoints
 from rollout.dataset.schema import read_world_spec
 
 FIXED_M = 0.005
-"""A thing that varies less, as a standard deviation, is where it always is."""
+"""An object whose position has a smaller standard deviation counts as fixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Options:
 
 
 def told(hand: NDArray[np.float64], thing: NDArray[np.float64]) -> float | None:
-    """R^2 above, None for a thing that is always at one place; [episodes, D], [episodes, 3]."""
+    """R^2 above, None for an object at a fixed position; inputs [episodes, D], [episodes, 3]."""
     n = len(thing)
     if np.linalg.norm(thing.std(0)) < FIXED_M:
         return None

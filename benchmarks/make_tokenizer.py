@@ -1,8 +1,8 @@
 """Make the tokenizer of the small models: `python -m benchmarks.make_tokenizer`.
 
 Byte-level BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2) trained on
-sentences of tabletop manipulation that this file writes. Every common word of that trade becomes one token; any other
-word, in any script, falls apart into smaller pieces down to bytes, so no instruction can be unreadable.
+sentences of tabletop manipulation that this file writes. Every common word of the domain becomes one token; any other
+word, in any script, is split into smaller pieces down to bytes, so every instruction can be encoded.
 
 No sentence here is taken from a suite's paraphrases, trained or held out: only the pieces of words are learned.
 """
@@ -94,7 +94,7 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def make_tokenizer() -> Tokenizer:
-    """A tokenizer that lowers case and puts `<begin>` in front of every text; `<pad>` is id 0."""
+    """A tokenizer that lowercases and puts `<begin>` in front of every text; `<pad>` is id 0."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
     # A space in front makes a word the same token at the start of a sentence and within it.

@@ -1,8 +1,8 @@
-"""What Meta-World costs: control steps with a frame each, by sensor, and by worlds side by side.
+"""Speed of Meta-World: control steps with one frame each, by sensor and by number of parallel worlds.
 
     python -m benchmarks.metaworld --out docs/results/metaworld_speed.md
 
-Scripted experts act, and every step is drawn, as demonstrations are. To be run on a quiet machine.
+Scripted experts act, and every step is rendered, as in demonstrations. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SENSORS: dict[str, Sensor] = {
 
 
 def steps_per_s(num_worlds: int, sensor: Sensor, tasks: tuple[str, ...], seconds: float) -> tuple[float, float]:
-    """Control steps per second, every one drawn, and seconds that a reset took; all worlds together."""
+    """Control steps per second, each rendered, and seconds per reset; all worlds together."""
     seeds = itertools.count()
     with closing(MetaworldWorld(num_worlds, MetaworldConfig(sensor=sensor))) as world:
 

@@ -1,11 +1,11 @@
-"""What the model costs: a decision, a training step, and experts against one dense layer.
+"""Cost of the model: inference, a training step, and experts against one dense layer.
 
     python -m benchmarks.model --out docs/results/model.md
 
     python -m benchmarks.model --device cuda --shapes 256 4096 512 4096 1024 16384 --out docs/results/model_gpu.md
 
 On the CPU with one thread; times are medians of this process's CPU time, so that other load on the machine counts less;
-memory bandwidth and caches are shared all the same, so compare rows of one table and not tables of different days.
+memory bandwidth and caches are still shared, so compare rows of one table, not tables of different days.
 On a GPU they are medians of wall-clock time until the GPU has finished.
 
 Shape letters: N worlds, B batch, T tokens.
@@ -68,7 +68,7 @@ class Options:
 
 
 def clock_s(device: str) -> float:
-    """What this process has cost the CPU so far; of a GPU, the time, once it has done what it was told."""
+    """CPU time of this process so far; on a GPU, the wall-clock time after synchronising."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -76,12 +76,12 @@ def clock_s(device: str) -> float:
 
 
 def median_ms(function: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Median milliseconds of a call, after two that do not count."""
+    """Median milliseconds of a call, after two warm-up calls."""
     return medians_ms([function], repeats, device)[0]
 
 
 def medians_ms(functions: Sequence[Callable[[], object]], repeats: int, device: str = "cpu") -> list[float]:
-    """The same of several, called in turns, so that what is compared saw the same machine."""
+    """The same for several calls, taken in turns so that all run under the same machine load."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats + 2):
         for function, its in zip(functions, times, strict=True):
@@ -92,7 +92,7 @@ def medians_ms(functions: Sequence[Callable[[], object]], repeats: int, device: 
 
 
 def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
-    """What N worlds of coloured noise would show."""
+    """Observations of N worlds, with coloured noise as frames."""
     rng = np.random.default_rng(0)
     return Observation(
         frames={
@@ -104,7 +104,7 @@ def noise(world_spec: WorldSpec, num_worlds: int) -> Observation:
 
 
 def acting(options: Options, world_spec: WorldSpec, dtype: DtypeName) -> tuple[VLA, Processor]:
-    """Model and processor of a policy that only acts, which holds its weights in what it computes in."""
+    """Model and processor of an inference-only policy, with weights held in its compute dtype."""
     model, processor = untrained(world_spec, options.model, DTYPES[dtype])
     hold_weights(model, dtype)
     return model.to(options.device).eval(), processor
@@ -126,7 +126,7 @@ def decisions(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 
 def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
-    """Table of what the model computes in a decision, with the prefix of a full instruction and without."""
+    """Table of the model's inference time, with a full instruction's prefix cached and without."""
     yield "| computed in | with ms | without ms | ratio |"
     yield "|---|---|---|---|"
     for name, dtype in DTYPES.items():
@@ -141,8 +141,8 @@ def prefixes(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 
 def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
-    """Table of behaviour cloning's whole step: forward, backward, clipping, AdamW, 12 tokens of instruction each; and
-    of the multiplications in it, against those of a large matrix product in the same time.
+    """Table of a behaviour cloning step: forward, backward, clipping, AdamW, 12 instruction tokens each; and of its
+    multiplications, against those of a large matrix product in the same time.
     """
     model, processor = untrained(world_spec, options.model)
     config, size, rng = model.train().config, options.batch_size, np.random.default_rng(0)
@@ -158,7 +158,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         episode=np.zeros(size, np.int64),
     )
     batch = SFTEncoder(processor, [SENTENCE], config, seed=0)(rows, 0).to(torch.device(options.device))
-    batch.inputs.instruction_ids[:, 0] = torch.arange(size)  # what samples share is read once, so they share nothing
+    batch.inputs.instruction_ids[:, 0] = torch.arange(size)  # no shared prefixes: they are computed once
     model.to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
@@ -171,7 +171,7 @@ def training(options: Options, world_spec: WorldSpec) -> Iterator[str]:
         optimizer.zero_grad()
 
     with FlopCounterMode(display=False) as counter:
-        step(torch.bfloat16)  # in which an expert is a product of its own, which torch counts
+        step(torch.bfloat16)  # each expert is one matrix product, which torch counts
     gflop = counter.get_total_flops() / 1e9
     yield "| computed in | step ms | samples/s | GFLOP per sample | GFLOP/s | of a matrix product's |"
     yield "|---|---|---|---|---|---|"
@@ -189,7 +189,7 @@ _MATRIX = 1024
 
 
 class DenseLayer(nn.Module):
-    """A gated MLP as wide as the k experts that a token passes, so of the same multiplications, without a router."""
+    """A gated MLP as wide as a token's k experts together: the same multiplications, no router."""
 
     def __init__(self, size: int, hidden_size: int) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class DenseLayer(nn.Module):
 
 
 def mixtral(size: int) -> nn.Module:
-    """transformers' own experts of the same shape, run the way it runs them if not told otherwise."""
+    """transformers' own experts of the same shape, run with its default implementation."""
     config = MixtralConfig(
         hidden_size=size, intermediate_size=2 * size, num_local_experts=8, num_experts_per_tok=2, num_hidden_layers=1
     )
@@ -233,7 +233,7 @@ def experts(options: Options) -> Iterator[str]:
 
 
 def where(options: Options) -> str:
-    """The hardware, and which time is told."""
+    """The hardware, and which time is measured."""
     if options.device == "cuda":
         return f"Medians of wall-clock time on one {torch.cuda.get_device_name()}"
     return f"Medians of CPU time of one thread of {machine()['cpu']}"

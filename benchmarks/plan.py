@@ -1,11 +1,11 @@
-"""Whether `llamarm plan` is right: peaks that its formulas predict, against processes that really took them.
+"""Accuracy of `llamarm plan`: the memory peaks that its formulas predict, against measured processes.
 
     python -m benchmarks.plan --out docs/results/plan.md
 
 Each row is a process of its own that loads a model with random weights and acts, or learns for three updates from
-random samples with instructions of full length, and looks at its memory every 2 ms. The process alone, after all
-imports, is a row too; the error counts what comes on top of that as well as the whole. Pages of a file of weights that
-are mapped while it is read are the system's cache, and are not counted.
+random samples with instructions of full length, and samples its memory every 2 ms. The process alone, after all
+imports, is a row too; errors are given for the memory on top of that and for the total. Mapped pages of a weights file
+being read belong to the system's cache and are not counted.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Options:
 
 
 class Peak:
-    """The most memory that this process held while this was entered, in GB."""
+    """Context manager: the peak memory of this process inside it, in GB."""
 
     def __init__(self) -> None:
         self.gb = 0.0
@@ -112,14 +112,14 @@ class Peak:
 
 
 def _resident(kind: str) -> float:
-    """GB of one kind of this process's resident memory, which Linux alone tells."""
+    """One kind of this process's resident memory, in GB; Linux only."""
     found = re.search(rf"^Rss{kind}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024 / 1e9
 
 
 def run_case(case: Case, world_spec: WorldSpec) -> None:
-    """Do what the case says in this process."""
+    """Run the case in this process."""
     torch.manual_seed(0)
     if case.dtype is None and not case.batch_size:
         return
@@ -131,7 +131,7 @@ def run_case(case: Case, world_spec: WorldSpec) -> None:
 
 
 def _act(config: VLAConfig, world_spec: WorldSpec, dtype: DtypeName) -> None:
-    """Load a saved policy, which another process wrote, and decide a few times."""
+    """Load a policy saved by another process, and act a few times."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "policy"
         code = "from benchmarks.plan import save; save(*__import__('sys').argv[1:])"
@@ -165,7 +165,7 @@ def _learn(config: VLAConfig, fine_tuning: FineTuning, decoder: DtypeName, batch
 
 
 def predicted(case: Case, world_spec: WorldSpec) -> Footprint:
-    """What the formulas say."""
+    """The peak that the formulas predict."""
     if case.dtype is None and not case.batch_size:
         return Footprint()
     config = shape_of(ModelConfig(name=case.model), world_spec)
@@ -178,14 +178,14 @@ def predicted(case: Case, world_spec: WorldSpec) -> Footprint:
 
 
 def measured_gb(case: Case) -> float:
-    """Of a process of its own."""
+    """Peak memory of the case in a separate process."""
     command = [sys.executable, "-m", "benchmarks.plan", "--one", json.dumps(dataclasses.asdict(case))]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(found.stdout.splitlines()[-1].split()[0])
 
 
 def rows(world_spec: WorldSpec) -> Iterator[str]:
-    """Table of what was predicted and measured."""
+    """Table of predicted and measured peaks."""
     yield "| process | predicted GB | measured GB | error | error without the process itself |"
     yield "|---|---|---|---|---|"
     alone = None

@@ -1,10 +1,10 @@
-"""What number formats cost and what they save: memory, latency and success of policies that act.
+"""Costs and savings of number formats: memory, latency and success rate of policies at inference.
 
     python -m benchmarks.precision --models nano smol --policy runs/demo --out docs/results/precision.md
 
-Sizes have random weights here: they take and cost what trained ones do. Memory: what the weights are held in, and the
-largest resident memory of a process that loads a saved policy and acts (benchmarks/plan.py). Latency: a whole decision
-for one world, frames in and actions out, instruction cached; the median CPU time, one thread.
+Models have random weights here, which cost the same as trained ones. Memory: the size of the weights, and the peak
+resident memory of a process that loads a saved policy and acts (benchmarks/plan.py). Latency: full inference for one
+world, from frames to actions, instruction cached; the median CPU time, one thread.
 
 With --policy, success: the trained policy in every format on the same episodes, each compared with float32 episode by
 episode.
@@ -86,7 +86,7 @@ def costs(options: Options, world_spec: WorldSpec) -> Iterator[str]:
 
 
 def random_policy(name: str, world_spec: WorldSpec, dtype: DtypeName) -> VLAPolicy:
-    """Of random weights, the same in every format."""
+    """A policy with random weights, the same in every format."""
     torch.manual_seed(0)
     model = VLA(shape_of(ModelConfig(name=name), world_spec)).eval()
     hold_weights(model, dtype)

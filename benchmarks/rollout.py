@@ -1,19 +1,19 @@
-"""How fast rollouts are: our workers against gymnasium's vector environments and against a bare MuJoCo loop.
+"""Rollout speed: our workers against gymnasium's vector environments and against a bare MuJoCo loop.
 
     python -m benchmarks.rollout --out docs/results/rollout
 
-All contenders run the task `pick_place` with two cameras of 96 x 96 pixels and uniformly random actions:
+All methods run the task `pick_place` with two cameras of 96 x 96 pixels and uniformly random actions:
 
-    bare loop         recorded control signals into `mj_step`, then the frames that a policy would see: the limit.
-                      One process, or two side by side
+    bare loop         recorded control signals into `mj_step`, then the policy's frames: the upper bound.
+                      One process, or two in parallel
     ours              `Workers` of rollout/workers, 1 and 2 processes: trajectories in the driver, resets included
     SyncVectorEnv     gymnasium's, over the single environment `envs.tabletop.env.TabletopEnv`: one process
-    AsyncVectorEnv    the same with a process per environment and shared memory, as many as serve it best
+    AsyncVectorEnv    the same with a process per environment and shared memory, as many as are fastest
 
-gymnasium's interface executes one action at a time and renders after each, whatever a policy plans ahead; ours executes
-a chunk and renders at its end. Rates are control steps of all worlds per second of wall-clock. Contenders take turns,
-`repeats` times, so that all see the same machine; each is alone on it: started, warmed up, measured and closed. Ratios
-are medians of the ratios within one turn.
+gymnasium's interface executes one action at a time and renders after each, even with action chunks; ours executes a
+chunk and renders at its end. Rates are control steps of all worlds per second of wall-clock. Methods take turns,
+`repeats` times, so that all run under the same conditions; each runs alone: started, warmed up, measured, closed.
+Ratios are medians of the ratios within one turn.
 
 Shape letters: N worlds, k actions of a chunk, A action dims.
 """
@@ -81,7 +81,7 @@ class Options:
 
 
 class RandomPolicy:
-    """Uniformly random chunks of k actions, drawn from each episode's seed; its version is its process."""
+    """Uniformly random chunks of k actions, sampled from each episode's seed; its version is its process id."""
 
     def __init__(self, num_worlds: int, chunk: int) -> None:
         self.version = os.getpid()
@@ -98,17 +98,17 @@ class RandomPolicy:
 
 
 def make_world(num_worlds: int) -> TabletopWorld:
-    """What every contender runs."""
+    """The world that every method runs."""
     return TabletopWorld(num_worlds, CONFIG)
 
 
 def random_policy(chunk: int, world: World) -> RandomPolicy:
-    """For Workers, which make it where its world is."""
+    """RandomPolicy's factory for Workers, which call it in the worker's process."""
     return RandomPolicy(world.num_envs, chunk)
 
 
 def nano_policy(world: World) -> VLAPolicy:
-    """For Workers, as random_policy."""
+    """The nano model's factory for Workers, as random_policy."""
     return VLAPolicy(*untrained(world.world_spec))
 
 
@@ -118,7 +118,7 @@ def episodes(count: int) -> list[EpisodeSpec]:
 
 
 def bare_rate(chunk: int, options: Options, barrier: Any = None) -> float:
-    """Steps/s of one bare loop, which begins when all of the barrier are ready."""
+    """Steps/s of one bare loop, which starts when all at the barrier are ready."""
     world, ticks = make_world(options.num_worlds), list[Tick]()
     policy = random_policy(chunk, world)
     specs = episodes(options.num_worlds)
@@ -147,7 +147,7 @@ def bare_rate(chunk: int, options: Options, barrier: Any = None) -> float:
 
 
 def bare_rates(chunk: int, options: Options, processes: int) -> float:
-    """Steps/s of that many bare loops side by side, added up."""
+    """Total steps/s of that many bare loops in parallel."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         barrier: Any = manager.Barrier(processes)
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -155,7 +155,7 @@ def bare_rates(chunk: int, options: Options, processes: int) -> float:
 
 
 def our_rate(options: Options, num_workers: int, make_policy: Callable[[World], Any]) -> float:
-    """Steps/s of workers that are up, as they are between two iterations of a learner: to the last trajectory."""
+    """Steps/s of workers already started, as between a learner's iterations, until the last trajectory."""
     config = WorkersConfig(workers=num_workers)
     with Workers(partial(make_world, options.num_worlds), make_policy, config) as workers:
         for _ in workers.collect(episodes(options.num_worlds * num_workers)):
@@ -167,7 +167,7 @@ def our_rate(options: Options, num_workers: int, make_policy: Callable[[World], 
 
 
 def start_and_restart_s() -> tuple[float, float]:
-    """Seconds from only Ray to a first trajectory, and from a worker's death to its successor's first one."""
+    """Seconds from a running Ray to the first trajectory, and from a worker's death to its successor's first."""
     with Workers(partial(make_world, 1), partial(random_policy, 8), WorkersConfig(workers=1)) as workers:
         start_ray()
         began_s, killed = time.perf_counter(), 0
@@ -177,7 +177,7 @@ def start_and_restart_s() -> tuple[float, float]:
                 start_s, killed = now_s - began_s, trajectory.policy_version
                 os.kill(killed, signal.SIGKILL)
                 began_s = time.perf_counter()
-            elif trajectory.policy_version != killed:  # those that it had sent before may still come
+            elif trajectory.policy_version != killed:  # trajectories sent before the kill may still arrive
                 return start_s, now_s - began_s
     raise RuntimeError("the killed worker has no successor")
 
@@ -185,7 +185,7 @@ def start_and_restart_s() -> tuple[float, float]:
 def gym_rate(
     kind: type[SyncVectorEnv[Any, Any, Any] | AsyncVectorEnv[Any, Any, Any]], num_envs: int, num_steps: int
 ) -> float:
-    """Steps/s of one of gymnasium's vector environments over about that many steps of all its environments together."""
+    """Steps/s of one of gymnasium's vector environments, over about that many steps in total."""
     envs: VectorEnv[Any, Any, Any] = kind([partial(TabletopEnv, TASK, config=CONFIG)] * num_envs)
     try:
         envs.action_space.seed(0)
@@ -201,7 +201,7 @@ def gym_rate(
 
 
 def inference_s(num_worlds: int) -> float:
-    """Median seconds of one bare forward pass of `nano` for all worlds, their instructions read before."""
+    """Median seconds of one bare forward pass of `nano` for all worlds, with instructions already encoded."""
     world = make_world(num_worlds)
     observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
     policy = nano_policy(world)
@@ -209,7 +209,7 @@ def inference_s(num_worlds: int) -> float:
     spent_s = []
     with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
         inputs = policy.processor.encode(observation)
-        prefix = policy.model.backbone.read(inputs.instruction_ids, inputs.instruction_mask)  # padded, as a policy's
+        prefix = policy.model.backbone.read(inputs.instruction_ids, inputs.instruction_mask)  # padded, as in a policy
         for _ in range(12):
             began_s = time.perf_counter()
             policy.model(inputs, prefix)
@@ -218,7 +218,7 @@ def inference_s(num_worlds: int) -> float:
 
 
 def resident_mb(num_worlds: int) -> float:
-    """Memory of this process once that many worlds have stepped and drawn."""
+    """Resident memory of this process in MB after that many worlds have stepped and rendered."""
     world = make_world(num_worlds)
     observation, _ = world.reset_to(episodes(num_worlds), range(num_worlds))
     world.step_chunk(random_policy(8, world).act(range(num_worlds), observation).actions)
@@ -226,13 +226,13 @@ def resident_mb(num_worlds: int) -> float:
 
 
 def in_own_process(function: Callable[..., float], *arguments: Any) -> float:
-    """So that nothing measured before is in its memory."""
+    """Measure in a new process, whose memory holds nothing from earlier measurements."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure(options: Options) -> Rates:
-    """Every contender, turn by turn."""
+    """Measure every method, turn by turn."""
     contenders: dict[str, Callable[[], float]] = {}
     for count in (1, 2):
         for chunk in (1, 8):
@@ -251,7 +251,7 @@ def measure(options: Options) -> Rates:
 
 
 def ratios(rates: Rates, inference_share_s: float) -> list[tuple[str, float, str]]:
-    """What the rates come to, turn by turn: (what, median ratio, what was asked)."""
+    """Ratios of the rates within each turn: (what, median ratio, target)."""
 
     def median(above: str, below: str) -> float:
         return float(np.median(np.divide(rates[above], rates[below])))

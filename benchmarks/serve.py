@@ -1,14 +1,14 @@
-"""What the server adds to a decision, what batching gains, and whether it can be left alone.
+"""The server's overhead per request, the gain from batching, and stability over a long run.
 
     python -m benchmarks.serve --out docs/results/serve.md
     python -m benchmarks.serve --soak-minutes 30 --out docs/results/serve_soak.md
 
-`llamarm serve` runs in a process of its own and the clients in this one, on the same cores. The policy is an untrained
+`llamarm serve` runs in a separate process and the clients in this one, on the same cores. The policy is an untrained
 `nano` for two cameras of 96 x 96 pixels, unless another is named.
 
-Soak: four clients come and go at random. Some leave in the middle of a request and some send garbage. Every answer is
-compared with what the same policy decides in this process; growth is that of the server's resident memory, from the
-second tenth of the time to the last.
+Soak: four clients connect and disconnect at random. Some disconnect during a request and some send invalid data. Every
+answer is compared with the same policy's output in this process; growth is that of the server's resident memory, from
+the second tenth of the time to the last.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Options:
 
 
 def save_untrained(folder: Path) -> None:
-    """A nano for two cameras of 96 x 96 pixels."""
+    """Save an untrained nano for two cameras of 96 x 96 pixels."""
     torch.manual_seed(0)
     cameras = tuple(CameraSpec(name=name, height=96, width=96) for name in ("front", "wrist"))
     world_spec = dataclasses.replace(make_world("tabletop").world_spec, cameras=cameras)
@@ -72,7 +72,7 @@ def save_untrained(folder: Path) -> None:
 
 
 def observations(policy: VLAPolicy) -> list[Observation]:
-    """Noise, each of one world and with one of the sentences."""
+    """Observations of one world each: noise, with one of the sentences."""
     spec, rng = policy.processor.world_spec, np.random.default_rng(0)
     return [
         Observation(
@@ -85,13 +85,13 @@ def observations(policy: VLAPolicy) -> list[Observation]:
 
 
 def packed(observation: Observation) -> bytes:
-    """As a client of openpi sends it."""
+    """The observation as an openpi client sends it."""
     frames = {openpi.PREFIX + camera: frames[0] for camera, frames in observation["frames"].items()}
     return openpi.pack(frames | {openpi.STATE: observation["state"][0], openpi.PROMPT: observation["instruction"][0]})
 
 
 def decided(policy: VLAPolicy, observation: Observation) -> NDArray[np.float32]:
-    """What the policy itself says, [K, A]."""
+    """The policy's own actions, [K, A]."""
     policy.begin([0], observation["instruction"], (0,))
     return policy.act([0], observation).actions[0]
 
@@ -122,12 +122,12 @@ def overhead(folder: Path, options: Options) -> Iterator[str]:
 
 
 def openpi_actions(answer: bytes | str) -> NDArray[np.float32]:
-    """[K, A], from a good answer."""
+    """Actions [K, A] from a successful answer."""
     return openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
 
 
 def throughput(folder: Path, options: Options) -> Iterator[str]:
-    """Table: decisions per second of several clients, decided for together and one by one."""
+    """Table: inferences per second for several clients, batched and one by one."""
     requests = [packed(observation) for observation in observations(VLAPolicy.from_pretrained(folder))]
     rates = {}
     for name, size in (("one by one", 1), ("batched", options.num_clients)):
@@ -140,7 +140,7 @@ def throughput(folder: Path, options: Options) -> Iterator[str]:
 
 
 def decisions_per_s(url: str, requests: Sequence[bytes], options: Options) -> float:
-    """Of all clients together, after a second that does not count."""
+    """Inferences per second of all clients together, after one second of warm-up."""
     counts = Counter[int]()
     begin_s = time.perf_counter() + 1.0
 
@@ -161,7 +161,7 @@ def decisions_per_s(url: str, requests: Sequence[bytes], options: Options) -> fl
 
 
 def soak(folder: Path, options: Options) -> Iterator[str]:
-    """Table: what four clients met, and the server's memory."""
+    """Table: the outcomes of four clients' requests, and the server's memory."""
     policy = VLAPolicy.from_pretrained(folder)
     seen = observations(policy)
     requests, expected = [packed(o) for o in seen], np.stack([decided(policy, o) for o in seen])  # [R, K, A]
@@ -194,7 +194,7 @@ def soak(folder: Path, options: Options) -> Iterator[str]:
 def come_and_go(
     url: str, requests: Sequence[bytes], expected: NDArray[np.float32], end_s: float, counts: Counter[str], seed: int
 ) -> None:
-    """A client that connects again and again, and leaves after some observations, politely or not."""
+    """A client that reconnects repeatedly and leaves after some observations, with or without closing."""
     rng = np.random.default_rng(seed)
     while time.monotonic() < end_s:
         with connect(url, compression=None) as connection:
@@ -217,7 +217,7 @@ def come_and_go(
 
 
 def metric(url: str, name: str) -> float:
-    """A value of /metrics."""
+    """A value from /metrics."""
     with urlopen(url.replace("ws", "http", 1) + "/metrics", timeout=10) as response:
         (line,) = [line for line in response.read().decode().splitlines() if line.startswith(f"{name} ")]
     return float(line.split()[-1])

@@ -1,7 +1,7 @@
-"""A drive in simulated time: a clock that jumps, and inference that is late by exactly as much as it is told.
+"""A drive in simulated time: a clock that advances at once, and inference with an exactly set latency.
 
 With both, the control loop runs as fast as its policy and its robot compute, every run is the same to the last bit, and
-a fault comes at the moment a test says. What is left out of simulated time is what only real threads have: jitter.
+a fault occurs at the time that a test sets. Simulated time has no jitter, which only real threads have.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _SAME_TIME_S = 1e-9
 
 
 class SimulatedClock:
-    """Clock of agent/robot/clock.py whose waits are over at once. Scheduled calls run at their time.
+    """Clock of agent/robot/clock.py whose waits return at once. Scheduled calls run at their time.
 
-    They stand for what other threads do.
+    They stand in for other threads.
     """
 
     def __init__(self) -> None:
@@ -40,21 +40,21 @@ class SimulatedClock:
         return stop
 
     def jump(self, time_s: float) -> None:
-        """It is this time now."""
+        """Advance the clock to this time."""
         self.wait_until(time_s, StopSwitch())
 
     def at(self, time_s: float, call: Callable[[], object]) -> None:
-        """Call this when the time comes."""
+        """Schedule a call for this time."""
         self._scheduled = sorted([*self._scheduled, (time_s, call)], key=lambda entry: entry[0])
 
 
 class SimulatedInference:
-    """Inference of agent/robot/inference.py in the loop's own thread, heard after a given latency."""
+    """Inference of agent/robot/inference.py in the loop's own thread, whose answers arrive after a given latency."""
 
     def __init__(self, policy: Policy, clock: SimulatedClock, latency_s: Callable[[int], float]) -> None:
         """
         Args:
-            policy: asked at once.
+            policy: run at once.
             clock: of the drive.
             latency_s: of the n-th answer, counted from 0.
         """

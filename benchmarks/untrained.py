@@ -1,4 +1,4 @@
-"""Policies that learned nothing: they cost what trained ones cost."""
+"""Untrained policies, whose inference costs the same as that of trained ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vla_model.model import VLA
 
 
 def untrained(world_spec: WorldSpec, model: str = "nano", dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:
-    """A policy of that name, always with the same random weights, whose statistics change nothing."""
+    """A policy of that size, always with the same random weights, and with identity normalisation."""
     torch.manual_seed(0)
     return create_policy(ModelConfig(name=model), world_spec, unit_statistics(world_spec), dtype)
 
 
 def unit_statistics(world_spec: WorldSpec) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """That change nothing."""
+    """Statistics whose normalisation is the identity."""
     vectors = {
         "observation.state": world_spec.state,
         "action": world_spec.action,

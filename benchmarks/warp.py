@@ -1,11 +1,11 @@
-"""What the tabletop world on MuJoCo Warp costs beyond MuJoCo Warp: `step_chunk` against its bare steps and frames.
+"""Overhead of the tabletop world on MuJoCo Warp: `step_chunk` against MuJoCo Warp's bare steps and frames.
 
     python -m benchmarks.warp --device cuda --num-worlds 256 1024 4096 --out docs/results/warp.md
 
-The bare loop does the same physics steps with the same control signals from the same states, as graphs too, and draws
-the same cameras once per chunk. It has no control law, no judgement, no labels, no safety and no copies. Its states
-must be ours: to the bit on the CPU, and within DIFFERENCE on a GPU, where contacts are found in an order that is not
-always the same, or the benchmark ends with an error. Times are wall-clock. "--device warp" runs the same on the CPU.
+The bare loop does the same physics steps with the same control signals from the same states, as graphs too, and renders
+the same cameras once per chunk. It has no control law, success checks, labels, safety checks or copies. Its states must
+equal ours, bitwise on the CPU and within DIFFERENCE on a GPU, where the order of contacts varies, or the benchmark ends
+with an error. Times are wall-clock. "--device warp" runs the same on the CPU.
 
 Shape letters: N worlds, k actions of a chunk, A action dims, U actuators.
 """
@@ -52,7 +52,7 @@ class Options:
 
 
 def clock_s() -> float:
-    """Now, when the GPU has done what it was told."""
+    """The time, after synchronising the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -73,12 +73,12 @@ def record(sim: WarpSim) -> list[Tensor]:
 
 
 def copy_of_state(sim: WarpSim) -> dict[str, Tensor]:
-    """All that the next step reads of the past."""
+    """All state that the next step reads."""
     return {name: values.clone() for name, values in sim.state.items()}
 
 
 def put_state(sim: WarpSim, state: dict[str, Tensor]) -> None:
-    """Go on from there."""
+    """Set the worlds to that state."""
     for name, values in state.items():
         sim.state[name].copy_(values)
 
@@ -93,7 +93,7 @@ def measure(options: Options, num_worlds: int) -> NDArray[np.float64]:
     assert isinstance(world, TabletopWorld)
     sim, generator, rows = world.sim, torch.Generator().manual_seed(0), []
     launch, signals = sim.launch_steps, record(sim)
-    for i in range(options.repeats + 1):  # the first compiles and captures
+    for i in range(options.repeats + 1):  # the first call compiles and captures the graphs
         began = clock_s()
         world.reset(seed=i * num_worlds)
         reset_s = clock_s() - began
@@ -113,7 +113,7 @@ def measure(options: Options, num_worlds: int) -> NDArray[np.float64]:
         running = torch.from_numpy(~result.done)
         differences = (sim.state["qpos"][running] - after["qpos"][running]).abs()
         apart = float(differences.max()) if len(differences) else 0.0
-        if not apart <= (DIFFERENCE if options.device == "cuda" else 0.0):  # what is not a number is not close either
+        if not apart <= (DIFFERENCE if options.device == "cuda" else 0.0):  # NaN counts as a difference too
             raise RuntimeError(f"the bare loop's worlds are in another state than ours: joints {apart:.2g} apart")
         began = clock_s()
         sim.launch_frames()

@@ -1,10 +1,10 @@
-"""How fast workers are there, and how fast one that was killed is there again.
+"""Start time of workers, and restart time of one that was killed.
 
     python -m benchmarks.workers --out docs/results/workers.md
 
 Wall-clock, with Ray up: from the call of `collect` to the first trajectory, and from `kill -9` of a worker to the next
 trajectory of the process that replaces it. Both include an episode of the task `reach`, about ten control steps, and
-for a policy that learns, importing torch and unpacking the weights. One worker, so nobody else's trajectory comes in
+for a learned policy, importing torch and unpacking the weights. One worker, so no other worker's trajectory comes in
 between.
 """
 
@@ -44,7 +44,7 @@ class Options:
 
 
 def in_process(make_policy: Callable[[World], Policy], world: World) -> Policy:
-    """A policy whose version is the process it acts in."""
+    """A policy whose version is the id of its process."""
     policy = make_policy(world)
     policy.version = os.getpid()
     return policy

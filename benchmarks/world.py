@@ -1,11 +1,11 @@
-"""What the tabletop world costs beyond MuJoCo: `step_chunk` against a bare loop that does the same work.
+"""Overhead of the tabletop world over MuJoCo: `step_chunk` against a bare loop that does the same work.
 
     python -m benchmarks.world --out docs/results/world.md
 
-Both execute the same control signals from the same states, world after world in one thread, and draw the same cameras
+Both execute the same control signals from the same states, world after world in one thread, and render the same cameras
 with the same flags once per chunk; the benchmark ends with an error if a state or a pixel differs. The bare loop is
-`mj_step`, `mj_kinematics`, `mjv_updateScene`, `mjr_render`, `mjr_readPixels` and nothing else: no control law, no
-judgement, no labels, no safety. Times are CPU time of this process, so that other load on the machine does not count.
+`mj_step`, `mj_kinematics`, `mjv_updateScene`, `mjr_render`, `mjr_readPixels` and nothing else: no control law, success
+checks, labels or safety checks. Times are CPU time of this process, so that other load on the machine does not count.
 
 Shape letters: N worlds, k actions of a chunk, A action dims, U actuators, H x W pixels.
 """
@@ -50,7 +50,7 @@ class Options:
 
 
 class BareLoop:
-    """N MuJoCo simulations, stepped and drawn one after the other."""
+    """N MuJoCo simulations, stepped and rendered one after the other."""
 
     def __init__(self, world: TabletopWorld) -> None:
         self._world = world
@@ -74,13 +74,13 @@ class BareLoop:
             self._cameras.append((spec, camera, mujoco.MjrRect(0, 0, spec.width, spec.height)))
 
     def take_over(self, worlds: list[int]) -> None:
-        """Begin where these worlds are."""
+        """Copy the state of these worlds."""
         for n in worlds:
             self._world.sim.batch.get_model(n, self._models[n])
             self._world.sim.batch.get_data(n, self.datas[n])
 
     def step(self, ticks: list[Tick]) -> None:
-        """Physics."""
+        """Step the physics."""
         for worlds, ctrl, num_steps in ticks:
             for n, signal in zip(worlds.tolist(), ctrl, strict=True):
                 self.datas[n].ctrl[:] = signal
@@ -117,7 +117,7 @@ class Times:
 
 
 def measure(options: Options, chunk: int) -> Times:
-    """Chunk after chunk, first ours, then the bare loop's, and compare."""
+    """Run each chunk, first ours and then the bare loop's, and compare."""
     world, times = TabletopWorld(options.num_worlds), Times()
     specs = episodes(world)
     world.reset_to([next(specs) for _ in range(world.num_envs)], range(world.num_envs))
@@ -138,7 +138,7 @@ def measure(options: Options, chunk: int) -> Times:
         frames = bare.draw(list(range(world.num_envs)))
         clock_s.append(time.process_time())
         check_same(world, bare, result.observation["frames"], frames)
-        if i > 0:  # the first makes the OpenGL contexts
+        if i > 0:  # the first call creates the OpenGL contexts
             for values, spent_s in zip((times.ours, times.physics, times.frames), np.diff(clock_s), strict=True):
                 values.append(float(spent_s))
         if ended := np.flatnonzero(result.done).tolist():
@@ -158,7 +158,7 @@ def check_same(world: TabletopWorld, bare: BareLoop, ours: Frames, theirs: Frame
 
 
 def episodes(world: TabletopWorld) -> Iterator[EpisodeSpec]:
-    """Tasks taking turns, without end."""
+    """An endless stream of episodes that cycles through the tasks."""
     seed = 0
     while True:
         yield world.example_spec(seed)
@@ -166,7 +166,7 @@ def episodes(world: TabletopWorld) -> Iterator[EpisodeSpec]:
 
 
 def record(world: TabletopWorld, ticks: list[Tick]) -> None:
-    """Write down what the world asks of its simulator."""
+    """Record the control signals that the world sends to its simulator."""
     step = world.sim.step
 
     def recording_step(sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
@@ -181,7 +181,7 @@ def row(options: Options, chunk: int) -> str:
     times = measure(options, chunk)
     seconds = np.array((times.ours, times.physics, times.frames))
     ours, physics, frames = 1000 * np.median(seconds, axis=1) / options.num_worlds
-    more = np.median(seconds[0] / seconds[1:].sum(axis=0)) - 1  # chunk by chunk: both saw the same machine
+    more = np.median(seconds[0] / seconds[1:].sum(axis=0)) - 1  # chunk by chunk: both ran under the same machine load
     return (
         f"| {chunk} | {physics:.2f} | {frames:.2f} | {physics + frames:.2f} | {ours:.2f} | {100 * more:+.0f} % "
         f"| {1000 * chunk / ours:.0f} |"
