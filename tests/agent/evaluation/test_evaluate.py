@@ -29,7 +29,7 @@ def test_evaluation_seeds_and_training_seeds_cannot_meet() -> None:
     seeds = {spec.seed for spec in evaluation_specs("sides", ["left", "right"], 50)}
     assert min(seeds) == FIRST_EVALUATION_SEED
     for seed in seeds:
-        with pytest.raises(ValueError, match="evaluation's"):
+        with pytest.raises(ValueError, match="are for evaluation"):
             check_training_seed(seed)
     assert check_training_seed(FIRST_EVALUATION_SEED - 1) == FIRST_EVALUATION_SEED - 1
     with pytest.raises(ValueError, match="evaluation seeds begin at 1000000"):

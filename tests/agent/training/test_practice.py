@@ -35,7 +35,7 @@ def test_a_run_whose_last_iteration_has_no_seeds_left_is_refused_before_its_firs
 
 
 def test_evaluations_seeds_and_broken_groups_are_refused() -> None:
-    with pytest.raises(ValueError, match="evaluation's"):
+    with pytest.raises(ValueError, match="are for evaluation"):
         practice_specs(CONFIG, "s", ("a",), iteration=10**6)
     with pytest.raises(ValueError, match="multiple of 3"):
         practice_specs(CONFIG, "s", ("a",), 0, repeats=3)
