@@ -110,6 +110,11 @@ class VectorSpec:
     def size(self) -> int:
         return len(self.names)
 
+    @property
+    def is_gripper(self) -> NDArray[np.bool_]:
+        """[size], True for `grippers`."""
+        return np.isin(np.arange(self.size), self.grippers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:

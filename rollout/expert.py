@@ -59,7 +59,7 @@ class ExpertPolicy:
         self._std = noise_std
         self._share = noise_share
         self._correlation = noise_correlation
-        self._takes_noise = ~np.isin(np.arange(action.size), action.grippers)  # [A]
+        self._takes_noise = ~action.is_gripper  # [A]
         self._noise = np.zeros((world.num_envs, action.size))  # [N, A], z_t; 0 in episodes without noise
         self._generators: dict[int, np.random.Generator] = {}
 

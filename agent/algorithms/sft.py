@@ -116,6 +116,7 @@ class SFTEncoder:
         """
         self._processor = processor
         self._ids, self._mask = processor.encode_instructions(instructions)
+        self._is_gripper = torch.from_numpy(processor.world_spec.action.is_gripper)  # [A]
         self._config = config
         self._seed = seed
         self._part = part
@@ -130,8 +131,6 @@ class SFTEncoder:
         shifts = sample_shifts(self._config, len(rows) * count, generator) or {}
         light = sample_light(self._config, len(rows) * count, generator)
         noise = sample_action_noise(self._config, len(rows) * count, generator)
-        grips = torch.zeros(processor.world_spec.action.size, dtype=torch.bool)
-        grips[list(processor.world_spec.action.grippers)] = True
         past_frames, past_state = None, None
         if batch.past_frames is not None and batch.past_state is not None:
             past_frames, past_state = processor.encode_past(batch.past_frames, batch.past_state)
@@ -149,7 +148,7 @@ class SFTEncoder:
             ),
             actions=processor.normalise_actions(batch.action),
             mask=torch.from_numpy(batch.mask),
-            gripper_at_end=torch.from_numpy(batch.ended)[:, :, None] & grips,
+            gripper_at_end=torch.from_numpy(batch.ended)[:, :, None] & self._is_gripper,
             localization=torch.from_numpy(batch.localization),
             normalised_localization=processor.normalise_localization(batch.localization),
             future_state=None if batch.future_state is None else processor.normalise_state(batch.future_state),

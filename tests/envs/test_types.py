@@ -52,8 +52,10 @@ def test_grippers_and_the_hand_s_position_are_what_a_spec_says_and_not_what_is_c
         return VectorSpec(names=names, units=("m",) * 4, low=(-1.0,) * 4, high=one, **said)
 
     assert (spec().grippers, spec().position) == ((), ())
+    assert not spec().is_gripper.any()
     said = spec(grippers=(3,), position=(0, 1, 2))
     assert (said.grippers, said.position) == ((3,), (0, 1, 2))
+    assert said.is_gripper.tolist() == [False, False, False, True]
     with pytest.raises(ValueError, match="must be elements 0 to 3"):
         spec(grippers=(4,))
     with pytest.raises(ValueError, match=r"three elements, x, y and z, got \(1, 2\)"):
