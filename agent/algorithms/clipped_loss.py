@@ -37,6 +37,7 @@ from agent.algorithms.method import AlgorithmConfig, Context
 from agent.algorithms.rollout_batch import Decisions, Reward, RolloutBatch, decisions
 from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.config import LearnerConfig
+from agent.learning.generators import seeded_generator
 from agent.learning.gradients import Loss
 from agent.learning.learner import Learner
 from agent.runs.run_folder import PRETRAINED
@@ -176,8 +177,7 @@ class PolicyGradient(ABC, Generic[C]):
         return torch.cat([predict(reference, part).actions.log_prob(part.sampled) for part in parts])
 
     def _minibatches(self, batch: Decisions, batch_size: int, iteration: int, epoch: int) -> Iterator[Decisions]:
-        state = np.random.SeedSequence([self._context.seed, iteration, epoch]).generate_state(1, np.uint64)
-        order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(int(state[0] >> 1)))
+        order = torch.randperm(len(batch), generator=seeded_generator(self._context.seed, iteration, epoch))
         return map(batch.rows, order.tensor_split(max(1, round(len(batch) / batch_size))))
 
 

@@ -33,6 +33,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
+from agent.learning.generators import seeded_generator
 from envs.types import OUTSIDE
 from rollout.dataset.batches import Batch
 from vla_model.config import VLAConfig
@@ -125,8 +126,7 @@ class SFTEncoder:
         """The batch of that update; its augmentation is sampled from (seed, update) alone."""
         processor = self._processor
         rows = torch.from_numpy(batch.instruction_id)
-        state = np.random.SeedSequence([self._seed, update]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> 1))
+        generator = seeded_generator(self._seed, update)
         index, count = self._part
         shifts = sample_shifts(self._config, len(rows) * count, generator) or {}
         light = sample_light(self._config, len(rows) * count, generator)
