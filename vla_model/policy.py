@@ -299,3 +299,8 @@ def _check_finite(values: Tensor, worlds: Sequence[int]) -> None:
 def _like(array: Array, tensor: Tensor) -> Array:
     """The tensor on the device of `array`, or as numpy if `array` is numpy."""
     return tensor.to(array.device) if isinstance(array, Tensor) else tensor.cpu().numpy()
+
+
+def on_best_device(policy: VLAPolicy, _world: object) -> VLAPolicy:
+    """The policy on the best device of the process that calls this, whatever its world: `make_policy` of workers."""
+    return policy.to("auto")

@@ -25,6 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ from rollout.types import Trajectory
 from vla_model.heads.moe import keep_balance
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.means import mean, of_all_parts
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
 from vla_model.weights.checkpoint import load_policy
 
@@ -131,7 +132,7 @@ class PolicyGradient(ABC, Generic[C]):
             noise_correlation=self._config.surrogate.noise_correlation,
             n_action_steps=self._context.n_action_steps,
         )
-        return lambda _: policy.to("auto")
+        return partial(on_best_device, policy)
 
     @abstractmethod
     def advantages(self, trajectories: list[Trajectory]) -> RolloutBatch:

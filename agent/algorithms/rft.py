@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from agent.algorithms.cloning import Cloning, CloningConfig
 from agent.algorithms.method import Context
 from envs.world import World
 from vla_model.model import VLA
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
 
 
@@ -55,4 +56,4 @@ class RFT(Cloning[RFTConfig]):
         """See Method."""
         # Version -1, so that the first published weights are always loaded.
         policy = VLAPolicy(model, self._context.processor, version=-1, sample=True, seed=self._context.seed)
-        return lambda _: policy.to("auto")
+        return partial(on_best_device, policy)

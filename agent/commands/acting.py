@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, on_best_device
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup
 from agent.runs.checks import NumWorlds, check_episodes, check_world
 from agent.runs.policies import load_policy, say_place, steps_to_execute, where_to_act
 from agent.runs.run_folder import RunFolder
@@ -23,7 +23,7 @@ from envs.world import World
 from rollout.expert import ExpertPolicy
 from rollout.workers.workers import WorkersConfig
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
 
 

@@ -20,7 +20,6 @@ from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.policy import VLAPolicy
 from vla_model.types import Policy
 
 
@@ -154,8 +153,3 @@ def rerun(setup: EvaluationSetup, config: EvaluationConfig, specs: Sequence[Epis
     make_worlds = partial(setup.make_world, min(len(specs), config.num_worlds))
     with Workers(make_worlds, setup.make_policy, one) as workers:
         return list(workers.collect(specs, n_action_steps=config.n_action_steps, all_frames=True))
-
-
-def on_best_device(policy: VLAPolicy, _: World) -> VLAPolicy:
-    """For `EvaluationSetup.make_policy`: moves the policy to the best device of the process that runs it."""
-    return policy.to("auto")

@@ -34,7 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.method import AlgorithmConfig, Context, Method
 from agent.evaluation.changes import write_changes
-from agent.evaluation.measure import EvaluationConfig, Evaluations, EvaluationSetup, measure, on_best_device, rerun
+from agent.evaluation.measure import EvaluationConfig, Evaluations, EvaluationSetup, measure, rerun
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.runs.checks import HOW, Seed, Share
@@ -58,7 +58,7 @@ from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
 from vla_model.weights.checkpoint import load_policy
 from vla_model.weights.finetune import FineTuning, prepare

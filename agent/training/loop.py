@@ -27,7 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
 from agent.evaluation.evaluate import Evaluation
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure, on_best_device
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure
 from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -48,7 +48,7 @@ from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.weights.checkpoint import load_config
 from vla_model.weights.finetune import FineTuning, prepare
 

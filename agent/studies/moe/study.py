@@ -20,12 +20,12 @@ import numpy as np
 from agent.evaluation.compare import Comparison, compare_episodes
 from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.expert_usage import UsageByPhase
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, on_best_device, run_specs
+from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, run_specs
 from agent.evaluation.statistics import holm
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
-from vla_model.policy import VLAPolicy
+from vla_model.policy import VLAPolicy, on_best_device
 
 
 @dataclass(frozen=True, kw_only=True)
