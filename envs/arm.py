@@ -1,4 +1,4 @@
-"""ArmSpec: an arm as data. A new arm is one file that builds an ArmSpec, like envs/tabletop/arm/panda.py.
+"""ArmSpec: an arm as data. A new arm is one file that builds an ArmSpec, like envs/tabletop/arm/panda.py, and its MJCF.
 
 Nothing here imports a simulator, so a robot's limits are available without one.
 """
@@ -49,13 +49,14 @@ class ArmSpec:
     """
 
     name: str
-    add: Callable[[mujoco.MjSpec], None]
-    """Adds the arm at the origin of a model without joints, facing +x: `base_body`, the joints and then the fingers in
-    the order listed here, position actuators of the same names and order, the site TOOL_SITE and the camera
-    WRIST_CAMERA.
+    model: Callable[[], mujoco.MjSpec]
+    """A new model of the arm alone, e.g. from an MJCF file, at the origin and facing +x: `base_body`, the joints and
+    then the fingers in the order listed here, position actuators of the same names and order, the site TOOL_SITE and
+    the camera WRIST_CAMERA.
 
     The site is between the fingertips. Its z points out of the hand, down at home; its x points away from the arm at
-    home; the fingers open along its y. Links have contype 2: they collide with things (contype 1), not each other."""
+    home; the fingers open along its y. Links have contype 2: they collide with things (contype 1), not each other.
+    Defaults have classes of their own: the table, which is added to the model, gets those of its main class."""
     base_body: str
     """Child of the world body; a world may raise or lower it."""
     joints: tuple[Joint, ...]

@@ -4,49 +4,51 @@ from __future__ import annotations
 
 import mujoco
 
-from envs.arm import TOOL_SITE, WRIST_CAMERA, ArmSpec, Joint
+from envs.arm import ArmSpec, Joint
 
 _MJCF = """
 <mujoco>
   <compiler angle="radian"/>
   <default>
-    <joint type="hinge" axis="0 1 0" armature="0.1" damping="1"/>
-    <geom type="capsule" contype="2" conaffinity="1" rgba="0.9 0.6 0.2 1"/>
-    <default class="jaw">
-      <joint type="slide" range="0 0.035" damping="10"/>
-      <geom type="box" size="0.0125 0.005 0.015" contype="1" friction="1.5 0.02 0.001" condim="4" priority="1"
-            solref="0.01 1" rgba="0.2 0.2 0.2 1"/>
+    <default class="arm">
+      <joint type="hinge" axis="0 1 0" armature="0.1" damping="1"/>
+      <geom type="capsule" contype="2" conaffinity="1" rgba="0.9 0.6 0.2 1"/>
+      <default class="jaw">
+        <joint type="slide" range="0 0.035" damping="10"/>
+        <geom type="box" size="0.0125 0.005 0.015" contype="1" friction="1.5 0.02 0.001" condim="4" priority="1"
+              solref="0.01 1" rgba="0.2 0.2 0.2 1"/>
+      </default>
     </default>
   </default>
   <worldbody>
-    <body name="pedestal" gravcomp="1">
+    <body name="six_pedestal" gravcomp="1" childclass="arm">
       <geom type="cylinder" size="0.07 0.05" pos="0 0 0.05" contype="0" conaffinity="0"/>
       <body name="column" pos="0 0 0.1" euler="0 0 -0.3" gravcomp="1">
-        <joint name="waist" axis="0 0 1" range="-2.6 2.6"/>
+        <joint name="six_waist" axis="0 0 1" range="-2.6 2.6"/>
         <geom fromto="0 0 0.05 0 0 0.25" size="0.05" mass="3"/>
         <body name="upper_arm" pos="0 0 0.25" gravcomp="1">
-          <joint name="shoulder" range="-1.2 2.0"/>
+          <joint name="six_shoulder" range="-1.2 2.0"/>
           <geom fromto="0 0 0.06 0 0 0.42" size="0.045" mass="3"/>
           <body name="forearm" pos="0 0 0.42" gravcomp="1">
-            <joint name="elbow" range="0.2 2.7"/>
+            <joint name="six_elbow" range="0.2 2.7"/>
             <geom fromto="0 0 0.06 0 0 0.34" size="0.04" mass="2"/>
             <body name="wrist_a" pos="0 0 0.40" gravcomp="1">
-              <joint name="wrist_pitch" range="-1.5 2.4"/>
+              <joint name="six_wrist_pitch" range="-1.5 2.4"/>
               <inertial pos="0 0 0" mass="0.5" diaginertia="0.002 0.002 0.002"/>
               <body name="wrist_b" gravcomp="1">
-                <joint name="wrist_roll" axis="1 0 0" range="-1.5 1.5"/>
+                <joint name="six_wrist_roll" axis="1 0 0" range="-1.5 1.5"/>
                 <inertial pos="0 0 0" mass="0.5" diaginertia="0.002 0.002 0.002"/>
                 <body name="palm" quat="0 0 0 1" gravcomp="1">
-                  <joint name="wrist_yaw" axis="0 0 1" range="-2.4 2.4"/>
+                  <joint name="six_wrist_yaw" axis="0 0 1" range="-2.4 2.4"/>
                   <geom type="box" size="0.02 0.08 0.025" pos="0 0 0.085" mass="0.6" contype="1"/>
                   <site name="tcp" pos="0 0 0.16"/>
                   <camera name="wrist" pos="0.07 0 0.08" xyaxes="0 1 0 1 0 0" fovy="80"/>
                   <body name="left" pos="0 0 0.115" gravcomp="1" childclass="jaw">
-                    <joint name="left_jaw" axis="0 1 0"/>
+                    <joint name="six_left_jaw" axis="0 1 0"/>
                     <geom pos="0 0.005 0.0405" mass="0.02"/>
                   </body>
                   <body name="right" pos="0 0 0.115" gravcomp="1" childclass="jaw">
-                    <joint name="right_jaw" axis="0 -1 0"/>
+                    <joint name="six_right_jaw" axis="0 -1 0"/>
                     <geom pos="0 -0.005 0.0405" mass="0.02"/>
                   </body>
                 </body>
@@ -57,26 +59,23 @@ _MJCF = """
       </body>
     </body>
   </worldbody>
-  <equality><joint joint1="left_jaw" joint2="right_jaw" solref="0.005 1"/></equality>
+  <equality><joint joint1="six_left_jaw" joint2="six_right_jaw" solref="0.005 1"/></equality>
   <actuator>
-    <position name="waist" joint="waist" kp="4000" kv="160"/>
-    <position name="shoulder" joint="shoulder" kp="4000" kv="160"/>
-    <position name="elbow" joint="elbow" kp="3000" kv="120"/>
-    <position name="wrist_pitch" joint="wrist_pitch" kp="2000" kv="80"/>
-    <position name="wrist_roll" joint="wrist_roll" kp="2000" kv="80"/>
-    <position name="wrist_yaw" joint="wrist_yaw" kp="2000" kv="80"/>
-    <position name="left_jaw" joint="left_jaw" kp="1500" kv="40" forcerange="-30 30"/>
-    <position name="right_jaw" joint="right_jaw" kp="1500" kv="40" forcerange="-30 30"/>
+    <position name="six_waist" joint="six_waist" kp="4000" kv="160"/>
+    <position name="six_shoulder" joint="six_shoulder" kp="4000" kv="160"/>
+    <position name="six_elbow" joint="six_elbow" kp="3000" kv="120"/>
+    <position name="six_wrist_pitch" joint="six_wrist_pitch" kp="2000" kv="80"/>
+    <position name="six_wrist_roll" joint="six_wrist_roll" kp="2000" kv="80"/>
+    <position name="six_wrist_yaw" joint="six_wrist_yaw" kp="2000" kv="80"/>
+    <position name="six_left_jaw" joint="six_left_jaw" kp="1500" kv="40" forcerange="-30 30"/>
+    <position name="six_right_jaw" joint="six_right_jaw" kp="1500" kv="40" forcerange="-30 30"/>
   </actuator>
 </mujoco>
 """
 
 
-def _add(spec: mujoco.MjSpec) -> None:
-    arm = mujoco.MjSpec.from_string(_MJCF)
-    spec.worldbody.add_frame().attach_body(arm.body("pedestal"), "six_", "")
-    spec.site("six_tcp").name = TOOL_SITE
-    spec.camera("six_wrist").name = WRIST_CAMERA
+def _model() -> mujoco.MjSpec:
+    return mujoco.MjSpec.from_string(_MJCF)
 
 
 def _joint(name: str, low_rad: float, high_rad: float, home_rad: float) -> Joint:
@@ -85,7 +84,7 @@ def _joint(name: str, low_rad: float, high_rad: float, home_rad: float) -> Joint
 
 SIX_AXIS = ArmSpec(
     name="six_axis",
-    add=_add,
+    model=_model,
     base_body="six_pedestal",
     joints=(
         _joint("waist", -2.6, 2.6, 0.3),

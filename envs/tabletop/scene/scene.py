@@ -93,14 +93,13 @@ def build_scene(arm: ArmSpec) -> Scene:
             joints or actuators that differ from those it names.
     """
     _check_fits(arm)
-    spec = mujoco.MjSpec()
+    spec = arm.model()
     spec.compiler.degree = False
     spec.option.timestep = PHYSICS_DT_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10
     _add_room(spec)
-    arm.add(spec)
     add_things(spec)
     return _index(spec.compile(), arm)
 
