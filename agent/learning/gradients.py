@@ -10,7 +10,9 @@ sums. Each leaves the gradient in every parameter's .grad, zeros where the loss 
 loss's metrics. A batch with fewer rows than parts has a part for each row.
 
 At these sizes two threads with a core each are much faster than one operation split over two cores. Threads share the
-weights; each computes its own gradients, so nothing is accumulated concurrently and the sum has a fixed order.
+weights; each computes its own gradients, so nothing is accumulated concurrently and the sum has a fixed order. No
+operation is split meanwhile, the optimiser's neither: OpenMP's threads wait for the next operation by spinning, and
+would take the cores from the parts, and from any other process.
 """
 
 from __future__ import annotations
@@ -78,24 +80,26 @@ def mean_over_parts(parts: Sequence[Gradients]) -> Gradients:
 
 
 class Threads(Generic[M]):
-    """Gradients computed in threads of this process."""
+    """Gradients computed in threads of this process, in which operations have one thread until `close`."""
 
     def __init__(self, model: M, parameters: Sequence[nn.Parameter], num_parts: int) -> None:
         self._objective = Objective(model)
         self._parameters = parameters
         self._num_parts = num_parts
+        self._before = torch.get_num_threads()
+        # set_num_threads affects parts of the whole process and of the calling thread alone, so all must call it. Start
+        # all now: a policy that acts here must round alike before and after the first update.
+        torch.set_num_threads(1)
         self._threads = ThreadPoolExecutor(
             num_parts, thread_name_prefix="learner", initializer=torch.set_num_threads, initargs=(1,)
         )
-        # Start all threads now: set_num_threads affects the whole process and with it the rounding of sums. A policy
-        # that acts here must round alike before and after the first update.
         ready = Barrier(num_parts, timeout=60.0)
         wait([self._threads.submit(ready.wait) for _ in range(num_parts)])
 
     def __call__(self, batch: Splittable, loss: Loss[M]) -> dict[str, float]:
         count = min(self._num_parts, num_rows(batch))
         exchange = _Exchange(count)
-        futures = [self._threads.submit(self._part, batch.part(i, count), loss, exchange, i) for i in range(count)]
+        futures = [self._threads.submit(self._part, batch, loss, exchange, i) for i in range(count)]
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:  # raise that of the thread that failed, not of those that waited for it
             raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
@@ -104,8 +108,9 @@ class Threads(Generic[M]):
             parameter.grad = gradient
         return {name: float(value) for name, value in metrics.items()}
 
-    def _part(self, part: Splittable, loss: Loss[M], exchange: _Exchange, index: int) -> Gradients:
+    def _part(self, batch: Splittable, loss: Loss[M], exchange: _Exchange, index: int) -> Gradients:
         try:
+            part = batch.part(index, exchange.count)
             with among(partial(exchange.gather, index)):
                 return gradients_of(self._objective, loss, part, self._parameters)
         except BaseException:
@@ -117,14 +122,16 @@ class Threads(Generic[M]):
         return counts
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and let operations be split again."""
         self._threads.shutdown()
+        torch.set_num_threads(self._before)
 
 
 class _Exchange:
     """All-gather of a tensor among threads."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._barrier = Barrier(count)
         self._tensors: dict[int, Tensor] = {}
 
@@ -132,7 +139,7 @@ class _Exchange:
         """See vla_model/numerics/means.py."""
         self._tensors[index] = value
         self._barrier.wait()
-        found = torch.stack([self._tensors[i] for i in range(self._barrier.parties)])
+        found = torch.stack([self._tensors[i] for i in range(self.count)])
         self._barrier.wait()  # no tensor is replaced before all threads have read it
         return found
 

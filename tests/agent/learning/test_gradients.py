@@ -116,3 +116,24 @@ def test_what_lies_beyond_an_episodes_end_changes_no_loss_and_no_count_of_expert
     first, second = router._counts
     assert torch.equal(first, second)
     assert int(first.sum()) == 8 * router.top_k_experts
+
+
+def test_no_operation_is_split_over_cores_until_the_threads_are_closed() -> None:
+    """An operation that is split leaves a thread of OpenMP that spins on the core of a part."""
+    seen: list[int] = []
+
+    def watched(model: VLA, part: SFTBatch) -> Any:
+        seen.append(torch.get_num_threads())
+        return sft_loss(model, part, SFTConfig())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model = sides_model()
+        with closing(Threads(model, list(model.parameters()), num_parts=2)) as threads:
+            threads(fake_batch(model.config, 4), watched)
+            seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 1, 2]
