@@ -116,6 +116,27 @@ class VectorSpec:
         return np.isin(np.arange(self.size), self.grippers)
 
 
+def positions_and_places(things: Sequence[str], cameras: Sequence[str], farthest_m: float) -> VectorSpec:
+    """The spec of labels that are the positions of things, and then their places in each camera's frame.
+
+    Args:
+        farthest_m: bound of every coordinate.
+    """
+    in_frames = [camera for camera in cameras for _ in things]
+    num_positions, num_places = 3 * len(things), 2 * len(in_frames)
+    high = (*(farthest_m,) * num_positions, *(OUTSIDE,) * num_places)
+    return VectorSpec(
+        names=(
+            *(f"{thing}_{axis}" for thing in things for axis in "xyz"),
+            *(f"{thing}_{camera}_{axis}" for camera in cameras for thing in things for axis in "uv"),
+        ),
+        units=(*("m",) * num_positions, *("half frame",) * num_places),
+        low=tuple(-bound for bound in high),
+        high=high,
+        places=tuple((camera, num_positions + 2 * i, num_positions + 2 * i + 1) for i, camera in enumerate(in_frames)),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:
     """What a policy or a dataset must match to be used with a world."""

@@ -13,7 +13,7 @@ L localization dims.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +64,9 @@ class World(VectorEnv[Observation, Array, Array]):
         Returns:
             The observation of all N worlds, and info with "localization" float32 [N, L] and, if worlds failed to begin
             their episode, "broken" {world: reason}; those worlds run no episode.
+
+        Raises:
+            UserError: see `check_reset`.
         """
 
     @abstractmethod
@@ -96,28 +99,35 @@ class World(VectorEnv[Observation, Array, Array]):
         del task
         return None
 
-    def check_spec(self, spec: EpisodeSpec, variations: Collection[str]) -> None:
+    def check_spec(self, spec: object) -> None:
         """
         Raises:
-            UserError: a spec of another suite, or an unknown task or variation; the message lists what exists.
+            UserError: not an EpisodeSpec, or one of another suite or with an unknown task or variation; the message
+                lists what exists.
         """
+        if not isinstance(spec, EpisodeSpec):
+            raise UserError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
         if spec.suite != self.suite:
             raise UserError(f"spec {spec.id!r} is of suite {spec.suite!r}; this world is {self.suite!r}")
         if spec.task not in self.tasks:
             raise UserError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(self.tasks)}")
-        if spec.variation not in variations:
+        variations = self.variations_of(spec.task)
+        if variations is not None and spec.variation not in variations:
             raise UserError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
 
-    def check_worlds(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
-        """
+    def check_reset(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
+        """Check the arguments of `reset_to`.
+
         Raises:
-            UserError: not one world per spec, a world that does not exist, or a repeated one.
+            UserError: not one world per spec, a world that does not exist, a repeated one, or see `check_spec`.
         """
         wrong = [n for n in worlds if not 0 <= n < self.num_envs]
         if len(specs) != len(worlds) or wrong or len(set(worlds)) != len(worlds):
             raise UserError(
                 f"{len(specs)} specs begin in as many different worlds of 0..{self.num_envs - 1}, got {list(worlds)}"
             )
+        for spec in specs:
+            self.check_spec(spec)
 
     def check_action_shape(self, actions: Array) -> None:
         """
@@ -186,8 +196,6 @@ class World(VectorEnv[Observation, Array, Array]):
                 specs = [replace(spec, variation=variation) for spec in specs]
         elif "variation" in asked:
             raise UserError("options has specs, each with its variation, and another variation; give one of the two")
-        for spec in specs:
-            check_is_spec(spec)
         if len(specs) != len(worlds):
             raise UserError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
         return self.reset_to(specs, worlds)
@@ -224,15 +232,6 @@ def check_options(options: Mapping[str, Any] | None, known: Sequence[str]) -> Ma
     if unknown := [key for key in options if key not in known]:
         raise UserError(f"reset has no option {', '.join(map(repr, unknown))}; options: {', '.join(map(repr, known))}")
     return options
-
-
-def check_is_spec(spec: object) -> None:
-    """
-    Raises:
-        UserError: it is not an EpisodeSpec.
-    """
-    if not isinstance(spec, EpisodeSpec):
-        raise UserError(f"an episode is begun by an EpisodeSpec(suite=..., task=..., seed=...), got {spec!r}")
 
 
 def observation_space(spec: WorldSpec) -> gymnasium.spaces.Dict:

@@ -36,11 +36,9 @@ class CpuSim:
         self._sound_state = self.batch.state.copy()
 
     def on_device(self, array: Array) -> NDArray[Any]:
-        """See Simulator.on_device."""
         return to_numpy(array)
 
     def begin(self, sims: Sequence[int], rows: Mapping[str, NDArray[Any]]) -> None:
-        """See Simulator.begin."""
         self.batch.reset(sorted(sims), stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self._seen_warnings[sims] = self._warnings[sims]
         for name, values in rows.items():
@@ -49,7 +47,6 @@ class CpuSim:
         self._sound_state[sims] = self.batch.state[sims]
 
     def step(self, sims: NDArray[np.int64], num_steps: int) -> NDArray[np.bool_]:
-        """See Simulator.step."""
         if not len(sims):
             return np.zeros(0, bool)
         bad = np.zeros(self.batch.nsim, bool)

@@ -23,8 +23,9 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -82,32 +83,18 @@ class GymnasiumWorld(World):
         self._localization = np.zeros((num_worlds, spec.localization.size), np.float32)
 
     def variations_of(self, task: str) -> tuple[str, ...]:
-        """See World.variations_of."""
         return self._tasks[task].variations
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
-        """See World.reset_to.
-
-        Raises:
-            UserError: a spec of another suite, or with an unknown task or variation.
-        """
-        self.check_worlds(specs, worlds)
-        for spec in specs:
-            self.check_spec(spec, self._tasks[spec.task].variations if spec.task in self._tasks else ())
+        self.check_reset(specs, worlds)
         self._do(self._reset_all, specs, worlds)
         failed = {n: self._broken[n] for n in worlds if n in self._broken}
         return self._observation(), {"localization": self._localization.copy(), "broken": failed}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
-        """See World.step_chunk."""
         return self._do(self._step_all, self._checked(actions), all_frames, ended_frames)
 
     def expert_action(self) -> NDArray[np.float32]:
-        """See World.expert_action.
-
-        Raises:
-            NotImplementedError: the task of a running episode has no expert.
-        """
         return self._do(self._ask_experts)
 
     def close_extras(self, **kwargs: object) -> None:
@@ -127,12 +114,10 @@ class GymnasiumWorld(World):
             # A broken episode must not show data of the previous one.
             for seen in (self._state, self._localization, *self._frames.values()):
                 seen[n] = 0
-            try:
-                self._episodes[n] = self._begin(spec, n)
-                self._look(n)
-                self._draw(n)
-            except WorldError as error:
-                self._break(n, spec.task, error)
+            with self._guarded(n, spec.task):
+                episode = self._episodes[n] = self._begin(spec, n)
+                self._look(n, episode)
+                self._draw(n, episode)
 
     def _step_all(self, actions: NDArray[np.float32], all_frames: bool, ended_frames: bool) -> ChunkResult:
         shape = actions.shape[:2]  # N, k
@@ -140,40 +125,26 @@ class GymnasiumWorld(World):
         states = np.zeros((*shape, self._state.shape[1]), np.float32)
         localization = np.zeros((*shape, self._localization.shape[1]), np.float32)
         num_steps = np.zeros(shape[0], np.int64)
-        videos = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in self._frames.items()}
+        seen = self._frames if all_frames else {}
+        videos = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in seen.items()}
         for n in range(shape[0]):
             for i, action in enumerate(actions[n]):
                 if (episode := self._running(n)) is not None:
-                    self._step(n, episode, action, reward[n, i : i + 1], draw=all_frames)
+                    with self._guarded(n, episode.spec.task):
+                        earned = episode.step(action)
+                        self._look(n, episode)
+                        if all_frames:
+                            self._draw(n, episode)
+                        reward[n, i] = earned
                     num_steps[n] += 1
                 states[n, i], localization[n, i] = self._state[n], self._localization[n]
-                for name, frames in self._frames.items() if all_frames else ():
+                for name, frames in seen.items():
                     videos[name][n, i] = frames[n]
-            if num_steps[n] and not all_frames and (ended_frames or self._running(n) is not None):
-                self._draw_or_break(n)
-        return self._result(reward, states, localization, num_steps, videos if all_frames else None)
-
-    def _step(
-        self, n: int, episode: Episode, action: NDArray[np.float32], reward: NDArray[np.float32], *, draw: bool
-    ) -> None:
-        """Execute one action in one world and write its reward, [1]; the reward is 0 if the episode breaks."""
-        try:
-            reward[0] = episode.step(action)
-            self._look(n)
-            if draw:
-                self._draw(n)
-        except WorldError as error:
-            reward[0] = 0.0
-            self._break(n, episode.spec.task, error)
-
-    def _draw_or_break(self, n: int) -> None:
-        episode = self._episodes[n]
-        if episode is None or n in self._broken:
-            return
-        try:
-            self._draw(n)
-        except WorldError as error:
-            self._break(n, episode.spec.task, error)
+            episode = self._episodes[n] if ended_frames and n not in self._broken else self._running(n)
+            if num_steps[n] and not all_frames and episode is not None:
+                with self._guarded(n, episode.spec.task):
+                    self._draw(n, episode)
+        return self._result(reward, states, localization, num_steps, videos or None)
 
     def _ask_experts(self) -> NDArray[np.float32]:
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
@@ -182,10 +153,8 @@ class GymnasiumWorld(World):
                 continue
             if not episode.task.has_expert:
                 raise NotImplementedError(f"{type(episode.task).__name__} has no expert_action")
-            try:
+            with self._guarded(n, episode.spec.task):
                 actions[n] = episode.expert_action()
-            except WorldError as error:
-                self._break(n, episode.spec.task, error)
         return actions
 
     def _running(self, n: int) -> Episode | None:
@@ -193,12 +162,18 @@ class GymnasiumWorld(World):
         episode = self._episodes[n]
         return None if episode is None or episode.done or n in self._broken else episode
 
-    def _break(self, n: int, task: str, error: WorldError) -> None:
-        """Mark the episode in that world as failed, and discard its environment, whose state may be invalid."""
-        step = 0 if (episode := self._episodes[n]) is None else episode.num_steps
-        self._broken[n] = f"{error} (step {step})"
-        if (env := self._envs[n].pop(task, None)) is not None:
-            _close(env)
+    @contextmanager
+    def _guarded(self, n: int, task: str) -> Generator[None]:
+        """An error of the environment or its task, raised within, ends the episode of that world. The environment,
+        whose state may be invalid, is discarded.
+        """
+        try:
+            yield
+        except WorldError as error:
+            step = 0 if (episode := self._episodes[n]) is None else episode.num_steps
+            self._broken[n] = f"{error} (step {step})"
+            if (env := self._envs[n].pop(task, None)) is not None:
+                _close(env)
 
     def _close_all(self) -> None:
         for env in [env for envs in self._envs for env in envs.values()]:
@@ -230,15 +205,11 @@ class GymnasiumWorld(World):
                 raise WorldError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
         return spec
 
-    def _look(self, n: int) -> None:
-        episode = self._episodes[n]
-        assert episode is not None
+    def _look(self, n: int, episode: Episode) -> None:
         self._state[n] = episode.state(self.world_spec.state.size)
         self._localization[n] = list(episode.labels(self.world_spec.localization.names).values())
 
-    def _draw(self, n: int) -> None:
-        episode = self._episodes[n]
-        assert episode is not None
+    def _draw(self, n: int, episode: Episode) -> None:
         for name, frame in episode.frames(self._shapes).items():
             self._frames[name][n] = frame
 

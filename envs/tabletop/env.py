@@ -19,7 +19,7 @@ from envs.tabletop.arm.control import CONTROL_DT_S
 from envs.tabletop.tasks import SUITES
 from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import CameraSpec, EpisodeSpec, Info, Observation
-from envs.world import check_is_spec, check_options, observation_space
+from envs.world import check_options, observation_space
 
 SingleObservation = dict[str, Any]
 """{"pixels": {camera: uint8 [H, W, 3]}, "agent_pos": float32 [S], "instruction": str}"""
@@ -107,7 +107,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
             spec = self._spec(self.task, asked.get("variation", self.variation), seed)
         elif "variation" in asked:
             raise UserError("options has a spec, with its variation, and another variation; give one of the two")
-        check_is_spec(spec)
+        self._world.check_spec(spec)
         if spec.task != self.task:
             raise UserError(f"spec {spec.id!r} is of task {spec.task!r}; this environment is {self.task!r}")
         observation, info = self._world.reset_to((spec,), (0,))

@@ -139,23 +139,17 @@ class TabletopWorld(World):
         """The task of a spec.
 
         Raises:
-            UserError: another suite, or an unknown task or variation; the message lists what exists.
+            UserError: see `check_spec`.
         """
-        self.check_spec(spec, VARIATIONS)
+        self.check_spec(spec)
         return SUITES[self.suite][spec.task]
 
     def variations_of(self, task: str) -> tuple[str, ...]:
-        """See World.variations_of."""
         del task
         return VARIATIONS
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
-        """See World.reset_to.
-
-        Raises:
-            UserError: a spec of another suite, or with an unknown task or variation.
-        """
-        self.check_worlds(specs, worlds)
+        self.check_reset(specs, worlds)
         episodes = [draw_episode(spec, self.task_of(spec), len(self.config.arm.joints)) for spec in specs]
         if episodes:
             worlds = list(worlds)
@@ -169,7 +163,6 @@ class TabletopWorld(World):
         return self._observation(), {"localization": _copy(self._localization)}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
-        """See World.step_chunk."""
         actions = self._checked(actions)
         record = self._new_record(actions.shape[1])
         moved: set[int] = set()
@@ -187,7 +180,6 @@ class TabletopWorld(World):
         return self._result(record)
 
     def expert_action(self) -> Array:
-        """See World.expert_action."""
         actions = self._zeros(self.world_spec.action.size)
         worlds = self._running.alive()
         for task, rows, view in self._views(worlds):
@@ -196,11 +188,9 @@ class TabletopWorld(World):
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """See envs/tabletop/episodes/phases.py."""
         return phases.PHASES
 
     def motion_phases(self, state: NDArray[np.float32], localization: NDArray[np.float32]) -> NDArray[np.str_]:
-        """See World.motion_phases."""
         return phases.motion_phases(state[:, self._tcp], localization[:, :3])
 
     def close_extras(self, **kwargs: object) -> None:

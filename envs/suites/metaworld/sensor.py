@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from envs.types import OUTSIDE, CameraSpec, VectorSpec, WorldSpec
+from envs.types import CameraSpec, VectorSpec, WorldSpec, positions_and_places
 
 CAMERA = "corner2"
 CAMERA_POS_M = (0.75, 0.075, 0.7)
@@ -114,18 +114,7 @@ class Sensor:
     @property
     def localization(self) -> VectorSpec:
         """Positions of THINGS in the robot's frame, then their image coordinates in every view."""
-        in_views = [view for view in self.views for _ in THINGS]
-        in_frames = 2 * len(in_views)
-        return VectorSpec(
-            names=(
-                *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
-                *(f"{thing}_{view.name}_{axis}" for view in self.views for thing in THINGS for axis in "uv"),
-            ),
-            units=(*("m",) * 9, *("half frame",) * in_frames),
-            low=(*(-2.0,) * 9, *(-OUTSIDE,) * in_frames),
-            high=(*(2.0,) * 9, *(OUTSIDE,) * in_frames),
-            places=tuple((view.name, u, u + 1) for view, u in zip(in_views, range(9, 9 + in_frames, 2), strict=True)),
-        )
+        return positions_and_places(THINGS, [view.name for view in self.views], 2.0)
 
     @property
     def world_spec(self) -> WorldSpec:

@@ -76,19 +76,11 @@ class MetaworldWorld(World):
         self._failure: list[str | None] = [None] * num_worlds
 
     def variations_of(self, task: str) -> tuple[str, ...]:
-        """See World.variations_of."""
         del task
         return tuple(tasks.VARIATIONS)
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
-        """See World.reset_to.
-
-        Raises:
-            UserError: a spec of another suite, or with an unknown task or variation.
-        """
-        self.check_worlds(specs, worlds)
-        for spec in specs:
-            self.check_spec(spec, tuple(tasks.VARIATIONS))
+        self.check_reset(specs, worlds)
         requests = {n: {"do": "begin", "task": s.task, "seed": s.seed} for n, s in zip(worlds, specs, strict=True)}
         replies = self._ask(requests)
         for n, spec in zip(worlds, specs, strict=True):
@@ -103,7 +95,6 @@ class MetaworldWorld(World):
         return self._observation(), {"localization": self._localization.copy()}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
-        """See World.step_chunk."""
         actions = self._checked(actions)
         record = _Record.zeros(actions.shape[1], self._state, self._localization)
         frames: list[dict[str, NDArray[np.uint8]]] = []
@@ -116,7 +107,7 @@ class MetaworldWorld(World):
         return self._result(record, frames)
 
     def expert_action(self) -> Array:
-        """See World.expert_action; the suite's scripted policy, clipped."""
+        """The suite's scripted policy, clipped."""
         return np.where(self._alive[:, None], self._expert, np.float32(0.0))
 
     def close_extras(self, **kwargs: object) -> None:

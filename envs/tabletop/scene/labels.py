@@ -11,28 +11,13 @@ from collections.abc import Mapping, Sequence
 from array_api_compat import array_namespace
 
 from envs.tabletop.scene.scene import CAMERAS, Scene
-from envs.types import OUTSIDE, Array, CameraSpec, VectorSpec
-
-THINGS = ("target", "goal")
-"""The thing to act on, and its destination."""
+from envs.types import OUTSIDE, Array, CameraSpec, positions_and_places
 
 FARTHEST_M = 1.5
 """Positions are clipped to this: an object pushed off the table keeps falling."""
 
-_IN_FRAMES = tuple(camera.name for camera in CAMERAS for _ in THINGS)
-"""The camera of each pair of image coordinates."""
-
-LOCALIZATION = VectorSpec(
-    names=(
-        *(f"{thing}_{axis}" for thing in THINGS for axis in "xyz"),
-        *(f"{thing}_{camera.name}_{axis}" for camera in CAMERAS for thing in THINGS for axis in "uv"),
-    ),
-    units=(*("m",) * 6, *("half frame",) * (2 * len(_IN_FRAMES))),
-    low=(*(-FARTHEST_M,) * 6, *(-OUTSIDE,) * (2 * len(_IN_FRAMES))),
-    high=(*(FARTHEST_M,) * 6, *(OUTSIDE,) * (2 * len(_IN_FRAMES))),
-    places=tuple((camera, 6 + 2 * i, 7 + 2 * i) for i, camera in enumerate(_IN_FRAMES)),
-)
-"""Positions in the arm's base frame, then image coordinates in each camera's frame."""
+LOCALIZATION = positions_and_places(("target", "goal"), [camera.name for camera in CAMERAS], FARTHEST_M)
+"""The thing to act on, and its destination: positions in the arm's base frame, and places in each camera's frame."""
 
 
 def read_labels(
@@ -40,7 +25,7 @@ def read_labels(
     scene: Scene,
     cameras: Sequence[CameraSpec],
     worlds: Array,
-    places: Array,  # [n, 2, 3] THINGS in the table frame, metres
+    places: Array,  # [n, 2, 3] target and goal in the table frame, metres
     base_height_m: Array,  # [n]
 ) -> Array:
     """Labels of n worlds, float32 [n, L], in the frames of these cameras; in its usual frame where one is not shown."""

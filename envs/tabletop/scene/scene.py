@@ -16,6 +16,7 @@ import numpy as np
 from envs.arm import TOOL_SITE, WRIST_CAMERA, ArmSpec
 from envs.errors import UserError
 from envs.tabletop.scene.things import (
+    NO_CONTACT,
     NUM_BUTTONS,
     NUM_DISTRACTORS,
     NUM_DRAWERS,
@@ -156,8 +157,7 @@ def _add_room(spec: mujoco.MjSpec) -> None:
         size=(4, 4, 1),
         pos=(0, 0, -0.7),
         rgba=(0.45, 0.46, 0.48, 1),
-        contype=0,
-        conaffinity=0,
+        **NO_CONTACT,
     )
     _add_table_materials(spec)
     world.add_geom(

@@ -37,7 +37,6 @@ class CloseDrawer(OpenDrawer):
     )
 
     def success(self, view: View) -> Array:
-        """The target drawer is shut."""
         return view.of_target(view.drawer_m) < CLOSED_M
 
     def places(self, view: View) -> tuple[Array, Array]:

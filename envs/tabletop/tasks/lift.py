@@ -35,11 +35,9 @@ class Lift(ObjectsTask):
     )
 
     def success(self, view: View) -> Array:
-        """The target is lifted."""
         return terms.lifted(view.of_target(view.object_pos), LIFT_M)
 
     def wrong(self, view: View) -> Array:
-        """Another object is lifted."""
         return view.any_other(terms.lifted(view.object_pos, LIFT_M))
 
     def places(self, view: View) -> tuple[Array, Array]:

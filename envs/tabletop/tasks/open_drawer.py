@@ -40,15 +40,12 @@ class OpenDrawer(FixturesTask):
     )
 
     def words(self, episode: Episode) -> dict[str, str]:
-        """The drawer's colour."""
         return {"colour": episode.drawer_colours[episode.target]}
 
     def success(self, view: View) -> Array:
-        """The target drawer is open."""
         return view.of_target(view.drawer_m) > OPEN_M
 
     def wrong(self, view: View) -> Array:
-        """The other drawer has moved from its initial position."""
         moved_m = array_namespace(view.drawer_m).abs(view.drawer_m - view.drawer_start_m)
         return view.any_other(moved_m > OTHER_MOVED_M)
 

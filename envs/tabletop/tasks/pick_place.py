@@ -31,7 +31,6 @@ class PickPlace(ObjectsTask):
     )
 
     def success(self, view: View) -> Array:
-        """The target rests in the goal bowl."""
         return terms.inside_bowl(view, view.of_target(view.object_pos))
 
     def expert(self, view: View) -> Array:

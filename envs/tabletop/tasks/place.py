@@ -32,7 +32,6 @@ class Place(ObjectsTask):
     )
 
     def success(self, view: View) -> Array:
-        """The target stands on the goal zone."""
         return terms.resting_on(
             view, view.of_target(view.object_pos), view.of_goal(view.receptacle_pos), ZONE_RADIUS_M - 0.01
         )

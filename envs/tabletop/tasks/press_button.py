@@ -36,15 +36,12 @@ class PressButton(FixturesTask):
     )
 
     def words(self, episode: Episode) -> dict[str, str]:
-        """The button's colour."""
         return {"colour": episode.colours[episode.target]}
 
     def success(self, view: View) -> Array:
-        """The target is pressed."""
         return view.of_target(view.button_m) > PRESSED_M
 
     def wrong(self, view: View) -> Array:
-        """Another button is pressed."""
         return view.any_other(view.button_m > PRESSED_M)
 
     def places(self, view: View) -> tuple[Array, Array]:

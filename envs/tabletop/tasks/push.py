@@ -44,7 +44,6 @@ class Push(ObjectsTask):
         return corridor_is_free(episode, start, end)
 
     def success(self, view: View) -> Array:
-        """The target is in the zone."""
         gap = view.of_target(view.object_pos) - view.of_goal(view.receptacle_pos)
         return array_namespace(gap).linalg.vector_norm(gap[:, :2], axis=1) < IN_ZONE_M
 

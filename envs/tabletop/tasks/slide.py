@@ -44,12 +44,10 @@ class Slide(ObjectsTask):
         return bool(0.36 < end[0] < 0.63 and abs(end[1]) < 0.21) and corridor_is_free(episode, start, end)
 
     def success(self, view: View) -> Array:
-        """The target has moved far enough along the direction and not too far sideways."""
         along, across = self._progress(view)
         return (along > 0.8 * SLIDE_M) & (array_namespace(across).abs(across) < ASTRAY_M)
 
     def wrong(self, view: View) -> Array:
-        """The target moved backwards or sideways."""
         along, across = self._progress(view)
         return (along < -ASTRAY_M) | (array_namespace(across).abs(across) >= ASTRAY_M)
 

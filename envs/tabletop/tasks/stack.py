@@ -34,7 +34,6 @@ class Stack(ObjectsTask):
     )
 
     def success(self, view: View) -> Array:
-        """The target rests on the base."""
         target, top = self.places(view)
         return terms.resting_on(view, target, top, radius_m=0.025)
 

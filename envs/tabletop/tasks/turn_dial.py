@@ -42,11 +42,9 @@ class TurnDial(FixturesTask):
         return {"side": SIDES[episode.goal]}
 
     def success(self, view: View) -> Array:
-        """Turned far enough."""
         return self._sense(view) * view.dial_rad > TURNED_RAD
 
     def wrong(self, view: View) -> Array:
-        """Turned the other way."""
         return self._sense(view) * view.dial_rad < -TURNED_RAD
 
     def places(self, view: View) -> tuple[Array, Array]:
