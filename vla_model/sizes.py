@@ -36,7 +36,7 @@ def nano_steady(world_spec: WorldSpec) -> VLAConfig:
 
 def published(name: str) -> Callable[[WorldSpec], VLAConfig]:
     """The size with a decoder of presets.py."""
-    return lambda world_spec: VLAConfig(backbone=PRESETS[name].config(), **sizes_of(world_spec))
+    return lambda world_spec: VLAConfig(backbone=PRESETS[name](), **sizes_of(world_spec))
 
 
 def sizes_of(world_spec: WorldSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import grok_language_model  # noqa: F401 - registers Grok-1 with AutoModelForCausalLM
 import torch
 from families import toy_configs
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast

@@ -7,10 +7,10 @@ and `run.py` (the sizes of `Grok1Config`). Per layer, with an RMSNorm before and
     h <- h + norm(sum_{e in top 2} p_e expert_e(norm(h)))     p = softmax over all experts, not renormalised
     expert(x) = down (gelu(gate x) * up x)
 
-Embeddings are multiplied by sqrt(hidden_size) and logits by 1/sqrt(3); the embedding table is the output layer too.
-Importing this file registers the family with transformers' AutoConfig, AutoModel and AutoModelForCausalLM.
+Embeddings are multiplied by sqrt(hidden_size). The language head is not here: a policy has none.
+Importing this file registers the family with transformers' AutoConfig and AutoModel.
 
-Shape letters: B batch, T tokens, d hidden size, E experts, k experts per token, V vocabulary.
+Shape letters: B batch, T tokens, d hidden size, E experts, k experts per token.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention, Gemma2TextScaledWordEmbedding
 from transformers.models.mixtral.modeling_mixtral import (
     MixtralExperts,
@@ -158,27 +157,8 @@ class Grok1Model(Grok1PreTrainedModel, MixtralModel):
         self.post_init()
 
 
-class Grok1ForCausalLM(Grok1PreTrainedModel):
-    """The decoder with a language head."""
-
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-
-    def __init__(self, config: Grok1Config) -> None:
-        super().__init__(config)
-        self.model = Grok1Model(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def forward(self, input_ids: Tensor, **kwargs: Any) -> CausalLMOutputWithPast:
-        """int64 [B, T] -> logits [B, T, V]."""
-        output = self.model(input_ids, **kwargs)
-        logits = self.lm_head(output.last_hidden_state) * self.config.output_multiplier_scale
-        return CausalLMOutputWithPast(logits=logits, cache=output.cache)
-
-
 AutoConfig.register("grok-1", Grok1Config)
 AutoModel.register(Grok1Config, Grok1Model)
-AutoModelForCausalLM.register(Grok1Config, Grok1ForCausalLM)
 # Names in folders converted from the release by others (hpcai-tech/grok-1 and its copies).
 register_checkpoint_conversion_mapping(
     "grok-1",

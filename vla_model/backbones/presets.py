@@ -7,7 +7,6 @@ family is one function here and, if transformers lacks it, one file like grok.py
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, PretrainedConfig
@@ -24,16 +23,6 @@ FAMILIES = {
     Grok1Config.model_type: "Grok-1",
 }
 """{transformers' model_type: name} of the tested decoders."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A published size."""
-
-    config: Callable[[], PretrainedConfig]
-    """The decoder's config, tying of the language head included."""
-    num_parameters: float
-    """With the language head, from the paper, model card or weight files."""
 
 
 def _llama(width: int, layers: int, heads: int, intermediate: int, **others: Any) -> Callable[[], PretrainedConfig]:
@@ -69,10 +58,6 @@ def _llama3(*shape: int, scaling: float | None = None, **others: Any) -> Callabl
     )
 
 
-def _mistral() -> PretrainedConfig:
-    return MistralConfig(max_position_embeddings=32_768, sliding_window=4096, rms_norm_eps=1e-5)
-
-
 def _mixtral_8x22b() -> PretrainedConfig:
     return MixtralConfig(
         hidden_size=6144,
@@ -93,29 +78,25 @@ def _gemma(width: int, layers: int, heads: int, key_value_heads: int, intermedia
     )
 
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, Callable[[], PretrainedConfig]] = {
     # Touvron et al. 2023, "LLaMA", table 2.
-    "llama1_7b": Preset(config=_llama(4096, 32, 32, 11_008), num_parameters=6.7e9),
-    "llama1_13b": Preset(config=_llama(5120, 40, 40, 13_824), num_parameters=13.0e9),
-    "llama1_33b": Preset(config=_llama(6656, 60, 52, 17_920), num_parameters=32.5e9),
-    "llama1_65b": Preset(config=_llama(8192, 80, 64, 22_016), num_parameters=65.2e9),
-    "llama2_7b": Preset(config=_llama2(4096, 32, 32, 11_008), num_parameters=6.74e9),
-    "llama2_13b": Preset(config=_llama2(5120, 40, 40, 13_824), num_parameters=13.02e9),
-    "llama2_70b": Preset(config=_llama2(8192, 80, 64, 28_672, num_key_value_heads=8), num_parameters=68.98e9),
-    "llama3_8b": Preset(config=_llama3(4096, 32, 32, 14_336), num_parameters=8.03e9),
-    "llama3_70b": Preset(config=_llama3(8192, 80, 64, 28_672), num_parameters=70.6e9),
-    "llama3.1_405b": Preset(config=_llama3(16_384, 126, 128, 53_248, scaling=8.0), num_parameters=405e9),
-    "llama3.2_1b": Preset(
-        config=_llama3(2048, 16, 32, 8192, scaling=32.0, tie_word_embeddings=True), num_parameters=1.23e9
-    ),
-    "llama3.2_3b": Preset(
-        config=_llama3(3072, 28, 24, 8192, scaling=32.0, tie_word_embeddings=True), num_parameters=3.21e9
-    ),
-    "mistral_7b": Preset(config=_mistral, num_parameters=7.24e9),
-    "mixtral_8x7b": Preset(config=MixtralConfig, num_parameters=46.7e9),
-    "mixtral_8x22b": Preset(config=_mixtral_8x22b, num_parameters=141e9),
-    "gemma_2b": Preset(config=_gemma(2048, 18, 8, 1, 16_384), num_parameters=2.51e9),
-    "gemma_7b": Preset(config=_gemma(3072, 28, 16, 16, 24_576), num_parameters=8.54e9),
-    "grok_314b": Preset(config=Grok1Config, num_parameters=314e9),
+    "llama1_7b": _llama(4096, 32, 32, 11_008),
+    "llama1_13b": _llama(5120, 40, 40, 13_824),
+    "llama1_33b": _llama(6656, 60, 52, 17_920),
+    "llama1_65b": _llama(8192, 80, 64, 22_016),
+    "llama2_7b": _llama2(4096, 32, 32, 11_008),
+    "llama2_13b": _llama2(5120, 40, 40, 13_824),
+    "llama2_70b": _llama2(8192, 80, 64, 28_672, num_key_value_heads=8),
+    "llama3_8b": _llama3(4096, 32, 32, 14_336),
+    "llama3_70b": _llama3(8192, 80, 64, 28_672),
+    "llama3.1_405b": _llama3(16_384, 126, 128, 53_248, scaling=8.0),
+    "llama3.2_1b": _llama3(2048, 16, 32, 8192, scaling=32.0, tie_word_embeddings=True),
+    "llama3.2_3b": _llama3(3072, 28, 24, 8192, scaling=32.0, tie_word_embeddings=True),
+    "mistral_7b": lambda: MistralConfig(max_position_embeddings=32_768, sliding_window=4096, rms_norm_eps=1e-5),
+    "mixtral_8x7b": MixtralConfig,
+    "mixtral_8x22b": _mixtral_8x22b,
+    "gemma_2b": _gemma(2048, 18, 8, 1, 16_384),
+    "gemma_7b": _gemma(3072, 28, 16, 16, 24_576),
+    "grok_314b": Grok1Config,
 }
-"""Published sizes by name."""
+"""{name: function that returns the decoder's config, tying of the language head included} of the published sizes."""

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from families import toy_configs
+from grok_language_model import Grok1ForCausalLM
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from vla_model.backbones.grok import Grok1Config, Grok1ForCausalLM
+from vla_model.backbones.grok import Grok1Config
 
 
 def toy() -> Grok1ForCausalLM:
