@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, overload
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -37,17 +37,10 @@ class SharedSentences(Sequence[str]):
     """View of the instructions of n environments in shared memory; a copy is a tuple of str."""
 
     def __init__(self, characters: NDArray[np.str_]) -> None:
-        """
-        Args:
-            characters: the memory, one string per environment, [n].
-        """
+        """characters: the memory, one string per environment, [n]."""
         self._characters = characters
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
-    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+    def __getitem__(self, index: Any) -> Any:  # str, or a tuple of str for a slice
         return tuple(self)[index]
 
     def __len__(self) -> int:

@@ -237,17 +237,6 @@ class WorldSpec:
             found.append(f"control_dt_s is {given.control_dt_s}, expected {self.control_dt_s}")
         return found
 
-    def camera(self, name: str) -> CameraSpec:
-        """The camera of that name.
-
-        Raises:
-            UserError: no such camera; the message lists those that exist.
-        """
-        for camera in self.cameras:
-            if camera.name == name:
-                return camera
-        raise UserError(f"camera {name!r} does not exist; cameras: {', '.join(c.name for c in self.cameras)}")
-
 
 def _as_tuples(values: Any) -> tuple[Any, ...]:
     """JSON lists as tuples, recursively."""

@@ -28,9 +28,6 @@ from envs.errors import UserError
 from envs.instructions import InstructionSpace
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 
-_OPTIONS = ("specs", "variation", "reset_mask")
-"""Options that `reset` accepts."""
-
 
 class World(VectorEnv[Observation, Array, Array]):
     """N worlds of one suite.
@@ -181,12 +178,10 @@ class World(VectorEnv[Observation, Array, Array]):
             UserError: an unknown option, specs together with a variation, or a spec, mask or seeds that do not fit
                 these worlds.
         """
-        asked = check_options(options, _OPTIONS)
+        asked = check_options(options, ("specs", "variation", "reset_mask"))
         mask = np.asarray(asked.get("reset_mask", np.ones(self.num_envs, bool)))
-        if mask.shape != (self.num_envs,):
-            raise UserError(f"reset_mask must have shape ({self.num_envs},), got {mask.shape}")
-        if mask.dtype != np.bool_:
-            raise UserError(f"reset_mask must say True or False of each world, got {mask.dtype}")
+        if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+            raise UserError(f"reset_mask must be bool ({self.num_envs},), got {mask.dtype} {mask.shape}")
         worlds = np.flatnonzero(mask).tolist()
         specs = asked.get("specs")
         if specs is None:
@@ -196,8 +191,6 @@ class World(VectorEnv[Observation, Array, Array]):
                 specs = [replace(spec, variation=variation) for spec in specs]
         elif "variation" in asked:
             raise UserError("options has specs, each with its variation, and another variation; give one of the two")
-        if len(specs) != len(worlds):
-            raise UserError(f"{len(specs)} specs were given for {len(worlds)} worlds to reset")
         return self.reset_to(specs, worlds)
 
     def step(self, actions: Array) -> tuple[Observation, Array, NDArray[np.bool_], NDArray[np.bool_], Info]:

@@ -52,8 +52,8 @@ def success_flag_of(what: str, given: Any) -> bool:
     Raises:
         WorldError: it has several elements or none, or is neither true nor false.
     """
-    array = _numbers(what, given, "True or False")
-    if array.size != 1 or array.item() not in (0, 1):
+    array = _numbers(what, given, "True or False, or an array of one", size=1)
+    if array.item() not in (0, 1):
         raise WorldError(f"{what} must be True or False, or an array of one, got {kind_of(given)}: {_short(given)}")
     return bool(array.item())
 
@@ -64,12 +64,10 @@ def number_of(what: str, given: Any) -> float:
     Raises:
         WorldError: it is not.
     """
-    array = _numbers(what, given, "a number")
-    if array.size != 1:
-        raise WorldError(f"{what} must be a number, got {kind_of(given)}")
-    if not np.isfinite(to_float32(array)).all():
-        raise NotFiniteError(f"{what} is {array.item()}, which is not a finite float32")
-    return float(array.item())
+    number = _numbers(what, given, "a number", size=1).item()
+    if not np.isfinite(to_float32(np.asarray(number))):
+        raise NotFiniteError(f"{what} is {number}, which is not a finite float32")
+    return float(number)
 
 
 def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.float32]:
@@ -78,9 +76,9 @@ def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.floa
     Raises:
         WorldError: it is not, or has another size.
     """
-    array = _numbers(what, given, "a vector of numbers")
-    if array.ndim > 1 or (size is not None and array.size != size):
-        expected = "a vector" if size is None else f"a vector of {size}"
+    expected = "a vector of numbers" if size is None else f"a vector of {size}"
+    array = _numbers(what, given, expected, size)
+    if array.ndim > 1:
         raise WorldError(f"{what} must be {expected}, got {kind_of(given)}")
     vector = to_float32(array.reshape(-1))
     if len(bad := np.flatnonzero(~np.isfinite(vector))):
@@ -150,12 +148,13 @@ def results_of(what: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]
     return given
 
 
-def _numbers(what: str, given: Any, expected: str) -> NDArray[Any]:
+def _numbers(what: str, given: Any, expected: str, size: int | None = None) -> NDArray[Any]:
     try:
         array = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:
         raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {error}") from error
-    if not (np.issubdtype(array.dtype, np.bool_) or (np.isrealobj(array) and np.issubdtype(array.dtype, np.number))):
+    is_real = np.issubdtype(array.dtype, np.bool_) or (np.isrealobj(array) and np.issubdtype(array.dtype, np.number))
+    if not is_real or size not in (None, array.size):
         raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {_short(given)}")
     return array
 

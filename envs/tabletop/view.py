@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.tabletop.arm.control import CONTROL_DT_S
-from envs.tabletop.episodes.instructions import name_object
 from envs.tabletop.world import TabletopWorld
 
 _STIFFNESS_PER_S2 = 0.25 / CONTROL_DT_S**2
@@ -60,7 +59,7 @@ class TableScene:
         self.things: dict[str, int] = {}
         """{name, e.g. "red cube": body id} of the loose objects on the table."""
         if episode.kind == "objects":
-            self.things = {name_object(episode, i): body for i, body in enumerate(scene.object_bodies)}
+            self.things = {episode.object_name(i): body for i, body in enumerate(scene.object_bodies)}
         self.data = mujoco.MjData(self.model)
         self.base_m: NDArray[np.float64] = self.model.body_pos[scene.base_body].copy()
         """Origin of the arm's base frame, in which the tool is observed, [3]."""

@@ -1,4 +1,4 @@
-"""A GGUF file (llama.cpp's format) as a transformers config, weights and tokenizer.
+"""A GGUF file (llama.cpp's format) as a transformers config and weights.
 
 transformers (5.24) reads the format and dequantises, but its loader supports only Qwen 3.5 and LFM2; the previous one,
 which needs the package gguf, LLaMA, Mistral and Gemma 2 and 3. Neither loads Gemma 1, Mixtral or Grok-1, keeps LLaMA
@@ -15,7 +15,6 @@ import struct
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.integrations.gguf.dequant import GGML_BLOCK, dequantize
@@ -24,7 +23,6 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from envs.errors import UserError
 from vla_model.backbones.gguf_keys import CONFIGS, decoder_config
-from vla_model.backbones.gguf_tokenizer import gguf_tokenizer
 
 _ATTENTION = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj"}
 _LLAMA = {
@@ -119,13 +117,6 @@ class GGUFFile:
             raise UserError(
                 f"{self.path} has tensors that no {self.architecture} has here: {', '.join(unexpected[:5])}"
             )
-
-    def tokenizer(self) -> Tokenizer:
-        """
-        Raises:
-            UserError: transformers cannot build it, or one of its keys is not supported.
-        """
-        return gguf_tokenizer(self.path, self.metadata)
 
     def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         if name not in self._tensors:

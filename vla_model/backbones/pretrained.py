@@ -28,6 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from envs.errors import UserError
+from vla_model.backbones.gguf_tokenizer import gguf_tokenizer
 from vla_model.backbones.gguf_weights import GGUFFile
 from vla_model.backbones.presets import FAMILIES
 from vla_model.config import VLAConfig
@@ -63,10 +64,9 @@ def load_backbone(
         raise UserError(f"{path} does not exist. {how_to_get_weights(path)}")
     if path.is_file():
         file = GGUFFile(path)
-        _check_family(path, file.config)
         config = first_layers(file.config, num_layers)
         decoder = load_weights(path, config, dtype, state_dict=file.state_dict(config, dtype)).get_decoder()
-        tokenizer = file.tokenizer()
+        tokenizer = gguf_tokenizer(path, file.metadata)
     else:
         config = _checked_config(path)
         check_weights(path)
@@ -99,9 +99,7 @@ def backbone_config(path: str | Path) -> PretrainedConfig:
     """
     path = Path(path)
     if path.is_file():
-        config = GGUFFile(path).config
-        _check_family(path, config)
-        return config
+        return GGUFFile(path).config
     return _checked_config(path).get_text_config(decoder=True)
 
 
@@ -125,15 +123,12 @@ def folder_config(folder: Path) -> PretrainedConfig:
 
 def _checked_config(folder: Path) -> PretrainedConfig:
     config = folder_config(folder)
-    _check_family(folder / "config.json", config.get_text_config(decoder=True))
+    family = config.get_text_config(decoder=True).model_type
+    if family not in FAMILIES:
+        raise UserError(f"{folder / 'config.json'} is of the family {family!r}; families: {', '.join(FAMILIES)}")
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{folder} holds quantised weights; take the model's original folder or its .gguf file")
     return config
-
-
-def _check_family(path: Path, config: PretrainedConfig) -> None:
-    if config.model_type not in FAMILIES:
-        raise UserError(f"{path} is of the family {config.model_type!r}; families: {', '.join(FAMILIES)}")
 
 
 def check_weights(folder: Path) -> None:

@@ -33,7 +33,7 @@ def fresh_folder(folder: Path) -> Generator[Path]:
     """
     _remove_left_behind(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.parent / f"{_beginning(folder)}-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    fresh = folder.parent / f".{folder.name}.new-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
     fresh.mkdir()
     try:
         yield fresh
@@ -52,14 +52,9 @@ def fresh_folder(folder: Path) -> Generator[Path]:
         raise
 
 
-def _beginning(folder: Path) -> str:
-    """Prefix of the names of hidden folders that will become `folder`."""
-    return f".{folder.name}.new"
-
-
 def _remove_left_behind(folder: Path) -> None:
     """Remove hidden folders whose writers have died on this machine; earlier versions wrote no writer's name."""
-    beginning = _beginning(folder)
+    beginning = f".{folder.name}.new"
     for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
         writer = path.name.removeprefix(f"{beginning}-")
         if path.name == beginning or (writer != path.name and _has_died(writer)):

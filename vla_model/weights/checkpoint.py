@@ -6,7 +6,6 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.files.deployment import check_n_action_steps
-from vla_model.files.folders import fresh_folder, previous_folder
+from vla_model.files.folders import fresh_folder, previous_folder, read_json
 from vla_model.files.weight_files import load_tensors, misfits, save_tensors
 from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 from vla_model.model import VLA
@@ -113,10 +112,7 @@ def _check_parts(folder: Path) -> None:
     if missing:
         raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
     for part in (CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE):
-        try:
-            json.loads((folder / part).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{part} in {folder} is broken: {error}") from error
+        read_json(folder / part, remedy="take another copy of the policy")
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
             weights.keys()

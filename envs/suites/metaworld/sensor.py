@@ -11,7 +11,7 @@ Shape letters: L localization dims.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -102,10 +102,6 @@ class Sensor:
         """The inverse of `dataclasses.asdict`."""
         others = {name: value for name, value in content.items() if name != "views"}
         return cls(views=tuple(View(**view) for view in content["views"]), **others)
-
-    def content(self) -> dict[str, Any]:
-        """The sensor as JSON-compatible data."""
-        return asdict(self)
 
     @property
     def cameras(self) -> tuple[CameraSpec, ...]:

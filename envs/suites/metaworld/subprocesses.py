@@ -22,6 +22,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Subprocesses:
         ours, theirs = zip(*pairs, strict=True)
         *channel_fds, life_fd = (end.fileno() for end in theirs)
         asked = {
-            "sensor": sensor.content(),
+            "sensor": asdict(sensor),
             "max_steps": max_steps,
             "frames_fd": memory_fd,
             "channel_fds": channel_fds,

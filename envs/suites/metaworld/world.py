@@ -96,7 +96,14 @@ class MetaworldWorld(World):
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
         actions = self._checked(actions)
-        record = _Record.zeros(actions.shape[1], self._state, self._localization)
+        shape = actions.shape[:2]
+        record = _Record(
+            states=np.repeat(self._state[:, None], shape[1], axis=1),
+            localization=np.repeat(self._localization[:, None], shape[1], axis=1),
+            dense=np.zeros(shape, np.float32),
+            success=np.zeros(shape, np.float32),
+            num_steps=np.zeros(shape[0], np.int64),
+        )
         frames: list[dict[str, NDArray[np.uint8]]] = []
         if not all_frames:
             self._execute(actions, record, 0, draw_ended=ended_frames)
@@ -188,14 +195,3 @@ class _Record:
     dense: NDArray[np.float32]  # [N, k]
     success: NDArray[np.float32]  # [N, k]
     num_steps: NDArray[np.int64]  # [N]
-
-    @classmethod
-    def zeros(cls, k: int, state: NDArray[np.float32], localization: NDArray[np.float32]) -> _Record:
-        num_worlds = len(state)
-        return cls(
-            states=np.repeat(state[:, None], k, axis=1),
-            localization=np.repeat(localization[:, None], k, axis=1),
-            dense=np.zeros((num_worlds, k), np.float32),
-            success=np.zeros((num_worlds, k), np.float32),
-            num_steps=np.zeros(num_worlds, np.int64),
-        )

@@ -20,6 +20,13 @@ COLOURS = {
 }
 DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "away": (1.0, 0.0), "closer": (-1.0, 0.0)}
 """Unit vectors on the table, seen from the arm."""
+DIRECTION_WORDS = {
+    "left": "to the left",
+    "right": "to the right",
+    "away": "away from the robot",
+    "closer": "closer to the robot",
+}
+"""The same in instructions."""
 
 
 def _nowhere() -> NDArray[np.float64]:
@@ -56,3 +63,11 @@ class Episode:
     dial_xy_m: tuple[float, float] = (0.0, 0.0)
     look: Look
     pose: Pose
+
+    def object_name(self, index: int) -> str:
+        """A name such as "red cube"."""
+        return f"{self.colours[index]} {self.shapes[index]}"
+
+    def receptacle_name(self, index: int) -> str:
+        """A name such as "blue bowl" or "blue zone"."""
+        return f"{self.receptacle_colours[index]} {self.receptacle}"

@@ -15,8 +15,7 @@ from typing import ClassVar, Literal
 from array_api_compat import array_namespace
 
 from envs.arm import ArmSpec
-from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import DIRECTION_WORDS, name_object, name_receptacle
+from envs.tabletop.episodes.episode import DIRECTION_WORDS, Episode
 from envs.types import Array
 
 LOST_BELOW_M = 0.05
@@ -142,10 +141,10 @@ class ObjectsTask(Task):
 
     def words(self, episode: Episode) -> dict[str, str]:
         """{object}; {base}, or {bowl} or {zone}; and {direction}."""
-        words = {"object": name_object(episode, episode.target), "direction": DIRECTION_WORDS[episode.direction]}
+        words = {"object": episode.object_name(episode.target), "direction": DIRECTION_WORDS[episode.direction]}
         if self.goal_is_object:
-            return words | {"base": name_object(episode, episode.goal)}
-        return words | {episode.receptacle: name_receptacle(episode, episode.goal)}
+            return words | {"base": episode.object_name(episode.goal)}
+        return words | {episode.receptacle: episode.receptacle_name(episode.goal)}
 
     def lost(self, view: View) -> Array:
         """The target fell, or the goal where that is an object."""

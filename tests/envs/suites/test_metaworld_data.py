@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_a_window_enlarges_what_the_whole_frame_shows() -> None:
 
 
 def test_a_sensor_survives_json_and_points_at_three_things_in_every_view() -> None:
-    assert Sensor.of(FAST.content()) == FAST
+    assert Sensor.of(asdict(FAST)) == FAST
     assert PUBLISHED.cameras[0].height == PUBLISHED.cameras[0].width == 480 and PUBLISHED.shadows
     columns = pointing_columns(FAST.world_spec)
     assert columns == {"corner2": [[9, 10], [11, 12], [13, 14]]}

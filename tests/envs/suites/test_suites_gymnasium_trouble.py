@@ -190,7 +190,10 @@ class Theirs(Walk):
             {"info": lambda _: {"is_success": np.zeros(2, bool)}},
             r"success must be True or False, or an array of one, got an array bool \(2,\)",
         ),
-        "word": ({"info": lambda _: {"is_success": "no"}}, "success must be True or False, got a str: 'no'"),
+        "word": (
+            {"info": lambda _: {"is_success": "no"}},
+            "success must be True or False, or an array of one, got a str: 'no'",
+        ),
         "array": (
             {"seen": lambda _: np.zeros(4)},
             r"the observation has no 'agent_pos': it is an array float64 \(4,\); write state\(self, env, observation\)",
@@ -202,7 +205,7 @@ class Theirs(Walk):
         ),
         "matrix": (
             {"seen": lambda _: {"agent_pos": np.zeros((2, 3))}},
-            r"the state must be a vector, got an array float64 \(2, 3\)",
+            r"the state must be a vector of numbers, got an array float64 \(2, 3\)",
         ),
         "no picture": ({"render": lambda _: None}, r"env.render\(\) gave None; make the environment with render_mode="),
         "float picture": ({"render": lambda picture: picture / 255}, r"camera 'image' gives float64 \(4, 11, 3\)"),
@@ -297,11 +300,11 @@ def test_a_task_without_an_expert_is_named() -> None:
             {"specs": [walk(0)], "variation": "train"},
             "options has specs, each with its variation, and another variation",
         ),
-        ({"specs": [walk(0), walk(1)]}, "2 specs were given for 1 worlds"),
+        ({"specs": [walk(0), walk(1)]}, "2 specs begin in as many different worlds"),
         ({"specs": ["corridor/walk/train/0"]}, "an episode is begun by an EpisodeSpec"),
         ({"variation": "dark"}, "variation 'dark' does not exist; variations: train"),
-        ({"reset_mask": [1]}, "reset_mask must say True or False of each world, got int64"),
-        ({"reset_mask": [True, False]}, r"reset_mask must have shape \(1,\), got \(2,\)"),
+        ({"reset_mask": [1]}, r"reset_mask must be bool \(1,\), got int64"),
+        ({"reset_mask": [True, False]}, r"reset_mask must be bool \(1,\), got bool \(2,\)"),
     ],
 )
 def test_options_of_a_reset_are_honoured_or_refused_by_name(options: dict[str, Any], message: str) -> None:

@@ -196,9 +196,9 @@ def test_worlds_that_cannot_be_made_or_reset_are_refused() -> None:
     world = TabletopWorld(2, BLIND)
     with pytest.raises(ValueError, match="world 1 has not begun an episode"):
         world.episode(1)
-    with pytest.raises(ValueError, match="1 specs were given for 2 worlds"):
+    with pytest.raises(ValueError, match="1 specs begin in as many different worlds"):
         world.reset(options={"specs": [spec("lift")]})
-    with pytest.raises(ValueError, match=re.escape("reset_mask must have shape (2,), got (3,)")):
+    with pytest.raises(ValueError, match=re.escape("reset_mask must be bool (2,), got bool (3,)")):
         world.reset(options={"reset_mask": np.ones(3, bool)})
     assert isinstance(make_world("tabletop", 2), World)
 

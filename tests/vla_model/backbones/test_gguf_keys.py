@@ -151,7 +151,7 @@ def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
 def tokenizer(folder: Path, without: tuple[str, ...] = (), **keys: Any) -> Tokenizer:
     keys = {f"tokenizer.ggml.{name}": value for name, value in keys.items()}
     write_gguf(folder / "x.gguf", "mistral", keys=keys, without=[f"tokenizer.ggml.{name}" for name in without])
-    return GGUFFile(folder / "x.gguf").tokenizer()
+    return load_backbone(folder / "x.gguf").tokenizer
 
 
 @pytest.mark.parametrize(

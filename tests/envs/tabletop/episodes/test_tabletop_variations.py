@@ -12,7 +12,6 @@ from tables import spec
 
 from envs.tabletop.episodes import variations
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.instructions import name_object
 from envs.tabletop.episodes.layout import draw_episode
 from envs.tabletop.episodes.variations import (
     HELD_OUT_EXECUTION,
@@ -215,7 +214,7 @@ def test_things_on_a_table_are_told_apart_by_their_names() -> None:
     for task in OBJECT_TASKS:
         for seed in range(40):
             episode = drawn(task, seed)
-            names = [name_object(episode, i) for i in range(len(episode.colours))]
+            names = [episode.object_name(i) for i in range(len(episode.colours))]
             assert len(set(names)) == len(names)
             assert len(set(episode.receptacle_colours)) == len(episode.receptacle_colours)
 
