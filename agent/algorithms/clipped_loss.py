@@ -34,7 +34,7 @@ from annotated_types import Interval, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
-from agent.algorithms.method import AlgorithmConfig, Context
+from agent.algorithms.method import AlgorithmConfig, Context, mean_metrics
 from agent.algorithms.rollout_batch import Decisions, Reward, RolloutBatch, decisions
 from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.config import LearnerConfig
@@ -160,16 +160,9 @@ class PolicyGradient(ABC, Generic[C]):
                     metrics.append(learner.update(minibatch.to(learner.device), loss))
             if np.mean([update["policy/kl"] for update in metrics[first:]]) > surrogate.max_kl:
                 break
-        means = {name: float(np.mean([update[name] for update in metrics])) for name in metrics[0]}
-        return (
-            rollout_batch.metrics
-            | means
-            | {
-                "policy/first_log_ratio": metrics[0]["policy/max_log_ratio"],
-                "policy/epochs": float(epochs),
-                "learner/decisions": float(len(batch)),
-            }
-        )
+        counts = {"policy/epochs": float(epochs), "learner/decisions": float(len(batch))}
+        first_ratio = {"policy/first_log_ratio": metrics[0]["policy/max_log_ratio"]}
+        return rollout_batch.metrics | mean_metrics(metrics) | first_ratio | counts
 
     @torch.no_grad()
     def _reference_log_prob(self, batch: Decisions, batch_size: int) -> Tensor:

@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
-import numpy as np
 from annotated_types import Interval
 
-from agent.algorithms.method import AlgorithmConfig, Context, Specs
+from agent.algorithms.method import AlgorithmConfig, Context, Specs, mean_metrics
 from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
 from agent.algorithms.shrink_perturb import (
     ShrinkPerturbConfig,
@@ -146,8 +145,8 @@ class Cloning(ABC, Generic[C]):
                 batch = encode(next(batches), learner.num_updates_done).to(learner.device)
                 with saved_if_not_finite(batch, self._context.run.root):
                     metrics.append(learner.update(batch, loss))
-        means = {name: float(np.mean([update[name] for update in metrics])) for name in metrics[0]}
-        return means | {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
+        sizes = {"dataset/rows": float(data.num_rows), "dataset/own_episodes": float(num_episodes)}
+        return mean_metrics(metrics) | sizes
 
     def _data(self, roots: Sequence[Path]) -> TrainingData:
         return TrainingData(

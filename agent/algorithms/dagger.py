@@ -38,10 +38,10 @@ from torch import Tensor
 from agent.algorithms.cloning import Cloning, CloningConfig
 from agent.algorithms.method import Context
 from envs.arrays import rows_of, to_numpy
-from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
 from vla_model.config import VLAConfig
+from vla_model.files.deployment import check_n_action_steps
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.types import ActionChunk, Policy
@@ -74,9 +74,9 @@ class DaggerConfig(CloningConfig):
     def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
         """
         Raises:
-            UserError: see check_dagger and CloningConfig.
+            UserError: n_action_steps exceeds the chunk size, or see CloningConfig.
         """
-        check_dagger(self, model.chunk_size)
+        check_n_action_steps(self.n_action_steps, model.chunk_size)
         super().check_model(model, fine_tuning, iterations)
 
 
@@ -100,17 +100,6 @@ class Dagger(Cloning[DaggerConfig]):
         return lambda world: DaggerPolicy(policy.to("auto"), world, config)
 
 
-def check_dagger(config: DaggerConfig, chunk_size: int) -> None:
-    """
-    Raises:
-        UserError: n_action_steps exceeds the learner's chunk size.
-    """
-    if not 1 <= config.n_action_steps <= chunk_size:
-        raise UserError(
-            f"algorithm.n_action_steps must be within 1..{chunk_size}, the chunk size, got {config.n_action_steps}"
-        )
-
-
 class DaggerPolicy:
     """Policy with chunks of one action: the learner's next action or the expert's, and the expert's as the label.
 
@@ -122,12 +111,8 @@ class DaggerPolicy:
         Args:
             learner: the policy that is trained.
             world: the one it acts in, which is asked for the expert's actions.
-            config: of dagger.
-
-        Raises:
-            UserError: as `check_dagger`.
+            config: of dagger, checked against the learner's model.
         """
-        check_dagger(config, learner.model.config.chunk_size)
         self.version = learner.version
         self._learner = learner
         self._world = world

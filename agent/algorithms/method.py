@@ -6,9 +6,12 @@ Method, which collects episodes and learns from them. A recipe (agent/recipes.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+import numpy as np
 
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -66,7 +69,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlgorithmConfig:
+class AlgorithmConfig(ABC):
     """Settings of an algorithm; subclasses override what differs from these defaults."""
 
     needs_values: ClassVar[bool] = False
@@ -88,12 +91,12 @@ class AlgorithmConfig:
         """Episodes of each initial state."""
         return 1
 
+    @abstractmethod
     def method(self, context: Context) -> Method:
         """
         Raises:
             UserError: the data that the algorithm needs do not exist, or are of another world.
         """
-        raise NotImplementedError
 
     def scheduled_updates(self, iterations: int, iteration: int) -> int | None:
         """Length in updates of the learning-rate schedule that an iteration belongs to; None where it is not known
@@ -116,3 +119,8 @@ class AlgorithmConfig:
 
     def prepare(self, model: VLA) -> None:
         """Adapt a loaded model to the algorithm, in place."""
+
+
+def mean_metrics(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The metrics of an iteration's updates, averaged over these."""
+    return {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}

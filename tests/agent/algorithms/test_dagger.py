@@ -10,6 +10,7 @@ from agent.algorithms.dagger import DaggerConfig, DaggerPolicy
 from rollout.collect import collect
 from rollout.types import Trajectory
 from vla_model.policy import VLAPolicy
+from vla_model.weights.finetune import FineTuning
 
 
 def learner(version: int = 0) -> VLAPolicy:
@@ -60,5 +61,5 @@ def test_the_expert_acts_for_as_long_as_a_decision_lasts() -> None:
 
 
 def test_more_actions_than_a_chunk_has_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"n_action_steps must be within 1..2, the chunk size, got 3"):
-        DaggerPolicy(learner(), WillingSidesWorld(1), DaggerConfig(n_action_steps=3))
+    with pytest.raises(ValueError, match=r"n_action_steps must be within 1..2, the chunk's length, got 3"):
+        DaggerConfig(n_action_steps=3).check_model(sides_model().config, FineTuning(), iterations=1)
