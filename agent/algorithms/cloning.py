@@ -11,8 +11,7 @@ The dataset is on disk before the first update, so an iteration that is repeated
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,11 @@ from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.runs.run_folder import dataset_of
 from envs.errors import UserError
-from envs.world import World
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
 from rollout.types import RunEpisodes, Trajectory
 from vla_model.config import VLAConfig
 from vla_model.model import VLA
-from vla_model.types import Policy
 from vla_model.weights.finetune import FineTuning
 
 
@@ -84,7 +81,7 @@ class CloningConfig(AlgorithmConfig):
 C = TypeVar("C", bound=CloningConfig)
 
 
-class Cloning(ABC, Generic[C]):
+class Cloning(Generic[C]):
     """A method that clones demonstrations and its own episodes; a subclass defines the policy that acts."""
 
     failed: Literal["imitated", "seen"]
@@ -111,12 +108,7 @@ class Cloning(ABC, Generic[C]):
         self._context = context
         self.data = [self._data([self._demonstrations])]
 
-    @abstractmethod
-    def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """See Method."""
-
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        """See Method."""
         del iteration
         return list(run(specs(0, 1), n_action_steps=self.n_action_steps, all_frames=True))
 

@@ -68,7 +68,6 @@ class DaggerConfig(CloningConfig):
     """Actions executed of each decision during collection, by the learner or by the expert in its place."""
 
     def method(self, context: Context) -> Dagger:
-        """See AlgorithmConfig."""
         return Dagger(self, context)
 
     def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
@@ -88,12 +87,10 @@ class Dagger(Cloning[DaggerConfig]):
     n_action_steps = 1
 
     def __init__(self, config: DaggerConfig, context: Context) -> None:
-        """See Cloning."""
         self.drives = config.drives
         super().__init__(config, context)
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """See Method."""
         # Version -1, so that the first published weights are always loaded.
         policy = VLAPolicy(model, self._context.processor, version=-1, seed=self._context.seed)
         config = self._config
@@ -109,7 +106,6 @@ class DaggerPolicy:
     def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:
         """
         Args:
-            learner: the policy that is trained.
             world: the one it acts in, which is asked for the expert's actions.
             config: of dagger, checked against the learner's model.
         """

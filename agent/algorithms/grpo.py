@@ -53,16 +53,13 @@ class GRPOConfig(PolicyGradientConfig):
 
     @property
     def rounds(self) -> int:
-        """See AlgorithmConfig."""
         return self.max_rounds
 
     @property
     def repeats(self) -> int:
-        """See AlgorithmConfig."""
         return self.group_size
 
     def method(self, context: Context) -> GRPO:
-        """See AlgorithmConfig."""
         return GRPO(self, context)
 
 
@@ -70,17 +67,14 @@ class GRPO(PolicyGradient[GRPOConfig]):
     """GRPO: trains on groups whose episodes have different returns."""
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        """See collect_groups."""
         del iteration
         executing = partial(run, n_action_steps=self._context.n_action_steps)
         return collect_groups(executing, lambda round_: specs(round_, self._config.group_size), self._config)
 
     def advantages(self, trajectories: list[Trajectory]) -> RolloutBatch:
-        """See grpo_advantages."""
         return grpo_advantages(trajectories, self._config)
 
     def loss(self, iteration: int) -> Loss[VLA]:
-        """See grpo_loss."""
         del iteration
         return partial(grpo_loss, config=self._config)
 
@@ -113,7 +107,6 @@ def collect_groups(
     Args:
         run: runs every spec once.
         specs: initial states of a round, by its number; equally many in every round.
-        config: of grpo.
     """
     found: list[Trajectory] = []
     num_mixed = 0

@@ -61,7 +61,6 @@ class PPOConfig(PolicyGradientConfig):
     """Of the first so many, only the value head learns."""
 
     def method(self, context: Context) -> PPO:
-        """See AlgorithmConfig."""
         return PPO(self, context)
 
     def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
@@ -81,16 +80,13 @@ class PPO(PolicyGradient[PPOConfig]):
     """PPO: trains on every episode of an iteration."""
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
-        """See Method."""
         del iteration
         return list(run(specs(0, 1), n_action_steps=self._context.n_action_steps))
 
     def advantages(self, trajectories: list[Trajectory]) -> RolloutBatch:
-        """See ppo_advantages."""
         return ppo_advantages(trajectories, self._config)
 
     def loss(self, iteration: int) -> Loss[VLA]:
-        """See ppo_loss."""
         return partial(ppo_loss, config=self._config, only_value=iteration < self._config.warmup_iterations)
 
 
@@ -140,8 +136,6 @@ def ppo_loss(
 
     Args:
         model: with a value head.
-        batch: decisions with their advantages.
-        config: of ppo.
         only_value: train the value head alone, as in the warm-up.
     """
     output = predict(model, batch)

@@ -37,7 +37,6 @@ class RFTConfig(CloningConfig):
     """Use failed episodes for auxiliary losses."""
 
     def method(self, context: Context) -> RFT:
-        """See AlgorithmConfig."""
         return RFT(self, context)
 
 
@@ -47,13 +46,11 @@ class RFT(Cloning[RFTConfig]):
     failed = "seen"
 
     def __init__(self, config: RFTConfig, context: Context) -> None:
-        """See Cloning."""
         self.keeps_failures = config.see_failures
         self.n_action_steps = context.n_action_steps
         super().__init__(config, context)
 
     def actor(self, model: VLA) -> Callable[[World], Policy]:
-        """See Method."""
         # Version -1, so that the first published weights are always loaded.
         policy = VLAPolicy(model, self._context.processor, version=-1, sample=True, seed=self._context.seed)
         return partial(on_best_device, policy)

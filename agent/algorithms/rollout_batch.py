@@ -106,8 +106,6 @@ def decisions(rollout_batch: RolloutBatch, processor: Processor, history: tuple[
     """All decisions of a rollout.
 
     Args:
-        rollout_batch: the rollout.
-        processor: of the policy.
         history: (n, stride) of its model.
 
     Raises:

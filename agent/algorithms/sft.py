@@ -108,9 +108,7 @@ class SFTEncoder:
     ) -> None:
         """
         Args:
-            processor: of the model.
             instructions: which a Batch refers to by index.
-            config: of the model.
             seed: of the augmentation.
             part: (index, count) if the batches are one of `count` interleaved parts of equal size; augmentation is
                 that of the whole batch.

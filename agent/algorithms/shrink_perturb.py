@@ -74,9 +74,7 @@ def scheduled_updates(config: ShrinkPerturbConfig, updates: int, iterations: int
     after.
 
     Args:
-        config: of shrink and perturb.
         updates: of every other iteration.
-        iterations: of the run.
         iteration: counted from 0.
     """
     if config.keep == 1.0:

@@ -67,9 +67,7 @@ class DriveSession:
     def __init__(self, policy: Policy, robot: Robot, config: DriveConfig | None = None, close: Any = None) -> None:
         """
         Args:
-            policy: for all drives.
             robot: not connected.
-            config: of the control loop.
             close: called at the end, in the driving thread, to close the robot's world.
 
         Raises:
@@ -110,7 +108,7 @@ class DriveSession:
         """Show the initial state of an episode, for a simulated robot and while no drive is running."""
         self._orders.put(lambda: self._show(episode))
 
-    def start(self, instruction: str, seconds: float, record: Path | None = None, seed: int = 0) -> None:
+    def start(self, instruction: str, seconds: float, record: Path | None = None) -> None:
         """Drive, unless a drive is running. Arguments as for `Agent.run`; refusals are shown as the status' trouble."""
         try:
             self._agent.check_instruction(instruction)
@@ -122,7 +120,7 @@ class DriveSession:
                 return
             self._busy, self._agent = True, self._new_agent()
         self._status = replace(self._status, state="waiting", instruction=instruction, trouble=None)
-        self._orders.put(lambda: self._drive(instruction, seconds, record, seed))
+        self._orders.put(lambda: self._drive(instruction, seconds, record))
 
     def stop(self, reason: str = "on the page") -> None:
         """Bring the robot to rest within one control period and end the drive."""
@@ -176,14 +174,14 @@ class DriveSession:
             num_orders=self._status.num_orders,
         )
 
-    def _drive(self, instruction: str, seconds: float, record: Path | None, seed: int) -> None:
+    def _drive(self, instruction: str, seconds: float, record: Path | None) -> None:
         with self._lock:
             self._periods.clear()
             self._interventions.clear()
         self.takeover.give_back()
         self._marks, self._num_told = queue.SimpleQueue(), 0
         try:
-            outcome = self._agent.run(instruction, seconds, seed=seed, record=record, judge=self._judge)
+            outcome = self._agent.run(instruction, seconds, record=record, judge=self._judge)
         finally:
             self.takeover.give_back()
             self._busy = False

@@ -83,9 +83,6 @@ class Page:
     ) -> None:
         """
         Args:
-            session: of the robot.
-            spec: of the robot.
-            config: address and settings.
             table: a simulated robot, shown in 3-D, whose episode can be chosen and disturbed.
             tasks: to choose from, with a table.
             variations: to choose from, with a table.

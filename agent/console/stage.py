@@ -86,7 +86,6 @@ class Stage:
         if not same:
             self._view.mj_model, self._view.mj_data = scene.model, scene.data
             self._view.rebuild_visual_handles()
-        if not same:
             self._make_grips(scene)
 
     def _make_grips(self, scene: TableScene) -> None:

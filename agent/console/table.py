@@ -44,17 +44,13 @@ class LiveTable(SimRobot):
         """Held while the world moves."""
         self.scene: TableScene | None = None
         """Of the current or last episode; a new object for every episode."""
-        self._table = world
+        self.tabletop = world
         self._hands = TableHands(world)
         self._states: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # the last two
         self._moved_s = 0.0
         self._poses: tuple[Poses, Poses] | None = None  # of those states, for the page's thread
         self._drags: dict[int, NDArray[np.float64]] = {}
         self._pushes: dict[int, NDArray[np.float64]] = {}
-
-    @property
-    def tabletop(self) -> TabletopWorld:
-        return self._table
 
     def push(self, thing: str, direction: NDArray[np.float64]) -> None:
         """Push an object along the unit vector [3], in the next control period. From any thread."""
@@ -86,7 +82,7 @@ class LiveTable(SimRobot):
             seen = super()._begin()
             self._drags.clear()
             self._pushes.clear()
-            self.scene = TableScene(self._table)
+            self.scene = TableScene(self.tabletop)
             self._states = self._hands.state(), self._hands.state()
             self._poses = None
         return seen

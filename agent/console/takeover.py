@@ -36,13 +36,6 @@ class Takeover:
             None  # [A], from the first period on; for blind axes, the rest of the nudges
         )
         self._shown: NDArray[np.float64] = np.zeros(len(spec.axes))
-        names = spec.world.state.names
-        self._columns = [names.index(axis.state) if axis.state is not None else None for axis in spec.axes]
-        self._relative = np.array([axis.relative for axis in spec.axes])
-        self._blind = np.array([axis.relative and axis.state is None for axis in spec.axes])
-        self._scale, self._offset = (
-            np.array([getattr(axis, name) for axis in spec.axes]) for name in ("scale", "offset")
-        )
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
@@ -71,8 +64,8 @@ class Takeover:
             if self._targets is None:
                 return
             ahead = self._targets[axis] - self._shown[axis]
-            step = self._scale[axis] * actions
-            room = abs(_LEAD * self._scale[axis])
+            step = self._spec.scale[axis] * actions
+            room = abs(_LEAD * self._spec.scale[axis])
             self._targets[axis] += float(np.clip(ahead + step, -room, room)) - ahead
 
     def aim(self, axis: int, target: float) -> None:
@@ -83,17 +76,19 @@ class Takeover:
 
     def command(self, axis: int, action: float) -> None:
         """Set the target of an absolute axis, as an action in [-1, 1]."""
-        self.aim(axis, float(self._offset[axis] + self._scale[axis] * action))
+        self.aim(axis, float(self._spec.offset[axis] + self._spec.scale[axis] * action))
 
     def action(self, reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """See Operator. For the driving thread."""
+        spec = self._spec
         with self._lock:
-            self._shown = np.array([0.0 if c is None else float(reading.state[c]) for c in self._columns])
+            self._shown = spec.position(reading.state)
             if not self._wanted:
                 return None
-            start = np.where(self._relative, self._shown, self._offset)  # 0 for blind axes
+            start = np.where(spec.relative, self._shown, spec.offset)  # 0 for blind axes
             if self._targets is None:
-                self._targets = start + self._scale * rest
-            action = np.clip((self._targets - start) / self._scale, -1.0, 1.0)
-            self._targets = np.where(self._blind, self._targets - self._scale * action, self._targets)
+                self._targets = start + spec.scale * rest
+            action = np.clip((self._targets - start) / spec.scale, -1.0, 1.0)
+            blind = spec.relative & ~spec.measured
+            self._targets = np.where(blind, self._targets - spec.scale * action, self._targets)
             return action.astype(np.float32)

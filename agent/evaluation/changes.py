@@ -33,9 +33,7 @@ def write_changes(
 
     Args:
         run: whose initial and best policy have been evaluated.
-        specs: of the evaluated episodes.
         rerun: runs episodes with the policy of a folder and records every step.
-        control_dt_s: time between two control steps.
     """
     comparison = compare(read_eval_info(run.before.eval_info), read_eval_info(run.eval_info))
     of_id = {spec.id: spec for spec in specs}

@@ -46,7 +46,6 @@ class ShuffledInstructions:
         """Sample the instruction of each episode.
 
         Args:
-            policy: to be wrapped.
             instructions: of every episode that will run, e.g. `evaluation.instructions` of the same specs.
 
         Raises:

@@ -16,32 +16,32 @@ import numpy as np
 
 from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.evaluation.statistics import Average, Proportion, averages
+from agent.runs.run_folder import VIDEOS
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_json
 from vla_model.files.old_names import with_new_names
 
 
-def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation], videos_dir: str = "videos") -> dict[str, Any]:
+def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation]) -> dict[str, Any]:
     """The dict to write.
 
     Args:
         evaluation: the policy itself.
         controls: blind controls over the same specs or some of them, by name; empty if none were run.
-        videos_dir: the videos' folder, relative to the file.
     """
     groups = evaluation.by(_group)
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
     speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
     return {
-        "per_task": _per_task(evaluation, videos_dir),
-        "per_group": {group: _aggregate(evaluation.only(rows), videos_dir) for group, rows in groups.items()},
-        "overall": _aggregate(evaluation, videos_dir) | timing | speed,
+        "per_task": _per_task(evaluation),
+        "per_group": {group: _aggregate(evaluation.only(rows)) for group, rows in groups.items()},
+        "overall": _aggregate(evaluation) | timing | speed,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
         "controls": {name: _control(control, evaluation) for name, control in controls.items()},
         "expert_usage": {task: usage.tolist() for task, usage in evaluation.expert_usage.items()},
-        "per_episode": [_episode(r, videos_dir) for r in evaluation.results],
+        "per_episode": [_episode(r) for r in evaluation.results],
     }
 
 
@@ -63,7 +63,7 @@ def read_eval_info(path: Path) -> dict[str, Any]:
     return with_new_names(content)
 
 
-def _per_task(evaluation: Evaluation, videos_dir: str) -> list[dict[str, Any]]:
+def _per_task(evaluation: Evaluation) -> list[dict[str, Any]]:
     """One entry per group and task, task_id counting a group's tasks by name, as LeRobot's flat list has it."""
     entries = []
     for group, rows in evaluation.by(_group).items():
@@ -72,7 +72,7 @@ def _per_task(evaluation: Evaluation, videos_dir: str) -> list[dict[str, Any]]:
                 "sum_rewards": [r.sum_reward for r in of_task],
                 "max_rewards": [r.max_reward for r in of_task],
                 "successes": [r.success for r in of_task],
-                "video_paths": _videos(of_task, videos_dir),
+                "video_paths": _videos(of_task),
             }
             steps = {
                 "median_steps": _median([r.num_steps for r in of_task if not r.lost]),
@@ -83,14 +83,14 @@ def _per_task(evaluation: Evaluation, videos_dir: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _aggregate(evaluation: Evaluation, videos_dir: str) -> dict[str, Any]:
+def _aggregate(evaluation: Evaluation) -> dict[str, Any]:
     rows = evaluation.results
     return {
         "avg_sum_reward": float(np.mean([r.sum_reward for r in rows])),
         "avg_max_reward": float(np.mean([r.max_reward for r in rows])),
         **_success(evaluation.success),
         **_averages(evaluation),
-        "video_paths": _videos(rows, videos_dir),
+        "video_paths": _videos(rows),
     }
 
 
@@ -136,7 +136,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _episode(result: EpisodeResult, videos_dir: str) -> dict[str, Any]:
+def _episode(result: EpisodeResult) -> dict[str, Any]:
     return {
         "id": result.spec.id,
         "task_group": _group(result),
@@ -146,7 +146,7 @@ def _episode(result: EpisodeResult, videos_dir: str) -> dict[str, Any]:
         "failure": result.failure,
         "num_steps": result.num_steps,
         "num_decisions": result.num_decisions,
-        "video_path": None if result.video is None else f"{videos_dir}/{result.video}",
+        "video_path": None if result.video is None else f"{VIDEOS}/{result.video}",
     }
 
 
@@ -154,8 +154,8 @@ def _group(result: EpisodeResult) -> str:
     return f"{result.spec.suite}/{result.spec.variation}"
 
 
-def _videos(rows: Sequence[EpisodeResult], videos_dir: str) -> list[str]:
-    return [f"{videos_dir}/{r.video}" for r in rows if r.video is not None]
+def _videos(rows: Sequence[EpisodeResult]) -> list[str]:
+    return [f"{VIDEOS}/{r.video}" for r in rows if r.video is not None]
 
 
 def _median(values: Sequence[int]) -> float | None:

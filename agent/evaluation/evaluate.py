@@ -166,7 +166,6 @@ def evaluate(
     Args:
         run: e.g. `partial(collect, policy, world)` or `workers.collect`. An episode that it does not return has failed.
         world: an example of those that `run` uses.
-        specs: fixed episodes, e.g. from `evaluation_specs`.
         n_action_steps: actions executed of each chunk; the whole chunk where None.
         videos_per_task: of the first so many episodes of each task and variation, successful or not. They run
             separately, as only they are rendered at every step.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import entropy
 
 Shares = NDArray[np.float64]
 """[layers, E]"""
@@ -54,7 +55,6 @@ class UsageByPhase:
         """Add an episode.
 
         Args:
-            task: of the episode.
             phases: at each decision, [n].
             usage: of each decision, [n, layers, E].
         """
@@ -106,9 +106,5 @@ def information(shares: Mapping[str, Shares], weights: Mapping[str, int]) -> NDA
     p = np.array([weights[name] for name in shares], np.float64)
     p /= p.sum()
     stacked = np.stack(list(shares.values()))  # [groups, layers, E]
-    return _entropy(np.einsum("g,gle->le", p, stacked)) - np.einsum("g,gl->l", p, _entropy(stacked))
-
-
-def _entropy(shares: Shares) -> NDArray[np.float64]:
-    """In bits, over the last dimension."""
-    return -np.sum(shares * np.log2(np.where(shares > 0, shares, 1.0)), axis=-1)
+    of_mean, in_groups = (entropy(part, base=2, axis=-1) for part in (np.einsum("g,gle->le", p, stacked), stacked))
+    return of_mean - np.einsum("g,gl->l", p, in_groups)

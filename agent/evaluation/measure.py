@@ -79,9 +79,7 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
     specs = config.specs(setup.example.suite, tasks)
     run = partial(run_specs, setup, config)
     evaluation = run("evaluation", specs, videos_dir=folder.videos)
-    write_eval_info(
-        folder.eval_info, eval_info(evaluation, {}, folder.videos.name)
-    )  # before controls, in case they fail
+    write_eval_info(folder.eval_info, eval_info(evaluation, {}))  # before controls, in case they fail
     # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of all.
     lost = {r.spec.seed for r in evaluation.results if r.lost}
     instructions = {
@@ -95,7 +93,7 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
     if config.controls and instructions:
         blind["black frames"] = BlackFrames
     controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
-    write_eval_info(folder.eval_info, eval_info(evaluation, controls, folder.videos.name))
+    write_eval_info(folder.eval_info, eval_info(evaluation, controls))
     return evaluation, controls
 
 
@@ -112,10 +110,8 @@ def run_specs(
     """Evaluate on some episodes, with a progress bar; prints the workers' report.
 
     Args:
-        setup: policy and worlds.
         config: its n_action_steps, num_worlds and videos_per_task are used.
         name: of the bar.
-        specs: the episodes.
         control: wraps the policy in every process.
         videos_dir: folder of the videos; None for none.
         on_trajectory: called after each episode, in this process.

@@ -37,7 +37,6 @@ def write_video(folder: Path, trajectory: Trajectory, *, failure: str | None, co
     Args:
         trajectory: with at least one camera and one frame.
         failure: why it failed; None where it succeeded.
-        control_dt_s: time between two control steps.
 
     Returns:
         The file, named after task, variation, seed and outcome: pick_place-train-1000003-success.mp4.
@@ -60,11 +59,9 @@ def write_comparison(
     """Write a video of one episode before and after fine-tuning, side by side.
 
     Args:
-        path: of the MP4.
         before: with a frame of every step.
         after: the same, of the same spec.
         failures: why each failed; None where it succeeded.
-        control_dt_s: time between two control steps.
     """
     sides = [
         list(_side(title, trajectory, failure, control_dt_s))

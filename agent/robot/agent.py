@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from agent.robot.record import Recorder
 from agent.robot.types import Robot
 from agent.robot.watch import Operator, Watcher
 from agent.runs.checks import check_config
+from agent.runs.interrupts import STOPPING, handled
 from envs.errors import UserError
 from envs.types import EpisodeSpec, WorldSpec
 from rollout.dataset.schema import ImageMode
@@ -51,11 +51,9 @@ class Agent:
         Args:
             policy: run in a thread of its own during a drive.
             robot: not connected.
-            config: latency handling of the control loop.
             clock: of the robot's timestamps; the machine's where None.
             make_inference: runs the policy; by default in a thread.
             operator: a person who may take over; their actions are marked in the recording.
-            watcher: called every control period.
 
         Raises:
             UserError: the policy was made for other cameras, state, actions or another rate than the robot has (the
@@ -92,11 +90,9 @@ class Agent:
         `stop` since the last drive ends this one before anything moves.
 
         Args:
-            instruction: for the policy.
             seconds: time limit.
             seed: of the policy's sampling, if it samples.
             record: folder of a LeRobotDataset to which the drive is appended, successful or not.
-            image_mode: of that dataset.
             judge: returns the success flag once the robot is at rest, e.g. from a key press; None is recorded as a
                 failure.
 
@@ -119,20 +115,15 @@ class Agent:
                 recorder = self._recorder(stack, record, image_mode, instruction)
             with _signals_throw(self._switch):
                 outcome = self._drive(instruction, seconds, seed, recorder)
-            if recorder is not None:  # also where the judge raises
-                recorder.ends(success=bool(outcome.success), ended=outcome.ended)
-            outcome = replace(outcome, success=judge(outcome))
-            if recorder is not None:
-                recorder.ends(success=bool(outcome.success), ended=outcome.ended)
+            try:
+                outcome = replace(outcome, success=judge(outcome))
+            finally:  # also where the judge raises
+                if recorder is not None:
+                    recorder.ends(success=bool(outcome.success), ended=outcome.ended)
         return outcome
 
     def stop(self, reason: str = "by hand", *, success: bool | None = None) -> None:
-        """Bring the robot to rest within one control period and end the drive. From any thread.
-
-        Args:
-            reason: for the outcome.
-            success: success flag of the drive, if known.
-        """
+        """Bring the robot to rest within one control period and end the drive. From any thread."""
         self._switch.throw(Stop(reason, success))
 
     def _recorder(self, stack: ExitStack, record: Path, image_mode: ImageMode, instruction: str) -> Recorder:
@@ -177,22 +168,11 @@ def _signals_throw(switch: StopSwitch) -> Generator[None]:
     """The first Ctrl-C, SIGTERM or SIGHUP throws the switch; the next one has its previous handler. Ignored signals
     stay ignored: a drive under nohup outlives its terminal.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    # A handler that was not set from Python (None) cannot be restored.
-    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
 
     def throw(number: int, frame: object) -> None:
         del frame
         switch.throw(Stop(signal.Signals(number).name))
         signal.signal(number, before[signal.Signals(number)])
 
-    for number in before:
-        signal.signal(number, throw)
-    try:
+    with handled(STOPPING, throw) as before:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -156,10 +156,6 @@ class StillPicture:
     """
 
     def __init__(self, frozen_after_s: float = FROZEN_AFTER_S) -> None:
-        """
-        Args:
-            frozen_after_s: how long a frame may be repeated.
-        """
         self._frozen_after_s = frozen_after_s
         self._last: tuple[NDArray[np.uint8], float] | None = None
 

@@ -140,10 +140,6 @@ class Drive:
             inference: of the policy, not shared with another drive.
             clock: also of the robot's timestamps.
             switch: ends the drive from any thread.
-            config: latency handling.
-            recorder: of this drive, if it is recorded.
-            operator: a person who may take over.
-            watcher: called every period.
         """
         self._robot = robot
         self._inference = inference
@@ -155,9 +151,8 @@ class Drive:
         self._watcher = watcher
         self._filter = SafetyFilter(robot.spec)
         self._dt_s = robot.spec.world.control_dt_s
-        relative = np.array([axis.relative for axis in robot.spec.axes])
         self._path = ChunkPath(
-            relative,
+            robot.spec.relative,
             decay=config.blend_decay,
             correction=config.correction,
             two_valued=robot.spec.world.action.grippers,
@@ -183,9 +178,7 @@ class Drive:
         """Wait for the policy's first answer, drive, and leave the robot at rest and disconnected.
 
         Args:
-            instruction: for the policy.
             seconds: time limit, from the first period on.
-            seed: of the policy's sampling, if it samples.
 
         Raises:
             UserError: a reading before the first period differs from the robot's spec; nothing has moved.
@@ -400,9 +393,7 @@ class Drive:
             sent, changes = self._filter.limited(wanted, reading.state)
         said = self._robot.act(sent)
         broken = self._filter.broken_action(said)
-        executed = (
-            sent if broken is not None else np.array(said, np.float32)
-        )  # a copy, because the robot may reuse its array
+        executed = sent if broken is not None else np.array(said, np.float32)  # a copy: the robot may reuse its array
         if trouble is None and not self._by_hand:
             self._path.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)

@@ -29,9 +29,6 @@ class Recorder:
 
         Args:
             writer: of the dataset, opened with `interventions`.
-            spec: of the episode.
-            instruction: for the policy.
-            policy_version: of the weights.
 
         Raises:
             OSError: nothing can be written.
@@ -62,8 +59,6 @@ class Recorder:
             period: its number; missed periods before it become rows too.
             reading: None where it was broken.
             action: sent to the robot, [A].
-            by_hand: whether it is a person's action.
-            held: whether it is a hold.
             rest: the action that left the robot at rest before this period, [A].
 
         Raises:

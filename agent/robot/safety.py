@@ -86,18 +86,13 @@ class SafetyFilter:
         self._spec = spec
         self._dt_s = spec.world.control_dt_s
         states = spec.world.state.names
-        self._shown = [i for i, axis in enumerate(spec.axes) if axis.state is not None]
-        self._columns = [states.index(axis.state) for axis in spec.axes if axis.state is not None]
-        self._relative = np.array([axis.relative for axis in spec.axes])
-        self._scale, self._offset = (
-            np.array([getattr(axis, name) for axis in spec.axes]) for name in ("scale", "offset")
-        )
+        self._relative, self._scale, self._offset = spec.relative, spec.scale, spec.offset
         self._low, self._high, self._max_velocity, self._max_acceleration, self._max_change = (
             np.array([getattr(axis.limits, name) for axis in spec.axes])
             for name in ("low", "high", "max_velocity", "max_acceleration", "max_change")
         )
         reach = np.abs(self._scale)
-        shows_target = ~self._relative & np.array([axis.state is not None for axis in spec.axes])
+        shows_target = ~self._relative & spec.measured
         self._low = np.where(shows_target, np.maximum(self._low, self._offset - reach), self._low)
         self._high = np.where(shows_target, np.minimum(self._high, self._offset + reach), self._high)
         self._velocity_bound = np.where(
@@ -113,8 +108,8 @@ class SafetyFilter:
 
     def begin(self, state: NDArray[np.float32]) -> None:
         """Set the initial positions from a valid state [S]."""
-        self._seen = self._position(state)
-        self._target[self._shown] = self._staying(self._seen)[self._shown]
+        self._seen = self._spec.position(state)
+        self._target = np.where(self._spec.measured, self._staying(self._seen), self._target)
 
     def trouble_with(self, reading: Reading, now_s: float, stale_after_s: float) -> tuple[Reason, str] | None:
         """Why the robot must hold on this reading; None if it is valid. Call once per period."""
@@ -125,7 +120,7 @@ class SafetyFilter:
             return "broken observation", f"its time is {-age_s:.3g} s ahead of the clock that drives the robot"
         if not age_s <= stale_after_s:
             return "stale observation", f"{1000 * age_s:.0f} ms old"
-        self._seen = self._position(reading.state)
+        self._seen = self._spec.position(reading.state)
         watched = reading.state[self._watched_columns]
         before_s, before = self._last_watched or (reading.time_s, watched)
         speed = np.abs(watched - before) / max(reading.time_s - before_s, self._dt_s)
@@ -171,7 +166,7 @@ class SafetyFilter:
             action: finite, [A].
             state: [S].
         """
-        position, changed = self._position(state), {}
+        position, changed = self._spec.position(state), {}
         self._seen, staying = position, self._staying(position)
 
         def keep(reason: Reason, before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
@@ -218,18 +213,12 @@ class SafetyFilter:
         if not resting:
             self._target[:] = action
         self._last_velocity = (
-            np.zeros(len(action)) if resting else self._velocity(action.astype(np.float64), self._position(state))
+            np.zeros(len(action)) if resting else self._velocity(action.astype(np.float64), self._spec.position(state))
         )
 
     def came_to_rest(self) -> None:
         """Update after at least a period without an action."""
         self._last_velocity = np.zeros(len(self._last_velocity))
-
-    def _position(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Position of each axis, [A]; 0 where no state shows it, which then has no limits."""
-        position = np.zeros(len(self._spec.axes))
-        position[self._shown] = state[self._columns]
-        return position
 
     def _staying(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         """The targets at the current positions, as actions [A]."""

@@ -8,6 +8,7 @@ Shape letters: A action dims, S state dims, L localization dims, H x W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, isfinite
 from typing import Protocol
 
@@ -115,6 +116,31 @@ class RobotSpec:
             of_motion = (limits.max_velocity, limits.max_acceleration) != (inf, inf)
             if axis.state is None and (of_position or (of_motion and not axis.relative)):
                 raise UserError(f"axis {name!r} of {self.name} has limits that need a state, and it names none")
+
+    @cached_property
+    def relative(self) -> NDArray[np.bool_]:
+        """Which actions are displacements, [A]."""
+        return np.array([axis.relative for axis in self.axes])
+
+    @cached_property
+    def measured(self) -> NDArray[np.bool_]:
+        """Of which axes a state shows the position, [A]."""
+        return np.array([axis.state is not None for axis in self.axes])
+
+    @cached_property
+    def scale(self) -> NDArray[np.float64]:
+        """Of the axes, [A]."""
+        return np.array([axis.scale for axis in self.axes])
+
+    @cached_property
+    def offset(self) -> NDArray[np.float64]:
+        """Of the axes, [A]."""
+        return np.array([axis.offset for axis in self.axes])
+
+    def position(self, state: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The position of each axis by a state [S], [A]; 0 where the state does not show it."""
+        names = self.world.state.names
+        return np.array([0.0 if axis.state is None else float(state[names.index(axis.state)]) for axis in self.axes])
 
 
 def _check_bounds(name: str, low: float, high: float) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _TERMINATING = (signal.SIGTERM, signal.SIGHUP)
-_STOPPING = (signal.SIGINT, *_TERMINATING)
+STOPPING = (signal.SIGINT, *_TERMINATING)
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,7 +34,7 @@ def termination_stops() -> Generator[None]:
         came.append(number)
         raise Terminated(number)
 
-    with _handled(_TERMINATING, terminate), _told_apart(came):
+    with handled(_TERMINATING, terminate), _told_apart(came):
         yield
 
 
@@ -52,7 +52,7 @@ def interrupts_wait() -> Generator[Callable[[], bool]]:
         for other, handler in before.items():
             signal.signal(other, handler)
 
-    with _handled(_STOPPING, remember) as before, _told_apart(came):
+    with handled(STOPPING, remember) as before, _told_apart(came):
         yield lambda: bool(came)
 
 
@@ -71,7 +71,7 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 @contextmanager
-def _handled(
+def handled(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
 ) -> Generator[dict[signal.Signals, Handler]]:
     """Handle those of the signals that are not ignored, in the main thread only; yields the previous handlers."""

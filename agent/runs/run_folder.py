@@ -64,6 +64,7 @@ PACKAGES = (
 """Packages whose version can change results."""
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
+VIDEOS = "videos"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class RunFolder:
 
     @property
     def videos(self) -> Path:
-        return self.root / "videos"
+        return self.root / VIDEOS
 
     @property
     def tensorboard(self) -> Path:

@@ -33,8 +33,6 @@ class ClientState:
         """
         Args:
             name: unique among clients.
-            processor: of the policy.
-            inference: runs the policy.
             n_action_steps: actions of each chunk that a client should execute.
         """
         self.n_action_steps = n_action_steps

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -36,34 +35,19 @@ class LimitsConfig:
     """Timeout of a vla-eval client's hello, after which an error is sent and the connection closed."""
 
 
+@dataclass
 class Link:
     """Messages to and from one client."""
 
-    def __init__(
-        self,
-        connection: ServerConnection,
-        path: str,
-        limits: LimitsConfig,
-        metrics: Metrics,
-        notices: Notices,
-        debug: bool,
-    ) -> None:
-        """
-        Args:
-            connection: of the client.
-            path: of the request.
-            limits: of the client.
-            metrics: count its messages.
-            notices: log refused messages.
-            debug: whether to send tracebacks to the client.
-        """
-        self._connection = connection
-        self._path = path
-        self.limits = limits
-        self._metrics = metrics
-        self._notices = notices
-        self._debug = debug
-        self._next_s = 0.0
+    connection: ServerConnection
+    path: str
+    """Of the request."""
+    limits: LimitsConfig
+    metrics: Metrics
+    notices: Notices
+    debug: bool
+    """Send tracebacks to the client."""
+    _next_s: float = 0.0
 
     async def receive(self, within_s: float | None = None) -> bytes | str:
         """The next message, not before the client's rate allows it.
@@ -78,13 +62,13 @@ class Link:
         await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
         self._next_s = time.monotonic() + 1.0 / self.limits.max_rate_hz
         async with asyncio.timeout(within_s):
-            return await self._connection.recv()
+            return await self.connection.recv()
 
     async def send(self, message: bytes | str) -> None:
         """Send, or abort the connection on timeout."""
         try:
             async with asyncio.timeout(self.limits.send_timeout_s):
-                await self._connection.send(message)
+                await self.connection.send(message)
         except TimeoutError:
             self._give_up()
 
@@ -92,42 +76,32 @@ class Link:
         """Close the connection, or abort it on timeout."""
         try:
             async with asyncio.timeout(self.limits.send_timeout_s):
-                await self._connection.close(code, reason)
+                await self.connection.close(code, reason)
         except TimeoutError:
             self._give_up()
 
-    @contextmanager
-    def measured(self) -> Generator[None]:
+    def measured(self) -> AbstractContextManager[None]:
         """Count a request, with its duration."""
-        began_s = time.perf_counter()
-        outcome = "failed"
-        try:
-            yield
-            outcome = "answered"
-        except UserError:
-            outcome = "refused"
-            raise
-        finally:
-            self._metrics.request(self._path, outcome, time.perf_counter() - began_s)
+        return self.metrics.request(self.path)
 
     def explain(self, error: Exception) -> str:
         """The error message for the client: why its message is refused, or without details that the server failed."""
         if not isinstance(error, UserError):
-            self._notices.say("failed", self._address, f"a message on {self._path}", error)
+            self.notices.say("failed", self._address, f"a message on {self.path}", error)
         else:
-            self._notices.say("refused", self._address, f"a message on {self._path}: {error}")
-        if self._debug:
+            self.notices.say("refused", self._address, f"a message on {self.path}: {error}")
+        if self.debug:
             return "".join(traceback.format_exception(error))
         return str(error) if isinstance(error, UserError) else "internal error, which the server's log describes"
 
     def _give_up(self) -> None:
         self.say_cut_off("it does not read its answers")
-        self._connection.transport.abort()
+        self.connection.transport.abort()
 
     def say_cut_off(self, why: str) -> None:
         """Log that the server closes the client's connection."""
-        self._notices.say("cut off", self._address, f"on {self._path}: {why}")
+        self.notices.say("cut off", self._address, f"on {self.path}: {why}")
 
     @property
     def _address(self) -> str:
-        return address(self._connection.remote_address)
+        return address(self.connection.remote_address)

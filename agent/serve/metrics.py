@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from envs.errors import UserError
 from envs.types import Observation
 from rollout.inference import ForgettingPolicy
 from vla_model.types import ActionChunk
@@ -57,10 +58,19 @@ class Metrics:
         """Count a connection that was refused with that HTTP status."""
         self._not_admitted.labels(str(status)).inc()
 
-    def request(self, path: str, outcome: str, duration_s: float) -> None:
-        """Count an observation, with its outcome and duration."""
-        self._requests.labels(path, outcome).inc()
-        self._request_s.labels(path).observe(duration_s)
+    @contextmanager
+    def request(self, path: str) -> Generator[None]:
+        """Count an observation, with its duration and outcome: answered, refused (a UserError) or failed."""
+        outcome = "failed"
+        try:
+            with self._request_s.labels(path).time():
+                yield
+            outcome = "answered"
+        except UserError:
+            outcome = "refused"
+            raise
+        finally:
+            self._requests.labels(path, outcome).inc()
 
     def batch(self, size: int, duration_s: float) -> None:
         """Count a batch."""
@@ -69,7 +79,7 @@ class Metrics:
 
 
 class MeasuredPolicy:
-    """A policy that counts its batches."""
+    """The policy itself; it counts its batches."""
 
     def __init__(self, policy: ForgettingPolicy, metrics: Metrics) -> None:
         self.version = policy.version
@@ -77,15 +87,12 @@ class MeasuredPolicy:
         self._metrics = metrics
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        """The policy's own."""
         self._policy.begin(worlds, instructions, seeds)
 
     def forget(self, worlds: Iterable[int]) -> None:
-        """The policy's own."""
         self._policy.forget(worlds)
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        """The policy's own, counted."""
         began_s = time.perf_counter()
         chunk = self._policy.act(worlds, observation)
         self._metrics.batch(len(worlds), time.perf_counter() - began_s)

@@ -33,10 +33,6 @@ class Notices:
     """The log of one server."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """
-        Args:
-            clock: seconds.
-        """
         self._clock = clock
         self._periods: dict[Kind, _Period] = {}
 
@@ -44,9 +40,6 @@ class Notices:
         """Log a line, unless the limit of its kind is reached.
 
         Args:
-            kind: what happened.
-            client: its address.
-            text: what and why.
             error: a failure of the server, logged with its traceback.
         """
         now_s = self._clock()

@@ -129,4 +129,4 @@ def _pack_array(value: Any) -> Any:
         raise UserError(f"an array of {value.dtype} cannot be packed, only numbers can")
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    return {_MARKER: True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    return wire.packed_array(value, _MARKER)

@@ -120,7 +120,6 @@ class PolicyServer:
         """
         Args:
             policy: takes the mode of its action distribution.
-            config: address, access, batching and limits.
             n_action_steps: actions of each chunk that a client should execute; the policy's where None.
 
         Raises:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +163,4 @@ def _dim_spec(name: str, vector: VectorSpec) -> dict[str, Any]:
 
 def _pack(kind: str, payload: dict[str, Any], seq: int) -> bytes:
     message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
-    return msgpack.packb(message, default=_pack_array)
-
-
-def _pack_array(value: NDArray[Any]) -> dict[str, Any]:
-    return {_ARRAY: True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
+    return msgpack.packb(message, default=partial(wire.packed_array, marker=_ARRAY))

@@ -117,5 +117,11 @@ def image(name: str, data: Any, height: int, width: int) -> NDArray[np.uint8]:
     raise UserError(f"{name!r} is {mode} of {size[1]}x{size[0]} pixels, expected RGB of {height}x{width}")
 
 
+def packed_array(value: NDArray[Any], marker: str | bytes) -> dict[str | bytes, Any]:
+    """The map that `array` reads."""
+    entries = {"data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
+    return {marker: True} | {_like(marker, key): entry for key, entry in entries.items()}
+
+
 def _like(marker: str | bytes, key: str) -> str | bytes:
     return key if isinstance(marker, str) else key.encode()

@@ -39,7 +39,6 @@ class Bookkeeping:
         """Evaluate where due, log, and save the checkpoint; returns the new progress.
 
         Args:
-            metrics: of the iteration.
             done: number of finished iterations, including this one; 0 before the first.
             progress: before this iteration.
         """

@@ -31,9 +31,7 @@ def save_checkpoint(
     """Write the folder, unless it exists already or another process writes it meanwhile.
 
     Args:
-        folder: of the checkpoint.
         learner: whose moving average is the policy.
-        processor: of the policy.
         fine_tuning: which weights are trained; if not all, these are also written alone, to `adapter`.
         notes: contents of JSON files to add, by name.
         acted: weights that the next episodes are collected with, where these are not the policy's.

@@ -79,7 +79,6 @@ class OverlappedCollector:
         """
         Args:
             actors: worker processes that collect; closed with this.
-            collect: collects an iteration's episodes.
             iterations: of the run; nothing is collected beyond.
             acted: of the checkpoint that the run resumes from.
         """

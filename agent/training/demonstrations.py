@@ -84,13 +84,8 @@ class DemonstrationsLedger:
     def __init__(self, config: DemonstrationsConfig, suite: str, tasks: Sequence[str]) -> None:
         """
         Raises:
-            UserError: a task that does not exist, or a cap that allows fewer attempts than episodes.
+            UserError: a task does not exist.
         """
-        if config.episodes_per_task < 1 or config.attempts_per_episode < 1:
-            raise UserError(
-                "expected at least 1 episode per task and 1 attempt per episode, "
-                f"got {config.episodes_per_task} and {config.attempts_per_episode}"
-            )
         self.tasks = tuple(check_name("task", task, tasks) for task in config.tasks) or tuple(tasks)
         self.succeeded: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -109,20 +104,11 @@ class DemonstrationsLedger:
 
     def asked(self) -> set[str]:
         """Ids of a complete dataset's episodes: of each task the first episodes_per_task that did not fail."""
-        count = self._config.episodes_per_task
-        return {
-            spec.id
-            for task in self.tasks
-            for spec in [spec for spec in self._attempts(task) if spec.id not in self.failed][:count]
-        }
+        return {spec.id for task in self.tasks for spec in self._candidates(task)}
 
     def summary(self) -> Demonstrations:
-        attempts = {task: self._attempts(task) for task in self.tasks}
-        episodes = {task: sum(s.id in self.succeeded for s in specs) for task, specs in attempts.items()}
-        reasons = {
-            task: Counter(self.failed[s.id] for s in specs if s.id in self.failed) for task, specs in attempts.items()
-        }
-        return Demonstrations(episodes=episodes, failed={task: dict(counts) for task, counts in reasons.items()})
+        episodes = {task: sum(spec.id in self.succeeded for spec in self._attempts(task)) for task in self.tasks}
+        return Demonstrations(episodes=episodes, failed={task: dict(self._reasons(task)) for task in self.tasks})
 
     def _attempts(self, task: str) -> list[EpisodeSpec]:
         """All episodes that may be tried, in order."""
@@ -134,15 +120,20 @@ class DemonstrationsLedger:
             for seed in range(config.first_seed, last + 1)
         ]
 
+    def _candidates(self, task: str) -> list[EpisodeSpec]:
+        """The first episodes_per_task that did not fail."""
+        return [spec for spec in self._attempts(task) if spec.id not in self.failed][: self._config.episodes_per_task]
+
+    def _reasons(self, task: str) -> Counter[str]:
+        return Counter(self.failed[spec.id] for spec in self._attempts(task) if spec.id in self.failed)
+
     def _missing_of(self, task: str) -> list[EpisodeSpec]:
-        attempts = self._attempts(task)
-        candidates = [spec for spec in attempts if spec.id not in self.failed][: self._config.episodes_per_task]
-        if len(candidates) < self._config.episodes_per_task:
-            reasons = Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed).most_common()
-            counts = ", ".join(f"{reason} {count} times" for reason, count in reasons)
+        candidates, count = self._candidates(task), self._config.episodes_per_task
+        if len(candidates) < count:
+            reasons = ", ".join(f"{reason} {times} times" for reason, times in self._reasons(task).most_common())
             raise UserError(
-                f"the expert of {task} cannot succeed in {self._config.episodes_per_task} of {len(attempts)} episodes: "
-                f"{counts}; raise attempts_per_episode, or leave the task out"
+                f"the expert of {task} cannot succeed in {count} of {len(self._attempts(task))} episodes: {reasons}; "
+                "raise attempts_per_episode, or leave the task out"
             )
         return [spec for spec in candidates if spec.id not in self.succeeded]
 
@@ -153,7 +144,6 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
     It may be interrupted at any time: an episode is on disk before it is counted.
 
     Args:
-        config: of the demonstrations.
         root: the dataset's folder, new or of an earlier call.
         workers: the pool, of `config.num_worlds` worlds per process.
 
@@ -184,7 +174,6 @@ def collect_demonstrations(config: DemonstrationsConfig, root: Path, workers: Wo
 def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
     """
     Args:
-        config: of the demonstrations.
         world: one of its worlds, which is reset.
 
     Raises:
@@ -223,9 +212,7 @@ def fill_dataset(
     """Run missing episodes and store the successful ones, in rounds, until none is missing.
 
     Args:
-        config: of the demonstrations.
         world: an example, for suite, tasks and spec.
-        root: the dataset's folder.
         run: runs every spec once and records every frame; one that it does not return counts as failed.
         set_aside: filled by `run`: {spec: why its workers died}.
         broken: filled by `run`: {spec: error of its world}.

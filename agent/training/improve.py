@@ -146,7 +146,6 @@ def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], 
     """Run it, and write checkpoints, the best policy, TensorBoard events, videos, eval_info.json, changes.json.
 
     Args:
-        config: of the run.
         run: its folder, new or interrupted.
         make_worlds: makes that many worlds; None for those that the config names.
 

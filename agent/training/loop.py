@@ -40,6 +40,7 @@ from agent.training.demonstrations import DemonstrationsConfig, collect_demonstr
 from agent.training.recordings import check_recordings, say_changes, training_data
 from envs.errors import UserError
 from envs.make import check_device, make_world
+from rollout.dataset.batches import TrainingData
 from rollout.distributed import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
@@ -161,9 +162,8 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         "samples_per_s" and "data_wait_share".
     """
     last = run.last_checkpoint()
-    # Fills the cache of decoded frames before several processes need it.
-    kept = _kept_processor(run)
-    say_changes(run, [training_data(config, run, None if kept is None else kept.world_spec)])
+    data, _ = _data(config, run)  # fills the cache of decoded frames before several processes need it
+    say_changes(run, [data])
     with progress_bars() as progress, interrupts_wait() as interrupted:
         bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)
@@ -187,8 +187,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     Returns:
         "samples_per_s" and "data_wait_share".
     """
-    kept = _kept_processor(run)
-    data = training_data(config, run, None if kept is None else kept.world_spec)
+    data, kept = _data(config, run)
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
     last = run.last_checkpoint()
@@ -209,8 +208,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     size, length = config.learner.batch_size, model.config.chunk_size
     figures: dict[str, float] = {}
     num_updates = _num_updates(config)
-    history = model.config.history
-    foreseen = model.config.foreseen
+    history, foreseen = model.config.history, model.config.foreseen
     batches = data.batches(
         size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen=foreseen
     )
@@ -233,10 +231,11 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
-def _kept_processor(run: RunFolder) -> Processor | None:
-    """The last checkpoint's: its normalisation holds, even if the data changed."""
+def _data(config: RunConfig, run: RunFolder) -> tuple[TrainingData, Processor | None]:
+    """The run's data, and the last checkpoint's processor: its normalisation holds, even if the data changed."""
     last = run.last_checkpoint()
-    return None if last is None else Processor.load(last / PRETRAINED)
+    kept = None if last is None else Processor.load(last / PRETRAINED)
+    return training_data(config, run, None if kept is None else kept.world_spec), kept
 
 
 def deployment_of(config: RunConfig, chunk_size: int) -> Deployment:

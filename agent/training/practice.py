@@ -55,9 +55,6 @@ def practice_specs(
     """Initial states of one round of an iteration, tasks interleaved.
 
     Args:
-        config: what to practise.
-        suite: of the world.
-        tasks: to practise.
         iteration: counted from 0.
         round_: counted from 0, below ROUNDS.
         repeats: runs of each initial state, so that each task has episodes_per_task episodes.
@@ -93,10 +90,7 @@ def check_practice(config: PracticeConfig, iterations: int, *, rounds: int, repe
     """Check that the seeds suffice for every iteration.
 
     Args:
-        config: what to practise.
-        iterations: of the run.
         rounds: maximum per iteration.
-        repeats: of each initial state.
 
     Raises:
         UserError: they do not, or episodes_per_task is no multiple of repeats.

@@ -65,7 +65,6 @@ def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | Non
     """The data of a run.
 
     Args:
-        config: of the run.
         run: its dataset is used where the config names no recorded ones.
         world_spec: of the policy that is resumed, if any.
 

@@ -33,43 +33,38 @@ class Progress:
     """Of the latest evaluation."""
 
 
+@dataclass(frozen=True)
 class Selection:
     """Evaluates, and keeps the best policy in a folder."""
 
-    def __init__(
-        self, evaluators: Workers, world: World, specs: Sequence[EpisodeSpec], n_action_steps: int | None, best: Path
-    ) -> None:
-        """
-        Args:
-            evaluators: worker processes whose policies act by their mode with the learner's weights.
-            world: an example of theirs.
-            specs: from `selection_specs`.
-            n_action_steps: actions executed of each chunk.
-            best: folder that the best policy is saved to.
-        """
-        self._evaluators = evaluators
-        self._world = world
-        self._specs = specs
-        self._n_action_steps = n_action_steps
-        self._best = best
+    evaluators: Workers
+    """Worker processes whose policies act by their mode with the learner's weights."""
+    world: World
+    """An example of theirs."""
+    specs: Sequence[EpisodeSpec]
+    """From `selection_specs`."""
+    n_action_steps: int | None
+    """Actions executed of each chunk."""
+    best: Path
+    """Folder that the best policy is saved to."""
 
     def evaluate(
         self, learner: Learner[VLA], processor: Processor, iteration: int, progress: Progress
     ) -> tuple[Progress, dict[str, float]]:
         """Evaluate this iteration's policy and save it if it is the best; returns the progress and success rates."""
-        self._evaluators.publish(iteration, acting_weights(learner))
+        self.evaluators.publish(iteration, acting_weights(learner))
         found = evaluate(
-            self._evaluators.collect,
-            self._world,
-            self._specs,
-            n_action_steps=self._n_action_steps,
-            broken=self._evaluators.report.broken,
+            self.evaluators.collect,
+            self.world,
+            self.specs,
+            n_action_steps=self.n_action_steps,
+            broken=self.evaluators.report.broken,
         )
         success = found.mean_over_tasks
         rates = {task: proportion.rate for task, proportion in found.per_task.items()}
         is_best = success > progress.best_success
         if is_best:
-            save_policy(self._best, learner.average, processor)
+            save_policy(self.best, learner.average, processor)
         progress = Progress(
             success=success,
             best_success=success if is_best else progress.best_success,

@@ -51,12 +51,10 @@ class LeRobotRobot:
                 disconnect; not connected.
             ranges: {entry: (low, high)} of every observation and action entry, in LeRobot's unit; for actions, the
                 positions of -1 and 1.
-            control_dt_s: time between two actions.
             cameras: {the arm's camera: its name and size for the policy}; all of the arm's, unchanged, where None.
             limits: {action entry: its limits} besides its range.
             frozen_after_s: how long a camera may repeat a frame byte for byte; infinite for an arm with rendered
                 cameras.
-            clock: of the readings; the machine's where None.
 
         Raises:
             UserError: a name that the arm does not have, or an entry without a range; the message lists those it has.

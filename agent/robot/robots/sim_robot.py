@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from agent.robot.clock import Clock, WallClock
 from agent.robot.robots.tabletop import axes_of, watched_of
-from agent.robot.types import Axis, Reading, RobotSpec, Watch
+from agent.robot.types import Axis, Reading, RobotSpec
 from envs.arrays import to_numpy
 from envs.errors import UserError
 from envs.types import Array, EpisodeSpec, Observation
@@ -40,38 +39,25 @@ class SimRobot:
         'put the red cube in the blue bowl'
     """
 
-    def __init__(
-        self,
-        world: World,
-        episode: EpisodeSpec,
-        *,
-        axes: Sequence[Axis] | None = None,
-        watched: Sequence[Watch] = (),
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, world: World, episode: EpisodeSpec, *, clock: Clock | None = None) -> None:
         """A robot that begins `episode` when it is connected.
 
         Args:
             world: with one world; the caller closes it.
             episode: may be replaced before every `connect`.
-            axes: of the action; the arm's where None, or displacements without limits where the world has no arm.
-            watched: in addition to the arm's.
-            clock: the machine's where None.
 
         Raises:
-            UserError: several worlds, or axes that do not fit their state and action.
+            UserError: several worlds.
         """
         if world.num_envs != 1:
             raise UserError(f"a robot is one world, this one has {world.num_envs}")
-        if axes is None:
-            arm = world.arm
-            axes = axes_of(arm) if arm else (Axis(relative=True),) * world.world_spec.action.size
-            watched = (*(watched_of(arm) if arm else ()), *watched)
-        self.spec = RobotSpec(name=world.suite, world=world.world_spec, axes=tuple(axes), watched=tuple(watched))
+        arm, num_actions = world.arm, world.world_spec.action.size
+        axes = axes_of(arm) if arm else (Axis(relative=True),) * num_actions
+        watched = watched_of(arm) if arm else ()
+        self.spec = RobotSpec(name=world.suite, world=world.world_spec, axes=axes, watched=watched)
         self.episode = episode
         self._world = world
         self._clock = clock or WallClock()
-        self._relative = np.array([axis.relative for axis in axes])
         self._rewind()
 
     def _rewind(self) -> None:
@@ -130,7 +116,7 @@ class SimRobot:
             now = math.floor((self._clock.now_s() - self._began_s) / self.spec.world.control_dt_s + 0.5)
             due, self._period = now - self._period, now
         if due and self._reading.ended is None:
-            rest = np.where(self._relative, 0.0, self._last).astype(np.float32)
+            rest = np.where(self.spec.relative, 0.0, self._last).astype(np.float32)
             first = rest if self._pending is None else self._pending
             self._show(self._steps(np.stack([first, *[rest] * (due - 1)])))
             self._pending = None

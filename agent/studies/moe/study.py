@@ -60,10 +60,7 @@ def study_experts(
 
     Args:
         policy: whose experts are studied; `setup.make_policy` is not used.
-        setup: where its episodes run.
-        tasks: of the episodes.
         config: which episodes, and how; no controls and no videos are made.
-        ablate: whether to run the ablations.
 
     Raises:
         UserError: the policy routes every token to all experts, so none can be left out; or as `evaluate` does.

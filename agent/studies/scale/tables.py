@@ -31,11 +31,8 @@ def tables(
 
     Args:
         runs: those that were fitted.
-        fit: to them.
         efforts: doublings from `point`.
         point: the best run of the grid.
-        predictions: of held-out runs.
-        budget: of the grid.
     """
     yield "| width | acting parameters | demonstrations | experts | seed | action error | success % | interval |"
     yield "|---|---|---|---|---|---|---|---|"
