@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.robot.clock import Stop, StopSwitch
-from agent.robot.inference import Answer, PolicyError, decide
+from agent.robot.inference import Answer, PolicyError, infer
 from envs.types import Observation
 from vla_model.types import Policy
 
@@ -67,15 +67,15 @@ class SimulatedInference:
     def begin(self, instruction: str, seed: int) -> None:
         self._policy.begin([0], (instruction,), (seed,))
 
-    def ask(self, observation: Observation) -> None:
+    def request(self, observation: Observation) -> None:
         ready_s = self._clock.now_s() + self._latency_s(self._count)
         self._count += 1
         try:
-            self._answer = ready_s, decide(self._policy, observation)
+            self._answer = ready_s, infer(self._policy, observation)
         except Exception as error:
             self._answer = ready_s, error
 
-    def hear(self) -> Answer | None:
+    def receive(self) -> Answer | None:
         if self._answer is None or self._clock.now_s() < self._answer[0] - _SAME_TIME_S:
             return None
         (_, answer), self._answer = self._answer, None

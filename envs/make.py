@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 from envs.errors import UserError
 from envs.imported import imported
 from envs.simulation.gl import choose_backend
-from envs.suites.given import asked
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
+from envs.suites.returned import calling
 from envs.types import WorldSpec
 from envs.world import World
 
@@ -87,7 +87,7 @@ def world_spec_of(name: str) -> WorldSpec:
 def _own_world(name: str, num_worlds: int) -> World:
     choose_backend()  # before the module imports MuJoCo, which reads the variable once
     make = imported("world", name)
-    with asked(f"world {name!r}"):
+    with calling(f"world {name!r}"):
         world = make(num_worlds)
     if not isinstance(world, World):
         raise UserError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")

@@ -166,8 +166,8 @@ def _executed_part(chunk: ActionChunk, expected: tuple[int, int], n_action_steps
 
 def _sampled(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
     """What a policy that samples its actions says about them, each [n, K, ...]."""
-    told = {"sampled": chunk.sampled, "log_prob": chunk.log_prob, "value": chunk.value}
-    return {name: to_numpy(values) for name, values in told.items() if values is not None}
+    recorded = {"sampled": chunk.sampled, "log_prob": chunk.log_prob, "value": chunk.value}
+    return {name: to_numpy(values) for name, values in recorded.items() if values is not None}
 
 
 def _clipped(actions: Array) -> Array:

@@ -43,7 +43,7 @@ class Trajectory:
     """Whether a person acted in place of the policy, [T]; None if interventions are not possible."""
     held: NDArray[np.bool_] | None = None
     """Whether the robot was held in place by a safety filter or a missed control period, [T]: such an action is not a
-    decision of a policy or a person, and must not be imitated. None if nothing holds the robot."""
+    decision of a policy or a person, and must not be cloned. None if nothing holds the robot."""
     localization: NDArray[np.float32]
     """Privileged positions before each action, [T, L], metres."""
     reward_terms: dict[str, NDArray[np.float32]]

@@ -23,7 +23,7 @@ from envs.errors import UserError
 from envs.types import Array, Observation
 from vla_model.backbones.decoder import InstructionPrefix
 from vla_model.files.deployment import check_n_action_steps
-from vla_model.files.weight_files import check_finite, misfits
+from vla_model.files.weight_files import check_finite, mismatches
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.heads.noise import CorrelatedNoise
 from vla_model.inputs.history import TokenHistory
@@ -182,7 +182,7 @@ class VLAPolicy:
         """
         if self._dtype_name == "int8":
             raise UserError("a policy of 8-bit weights cannot load other weights")
-        problems = misfits(self.model.state_dict(), state_dict)
+        problems = mismatches(self.model.state_dict(), state_dict)
         if problems:
             raise UserError(f"weights of version {version} do not fit: {'; '.join(problems)}")
         check_finite(state_dict, f"version {version}")
@@ -202,8 +202,8 @@ class VLAPolicy:
         if not len(worlds):
             return
         for instruction in dict.fromkeys(instructions):
-            if (remark := self.processor.remark_on(check_text(instruction))) is not None:
-                warnings.warn(remark, stacklevel=2)
+            if (warning := self.processor.truncation_warning(check_text(instruction))) is not None:
+                warnings.warn(warning, stacklevel=2)
         self.model.eval()
         ids, mask = self.processor.encode_instructions(instructions)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):

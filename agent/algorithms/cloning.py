@@ -84,7 +84,7 @@ C = TypeVar("C", bound=CloningConfig)
 class Cloning(Generic[C]):
     """A method that clones demonstrations and its own episodes; a subclass defines the policy that acts."""
 
-    failed: Literal["imitated", "seen"]
+    failed: Literal["cloned", "auxiliary"]
     """How a failed episode is used: its actions as labels, or its frames for auxiliary losses only."""
     keeps_failures: bool
     """Whether failed episodes go into the dataset."""

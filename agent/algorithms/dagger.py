@@ -82,7 +82,7 @@ class DaggerConfig(CloningConfig):
 class Dagger(Cloning[DaggerConfig]):
     """DAgger: the policy's mode or the expert acts, one control step at a time; all episodes are cloned."""
 
-    failed = "imitated"
+    failed = "cloned"
     keeps_failures = True
     n_action_steps = 1
 

@@ -33,7 +33,7 @@ from vla_model.types import Policy
 class RFTConfig(CloningConfig):
     """Settings of rft."""
 
-    see_failures: bool = True
+    auxiliary_failures: bool = True
     """Use failed episodes for auxiliary losses."""
 
     def method(self, context: Context) -> RFT:
@@ -43,10 +43,10 @@ class RFTConfig(CloningConfig):
 class RFT(Cloning[RFTConfig]):
     """RFT: samples actions and clones successful episodes."""
 
-    failed = "seen"
+    failed = "auxiliary"
 
     def __init__(self, config: RFTConfig, context: Context) -> None:
-        self.keeps_failures = config.see_failures
+        self.keeps_failures = config.auxiliary_failures
         self.n_action_steps = context.n_action_steps
         super().__init__(config, context)
 

@@ -192,8 +192,8 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
     """The loss above, and its terms as metrics: those with a weight that the model and the labels have."""
     output = model(batch.inputs, mask=batch.mask)
     labelled = batch.mask[:, :, None] | batch.gripper_at_end if config.hold_gripper else batch.mask
-    seen = output.foresight if batch.future_known is not None else None
-    hand = seen is not None and bool(seen.pointing)
+    foresight = output.foresight if batch.future_known is not None else None
+    hand = foresight is not None and bool(foresight.pointing)
     weighed: list[tuple[str, float, Callable[[], Tensor]]] = [
         ("action", 1.0, lambda: output.actions.loss(batch.actions, labelled)),
         (
@@ -208,7 +208,7 @@ def sft_loss(model: VLA, batch: SFTBatch, config: SFTConfig) -> tuple[Tensor, di
         ),
         (
             "foresight",
-            config.foresight_weight * (seen is not None),
+            config.foresight_weight * (foresight is not None),
             lambda: output.foresight_loss(batch.future_state, batch.future_known),
         ),
         ("hand_pointing", config.hand_pointing_weight * hand, lambda: output.hand_pointing_loss(batch.future_places)),

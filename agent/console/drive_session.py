@@ -84,7 +84,7 @@ class DriveSession:
         self._busy = False
         self._periods: collections.deque[Period] = collections.deque(maxlen=_KEPT_PERIODS)
         self._interventions: collections.deque[Intervention] = collections.deque(maxlen=_KEPT_INTERVENTIONS)
-        self._num_told = 0  # interventions received with a period
+        self._num_received = 0  # interventions received with a period
         self._marks: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="driving", daemon=True)
@@ -179,14 +179,14 @@ class DriveSession:
             self._periods.clear()
             self._interventions.clear()
         self.takeover.give_back()
-        self._marks, self._num_told = queue.SimpleQueue(), 0
+        self._marks, self._num_received = queue.SimpleQueue(), 0
         try:
             outcome = self._agent.run(instruction, seconds, record=record, judge=self._judge)
         finally:
             self.takeover.give_back()
             self._busy = False
         with self._lock:
-            self._interventions.extend(outcome.interventions[self._num_told :])  # after the last period
+            self._interventions.extend(outcome.interventions[self._num_received :])  # after the last period
         recorded = str(record) if record is not None and outcome.num_steps else None
         self._status = replace(self._status, outcome=outcome, recorded=recorded)
 
@@ -201,5 +201,5 @@ class DriveSession:
         with self._lock:
             self._periods.append(period)
             self._interventions.extend(period.interventions)
-        self._num_told += len(period.interventions)
+        self._num_received += len(period.interventions)
         self._status = replace(self._status, state="driving", reading=period.reading, period=period)

@@ -35,7 +35,7 @@ _PUSHES = {"left": (0, 1, 0), "right": (0, -1, 0), "away": (1, 0, 0), "closer": 
 """Directions as seen from the arm; upwards is stronger, against the weight."""
 
 
-def asks(call: Callable[[], None]) -> Callable[[Any], Any]:
+def on_input(call: Callable[[], None]) -> Callable[[Any], Any]:
     """A callback for a person's input; changes by the page itself are ignored.
 
     A coroutine, which viser runs as soon as it has received the browser's message; `call` must return at once.
@@ -62,7 +62,7 @@ class Hands:
         self._was_by_hand = False
         with gui.add_folder("Take over"):
             self._switch = gui.add_button("Take over", icon=viser.Icon.HAND_GRAB, color="blue", hint="T")
-            self._switch.on_click(asks(self._toggle))
+            self._switch.on_click(on_input(self._toggle))
             self._nudges = [self._add_nudges(gui, axis) for axis, a in enumerate(spec.axes) if a.relative]
             self._sliders = {axis: self._add_slider(gui, axis) for axis, a in enumerate(spec.axes) if not a.relative}
         self._add_keys(gui)
@@ -72,7 +72,7 @@ class Hands:
                 self._note = gui.add_markdown("While the arm is driven, things can be dragged in the 3-D view.")
                 self._thing = gui.add_dropdown("Thing", ("-",))
                 self._push = gui.add_button_group("Push it", tuple(_PUSHES))
-                self._push.on_click(asks(self._push_thing))
+                self._push.on_click(on_input(self._push_thing))
 
     def show(self, status: Status) -> None:
         """Update the controls that are available."""
@@ -103,25 +103,25 @@ class Hands:
         name = self._names[axis]
         keys = _KEYS.get(name)
         group = gui.add_button_group(name, ("\u2212", "+"), hint=None if keys is None else f"{keys[1]} and {keys[0]}")
-        group.on_click(asks(lambda: self._session.takeover.nudge(axis, _NUDGE if group.value == "+" else -_NUDGE)))
+        group.on_click(on_input(lambda: self._session.takeover.nudge(axis, _NUDGE if group.value == "+" else -_NUDGE)))
         return group
 
     def _add_slider(self, gui: viser.GuiApi, axis: int) -> Any:
         hint = "G" if self._names[axis] == _GRIPPER else None
         slider = gui.add_slider(self._names[axis], min=-1.0, max=1.0, step=0.01, initial_value=0.0, hint=hint)
-        slider.on_update(asks(lambda: self._session.takeover.command(axis, slider.value)))
+        slider.on_update(on_input(lambda: self._session.takeover.command(axis, slider.value)))
         return slider
 
     def _add_keys(self, gui: viser.GuiApi) -> None:
-        gui.add_command("Take over or give back", hotkey="T").on_trigger(asks(self._toggle))
+        gui.add_command("Take over or give back", hotkey="T").on_trigger(on_input(self._toggle))
         for axis, name in enumerate(self._names):
             for key, sign in zip(_KEYS.get(name, ()) if self._spec.axes[axis].relative else (), (1, -1), strict=False):
                 gui.add_command(f"{name} {'+' if sign > 0 else chr(0x2212)}", hotkey=key).on_trigger(
-                    asks(lambda axis=axis, sign=sign: self._session.takeover.nudge(axis, sign * _NUDGE))
+                    on_input(lambda axis=axis, sign=sign: self._session.takeover.nudge(axis, sign * _NUDGE))
                 )
             if name == _GRIPPER and axis in self._sliders:
                 gui.add_command("Open or close the gripper", hotkey="G").on_trigger(
-                    asks(lambda axis=axis: self._toggle_gripper(axis))
+                    on_input(lambda axis=axis: self._toggle_gripper(axis))
                 )
 
     def _toggle_gripper(self, axis: int) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from agent.console import panels
 from agent.console.drive_session import DriveSession, Status
 from agent.console.gate import refuse_strangers
-from agent.console.hands import Hands, asks
+from agent.console.hands import Hands, on_input
 from agent.console.stage import Stage
 from agent.console.table import LiveTable
 from agent.robot.safety import broken_parts
@@ -98,10 +98,10 @@ class Page:
         server.gui.configure_theme(show_share_button=False, show_logo=False, brand_color=(68, 119, 170))
         self._stage = Stage(server, table, session) if table is not None else None
         self._instructed = instruction
-        self._told_orders = -1
-        self._drawn_s: list[float] = []
+        self._shown_orders = -1
+        self._update_times_s: list[float] = []
         self._panels_due_s = 0.0
-        self._told: Any = None
+        self._shown_reading: Any = None
         self._build_left(spec)
         self._build_right(table, tasks, variations)
 
@@ -114,7 +114,7 @@ class Page:
     @property
     def rate_hz(self) -> float:
         """Updates per second, over the last two seconds."""
-        return len(self._drawn_s) / _RATE_OVER_S
+        return len(self._update_times_s) / _RATE_OVER_S
 
     def run(self, closing: Event) -> None:
         """Update the page until `closing` is set."""
@@ -127,11 +127,11 @@ class Page:
     def update(self) -> None:
         """Show the session's current state."""
         now_s, status = time.monotonic(), self._session.status
-        self._drawn_s = [*(s for s in self._drawn_s if s > now_s - _RATE_OVER_S), now_s]
+        self._update_times_s = [*(s for s in self._update_times_s if s > now_s - _RATE_OVER_S), now_s]
         if self._stage is not None:
             self._stage.update()
-        if status.reading is not None and status.reading is not self._told:
-            self._told = status.reading
+        if status.reading is not None and status.reading is not self._shown_reading:
+            self._shown_reading = status.reading
             if not broken_parts(self._spec, status.reading):
                 self._image.image = side_by_side([status.reading.frames[c.name] for c in self._spec.world.cameras])
         self._show_controls(status)
@@ -199,12 +199,12 @@ class Page:
         self._status_html = gui.add_html("")
         self._instruction = gui.add_text("Instruction", self._instructed, multiline=True)
         self._start = gui.add_button("Start", color="green", icon=viser.Icon.PLAYER_PLAY)
-        self._start.on_click(asks(self._begin))
+        self._start.on_click(on_input(self._begin))
         self._stop = gui.add_button(
             "Stop", color="red", icon=viser.Icon.HAND_STOP, hint="Esc; the robot rests within a period"
         )
-        self._stop.on_click(asks(self._session.stop))
-        gui.add_command("Stop", hotkey="escape").on_trigger(asks(self._session.stop))
+        self._stop.on_click(on_input(self._session.stop))
+        gui.add_command("Stop", hotkey="escape").on_trigger(on_input(self._session.stop))
         self._table_inputs: tuple[Any, ...] = ()
         if table is not None:
             self._build_table(table, tasks, variations)
@@ -213,9 +213,9 @@ class Page:
             self._record = gui.add_checkbox("Record", False, hint=f"append the drive to {self._config.record}")
             words = {"Success": True, "No success": False}
             self._mark = gui.add_button_group("It was a", tuple(words), hint="Y and N; ends the drive")
-            self._mark.on_click(asks(lambda: self._session.mark(words[self._mark.value])))
-            gui.add_command("Success", hotkey="Y").on_trigger(asks(lambda: self._session.mark(True)))
-            gui.add_command("No success", hotkey="N").on_trigger(asks(lambda: self._session.mark(False)))
+            self._mark.on_click(on_input(lambda: self._session.mark(words[self._mark.value])))
+            gui.add_command("Success", hotkey="Y").on_trigger(on_input(lambda: self._session.mark(True)))
+            gui.add_command("No success", hotkey="N").on_trigger(on_input(lambda: self._session.mark(False)))
             self._outcome_html = gui.add_html("")
         with gui.add_folder("Safety filter"):
             self._safety_html = gui.add_html("")
@@ -229,13 +229,13 @@ class Page:
             another = gui.add_button("Another table", icon=viser.Icon.REFRESH)
         self._table_inputs = (self._task, self._variation, self._seed, another)
         for entry in (self._task, self._variation, self._seed):
-            entry.on_update(asks(self._choose))
+            entry.on_update(on_input(self._choose))
 
         def next_one() -> None:
             self._seed.value += 1
             self._choose()
 
-        another.on_click(asks(next_one))
+        another.on_click(on_input(next_one))
 
     def _begin(self) -> None:
         record = self._config.record if self._record.value else None
@@ -255,8 +255,8 @@ class Page:
     def _show_controls(self, status: Status) -> None:
         """Update the controls that are available; viser sends only changes."""
         busy = self._session.busy
-        if status.num_orders != self._told_orders and not busy:
-            self._told_orders = status.num_orders
+        if status.num_orders != self._shown_orders and not busy:
+            self._shown_orders = status.num_orders
             if self._stage is not None and status.outcome is None and not self._instructed:
                 self._instruction.value = status.instruction
             self._instructed = ""
@@ -274,8 +274,8 @@ def side_by_side(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     factor = _CAMERAS_PX / total
     factor = max(1, int(factor)) if factor >= 1 else factor
     method = cv2.INTER_NEAREST if factor >= 1 else cv2.INTER_AREA
-    drawn = [cv2.resize(frame, None, fx=factor, fy=factor, interpolation=method) for frame in frames]
-    height = max(frame.shape[0] for frame in drawn)
+    scaled = [cv2.resize(frame, None, fx=factor, fy=factor, interpolation=method) for frame in frames]
+    height = max(frame.shape[0] for frame in scaled)
     gap = np.full((height, _GAP_PX, 3), 255, np.uint8)
-    columns = [np.pad(d, ((0, height - len(d)), (0, 0), (0, 0)), constant_values=255) for d in drawn]
+    columns = [np.pad(d, ((0, height - len(d)), (0, 0), (0, 0)), constant_values=255) for d in scaled]
     return np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=1, dtype=np.uint8)

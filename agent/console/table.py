@@ -79,24 +79,24 @@ class LiveTable(SimRobot):
 
     def _begin(self) -> dict[str, Any]:
         with self.lock:
-            seen = super()._begin()
+            fields = super()._begin()
             self._drags.clear()
             self._pushes.clear()
             self.scene = TableScene(self.tabletop)
             self._states = self._hands.state(), self._hands.state()
             self._poses = None
-        return seen
+        return fields
 
     def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
         with self.lock:
             assert self._states is not None
             self._hands.hold(self._drags, self._pushes)
             self._pushes.clear()
-            seen = super()._steps(actions)
+            fields = super()._steps(actions)
             self._hands.hold({}, {})
             self._states, self._moved_s = (self._states[1], self._hands.state()), time.monotonic()
             self._poses = None
-        return seen
+        return fields
 
     def _body(self, thing: str) -> int:
         assert self.scene is not None, "an episode has begun"

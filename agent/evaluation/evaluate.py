@@ -244,11 +244,11 @@ def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:
 
 
 def _first_of_each_task(specs: Sequence[EpisodeSpec], count: int) -> set[str]:
-    seen: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     chosen = set()
     for spec in specs:
-        if seen[spec.task, spec.variation] < count:
-            seen[spec.task, spec.variation] += 1
+        if counts[spec.task, spec.variation] < count:
+            counts[spec.task, spec.variation] += 1
             chosen.add(spec.id)
     return chosen
 

@@ -14,7 +14,7 @@ from torch.distributed.distributed_c10d import all_gather, all_reduce, get_world
 from torch.nn.parallel import DistributedDataParallel
 
 from agent.learning.gradients import Loss, M, Objective, Splittable
-from vla_model.numerics.means import among
+from vla_model.numerics.means import gathering
 
 
 class DataParallel(Generic[M]):
@@ -27,7 +27,7 @@ class DataParallel(Generic[M]):
         self._objective = DistributedDataParallel(Objective(model), find_unused_parameters=True)
 
     def __call__(self, share: Splittable, loss: Loss[M]) -> dict[str, float]:
-        with among(_gather):
+        with gathering(_gather):
             value, metrics = self._objective(loss, share)
         value.backward()
         for parameter in self._parameters:

@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vla_model.numerics.means import among
+from vla_model.numerics.means import gathering
 from vla_model.numerics.precision import native_dtype
 from vla_model.numerics.tensors import tensors_of
 
@@ -111,7 +111,7 @@ class Threads(Generic[M]):
     def _part(self, batch: Splittable, loss: Loss[M], exchange: _Exchange, index: int) -> Gradients:
         try:
             part = batch.part(index, exchange.count)
-            with among(partial(exchange.gather, index)):
+            with gathering(partial(exchange.gather, index)):
                 return gradients_of(self._objective, loss, part, self._parameters)
         except BaseException:
             exchange.abort()

@@ -109,12 +109,12 @@ class OpenCVCamera:
     def _run(self, closing: threading.Event) -> None:
         pause_s = self._pause_s
         while not closing.is_set():
-            seen = self._latest
+            before = self._latest
             try:
                 self._read_until_it_fails(closing)
             except Exception as error:  # drivers raise errors of any type; the camera is reopened
                 self._has_trouble(repr(error))
-            pause_s = self._pause_s if self._latest is not seen else min(2 * pause_s, _MAX_PAUSE_S)
+            pause_s = self._pause_s if self._latest is not before else min(2 * pause_s, _MAX_PAUSE_S)
             closing.wait(pause_s)
 
     def _read_until_it_fails(self, closing: threading.Event) -> None:

@@ -159,10 +159,10 @@ class Drive:
         )
         self._reading: Reading | None = None
         self._instruction = ""
-        self._asked_s: float | None = None  # None while no request is pending
+        self._requested_s: float | None = None  # None while no request is pending
         self._mark = self._path.mark()  # of the last request's observation
         self._by_hand = False
-        self._asked_by_hand = False  # whether a person drove when that observation was made
+        self._requested_by_hand = False  # whether a person drove when that observation was made
         self._blind_since = False  # whether a period since then had no valid observation
         self._answer: tuple[float, Answer] | None = None  # with the moves made before its observation
         self._refused: str | None = None  # why the last chunk was refused; None after a valid one
@@ -208,10 +208,10 @@ class Drive:
             finally:
                 self._leave("disconnect", self._robot.disconnect)
         stop = self._switch.wait()
-        said = stop.success if stop is not None else None
+        success = stop.success if stop is not None else None
         return Outcome(
             instruction=instruction,
-            success=said if said is not None or self._reading is None else self._reading.success,
+            success=success if success is not None or self._reading is None else self._reading.success,
             ended=ended,
             num_steps=len(self._lateness_s),
             missed_periods=missed,
@@ -229,11 +229,11 @@ class Drive:
         patience_s = self._config.answer_within_periods * self._dt_s
         for _ in range(2):
             self._path.clear()
-            self._ask(self._sound_reading())
-            asked_s = self._clock.now_s()
+            self._request(self._sound_reading())
+            requested_s = self._clock.now_s()
             if (ended := self._wait_for_path()) is not None:
                 return ended
-            if self._clock.now_s() - asked_s <= patience_s + _SAME_TIME_S:
+            if self._clock.now_s() - requested_s <= patience_s + _SAME_TIME_S:
                 break  # otherwise the policy is warm now, and its observation too old
         self._start_s = self._clock.now_s()
         return None
@@ -254,7 +254,7 @@ class Drive:
                 return f"no answer within {self._config.first_answer_within_s:g} s"
             if (stop := self._clock.wait_until(self._clock.now_s() + self._dt_s, self._switch)) is not None:
                 return f"stopped: {stop.reason}"
-            self._hear()
+            self._receive()
             if self._refused is not None:
                 return f"refused chunk: {self._refused}"
         return None
@@ -283,15 +283,15 @@ class Drive:
         if self._operator is not None and not blind:
             wanted = self._operator.action(reading, self._filter.rest())
         self._by_hand = wanted is not None
-        self._hear()
+        self._receive()
         if self._num_refused >= self._config.refused_chunks:
             return f"refused chunk: {self._refused}, {self._num_refused} in a row"
         if blind:
             # The scene may have changed unobserved, so neither these chunks nor the pending one are valid.
             self._path.clear()
             self._blind_since = True
-        elif self._asked_s is None:
-            self._ask(reading)
+        elif self._requested_s is None:
+            self._request(reading)
         if wanted is None:
             trouble, wanted = trouble or self._silence(now_s), self._path.next_action()
         elif (broken := self._filter.broken_action(wanted)) is not None:
@@ -312,7 +312,7 @@ class Drive:
     ) -> None:
         """Call the watcher with this period; its interventions are those after the first `noted`."""
         assert self._watcher is not None
-        asked_at, answer = self._answer or (0.0, None)
+        requested_at, answer = self._answer or (0.0, None)
         self._watcher(
             Period(
                 number=self._period,
@@ -323,7 +323,7 @@ class Drive:
                 by_hand=self._by_hand,
                 holding=trouble[0] if trouble is not None else None,
                 answer=answer,
-                moves_since=self._path.mark().moves - asked_at,
+                moves_since=self._path.mark().moves - requested_at,
                 interventions=tuple(self._interventions[noted:]),
             )
         )
@@ -337,18 +337,18 @@ class Drive:
                 raise
         return self._reading
 
-    def _ask(self, reading: Reading) -> None:
-        self._asked_s, self._mark, self._asked_by_hand = self._clock.now_s(), self._path.mark(), self._by_hand
+    def _request(self, reading: Reading) -> None:
+        self._requested_s, self._mark, self._requested_by_hand = self._clock.now_s(), self._path.mark(), self._by_hand
         self._blind_since = False
-        self._inference.ask(reading.observation(self._instruction, self._period))
+        self._inference.request(reading.observation(self._instruction, self._period))
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         """Add an answer to the path, or drop the whole path if the chunk is invalid."""
-        answer = self._inference.hear()
+        answer = self._inference.receive()
         if answer is None:
             return
-        assert self._asked_s is not None
-        late_s, self._asked_s = self._clock.now_s() - self._asked_s, None
+        assert self._requested_s is not None
+        late_s, self._requested_s = self._clock.now_s() - self._requested_s, None
         self._inference_s.append(answer.inference_s)
         if self._blind_since:
             return
@@ -359,7 +359,7 @@ class Drive:
             self._note("refused chunk", self._refused, came=answer.chunk)
             return
         self._answer = self._mark.moves, answer
-        if self._asked_by_hand:
+        if self._requested_by_hand:
             self._path.clear()
         self._path.add(self._mark, answer.chunk[0])
         if self._lateness_s:  # the first inference includes warm-up
@@ -369,7 +369,7 @@ class Drive:
 
     def _silence(self, now_s: float) -> tuple[Reason, str] | None:
         """Why the policy gives no action; None if it does."""
-        waited_s = now_s - self._asked_s if self._asked_s is not None else 0.0
+        waited_s = now_s - self._requested_s if self._requested_s is not None else 0.0
         if waited_s > self._config.answer_within_periods * self._dt_s + _SAME_TIME_S:
             return "silent policy", f"no answer for {1000 * waited_s:.0f} ms"
         if self._path.next_action() is None:
@@ -391,9 +391,11 @@ class Drive:
             sent, changes = rest, dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
-        said = self._robot.act(sent)
-        broken = self._filter.broken_action(said)
-        executed = sent if broken is not None else np.array(said, np.float32)  # a copy: the robot may reuse its array
+        returned = self._robot.act(sent)
+        broken = self._filter.broken_action(returned)
+        executed = (
+            sent if broken is not None else np.array(returned, np.float32)
+        )  # a copy: the robot may reuse its array
         if trouble is None and not self._by_hand:
             self._path.moved(executed)
         self._filter.was_sent(executed, reading.state, resting=trouble is not None)

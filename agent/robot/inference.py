@@ -1,14 +1,14 @@
 """Asynchronous inference for the control loop, which never waits for it.
 
     control loop                                          inference thread
-      ask(observation) ──────────► requests ────────────►   waits for a request; begin or act
-      hear() ◄──────────────────── answers ◄─────────────   puts the answer, waits again
+      request(observation) ──────► requests ────────────►   waits for a request; begin or act
+      receive() ◄───────────────── answers ◄─────────────   puts the answer, waits again
 
-Who waits: only the inference thread, for a request; `ask` and `close` unblock it.
+Who waits: only the inference thread, for a request; `request` and `close` unblock it.
 Order rule: one request at a time. The loop sends the next one, with its newest observation, after it has received the
 answer, so no request is older than one inference, and answers arrive in order.
 
-After a policy has raised, `hear` raises PolicyError. One that hangs blocks only its own thread, which ends with the
+After a policy has raised, `receive` raises PolicyError. One that hangs blocks only its own thread, which ends with the
 process.
 """
 
@@ -54,11 +54,11 @@ class Inference(Protocol):
         """Begin an episode: the policy encodes the instruction before the next answer. Does not wait."""
         ...
 
-    def ask(self, observation: Observation) -> None:
+    def request(self, observation: Observation) -> None:
         """Request a chunk. Only after the last answer was received."""
         ...
 
-    def hear(self) -> Answer | None:
+    def receive(self) -> Answer | None:
         """Receive the answer, once; None while there is none.
 
         Raises:
@@ -71,8 +71,8 @@ class Inference(Protocol):
         ...
 
 
-def decide(policy: Policy, observation: Observation) -> Answer:
-    """Run the policy."""
+def infer(policy: Policy, observation: Observation) -> Answer:
+    """The policy's answer, with the duration of the inference."""
     began_s = time.perf_counter()
     chunk = policy.act([0], observation)
     actions = to_numpy(chunk.actions)
@@ -92,10 +92,10 @@ class InferenceThread:
     def begin(self, instruction: str, seed: int) -> None:
         self._requests.put((instruction, seed))
 
-    def ask(self, observation: Observation) -> None:
+    def request(self, observation: Observation) -> None:
         self._requests.put(observation)
 
-    def hear(self) -> Answer | None:
+    def receive(self) -> Answer | None:
         try:
             answer = self._answers.get_nowait()
         except queue.Empty:
@@ -115,6 +115,6 @@ class InferenceThread:
                     instruction, seed = request
                     self._policy.begin([0], (instruction,), (seed,))
                 else:
-                    self._answers.put(decide(self._policy, request))
+                    self._answers.put(infer(self._policy, request))
         except Exception as error:
             self._answers.put(error)

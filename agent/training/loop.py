@@ -78,7 +78,7 @@ class RunConfig:
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
     without (docs/console.md)."""
-    seen: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    auxiliary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Datasets used for auxiliary losses only: any episodes in simulation, also a policy's failures."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
     """Folder of the caches of decoded frames; beside each dataset if not given."""
@@ -169,7 +169,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
         show = partial(progress.update, bar)
         if config.learner.num_processes == 1:
             return learn(config, run, Process(device=best_device(), interrupted=interrupted, report=show))
-        folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "seen")}
+        folders = {name: _resolved(getattr(config, name)) for name in ("data", "drives", "auxiliary")}
         config = replace(config, **folders, cache=str(Path(config.cache).resolve()) if config.cache else "")
         return run_in_processes(
             partial(learn, config, RunFolder(run.root.resolve())),
@@ -195,7 +195,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     model, fresh = create_policy(config.model, data.world_spec, data.stats, continues=continues)
     processor = kept or fresh
     if process.rank == 0:
-        for line in processor.remarks(data.instructions):
+        for line in processor.warnings(data.instructions):
             print(f"llamarm: train: {line}", file=sys.stderr)
     processor.deployment = deployment_of(config, model.config.chunk_size)
     prepare(model, config.fine_tuning)

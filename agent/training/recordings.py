@@ -38,7 +38,7 @@ def check_recordings(config: RunConfig) -> WorldSpec:
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if evaluation.episodes_per_task else ()
-    world_spec = check_worlds((*config.data, *config.drives, *config.seen)) if config.data else None
+    world_spec = check_worlds((*config.data, *config.drives, *config.auxiliary)) if config.data else None
     if config.data and not any(training_segments(root, is_drive=False, failed_too=False) for root in config.data):
         raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
@@ -47,17 +47,17 @@ def check_recordings(config: RunConfig) -> WorldSpec:
             if world_spec is None:
                 check_demonstrations(demonstrations, world)
                 world_spec = world.world_spec
-                if config.drives or config.seen:
-                    check_worlds((*config.drives, *config.seen), world_spec)
+                if config.drives or config.auxiliary:
+                    check_worlds((*config.drives, *config.auxiliary), world_spec)
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
                     f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
                     "another world:\n  " + "\n  ".join(lines)
                 )
     for root in (*config.data, *config.drives):
-        check_pending(root, config.cache, imitated=True)
-    for root in config.seen:
-        check_pending(root, config.cache, imitated=False)
+        check_pending(root, config.cache, cloned=True)
+    for root in config.auxiliary:
+        check_pending(root, config.cache, cloned=False)
     return world_spec
 
 
@@ -74,8 +74,8 @@ def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | Non
     return TrainingData(
         config.data or [run.dataset],
         drives=config.drives,
-        seen=config.seen,
-        failed="seen",
+        auxiliary=config.auxiliary,
+        failed="auxiliary",
         world_spec=world_spec,
         cache=config.cache,
     )

@@ -33,9 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
-from envs.suites.given import Frames, WorldError, asked
 from envs.suites.gymnasium_episode import Episode, look_at
 from envs.suites.gymnasium_task import Env, GymnasiumTask
+from envs.suites.returned import Frames, WorldError, calling
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 from envs.world import World
 
@@ -185,7 +185,7 @@ class GymnasiumWorld(World):
     def _begin(self, spec: EpisodeSpec, n: int) -> Episode:
         task = self._tasks[spec.task]
         if spec.task not in self._envs[n]:
-            with asked("make_env"):
+            with calling("make_env"):
                 self._envs[n][spec.task] = task.make_env()
         return Episode.begin(spec, task, self._envs[n][spec.task])
 
@@ -236,7 +236,7 @@ class GymnasiumWorld(World):
         num_steps: NDArray[np.int64],
         all_frames: Frames | None,
     ) -> ChunkResult:
-        def told(what: str) -> NDArray[np.bool_]:
+        def flags(what: str) -> NDArray[np.bool_]:
             return np.array([getattr(episode, what, False) for episode in self._episodes], bool)
 
         broken = np.isin(np.arange(self.num_envs), list(self._broken))
@@ -247,9 +247,9 @@ class GymnasiumWorld(World):
             states=states,
             localization=localization,
             num_steps=num_steps,
-            terminated=told("terminated") | broken,
-            truncated=told("truncated") & ~broken,
-            success=told("success") & ~broken,
+            terminated=flags("terminated") | broken,
+            truncated=flags("truncated") & ~broken,
+            success=flags("success") & ~broken,
             failure=tuple(
                 self._broken.get(n) or (episode.failure if episode else None)
                 for n, episode in enumerate(self._episodes)
@@ -262,7 +262,7 @@ class GymnasiumWorld(World):
 def _close(env: Env) -> None:
     """Close an environment; a failure is only logged, so that the other environments are closed too."""
     try:
-        with asked("close"):
+        with calling("close"):
             env.close()
     except WorldError as error:
         _LOG.warning("%s", error)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.suites.given import (
+from envs.suites.gymnasium_task import Env, GymnasiumTask
+from envs.suites.returned import (
     Frames,
     NotFiniteError,
     WorldError,
-    asked,
+    calling,
     frames_of,
     labels_of,
     number_of,
@@ -27,7 +28,6 @@ from envs.suites.given import (
     success_flag_of,
     vector_of,
 )
-from envs.suites.gymnasium_task import Env, GymnasiumTask
 from envs.suites.spaces import ActionBox, unnamed_vector
 from envs.types import CameraSpec, EpisodeSpec, VectorSpec, WorldSpec
 
@@ -59,9 +59,9 @@ class Episode:
         Raises:
             WorldError: the environment or its task raised, or returned an invalid value.
         """
-        with asked("reset"):
+        with calling("reset"):
             observation, _ = results_of("reset", task.reset(env, spec), ("observation", "info"))
-        with asked("instruction"):
+        with calling("instruction"):
             instruction = sentence_of(task.instruction(env))
         return cls(
             spec=spec,
@@ -88,10 +88,10 @@ class Episode:
             WorldError: as `begin`.
         """
         self.num_steps += 1
-        with asked("step"):
-            told = results_of("step", self.env.step(self.actions.stretch(action)), _STEP)
-        self.observation, reward, terminated, truncated, info = told
-        with asked("success"):
+        with calling("step"):
+            results = results_of("step", self.env.step(self.actions.stretch(action)), _STEP)
+        self.observation, reward, terminated, truncated, info = results
+        with calling("success"):
             self.success = success_flag_of("success", self.task.success(self.env, info))
         self.terminated = success_flag_of("terminated", terminated) or self.success
         self.truncated = not self.terminated and (
@@ -101,22 +101,22 @@ class Episode:
 
     def state(self, size: int | None = None) -> NDArray[np.float32]:
         """Proprioception, float32 [S]; checked to have that size if given."""
-        with asked("state"):
+        with calling("state"):
             return vector_of("the state", self.task.state(self.env, self.observation), size)
 
     def labels(self, names: tuple[str, ...] | None = None) -> dict[str, float]:
         """Labels by name, in the order of `names` if given."""
-        with asked("labels"):
+        with calling("labels"):
             return labels_of(self.task.labels(self.env), names)
 
     def frames(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
         """Frames by camera; checked to have those shapes if given."""
-        with asked("frames"):
+        with calling("frames"):
             return frames_of(self.task.frames(self.env), shapes)
 
     def expert_action(self) -> NDArray[np.float32]:
         """The expert's action in [-1, 1], float32 [A]."""
-        with asked("expert_action"):
+        with calling("expert_action"):
             given = self.task.expert_action(self.env, self.observation)
             return self.actions.shrink(vector_of("the expert's action", given, self.actions.spec.size))
 

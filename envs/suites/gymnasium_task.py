@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike
 
-from envs.suites.given import Frames, WorldError, kind_of
+from envs.suites.returned import Frames, WorldError, kind_of
 from envs.types import EpisodeSpec
 
 Env = gymnasium.Env[Any, Any]

@@ -25,9 +25,9 @@ from envs.tabletop.arm import control
 from envs.tabletop.arm.panda import PANDA
 from envs.tabletop.episodes import phases
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.layout import draw_episode
+from envs.tabletop.episodes.layout import sample_episode
 from envs.tabletop.episodes.placing import PER_EPISODE_MODEL_FIELDS, beginnings
-from envs.tabletop.episodes.reading import Drawn, read_state, read_view, state_spec
+from envs.tabletop.episodes.reading import SampledEpisodes, read_state, read_view, state_spec
 from envs.tabletop.episodes.task import Task, View
 from envs.tabletop.episodes.variations import VARIATIONS
 from envs.tabletop.running import Running
@@ -118,7 +118,7 @@ class TabletopWorld(World):
         )
         self._running = Running(num_worlds, self.config.max_steps)
         self._has_signals = any(task.has_signals for task in SUITES[suite].values())
-        self.drawn = Drawn.zeros(num_worlds, self.sim.on_device)
+        self.sampled = SampledEpisodes.zeros(num_worlds, self.sim.on_device)
         self._frames = {c.name: self._zeros(c.height, c.width, 3, dtype=np.uint8) for c in self.config.cameras}
         self._state = self._zeros(spec.state.size)
         self._tcp = slice(spec.state.position[0], spec.state.position[-1] + 1)
@@ -150,12 +150,12 @@ class TabletopWorld(World):
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         self.check_reset(specs, worlds)
-        episodes = [draw_episode(spec, self.task_of(spec), len(self.config.arm.joints)) for spec in specs]
+        episodes = [sample_episode(spec, self.task_of(spec), len(self.config.arm.joints)) for spec in specs]
         if episodes:
             worlds = list(worlds)
             self._running.begin(worlds, episodes)
-            drawn = Drawn.of(episodes, self.scene, self.sim.on_device)
-            self.drawn.write(self.sim.on_device(np.array(worlds)), drawn)
+            sampled = SampledEpisodes.of(episodes, self.scene, self.sim.on_device)
+            self.sampled.write(self.sim.on_device(np.array(worlds)), sampled)
             self.sim.begin(worlds, beginnings(self.scene, episodes))
             self._look(np.array(sorted(worlds)))
             self._signal(np.array(sorted(worlds)))
@@ -268,7 +268,7 @@ class TabletopWorld(World):
         if not len(worlds):
             return
         step = self.sim.on_device(self._running.steps[worlds])
-        everything = read_view(self.sim.field, self.drawn, self.scene, self.sim.on_device(worlds), step)
+        everything = read_view(self.sim.field, self.sampled, self.scene, self.sim.on_device(worlds), step)
         for task, rows in self._running.by_task(worlds):
             alone = len(rows) == len(worlds)
             yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
@@ -280,7 +280,7 @@ class TabletopWorld(World):
             success, wrong and lost as defined by Task, bool [n] each.
         """
         at = self.sim.on_device(worlds)
-        base_m = self.drawn.base_height_m[at]
+        base_m = self.sampled.base_height_m[at]
         xp = array_namespace(base_m)
         self._state[at] = read_state(self.sim.field, self.scene, at, base_m)
         places = xp.empty((len(worlds), 2, 3), dtype=base_m.dtype, device=base_m.device)

@@ -62,9 +62,9 @@ class Batch:
     action: NDArray[np.float32]
     """Target actions, [B, K, A] in [-1, 1]."""
     mask: NDArray[np.bool_]
-    """False where the episode has ended, the robot is held since the row, or nothing is imitated, [B, K]."""
+    """False where the episode has ended, the robot is held since the row, or nothing is cloned, [B, K]."""
     ended: NDArray[np.bool_]
-    """True after the end of an episode that is imitated to its end and succeeded, [B, K]."""
+    """True after the end of an episode that is cloned to its end and succeeded, [B, K]."""
     localization: NDArray[np.float32]
     """Privileged labels, [B, L], metres; L = 0 if the dataset has none."""
     episode: NDArray[np.int64]
@@ -77,7 +77,7 @@ class Batch:
     """Future states, [B, F, S], for a model that predicts them (heads/foresight.py): the given numbers of steps ahead,
     at the next keyframe and at the end, and at the next waypoint; after the episode's end its last state."""
     future_known: NDArray[np.bool_] | None = None
-    """False where the episode failed, the robot is held within those steps, or nothing is imitated, [B]."""
+    """False where the episode failed, the robot is held within those steps, or nothing is cloned, [B]."""
 
 
 _Segment = tuple[int, str, tuple[int, int, int], dict[str, Any]]
@@ -91,8 +91,8 @@ class TrainingData:
         roots: Sequence[str | Path],
         *,
         drives: Sequence[str | Path] = (),
-        seen: Sequence[str | Path] = (),
-        failed: Literal["imitated", "seen", "left out"] = "imitated",
+        auxiliary: Sequence[str | Path] = (),
+        failed: Literal["cloned", "auxiliary", "excluded"] = "cloned",
         rows_per_episode: int | None = None,
         world_spec: WorldSpec | None = None,
         cache: str | Path = "",
@@ -104,9 +104,9 @@ class TrainingData:
             drives: folders of recorded drives. Episodes with interventions contribute the person's actions, whatever
                 the outcome (Kelly et al. 2019, HG-DAgger); the others are used whole if they succeeded. Not counted in
                 `stats`.
-            seen: folders of datasets for auxiliary losses only: nothing is imitated. Not counted in `stats`.
-            failed: use of the failed episodes of `roots`; "seen" is for auxiliary losses only. Episodes without a
-                success flag are imitated, and cannot be left out.
+            auxiliary: folders of datasets for auxiliary losses only: nothing is cloned. Not counted in `stats`.
+            failed: use of the failed episodes of `roots`; "auxiliary" is for auxiliary losses only. Episodes without a
+                success flag are cloned, and cannot be excluded.
             rows_per_episode: use this many evenly spaced rows of longer episodes, for a policy's own rollouts: episodes
                 in which it was stuck are the longest and nearly constant. None for all rows.
             world_spec: of the policy; None for that of the first dataset.
@@ -118,23 +118,23 @@ class TrainingData:
         """
         if not roots:
             raise UserError("expected at least one dataset, got none")
-        folders = (*roots, *drives, *seen)
+        folders = (*roots, *drives, *auxiliary)
         for root in folders:
             finish_recording(root)
         self.world_spec = check_worlds(folders, world_spec)
         """Of the policy, or else of the first dataset."""
-        self._num_roots, imitated = len(roots), len(roots) + len(drives)
+        self._num_roots, cloned = len(roots), len(roots) + len(drives)
         segments = [
-            training_segments(root, len(roots) <= number < imitated, failed != "left out")
+            training_segments(root, len(roots) <= number < cloned, failed != "excluded")
             for number, root in enumerate(folders)
         ]
         if not any(segments):
             raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
-            check_pending(root, cache, imitated=number < imitated)
+            check_pending(root, cache, cloned=number < cloned)
         self._datasets = [open_cache(root, cache) for root in folders]
         for number, dataset in enumerate(self._datasets):
-            _check_vectors(dataset, imitated=number < imitated)
+            _check_vectors(dataset, cloned=number < cloned)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
         self.instructions: list[str] = []
         """Every instruction of the datasets; Batch.instruction_id indexes them."""
@@ -154,7 +154,7 @@ class TrainingData:
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [
-                number < imitated and (failed == "imitated" or number >= self._num_roots or row.get("success", True))
+                number < cloned and (failed == "cloned" or number >= self._num_roots or row.get("success", True))
                 for number, *_, row in chosen
             ]
         )
@@ -411,7 +411,7 @@ def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
     return np.append(np.flatnonzero(np.concatenate(held)), NEVER)
 
 
-def _check_vectors(dataset: CachedDataset, *, imitated: bool) -> None:
+def _check_vectors(dataset: CachedDataset, *, cloned: bool) -> None:
     vectors = {VECTORS[name]: values for name, values in dataset.vectors.items()}
     lengths = [row["length"] for row in dataset.episodes]
-    check_numbers(str(dataset.root), dataset.info, vectors, imitated=imitated, lengths=lengths)
+    check_numbers(str(dataset.root), dataset.info, vectors, cloned=cloned, lengths=lengths)

@@ -56,7 +56,7 @@ def check_numbers(
     info: Mapping[str, Any],
     vectors: Mapping[str, NDArray[Any]],
     *,
-    imitated: bool,
+    cloned: bool,
     lengths: Sequence[int] | None = None,
 ) -> None:
     """
@@ -64,7 +64,7 @@ def check_numbers(
         whose: name of the dataset or the episode, for messages.
         info: info.json.
         vectors: {feature: [R, D]}.
-        imitated: whether actions are training targets.
+        cloned: whether actions are training targets.
         lengths: of the dataset's episodes, R rows in all; None for a single episode.
 
     Raises:
@@ -81,7 +81,7 @@ def check_numbers(
             )
     # An arm moved by hand beyond the command range is held and brought back by commands above 1 (docs/driving.md).
     of_drives = schema.HELD in info["features"]
-    for key in (schema.ACTION, schema.EXECUTED) if imitated else ():
+    for key in (schema.ACTION, schema.EXECUTED) if cloned else ():
         if key in vectors and not (of_drives and key == schema.EXECUTED):
             _check_range(whose, key, info, np.abs(vectors[key]), lengths)
 

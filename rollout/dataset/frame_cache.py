@@ -108,13 +108,13 @@ class _Column:
         )
 
 
-def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -> None:
+def check_pending(root: str | Path, place: str | Path = "", *, cloned: bool) -> None:
     """Check the numbers of episodes that are not cached yet, so that an invalid dataset leaves no cache.
 
     Args:
         root: of the dataset.
         place: as for `open_cache`.
-        imitated: whether the dataset's actions are training targets.
+        cloned: whether the dataset's actions are training targets.
 
     Raises:
         UserError: as `check_numbers`, or a file is damaged.
@@ -126,7 +126,7 @@ def check_pending(root: str | Path, place: str | Path = "", *, imitated: bool) -
     if rows:
         vectors = read_vectors(cache.root, cache.info, rows, list(VECTORS.values()))
         lengths = [row["length"] for row in rows]
-        check_numbers(str(cache.root), cache.info, vectors, imitated=imitated, lengths=lengths)
+        check_numbers(str(cache.root), cache.info, vectors, cloned=cloned, lengths=lengths)
 
 
 def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:

@@ -110,7 +110,7 @@ class Spool:
             action: [A], executed.
             localization: [L].
             intervention: whether a person acted.
-            held: whether the action is not to be imitated (rollout/types.py).
+            held: whether the action is not to be cloned (rollout/types.py).
 
         Raises:
             RecordingError: rows can no longer be written.

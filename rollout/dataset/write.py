@@ -225,7 +225,7 @@ class DatasetWriter:
             if shape[0] != steps or (list(shape[1:]) or [1]) != expected:
                 raise UserError(f"{key} has shape {shape}, expected {steps} rows of {expected}")
         vectors = {key: values.reshape(steps, -1) for key, values in columns.items()}
-        check_numbers(f"episode {trajectory.spec.id}", self.info, vectors, imitated=True)
+        check_numbers(f"episode {trajectory.spec.id}", self.info, vectors, cloned=True)
         missing = [key for key in features if key not in columns and key not in frames]
         if missing:
             raise UserError(f"episode {trajectory.spec.id} lacks {', '.join(missing)}")

@@ -350,5 +350,5 @@ def test_an_instruction_that_is_cut_is_warned_of_and_one_that_is_none_is_refused
     with pytest.warns(UserWarning, match="longer than the 24 tokens that the policy reads"):
         acting.begin([0], (long,), (0,))
     for nothing in ("", "  "):
-        with pytest.raises(ValueError, match="must be told what to do"):
+        with pytest.raises(ValueError, match="expected text that says what to do"):
             acting.begin([0], (nothing,), (0,))

@@ -12,8 +12,12 @@ RENAMED = {
     "films": "videos",
     "films_per_task": "videos_per_task",
     "renewal": "shrink_perturb",
+    "no_see_failures": "no_auxiliary_failures",
+    "see_failures": "auxiliary_failures",
+    "seen": "auxiliary",
 }
-"""{old: new} names of fields; options on the command line have hyphens in place of underscores."""
+"""{old: new} names of fields, and of flags that switch one off; options on the command line have hyphens in place of
+underscores."""
 
 
 def with_new_names(content: Any) -> Any:

@@ -97,14 +97,14 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in sorted(tensors.items()) if not _is_finite(tensor)]
 
 
-def misfits(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """Messages for missing, unexpected and differently shaped tensors."""
-    problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
-    problems += [f"{name} is not of this model" for name in given.keys() - expected.keys()]
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name} is not of this model" for name in found.keys() - expected.keys()]
     problems += [
-        f"{name} has shape {tuple(given[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected.keys() & given.keys()
-        if expected[name].shape != given[name].shape
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if expected[name].shape != found[name].shape
     ]
     return sorted(problems)
 

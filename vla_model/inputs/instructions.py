@@ -20,11 +20,11 @@ def check_text(instruction: object, longest: int | None = None) -> str:
         UserError: it is no text, blank, too long, or has a lone surrogate.
     """
     if not isinstance(instruction, str):
-        raise UserError(f"the instruction is {instruction!r}, expected text: the policy must be told what to do")
+        raise UserError(f"the instruction is {instruction!r}, expected text that says what to do")
     if longest is not None and len(instruction) > longest:
         raise UserError(f"the instruction has {len(instruction)} characters, expected 1 to {longest}")
     if not instruction.strip():
-        raise UserError(f"the instruction is {instruction!r}: the policy must be told what to do")
+        raise UserError(f"the instruction is {instruction!r}, expected text that says what to do")
     if any("\ud800" <= character <= "\udfff" for character in instruction):
         raise UserError(f"the instruction {instruction!r} has a lone surrogate, so it is no valid text")
     return instruction

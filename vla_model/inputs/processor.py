@@ -178,16 +178,16 @@ class Processor:
 
     def check_instruction(self, instruction: object) -> None:
         """Check an instruction that a user gives. In training data and evaluation a truncated instruction is only
-        warned of, by `remarks` and `VLAPolicy.begin`.
+        warned of, by `warnings` and `VLAPolicy.begin`.
 
         Raises:
             UserError: it is no instruction (vla_model/inputs/instructions.py), or would be truncated.
         """
         text = check_text(instruction, max(MAX_INSTRUCTION_CHARS, _CHARS_PER_TOKEN * self.instruction_length))
-        if (remark := self.remark_on(text)) is not None:
-            raise UserError(f"{remark}; say it in fewer words")
+        if (warning := self.truncation_warning(text)) is not None:
+            raise UserError(f"{warning}; say it in fewer words")
 
-    def remark_on(self, instruction: str) -> str | None:
+    def truncation_warning(self, instruction: str) -> str | None:
         """A warning for an instruction that is truncated; None if it fits."""
         encoding = self.tokenizer.encode(instruction)
         if not encoding.overflowing:
@@ -198,7 +198,7 @@ class Processor:
             f"reads: it reads {kept!r}"
         )
 
-    def remarks(self, instructions: Sequence[str]) -> list[str]:
+    def warnings(self, instructions: Sequence[str]) -> list[str]:
         """Warnings for training on these instructions: those that are truncated, those that become equal by it, and the
         elements of state and action that are constant in the data.
         """
@@ -209,7 +209,7 @@ class Processor:
                 names = ", ".join(vector.names[i] for i in still)
                 what = "are ignored" if name == "state" else "always keep that value"
                 found.append(f"elements of the {name} that are constant in the data {what}: {names}")
-        cut = {text: remark for text in instructions if (remark := self.remark_on(text)) is not None}
+        cut = {text: warning for text in instructions if (warning := self.truncation_warning(text)) is not None}
         if cut:
             more = f"; and {len(cut) - 3} more instructions" if len(cut) > 3 else ""
             found.append(f"{'; '.join(list(cut.values())[:3])}{more}; --model.instruction-length reads more")

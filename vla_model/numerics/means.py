@@ -6,7 +6,7 @@ A loss that takes its means here has the same value and gradient, up to rounding
 in: part i of P returns s_i / mean_j w_j, and the mean of that over the parts is sum_i s_i / sum_j w_j. If all parts
 have the same weight, each returns its own mean.
 
-`of_all_parts` gathers over the parts, so all of them must call it, in the same order. The context manager `among`
+`of_all_parts` gathers over the parts, so all of them must call it, in the same order. The context manager `gathering`
 around the loss sets how to gather, as torch.distributed has a default group; without it a batch is whole.
 """
 
@@ -31,7 +31,7 @@ _gather: ContextVar[Gather] = ContextVar("gather", default=_alone)
 
 
 @contextmanager
-def among(gather: Gather) -> Generator[None]:
+def gathering(gather: Gather) -> Generator[None]:
     """Within this context, and in this thread, a batch is one of several parts."""
     token = _gather.set(gather)
     try:

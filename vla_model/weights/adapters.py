@@ -21,7 +21,7 @@ from torch import Tensor
 
 from envs.errors import UserError
 from vla_model.files.folders import fresh_folder, write_json
-from vla_model.files.weight_files import load_tensors, misfits, save_tensors
+from vla_model.files.weight_files import load_tensors, mismatches, save_tensors
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.weights.checkpoint import load_policy
@@ -130,6 +130,6 @@ def _read(folder: Path) -> tuple[FineTuning, bool, str]:
 def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of exactly the expected names and shapes."""
     weights = load_tensors(path)
-    if problems := misfits(expected, weights):
+    if problems := mismatches(expected, weights):
         raise UserError(f"{path.name} in {path.parent} does not fit its base: {'; '.join(problems[:5])}")
     return weights

@@ -17,7 +17,7 @@ from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.files.deployment import check_n_action_steps
 from vla_model.files.folders import fresh_folder, previous_folder, read_json
-from vla_model.files.weight_files import load_tensors, misfits, save_tensors
+from vla_model.files.weight_files import load_tensors, mismatches, save_tensors
 from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
@@ -88,7 +88,7 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
     weights = load_tensors(folder / WEIGHTS_FILE)
     if add_value_head:
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
-    if problems := misfits(model.state_dict(), weights):
+    if problems := mismatches(model.state_dict(), weights):
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
     model.load_state_dict(weights, strict=True)

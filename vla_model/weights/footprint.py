@@ -12,10 +12,10 @@ Weights, moments and gradients are counts of parameters times bytes; the counts 
 the meta device. Activations are counted layer by layer from what autograd saves (tensors saved by several operations
 count once), which depends on what is trained:
 
-    "learns"    trained weights: inputs of linear layers, for the gradients of their weights, and all later ones
-    "adapts"    frozen weights with low-rank adapters: the same without the norms' inputs for their weights
-    "passes"    frozen weights with a gradient through them: no inputs of linear layers
-    "rests"     frozen weights without a gradient: nothing
+    "trained"   trained weights: inputs of linear layers, for the gradients of their weights, and all later ones
+    "lora"      frozen weights with low-rank adapters: the same without the norms' inputs for their weights
+    "backprop"  frozen weights that gradients pass through: no inputs of linear layers
+    "frozen"    frozen weights without a gradient: nothing
 
 Every decoder is counted as LLaMA layers with its own widths, heads and active experts, without the extra norms of some
 families; every camera's tower as "conv". "Work" is the temporary memory of the largest operation and of compiled
@@ -37,7 +37,7 @@ from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.weights.finetune import FineTuning, adaptable, prepare
 
-Regime = Literal["learns", "adapts", "passes", "rests"]
+Regime = Literal["trained", "lora", "backprop", "frozen"]
 
 PROCESS_GB = 0.49
 """RSS of a process after importing all that training needs."""
@@ -163,7 +163,7 @@ def learning(
     item, narrow, regime = ITEM_BYTES[compute], decoder != "float32", decoder_regime(fine_tuning)
     weights = 4 * counts.total - (2 * counts.decoder if narrow else 0)
     # The prefix and the rest pass the decoder one after the other, and each casts its weights.
-    casts = 0 if narrow or regime == "rests" else 1 if regime == "passes" else 2
+    casts = 0 if narrow or regime == "frozen" else 1 if regime == "backprop" else 2
     cast = counts.products + (casts - 1) * counts.decoder_products
     parts_and_mean = num_parts + 1 if num_parts > 1 else 1
     stacked = num_parts * counts.largest_learning if num_parts > 1 else 0
@@ -182,10 +182,10 @@ def learning(
 def decoder_regime(fine_tuning: FineTuning) -> Regime:
     """The regime of the decoder's layers."""
     if fine_tuning.mode == "full":
-        return "learns"
+        return "trained"
     if fine_tuning.mode == "lora":
-        return "adapts"
-    return "passes" if fine_tuning.towers else "rests"
+        return "lora"
+    return "backprop" if fine_tuning.towers else "frozen"
 
 
 def activation_bytes(config: VLAConfig, fine_tuning: FineTuning, item: int) -> float:
@@ -195,15 +195,15 @@ def activation_bytes(config: VLAConfig, fine_tuning: FineTuning, item: int) -> f
         item: bytes of a number in products.
     """
     regime = decoder_regime(fine_tuning)
-    towers: Regime = "learns" if fine_tuning.mode == "full" or fine_tuning.towers else "rests"
-    if towers == "rests" and regime == "adapts":
-        towers = "passes"  # to the instruction, which conditions them
+    towers: Regime = "trained" if fine_tuning.mode == "full" or fine_tuning.towers else "frozen"
+    if towers == "frozen" and regime == "lora":
+        towers = "backprop"  # to the instruction, which conditions them
     prefix, rest = config.instruction_length, _rest(config)
     # The prefix saves nothing unless weights of the decoder are trained.
-    read = 0.0 if regime in ("rests", "passes") else _decoder_bytes(config, prefix, prefix, regime, item)
-    decided = _decoder_bytes(config, rest, prefix + rest, regime, item)
-    seen = sum(_tower_bytes(config, height, width, towers, item) for _, height, width in config.cameras or ())
-    return read + decided + (config.history_length + 1) * seen + _head_bytes(config, item)
+    prefix_bytes = 0.0 if regime in ("frozen", "backprop") else _decoder_bytes(config, prefix, prefix, regime, item)
+    rest_bytes = _decoder_bytes(config, rest, prefix + rest, regime, item)
+    tower_bytes = sum(_tower_bytes(config, height, width, towers, item) for _, height, width in config.cameras or ())
+    return prefix_bytes + rest_bytes + (config.history_length + 1) * tower_bytes + _head_bytes(config, item)
 
 
 def _frame_bytes(config: VLAConfig) -> int:
@@ -219,25 +219,25 @@ def _rest(config: VLAConfig) -> int:
 
 def _decoder_bytes(config: VLAConfig, n: int, m: int, regime: Regime, item: int) -> float:
     """Of all layers, n tokens that attend to m."""
-    if regime == "rests":
+    if regime == "frozen":
         return 0.0
     d, h, c, f, layers = _shape(config)
-    norms = 8 * n * d + (8 * n * d if regime == "learns" else 0)
+    norms = 8 * n * d + (8 * n * d if regime == "trained" else 0)
     attention = item * n * h * c + 2 * item * m * h * c + (4 + (item if item < 4 else 0)) * h * n * m
     mlp = 3 * item * n * f
     # In half precision the inputs of q, k, v, gate and up are each cast separately.
     inputs = (5 if item < 4 else 2) * item * n * d + item * n * h * c + item * n * f
-    return layers * (norms + attention + mlp + (inputs if regime != "passes" else 0))
+    return layers * (norms + attention + mlp + (inputs if regime != "backprop" else 0))
 
 
 def _tower_bytes(config: VLAConfig, height: int, width: int, regime: Regime, item: int) -> float:
     """Of one camera's tower."""
-    if regime == "rests":
+    if regime == "frozen":
         return 0.0
     pixels, wide = height * width, config.vision_channels
     cells = pixels / 64
     heatmaps = cells * config.num_keypoints * (2 * item + 8)
-    if regime == "passes":  # from the FiLM blocks on
+    if regime == "backprop":  # from the FiLM blocks on
         return item * cells * wide * (2 + 3 * (config.vision_blocks - 1)) + heatmaps
     stem = 3 * item * pixels + 2 * item * (wide / 2) * pixels / 16
     # Inputs of norms, silus, modulations and convolutions.

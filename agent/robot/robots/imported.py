@@ -7,7 +7,7 @@ from typing import Any
 from agent.robot.types import RobotSpec
 from envs.errors import UserError
 from envs.imported import imported
-from envs.suites.given import asked
+from envs.suites.returned import calling
 
 
 def imported_robot(name: str) -> Any:
@@ -19,7 +19,7 @@ def imported_robot(name: str) -> Any:
     if ":" not in name:
         raise UserError(f"robot {name!r} is neither 'sim' nor MODULE:FUNCTION")
     make = imported("robot", name)
-    with asked(f"robot {name!r}"):
+    with calling(f"robot {name!r}"):
         robot = make()
     if not isinstance(getattr(robot, "spec", None), RobotSpec):
         raise UserError(f"robot {name!r} gave a {type(robot).__name__}, expected a robot, whose spec is a RobotSpec")

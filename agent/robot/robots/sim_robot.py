@@ -126,21 +126,21 @@ class SimRobot:
         """Begin the episode; returns the fields of its first Reading but the time."""
         observation, info = self._world.reset_to((self.episode,), (0,))
         self._instruction = observation["instruction"][0]
-        return _seen(observation, info["localization"])
+        return _reading_fields(observation, info["localization"])
 
     def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
         """Take k steps [k, A], fewer if the episode ends; returns the fields of a Reading but the time."""
         result = self._world.step_chunk(actions[None])
-        seen = _seen(result.observation, result.localization[:, -1])
+        fields = _reading_fields(result.observation, result.localization[:, -1])
         if not result.done[0]:
-            return seen
-        return seen | {"success": bool(result.success[0]), "ended": result.outcome[0]}
+            return fields
+        return fields | {"success": bool(result.success[0]), "ended": result.outcome[0]}
 
     def _show(self, fields: dict[str, Any]) -> None:
         self._reading = Reading(**fields, time_s=self._clock.now_s())
 
 
-def _seen(observation: Observation, localization: Array) -> dict[str, Any]:
+def _reading_fields(observation: Observation, localization: Array) -> dict[str, Any]:
     return {
         "frames": {name: to_numpy(frame)[0] for name, frame in observation["frames"].items()},
         "state": to_numpy(observation["state"])[0],

@@ -34,7 +34,7 @@ RECEPTACLE_SPACING_M = 0.15
 OBJECT_TO_RECEPTACLE_M = 0.125
 
 
-def draw_episode(spec: EpisodeSpec, task: Task, num_joints: int) -> Episode:
+def sample_episode(spec: EpisodeSpec, task: Task, num_joints: int) -> Episode:
     """The episode of that spec, the same in every process.
 
     Suite, task and seed determine the sample: no two tasks share layouts, looks or poses. Variations of one task and

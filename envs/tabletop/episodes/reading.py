@@ -27,7 +27,7 @@ _NOWHERE_M = -9.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class SampledEpisodes:
     """Sampled values that tasks read, of N worlds on their device; written once per episode."""
 
     target: Array  # [N] int64
@@ -40,7 +40,9 @@ class Drawn:
     base_height_m: Array  # [N]
 
     @classmethod
-    def of(cls, episodes: Sequence[Episode], scene: Scene, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
+    def of(
+        cls, episodes: Sequence[Episode], scene: Scene, on_device: Callable[[NDArray[np.generic]], Array]
+    ) -> SampledEpisodes:
         """The values of these episodes, one row per episode."""
         dial_top_m = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
         rows = {
@@ -56,7 +58,7 @@ class Drawn:
         return cls(**{name: on_device(values) for name, values in rows.items()})
 
     @classmethod
-    def zeros(cls, num_worlds: int, on_device: Callable[[NDArray[np.generic]], Array]) -> Drawn:
+    def zeros(cls, num_worlds: int, on_device: Callable[[NDArray[np.generic]], Array]) -> SampledEpisodes:
         """Zeros for N worlds without an episode."""
         shapes: dict[str, tuple[int, ...]] = {
             "target": (),
@@ -71,14 +73,14 @@ class Drawn:
         dtypes = {"target": np.int64, "goal": np.int64}
         return cls(**{n: on_device(np.zeros((num_worlds, *shapes[n]), dtypes.get(n))) for n in shapes})
 
-    def write(self, worlds: Array, rows: Drawn) -> None:
+    def write(self, worlds: Array, rows: SampledEpisodes) -> None:
         """Copy the n rows of `rows` to these worlds."""
-        for name in _DRAWN:
+        for name in _SAMPLED:
             getattr(self, name)[worlds] = getattr(rows, name)
 
 
-_DRAWN = tuple(f.name for f in fields(Drawn))
-_SEEN_BY_TASKS = tuple(name for name in _DRAWN if name != "base_height_m")
+_SAMPLED = tuple(f.name for f in fields(SampledEpisodes))
+_SEEN_BY_TASKS = tuple(name for name in _SAMPLED if name != "base_height_m")
 
 
 def state_spec(arm: ArmSpec) -> VectorSpec:
@@ -113,7 +115,7 @@ def read_state(field: Fields, scene: Scene, worlds: Array, base_height_m: Array)
     return xp.astype(xp.concat(columns, axis=1), xp.float32)
 
 
-def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array, step: Array) -> View:
+def read_view(field: Fields, sampled: SampledEpisodes, scene: Scene, worlds: Array, step: Array) -> View:
     """The privileged view of these worlds, whose episodes are at `step`, [n]."""
     qpos = field["qpos"][worlds]
     xp = array_namespace(qpos)
@@ -124,7 +126,7 @@ def read_view(field: Fields, drawn: Drawn, scene: Scene, worlds: Array, step: Ar
     geoms = field["geom_xpos"][worlds]
     return View(
         arm=scene.arm,
-        **{name: getattr(drawn, name)[worlds] for name in _SEEN_BY_TASKS},
+        **{name: getattr(sampled, name)[worlds] for name in _SEEN_BY_TASKS},
         step=step,
         tcp_pos=field["site_xpos"][worlds, scene.tcp_site],
         tcp_yaw=xp.atan2(mat[:, 1, 0], mat[:, 0, 0]),

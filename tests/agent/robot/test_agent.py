@@ -176,7 +176,7 @@ def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Pat
 @pytest.mark.parametrize("blank", ["", " ", "\n\t"])
 def test_a_blank_instruction_moves_nothing(blank: str, tmp_path: Path) -> None:
     arm = LineArm(SimulatedClock())
-    with pytest.raises(ValueError, match="the policy must be told what to do"):
+    with pytest.raises(ValueError, match="expected text that says what to do"):
         agent_for(arm, always(0.25)).run(blank, 1.0, record=tmp_path / "drives")
     assert arm.sent == [] and not (tmp_path / "drives").exists()
 

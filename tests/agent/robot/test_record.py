@@ -64,7 +64,7 @@ def test_what_a_stale_camera_held_is_marked_and_imitated_by_no_row_and_no_chunk(
     arm.clock.at(2.05, arm.thaw)
     agent_for(arm, always(0.5)).run("go", 3.0, record=tmp_path, judge=lambda _: True)
     assert held(tmp_path) == list(range(11, 21))
-    data = TrainingData([tmp_path], failed="left out")
+    data = TrainingData([tmp_path], failed="excluded")
     assert data.num_rows == 30, "the frames of held rows still teach where things are"
     batch = data.gather(np.arange(30), 4, foreseen=Foreseen(steps=(2,)))
     assert batch.mask.sum(1).tolist() == [4] * 8 + [3, 2, 1] + [0] * 10 + [4] * 6 + [3, 2, 1]

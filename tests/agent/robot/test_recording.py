@@ -31,7 +31,7 @@ def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
             robot = SimRobot(world, EpisodeSpec(suite="tabletop", task="reach", seed=seed), clock=clock)
             agent = Agent(ExpertChunks(world), robot, clock=clock, make_inference=make_inference)
             assert agent.run("touch it", 30.0, record=run.dataset).success
-    data = TrainingData([run.dataset], failed="left out")
+    data = TrainingData([run.dataset], failed="excluded")
     assert [episode["variation"] for episode in data.episodes] == ["drive", "drive"]
     model = ModelConfig(history_length=2, history_stride=3)
     config = RunConfig(model=model, learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))

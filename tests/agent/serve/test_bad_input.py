@@ -35,7 +35,7 @@ BAD = {
     "a number": (7, "int came, expected a map"),
     "an empty map": ({}, "'observation/front' is missing; what came: "),
     "no prompt": ({k: v for k, v in said(0).items() if k != "prompt"}, "'prompt' is missing"),
-    "an empty prompt": (changed(prompt=""), "the instruction is '': the policy must be told what to do"),
+    "an empty prompt": (changed(prompt=""), "the instruction is '', expected text that says what to do"),
     "a prompt that is a number": (changed(prompt=3), "'prompt' is int, expected a string"),
     "a long prompt": (changed(prompt="go " * 99), "the instruction has 297 characters, expected 1 to 256"),
     "a frame that is a list": (changed(front=[[0]]), "'observation/front' is list, expected an array"),

@@ -151,12 +151,12 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_collected(
 def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected(
     straight: RunFolder, tmp_path: Path
 ) -> None:
-    config = replace(small(), seen=(str(straight.dataset),))
+    config = replace(small(), auxiliary=(str(straight.dataset),))
     run = start_run(tmp_path / "run", config)
     train(config, run)
     alone, also = final_state(straight), final_state(run)
     assert any(not torch.equal(alone[name], also[name]) for name in alone)
-    config = replace(small(), seen=(str(tmp_path / "nowhere"),))
+    config = replace(small(), auxiliary=(str(tmp_path / "nowhere"),))
     run = start_run(tmp_path / "other", config)
     with pytest.raises(ValueError, match="nowhere"):
         train(config, run)

@@ -107,7 +107,7 @@ def test_what_cannot_be_learned_beside_demonstrations_is_refused_before_they_are
     data, _ = copied(few, tmp_path)
     shutil.rmtree(tmp_path / "data.cache", ignore_errors=True)
     other_units(data)
-    for option in ("drives", "seen"):
+    for option in ("drives", "auxiliary"):
         config = replace(sft_tiny(), **{option: (str(data),)})
         run = start_run(tmp_path / option, config)
         with pytest.raises(ValueError, match="'furlong'"):

@@ -14,8 +14,8 @@ import pytest
 from test_suites_gymnasium import Corridor, Walk, corridors, seed_of, walk
 
 from envs.make import make_world
-from envs.suites.given import WorldError, labels_of, number_of, success_flag_of, vector_of
 from envs.suites.gymnasium_env import GymnasiumTask
+from envs.suites.returned import WorldError, labels_of, number_of, success_flag_of, vector_of
 
 FORWARD = np.ones((2, 3, 1), np.float32)  # 1.5 each
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tables import BLIND, begin, spec
 
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.reading import Drawn, read_view
+from envs.tabletop.episodes.reading import SampledEpisodes, read_view
 from envs.tabletop.episodes.task import Task
 from envs.tabletop.tasks import TASKS
 from envs.tabletop.world import TabletopWorld
@@ -78,7 +78,7 @@ def test_obeying_another_instruction_never_succeeds_and_ends_early_where_it_cann
     task, rows = TASKS[name], np.arange(NUM_SEEDS)
     begin(world, [spec(name, seed) for seed in range(NUM_SEEDS)])
     episodes = [of_another_instruction(world.episode(n), task) for n in rows]
-    misled = Drawn.of(episodes, world.scene, world.sim.on_device)
+    misled = SampledEpisodes.of(episodes, world.scene, world.sim.on_device)
     result = run(world, lambda: task.expert(read_view(world.sim.field, misled, world.scene, rows, 0 * rows)))
     assert not result.success.any()
     assert set(result.failure) <= {None, task.wrong_name}

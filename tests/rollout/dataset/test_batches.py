@@ -118,7 +118,7 @@ def test_without_a_gripper_the_next_keyframe_is_the_end(tmp_path: Path) -> None:
 
 def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> None:
     write(tmp_path / "a", range(6))
-    data = TrainingData([tmp_path / "a"], failed="seen")
+    data = TrainingData([tmp_path / "a"], failed="auxiliary")
     batch = data.gather(np.arange(data.num_rows), 2)
     won = np.array([succeeds(data.episodes[e]["seed"]) for e in batch.episode])
     assert 0 < won.sum() < data.num_rows == TrainingData([tmp_path / "a"]).num_rows
@@ -127,7 +127,7 @@ def test_failures_that_are_only_seen_have_nothing_to_imitate(tmp_path: Path) -> 
 
 def test_of_datasets_that_are_only_seen_nothing_is_imitated_and_statistics_are_not_theirs(tmp_path: Path) -> None:
     demonstrated, seen = write(tmp_path / "a", range(3)), write(tmp_path / "b", range(3, 8))
-    data = TrainingData([tmp_path / "a"], seen=[tmp_path / "b"])
+    data = TrainingData([tmp_path / "a"], auxiliary=[tmp_path / "b"])
     batch = data.gather(np.arange(data.num_rows), 2)
     seeds = np.array([data.episodes[e]["seed"] for e in batch.episode])
     assert set(seeds) == {*demonstrated, *seen}
@@ -221,7 +221,7 @@ def test_frames_kept_as_images_and_as_video_are_trained_on_together(tmp_path: Pa
 
 def test_failures_are_left_out_whole(tmp_path: Path) -> None:
     write(tmp_path / "a", range(30))
-    successes = TrainingData([tmp_path / "a"], failed="left out")
+    successes = TrainingData([tmp_path / "a"], failed="excluded")
     assert {row["seed"] for row in successes.episodes} == {s for s in range(30) if succeeds(s)}
 
 
@@ -291,7 +291,7 @@ def test_datasets_of_different_kinds_or_without_rows_are_refused(tmp_path: Path)
         TrainingData([tmp_path / "a", tmp_path / "b"])
     write(tmp_path / "c", range(0, 3, 3))
     with pytest.raises(ValueError, match=r"no episode of .* was selected"):
-        TrainingData([tmp_path / "c"], failed="left out")
+        TrainingData([tmp_path / "c"], failed="excluded")
     assert not list(tmp_path.glob("[bc].cache")), "nothing is decoded of what is refused"
 
 

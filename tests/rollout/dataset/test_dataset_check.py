@@ -31,7 +31,7 @@ from rollout.dataset.write import DatasetWriter
         (lambda spec: spec.update(control_dt_s=0.051), "control_dt_s is 0.051, expected 0.05"),
     ],
 )
-@pytest.mark.parametrize("role", ["roots", "drives", "seen"])
+@pytest.mark.parametrize("role", ["roots", "drives", "auxiliary"])
 def test_worlds_that_differ_in_anything_are_not_mixed(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str, role: str
 ) -> None:
@@ -61,7 +61,7 @@ def test_cameras_that_look_from_elsewhere_are_not_mixed_and_one_that_is_not_cali
     assert TrainingData([tmp_path / "a", tmp_path / "c"]).num_rows == 8
 
 
-@pytest.mark.parametrize("role", ["roots", "drives", "seen"])
+@pytest.mark.parametrize("role", ["roots", "drives", "auxiliary"])
 def test_a_dataset_that_is_named_twice_is_refused(tmp_path: Path, role: str) -> None:
     write(tmp_path / "a", [1])
     roots = {"roots": [tmp_path / "a"]}
@@ -100,7 +100,7 @@ def test_actions_that_no_policy_sends_are_refused_before_anything_is_decoded(tmp
         TrainingData([tmp_path / "a"])
     assert not (tmp_path / "a.cache").exists()
     write(tmp_path / "b", [3])
-    TrainingData([tmp_path / "b"], seen=[tmp_path / "a"])
+    TrainingData([tmp_path / "b"], auxiliary=[tmp_path / "a"])
     with pytest.raises(ValueError, match=message):
         TrainingData([tmp_path / "a"])
 

@@ -23,6 +23,8 @@ from vla_model.files.old_names import option_by_new_name, with_new_names
         ("--evaluation.films-per-task", "--evaluation.videos-per-task"),
         ("--algorithm.surrogate.anchor-weight", "--algorithm.surrogate.reference-kl-weight"),
         ("--algorithm.renewal.keep", "--algorithm.shrink-perturb.keep"),
+        ("--seen", "--auxiliary"),
+        ("--algorithm.no-see-failures", "--algorithm.no-auxiliary-failures"),
         ("--out", "--out"),
         ("films", "films"),
     ],

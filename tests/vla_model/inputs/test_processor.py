@@ -67,7 +67,7 @@ def test_an_element_of_the_state_that_never_moved_is_ignored_however_far_off_it_
     for off in (0.0, 1e-3, 0.02, 5.0):
         encoded = processor.encode_state([[0.6, 0.2, 0.3, 0.4 + off]])
         torch.testing.assert_close(encoded, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
-    assert processor.remarks([]) == ["elements of the state that are constant in the data are ignored: opening"]
+    assert processor.warnings([]) == ["elements of the state that are constant in the data are ignored: opening"]
 
 
 def test_an_element_that_moved_little_is_divided_by_how_much_in_whatever_unit() -> None:
@@ -87,7 +87,7 @@ def test_an_action_that_never_moved_is_its_constant_and_a_label_is_ignored() -> 
     assert processor.decode(torch.full((1, 3), 3.0))[0].tolist() == pytest.approx([1.0, 0.1, 1.0])
     assert processor.normalise_actions([0.5, 0.9, -0.1]).tolist() == pytest.approx([1.0, 0.0, 0.0])
     assert processor.normalise_localization([[9.0, 0.4]]).tolist() == [[0.0, 2.0]]
-    assert processor.remarks([]) == ["elements of the action that are constant in the data always keep that value: dy"]
+    assert processor.warnings([]) == ["elements of the action that are constant in the data always keep that value: dy"]
 
 
 def test_what_never_moved_is_remembered_and_read_from_files_of_before(tmp_path: Path) -> None:
@@ -291,22 +291,22 @@ def test_sentences_that_are_cut_and_those_that_become_one_are_named_once() -> No
         "lift it",
         LONG + "lift the blue ball",
     ]
-    cut, same = processor.remarks(sentences)
+    cut, same = processor.warnings(sentences)
     assert cut.count("is longer than the 24 tokens that the policy reads: it reads 'first move") == 2
     assert "--model.instruction-length reads more" in cut
     assert (
         same == f"instructions that are equal once truncated: {LONG + 'push the red cube'!r}; "
         f"{LONG + 'lift the blue ball'!r}"
     )
-    assert processor.remarks(["lift it", "Lift it", "push it"]) == []
-    assert tiny_processor(60).remarks(sentences) == []
+    assert processor.warnings(["lift it", "Lift it", "push it"]) == []
+    assert tiny_processor(60).warnings(sentences) == []
 
 
 @pytest.mark.parametrize(
     ("instruction", "message"),
     [
-        ("", "must be told what to do"),
-        (" \n", "must be told what to do"),
+        ("", "expected text that says what to do"),
+        (" \n", "expected text that says what to do"),
         (3, "is 3, expected text"),
         (None, "is None, expected text"),
         ("ab" * 200, "has 400 characters, expected 1 to 256"),

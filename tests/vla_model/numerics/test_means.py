@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vla_model.heads.distributions import masked_mean
-from vla_model.numerics.means import among, mean, of_all_parts, whole_mean
+from vla_model.numerics.means import gathering, mean, of_all_parts, whole_mean
 
 
 def test_by_itself_a_batch_is_whole() -> None:
@@ -16,12 +16,12 @@ def test_by_itself_a_batch_is_whole() -> None:
 
 def test_a_part_reports_its_sum_over_the_mean_weight_of_all_parts() -> None:
     """Sums 6 and 2 of 4 and 1 things: 8 / 5 is the mean of 6 / 2.5 and 2 / 2.5."""
-    with among(lambda _: torch.tensor([4.0, 1.0])):
+    with gathering(lambda _: torch.tensor([4.0, 1.0])):
         assert mean(torch.tensor(6.0), torch.tensor(4)) == 6 / 2.5
         assert mean(torch.tensor(2.0), torch.tensor(1)) == 2 / 2.5
         mask = torch.tensor([[True, True], [True, True]])
         assert masked_mean(torch.full((2, 2, 1), 1.5), mask) == 6 / 2.5
-    with among(lambda value: torch.stack([value, value + 2])):
+    with gathering(lambda value: torch.stack([value, value + 2])):
         assert whole_mean(torch.tensor([6.0]), torch.tensor(3)).tolist() == [14 / 8]
     assert mean(torch.tensor(6.0), torch.tensor(4)) == 1.5
 

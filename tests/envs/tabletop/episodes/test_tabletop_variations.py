@@ -12,7 +12,7 @@ from tables import spec
 
 from envs.tabletop.episodes import variations
 from envs.tabletop.episodes.episode import Episode
-from envs.tabletop.episodes.layout import draw_episode
+from envs.tabletop.episodes.layout import sample_episode
 from envs.tabletop.episodes.variations import (
     HELD_OUT_EXECUTION,
     HELD_OUT_PAIRS,
@@ -36,8 +36,8 @@ FAMILY = {
 """Variation: the only fields of an episode that it may change."""
 
 
-def drawn(task: str, seed: int, variation: str = "train") -> Episode:
-    return draw_episode(spec(task, seed, variation), TASKS[task], num_joints=7)
+def sampled(task: str, seed: int, variation: str = "train") -> Episode:
+    return sample_episode(spec(task, seed, variation), TASKS[task], num_joints=7)
 
 
 def pair_of_target(episode: Episode) -> tuple[str, str]:
@@ -77,7 +77,7 @@ DECIDES = {
 def test_every_template_is_filled_with_short_printable_words(name: str) -> None:
     task = TASKS[name]
     for seed in range(6):
-        episode = drawn(name, seed)
+        episode = sampled(name, seed)
         words = task.words(episode)
         for template in (*task.paraphrases, *task.held_out_paraphrases):
             slots = {field for _, field, _, _ in string.Formatter().parse(template) if field}
@@ -93,21 +93,21 @@ def test_every_template_is_filled_with_short_printable_words(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_training_says_training_sentences_and_the_paraphrase_variation_the_held_out_ones(name: str) -> None:
     task = TASKS[name]
-    heard: dict[str, set[str]] = {"train": set(), "paraphrase": set()}
+    found: dict[str, set[str]] = {"train": set(), "paraphrase": set()}
     for variation, bank in (("train", task.paraphrases), ("paraphrase", task.held_out_paraphrases)):
         for seed in range(60):
-            episode = drawn(name, seed, variation)
+            episode = sampled(name, seed, variation)
             matching = [t for t in bank if t.format(**task.words(episode)) == episode.instruction]
             assert matching, episode.instruction
-            heard[variation].update(matching)
-        assert heard[variation] == set(bank), "every template is drawn at some time"
+            found[variation].update(matching)
+        assert found[variation] == set(bank), "every template is sampled at some time"
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_synonyms_are_never_said_in_training_and_stand_for_all_words_that_have_them(name: str) -> None:
     unseen = {word for synonyms in SYNONYMS.values() for word in synonyms}
     for seed in range(60):
-        trained, varied = (drawn(name, seed, variation).instruction.split() for variation in ("train", "synonym"))
+        trained, varied = (sampled(name, seed, variation).instruction.split() for variation in ("train", "synonym"))
         assert not unseen & set(trained)
         assert not SYNONYMS.keys() & set(varied)
         for word, said in zip(trained, varied, strict=True):
@@ -128,10 +128,10 @@ def test_held_out_pairs_are_never_named_in_training_and_always_acted_on_in_their
     for task in OBJECT_TASKS:
         for seed in range(40):
             for variation in ("train", "vision", "paraphrase", "execution"):
-                episode = drawn(task, seed, variation)
+                episode = sampled(task, seed, variation)
                 assert not held_out_names_in(episode.instruction), (task, variation, seed, episode.instruction)
             lying_about |= set(zip(episode.colours, episode.shapes, strict=True)) & HELD_OUT_PAIRS
-            unseen = drawn(task, seed, "combination")
+            unseen = sampled(task, seed, "combination")
             assert held_out_names_in(unseen.instruction) == [pair_of_target(unseen)], (task, seed)
     assert lying_about == HELD_OUT_PAIRS
 
@@ -139,7 +139,7 @@ def test_held_out_pairs_are_never_named_in_training_and_always_acted_on_in_their
 def test_sorting_finds_the_bowl_of_the_targets_colour_and_one_of_another() -> None:
     for variation in ("train", "combination"):
         for seed in range(80):
-            episode = drawn("sort", seed, variation)
+            episode = sampled("sort", seed, variation)
             matching = [c == episode.colours[episode.target] for c in episode.receptacle_colours]
             assert matching.index(True) == episode.goal
             assert matching.count(True) == 1
@@ -150,7 +150,7 @@ def test_sorting_finds_the_bowl_of_the_targets_colour_and_one_of_another() -> No
 def test_a_variation_changes_its_own_family_and_nothing_else(name: str, variation: str) -> None:
     changed = set()
     for seed in range(30):
-        train, varied = drawn(name, seed), drawn(name, seed, variation)
+        train, varied = sampled(name, seed), sampled(name, seed, variation)
         for field in (f.name for f in fields(Episode) if f.name != "spec"):
             if not np.array_equal(getattr(train, field), getattr(varied, field)):
                 changed.add(field)
@@ -160,10 +160,10 @@ def test_a_variation_changes_its_own_family_and_nothing_else(name: str, variatio
 
 @pytest.mark.parametrize("name", TASKS)
 def test_seeds_and_tasks_give_different_episodes(name: str) -> None:
-    looks = {drawn(name, seed).look for seed in range(20)}
+    looks = {sampled(name, seed).look for seed in range(20)}
     assert len(looks) == 20
     other = next(task for task in TASKS if task != name)
-    assert drawn(name, 0).look != drawn(other, 0).look
+    assert sampled(name, 0).look != sampled(other, 0).look
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_table_materials_do_not_overlap_and_all_exist() -> None:
     assert train | held_out == set(TABLE_MATERIALS)
 
 
-def test_drawn_looks_and_poses_lie_in_their_ranges() -> None:
+def test_sampled_looks_and_poses_lie_in_their_ranges() -> None:
     for held_out, vision, execution in (
         (False, TRAIN_VISION, TRAIN_EXECUTION),
         (True, HELD_OUT_VISION, HELD_OUT_EXECUTION),
@@ -213,7 +213,7 @@ def test_drawn_looks_and_poses_lie_in_their_ranges() -> None:
 def test_things_on_a_table_are_told_apart_by_their_names() -> None:
     for task in OBJECT_TASKS:
         for seed in range(40):
-            episode = drawn(task, seed)
+            episode = sampled(task, seed)
             names = [episode.object_name(i) for i in range(len(episode.colours))]
             assert len(set(names)) == len(names)
             assert len(set(episode.receptacle_colours)) == len(episode.receptacle_colours)
@@ -223,5 +223,5 @@ def test_a_table_does_not_give_away_its_task() -> None:
     for kind in ("objects", "fixtures"):
         tasks = [task for task in TASKS.values() if task.kind == kind]
         assert len(tasks) >= 2
-    shapes = [drawn("pick_place", seed).shapes.count("cube") for seed in range(40)]
+    shapes = [sampled("pick_place", seed).shapes.count("cube") for seed in range(40)]
     assert len(set(shapes)) > 1

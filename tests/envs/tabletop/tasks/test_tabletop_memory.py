@@ -78,12 +78,12 @@ def test_the_expert_presses_what_shone_and_waits_in_the_same_place_for_each() ->
 def test_a_button_that_did_not_shine_ends_the_episode() -> None:
     world = TabletopWorld(1, BLIND, suite="tabletop_memory")
     world.reset_to([spec(0)], [0])
-    world.drawn.target[0] = (world.episode(0).target + 1) % 3
+    world.sampled.target[0] = (world.episode(0).target + 1) % 3
     while True:
         misled = world.expert_action()
-        world.drawn.target[0] = world.episode(0).target
+        world.sampled.target[0] = world.episode(0).target
         result = world.step_chunk(misled[:, None])
-        world.drawn.target[0] = (world.episode(0).target + 1) % 3
+        world.sampled.target[0] = (world.episode(0).target + 1) % 3
         if result.done[0]:
             break
     assert result.failure == ("wrong button",)

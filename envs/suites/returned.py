@@ -30,7 +30,7 @@ class NotFiniteError(WorldError):
 
 
 @contextmanager
-def asked(what: str) -> Generator[None]:
+def calling(what: str) -> Generator[None]:
     """Converts every exception raised within to a WorldError that names the call, the file and the line.
 
     Args:
@@ -42,44 +42,44 @@ def asked(what: str) -> Generator[None]:
         raise
     except (Exception, SystemExit) as error:  # SystemExit e.g. from argparse, in a module written as a script
         place = traceback.extract_tb(error.__traceback__)[-1]
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise WorldError(f"{what} raised {told} ({Path(place.filename).name}:{place.lineno})") from error
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise WorldError(f"{what} raised {message} ({Path(place.filename).name}:{place.lineno})") from error
 
 
-def success_flag_of(what: str, given: Any) -> bool:
+def success_flag_of(what: str, value: Any) -> bool:
     """A bool, from a bool or an array of one element with any number of dimensions.
 
     Raises:
         WorldError: it has several elements or none, or is neither true nor false.
     """
-    array = _numbers(what, given, "True or False, or an array of one", size=1)
+    array = _numbers(what, value, "True or False, or an array of one", size=1)
     if array.item() not in (0, 1):
-        raise WorldError(f"{what} must be True or False, or an array of one, got {kind_of(given)}: {_short(given)}")
+        raise WorldError(f"{what} must be True or False, or an array of one, got {kind_of(value)}: {_short(value)}")
     return bool(array.item())
 
 
-def number_of(what: str, given: Any) -> float:
+def number_of(what: str, value: Any) -> float:
     """A finite number within the range of float32.
 
     Raises:
         WorldError: it is not.
     """
-    number = _numbers(what, given, "a number", size=1).item()
+    number = _numbers(what, value, "a number", size=1).item()
     if not np.isfinite(to_float32(np.asarray(number))):
         raise NotFiniteError(f"{what} is {number}, which is not a finite float32")
     return float(number)
 
 
-def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.float32]:
+def vector_of(what: str, value: Any, size: int | None = None) -> NDArray[np.float32]:
     """A vector of finite numbers, float32 [size]; a single number becomes a vector of size 1.
 
     Raises:
         WorldError: it is not, or has another size.
     """
     expected = "a vector of numbers" if size is None else f"a vector of {size}"
-    array = _numbers(what, given, expected, size)
+    array = _numbers(what, value, expected, size)
     if array.ndim > 1:
-        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}")
+        raise WorldError(f"{what} must be {expected}, got {kind_of(value)}")
     vector = to_float32(array.reshape(-1))
     if len(bad := np.flatnonzero(~np.isfinite(vector))):
         raise NotFiniteError(
@@ -88,34 +88,34 @@ def vector_of(what: str, given: Any, size: int | None = None) -> NDArray[np.floa
     return vector
 
 
-def labels_of(given: Any, names: tuple[str, ...] | None = None) -> dict[str, float]:
-    """Labels by name, in the order of `names` if given.
+def labels_of(value: Any, names: tuple[str, ...] | None = None) -> dict[str, float]:
+    """Labels by name, in the order of `names`, where these are named.
 
     Raises:
         WorldError: not a mapping of names to numbers, or its names are not `names`.
     """
-    if not isinstance(given, Mapping):
-        raise WorldError(f"labels must be a mapping of names to numbers, got {kind_of(given)}")
-    if names is not None and set(given) != set(names):
-        raise WorldError(f"labels must be {', '.join(names)} in every step, got {', '.join(map(str, given))}")
-    return {str(name): number_of(f"label {name!r}", given[name]) for name in (given if names is None else names)}
+    if not isinstance(value, Mapping):
+        raise WorldError(f"labels must be a mapping of names to numbers, got {kind_of(value)}")
+    if names is not None and set(value) != set(names):
+        raise WorldError(f"labels must be {', '.join(names)} in every step, got {', '.join(map(str, value))}")
+    return {str(name): number_of(f"label {name!r}", value[name]) for name in (value if names is None else names)}
 
 
-def frames_of(given: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
+def frames_of(value: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
     """Frames by camera, copied so that the environment cannot overwrite them.
 
     Args:
-        given: the value that the task returned.
+        value: the value that the task returned.
         shapes: {camera: expected shape}, if known.
 
     Raises:
         WorldError: not uint8 images, or other cameras or sizes than expected.
     """
-    if not isinstance(given, Mapping) or not given:
+    if not isinstance(value, Mapping) or not value:
         raise WorldError(
-            f"frames must be {{camera: uint8 image [H, W, 3]}} of one camera or more, got {kind_of(given)}"
+            f"frames must be {{camera: uint8 image [H, W, 3]}} of one camera or more, got {kind_of(value)}"
         )
-    frames = {str(name): np.array(frame) for name, frame in given.items()}
+    frames = {str(name): np.array(frame) for name, frame in value.items()}
     for name, frame in frames.items():
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise WorldError(f"camera {name!r} gives {frame.dtype} {frame.shape}, expected uint8 (H, W, 3)")
@@ -125,49 +125,49 @@ def frames_of(given: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -
     return frames
 
 
-def sentence_of(given: Any) -> str:
+def sentence_of(value: Any) -> str:
     """An instruction.
 
     Raises:
         WorldError: it is not a string, or is empty.
     """
-    if not isinstance(given, str) or not given.strip():
-        raise WorldError(f"the instruction must be a sentence, got {_short(given)}")
-    return given
+    if not isinstance(value, str) or not value.strip():
+        raise WorldError(f"the instruction must be a sentence, got {_short(value)}")
+    return value
 
 
-def results_of(what: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+def results_of(what: str, value: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
     """The return value of reset or step, checked to be a tuple with one element per name.
 
     Raises:
         WorldError: it is not.
     """
-    if not isinstance(given, tuple) or len(given) != len(names):
-        got = f"a tuple of {len(given)}" if isinstance(given, tuple) else kind_of(given)
+    if not isinstance(value, tuple) or len(value) != len(names):
+        got = f"a tuple of {len(value)}" if isinstance(value, tuple) else kind_of(value)
         raise WorldError(f"{what} must return ({', '.join(names)}), as gymnasium since 0.26 has it, got {got}")
-    return given
+    return value
 
 
-def _numbers(what: str, given: Any, expected: str, size: int | None = None) -> NDArray[Any]:
+def _numbers(what: str, value: Any, expected: str, size: int | None = None) -> NDArray[Any]:
     try:
-        array = np.asarray(given)
+        array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {error}") from error
+        raise WorldError(f"{what} must be {expected}, got {kind_of(value)}: {error}") from error
     is_real = np.issubdtype(array.dtype, np.bool_) or (np.isrealobj(array) and np.issubdtype(array.dtype, np.number))
     if not is_real or size not in (None, array.size):
-        raise WorldError(f"{what} must be {expected}, got {kind_of(given)}: {_short(given)}")
+        raise WorldError(f"{what} must be {expected}, got {kind_of(value)}: {_short(value)}")
     return array
 
 
-def kind_of(given: Any) -> str:
+def kind_of(value: Any) -> str:
     """Describes a value's type for a message: `an array float64 (4,)`, `a tuple of 2`."""
-    if isinstance(given, np.ndarray):
-        return f"an array {given.dtype} {given.shape}"
-    if isinstance(given, tuple | list):
-        return f"a {type(given).__name__} of {len(given)}"
-    return "None" if given is None else f"a {type(given).__name__}"
+    if isinstance(value, np.ndarray):
+        return f"an array {value.dtype} {value.shape}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _short(given: Any) -> str:
-    text = repr(given)
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) < 60 else f"{text[:57]}..."
