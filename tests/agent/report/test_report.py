@@ -138,7 +138,7 @@ def test_every_number_stands_beside_the_name_that_it_is_of(tmp_path: Path) -> No
         assert row in text["Variations"]
     for row in (f"{LONG} 100.0 0.0", "stack 25.0 25.0", "all 62.5 12.5"):
         assert row in text["Blind controls"]
-    assert "The same episodes, those of train, but the policy is told" in text["Blind controls"]
+    assert "The same episodes, those of train, with the instruction of another task" in text["Blind controls"]
 
 
 def test_groups_of_tasks_are_shown_with_their_means_and_the_controls(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_run_measured_again_on_other_episodes_says_that_it_cannot_be_compared(
     specs = evaluation_specs("sides", ["left"], 3)
     write_eval_info(run.eval_info, eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {}))
     page = Page(write_report(run.root).read_text())
-    assert "of other episodes: the evaluations share 2 of 9 episodes" in page.text["Before and after"]
+    assert "of different episodes: the evaluations share 2 of 9 episodes" in page.text["Before and after"]
     assert page.tags.count("video") == 0
 
 
