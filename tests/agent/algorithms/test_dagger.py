@@ -25,7 +25,7 @@ def run(config: DaggerConfig, version: int, num_worlds: int = 8) -> list[Traject
 
 
 @pytest.mark.parametrize(("beta", "version", "share"), [(0.0, 0, 0.0), (1.0, 0, 1.0), (0.8, 1, 0.4)])
-def test_the_expert_acts_in_its_share_and_teaches_everywhere(beta: float, version: int, share: float) -> None:
+def test_the_expert_acts_in_its_share_and_labels_every_step(beta: float, version: int, share: float) -> None:
     trajectories = run(DaggerConfig(beta=beta, beta_decay=0.5), version)
     side = {"left": -1.0, "right": 1.0}
     for t in trajectories:
@@ -44,14 +44,14 @@ def test_who_acts_is_decided_by_the_episode_alone(n_action_steps: int) -> None:
 
 
 @pytest.mark.parametrize("n_action_steps", [1, 2])
-def test_the_learner_practises_as_it_is_evaluated(n_action_steps: int) -> None:
+def test_with_beta_0_collection_equals_evaluation(n_action_steps: int) -> None:
     practised = run(DaggerConfig(beta=0.0, n_action_steps=n_action_steps), 0)
     evaluated = collect(learner(), WillingSidesWorld(8), sides_specs(20), n_action_steps=n_action_steps)
     for a, b in zip(practised, sorted(evaluated, key=lambda t: t.spec), strict=True):
         np.testing.assert_allclose(a.action, b.action, atol=1e-6)
 
 
-def test_the_expert_acts_for_as_long_as_a_decision_lasts() -> None:
+def test_the_expert_acts_for_whole_decisions() -> None:
     changes = [
         np.flatnonzero(np.diff((t.action == t.label)[:, 0]))
         for t in run(DaggerConfig(beta=0.5, beta_decay=1.0, n_action_steps=2), 0)

@@ -27,7 +27,7 @@ def episode(seed: int, repeat: int, *, success: bool, num_steps: int = 2) -> Tra
     return replace(template(), spec=spec, success=success, action=np.zeros((num_steps, 1), np.float32))
 
 
-def test_advantages_of_a_group_are_those_worked_out_by_hand_and_short_episodes_weigh_no_less() -> None:
+def test_advantages_of_a_group_match_hand_computed_values_with_length_normalisation() -> None:
     # 1 of 4 won: mean 1/4, standard deviation sqrt(3)/4, so sqrt(3) for the winner and -1/sqrt(3) for the others
     lengths = (1, 2, 2, 3)
     group = [episode(7, i, success=i == 0, num_steps=n) for i, n in enumerate(lengths)]
@@ -41,13 +41,13 @@ def test_advantages_of_a_group_are_those_worked_out_by_hand_and_short_episodes_w
     assert sum(a[0] for a in found) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_without_standardising_an_advantage_is_the_distance_to_the_mean() -> None:
+def test_without_standardising_an_advantage_is_the_return_minus_the_mean() -> None:
     group = [episode(7, i, success=i == 0) for i in range(4)]
     rollout_batch = grpo_advantages(group, replace(CONFIG, standardise=False))
     assert [c.advantage[0] for c in rollout_batch.advantages] == pytest.approx([0.75, -0.25, -0.25, -0.25])
 
 
-def test_groups_that_are_all_won_or_all_lost_are_dropped() -> None:
+def test_groups_with_uniform_returns_are_dropped() -> None:
     won, lost = ([episode(seed, i, success=seed == 1) for i in range(4)] for seed in (1, 2))
     mixed = [episode(3, i, success=i < 2) for i in range(4)]
     rollout_batch = grpo_advantages([*lost, *mixed, *won], CONFIG)
@@ -57,9 +57,7 @@ def test_groups_that_are_all_won_or_all_lost_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(("mixed_from", "rounds"), [(0, [3]), (100, [3, 3]), (10**6, [3, 3, 3])])
-def test_uniform_groups_are_drawn_again_until_there_are_enough_or_the_rounds_are_used_up(
-    mixed_from: int, rounds: list[int]
-) -> None:
+def test_uniform_groups_are_resampled_until_enough_are_mixed_or_max_rounds(mixed_from: int, rounds: list[int]) -> None:
     asked: list[int] = []
 
     def specs(round_: int) -> list[EpisodeSpec]:
@@ -75,7 +73,7 @@ def test_uniform_groups_are_drawn_again_until_there_are_enough_or_the_rounds_are
     assert len(found) == sum(rounds) * CONFIG.group_size
 
 
-def test_only_as_many_groups_as_are_missing_are_drawn_again() -> None:
+def test_only_missing_groups_are_resampled() -> None:
     asked: list[int] = []
 
     def run(wanted: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
@@ -87,7 +85,7 @@ def test_only_as_many_groups_as_are_missing_are_drawn_again() -> None:
     assert asked == [3, 1]
 
 
-def test_a_group_shares_its_first_state_and_differs_in_what_was_sampled() -> None:
+def test_a_group_shares_its_initial_state_and_differs_in_sampled_actions() -> None:
     first, second = draw(1, repeats=2)[:2]
     assert first.spec.id == "sides/left/train/0"
     assert second.spec.id == "sides/left/train/0/1"

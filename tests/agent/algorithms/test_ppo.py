@@ -24,20 +24,20 @@ def array(*numbers: float) -> np.ndarray:
     return np.array(numbers, np.float32)
 
 
-def test_advantages_of_three_steps_are_those_worked_out_by_hand() -> None:
+def test_gae_of_three_steps_matches_hand_computed_values() -> None:
     # delta_2 = 1 - 0.4 = 0.6; delta_1 = 0 + 0.5 * 0.4 - 0.2 = 0; delta_0 = 0 + 0.5 * 0.2 - 0.6 = -0.5
     # A_2 = 0.6; A_1 = 0 + 0.25 * 0.6 = 0.15; A_0 = -0.5 + 0.25 * 0.15 = -0.4625
     found = generalised_advantages(array(0, 0, 1), array(0.6, 0.2, 0.4), discount=0.5, gae_lambda=0.5)
     np.testing.assert_allclose(found, [-0.4625, 0.15, 0.6], rtol=1e-6)
 
 
-def test_with_lambda_1_an_advantage_and_its_value_are_the_return() -> None:
+def test_with_lambda_1_advantage_plus_value_is_the_return() -> None:
     value = array(0.3, -0.7, 0.1)
     found = generalised_advantages(array(1, 2, 4), value, discount=0.5, gae_lambda=1.0)
     np.testing.assert_allclose(found + value, [1 + 1 + 1, 2 + 2, 4], rtol=1e-6)
 
 
-def test_success_is_one_reward_at_the_end_and_a_deadline_is_an_end_like_any_other() -> None:
+def test_success_is_a_terminal_reward_and_the_step_limit_is_terminal() -> None:
     won, lost = rollout()
     assert won.success
     assert not lost.success
@@ -62,7 +62,7 @@ def batch() -> Decisions:
     return decisions(ppo_advantages(rollout(), PPOConfig()), sides_processor())
 
 
-def test_what_moves_beyond_the_clip_has_no_gradient() -> None:
+def test_ratios_beyond_the_clip_have_no_gradient() -> None:
     model, acted = sides_model(value_head=True), batch()
     config = PPOConfig(surrogate=SurrogateConfig(clip_low=0.2, clip_high=0.2), value_weight=0.0)
     for log_ratio, advantage, moves in ((0.5, 1.0, False), (0.5, -1.0, True), (-0.5, 1.0, True), (-0.5, -1.0, False)):
@@ -75,7 +75,7 @@ def test_what_moves_beyond_the_clip_has_no_gradient() -> None:
         assert bool(gradient.abs().max() > 0) is moves, (log_ratio, advantage)
 
 
-def test_the_warm_up_teaches_the_value_head_alone() -> None:
+def test_warm_up_trains_only_the_value_head() -> None:
     model = sides_model(value_head=True)
     loss, _ = ppo_loss(model, batch(), PPOConfig(), only_value=True)
     loss.backward()
@@ -84,7 +84,7 @@ def test_the_warm_up_teaches_the_value_head_alone() -> None:
     assert all(name.startswith("value_head.") for name in moved)
 
 
-def test_a_value_moves_no_further_than_its_clip_pays() -> None:
+def test_the_value_loss_is_clipped() -> None:
     model, acted = sides_model(value_head=True), batch()
     far = replace(acted, value=acted.value - 5.0, target=acted.target + 5.0)
     loss, _ = ppo_loss(model, far, PPOConfig(value_clip=0.2), only_value=True)
@@ -93,12 +93,12 @@ def test_a_value_moves_no_further_than_its_clip_pays() -> None:
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_values_are_asked_of_whoever_acts() -> None:
+def test_a_policy_without_a_value_head_is_refused() -> None:
     with pytest.raises(ValueError, match="value_head=True"):
         ppo_advantages(rollout(value_head=False), PPOConfig())
 
 
-def test_an_anchor_is_the_divergence_from_the_first_policy() -> None:
+def test_the_reference_kl_is_the_divergence_from_the_initial_policy() -> None:
     model, acted = sides_model(value_head=True), batch()
     still, moved = PPOConfig(), PPOConfig(surrogate=SurrogateConfig(reference_kl_weight=2.0))
     loss, _ = ppo_loss(model, acted, still)
@@ -111,7 +111,7 @@ def test_an_anchor_is_the_divergence_from_the_first_policy() -> None:
     assert (away - loss).item() == pytest.approx(2 * expected, rel=1e-4)
 
 
-def test_nothing_is_logged_of_a_term_that_the_loss_does_not_have() -> None:
+def test_only_terms_of_the_loss_are_logged() -> None:
     model, acted = sides_model(value_head=True), batch()
     _, metrics = ppo_loss(model, acted, PPOConfig())
     assert "loss/reference_kl" not in metrics
@@ -129,14 +129,14 @@ def learned(far: float) -> Learner[VLA]:
     return learner
 
 
-def test_the_policy_is_the_same_whatever_the_critic_is_told() -> None:
+def test_the_value_loss_does_not_change_the_policy() -> None:
     near, far = learned(0.0).model.state_dict(), learned(1000.0).model.state_dict()
     policy = [name for name in near if not name.startswith("value_head.")]
     assert all(torch.equal(near[name], far[name]) for name in policy)
     assert any(not torch.equal(near[name], far[name]) for name in near)
 
 
-def test_the_warm_up_leaves_the_policy_alone_weight_decay_too() -> None:
+def test_warm_up_changes_no_policy_weight_not_even_by_weight_decay() -> None:
     with closing(Learner(sides_model(value_head=True), LearnerConfig(warmup_updates=0, weight_decay=0.5))) as learner:
         before = {name: value.clone() for name, value in learner.model.state_dict().items()}
         metrics = learner.update(batch(), partial(ppo_loss, config=PPOConfig(), only_value=True))

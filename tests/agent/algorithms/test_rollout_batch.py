@@ -27,7 +27,7 @@ STILL = LearnerConfig(
 )
 
 
-def test_a_decision_has_what_was_seen_and_the_actions_that_were_executed() -> None:
+def test_a_decision_has_its_observation_and_the_executed_actions() -> None:
     trajectories = draw(6)
     rollout_batch = ppo_advantages(trajectories, PPOConfig())
     batch = decisions(rollout_batch, sides_processor())
@@ -45,7 +45,7 @@ def test_a_decision_has_what_was_seen_and_the_actions_that_were_executed() -> No
             row += 1
 
 
-def test_a_policy_that_draws_nothing_is_refused() -> None:
+def test_a_policy_that_does_not_sample_is_refused() -> None:
     trajectories = draw(2)
     silent = [replace(t, log_prob=None) for t in trajectories]
     with pytest.raises(ValueError, match="recorded no log-probabilities"):
@@ -53,7 +53,7 @@ def test_a_policy_that_draws_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("all_frames", [False, True])
-def test_a_policy_that_looks_back_is_learned_from_as_it_acted(all_frames: bool) -> None:
+def test_decisions_of_a_policy_with_a_history_have_the_recorded_history(all_frames: bool) -> None:
     model = sides_model(value_head=True, history_length=2, history_stride=2)
     policy = VLAPolicy(model, sides_processor(), sample=True, seed=3, dtype="float32")
     found = collect(policy, WillingSidesWorld(8), sides_specs(6), n_action_steps=1, all_frames=all_frames)
@@ -81,7 +81,7 @@ def grpo_batch(trajectories: list[Trajectory]) -> Decisions:
 
 @pytest.mark.parametrize("distribution", ["laplace", "tokens"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_update_at_rate_0_sees_ratio_1_everywhere(distribution: str, workers: int) -> None:
+def test_at_learning_rate_0_all_ratios_are_1(distribution: str, workers: int) -> None:
     model = sides_model(value_head=True, action_distribution=distribution)
     policy = VLAPolicy(model, sides_processor(), sample=True, seed=3, dtype="float32")
     with Workers(partial(WillingSidesWorld, 8), lambda _: policy, WorkersConfig(workers=workers)) as crew:

@@ -50,7 +50,7 @@ def learned(model: VLA, batch: SFTBatch, config: SFTConfig, term: str) -> tuple[
     return seen[0], seen[-1]
 
 
-def test_what_is_to_come_is_learned_and_not_where_it_is_not_known() -> None:
+def test_foresight_is_trained_where_the_future_is_known() -> None:
     model = sides_model(foreseen_steps=[2, 8]).train()
     batch = fake_batch(model.config, 8)
     unknown = replace(batch, future_known=torch.zeros(8, dtype=torch.bool))
@@ -60,7 +60,7 @@ def test_what_is_to_come_is_learned_and_not_where_it_is_not_known() -> None:
     assert last < 0.3 * first
 
 
-def test_after_the_end_of_a_demonstration_the_gripper_alone_is_taught_as_it_was_last_told() -> None:
+def test_after_a_demonstrations_end_only_the_gripper_has_labels_its_last_command() -> None:
     observation, config = observe(1), tiny_config()
     ended = np.array([[False, False, True, True]])
     batch = Batch(
@@ -87,7 +87,7 @@ def test_after_the_end_of_a_demonstration_the_gripper_alone_is_taught_as_it_was_
     assert touched[False] != touched[True]
 
 
-def test_the_hand_s_places_to_come_are_those_that_are_known_in_calibrated_cameras() -> None:
+def test_future_hand_pixels_are_labels_in_calibrated_cameras_only() -> None:
     # u = x / z, v = y / z.
     projection = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     front, wrist = WORLD_SPEC.cameras
@@ -115,14 +115,14 @@ def test_the_hand_s_places_to_come_are_those_that_are_known_in_calibrated_camera
     assert places.tolist() == [[0.5, -0.25, 0.0, 1.5], [OUTSIDE] * 4]
 
 
-def test_where_the_hand_will_be_is_learned() -> None:
+def test_hand_pointing_is_trained() -> None:
     model = sides_model(foreseen_keyframes=True, calibrated_cameras=["wrist"]).train()
     only = SFTConfig(hand_pointing_weight=10.0)
     first, last = learned(model, fake_batch(model.config, 8), only, "loss/hand_pointing")
     assert last < 0.8 * first
 
 
-def test_a_model_that_foresees_nothing_is_taught_nothing_of_it() -> None:
+def test_a_model_without_foresight_has_no_foresight_loss() -> None:
     model = sides_model()
     _, terms = sft_loss(model, fake_batch(model.config, 4), SFTConfig())
     assert terms.keys().isdisjoint({"loss/foresight", "loss/hand_pointing"})

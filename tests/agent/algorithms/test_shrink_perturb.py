@@ -39,7 +39,7 @@ def shrunk_and_perturbed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
-def test_weights_that_are_trained_move_towards_those_of_a_new_model(keep: float) -> None:
+def test_trained_weights_move_towards_initial_weights(keep: float) -> None:
     before, learner, new = shrunk_and_perturbed(keep)
     pairs = list(zip(before.parameters(), learner.model.parameters(), new.parameters(), strict=True))
     torch.testing.assert_close(pairs[0][1], pairs[0][0])
@@ -61,7 +61,7 @@ def test_the_balance_of_experts_is_shrunk_and_perturbed_with_them() -> None:
         torch.testing.assert_close(bias, torch.full_like(bias, 0.1))
 
 
-def test_random_numbers_of_others_are_not_used_up() -> None:
+def test_the_global_random_state_is_unchanged() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     with closing(Learner(sides_model(), LearnerConfig())) as learner:
@@ -79,7 +79,7 @@ def test_random_numbers_of_others_are_not_used_up() -> None:
         (0.5, 1, "full", {"vision": "pretrained"}, "pretrained weights"),
     ],
 )
-def test_what_cannot_be_shrunk_and_perturbed_is_refused(
+def test_models_that_cannot_be_reinitialised_are_refused(
     keep: float, iteration: int, mode: Any, model: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -92,7 +92,7 @@ def test_all_weights_of_any_model_may_be_kept() -> None:
     check_shrink_perturb(ShrinkPerturbConfig(iteration=9), 5, FineTuning(mode="lora"), VLAConfig(pretrained=True))
 
 
-def test_a_schedule_is_as_long_as_what_the_run_makes_of_it_before_shrink_and_perturb_and_from_it_on() -> None:
+def test_schedules_end_and_begin_at_shrink_and_perturb() -> None:
     """Ten iterations of 300 updates; shrunk and perturbed before the fourth, which then has 500."""
     assert scheduled_updates(ShrinkPerturbConfig(), 300, 10, 9) == 3000
     config = ShrinkPerturbConfig(keep=0.0, iteration=4, updates=500)

@@ -77,7 +77,7 @@ def reinforce_loss(model: VLA, batch: Decisions) -> tuple[Tensor, dict[str, Tens
     return loss, {"loss/reinforce": loss.detach()}
 
 
-def test_an_algorithm_of_one_file_trains_a_policy_that_knew_nothing(tmp_path: Path) -> None:
+def test_a_new_algorithm_in_one_file_trains_an_untrained_policy(tmp_path: Path) -> None:
     first = save_sides_policy(tmp_path / "first")
     config = sides_config(ReinforceConfig(passes=2), first, LEARNER, iterations=3, evaluate_every=1)
     run = start_run(tmp_path / "run", config)

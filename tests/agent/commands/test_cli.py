@@ -163,7 +163,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_a_command_s_file_has_its_options_and_runs_it(command: str) -> None:
+def test_each_commands_file_has_its_options_and_run(command: str) -> None:
     module = import_module(f"agent.commands.{command}")
     options = getattr(module, command.capitalize())
     assert dataclasses.is_dataclass(options)
@@ -177,7 +177,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"  {command} " in text for command in cli.COMMANDS)
 
 
-def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(called: Called, tmp_path: Path) -> None:
+def test_train_passes_the_recipe_with_the_command_lines_changes(called: Called, tmp_path: Path) -> None:
     cli.main(
         ["train", "tiny", "--out", str(tmp_path / "run"), "--seed", "7", "--demonstrations.tasks", "lift", "stack"]
     )
@@ -190,7 +190,7 @@ def test_train_gives_the_loop_the_recipe_with_what_the_command_line_changes(call
     assert record["sessions"][0]["command"][:3] == ["llamarm", "train", "tiny"]
 
 
-def test_train_ends_with_the_table_the_figures_and_the_folder(
+def test_train_prints_the_table_figures_and_folder(
     called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
@@ -200,7 +200,7 @@ def test_train_ends_with_the_table_the_figures_and_the_folder(
     assert lines[-1] == str(called.run.root)
 
 
-def test_ctrl_c_says_what_to_type_and_that_command_goes_on(
+def test_ctrl_c_prints_the_command_that_resumes(
     called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called.error = KeyboardInterrupt()
@@ -213,7 +213,7 @@ def test_ctrl_c_says_what_to_type_and_that_command_goes_on(
 
 
 @pytest.mark.usefixtures("called")
-def test_a_misspelt_name_is_answered_with_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_name_gets_a_suggestion_and_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
         ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: collect, train, eval",
         ("train", "tinny"): "recipe 'tinny' does not exist, did you mean 'tiny'? There are: tiny, large",
@@ -246,14 +246,14 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pyte
     assert "already holds a run" in error
 
 
-def test_a_value_error_that_we_did_not_raise_is_a_bug_and_keeps_its_traceback(called: Called, tmp_path: Path) -> None:
+def test_a_value_error_that_is_no_user_error_keeps_its_traceback(called: Called, tmp_path: Path) -> None:
     called.error = ValueError("operands could not be broadcast")
     with pytest.raises(ValueError, match="broadcast"):
         cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
     assert "failed: ValueError" in RunFolder(tmp_path / "run").record["sessions"][0]["outcome"]
 
 
-def test_help_and_the_version_may_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--version"])
     assert capsys.readouterr().out.startswith("llamarm 0.")
     cli.main(["help"])
@@ -267,7 +267,7 @@ def test_help_and_the_version_may_be_asked_for(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_termination_stops_as_ctrl_c_does(
+def test_sigterm_stops_like_ctrl_c(
     number: signal.Signals, expected: int, called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(number)
@@ -279,7 +279,7 @@ def test_termination_stops_as_ctrl_c_does(
     assert signal.getsignal(number) is before
 
 
-def test_a_place_that_cannot_be_written_is_named_in_one_line(
+def test_an_unwritable_path_is_reported_in_one_line(
     called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del called
@@ -292,7 +292,7 @@ def test_a_place_that_cannot_be_written_is_named_in_one_line(
 @pytest.mark.parametrize(
     "command", [("train", "tiny"), ("collect", "tabletop", "--workers", "0"), ("eval", "expert", "--tasks", "lift")]
 )
-def test_a_place_without_folders_is_named_in_one_line(
+def test_a_path_where_no_folder_can_be_made_is_reported_in_one_line(
     command: tuple[str, ...], called: Called, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del called
@@ -313,7 +313,7 @@ def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[
     assert named[1:3] == models[1:]
 
 
-def test_who_stops_reading_loses_no_result_and_sees_no_traceback() -> None:
+def test_a_closed_pipe_loses_no_result_and_prints_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "agent.cli", "plan", "--models", "nano"]

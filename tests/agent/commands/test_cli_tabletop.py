@@ -65,7 +65,7 @@ def test_drive_moves_the_arm_in_real_time_and_records_it(
 
 
 @pytest.mark.usefixtures("threads_of_torch")
-def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drive_refuses_an_invalid_robot_or_task(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
         ("--task", "stak"): "task 'stak' does not exist, did you mean 'stack'?",
         ("--robot", "arm"): "robot 'arm' is neither 'sim' nor MODULE:FUNCTION",
@@ -87,7 +87,7 @@ def test_drive_says_what_is_wrong_with_a_robot_or_a_task(untrained: Path, capsys
 
 
 @pytest.mark.parametrize(("answer", "success"), [("y", True), ("", False), (None, None)], ids=["yes", "no", "eof"])
-def test_who_sits_at_the_keyboard_judges_a_drive_that_nothing_else_can(
+def test_a_person_judges_a_drive_without_a_success_flag(
     answer: str | None, success: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def said(question: str) -> str:
@@ -141,7 +141,7 @@ def test_eval_of_the_expert_writes_results_controls_and_a_video(tmp_path: Path) 
     ]
 
 
-def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) -> None:
+def test_the_model_is_configured_by_options(tmp_path: Path) -> None:
     def model_of(*args: str) -> ModelConfig:
         command = ["--out", str(tmp_path), *args]
         return parse_with(Train, "train sft_memory", command, config=sft_memory()).config.model
@@ -154,7 +154,7 @@ def test_a_model_is_named_and_shaped_by_options_of_the_recipe(tmp_path: Path) ->
 
 
 @pytest.mark.long
-def test_a_policy_that_remembers_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
+def test_a_policy_with_a_history_is_trained_and_evaluated_in_a_worker(tmp_path: Path) -> None:
     small = "--demonstrations.episodes-per-task 2 --learner.num-updates 2 --learner.batch-size 4".split()
     small += ["--learner.warmup-updates", "1"]
     judged = ("--evaluation.episodes-per-task", "1", "--evaluation.videos-per-task", "0", "--evaluation.no-controls")
@@ -197,7 +197,7 @@ def test_train_collects_and_evaluates_in_a_worker(trained: Path) -> None:
     assert "<html" in (trained / "report.html").read_text()
 
 
-def test_eval_of_a_run_measures_as_the_run_did(trained: Path, tmp_path: Path) -> None:
+def test_eval_of_a_run_reproduces_its_evaluation(trained: Path, tmp_path: Path) -> None:
     """Its tasks, and as many actions of each chunk; the policy is that of the last checkpoint."""
     for number, policy in enumerate((trained, trained / "checkpoints" / "000004")):
         protocol = evaluated(tmp_path / str(number), str(policy), "--episodes", "1", "--videos", "0")["protocol"]
@@ -206,7 +206,7 @@ def test_eval_of_a_run_measures_as_the_run_did(trained: Path, tmp_path: Path) ->
         assert protocol["policy_versions"] == [4]
 
 
-def test_eval_runs_on_warp_the_expert_here_and_a_policy_in_a_worker(trained: Path, tmp_path: Path) -> None:
+def test_eval_runs_on_warp_with_the_expert_and_with_a_policy_in_a_worker(trained: Path, tmp_path: Path) -> None:
     on_warp = ("--device", "warp", "--tasks", "reach", "--videos", "0")
     expert = evaluated(tmp_path / "expert", "expert", *on_warp, "--episodes", "2")["overall"]
     assert (expert["n_episodes"], expert["pc_success"]) == (2, 100.0)
@@ -221,7 +221,7 @@ TINY_IMPROVEMENT = """
 """.split()
 
 
-def test_train_ppo_begins_with_a_run_and_compares_what_came_of_it(
+def test_train_ppo_fine_tunes_a_run_and_compares_the_policies(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "better"
@@ -241,7 +241,7 @@ def test_train_ppo_begins_with_a_run_and_compares_what_came_of_it(
     assert (run / "best" / "pretrained_model" / "model.safetensors").exists()
 
 
-def test_train_without_a_policy_to_begin_with_is_refused_and_leaves_no_folder(
+def test_train_without_an_initial_policy_is_refused_and_leaves_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"

@@ -164,11 +164,11 @@ def test_every_option_that_is_a_number_is_found() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_no_option_is_something_else_than_a_finite_number(value: float) -> None:
+def test_every_numeric_option_must_be_finite(value: float) -> None:
     assert not accepted(value)
 
 
-def test_no_option_is_without_bounds() -> None:
+def test_every_numeric_option_has_bounds() -> None:
     assert not accepted(10**30)
 
 
@@ -180,7 +180,7 @@ def test_only_these_may_be_0() -> None:
     assert accepted(0) == ZERO
 
 
-def test_a_page_that_could_record_nothing_is_refused_before_it_is_shown() -> None:
+def test_a_console_that_cannot_record_is_refused_before_it_starts() -> None:
     check_config(PageConfig(record=Path(__file__).parent / "drives"))
     for place in (Path(__file__), Path(__file__) / "drives"):
         with pytest.raises(
@@ -218,7 +218,7 @@ def test_a_page_that_could_record_nothing_is_refused_before_it_is_shown() -> Non
         (["eval", "", "--tasks", "reach"], "there is an empty value"),
     ],
 )
-def test_a_command_says_so_in_one_line_and_makes_nothing(
+def test_invalid_options_are_refused_in_one_line_and_write_nothing(
     args: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -35,7 +35,7 @@ print("RESULT", json.dumps({"episodes": len(numbers), "same": np.array_equal(rec
 """
 
 
-def test_the_module_of_the_docs_collects_trains_and_is_measured_by_the_commands(tmp_path: Path) -> None:
+def test_the_documented_module_is_collected_trained_and_evaluated_by_the_commands(tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     done = subprocess.run(
@@ -54,6 +54,6 @@ def test_the_module_of_the_docs_collects_trains_and_is_measured_by_the_commands(
         assert (info["protocol"]["suites"], info["overall"]["n_episodes"]) == (["fetch"], episodes)
 
 
-def test_the_docs_show_the_module_as_it_is() -> None:
+def test_the_docs_show_the_modules_source() -> None:
     shown = (ROOT / "docs" / "your_task.md").read_text().split("```python\n")[1].split("```")[0]
     assert shown == (ROOT / "examples" / "fetch.py").read_text()

@@ -48,7 +48,7 @@ def wait_for(session: DriveSession, what: Callable[[Status], object]) -> Status:
     return session.status
 
 
-def test_a_drive_that_is_asked_for_is_driven_and_shown(make_session: Maker) -> None:
+def test_a_started_drive_runs_and_updates_the_status(make_session: Maker) -> None:
     arm, policy = RealArm(), always(0.25)
     session = make_session(policy, arm)
     assert session.status.state == "idle" and not session.busy
@@ -64,7 +64,7 @@ def test_a_drive_that_is_asked_for_is_driven_and_shown(make_session: Maker) -> N
     assert not session.busy and not arm.connected
 
 
-def test_a_stop_rests_the_arm_within_a_period_and_only_one_drive_is_on_at_a_time(make_session: Maker) -> None:
+def test_a_stop_rests_the_arm_within_a_period_and_only_one_drive_runs_at_a_time(make_session: Maker) -> None:
     arm = RealArm()
     session = make_session(always(0.25), arm)
     session.start("go", 60.0)
@@ -80,7 +80,7 @@ def test_a_stop_rests_the_arm_within_a_period_and_only_one_drive_is_on_at_a_time
     assert status.num_orders == 1 and status.outcome is not None and status.outcome.success is False
 
 
-def test_a_stop_that_overtakes_its_start_lets_nothing_move(make_session: Maker) -> None:
+def test_a_stop_before_the_first_period_moves_nothing(make_session: Maker) -> None:
     arm = RealArm()
     session = make_session(always(0.25), arm)
     session.start("go", 60.0)
@@ -93,7 +93,7 @@ def test_a_stop_that_overtakes_its_start_lets_nothing_move(make_session: Maker) 
     assert status.outcome is not None and status.outcome.ended == "time limit", "the next drive is another matter"
 
 
-def test_a_robot_that_cannot_tell_is_judged_on_the_page_and_recorded_so(make_session: Maker, tmp_path: Path) -> None:
+def test_without_a_success_flag_the_drive_is_judged_on_the_page(make_session: Maker, tmp_path: Path) -> None:
     session = make_session(always(0.25), RealArm())
     for success in (True, False):
         session.start("go", 0.2, record=tmp_path / "drives")
@@ -119,7 +119,7 @@ def test_taking_over_ends_with_the_drive(make_session: Maker) -> None:
     assert not session.takeover.wanted
 
 
-def test_what_goes_wrong_is_said_and_the_next_order_is_done(make_session: Maker, tmp_path: Path) -> None:
+def test_a_failed_order_is_reported_and_the_next_one_runs(make_session: Maker, tmp_path: Path) -> None:
     (tmp_path / "strange").write_text("no dataset")
     session = make_session(always(0.25), RealArm())
     session.start("go", 0.2, record=tmp_path)
@@ -131,7 +131,7 @@ def test_what_goes_wrong_is_said_and_the_next_order_is_done(make_session: Maker,
     session.mark(True)
 
 
-def test_a_policy_that_breaks_ends_its_drive(make_session: Maker) -> None:
+def test_a_policy_that_raises_ends_its_drive(make_session: Maker) -> None:
     def broken(n: int, x: float) -> list[float]:
         del n, x
         raise RuntimeError("no weights")

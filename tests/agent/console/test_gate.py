@@ -29,11 +29,11 @@ HOST = "127.0.0.1"
         ("http://stranger.example:8080", "stranger.example:8080", False),
     ],
 )
-def test_a_page_is_own_if_this_address_gave_it_out(origin: str | None, asked_for: str, own: bool) -> None:
+def test_a_page_served_from_this_address_may_connect(origin: str | None, asked_for: str, own: bool) -> None:
     assert is_own(origin, asked_for, HOST) == own
 
 
-def test_the_name_that_the_server_was_told_to_listen_on_is_its_own() -> None:
+def test_the_configured_host_name_is_accepted() -> None:
     assert is_own("http://arm.lab:80", "arm.lab:80", "arm.lab")
 
 
@@ -45,7 +45,7 @@ def server() -> Iterator[viser.ViserServer]:
     server.stop()
 
 
-def test_a_stranger_s_page_is_cut_off_before_it_hears_or_says_a_word(server: viser.ViserServer) -> None:
+def test_a_foreign_page_is_disconnected_before_the_first_message(server: viser.ViserServer) -> None:
     address = f"{HOST}:{server.get_port()}"
     protocol = Subprotocol(f"viser-v{viser.__version__}")
     with connect(f"ws://{address}", subprotocols=[protocol], origin=Origin(f"http://{address}")) as connection:

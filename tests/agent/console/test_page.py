@@ -147,7 +147,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         session.close()
 
 
-def test_a_typed_instruction_is_what_the_policy_is_told_and_the_task_succeeds(bench: Bench) -> None:
+def test_the_policy_gets_the_typed_instruction_and_the_task_succeeds(bench: Bench) -> None:
     bench.choose("reach")
     bench.start("touch it, please")
     outcome = bench.end()
@@ -174,7 +174,7 @@ def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
     assert min(delays_s) <= DT_S
 
 
-def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_learned(bench: Bench) -> None:
+def test_a_takeover_by_keyboard_is_marked_and_can_be_trained_on(bench: Bench) -> None:
     bench.choose("lift")
     bench.tab.get_by_role("checkbox").check()
     bench.start("lift it")
@@ -203,7 +203,7 @@ def test_a_person_takes_over_by_keyboard_and_what_he_did_is_marked_and_can_be_le
     assert TrainingData([bench.record], drives=[again]).num_rows == len(by_hand) + by_hand.sum()
 
 
-def test_a_push_from_the_page_moves_the_thing(bench: Bench) -> None:
+def test_a_push_from_the_page_moves_the_object(bench: Bench) -> None:
     bench.choose("stack")
     bench.start("stack it")
     scene = bench.table.scene
@@ -219,7 +219,7 @@ def test_a_push_from_the_page_moves_the_thing(bench: Bench) -> None:
     assert bench.errors == []
 
 
-def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Bench) -> None:
+def test_an_object_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Bench) -> None:
     bench.choose("stack")
     bench.start("stack it")
     bench.tab.keyboard.press("t")
@@ -242,7 +242,7 @@ def test_a_thing_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: Be
     assert bench.errors == []
 
 
-def test_an_arm_that_is_not_simulated_has_a_page_too_and_is_judged_there(bench: Bench, tmp_path: Path) -> None:
+def test_an_imported_robot_has_a_page_and_is_judged_there(bench: Bench, tmp_path: Path) -> None:
     arm = LineArm(WallClock())
     session = DriveSession(always(0.0), arm)
     page = Page(session, arm.spec, PageConfig(port=0, seconds=1.0, record=tmp_path / "drives"), instruction="go")

@@ -39,7 +39,7 @@ OUTCOME = Outcome(
 )
 
 
-def test_the_headline_says_who_drives_or_why_nobody_does() -> None:
+def test_the_headline_shows_who_drives_or_why_the_arm_holds() -> None:
     driving = Status(state="driving", period=PERIOD)
     assert "The policy drives" in status_html(driving, 0.1, 30.0)
     assert "You drive" in status_html(replace(driving, period=replace(PERIOD, by_hand=True)), 0.1, 30.0)
@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_the_newest_period() -> None:
         assert figure in text
 
 
-def test_nothing_that_a_person_typed_becomes_markup() -> None:
+def test_typed_text_is_escaped() -> None:
     assert "&lt;b&gt;lift&lt;/b&gt; it" in outcome_html(Status(outcome=OUTCOME))
     assert "<b>lift" not in outcome_html(Status(outcome=OUTCOME))
 
@@ -67,7 +67,7 @@ def test_bars_are_as_wide_as_the_shares_of_the_experts() -> None:
     assert "reports no experts" in usage_html(None)
 
 
-def test_the_filter_s_doings_are_counted_and_the_newest_comes_first() -> None:
+def test_interventions_are_counted_with_the_newest_first() -> None:
     def note(time_s: float, reason: object, detail: str) -> Intervention:
         return Intervention(time_s=time_s, period=0, reason=reason, detail=detail)  # ty: ignore[invalid-argument-type]
 
@@ -78,7 +78,7 @@ def test_the_filter_s_doings_are_counted_and_the_newest_comes_first() -> None:
     assert "No interventions" in safety_html([])
 
 
-def test_cameras_stand_side_by_side_with_their_pixels_as_they_are() -> None:
+def test_cameras_are_shown_side_by_side_with_unchanged_pixels() -> None:
     front, wrist = np.full((4, 6, 3), 10, np.uint8), np.full((2, 3, 3), 20, np.uint8)
     picture = side_by_side([front, wrist])
     factor = 396 // (6 + 4 + 3)

@@ -55,7 +55,7 @@ def table(world: TabletopWorld) -> Clocked:
     return table
 
 
-def test_the_page_knows_what_lies_on_the_table_by_name(table: Clocked) -> None:
+def test_the_objects_on_the_table_are_listed_by_name(table: Clocked) -> None:
     assert table.scene is not None
     assert len(table.scene.things) == 3
     assert any(name in table.instruction for name in table.scene.things)
@@ -63,7 +63,7 @@ def test_the_page_knows_what_lies_on_the_table_by_name(table: Clocked) -> None:
         assert table.place(name)[:2] == pytest.approx(start, abs=1e-6)
 
 
-def test_a_pushed_thing_slides_that_way_and_comes_to_rest(table: Clocked) -> None:
+def test_a_pushed_object_slides_and_comes_to_rest(table: Clocked) -> None:
     assert table.scene is not None
     name, *others = table.scene.things
     before, still = table.place(name), table.place(others[0])
@@ -77,7 +77,7 @@ def test_a_pushed_thing_slides_that_way_and_comes_to_rest(table: Clocked) -> Non
     assert np.abs(table.place(name) - after).max() < 1e-3
 
 
-def test_a_dragged_thing_goes_where_it_is_drawn_to_and_falls_when_it_is_let_go(table: Clocked) -> None:
+def test_a_dragged_object_follows_its_target_and_falls_when_released(table: Clocked) -> None:
     assert table.scene is not None
     name = next(iter(table.scene.things))
     target = table.place(name) + np.array((0.0, 0.0, 0.06))
@@ -100,7 +100,7 @@ def test_a_new_episode_begins_with_nothing_held(table: Clocked) -> None:
     assert table.place(name) == pytest.approx(before, abs=1e-3)
 
 
-def test_what_is_shown_moves_evenly_from_state_to_state_without_turning_the_long_way() -> None:
+def test_shown_poses_are_interpolated_along_the_shortest_rotation() -> None:
     quarter = np.array([[np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)]])
     before = Poses(pos_m=np.zeros((1, 3)), quat=np.array([[1.0, 0, 0, 0]]), tool_m=np.zeros(3))
     after = Poses(pos_m=np.array([[0.2, 0, 0]]), quat=-quarter, tool_m=np.array([0, 0.4, 0]))
@@ -110,7 +110,7 @@ def test_what_is_shown_moves_evenly_from_state_to_state_without_turning_the_long
 
 
 @pytest.mark.parametrize("task", ["pick_place", "stack", "open_drawer", "press_button"])
-def test_the_scripted_expert_does_its_task_with_answers_a_period_late(world: TabletopWorld, task: str) -> None:
+def test_the_scripted_expert_succeeds_with_one_period_of_latency(world: TabletopWorld, task: str) -> None:
     table = Clocked(world, EpisodeSpec(suite="tabletop", task=task, seed=1_000_000))
     make_inference = partial(SimulatedInference, clock=table.clock, latency_s=lambda n: DT_S)
     agent = Agent(TableExpert(table), table, clock=table.clock, make_inference=make_inference)

@@ -32,7 +32,7 @@ def at(x_m: float = 0.5, y_m: float = 0.0, z_m: float = 0.2) -> Reading:
     return Reading(frames={}, state=state, time_s=0.0)
 
 
-def test_nobody_drives_until_he_takes_over_and_then_everything_stays_as_it_is() -> None:
+def test_a_takeover_begins_at_rest() -> None:
     takeover = Takeover(SPEC)
     assert takeover.action(at(), REST) is None
     takeover.take()
@@ -43,7 +43,7 @@ def test_nobody_drives_until_he_takes_over_and_then_everything_stays_as_it_is() 
     assert takeover.action(at(), REST) is None
 
 
-def test_the_arm_goes_where_it_is_aimed_at_as_fast_as_an_action_may() -> None:
+def test_the_arm_moves_to_its_target_at_full_action_range() -> None:
     takeover = Takeover(SPEC)
     takeover.take()
     takeover.action(at(), REST)
@@ -53,7 +53,7 @@ def test_the_arm_goes_where_it_is_aimed_at_as_fast_as_an_action_may() -> None:
     assert takeover.action(at(0.56), REST) == pytest.approx([-0.25, *REST[1:]], abs=1e-5)
 
 
-def test_a_turn_that_no_state_shows_is_done_once() -> None:
+def test_a_nudge_of_an_unmeasured_axis_is_executed_once() -> None:
     takeover = Takeover(SPEC)
     takeover.take()
     takeover.action(at(), REST)
@@ -62,7 +62,7 @@ def test_a_turn_that_no_state_shows_is_done_once() -> None:
     assert [float(action[ROT_Z]) for action in done if action is not None] == pytest.approx([0.5, 0.0, 0.0])
 
 
-def test_a_held_key_never_runs_ahead_by_more_than_an_action() -> None:
+def test_a_held_key_accumulates_at_most_one_action() -> None:
     takeover = Takeover(SPEC)
     takeover.take()
     takeover.action(at(), REST)
@@ -75,7 +75,7 @@ def test_a_held_key_never_runs_ahead_by_more_than_an_action() -> None:
     assert takeover.action(at(), REST) == pytest.approx([0.5, 0, 0, 0, 0, -1.0, 0.6], abs=1e-5)
 
 
-def test_the_gripper_does_what_it_is_told_to() -> None:
+def test_the_gripper_follows_its_command() -> None:
     takeover = Takeover(SPEC)
     takeover.command(GRIPPER, 1.0)
     takeover.take()
@@ -85,7 +85,7 @@ def test_the_gripper_does_what_it_is_told_to() -> None:
     assert action is not None and action[GRIPPER] == -1.0
 
 
-def test_who_takes_over_again_begins_at_rest() -> None:
+def test_a_second_takeover_begins_at_rest() -> None:
     takeover = Takeover(SPEC)
     takeover.take()
     takeover.action(at(), REST)
@@ -97,7 +97,7 @@ def test_who_takes_over_again_begins_at_rest() -> None:
     assert takeover.action(at(0.6), REST) == pytest.approx(REST, abs=1e-6)
 
 
-def test_the_tools_axes_are_those_of_the_hands_position_whatever_they_are_called() -> None:
+def test_the_tool_axes_are_found_by_the_state_spec() -> None:
     assert tool_axes(SPEC) == (0, 1, 2)
     renamed = replace(STATE, names=tuple(name.replace("tcp_", "hand_") for name in STATE.names))
     axes = tuple(replace(axis, state=axis.state and axis.state.replace("tcp_", "hand_")) for axis in SPEC.axes)

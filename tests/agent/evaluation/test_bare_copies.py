@@ -69,11 +69,11 @@ def announced(policy: Path, *args: str) -> tuple[dict[str, Any], str]:
     return metadata, said
 
 
-def test_what_a_run_saves_says_how_it_is_to_be_used(run: RunFolder) -> None:
+def test_a_run_saves_its_policys_deployment(run: RunFolder) -> None:
     assert [load_policy(str(run.checkpoint(n))).processor.deployment for n in (2, 4)] == [MADE_FOR, MADE_FOR]
 
 
-def test_a_bare_copy_has_the_run_s_episodes_and_results(
+def test_a_copied_policy_folder_evaluates_as_the_run_does(
     run: RunFolder, bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_run, of_copy = evaluated(run.root, tmp_path / "a"), evaluated(bare, tmp_path / "b")
@@ -84,7 +84,9 @@ def test_a_bare_copy_has_the_run_s_episodes_and_results(
     assert "llamarm: " not in capsys.readouterr().err, "nothing differs"
 
 
-def test_what_differs_is_said_once(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_from_the_deployment_is_printed_once(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = evaluated(run.root, tmp_path / "a", "--n-action-steps", "4", "--tasks", "lift")
     assert info["protocol"]["n_action_steps"] == 4
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
@@ -94,7 +96,7 @@ def test_what_differs_is_said_once(run: RunFolder, tmp_path: Path, capsys: pytes
     ]
 
 
-def test_more_than_a_chunk_is_refused_before_anything_runs(
+def test_more_action_steps_than_a_chunk_are_refused_before_anything_runs(
     bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("eval", "experts", "serve"):
@@ -106,7 +108,7 @@ def test_more_than_a_chunk_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_training_for_more_than_a_chunk_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
+def test_training_with_more_action_steps_than_a_chunk_is_refused_before_collecting(tmp_path: Path) -> None:
     config = replace(config_of_run(), evaluation=replace(config_of_run().evaluation, n_action_steps=9))
     run = start_run(tmp_path / "run", config)
     with pytest.raises(ValueError, match=r"n_action_steps must be within 1\.\.8, the chunk's length, got 9"):
@@ -114,7 +116,7 @@ def test_training_for_more_than_a_chunk_is_refused_before_anything_is_collected(
     assert not run.dataset.exists()
 
 
-def test_an_older_run_is_used_as_its_record_says(
+def test_an_older_runs_deployment_is_read_from_its_record(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
@@ -125,7 +127,7 @@ def test_an_older_run_is_used_as_its_record_says(
     assert "llamarm: " not in capsys.readouterr().err
 
 
-def test_of_an_older_copy_it_is_said_what_is_not_known_and_what_is_assumed(
+def test_for_an_older_copy_unknown_settings_and_their_defaults_are_printed(
     bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forget(bare)
@@ -138,7 +140,7 @@ def test_of_an_older_copy_it_is_said_what_is_not_known_and_what_is_assumed(
     ]
 
 
-def test_a_bare_copy_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None:
+def test_a_copied_policy_folder_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None:
     of_run, said = announced(run.root)
     of_copy, said_too = announced(bare)
     assert of_copy == of_run | {"policy_version": 0}, "the number of its checkpoint is all that a copy does not know"
@@ -150,7 +152,7 @@ def test_a_bare_copy_is_served_as_the_run_is(run: RunFolder, bare: Path) -> None
     assert said == f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3\n"
 
 
-def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_drive_runs_the_only_task_of_a_policys_deployment(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = bare / PROCESSOR_FILE
     content = json.loads(file.read_text())
     content["deployment"] = {"n_action_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
@@ -172,7 +174,7 @@ def test_drive_does_the_one_task_that_a_policy_was_made_for(bare: Path, capsys: 
         (("drive",), "name the task to drive: --task reach or press_button"),
     ],
 )
-def test_a_task_that_is_refused_is_not_said_to_be_another_than_the_policy_s(
+def test_for_a_refused_task_no_difference_is_printed(
     bare: Path, args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -183,7 +185,7 @@ def test_a_task_that_is_refused_is_not_said_to_be_another_than_the_policy_s(
 
 
 @pytest.mark.parametrize("command", ["eval", "experts", "drive"])
-def test_no_policy_s_folder_has_a_module_imported(
+def test_no_module_named_by_a_policys_folder_is_imported(
     run: RunFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -240,7 +242,7 @@ def test_a_broken_record_of_an_older_run_is_refused(
         load_policy(str(older.root))
 
 
-def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder, tmp_path: Path) -> None:
+def test_the_deployment_of_an_older_run_on_recordings_has_no_world(run: RunFolder, tmp_path: Path) -> None:
     older = RunFolder(shutil.copytree(run.root, tmp_path / "older"))
     forget(older.checkpoint(4) / PRETRAINED)
     record = older.record
@@ -250,7 +252,7 @@ def test_the_record_of_an_older_run_of_recordings_names_no_world(run: RunFolder,
     assert load_policy(str(older.root)).processor.deployment == Deployment(n_action_steps=8)
 
 
-def test_a_policy_of_recordings_that_are_evaluated_nowhere_is_of_no_world() -> None:
+def test_a_policy_cloned_from_recordings_without_evaluation_has_no_world() -> None:
     config = config_of_run()
     robot = replace(config, data=("recorded",), evaluation=replace(config.evaluation, episodes_per_task=0))
     assert deployment_of(robot, 8) == Deployment(n_action_steps=3)
@@ -260,7 +262,7 @@ def test_a_policy_of_recordings_that_are_evaluated_nowhere_is_of_no_world() -> N
     assert deployment_of(config, 8) == MADE_FOR
 
 
-def test_a_run_that_begins_with_it_says_what_differs_and_saves_its_own(
+def test_a_fine_tuning_run_prints_differences_and_saves_its_own_deployment(
     bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = grpo_tabletop()

@@ -81,7 +81,7 @@ def test_one_fixed_and_one_broken_episode_are_recorded_before_and_after(tmp_path
     assert not ((left[:160, :, 1] - left[:160, :, 0]) > 60).any()
 
 
-def test_an_episode_that_comes_out_otherwise_is_passed_over(tmp_path: Path) -> None:
+def test_an_episode_whose_outcome_is_not_reproduced_is_skipped(tmp_path: Path) -> None:
     policies: dict[str, Policy] = {"000000": Rightist(), "best": Reader()}
     run = measured(tmp_path, policies["000000"], policies["best"])
     (run.videos).mkdir()
@@ -92,6 +92,6 @@ def test_an_episode_that_comes_out_otherwise_is_passed_over(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("policy", [Reader, Leftist])
-def test_where_nothing_changed_nothing_runs(tmp_path: Path, policy: Any) -> None:
+def test_without_changed_episodes_nothing_runs_again(tmp_path: Path, policy: Any) -> None:
     run = measured(tmp_path, policy(), policy())
     assert video(run, {}) == ({}, [])

@@ -23,7 +23,7 @@ def info(**successes: bool) -> dict[str, Any]:
     return {"per_episode": rows}
 
 
-def test_won_and_lost_episodes_are_named_and_weighed() -> None:
+def test_won_and_lost_episodes_are_listed_with_a_p_value() -> None:
     first = info(a=False, b=False, c=False, d=False, e=False, f=True, g=True, h=False)
     second = info(a=True, b=True, c=True, d=True, e=True, f=False, g=True, h=False)
     found = compare(first, second)
@@ -39,11 +39,11 @@ def test_won_and_lost_episodes_are_named_and_weighed() -> None:
     assert str(found).startswith("25.0 % -> 75.0 % of 8 episodes: 5 won, 1 lost, p = 0.22")
 
 
-def test_policies_that_never_differ_show_nothing() -> None:
+def test_equal_outcomes_have_a_p_value_of_1() -> None:
     assert compare(info(a=True, b=False), info(a=True, b=False)).p_value == 1.0
 
 
-def test_other_episodes_are_not_compared() -> None:
+def test_evaluations_of_different_episodes_are_not_compared() -> None:
     with pytest.raises(ValueError, match="share 1 of 3 episodes"):
         compare(info(a=True, b=True), info(a=True, c=True))
 

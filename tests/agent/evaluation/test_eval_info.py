@@ -12,7 +12,7 @@ from agent.evaluation.eval_info import eval_info, read_eval_info, write_eval_inf
 from agent.evaluation.evaluate import evaluation_specs
 
 
-def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
+def test_eval_info_has_lerobots_keys_with_success_in_percent(tmp_path: Path) -> None:
     specs = (*evaluation_specs("sides", ["left", "right"], 2), *evaluation_specs("sides", ["left"], 1, "dim"))
     evaluation = evaluate_here(
         BlackFrames(Reader()), SidesWorld(2), specs[:1], videos_per_task=1, videos_dir=tmp_path / "videos"
@@ -35,7 +35,7 @@ def test_lerobot_keys_are_there_with_success_in_percent(tmp_path: Path) -> None:
     assert info["per_group"]["sides/dim"]["n_episodes"] == 1
 
 
-def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: Path) -> None:
+def test_a_written_file_has_episodes_by_id_and_the_controls(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ["left", "right"], 2)
     evaluation = evaluate_here(Reader(), SidesWorld(2), specs)
     shuffled = evaluate_here(ShuffledInstructions(Reader(), evaluation.instructions), SidesWorld(2), specs)
@@ -52,7 +52,7 @@ def test_a_file_read_back_pairs_episodes_by_id_and_holds_the_controls(tmp_path: 
     assert read["expert_usage"] == {"left": [[1.0, 0.0, 0.0]], "right": [[0.0, 1.0, 0.0]]}
 
 
-def test_a_world_s_groups_of_tasks_have_their_averages_and_those_of_the_controls() -> None:
+def test_averages_over_task_groups_are_written_for_the_policy_and_its_controls() -> None:
     world = SidesWorld(2)
     world.task_groups = {"easy": ("left", "either"), "hard": ("right",)}
     specs = evaluation_specs("sides", ["left", "right"], 2)

@@ -25,7 +25,7 @@ def run(policy: Policy, tasks: tuple[str, ...] = ("left", "right"), episodes: in
     return evaluate_here(policy, SidesWorld(num_worlds=3), evaluation_specs("sides", tasks, episodes))
 
 
-def test_evaluation_seeds_and_training_seeds_cannot_meet() -> None:
+def test_evaluation_seeds_and_training_seeds_are_disjoint() -> None:
     seeds = {spec.seed for spec in evaluation_specs("sides", ["left", "right"], 50)}
     assert min(seeds) == FIRST_EVALUATION_SEED
     for seed in seeds:
@@ -60,7 +60,7 @@ def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() ->
     )
 
 
-def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() -> None:
+def test_mean_over_tasks_weights_tasks_equally_and_success_weights_episodes_equally() -> None:
     class AlwaysLeft(Reader):
         def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             told = ("left",) * len(observation["instruction"])
@@ -74,7 +74,7 @@ def test_mean_over_tasks_weighs_tasks_alike_and_success_weighs_episodes_alike() 
     assert evaluation.failures == {"wrong side": 2}
 
 
-def test_the_tasks_of_one_variation_are_those_that_ran_in_it() -> None:
+def test_success_of_a_variation_has_only_its_tasks() -> None:
     specs = (
         *evaluation_specs("sides", ["left", "right"], 3),
         *evaluation_specs("sides", ["left"], 2, variation="other"),
@@ -101,13 +101,13 @@ def test_a_policy_without_experts_has_no_expert_usage() -> None:
     assert run(Plain()).expert_usage == {}
 
 
-def test_black_frames_leave_a_seeing_policy_at_the_step_limit() -> None:
+def test_with_black_frames_a_policy_that_uses_frames_fails() -> None:
     evaluation = run(BlackFrames(Reader()))
     assert evaluation.success.successes == 0
     assert evaluation.failures == {"step limit": 10}
 
 
-def test_shuffled_instructions_send_a_reading_policy_to_the_wrong_side_in_every_episode() -> None:
+def test_with_shuffled_instructions_a_policy_that_uses_them_fails_in_every_episode() -> None:
     reader = Reader()
     instructions = run(Reader()).instructions
     evaluation = run(ShuffledInstructions(reader, instructions))
@@ -116,7 +116,7 @@ def test_shuffled_instructions_send_a_reading_policy_to_the_wrong_side_in_every_
     assert {r.spec: r.instruction for r in evaluation.results} == instructions, "results name what the world asked for"
 
 
-def test_results_of_a_control_bear_the_version_that_acted() -> None:
+def test_results_of_a_control_have_the_policys_version() -> None:
     class Remote(Reader):
         """Learns its version when an episode begins."""
 
@@ -148,13 +148,13 @@ def by_id(spec: EpisodeSpec) -> str:
 SIX = ("a", "b", "c", "d", "e", "f")
 
 
-def test_shuffling_tells_each_task_the_sentence_of_every_other_equally_often() -> None:
+def test_shuffling_gives_each_task_the_instruction_of_every_other_equally_often() -> None:
     pairs = Counter(told_tasks(evaluation_specs("sides", SIX, 20), by_id))
     assert set(pairs) == {(own, other) for own in SIX for other in SIX if own != other}
     assert set(pairs.values()) == {4}, "20 seeds over 5 other tasks"
 
 
-def test_what_an_episode_is_told_depends_on_its_own_seed_and_not_on_the_company() -> None:
+def test_a_shuffled_instruction_depends_on_the_episode_and_not_on_its_batch() -> None:
     long = dict(
         zip(evaluation_specs("sides", SIX, 20), told_tasks(evaluation_specs("sides", SIX, 20), by_id), strict=True)
     )
@@ -163,7 +163,7 @@ def test_what_an_episode_is_told_depends_on_its_own_seed_and_not_on_the_company(
     assert told_tasks(evaluation_specs("sides", SIX, 7, variation="other"), by_id) != [long[spec] for spec in short]
 
 
-def test_shuffling_tells_an_episode_nothing_that_is_right_there() -> None:
+def test_shuffling_never_gives_an_instruction_that_is_right() -> None:
     """Tasks a and b share their sentences up to capitals and spaces, so both are told what c is."""
     words = {"a": "push it", "b": "Push  it ", "c": "lift it"}
     told = dict(told_tasks(evaluation_specs("sides", ("a", "b", "c"), 8), lambda spec: words[spec.task]))
@@ -171,25 +171,25 @@ def test_shuffling_tells_an_episode_nothing_that_is_right_there() -> None:
     assert told["c"] in ("a", "b")
 
 
-def test_shuffling_takes_another_episode_of_a_task_that_has_not_the_same_seed() -> None:
+def test_shuffling_takes_an_episode_with_another_seed_where_the_task_lacks_the_same() -> None:
     specs = (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 1))
     assert Counter(told_tasks(specs, by_id)) == {("left", "right"): 4, ("right", "left"): 1}
 
 
-def test_shuffling_needs_something_else_to_say_in_every_episode() -> None:
+def test_shuffling_needs_a_wrong_instruction_for_every_episode() -> None:
     with pytest.raises(ValueError, match="all 4 episodes are of left; evaluate at least two tasks"):
         ShuffledInstructions(Reader(), {spec: by_id(spec) for spec in evaluation_specs("sides", ["left"], 4)})
     with pytest.raises(ValueError, match="all other tasks have the instruction of sides/left/train/1000000 too, 'go'"):
         ShuffledInstructions(Reader(), dict.fromkeys(evaluation_specs("sides", ["left", "right"], 2), "go"))
 
 
-def test_shuffling_refuses_an_episode_it_has_no_sentence_for() -> None:
+def test_shuffling_refuses_an_unknown_episode() -> None:
     control = ShuffledInstructions(Reader(), run(Reader(), episodes=1).instructions)
     with pytest.raises(ValueError, match="swap for 'go left, number 1000001'"):
         run(control, episodes=2)
 
 
-def test_videos_show_the_first_episodes_of_each_task_failed_ones_too(tmp_path: Path) -> None:
+def test_the_first_episodes_of_each_task_are_recorded_as_videos_failures_included(tmp_path: Path) -> None:
     specs = evaluation_specs("sides", ("left", "right"), 3)
     reference = evaluate_here(Reader(), SidesWorld(num_worlds=2), specs)
     blind = evaluate_here(
@@ -231,7 +231,7 @@ def test_videos_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Pa
     assert video_poster(path)[:2] == b"\xff\xd8"
 
 
-def test_evaluate_refuses_what_it_cannot_key_run_or_write() -> None:
+def test_evaluate_refuses_invalid_specs_and_videos_without_a_folder() -> None:
     specs = evaluation_specs("sides", ["left"], 1)
     with pytest.raises(ValueError, match="specs is empty"):
         evaluate_here(Reader(), SidesWorld(1), [])

@@ -25,7 +25,7 @@ def reader(workers: int) -> EvaluationSetup:
     return EvaluationSetup(SidesWorld(1), SidesWorld, lambda _: Reader(), WorkersConfig(workers=workers))
 
 
-def test_controls_run_the_first_variation_beside_the_policys_own_success_there(tmp_path: Path) -> None:
+def test_controls_run_the_first_variation_and_report_the_policys_success_in_it(tmp_path: Path) -> None:
     config = EvaluationConfig(
         episodes_per_task=2, variations=("near", "far"), videos_per_task=0, n_action_steps=None, num_worlds=2
     )
@@ -39,13 +39,13 @@ def test_controls_run_the_first_variation_beside_the_policys_own_success_there(t
     assert (written["policy"]["n_episodes"], written["policy"]["pc_success"]) == (4, 100.0)
 
 
-def test_a_single_task_has_nothing_to_shuffle(tmp_path: Path) -> None:
+def test_a_single_task_has_no_shuffled_instructions(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)
     _, controls = measure(reader(workers=0), ("left",), config, RunFolder(tmp_path))
     assert set(controls) == {"black frames"}
 
 
-def test_workers_measure_the_same_as_this_process(tmp_path: Path) -> None:
+def test_workers_give_the_same_evaluation_as_one_process(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=3, variations=("near", "far"), n_action_steps=1, num_worlds=2)
 
     def measured(workers: int) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Pat
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 50.0
 
 
-def test_an_evaluation_outlives_a_control_that_breaks(tmp_path: Path) -> None:
+def test_an_evaluation_is_written_before_a_control_fails(tmp_path: Path) -> None:
     class Blinded(Reader):
         def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             if not observation["frames"]["front"].any():
@@ -109,7 +109,7 @@ class Frail(SidesWorld):
         return result
 
 
-def test_an_episode_whose_world_failed_has_failed_and_the_evaluation_is_whole(tmp_path: Path) -> None:
+def test_an_episode_whose_world_raised_counts_as_failed_and_the_evaluation_is_complete(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=2, n_action_steps=2, num_worlds=2)
     measured = EvaluationSetup(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
@@ -125,7 +125,7 @@ def test_an_episode_whose_world_failed_has_failed_and_the_evaluation_is_whole(tm
     assert {r.spec.seed for r in controls["black frames"].results} == {FIRST_EVALUATION_SEED}
 
 
-def test_the_same_is_found_where_episodes_run_without_workers() -> None:
+def test_an_episode_whose_world_raised_counts_as_failed_without_workers_too() -> None:
     specs = evaluation_specs("sides", ("left", "right"), 2)
     results = evaluate_here(Reader(), Frail(2), specs).results
     assert [(r.lost, r.failure) for r in results if not r.success] == [
@@ -134,7 +134,7 @@ def test_the_same_is_found_where_episodes_run_without_workers() -> None:
 
 
 @pytest.mark.long
-def test_an_episode_that_no_worker_survives_has_failed_and_is_not_shuffled(
+def test_an_episode_that_ends_every_worker_counts_as_failed_and_is_not_shuffled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)

@@ -19,7 +19,7 @@ def test_wilson_interval_agrees_with_the_formula_worked_by_hand() -> None:
     assert Proportion(successes=8, episodes=10).interval == pytest.approx((centre - half, centre + half), abs=1e-12)
 
 
-def test_a_group_weighs_as_much_as_any_other_whatever_its_size() -> None:
+def test_groups_of_any_size_have_equal_weight() -> None:
     per_task = {"a": ALL, "b": ALL, "c": ALL, "d": HALF}
     means = averages(per_task, GROUPS)
     assert list(means) == ["easy", "hard", "mean over groups", "mean over tasks"], "no task of very hard was evaluated"
@@ -28,7 +28,7 @@ def test_a_group_weighs_as_much_as_any_other_whatever_its_size() -> None:
     assert means["hard"].interval == pytest.approx(HALF.interval), "one task alone has its own interval"
 
 
-def test_the_interval_adds_the_squares_of_the_tasks_own() -> None:
+def test_the_interval_of_a_mean_follows_the_square_and_add_rule() -> None:
     per_task = {"a": HALF, "b": ALL}
     mean = averages(per_task, {})["mean over tasks"]
     low, high = HALF.interval
@@ -44,7 +44,7 @@ def test_the_interval_of_equal_tasks_narrows_with_their_number_and_stays_within_
     assert 1 - many.interval[0] == pytest.approx((1 - few.interval[0]) / 5)
 
 
-def test_p_values_of_many_tests_are_adjusted_step_by_step() -> None:
+def test_p_values_are_adjusted_by_holms_method() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []

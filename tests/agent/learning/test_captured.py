@@ -31,7 +31,7 @@ def batch(size: int, seed: int) -> SFTBatch:
 
 @needs_gpu
 @pytest.mark.parametrize("num_parts", [1, 2])
-def test_a_replayed_graph_teaches_what_single_kernels_teach(num_parts: int) -> None:
+def test_a_replayed_graph_gives_the_same_updates_as_eager_kernels(num_parts: int) -> None:
     plain, captured = (learner(capture=capture, num_parts=num_parts) for capture in (False, True))
     assert isinstance(plain._gradients, Threads)
     assert isinstance(captured._gradients, Captured)
@@ -43,7 +43,7 @@ def test_a_replayed_graph_teaches_what_single_kernels_teach(num_parts: int) -> N
 
 
 @needs_gpu
-def test_another_loss_is_recorded_for_itself() -> None:
+def test_another_loss_is_captured_anew() -> None:
     captured = learner(capture=True, num_parts=1)
     both, action_only = LOSS, partial(sft_loss, config=SFTConfig(localization_weight=0.0, pointing_weight=0.0))
     samples = batch(8, 0)
@@ -52,5 +52,5 @@ def test_another_loss_is_recorded_for_itself() -> None:
     assert second["loss/total"] < first["loss/total"] - first["loss/localization"]
 
 
-def test_a_cpu_computes_in_threads_whatever_is_asked() -> None:
+def test_on_a_cpu_the_gradient_is_never_captured() -> None:
     assert isinstance(learner(capture=True, num_parts=2, device="cpu")._gradients, Threads)

@@ -100,7 +100,7 @@ def state(run: RunFolder) -> dict[str, Tensor]:
     return load_file(last / "learner.safetensors")
 
 
-def test_two_processes_learn_what_one_learns(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
+def test_two_processes_take_the_same_steps_as_one(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", tiny(2), dataset)
     figures = run_in_processes(partial(learn, tiny(2), run), 2, run.root)
     assert figures["samples_per_s"] > 0
@@ -112,7 +112,7 @@ def test_two_processes_learn_what_one_learns(one: RunFolder, dataset: Path, tmp_
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_one_process_goes_on_where_two_were_when_one_died(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
+def test_one_process_resumes_a_run_of_two(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", tiny(2), dataset)
     with pytest.raises(RuntimeError, match="process 1 died"):
         run_in_processes(partial(learn_until_a_process_dies, tiny(2), run), 2, run.root)
@@ -185,7 +185,7 @@ def test_a_share_of_a_batch_is_augmented_as_within_the_whole(one: RunFolder) -> 
             assert torch.equal(share.inputs.frames[camera], expected.inputs.frames[camera])
 
 
-def test_processes_that_cannot_share_a_batch_are_refused_before_anything_starts() -> None:
+def test_an_indivisible_batch_is_refused_before_processes_start() -> None:
     learner = tiny().learner
     check_config(replace(learner, num_processes=2))
     for wrong in ({"num_processes": 3}, {"num_processes": 0}, {"num_processes": 2, "batch_size": 7}):

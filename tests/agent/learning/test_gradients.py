@@ -63,7 +63,7 @@ def grpo() -> tuple[VLA, Any, Any]:
 
 
 @pytest.mark.parametrize("case", [cloning, ppo, grpo])
-def test_a_batch_in_one_part_two_four_or_more_than_it_has_rows_has_one_gradient(case: Any) -> None:
+def test_the_gradient_does_not_depend_on_the_number_of_parts(case: Any) -> None:
     model, batch, loss = case()
     whole, metrics = gradient(model, batch, loss, 1)
     for num_parts in (2, 4, 9):
@@ -72,7 +72,7 @@ def test_a_batch_in_one_part_two_four_or_more_than_it_has_rows_has_one_gradient(
         assert said == pytest.approx(metrics, rel=1e-4, abs=1e-5), num_parts
 
 
-def test_where_all_parts_are_as_large_each_reports_its_own_means() -> None:
+def test_with_parts_of_equal_size_each_reports_its_own_mean() -> None:
     """All terms but the product of two means."""
     model = sides_model()
     batch, loss = fake_batch(model.config, 8), partial(sft_loss, config=SFTConfig(load_balancing_weight=0.0))
@@ -97,7 +97,7 @@ def test_a_part_that_fails_ends_the_update_with_its_own_error() -> None:
         gradient(model, batch, failing, 3)
 
 
-def test_what_lies_beyond_an_episodes_end_changes_no_loss_and_no_count_of_experts() -> None:
+def test_padding_after_an_episodes_end_changes_neither_loss_nor_expert_counts() -> None:
     model = sides_model(balancing_rate=0.01).train()
     batch = fake_batch(model.config, 8)
     batch.mask[:, 1:] = False

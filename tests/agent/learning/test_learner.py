@@ -96,7 +96,7 @@ def test_a_resumed_learner_continues_to_identical_numbers(tmp_path: Path) -> Non
     )
 
 
-def test_a_learner_that_begins_anew_is_a_new_learner_of_its_weights() -> None:
+def test_a_reset_learner_equals_a_new_one_with_its_weights() -> None:
     renewed = Learner(Line(), CONFIG)
     for update in range(6):
         renewed.update(points(update), squared_error)
@@ -110,7 +110,7 @@ def test_a_learner_that_begins_anew_is_a_new_learner_of_its_weights() -> None:
     assert all(torch.equal(a, b) for a, b in zip(renewed.average.parameters(), new.average.parameters(), strict=True))
 
 
-def test_the_moving_average_lags_behind_and_follows() -> None:
+def test_the_moving_average_follows_the_weights() -> None:
     learner = Learner(Line(), CONFIG)
     start = weights(learner)
     for update in range(40):
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_training_though_its_gradient_is() -> No
     assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
 
 
-def test_a_batch_of_any_size_is_learned_from_in_as_many_parts_as_it_has_rows() -> None:
+def test_a_batch_smaller_than_num_parts_has_one_part_per_row() -> None:
     learners = [Learner(Line(), replace(CONFIG, num_parts=n)) for n in (1, 4)]
     for learner in learners:
         learner.update(points(0, rows=1), squared_error)
@@ -159,7 +159,7 @@ def test_a_batch_of_any_size_is_learned_from_in_as_many_parts_as_it_has_rows() -
         torch.testing.assert_close(one, four)
 
 
-def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
+def test_the_learning_rate_warms_up_linearly_and_decays_along_a_cosine() -> None:
     config = LearnerConfig(num_updates=110, warmup_updates=10, final_lr_share=0.1)
     assert learning_rate_share(0, config) == pytest.approx(0.1)
     assert learning_rate_share(9, config) == pytest.approx(1.0)
@@ -167,7 +167,7 @@ def test_the_rate_warms_up_linearly_and_falls_along_a_cosine() -> None:
     assert learning_rate_share(110, config) == pytest.approx(0.1)
 
 
-def test_the_rate_falls_by_the_share_of_the_run_that_is_done_where_updates_are_not_counted() -> None:
+def test_without_num_updates_the_learning_rate_follows_the_progress() -> None:
     config = LearnerConfig(warmup_updates=10, final_lr_share=0.1)
     assert learning_rate_share(9, config, 0.5) == pytest.approx(1.0)
     assert [learning_rate_share(500, config, progress) for progress in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.55, 0.1])
@@ -193,7 +193,7 @@ def test_the_rate_falls_by_the_share_of_the_run_that_is_done_where_updates_are_n
         ({"batch_size": 9, "num_processes": 2}, "num-processes is 2, expected a divisor of the batch, 9"),
     ],
 )
-def test_settings_that_would_unlearn_or_do_nothing_are_refused(wrong: dict[str, Any], message: str) -> None:
+def test_invalid_learner_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
     check_config(LearnerConfig())
     with pytest.raises(ValueError, match=message):
         check_config(replace(LearnerConfig(), **wrong))
@@ -215,7 +215,7 @@ class Mixture(Line):
         return self.layer(self.experts(x))
 
 
-def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_average() -> None:
+def test_an_update_moves_expert_biases_once_in_the_weights_and_the_average() -> None:
     learner = Learner(Mixture(), replace(CONFIG, num_parts=2))
     batch = points(0)
     experts = learner.model.experts.forward_with_routing(batch.x)[1].experts
@@ -227,7 +227,7 @@ def test_an_update_moves_the_biases_of_experts_once_in_the_weights_and_their_ave
         torch.testing.assert_close(bias, 0.5 * (2.0 - counts).sign())
 
 
-def test_an_update_that_was_refused_moves_no_bias_later() -> None:
+def test_a_refused_update_changes_no_expert_bias() -> None:
     undisturbed, disturbed = (Learner(Mixture(), CONFIG) for _ in range(2))
     one_sided = Points(points(0).x.abs() + 9.0, torch.full((8, 1), torch.nan))
     with pytest.raises(FloatingPointError):

@@ -97,7 +97,7 @@ def evaluated(root: Path, *, controls: bool = True, groups: dict[str, tuple[str,
     return run
 
 
-def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
+def test_the_report_of_a_complete_run_has_every_section(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "my_run")
     page = Page(write_report(run.root).read_text())
     assert list(page.text)[1:] == SECTIONS
@@ -114,7 +114,7 @@ def test_a_whole_run_is_shown_and_no_section_is_absent(tmp_path: Path) -> None:
     assert page.tags.count("svg") == 1
 
 
-def test_every_number_stands_beside_the_name_that_it_is_of(tmp_path: Path) -> None:
+def test_every_number_is_beside_its_name(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
     blind = evaluation({key: won for key, won in WINS.items() if key[1] == "train"} | {(LONG, "train"): (False,) * 4})
     write_eval_info(run.eval_info, eval_info(evaluation(WINS), {"shuffled instructions": blind}))
@@ -154,7 +154,7 @@ def test_groups_of_tasks_are_shown_with_their_means_and_the_controls(tmp_path: P
     assert "Mean over tasks 100.0 %" in alone.text[""]
 
 
-def test_what_is_lost_without_an_expert_is_shown_if_it_was_studied(tmp_path: Path) -> None:
+def test_ablations_are_shown_if_they_exist(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run")
     lost = {"difference": -12.5, "difference_interval": [-20.0, -5.0], "p_value_holm": 0.004}
     run.experts.write_text(json.dumps({"ablations": [{"layer": 1, "expert": 3, "all": lost}]}))
@@ -174,7 +174,7 @@ def begun_with(run: RunFolder, policy: Policy) -> RunFolder:
     return run
 
 
-def test_a_run_that_began_with_a_policy_shows_what_became_of_it(tmp_path: Path) -> None:
+def test_a_fine_tuning_run_shows_the_comparison_with_the_initial_policy(tmp_path: Path) -> None:
     page = Page(write_report(begun_with(evaluated(tmp_path / "run"), BlackFrames(Reader())).root).read_text())
     text = re.sub(r"\s+", " ", page.text["Before and after"])
     assert "0.0 % -> 100.0 % of 8 episodes: 8 won, 0 lost, p = 0.0078" in text
@@ -184,7 +184,7 @@ def test_a_run_that_began_with_a_policy_shows_what_became_of_it(tmp_path: Path) 
     assert len(page.fetched) == 10
 
 
-def test_a_run_measured_again_on_other_episodes_says_that_it_cannot_be_compared(tmp_path: Path) -> None:
+def test_evaluations_of_different_episodes_are_reported_as_not_comparable(tmp_path: Path) -> None:
     run = begun_with(evaluated(tmp_path / "run"), Reader())
     specs = evaluation_specs("sides", ["left"], 3)
     write_eval_info(run.eval_info, eval_info(evaluate_here(Reader(), SidesWorld(2), specs), {}))
@@ -193,7 +193,7 @@ def test_a_run_measured_again_on_other_episodes_says_that_it_cannot_be_compared(
     assert page.tags.count("video") == 0
 
 
-def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:
+def test_the_report_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     html = write_report(evaluated(tmp_path / "run").root).read_text()
     page = Page(html)
     assert len(page.fetched) == 8, "four videos and their posters"
@@ -205,13 +205,13 @@ def test_the_file_asks_no_other_machine_for_anything(tmp_path: Path) -> None:
     assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
 
 
-def test_what_a_run_says_is_text_and_never_markup(tmp_path: Path) -> None:
+def test_text_of_a_run_is_escaped(tmp_path: Path) -> None:
     html = write_report(evaluated(tmp_path / "run").root).read_text()
     assert "<script>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
 
 
-def test_a_run_that_only_began_names_everything_that_is_absent(tmp_path: Path) -> None:
+def test_the_report_of_a_new_run_lists_everything_absent(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
     page = Page(write_report(run.root).read_text())
     assert list(page.text)[1:] == SECTIONS
@@ -219,7 +219,7 @@ def test_a_run_that_only_began_names_everything_that_is_absent(tmp_path: Path) -
     assert absent == [s for s in SECTIONS if s not in ("Auxiliary losses", "Config")]
 
 
-def test_an_evaluation_without_a_run_or_controls_says_so(tmp_path: Path) -> None:
+def test_the_report_of_a_mere_evaluation_lists_the_missing_parts(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "run", controls=False)
     run.record_file.unlink()
     page = Page(write_report(run.root).read_text())
@@ -233,9 +233,7 @@ def test_a_folder_with_neither_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_videos_over_the_limit_and_videos_that_are_gone_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_omitted_and_missing_videos_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = evaluated(tmp_path / "run")
     left = run.videos / "left-train-1000000-success.mp4"
     (run.videos / "right-dim-1000000-success.mp4").unlink()
@@ -247,7 +245,7 @@ def test_videos_over_the_limit_and_videos_that_are_gone_are_named(
     assert "not on disk: videos/right-dim-1000000-success.mp4" in text
 
 
-def test_a_resumed_run_s_later_writing_of_a_step_counts(tmp_path: Path) -> None:
+def test_of_a_repeated_step_the_later_value_counts(tmp_path: Path) -> None:
     for first, value in ((0, 1.0), (2, 2.0)):
         with SummaryWriter(tmp_path) as log:
             for step in range(first, first + 4):
@@ -256,7 +254,7 @@ def test_a_resumed_run_s_later_writing_of_a_step_counts(tmp_path: Path) -> None:
     assert curve == Curve(tag="loss/total", steps=(0, 1, 2, 3, 4, 5), values=(1.0, 1.0, 2.0, 2.0, 2.0, 2.0))
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+def test_a_long_curve_is_subsampled_with_its_ends() -> None:
     steps = tuple(range(100_000))
     svg = draw_curve(Curve(tag="a<b", steps=steps, values=tuple(float(s) for s in steps)))
     assert svg.count("\nL ") < 2 * MAX_POINTS

@@ -42,7 +42,7 @@ def evaluation(wins: Wins) -> Evaluation:
 
 
 @pytest.mark.parametrize("columns", ["30", "80", "200"])
-def test_all_tables_are_whole_in_a_terminal_of_any_width(
+def test_tables_are_not_truncated_in_a_narrow_terminal(
     columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)

@@ -39,7 +39,7 @@ def slow(seconds: float) -> Script:
     return Script(chunk)
 
 
-def test_the_loop_keeps_its_rate_while_the_policy_thinks_in_its_own_thread() -> None:
+def test_the_loop_keeps_its_rate_during_inference() -> None:
     arm = RealArm(dt_s=0.1)
     outcome = Agent(slow(0.15), arm).run("go", 2.0)
     begun_s = np.array([s for s, _ in arm.sent[:-1]])
@@ -49,7 +49,7 @@ def test_the_loop_keeps_its_rate_while_the_policy_thinks_in_its_own_thread() -> 
     assert outcome.interventions == (), "answers within two periods never leave it without a move"
 
 
-def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
+def test_a_stop_from_another_thread_ends_the_wait_at_once() -> None:
     arm = RealArm(dt_s=0.5)
     agent = Agent(always(0.5), arm)
     thrown_s: list[float] = []
@@ -66,7 +66,7 @@ def test_a_stop_from_another_thread_wakes_the_loop_at_once() -> None:
 
 @pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.Signals) -> None:
+def test_the_first_signal_stops_the_robot_and_the_second_has_its_default_effect(number: signal.Signals) -> None:
     class Told(RealArm):
         """The signal comes while it is driven, which is when it is handled."""
 
@@ -82,7 +82,7 @@ def test_signals_stop_the_robot_and_the_next_one_is_python_s_own(number: signal.
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_that_is_ignored_stops_no_robot() -> None:
+def test_an_ignored_signal_does_not_stop_the_robot() -> None:
     class Told(RealArm):
         def act(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -97,7 +97,7 @@ def test_a_signal_that_is_ignored_stops_no_robot() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_policy_that_hangs_costs_no_period_and_does_not_keep_the_agent() -> None:
+def test_a_hanging_policy_delays_neither_a_period_nor_the_end() -> None:
     arm, forever = RealArm(), threading.Event()
 
     def chunk(n: int, x: float) -> list[float]:
@@ -130,7 +130,7 @@ def test_cameras_are_checked_against_the_processor_before_anything_connects() ->
         agent_for(arm, Checked(lambda n, x: [0.0]))
 
 
-def test_every_drive_is_appended_with_the_success_that_its_judge_saw(tmp_path: Path) -> None:
+def test_every_drive_is_appended_with_its_judges_success_flag(tmp_path: Path) -> None:
     asked: list[Any] = []
 
     def judge(outcome: Any) -> bool:
@@ -157,7 +157,7 @@ def test_every_drive_is_appended_with_the_success_that_its_judge_saw(tmp_path: P
     assert episode.columns["action"] == pytest.approx(0.25)
 
 
-def test_a_drive_that_was_stopped_before_it_moved_is_not_recorded(tmp_path: Path) -> None:
+def test_a_drive_stopped_before_its_first_period_is_not_recorded(tmp_path: Path) -> None:
     arm = LineArm(SimulatedClock())
     agent = agent_for(arm, always(0.25), lambda n: 5.0)
     arm.clock.at(1.0, agent.stop)
@@ -165,7 +165,7 @@ def test_a_drive_that_was_stopped_before_it_moved_is_not_recorded(tmp_path: Path
     assert len(DatasetReader(tmp_path).episodes) == 0
 
 
-def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Path) -> None:
+def test_a_dataset_of_another_kind_is_refused_before_anything_moves(tmp_path: Path) -> None:
     agent_for(LineArm(SimulatedClock()), always(0.25)).run("go", 1.0, record=tmp_path)
     arm = LineArm(SimulatedClock(), dt_s=0.05)
     with pytest.raises(ValueError, match="fps: 10, not 20"):
@@ -174,7 +174,7 @@ def test_a_folder_of_another_kind_is_refused_before_anything_moves(tmp_path: Pat
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t"])
-def test_a_blank_instruction_moves_nothing(blank: str, tmp_path: Path) -> None:
+def test_a_blank_instruction_is_refused_before_anything_moves(blank: str, tmp_path: Path) -> None:
     arm = LineArm(SimulatedClock())
     with pytest.raises(ValueError, match="expected text that says what to do"):
         agent_for(arm, always(0.25)).run(blank, 1.0, record=tmp_path / "drives")
@@ -182,7 +182,7 @@ def test_a_blank_instruction_moves_nothing(blank: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, nan])
-def test_a_time_that_cannot_be_moves_nothing(seconds: float) -> None:
+def test_an_invalid_time_limit_is_refused_before_anything_moves(seconds: float) -> None:
     arm = LineArm(SimulatedClock())
     with pytest.raises(ValueError, match=f"seconds is {seconds}, expected a number above 0"):
         agent_for(arm, always(0.25)).run("go", seconds)
@@ -201,6 +201,6 @@ def test_a_time_that_cannot_be_moves_nothing(seconds: float) -> None:
         ({"refused_chunks": 0}, "refused-chunks is 0"),
     ],
 )
-def test_a_loop_that_cannot_be_is_refused_when_the_agent_is_made(wrong: dict[str, Any], words: str) -> None:
+def test_an_invalid_loop_config_is_refused_by_the_agent(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         agent_for(LineArm(SimulatedClock()), always(0.25), **wrong)

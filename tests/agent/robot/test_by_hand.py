@@ -52,7 +52,7 @@ def arm(limits: Limits | None = None) -> LineArm:
     return LineArm(SimulatedClock(), limits)
 
 
-def test_what_a_person_wants_is_sent_in_place_of_what_the_policy_wants() -> None:
+def test_the_operators_action_replaces_the_policys() -> None:
     # The first answer is heard a period after it was asked for, so periods begin at 0.1 s.
     person = Person(arm(), -0.5, 1.1, 1.6)
     outcome = agent_with(person, always(0.25)).run("go", 2.0)
@@ -61,7 +61,7 @@ def test_what_a_person_wants_is_sent_in_place_of_what_the_policy_wants() -> None
     assert person.rests == [0.0] * 20
 
 
-def test_a_person_s_actions_pass_the_safety_filter_too() -> None:
+def test_the_operators_actions_pass_the_safety_filter() -> None:
     person = Person(arm(Limits(max_velocity=4.0)), 1.0, 0.1, 0.6)
     outcome = agent_with(person, always(0.0)).run("go", 0.5)
     assert person.arm.actions == [0.4] * 5, "4 units per second are 0.4 in a period"
@@ -69,7 +69,7 @@ def test_a_person_s_actions_pass_the_safety_filter_too() -> None:
 
 
 @pytest.mark.parametrize("latency_s", [0.0, 0.2])
-def test_given_back_the_policy_goes_on_at_once_from_its_newest_chunk_alone(latency_s: float) -> None:
+def test_after_a_takeover_the_policy_continues_from_its_newest_chunk(latency_s: float) -> None:
     """Not back to where a person took the arm from, and not by chunks from before they let go."""
     person = Person(arm(), 1.0, 0.6, 1.1)
     seen: list[Period] = []
@@ -81,7 +81,7 @@ def test_given_back_the_policy_goes_on_at_once_from_its_newest_chunk_alone(laten
     assert outcome.interventions == ()
 
 
-def test_a_silent_policy_does_not_hold_a_person() -> None:
+def test_a_silent_policy_does_not_hold_the_operator() -> None:
     person = Person(arm(), 0.5, 0.5, 3.0)
     script = always(0.25, length=20)
     make_inference = partial(SimulatedInference, clock=person.arm.clock, latency_s=lambda n: 0.0 if n < 3 else 100.0)
@@ -91,7 +91,7 @@ def test_a_silent_policy_does_not_hold_a_person() -> None:
     assert outcome.interventions == ()
 
 
-def test_nobody_moves_on_what_is_not_seen() -> None:
+def test_without_a_valid_reading_the_operator_moves_nothing() -> None:
     person = Person(arm(), 0.5, 0.0, 9.0)
     agent = agent_with(person, always(0.25))
     person.arm.clock.at(1.05, person.arm.freeze)
@@ -102,7 +102,7 @@ def test_nobody_moves_on_what_is_not_seen() -> None:
     assert len(person.rests) <= asked_s / DT_S + 1, "what is too old is shown to nobody"
 
 
-def test_a_stop_wins_over_a_person() -> None:
+def test_a_stop_overrides_the_operator() -> None:
     person = Person(arm(), 0.5, 0.0, 9.0)
     agent = agent_with(person, always(0.25))
     person.arm.clock.at(1.05, agent.stop)
@@ -110,7 +110,7 @@ def test_a_stop_wins_over_a_person() -> None:
     assert person.arm.stops_s[0] == pytest.approx(1.05)
 
 
-def test_a_stop_that_comes_before_the_drive_lets_nothing_move() -> None:
+def test_a_stop_before_the_drive_ends_it_before_anything_moves() -> None:
     person = Person(arm(), 0.5, 0.0, 9.0)
     agent = agent_with(person, always(0.25))
     agent.stop("too early")
@@ -119,7 +119,7 @@ def test_a_stop_that_comes_before_the_drive_lets_nothing_move() -> None:
     assert agent.run("go", 1.0).ended == "time limit", "it was the first drive's"
 
 
-def test_every_period_is_shown_with_the_chunk_it_came_from() -> None:
+def test_the_watcher_gets_every_period_with_its_chunk() -> None:
     seen: list[Period] = []
     person = Person(arm(), -0.5, 0.3, 0.5)
     policy = Script(lambda n, x: [0.25, 0.5, 0.125])

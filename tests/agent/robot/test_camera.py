@@ -44,7 +44,7 @@ def test_frames_come_in_the_specs_size_as_rgb_with_their_time(video: Path) -> No
     assert before_s <= time_s <= WallClock().now_s()
 
 
-def test_a_camera_that_ends_is_opened_again_and_goes_on(video: Path) -> None:
+def test_a_camera_whose_stream_ends_is_reopened(video: Path) -> None:
     camera = OpenCVCamera(str(video), SPEC, reconnect_after_s=0.01)
     camera.connect()
     deadline_s = time.monotonic() + 10
@@ -54,7 +54,7 @@ def test_a_camera_that_ends_is_opened_again_and_goes_on(video: Path) -> None:
     assert camera.num_connections >= 3
 
 
-def test_a_camera_may_be_closed_before_it_is_connected_and_connected_again_after(video: Path) -> None:
+def test_a_camera_can_be_closed_before_connecting_and_reconnected_after_closing(video: Path) -> None:
     camera = OpenCVCamera(str(video), SPEC, reconnect_after_s=0.01)
     camera.close()
     for connection in range(1, 3):
@@ -65,7 +65,7 @@ def test_a_camera_may_be_closed_before_it_is_connected_and_connected_again_after
         camera.close()
 
 
-def test_a_camera_that_is_gone_leaves_its_last_frame_with_its_time(video: Path) -> None:
+def test_a_lost_camera_keeps_its_last_frame_with_its_time(video: Path) -> None:
     camera = OpenCVCamera(str(video), SPEC, reconnect_after_s=0.01)
     camera.connect()
     video.unlink()
@@ -131,9 +131,7 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_frame_that_cannot_be_used_is_left_out_and_the_camera_goes_on(
-    bad: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_frame_is_skipped(bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, lambda count: BAD[bad] if count in (4, 5) else noise(count))
     camera = OpenCVCamera(0, SPEC)
     camera.connect()
@@ -145,7 +143,7 @@ def test_a_frame_that_cannot_be_used_is_left_out_and_the_camera_goes_on(
     camera.close()
 
 
-def test_a_camera_that_gives_nothing_usable_any_more_grows_old_and_is_opened_anew(
+def test_a_camera_without_usable_frames_becomes_stale_and_is_reopened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch, lambda count: noise(count) if count < 4 else np.zeros((24, 48), np.uint16))
@@ -158,7 +156,7 @@ def test_a_camera_that_gives_nothing_usable_any_more_grows_old_and_is_opened_ane
     camera.close()
 
 
-def test_a_driver_that_raises_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_whose_driver_raises_is_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
     def frame(count: int) -> NDArray[np.uint8]:
         if count == 4:
             raise cv2.error("the driver's own")
@@ -172,7 +170,7 @@ def test_a_driver_that_raises_is_opened_anew(monkeypatch: pytest.MonkeyPatch) ->
     camera.close()
 
 
-def test_pauses_between_attempts_grow_while_a_camera_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconnection_backs_off_exponentially(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, noise, opens=False)
     camera = OpenCVCamera(0, SPEC, reconnect_after_s=0.01)
     with pytest.raises(ConnectionError, match=r"no frame from 0 within 0\.5 s: it cannot be opened"):
@@ -182,7 +180,7 @@ def test_pauses_between_attempts_grow_while_a_camera_is_away(monkeypatch: pytest
     assert (pauses_s >= expected_s - 0.001).all(), "0.02, 0.04, 0.08, ... s, or more where the machine is busy"
 
 
-def test_grey_frames_and_frames_with_opacity_become_rgb() -> None:
+def test_grey_and_rgba_frames_become_rgb() -> None:
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert to_rgb(grey)[..., 0].tolist() == to_rgb(grey[..., None])[..., 2].tolist() == grey.tolist()
     pixel = np.array([[[1, 2, 3, 4]]], np.uint8)
@@ -190,7 +188,7 @@ def test_grey_frames_and_frames_with_opacity_become_rgb() -> None:
     assert to_rgb(pixel, bgr=True).tolist() == to_rgb(pixel[..., :3], bgr=True).tolist() == [[[3, 2, 1]]]
 
 
-def test_a_picture_that_is_repeated_byte_for_byte_is_as_old_as_it_is_after_a_while() -> None:
+def test_a_repeated_frame_has_the_time_of_its_first_arrival_after_the_timeout() -> None:
     still, moving = StillPicture(2.0), StillPicture(2.0)
     assert [still.since_s(noise(1).copy(), t) for t in (5.0, 6.0, 7.0, 7.5, 8.0)] == [5.0, 6.0, 7.0, 5.0, 5.0]
     assert still.since_s(noise(2), 8.5) == 8.5
@@ -199,7 +197,7 @@ def test_a_picture_that_is_repeated_byte_for_byte_is_as_old_as_it_is_after_a_whi
     assert [drawn.since_s(noise(1), t) for t in (0.0, 1e6)] == [0.0, 1e6]
 
 
-def test_a_camera_that_repeats_one_picture_as_new_frames_grows_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_repeats_one_frame_becomes_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, lambda count: noise(min(count, 5)))
     camera = OpenCVCamera(0, SPEC, frozen_after_s=0.05)
     camera.connect()

@@ -41,7 +41,7 @@ def test_overlapping_chunks_are_averaged_with_the_newest_observation_weighing_mo
     assert path.next_action() is None
 
 
-def test_without_decay_only_the_newest_counts_as_long_as_it_lasts() -> None:
+def test_with_decay_0_only_the_newest_chunk_is_executed() -> None:
     path = path_of()
     path.add(path.mark(), chunk(0.0, 0.1, 0.2))
     move(path)
@@ -50,7 +50,7 @@ def test_without_decay_only_the_newest_counts_as_long_as_it_lasts() -> None:
     assert move(path)[0] == 0.2
 
 
-def test_an_arm_that_is_off_a_late_chunks_path_comes_back_to_it() -> None:
+def test_a_deviation_from_a_late_chunks_path_is_corrected() -> None:
     """The observation is answered two moves later: "0.3 in each of two moves, then rest", but the arm made 0.1 and 0.1.
     It is 0.4 short, and makes up for half of what is left in each move.
     """
@@ -65,34 +65,34 @@ def test_an_arm_that_is_off_a_late_chunks_path_comes_back_to_it() -> None:
     assert [move(path)[0] for _ in range(3)] == [0.2, 0.1, 0.05]
 
 
-def test_an_arm_that_does_what_the_chunk_says_is_corrected_by_nothing() -> None:
+def test_without_a_deviation_there_is_no_correction() -> None:
     path = path_of(correction=0.5)
     path.add(path.mark(), chunk(0.1, -0.2, 0.3))
     assert [move(path)[0] for _ in range(3)] == [0.1, -0.2, 0.3]
 
 
-def test_what_a_limit_held_back_is_made_up_for() -> None:
+def test_motion_that_a_limit_cut_is_caught_up() -> None:
     path = path_of(correction=1.0)
     path.add(path.mark(), chunk(0.4, 0.4, 0.0))
     path.moved(np.array([0.1, 0.0], np.float32))
     assert move(path)[0] == 0.4 + 0.3
 
 
-def test_at_half_the_pace_a_path_takes_twice_as_long_and_targets_are_passed_in_between() -> None:
+def test_at_pace_one_half_a_path_takes_twice_as_long_with_interpolated_targets() -> None:
     path = path_of(pace=0.5)
     path.add(path.mark(), chunk(0.4, 0.2, targets=(-1.0, 1.0)))
     assert [move(path) for _ in range(4)] == [(0.2, -1.0), (0.2, -1.0), (0.1, 0.0), (0.1, 1.0)]
     assert path.next_action() is None
 
 
-def test_a_move_across_two_steps_of_a_chunk_takes_its_part_of_each() -> None:
+def test_a_move_across_two_actions_of_a_chunk_interpolates_them() -> None:
     path = path_of(pace=0.75)
     path.add(path.mark(), chunk(0.4, 0.8))
     assert [move(path)[0] for _ in range(2)] == [0.3, 0.25 * 0.4 + 0.5 * 0.8]
     assert path.next_action() is None, "half a move is left, and three quarters would be needed"
 
 
-def test_a_two_valued_dimension_is_the_newest_chunks_and_never_blended() -> None:
+def test_a_two_valued_dimension_follows_the_newest_chunk_without_blending() -> None:
     path = ChunkPath(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
     path.add(path.mark(), chunk(0.0, 0.0, 0.0, 0.0, targets=(-1.0,) * 4))
     assert move(path) == (0.0, -1.0)
@@ -104,7 +104,7 @@ def test_a_two_valued_dimension_is_the_newest_chunks_and_never_blended() -> None
 @pytest.mark.parametrize(
     ("pace", "targets"), [(0.5, [-1, -1, 1, 1, -1, -1]), (0.75, [-1, 1, -1, -1]), (0.4, [-1, -1, 1, 1, 1, -1, -1])]
 )
-def test_a_two_valued_target_is_that_of_the_move_under_way_whatever_the_pace(pace: float, targets: list[int]) -> None:
+def test_a_two_valued_target_is_that_of_the_current_move_at_any_pace(pace: float, targets: list[int]) -> None:
     path = ChunkPath(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
     path.pace = pace
     path.add(path.mark(), chunk(0.0, 0.0, 0.0, targets=(-1.0, 1.0, -1.0)))
@@ -112,7 +112,7 @@ def test_a_two_valued_target_is_that_of_the_move_under_way_whatever_the_pace(pac
     assert path.next_action() is None
 
 
-def test_of_two_answers_to_one_observation_the_later_one_says_what_a_gripper_does() -> None:
+def test_of_two_chunks_of_one_observation_the_later_one_sets_the_gripper() -> None:
     path = ChunkPath(np.array([True, False]), decay=0.3, correction=0.5, two_valued=[1])
     seen = path.mark()
     path.add(seen, chunk(0.0, targets=(-1.0,)))
@@ -120,7 +120,7 @@ def test_of_two_answers_to_one_observation_the_later_one_says_what_a_gripper_doe
     assert move(path)[1] == 1.0
 
 
-def test_a_chunk_whose_moves_were_all_made_says_nothing() -> None:
+def test_an_executed_chunk_gives_no_action() -> None:
     path = path_of()
     seen = path.mark()
     path.add(seen, chunk(0.0, 0.0, 0.0))
@@ -130,7 +130,7 @@ def test_a_chunk_whose_moves_were_all_made_says_nothing() -> None:
     assert path.next_action() is None
 
 
-def test_a_cleared_path_is_empty_and_counts_on() -> None:
+def test_a_cleared_path_has_no_action_and_keeps_counting_moves() -> None:
     path = path_of()
     seen = path.mark()
     path.add(seen, chunk(0.1, 0.2))

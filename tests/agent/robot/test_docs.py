@@ -50,7 +50,7 @@ def robot_of_the_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
     return names["make_robot"]()
 
 
-def test_the_robot_in_thirty_lines_is_driven_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_robot_is_driven_within_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimulatedClock()
     frame = np.zeros((128, 128, 3), np.uint8)
     monkeypatch.setattr(OpenCVCamera, "latest", lambda camera: (frame, clock.now_s()))

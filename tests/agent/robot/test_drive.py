@@ -45,7 +45,7 @@ def numbered(length: int) -> Script:
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.5, 1.0, 2.0, 3.0])
-def test_chunks_go_on_where_the_one_before_was_left_whatever_the_latency(latency: float) -> None:
+def test_consecutive_chunks_are_continuous_at_any_latency(latency: float) -> None:
     arm = CountingArm(SimulatedClock())
     outcome = drive(arm, numbered(8), 2.0, lambda n: latency * DT_S)
     assert arm.actions == [round((m + 1) / 100, 4) for m in range(20)]
@@ -62,7 +62,7 @@ def test_periods_are_equally_long_and_the_robot_is_stopped_at_the_end(arm: LineA
     assert not arm.connected
 
 
-def test_an_arm_moves_as_slowly_as_its_policy_answers(arm: LineArm) -> None:
+def test_the_arm_slows_down_with_the_policys_latency(arm: LineArm) -> None:
     """Answers that take 3 periods are used until 6 after their observation; at half the pace that is 3 moves."""
     outcome = drive(arm, always(1.0), 2.0, lambda n: 3 * DT_S if 1 <= n <= 4 else 0.0, max_moves_ahead=3.0)
     # Asked in periods 0, 3, 6 and 9 and heard three later; the question of period 12 is answered at once.
@@ -70,7 +70,7 @@ def test_an_arm_moves_as_slowly_as_its_policy_answers(arm: LineArm) -> None:
     assert outcome.interventions == ()
 
 
-def test_a_late_chunk_leaves_the_rest_of_the_old_one_then_a_hold_then_goes_on() -> None:
+def test_while_a_chunk_is_late_the_old_one_is_finished_then_the_arm_holds() -> None:
     """Chunks of 4. Answer 0 comes at once; the question of period 0 is answered in period 6, so moves 0 .. 3 come from
     the first chunk, periods 4 and 5 hold, and move 4 would be beyond the second chunk too (asked before any move).
     It is asked again in period 6 and answered in period 7.
@@ -81,7 +81,7 @@ def test_a_late_chunk_leaves_the_rest_of_the_old_one_then_a_hold_then_goes_on() 
     assert [(i.period, i.reason) for i in outcome.interventions] == [(p, "late chunk") for p in (4, 5, 6)]
 
 
-def test_a_late_chunk_that_still_reaches_further_is_used_from_where_the_arm_is() -> None:
+def test_a_late_chunk_is_used_from_the_arms_current_move() -> None:
     """Chunks of 6 and an answer in period 8: 6 moves, 2 holds; the question was asked after 3 moves, so 3 are left."""
     arm = CountingArm(SimulatedClock())
     latencies = {1: 0.0, 2: 0.0, 3: 6 * DT_S}
@@ -102,7 +102,7 @@ def test_a_latency_spike_of_half_a_second_is_bridged_at_10_hertz_and_held_at_20(
     assert arm.x(99.0) == pytest.approx(20 - len(held))
 
 
-def test_a_silent_policy_holds_the_arm_within_two_periods_of_its_time(arm: LineArm) -> None:
+def test_after_a_policys_timeout_the_arm_holds_within_two_periods(arm: LineArm) -> None:
     outcome = drive(arm, always(1.0, length=50), 3.0, lambda n: 1e9 if n == 1 else 0.0)
     # Asked in period 0; periods 1 .. 4 go on with the old chunk, from period 5 the arm holds.
     assert arm.actions == [1.0] * 5 + [0.0] * 25
@@ -111,7 +111,7 @@ def test_a_silent_policy_holds_the_arm_within_two_periods_of_its_time(arm: LineA
     assert outcome.ended == "time limit"
 
 
-def test_a_dead_policy_ends_the_drive_with_the_arm_at_rest(arm: LineArm) -> None:
+def test_a_policy_that_raises_ends_the_drive_with_the_arm_at_rest(arm: LineArm) -> None:
     def chunk(n: int, x: float) -> list[float]:
         del x
         if n == 4:
@@ -135,7 +135,7 @@ def test_a_dead_policy_ends_the_drive_with_the_arm_at_rest(arm: LineArm) -> None
         ([], r"shape \(1, 0, 1\)"),
     ],
 )
-def test_a_bad_chunk_is_refused_and_the_arm_holds_until_a_sound_one(arm: LineArm, bad: object, words: str) -> None:
+def test_an_invalid_chunk_is_refused_and_the_arm_holds_until_a_valid_one(arm: LineArm, bad: object, words: str) -> None:
     outcome = drive(arm, Script(lambda n, x: bad if n in (4, 5) else [1.0] * 20), 1.0)
     # Asked in periods 3 and 4, refused in 4 and 5; the sound one is heard in 6.
     assert arm.actions == [1.0] * 4 + [0.0] * 2 + [1.0] * 4
@@ -145,7 +145,7 @@ def test_a_bad_chunk_is_refused_and_the_arm_holds_until_a_sound_one(arm: LineArm
     assert outcome.interventions[0].came is not None
 
 
-def test_a_policy_that_answers_nothing_sound_any_more_ends_the_drive_at_rest(arm: LineArm) -> None:
+def test_repeated_invalid_chunks_end_the_drive_at_rest(arm: LineArm) -> None:
     outcome = drive(arm, Script(lambda n, x: [nan if n >= 4 else 1.0] * 20), 3.0, refused_chunks=3)
     # Asked in period 3, refused in 4, and again in 5 and 6, with which it ends.
     assert outcome.ended == "refused chunk: action 'dx', step 0, is nan, 3 in a row"
@@ -153,7 +153,7 @@ def test_a_policy_that_answers_nothing_sound_any_more_ends_the_drive_at_rest(arm
     assert arm.stops_s == [pytest.approx(START_S + 6 * DT_S)]
 
 
-def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
+def test_gripper_actions_are_not_blended() -> None:
     """Chunks say in turn to open and to close; all that is sent is one of both, at a pace of less than a move too."""
     arm = LineArm(SimulatedClock())
     gripper = replace(arm.spec.world.action, names=("gripper",), grippers=(0,))
@@ -188,7 +188,7 @@ def test_a_gripper_opens_or_closes_whatever_is_blended() -> None:
         ({"time_s": 1.7e9}, "its time is 1.7e+09 s ahead of the clock that drives the robot"),
     ],
 )
-def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is_named(
+def test_the_arm_holds_on_every_invalid_reading_and_the_reason_is_logged(
     arm: LineArm, broken: dict[str, Any], words: str
 ) -> None:
     sound = replace(arm.observe(), time_s=FRESH_S)
@@ -202,14 +202,14 @@ def test_whatever_is_wrong_with_a_reading_the_arm_rests_while_it_lasts_and_it_is
 @pytest.mark.parametrize(
     "said", [np.zeros(2, np.float32), np.array(["up"]), [[0.0], [0.0, 1.0]], np.array([1e300]), None]
 )
-def test_a_person_s_action_that_is_none_moves_nothing(arm: LineArm, said: Any) -> None:
+def test_an_operators_invalid_action_moves_nothing(arm: LineArm, said: Any) -> None:
     operator: Any = SimpleNamespace(action=lambda reading, rest: [said] if said is None else said)
     outcome = agent_for(arm, always(1.0), operator=operator).run("go", 0.5)
     assert arm.actions == [0.0] * 5
     assert outcome.interventions_by_reason() == {"refused action": 5}
 
 
-def test_a_robot_that_uses_its_memory_again_changes_nothing_that_was_seen_or_sent() -> None:
+def test_a_robot_that_reuses_its_arrays_changes_no_observation_or_action() -> None:
     class Thrifty(LineArm):
         frame, state, sent_last = np.zeros((4, 6, 3), np.uint8), np.zeros(1, np.float32), np.zeros(1, np.float32)
 
@@ -236,13 +236,13 @@ def test_a_robot_that_uses_its_memory_again_changes_nothing_that_was_seen_or_sen
     assert [float(i.sent[0]) for i in outcome.interventions if i.sent is not None] == pytest.approx([0.25, 0.5, 0.75])
 
 
-def test_a_bad_first_chunk_moves_nothing(arm: LineArm) -> None:
+def test_an_invalid_first_chunk_moves_nothing(arm: LineArm) -> None:
     outcome = drive(arm, always(nan), 1.0)
     assert outcome.ended == "refused chunk: action 'dx', step 0, is nan"
     assert arm.actions == []
 
 
-def test_a_frozen_camera_holds_the_arm_within_two_periods_and_old_chunks_are_forgotten(arm: LineArm) -> None:
+def test_a_frozen_camera_holds_the_arm_within_two_periods_and_clears_old_chunks(arm: LineArm) -> None:
     arm.clock.at(START_S + 0.95, arm.freeze)
     arm.clock.at(START_S + 1.95, arm.thaw)
     policy = Script(lambda n, x: [0.5 if n < 11 else 0.25] * 50)
@@ -257,7 +257,7 @@ def test_a_frozen_camera_holds_the_arm_within_two_periods_and_old_chunks_are_for
     assert arm.actions[20:22] == [0.0, 0.25]
 
 
-def test_a_robot_that_has_nothing_new_grows_stale(arm: LineArm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_robot_without_new_readings_becomes_stale(arm: LineArm, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> Reading:
         raise TimeoutError("no frame")
 
@@ -278,7 +278,7 @@ def test_a_disconnect_in_the_middle_of_a_chunk_ends_the_drive(arm: LineArm) -> N
 
 
 @pytest.mark.parametrize("moment_s", [-0.05, 0.0, 0.3, 0.55, 0.99])
-def test_a_stop_wins_within_a_period_and_says_what_it_was_told(arm: LineArm, moment_s: float) -> None:
+def test_a_stop_takes_effect_within_a_period_with_its_reason_and_success_flag(arm: LineArm, moment_s: float) -> None:
     agent = agent_for(arm, always(1.0))
     arm.clock.at(START_S + moment_s, lambda: agent.stop("the page", success=True))
     outcome = agent.run("go", 2.0)
@@ -288,7 +288,7 @@ def test_a_stop_wins_within_a_period_and_says_what_it_was_told(arm: LineArm, mom
     assert arm.stops_s == [pytest.approx(START_S + moment_s)]
 
 
-def test_limits_pass_what_they_allow_and_every_cut_is_written_down() -> None:
+def test_limits_change_only_actions_beyond_them_and_log_every_change() -> None:
     arm = LineArm(SimulatedClock(), Limits(high=2.5, max_velocity=5.0))
     outcome = drive(arm, always(1.0), 1.0)
     assert arm.actions == [0.5] * 5 + [0.0] * 5
@@ -301,7 +301,7 @@ def test_limits_pass_what_they_allow_and_every_cut_is_written_down() -> None:
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_an_arm_whose_watched_state_leaves_its_bounds_rests_whoever_drives(by_hand: bool) -> None:
+def test_the_arm_holds_when_a_watched_state_leaves_its_bounds_whoever_drives(by_hand: bool) -> None:
     pushing: Any = SimpleNamespace(action=lambda reading, rest: np.ones(1, np.float32) if by_hand else None)
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, watched=(Watch(state="x", high=2.5),))
@@ -312,7 +312,7 @@ def test_an_arm_whose_watched_state_leaves_its_bounds_rests_whoever_drives(by_ha
 
 
 @pytest.mark.parametrize("who", ["robot", "watcher", "operator"])
-def test_a_bug_of_whoever_takes_part_leaves_the_arm_at_rest_and_disconnected(
+def test_any_exception_leaves_the_arm_at_rest_and_disconnected(
     who: str, arm: LineArm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> Never:
@@ -328,7 +328,7 @@ def test_a_bug_of_whoever_takes_part_leaves_the_arm_at_rest_and_disconnected(
     assert not arm.connected
 
 
-def test_what_a_robot_shows_is_checked_before_it_moves(arm: LineArm) -> None:
+def test_readings_are_checked_before_the_robot_moves(arm: LineArm) -> None:
     small = replace(arm.spec.world.cameras[0], height=3)
     arm.spec = replace(arm.spec, world=replace(arm.spec.world, cameras=(small,)))
     with pytest.raises(ValueError, match=r"camera 'front' gives uint8 \(4, 6, 3\), expected uint8 \(3, 6, 3\)"):
@@ -337,7 +337,7 @@ def test_what_a_robot_shows_is_checked_before_it_moves(arm: LineArm) -> None:
     assert not arm.connected
 
 
-def test_a_state_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
+def test_a_state_that_is_not_finite_is_refused_before_anything_moves(arm: LineArm) -> None:
     sound = arm.observe
     bad = replace(sound(), state=np.array([nan], np.float32), time_s=FRESH_S)
     arm.clock.at(START_S + 0.45, lambda: setattr(arm, "frozen", bad))
@@ -349,7 +349,7 @@ def test_a_state_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.array([nan], np.float32), np.zeros(2, np.float32)])
-def test_a_state_that_breaks_before_anything_was_sent_leaves_an_arm_with_targets_where_it_was(
+def test_an_invalid_state_before_the_first_action_keeps_an_arm_with_targets_in_place(
     bad: NDArray[np.float32],
 ) -> None:
     """Actions are targets on an axis of 10 units; the reading of the first period is broken."""
@@ -364,7 +364,7 @@ def test_a_state_that_breaks_before_anything_was_sent_leaves_an_arm_with_targets
     assert outcome.interventions_by_reason() == {"broken observation": 3, "late chunk": 1}
 
 
-def test_an_answer_to_what_was_seen_before_a_blind_period_moves_nothing(arm: LineArm) -> None:
+def test_a_chunk_of_an_observation_before_an_invalid_reading_is_dropped(arm: LineArm) -> None:
     """Answers take 2 periods; that of period 2 comes in period 4, and period 3 shows nothing."""
     sound = arm.observe
     arm.clock.at(
@@ -376,9 +376,7 @@ def test_an_answer_to_what_was_seen_before_a_blind_period_moves_nothing(arm: Lin
     assert outcome.interventions_by_reason() == {"broken observation": 1, "late chunk": 2}
 
 
-def test_an_arm_that_cannot_be_disconnected_loses_nothing_of_its_drive(
-    arm: LineArm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disconnect_keeps_the_drives_outcome(arm: LineArm, monkeypatch: pytest.MonkeyPatch) -> None:
     def unplugged() -> None:
         raise ConnectionError("no such port")
 
@@ -390,7 +388,7 @@ def test_an_arm_that_cannot_be_disconnected_loses_nothing_of_its_drive(
     assert (failed.reason, failed.detail) == ("robot failed", "disconnect: ConnectionError('no such port')")
 
 
-def test_a_person_whose_action_is_not_finite_moves_nothing(arm: LineArm) -> None:
+def test_an_operators_action_that_is_not_finite_moves_nothing(arm: LineArm) -> None:
     def shaking(reading: Reading, rest: NDArray[np.float32]) -> NDArray[np.float32]:
         del rest
         return np.array([nan if 0.15 < reading.time_s - START_S < 0.35 else 0.5], np.float32)
@@ -401,13 +399,13 @@ def test_a_person_whose_action_is_not_finite_moves_nothing(arm: LineArm) -> None
     assert outcome.interventions_by_reason() == {"refused action": 2}
 
 
-def test_what_goes_wrong_before_the_first_period_is_timed_from_the_drives_beginning(arm: LineArm) -> None:
+def test_a_failure_before_the_first_period_is_timed_from_the_drives_beginning(arm: LineArm) -> None:
     arm.clock.jump(500.0)
     outcome = drive(arm, always(nan), 1.0)
     assert outcome.interventions[0].time_s == pytest.approx(DT_S)
 
 
-def test_a_period_that_takes_too_long_costs_periods_and_not_the_schedule(arm: LineArm) -> None:
+def test_an_overlong_period_skips_periods_and_keeps_the_schedule(arm: LineArm) -> None:
     """Sending takes 0.25 s in period 3, so periods 4 and 5 are missed and period 6 begins at its own time."""
     act = arm.act
 
@@ -424,9 +422,7 @@ def test_a_period_that_takes_too_long_costs_periods_and_not_the_schedule(arm: Li
 
 
 @pytest.mark.parametrize(("slow", "from_period_3"), [("act", [0.8, 0.2, 0.4]), ("observe", [0.2, 0.4, 0.6])])
-def test_an_arm_that_rested_speeds_up_from_rest_and_one_that_still_moves_goes_on(
-    slow: str, from_period_3: list[float]
-) -> None:
+def test_after_a_pause_the_arm_accelerates_from_rest(slow: str, from_period_3: list[float]) -> None:
     """20 units/s2 are 0.2 more in each period of 0.1 s. In period 3 a call takes 0.13 s, so period 4 is missed: either
     the arm rests after the move of period 3, or before it, which is then sent late and lasts into period 5.
     """
@@ -445,12 +441,12 @@ def test_an_arm_that_rested_speeds_up_from_rest_and_one_that_still_moves_goes_on
     assert arm.actions == [0.2, 0.4, 0.6, *from_period_3]
 
 
-def test_no_first_answer_ends_the_drive_before_it_began(arm: LineArm) -> None:
+def test_without_a_first_chunk_the_drive_ends_before_its_first_period(arm: LineArm) -> None:
     outcome = drive(arm, always(1.0), 1.0, lambda n: 1e9, first_answer_within_s=2.0)
     assert (outcome.ended, arm.actions) == ("no answer within 2 s", [])
 
 
-def test_a_first_answer_that_took_long_is_asked_for_again_before_anything_moves(arm: LineArm) -> None:
+def test_a_slow_first_inference_is_repeated_before_anything_moves(arm: LineArm) -> None:
     """The scene may have changed while a model was being loaded."""
     policy = Script(lambda n, x: [1.0 if n == 0 else 0.5] * 8)
     drive(arm, policy, 1.0, lambda n: 30.0 if n == 0 else 0.0)
@@ -458,7 +454,7 @@ def test_a_first_answer_that_took_long_is_asked_for_again_before_anything_moves(
     assert arm.sent[0][0] == pytest.approx(30.0 + DT_S)
 
 
-def test_the_policy_is_told_the_instruction_once_and_before_anything_else(arm: LineArm) -> None:
+def test_the_policy_gets_the_instruction_once_before_any_observation(arm: LineArm) -> None:
     policy = always(0.5)
     drive(arm, policy, 1.0)
     assert policy.instructions == ["go"]

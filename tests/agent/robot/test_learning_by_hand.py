@@ -54,7 +54,7 @@ class Upwards:
         return rest + np.eye(7, dtype=np.float32)[2] / 2 if 3 <= self.periods <= 7 else None
 
 
-def test_what_a_person_did_is_learned_beside_demonstrations_by_sft_and_dagger(tmp_path: Path) -> None:
+def test_corrections_are_cloned_beside_demonstrations_by_sft_and_dagger(tmp_path: Path) -> None:
     run, drives = RunFolder(tmp_path / "run"), tmp_path / "drives"
     drive(run.dataset, 30.0)
     outcome = drive(drives, 1.0, operator=Upwards())

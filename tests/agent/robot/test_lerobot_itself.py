@@ -60,7 +60,7 @@ class Motors:
         self.positions |= values
 
 
-def test_an_so101_of_lerobot_is_driven_within_both_limits(tmp_path: Path) -> None:
+def test_lerobots_so101_is_driven_within_both_limits(tmp_path: Path) -> None:
     """Asked for 45 degrees of shoulder_pan, limited to 80 per second by us and to 5 in a step by LeRobot."""
     config = so_follower.SO101FollowerConfig(
         port="none", id="test", calibration_dir=tmp_path, max_relative_target=5.0, use_degrees=True

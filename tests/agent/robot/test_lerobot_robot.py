@@ -89,7 +89,7 @@ def drive(arm: FakeFollower, policy: Script, seconds: float, limits: dict[str, L
     return Agent(policy, robot, clock=clock, make_inference=make_inference).run("wave", seconds)
 
 
-def test_targets_are_stretched_over_the_ranges_and_the_arm_is_left_where_it_is() -> None:
+def test_actions_are_scaled_to_the_ranges_and_the_arm_stays_in_place_at_the_end() -> None:
     arm = FakeFollower()
     outcome = drive(arm, Targets(0.5, -1.0), 0.5)
     assert arm.sent[:5] == [{"shoulder.pos": 45.0, "gripper.pos": 0.0}] * 5
@@ -97,7 +97,7 @@ def test_targets_are_stretched_over_the_ranges_and_the_arm_is_left_where_it_is()
     assert (outcome.num_steps, outcome.success, arm.is_connected) == (5, None, False)
 
 
-def test_limits_hold_on_the_way_there() -> None:
+def test_limits_hold_on_the_way_to_a_target() -> None:
     """From 10 degrees at most 50 degrees per second: 5 in each of the periods of 0.1 s, and not beyond 22."""
     arm = FakeFollower()
     outcome = drive(arm, Targets(1.0, 0.0), 0.5, {"shoulder.pos": Limits(high=22.0, max_velocity=50.0)})
@@ -105,7 +105,7 @@ def test_limits_hold_on_the_way_there() -> None:
     assert outcome.interventions_by_reason() == {"velocity": 5, "position": 3}
 
 
-def test_what_the_arm_clips_itself_is_what_counts_as_sent() -> None:
+def test_actions_clipped_by_the_arm_are_recorded_as_executed() -> None:
     arm = FakeFollower(max_relative_target=9.0)
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
     robot.connect()
@@ -113,7 +113,7 @@ def test_what_the_arm_clips_itself_is_what_counts_as_sent() -> None:
     assert sent.tolist() == pytest.approx([19.0 / 90.0, 0.0]), "10 + 9 degrees; the gripper stays at 50"
 
 
-def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
+def test_frames_have_the_policys_sizes_and_names() -> None:
     arm = FakeFollower()
     spec = CameraSpec(name="front", height=12, width=16)
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, cameras={"top": spec})
@@ -126,7 +126,7 @@ def test_frames_have_the_size_and_name_that_the_policy_knows() -> None:
 
 
 @pytest.mark.parametrize("shown", [float("nan"), float("inf"), None])
-def test_a_joint_that_shows_no_number_is_sent_none_when_the_arm_stops(shown: Any) -> None:
+def test_a_joint_without_a_valid_position_gets_no_target_at_a_stop(shown: Any) -> None:
     arm = FakeFollower()
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
     robot.connect()
@@ -138,7 +138,7 @@ def test_a_joint_that_shows_no_number_is_sent_none_when_the_arm_stops(shown: Any
     assert arm.sent == [{"gripper.pos": 50.0}]
 
 
-def test_a_camera_that_hangs_does_not_keep_the_arm_from_stopping() -> None:
+def test_the_arm_stops_although_a_camera_hangs() -> None:
     """Its last targets are sent again; before there are any, also those of an earlier connection, nothing is."""
     arm = FakeFollower()
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
@@ -178,7 +178,7 @@ class Part:
 
 
 @pytest.mark.parametrize("goes_limp", [True, False])
-def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected(goes_limp: bool) -> None:
+def test_a_failing_camera_connection_disconnects_the_bus(goes_limp: bool) -> None:
     class Follower(FakeFollower):
         def __init__(self) -> None:
             super().__init__()
@@ -201,7 +201,7 @@ def test_an_arm_whose_camera_does_not_connect_leaves_no_bus_connected(goes_limp:
     assert arm.bus.is_connected
 
 
-def test_a_cable_that_comes_loose_ends_the_drive_and_disconnects_nothing_twice() -> None:
+def test_a_lost_connection_ends_the_drive_and_disconnects_once() -> None:
     arm = FakeFollower()
 
     def chunk(n: int, x: float) -> NDArray[np.float32]:
@@ -225,7 +225,7 @@ def seeing(picture: Callable[[float], Any], seconds: float, **options: Any) -> t
     return arm, agent.run("wave", seconds)
 
 
-def test_a_camera_whose_frame_is_the_same_array_again_holds_the_arm_within_two_periods() -> None:
+def test_a_camera_that_repeats_an_array_holds_the_arm_within_two_periods() -> None:
     """Frames come until 1.05 s; the first period begins at 0.1 s, so that of period 9, at 1.0 s, is the last."""
     frames: dict[int, Any] = {}
 
@@ -237,7 +237,7 @@ def test_a_camera_whose_frame_is_the_same_array_again_holds_the_arm_within_two_p
     assert stale == [11, 12, 13, 14], "that of period 10 is one period old"
 
 
-def test_a_camera_that_writes_its_frames_into_one_array_is_not_frozen() -> None:
+def test_a_camera_that_reuses_one_array_for_new_frames_is_not_frozen() -> None:
     array = np.zeros((48, 64, 3), np.uint8)
 
     def picture(now_s: float) -> Any:
@@ -249,7 +249,7 @@ def test_a_camera_that_writes_its_frames_into_one_array_is_not_frozen() -> None:
 
 
 @pytest.mark.parametrize(("frozen_after_s", "held"), [(2.0, True), (inf, False)])
-def test_a_camera_that_repeats_a_picture_in_new_arrays_is_frozen_after_a_while(
+def test_a_camera_that_repeats_a_frame_in_new_arrays_counts_as_frozen_after_its_timeout(
     frozen_after_s: float, held: bool
 ) -> None:
     """Seen first at 0 s, so it is as old as that from period 20 on, which begins at 2.1 s."""
@@ -267,7 +267,7 @@ def test_a_camera_that_repeats_a_picture_in_new_arrays_is_frozen_after_a_while(
         ("jpeg", "camera 'top' gives a str, expected uint8 (48, 64, 3)"),
     ],
 )
-def test_what_is_no_picture_holds_the_arm_and_is_named(bad: Any, words: str) -> None:
+def test_an_invalid_frame_holds_the_arm_and_is_logged(bad: Any, words: str) -> None:
     rng = np.random.default_rng(0)
 
     def picture(now_s: float) -> Any:
@@ -278,7 +278,7 @@ def test_what_is_no_picture_holds_the_arm_and_is_named(bad: Any, words: str) -> 
     assert broken == dict.fromkeys((4, 5, 6), words)
 
 
-def test_a_grey_camera_and_one_with_opacity_show_rgb() -> None:
+def test_grey_and_rgba_cameras_give_rgb() -> None:
     rng = np.random.default_rng(0)
     for channels in ((), (1,), (4,)):
         _, outcome = seeing(lambda now_s, more=channels: rng.integers(0, 255, (48, 64, *more), np.uint8), 1.0)

@@ -58,7 +58,7 @@ def held(root: Path) -> list[int]:
     return np.flatnonzero(recorded(root).columns["held"]).tolist()
 
 
-def test_what_a_stale_camera_held_is_marked_and_imitated_by_no_row_and_no_chunk(arm: LineArm, tmp_path: Path) -> None:
+def test_rows_held_for_a_stale_camera_are_marked_and_not_cloned(arm: LineArm, tmp_path: Path) -> None:
     """Nothing new comes from 0.95 to 1.95 s after the first period: 11 .. 19 are stale, and 20 waits for its answer."""
     arm.clock.at(1.05, arm.freeze)
     arm.clock.at(2.05, arm.thaw)
@@ -91,12 +91,12 @@ def test_every_kind_of_hold_is_marked(trouble: str, arm: LineArm, tmp_path: Path
     assert (np.flatnonzero(action == 0.0) == rested).all(), "of all others somebody wanted the action"
 
 
-def test_a_hold_of_the_policy_itself_is_a_decision_like_any_other(arm: LineArm, tmp_path: Path) -> None:
+def test_a_policys_own_rest_action_is_not_marked_as_held(arm: LineArm, tmp_path: Path) -> None:
     agent_for(arm, always(0.0)).run("wait", 1.0, record=tmp_path, judge=lambda _: True)
     assert held(tmp_path) == []
 
 
-def test_a_drive_by_hand_is_not_imitated_where_the_arm_was_held_meanwhile(arm: LineArm, tmp_path: Path) -> None:
+def test_held_rows_of_a_takeover_are_not_cloned(arm: LineArm, tmp_path: Path) -> None:
     root = tmp_path / "drives"
     operator: Any = SimpleNamespace(action=lambda reading, rest: np.full(1, 0.25, np.float32))
     arm.clock.at(0.55, arm.freeze)
@@ -118,7 +118,7 @@ class Slow(LineArm):
         return reading
 
 
-def test_missed_periods_are_in_the_recordings_time(tmp_path: Path) -> None:
+def test_missed_periods_are_rows_of_the_recording(tmp_path: Path) -> None:
     agent = agent_for(Slow(SimulatedClock()), always(0.5), stale_after_periods=3.0)
     outcome = agent.run("go", 3.0, record=tmp_path)
     columns = recorded(tmp_path).columns
@@ -129,7 +129,7 @@ def test_missed_periods_are_in_the_recordings_time(tmp_path: Path) -> None:
     assert columns["observation.state"][1::2].tolist() == columns["observation.state"][:-1:2].tolist(), "stands again"
 
 
-def test_a_broken_reading_leaves_no_gap_and_none_of_its_numbers(arm: LineArm, tmp_path: Path) -> None:
+def test_an_invalid_reading_is_recorded_as_a_repetition_of_the_last(arm: LineArm, tmp_path: Path) -> None:
     broken = replace(arm.observe(), state=np.full(1, nan, np.float32), frames={}, time_s=FRESH_S)
     arm.clock.at(0.35, lambda: setattr(arm, "frozen", broken))
     arm.clock.at(0.65, arm.thaw)
@@ -141,7 +141,7 @@ def test_a_broken_reading_leaves_no_gap_and_none_of_its_numbers(arm: LineArm, tm
 
 
 @pytest.mark.parametrize("who", ["operator", "watcher", "observe", "act"])
-def test_whatever_raises_the_arm_rests_and_what_was_recorded_is_an_episode(
+def test_after_any_exception_the_arm_rests_and_the_recording_is_an_episode(
     who: str, arm: LineArm, tmp_path: Path
 ) -> None:
     part: Any = getattr(arm, who, None)
@@ -168,7 +168,7 @@ def test_whatever_raises_the_arm_rests_and_what_was_recorded_is_an_episode(
     assert agent_for(arm, always(0.5)).run("go", 0.5, record=tmp_path).num_steps == 5, "and the folder can be used"
 
 
-def test_a_judge_who_raises_loses_nothing(arm: LineArm, tmp_path: Path) -> None:
+def test_a_raising_judge_keeps_the_recording(arm: LineArm, tmp_path: Path) -> None:
     def judge(outcome: object) -> Never:
         del outcome
         raise ValueError("no keyboard")
@@ -188,7 +188,7 @@ def test_a_judge_who_raises_loses_nothing(arm: LineArm, tmp_path: Path) -> None:
         (None, "object (), expected float32 (1,)"),
     ],
 )
-def test_a_robot_that_does_not_say_what_it_was_sent_ends_the_drive_and_keeps_it(
+def test_a_robot_that_returns_no_executed_action_ends_the_drive_and_keeps_the_recording(
     said: Any, words: str, arm: LineArm, tmp_path: Path
 ) -> None:
     act = arm.act
@@ -201,7 +201,7 @@ def test_a_robot_that_does_not_say_what_it_was_sent_ends_the_drive_and_keeps_it(
     assert held(tmp_path) == [5], "what it did then is not known"
 
 
-def test_what_is_beyond_all_commands_is_recorded_as_it_was_and_taught_within_them(tmp_path: Path) -> None:
+def test_positions_beyond_the_action_range_are_recorded_and_clipped_for_training(tmp_path: Path) -> None:
     """Targets are -10 to 10, and somebody pulled the arm to 12: it stays there, by an action of 1.2."""
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
@@ -229,9 +229,7 @@ def test_a_localization_that_is_not_the_spec_s_is_refused_before_anything_moves(
     assert arm.actions == []
 
 
-def test_a_driver_that_writes_every_picture_into_one_array_is_recorded_picture_by_picture(
-    arm: LineArm, tmp_path: Path
-) -> None:
+def test_frames_in_a_reused_array_are_recorded_separately(arm: LineArm, tmp_path: Path) -> None:
     picture, seen = np.zeros((4, 6, 3), np.uint8), arm.observe
 
     def observe() -> Reading:
@@ -260,7 +258,7 @@ agent_for(arm, always(0.5), watcher=watch).run("go", 60.0, record=Path(sys.argv[
 
 
 @pytest.mark.parametrize("opened_by", ["the next drive", "training"])
-def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_opened(
+def test_the_recording_of_a_killed_process_becomes_an_episode_when_the_dataset_is_opened(
     opened_by: str, arm: LineArm, tmp_path: Path
 ) -> None:
     root = tmp_path / "drives"
@@ -281,7 +279,7 @@ def test_what_a_killed_process_had_recorded_is_an_episode_when_the_dataset_is_op
     assert not (root / "meta/recording.arrows").exists()
 
 
-def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
+def test_a_disk_failure_ends_the_drive_at_rest_and_keeps_the_rows_before(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count, append = itertools.count(), Spool._append
@@ -299,7 +297,7 @@ def test_a_disk_that_fails_ends_the_drive_at_rest_and_keeps_what_it_took(
     assert (row["length"], row["failure"]) == (10, outcome.ended)
 
 
-def test_a_recording_that_cannot_be_made_an_episode_is_kept_and_the_machine_s_error_stays_what_it_was(
+def test_a_recording_that_cannot_be_converted_is_kept_and_the_original_error_is_raised(
     arm: LineArm, tmp_path: Path
 ) -> None:
     stranger = tmp_path / "data"
@@ -316,7 +314,7 @@ def test_a_recording_that_cannot_be_made_an_episode_is_kept_and_the_machine_s_er
     assert [r["length"] for r in DatasetReader(tmp_path).episodes] == [10]
 
 
-def test_a_last_row_that_finds_no_room_is_told_as_a_full_disk_is(
+def test_a_full_disk_at_the_last_row_is_reported_as_such(
     arm: LineArm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, append = threading.Event(), Spool._append
@@ -337,7 +335,7 @@ def test_a_last_row_that_finds_no_room_is_told_as_a_full_disk_is(
     assert len(arm.stops_s) == 1 and not arm.connected
 
 
-def test_no_picture_is_compressed_while_a_robot_is_driven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_frame_is_compressed_during_a_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compressed: list[int] = []
     encode = cv2.imencode
     monkeypatch.setattr(cv2, "imencode", lambda *picture: compressed.append(1) or encode(*picture))
@@ -352,7 +350,7 @@ def test_no_picture_is_compressed_while_a_robot_is_driven(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("damage", ["a flipped bit", "a cut"])
-def test_of_a_damaged_recording_the_rows_before_the_damage_are_an_episode(damage: str, tmp_path: Path) -> None:
+def test_the_rows_before_the_damage_of_a_recording_become_an_episode(damage: str, tmp_path: Path) -> None:
     for seed in range(10):
         root = tmp_path / str(seed)
         with DatasetWriter(root, WORLD_SPEC, robot_type="line", interventions=True) as writer:
@@ -388,7 +386,7 @@ def test_a_second_recording_that_is_refused_does_not_replace_the_first(tmp_path:
     assert len(list((tmp_path / "meta").glob("*.refused*"))) == 2
 
 
-def test_a_recording_of_another_process_is_left_alone_and_the_folder_is_refused(arm: LineArm, tmp_path: Path) -> None:
+def test_a_folder_in_which_another_process_records_is_refused(arm: LineArm, tmp_path: Path) -> None:
     def meanwhile(period: Any) -> None:
         if period.number == 5:
             other = LineArm(SimulatedClock())

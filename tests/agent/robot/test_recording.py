@@ -22,7 +22,7 @@ from vla_model.create import ModelConfig
 from vla_model.policy import VLAPolicy
 
 
-def test_recorded_drives_go_straight_into_training(tmp_path: Path) -> None:
+def test_recorded_drives_can_be_trained_on_without_conversion(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     clock = SimulatedClock()
     make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)

@@ -50,19 +50,19 @@ def absolute(**limits: float) -> SafetyFilter:
     return SafetyFilter(spec_of(Axis(state="x", relative=False, scale=10.0, offset=20.0, limits=Limits(**limits))))
 
 
-def test_what_is_within_every_limit_passes_unchanged() -> None:
+def test_actions_within_every_limit_are_unchanged() -> None:
     for filter_ in (relative(low=-9, high=9, max_velocity=9, max_acceleration=99, max_change=9), absolute()):
         assert limited(filter_, 0.3, 1.0)[0] == 0.3
         assert limited(filter_, -0.2, 1.0) == (-0.2, set())
 
 
-def test_a_displacement_ends_at_the_side_of_the_box() -> None:
+def test_a_displacement_ends_at_the_workspace_bound() -> None:
     """0.5 units per step, 0.2 left: 0.4 of the action."""
     assert limited(relative(high=2.0), 1.0, 1.8) == (0.4, {"position"})
     assert limited(relative(low=1.7), -1.0, 1.8) == (-0.2, {"position"})
 
 
-def test_beyond_the_box_an_axis_may_rest_or_come_back_but_is_not_pushed() -> None:
+def test_outside_the_workspace_an_axis_may_only_rest_or_return() -> None:
     assert limited(relative(high=2.0), 0.5, 2.3) == (0.0, {"position"})
     assert limited(relative(high=2.0), 0.0, 2.3) == (0.0, set())
     assert limited(relative(high=2.0), -0.5, 2.3) == (-0.5, set())
@@ -73,7 +73,7 @@ def test_a_target_stays_within_its_joints_range_and_velocity() -> None:
     assert limited(absolute(max_velocity=20.0), 1.0, 20.0) == (0.2, {"velocity"}), "2 units in 0.1 s: target 22"
 
 
-def test_acceleration_counts_from_rest_and_from_what_was_sent() -> None:
+def test_acceleration_is_limited_from_rest_and_from_the_last_action() -> None:
     """10 unit/s^2 are 1 unit/s more in each 0.1 s: 0.1 units, 0.2 of the action."""
     filter_ = relative(max_acceleration=10.0)
     assert [limited(filter_, 1.0, 0.0) for _ in range(6)] == [
@@ -105,7 +105,7 @@ def test_an_axis_without_a_state_can_have_no_limit_that_needs_one() -> None:
             spec_of(axis)
 
 
-def test_rest_is_no_displacement_and_the_same_target() -> None:
+def test_rest_is_zero_displacement_and_the_last_target() -> None:
     filter_ = SafetyFilter(
         spec_of(
             Axis(state="x", relative=True),
@@ -120,7 +120,7 @@ def test_rest_is_no_displacement_and_the_same_target() -> None:
     assert filter_.rest().tolist() == pytest.approx([0.0, -0.25, 0.9])
 
 
-def test_an_arm_that_came_to_rest_speeds_up_from_rest() -> None:
+def test_after_rest_acceleration_is_limited_from_zero_velocity() -> None:
     """5 units/s2 and 0.1 s allow 0.5 more in a period: 1.0 after 0.5, and 0.5 again after a rest."""
     filter_ = relative(max_acceleration=5.0)
     assert [limited(filter_, 1.0, 0.0)[0] for _ in range(2)] == [0.1, 0.2]
@@ -130,7 +130,7 @@ def test_an_arm_that_came_to_rest_speeds_up_from_rest() -> None:
 
 @pytest.mark.parametrize("max_acceleration", [3.0, 20.0, inf])
 @pytest.mark.parametrize("is_relative", [True, False])
-def test_no_limit_is_ever_broken_by_an_arm_that_follows(is_relative: bool, max_acceleration: float) -> None:
+def test_an_arm_that_follows_its_commands_never_exceeds_a_limit(is_relative: bool, max_acceleration: float) -> None:
     """A policy of noise against all limits at once; it brakes in time for the box, so even acceleration holds."""
     limits = Limits(low=-1.5, high=2.0, max_velocity=4.0, max_acceleration=max_acceleration)
     axis = Axis(state="x", relative=is_relative, scale=1.0 if is_relative else 5.0, limits=limits)
@@ -149,7 +149,7 @@ def test_no_limit_is_ever_broken_by_an_arm_that_follows(is_relative: bool, max_a
     assert min(extremes) < -1.0 and max(extremes) > 1.5, "the limits were met"
 
 
-def test_an_axis_beyond_its_commands_rests_there_and_comes_back_within_its_limits() -> None:
+def test_an_axis_outside_the_action_range_rests_or_returns_within_its_limits() -> None:
     """Action 1 is 100; the axis stands at 120. 10 units/s are one unit in a period: an action 0.01 smaller."""
     filter_ = SafetyFilter(spec_of(Axis(state="x", relative=False, scale=100.0, limits=Limits(max_velocity=10.0))))
     filter_.begin(array(120.0))
@@ -160,7 +160,7 @@ def test_an_axis_beyond_its_commands_rests_there_and_comes_back_within_its_limit
     assert limited(filter_, -1.0, 99.5) == (0.985, {"velocity"})
 
 
-def test_what_minus_1_and_1_command_is_braked_for_like_a_joints_end() -> None:
+def test_the_action_range_is_braked_for_like_a_joint_limit() -> None:
     """One unit before the last target, coming at 50 units/s: v = 2 d / (dt + sqrt(dt^2 + 2 d / a)), at a = 500.
 
     sqrt(0.01 + 0.004) = 0.11832, v = 2 / 0.21832 = 9.1609, which ends at 99.91609.
@@ -170,7 +170,7 @@ def test_what_minus_1_and_1_command_is_braked_for_like_a_joints_end() -> None:
     assert limited(filter_, 1.0, 99.0) == (pytest.approx(0.9991609, abs=1e-6), {"position"})
 
 
-def test_a_hold_of_an_axis_that_was_pushed_away_goes_back_to_its_target_within_its_limit() -> None:
+def test_holding_returns_a_displaced_axis_to_its_target_within_its_velocity_limit() -> None:
     filter_ = absolute(max_velocity=20.0)
     filter_.was_sent(array(0.0), array(20.0), resting=False)
     assert filter_.trouble_with(reading(26.0, 0.0), 0.0, 1.0) is None
@@ -227,7 +227,7 @@ def common(bounds: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_every_command_to_any_robot_in_any_state_is_within_all_limits_that_can_hold(seed: int) -> None:
+def test_random_commands_to_random_robots_stay_within_all_limits(seed: int) -> None:
     """The bounds are computed here axis by axis and limit by limit, as intervals of the velocity."""
     rng = np.random.default_rng(seed)
     axes = tuple(random_axis(rng, number) for number in range(3))
@@ -271,12 +271,12 @@ def test_every_command_to_any_robot_in_any_state_is_within_all_limits_that_can_h
         ({"max_change": 0.0}, "max_change is 0.0"),
     ],
 )
-def test_limits_that_cannot_be_are_refused_when_they_are_made(wrong: dict[str, float], words: str) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Limits(**wrong)
 
 
-def test_axes_and_rates_that_cannot_be_are_refused_when_a_robot_is_described() -> None:
+def test_invalid_axes_and_rates_are_refused_by_robot_spec() -> None:
     for axis, words in (
         (Axis(relative=True, scale=0.0), "scale 0"),
         (Axis(relative=True, scale=nan), "scale nan and offset 0.0, expected finite"),
@@ -296,7 +296,7 @@ def test_axes_and_rates_that_cannot_be_are_refused_when_a_robot_is_described() -
             replace(sound, world=replace(sound.world, control_dt_s=dt_s))
 
 
-def test_a_watched_joint_beyond_its_range_or_too_fast_moves_nothing() -> None:
+def test_a_watched_joint_outside_its_range_or_too_fast_holds_the_arm() -> None:
     watch = Watch(state="x", low=0.0, high=1.0, max_velocity=2.0)
     filter_ = SafetyFilter(spec_of(Axis(state="x", relative=True), watched=(watch,)))
 
@@ -315,7 +315,7 @@ def reading(x: float, time_s: float) -> Reading:
     return Reading(frames={"front": np.zeros((4, 6, 3), np.uint8)}, state=array(x), time_s=time_s)
 
 
-def test_the_tabletop_arm_is_described_in_its_own_names() -> None:
+def test_the_tabletop_arms_axes_use_its_state_names() -> None:
     shown = state_spec(PANDA)
     world = WorldSpec(
         cameras=(),

@@ -54,7 +54,7 @@ def simulated(world: World, robot: SimRobot, clock: SimulatedClock, latency_s: f
     return Agent(ExpertChunks(world), robot, clock=clock, make_inference=make_inference)
 
 
-def test_an_action_a_period_is_a_step_of_the_world_also_a_little_early_or_late() -> None:
+def test_each_period_is_one_step_of_the_world_despite_jitter() -> None:
     rng = np.random.default_rng(0)
     actions = rng.uniform(-0.5, 0.5, (12, 7)).astype(np.float32)
     with closing(make_world("tabletop")) as world:
@@ -92,7 +92,7 @@ def test_periods_without_an_action_are_at_rest_with_the_gripper_as_it_was() -> N
             robot.observe()
 
 
-def test_a_stop_takes_back_what_is_left_of_the_period() -> None:
+def test_a_stop_drops_the_periods_pending_action() -> None:
     with closing(make_world("tabletop")) as world:
         clock = SimulatedClock()
         robot = SimRobot(world, REACH, clock=clock)
@@ -105,7 +105,7 @@ def test_a_stop_takes_back_what_is_left_of_the_period() -> None:
 
 
 @pytest.mark.parametrize("latency_s", [0.0, 0.1])
-def test_an_agent_does_a_task_and_its_drive_is_a_dataset(latency_s: float, tmp_path: Path) -> None:
+def test_an_agent_completes_a_task_and_records_a_dataset(latency_s: float, tmp_path: Path) -> None:
     with closing(make_world("tabletop")) as world:
         clock = SimulatedClock()
         robot = SimRobot(world, REACH, clock=clock)
@@ -125,7 +125,7 @@ def test_an_agent_does_a_task_and_its_drive_is_a_dataset(latency_s: float, tmp_p
     assert episode.columns["label.localization"].shape == (outcome.num_steps, world.world_spec.localization.size)
 
 
-def test_a_robot_is_one_world_and_moves_by_displacements_where_its_arm_is_unknown() -> None:
+def test_a_robot_has_one_world_and_relative_axes_where_the_world_has_no_arm() -> None:
     with closing(make_world("tabletop", 2)) as two, pytest.raises(ValueError, match="this one has 2"):
         SimRobot(two, REACH)
     with closing(make_world("tabletop_memory")) as world:
@@ -193,7 +193,7 @@ class OnePixel:
         return ActionChunk(actions=np.zeros((1, 4, 1), np.float32))
 
 
-def test_an_environment_of_gymnasium_is_a_robot() -> None:
+def test_a_gymnasium_environment_can_be_driven_as_a_robot() -> None:
     clock = SimulatedClock()
     with closing(GymnasiumWorld(1, suite="line", tasks={"right": GoRight()}, control_dt_s=0.5)) as world:
         robot = SimRobot(world, EpisodeSpec(suite="line", task="right", seed=0), clock=clock)

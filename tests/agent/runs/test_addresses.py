@@ -11,7 +11,7 @@ from agent import cli
 from agent.runs.addresses import check_address
 
 
-def test_a_port_in_use_and_a_host_of_others_are_refused_and_nothing_is_left_of_the_try() -> None:
+def test_a_port_in_use_and_a_foreign_host_are_refused_and_the_probe_is_closed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -24,7 +24,7 @@ def test_a_port_in_use_and_a_host_of_others_are_refused_and_nothing_is_left_of_t
         check_address("203.0.113.7", 0)
 
 
-def test_a_page_that_cannot_be_is_refused_before_the_policy_is_loaded(
+def test_an_invalid_page_config_is_refused_before_loading_the_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for args, text in {

@@ -60,6 +60,6 @@ def test_a_config_within_its_ranges_passes() -> None:
         (Outer(low=2.0), "low is 2.0, above high, 1.0"),
     ],
 )
-def test_what_is_out_of_its_range_is_named(config: Outer, message: str) -> None:
+def test_fields_out_of_range_are_named(config: Outer, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_config(config)

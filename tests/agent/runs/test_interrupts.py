@@ -36,13 +36,13 @@ def waited_for(number: signal.Signals) -> None:
 @pytest.mark.usefixtures("nothing_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stop", [stopped_by, waited_for])
-def test_termination_is_told_apart_from_ctrl_c(stop: Callable[[signal.Signals], None], number: signal.Signals) -> None:
+def test_sigterm_is_distinguished_from_ctrl_c(stop: Callable[[signal.Signals], None], number: signal.Signals) -> None:
     with pytest.raises(Terminated) as terminated:
         stop(number)
     assert terminated.value.number == number
 
 
-def test_a_terminal_that_is_closed_stops_what_writes_to_it_without_an_error() -> None:
+def test_closing_the_terminal_stops_a_command_without_an_output_error() -> None:
     code = (
         "import signal, sys, time\n"
         "from agent.runs.interrupts import interrupts_wait\n"

@@ -17,7 +17,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if line.strip()]
 
 
-def test_a_log_gets_a_line_now_and_then_and_the_last_state(
+def test_progress_in_a_log_is_a_few_lines_with_the_last_state(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_s = [100.0]
@@ -32,7 +32,7 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_state(
     assert ["90/90" in line for line in lines(capsys)] == [True]
 
 
-def test_a_bar_of_episodes_says_how_many_succeeded_and_how_fast_frames_come(
+def test_the_episodes_bar_shows_successes_and_frame_rate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_s = [100.0]

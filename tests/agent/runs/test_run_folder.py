@@ -57,7 +57,7 @@ def test_the_resolved_config_is_on_disk_from_the_start(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path: Path) -> None:
+def test_a_folder_with_a_run_or_other_files_is_not_overwritten(tmp_path: Path) -> None:
     start_run(tmp_path / "run", Config()).dataset.mkdir()
     with pytest.raises(ValueError, match="already holds a run; --resume"):
         start_run(tmp_path / "run", Config())
@@ -67,12 +67,12 @@ def test_a_folder_that_holds_a_run_or_other_files_is_never_written_over(tmp_path
         start_run(tmp_path / "photos", Config())
 
 
-def test_a_run_that_made_nothing_makes_room(tmp_path: Path) -> None:
+def test_a_run_without_results_may_be_replaced(tmp_path: Path) -> None:
     start_run(tmp_path / "run", Config())
     assert start_run(tmp_path / "run", Config(seed=1)).record["config"]["seed"] == 1
 
 
-def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -> None:
+def test_resuming_with_another_config_is_refused_with_the_differences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run in"):
         start_run(tmp_path / "run", Config(), resume=True)
     start_run(tmp_path / "run", Config()).dataset.mkdir()
@@ -82,7 +82,7 @@ def test_resuming_wants_the_same_config_and_names_what_differs(tmp_path: Path) -
         start_run(tmp_path / "run", other, resume=True)
 
 
-def test_a_run_that_made_nothing_may_go_on_with_another_config(tmp_path: Path) -> None:
+def test_a_run_without_results_may_resume_with_another_config(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
     with run.session(["llamarm"]):
         start_run(run.root, Config(seed=1), resume=True)
@@ -99,7 +99,7 @@ def test_how_a_run_is_computed_may_change_when_it_is_resumed(tmp_path: Path) -> 
     assert resumed.record["config"]["optimiser"]["num_threads"] == 2
 
 
-def test_a_run_recorded_with_a_number_that_now_follows_from_the_rest_goes_on_without_it(tmp_path: Path) -> None:
+def test_a_recorded_number_that_is_now_derived_may_be_left_out_when_resuming(tmp_path: Path) -> None:
     recorded = Config(optimiser=Optimiser(decay=0.998, num_updates=3000))
     run = start_run(tmp_path / "run", recorded)
     run.dataset.mkdir()
@@ -112,7 +112,7 @@ def test_a_run_recorded_with_a_number_that_now_follows_from_the_rest_goes_on_wit
         start_run(other.root, Config(), resume=True)
 
 
-def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(tmp_path: Path) -> None:
+def test_a_run_of_a_version_without_a_field_resumes_with_its_default_only(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
     run.dataset.mkdir()
     record = run.record
@@ -124,7 +124,7 @@ def test_a_run_of_a_version_that_lacked_a_field_goes_on_with_its_default_alone(t
     assert run.record["config"]["seed"] == 0
 
 
-def test_a_run_of_a_version_that_had_another_option_goes_on_if_it_was_off(tmp_path: Path) -> None:
+def test_a_run_of_a_version_with_a_removed_option_resumes_if_it_was_off(tmp_path: Path) -> None:
     config = sides_config(PPOConfig(), tmp_path, LearnerConfig())
     run = start_run(tmp_path / "run", config)
     run.dataset.mkdir()
@@ -139,13 +139,13 @@ def test_a_run_of_a_version_that_had_another_option_goes_on_if_it_was_off(tmp_pa
         start_run(run.root, config, resume=True)
 
 
-def test_a_config_with_something_that_is_no_plain_value_is_refused(tmp_path: Path) -> None:
+def test_a_config_with_a_value_that_json_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="plain values"):
         start_run(tmp_path / "run", replace(Config(), tasks={"lift"}))
     assert not (tmp_path / "run").exists()
 
 
-def test_every_session_says_how_it_was_called_how_long_it_ran_and_how_it_ended(tmp_path: Path) -> None:
+def test_every_session_records_its_command_duration_and_outcome(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
 
     def stopped_by_the_user() -> None:
@@ -167,7 +167,7 @@ def test_every_session_says_how_it_was_called_how_long_it_ran_and_how_it_ended(t
     assert first["versions"]["torch"] == versions()["torch"]
 
 
-def test_the_commit_is_known_in_a_checkout() -> None:
+def test_the_commit_is_recorded_in_a_checkout() -> None:
     state = git_state()
     if state is None:
         pytest.skip("not run from a checkout")
@@ -198,7 +198,7 @@ def test_a_policy_is_found_in_its_folder_its_checkpoint_and_its_run(
     assert policy_folder(".") == Path()
 
 
-def test_a_checkpoint_and_the_best_policy_are_of_their_run(tmp_path: Path) -> None:
+def test_the_run_of_a_checkpoint_and_of_the_best_policy_is_found(tmp_path: Path) -> None:
     run = start_run(tmp_path / "run", Config())
     for policy in (run.root, run.checkpoint(7), run.checkpoint(7) / PRETRAINED, run.best, run.best / PRETRAINED):
         policy.mkdir(parents=True, exist_ok=True)

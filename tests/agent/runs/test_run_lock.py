@@ -32,7 +32,7 @@ with locked(Path(sys.argv[1]), ["llamarm", "train", "my run"]):
 """
 
 
-def test_the_second_is_told_who_works_there_and_kill_9_leaves_no_lock(tmp_path: Path) -> None:
+def test_a_second_process_learns_who_holds_the_lock_and_sigkill_releases_it(tmp_path: Path) -> None:
     root = tmp_path / "run"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -52,7 +52,7 @@ def test_the_second_is_told_who_works_there_and_kill_9_leaves_no_lock(tmp_path: 
     assert sorted(path.name for path in root.iterdir()) == [".lock"]
 
 
-def test_of_many_that_begin_at_once_one_begins(tmp_path: Path) -> None:
+def test_of_concurrent_processes_one_gets_the_lock(tmp_path: Path) -> None:
     began, ended = Barrier(8), Barrier(8)
 
     def begin(_: int) -> bool:
@@ -95,7 +95,7 @@ def test_commands_that_write_into_a_folder_in_use_are_refused_and_write_nothing(
     assert error.count("\n") == 1
 
 
-def test_a_checkpoint_that_two_write_at_once_is_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_written_by_two_processes_is_complete(tmp_path: Path) -> None:
     """Without the lock, e.g. from Python."""
 
     def write(learner: Learner[VLA]) -> None:

@@ -75,7 +75,7 @@ def watched(limits: LimitsConfig = HASTY) -> Generator[tuple[str, PolicyServer]]
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_an_observation_that_does_not_fit_is_refused_in_words(case: str) -> None:
+def test_an_invalid_observation_is_refused_with_a_message(case: str) -> None:
     observation, message = BAD[case]
     with served() as url, client(url) as connection:
         connection.send(openpi.pack(observation))
@@ -95,7 +95,7 @@ def spoilt(number: int, whole: bytes) -> bytes:
     return bytes(message[: rng.integers(1, len(message))] if number % 3 == 1 else message)
 
 
-def test_1000_broken_messages_never_reach_another_client() -> None:
+def test_1000_invalid_messages_do_not_affect_another_client() -> None:
     here, observation = tiny_policy(), openpi.pack(said(0))
     step = msgpack.packb({"type": "observation", "payload": seen(0), "seq": 1})
     with watched() as (url, _), client(url) as good, connect(url + "/vla-eval") as patient:
@@ -109,7 +109,7 @@ def test_1000_broken_messages_never_reach_another_client() -> None:
                 assert_array_equal(infer(good, said(number)), in_process(here, number))
 
 
-def test_garbage_instead_of_a_handshake_ends_with_its_connection() -> None:
+def test_garbage_instead_of_a_handshake_ends_only_its_connection() -> None:
     rng = np.random.default_rng(0)
     with watched() as (url, _):
         address = urlsplit(url)
@@ -118,7 +118,7 @@ def test_garbage_instead_of_a_handshake_ends_with_its_connection() -> None:
                 raw.sendall(rng.bytes(size))
 
 
-def test_a_client_that_vanishes_without_a_word_is_forgotten() -> None:
+def test_the_state_of_a_vanished_client_is_dropped() -> None:
     with watched() as (url, server):
         connection = connect(url, ping_interval=None).__enter__()
         connection.recv(timeout=30)
@@ -127,7 +127,7 @@ def test_a_client_that_vanishes_without_a_word_is_forgotten() -> None:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_client_that_answers_no_ping_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_answers_no_ping_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.serve.server._PING_INTERVAL_S", 0.2)
     with watched() as (url, _):
         address = urlsplit(url)
@@ -137,7 +137,7 @@ def test_a_client_that_answers_no_ping_is_cut_off(monkeypatch: pytest.MonkeyPatc
                 pass
 
 
-def test_a_client_that_does_not_read_is_cut_off() -> None:
+def test_a_client_that_does_not_read_is_disconnected() -> None:
     request = frame(msgpack.packb({"type": "hello", "payload": {}, "seq": 1}))  # the answer is far longer
     with watched() as (url, _):
         address = urlsplit(url)
@@ -150,7 +150,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
                 raw.sendall(request * 200_000)  # more than the buffers on the way hold of the answers
 
 
-def test_a_message_that_stops_in_the_middle_harms_nobody() -> None:
+def test_an_incomplete_message_affects_no_other_client() -> None:
     request = frame(openpi.pack(said(0)))
     with watched() as (url, _), client(url) as good:
         address = urlsplit(url)
@@ -160,7 +160,7 @@ def test_a_message_that_stops_in_the_middle_harms_nobody() -> None:
                 assert_array_equal(infer(good, said(seed)), in_process(tiny_policy(), seed))
 
 
-def test_a_client_that_leaves_while_it_is_decided_for_disturbs_nobody() -> None:
+def test_a_client_that_disconnects_during_inference_affects_no_other() -> None:
     here = tiny_policy()
     with watched() as (url, _), client(url) as good:
         for seed in range(20):
@@ -171,7 +171,7 @@ def test_a_client_that_leaves_while_it_is_decided_for_disturbs_nobody() -> None:
             np.testing.assert_allclose(actions, in_process(here, seed), atol=0.02)
 
 
-def test_tasks_of_clients_that_left_are_gone() -> None:
+def test_tasks_of_disconnected_clients_end() -> None:
     server = PolicyServer(tiny_policy(), ServerConfig(), EXECUTE_STEPS)
 
     async def count() -> tuple[int, int]:

@@ -24,7 +24,7 @@ from envs.types import Observation
 from vla_model.policy import VLAPolicy
 
 
-def test_one_world_has_the_actions_of_the_policy_in_process() -> None:
+def test_a_served_policy_gives_the_actions_of_the_local_one() -> None:
     here = tiny_policy()
     with served() as url, ServedPolicy(url) as policy:
         assert policy.version == 7
@@ -35,7 +35,7 @@ def test_one_world_has_the_actions_of_the_policy_in_process() -> None:
             assert_array_equal(actions[0], in_process(here, seed, sentence))
 
 
-def test_worlds_are_decided_for_together() -> None:
+def test_observations_of_several_worlds_are_batched() -> None:
     here, observation = tiny_policy(), observe(2, 0)
     worlds, sentences = [0, 2], (SENTENCES[0], SENTENCES[2])
     here.begin(worlds, sentences, (0, 0))
@@ -46,13 +46,13 @@ def test_worlds_are_decided_for_together() -> None:
         assert metric(url, "llamarm_batch_size_sum") / metric(url, "llamarm_batch_size_count") > 1
 
 
-def test_an_act_before_any_episode_is_refused() -> None:
+def test_act_before_begin_is_refused() -> None:
     with served() as url, ServedPolicy(url) as policy, pytest.raises(ValueError, match="call begin first"):
         policy.act([0], observe(1))
 
 
 @pytest.mark.parametrize("history_length", [0, 2])
-def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> None:
+def test_after_a_reconnection_the_episode_continues(history_length: int) -> None:
     def make() -> VLAPolicy:
         return tiny_policy(history_length=history_length, history_stride=2)
 
@@ -78,14 +78,14 @@ def test_a_server_that_comes_back_goes_on_where_it_was(history_length: int) -> N
     assert_array_equal(actions[0], looked_back(make(), *seeds_and_steps)[-1])
 
 
-def test_a_policy_that_looks_back_is_not_asked_without_a_step() -> None:
+def test_a_policy_with_a_history_needs_a_step() -> None:
     with served(tiny_policy(history_length=1)) as url, ServedPolicy(url) as policy:
         policy.begin([0], (SENTENCES[0],), (0,))
         with pytest.raises(ValueError, match="an observation needs a 'step'"):
             policy.act([0], observe(1))
 
 
-def test_no_world_gets_the_answer_to_an_observation_before_one_that_was_refused() -> None:
+def test_after_a_refusal_no_world_gets_an_earlier_answer() -> None:
     here, worlds = tiny_policy(), [0, 1]
     sentences = SENTENCES[:2]
     seen = [observe(2, seed, sentences) for seed in (1, 2)]
@@ -98,7 +98,7 @@ def test_no_world_gets_the_answer_to_an_observation_before_one_that_was_refused(
         assert_allclose(policy.act(worlds, seen[1]).actions, here.act(worlds, seen[1]).actions, atol=0.02)
 
 
-def test_threads_that_ask_at_once_each_get_their_own_answer() -> None:
+def test_concurrent_calls_get_their_own_answers() -> None:
     here = tiny_policy()
     with served() as url, ServedPolicy(url) as policy, ThreadPoolExecutor(4) as threads:
         policy.begin([0], (SENTENCES[0],), (0,))
@@ -107,7 +107,7 @@ def test_threads_that_ask_at_once_each_get_their_own_answer() -> None:
             assert_allclose(actions, in_process(here, seed), atol=0.02)
 
 
-def test_closing_ends_the_wait_of_another_thread() -> None:
+def test_close_ends_a_wait_in_another_thread() -> None:
     """The server is gone, so the other thread tries to reach it again."""
     with served() as url:
         policy = ServedPolicy(url, patience_s=30.0)
@@ -120,7 +120,7 @@ def test_closing_ends_the_wait_of_another_thread() -> None:
             waiting.result(timeout=10)
 
 
-def test_a_robot_of_another_world_is_told_every_difference() -> None:
+def test_a_different_world_is_refused_with_every_difference() -> None:
     spec = tiny_processor().world_spec
     with served() as url, ServedPolicy(url) as policy:
         policy.check(spec)
@@ -135,7 +135,7 @@ def test_a_robot_of_another_world_is_told_every_difference() -> None:
     ]
 
 
-def test_a_tunnel_whose_server_is_away_is_tried_again_until_it_is_there() -> None:
+def test_a_proxy_without_its_server_is_retried() -> None:
     """A listener that closes every connection at once, as `ssh -L` does with nothing behind it."""
     with socket.create_server(("127.0.0.1", 0)) as tunnel:
         port = tunnel.getsockname()[1]
@@ -154,7 +154,7 @@ def test_a_tunnel_whose_server_is_away_is_tried_again_until_it_is_there() -> Non
             closing_thread.join(0.05)
 
 
-def test_a_server_that_stays_away_is_an_error() -> None:
+def test_an_unreachable_server_is_an_error() -> None:
     with served() as url:
         pass
     with pytest.raises(ConnectionError, match=f"{url} cannot be reached: .*refused"):
@@ -170,7 +170,7 @@ def test_a_wrong_key_is_an_error_at_once(tmp_path: Path) -> None:
             assert policy.version == 7
 
 
-def test_what_the_server_refuses_is_told_in_its_words_and_the_next_observation_is_answered() -> None:
+def test_a_refusal_has_the_servers_message_and_the_next_observation_is_answered() -> None:
     observation = observe(1, 0, SENTENCES[:1])
     broken = Observation(**(observation | {"state": np.full((1, 4), np.nan, np.float32)}))
     with served() as url, ServedPolicy(url) as policy:
@@ -182,7 +182,7 @@ def test_what_the_server_refuses_is_told_in_its_words_and_the_next_observation_i
         assert_array_equal(policy.act([0], observation).actions[0], in_process(tiny_policy(), 0))
 
 
-def test_an_observation_above_the_servers_limit_is_an_error_and_not_sent_again() -> None:
+def test_an_oversized_observation_is_an_error_and_not_retried() -> None:
     with served(limits=LimitsConfig(max_message_mb=0.001)) as url, ServedPolicy(url) as policy:
         policy.begin([0], (SENTENCES[0],), (0,))
         with pytest.raises(ValueError, match=r"takes no message of \d+ bytes"):

@@ -9,7 +9,7 @@ import pytest
 from agent.serve.notices import LINES, PERIOD_S, Notices, address
 
 
-def test_a_million_refusals_are_ten_lines_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_is_rate_limited(caplog: pytest.LogCaptureFixture) -> None:
     now_s = 0.0
     notices = Notices(lambda: now_s)
     for number in range(1_000_000):
@@ -26,7 +26,7 @@ def test_a_million_refusals_are_ten_lines_and_a_count(caplog: pytest.LogCaptureF
     ]
 
 
-def test_one_kind_leaves_room_for_the_others_and_the_end_says_what_was_left_out(
+def test_each_kind_has_its_own_limit_and_suppressed_lines_are_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     notices = Notices(lambda: 0.0)
@@ -41,20 +41,20 @@ def test_one_kind_leaves_room_for_the_others_and_the_end_says_what_was_left_out(
     ]
 
 
-def test_what_a_client_sends_forges_no_line_and_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
+def test_text_from_clients_is_logged_printable_and_shortened(caplog: pytest.LogCaptureFixture) -> None:
     Notices().say("refused", "10.0.0.1:5", "a\nERROR\x1b[31m" + "b" * 1000)
     (record,) = caplog.records
     assert record.getMessage() == "refused: client 10.0.0.1:5: a ERROR [31m" + "b" * 488 + "..."
 
 
-def test_our_own_errors_are_written_with_their_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_of_the_server_are_logged_with_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     Notices().say("failed", "10.0.0.1:5", "a message on /", RuntimeError("the policy failed"))
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "RuntimeError: the policy failed" in caplog.text
 
 
-def test_addresses_are_written_as_one_types_them() -> None:
+def test_addresses_are_logged_as_host_and_port() -> None:
     assert address(("10.0.0.1", 5)) == "10.0.0.1:5"
     assert address(("::1", 5, 0, 0)) == "[::1]:5"
     assert address(None) == "unknown"

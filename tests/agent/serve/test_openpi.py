@@ -28,21 +28,21 @@ def test_an_array_is_packed_as_openpi_packs_it() -> None:
     assert openpi.pack({"x": 1}) == b"\x81\xa1x\x01"
 
 
-def test_what_holds_no_numbers_is_not_packed() -> None:
+def test_arrays_without_numbers_are_not_packed() -> None:
     for value in (np.array([object()]), np.array([1j])):
         with pytest.raises(ValueError, match="cannot be packed, only numbers can"):
             openpi.pack(value)
 
 
 @pytest.mark.parametrize("dtype", ["|b1", "|u1", "<i8", ">f4", "<f2"])
-def test_an_array_that_was_packed_is_read_again(dtype: str) -> None:
+def test_a_packed_array_is_unpacked_unchanged(dtype: str) -> None:
     array = np.arange(6).reshape(2, 3).astype(dtype)
     read = openpi.array("x", wire.unpack(openpi.pack({"x": array}))["x"])
     assert read.dtype == array.dtype
     assert_array_equal(read, array)
 
 
-def test_the_server_speaks_first_and_says_what_it_expects() -> None:
+def test_the_server_first_sends_its_metadata() -> None:
     with served() as url, connect(url) as connection:
         metadata = msgpack.unpackb(connection.recv(timeout=30))
     assert metadata["observation"] == {
@@ -63,7 +63,7 @@ def test_actions_are_those_of_the_policy_in_process_bit_for_bit() -> None:
             assert_array_equal(infer(connection, said(seed, sentence)), in_process(here, seed, sentence))
 
 
-def test_a_policy_that_looks_back_remembers_by_the_clients_steps_or_by_its_own_count() -> None:
+def test_the_observation_history_follows_the_clients_steps_or_the_servers_count() -> None:
     changes = {"history_length": 1, "history_stride": 2}
     here, there = tiny_policy(**changes), tiny_policy(**changes)
     with served(there) as url, client(url) as connection:
@@ -91,7 +91,7 @@ def test_every_array_of_an_answer_has_a_row_per_step_and_times_are_numbers() -> 
             assert all(time_ms > 0 for part in ("policy_timing", "server_timing") for time_ms in answer[part].values())
 
 
-def test_an_instruction_is_read_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instruction_is_encoded_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, read = tiny_policy(), []
     begin = policy.begin
     monkeypatch.setattr(policy, "begin", lambda worlds, texts, seeds: (read.append(texts), begin(worlds, texts, seeds)))
@@ -116,7 +116,7 @@ def test_an_error_is_a_text_frame_and_the_end_of_the_connection() -> None:
     assert closed.value.rcvd.reason == "Internal server error. Traceback included in previous frame."
 
 
-def test_an_error_of_the_policy_is_told_without_its_traceback_unless_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policys_error_is_sent_without_a_traceback_unless_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
     for debug, pattern in (
         (False, r"internal error, which the server's log describes"),
         (True, r"(?s)Traceback.*broken"),
@@ -128,7 +128,7 @@ def test_an_error_of_the_policy_is_told_without_its_traceback_unless_debugging(m
             assert re.match(pattern, str(connection.recv(timeout=30)))
 
 
-def test_health_is_told_in_both_protocols_words() -> None:
+def test_health_checks_of_both_protocols_are_answered() -> None:
     with served() as url:
         assert page(url, "/healthz") == "OK\n"
         assert page(url, "/health") == '{"status": "ok"}\n'

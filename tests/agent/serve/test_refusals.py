@@ -41,7 +41,7 @@ def refusal(url: str, observation: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_no_client_is_answered_with_what_is_not_finite(value: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_actions_that_are_not_finite_are_never_sent(value: float, caplog: pytest.LogCaptureFixture) -> None:
     with served(damaged(value)) as url:
         assert refusal(url, said(0)) == "internal error, which the server's log describes"
         with connect(url + "/vla-eval") as connection:
@@ -69,7 +69,7 @@ def test_a_blank_instruction_is_refused_on_every_path(blank: str) -> None:
             assert hear(connection)["payload"]["error"].startswith("observation_failed: the instruction ")
 
 
-def test_a_sentence_longer_than_the_policy_reads_is_refused_with_what_would_be_left(
+def test_an_instruction_above_the_token_limit_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     long = "push the red cube " * 12 + "but never touch the vase"
@@ -83,7 +83,7 @@ def test_a_sentence_longer_than_the_policy_reads_is_refused_with_what_would_be_l
     assert "a message on /: the instruction" in record.getMessage()
 
 
-def test_the_log_says_who_was_not_admitted_and_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_connections_are_logged_with_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "key").write_text("secret")
     with served(api_key_file=tmp_path / "key", limits=LimitsConfig(max_clients=1)) as url:
         key = {"Authorization": "Api-Key secret"}
@@ -107,7 +107,7 @@ def test_the_log_says_who_was_not_admitted_and_why(tmp_path: Path, caplog: pytes
     assert "secre" not in caplog.text.replace("secret", ""), "a key that failed is nobody's business"
 
 
-def test_a_flood_of_bad_messages_is_counted_and_not_written(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flood_of_invalid_messages_is_counted_and_rate_limited_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with (
         served(limits=LimitsConfig(max_rate_hz=1e6)) as url,
         connect(url + "/vla-eval") as connection,

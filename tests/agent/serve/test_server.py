@@ -36,18 +36,18 @@ def key_file(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "robot.example", "::"])
-def test_an_address_that_others_reach_needs_a_key(host: str, tmp_path: Path) -> None:
+def test_a_reachable_address_needs_a_key(host: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"host {host} can be reached from other machines, so clients need a key"):
         check_config(ServerConfig(host=host))
     check_config(ServerConfig(host=host, api_key_file=key_file(tmp_path)))
 
 
-def test_this_machine_alone_needs_no_key() -> None:
+def test_a_loopback_address_needs_no_key() -> None:
     for host in ("127.0.0.1", "127.3.2.1", "::1", "localhost"):
         check_config(ServerConfig(host=host))
 
 
-def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path) -> None:
+def test_an_invalid_server_config_is_refused_before_listening(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     for config, steps, message in (
         (ServerConfig(api_key_file=tmp_path / "none"), 2, "none cannot be read"),
@@ -61,7 +61,7 @@ def test_what_cannot_be_served_is_refused_before_anything_listens(tmp_path: Path
             PolicyServer(tiny_policy(), config, steps)
 
 
-def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
+def test_an_address_in_use_is_an_error_that_names_it() -> None:
     with served() as url:
         port = urlsplit(url).port
         server = PolicyServer(tiny_policy(), ServerConfig(port=port or 0), EXECUTE_STEPS)
@@ -74,7 +74,7 @@ def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
             asyncio.run(listen())
 
 
-def test_what_cannot_be_served_is_refused_before_the_policy_is_loaded(
+def test_an_invalid_server_config_is_refused_before_loading_the_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no such policy, which nobody gets to know."""
@@ -104,7 +104,7 @@ def test_what_cannot_be_served_is_refused_before_the_policy_is_loaded(
             assert text in line
 
 
-def test_only_who_has_the_key_gets_in(tmp_path: Path) -> None:
+def test_clients_without_the_key_are_refused(tmp_path: Path) -> None:
     with served(api_key_file=key_file(tmp_path)) as url:
         for headers in ({}, {"Authorization": "Api-Key secre"}, {"Authorization": "Bearer secret"}):
             for path in ("/", "/vla-eval"):
@@ -139,7 +139,7 @@ def test_tls_encrypts_with_the_given_certificate(tmp_path: Path) -> None:
             pass
 
 
-def test_another_client_than_the_last_is_refused_until_one_leaves() -> None:
+def test_a_client_above_the_limit_is_refused_until_one_disconnects() -> None:
     with served(limits=LimitsConfig(max_clients=2)) as url:
         with client(url) as first, client(url):
             assert status(url) == 503
@@ -148,7 +148,7 @@ def test_another_client_than_the_last_is_refused_until_one_leaves() -> None:
             infer(next_one, said(0))
 
 
-def test_a_message_above_the_limit_closes_its_connection_alone() -> None:
+def test_an_oversized_message_closes_only_its_connection() -> None:
     with served(limits=LimitsConfig(max_message_mb=0.1)) as url, client(url) as other, client(url) as connection:
         connection.send(bytes(100_001))
         with pytest.raises(ConnectionClosed) as closed:
@@ -158,7 +158,7 @@ def test_a_message_above_the_limit_closes_its_connection_alone() -> None:
         infer(other, said(0))
 
 
-def test_a_client_that_asks_too_often_waits() -> None:
+def test_a_client_above_the_rate_limit_waits() -> None:
     with served(limits=LimitsConfig(max_rate_hz=20)) as url, client(url) as connection:
         began_s = time.perf_counter()
         for seed in range(5):
@@ -167,7 +167,7 @@ def test_a_client_that_asks_too_often_waits() -> None:
         assert time.perf_counter() - began_s > 3 / 20
 
 
-def test_clients_are_decided_for_together_and_each_gets_its_own_actions() -> None:
+def test_clients_observations_are_batched_and_each_gets_its_own_actions() -> None:
     here = tiny_policy()
     barrier = threading.Barrier(4)
 

@@ -62,7 +62,7 @@ def act(connection: Connection, observation: dict[str, Any], seq: int) -> NDArra
     return np.frombuffer(actions["data"], np.float32)
 
 
-def test_hello_is_answered_with_what_the_policy_gives_and_takes() -> None:
+def test_hello_is_answered_with_the_policys_observation_and_action_specs() -> None:
     with served() as url, connect(url + "/vla-eval") as connection:
         say(connection, "hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1)
         reply = hear(connection)
@@ -78,7 +78,7 @@ def test_hello_is_answered_with_what_the_policy_gives_and_takes() -> None:
     assert payload["observation_spec"]["front"]["format"] == "rgb_hwc_uint8"
 
 
-def test_position_rotation_and_gripper_are_told_separately_as_vla_evals_benchmarks_name_them() -> None:
+def test_the_action_spec_has_vla_evals_parts() -> None:
     """vla_eval 0.8.0's POSITION_DELTA and GRIPPER_CLOSE_POS, whose words a benchmark compares."""
     position = {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1.0, 1.0]}
     rotation = {"name": "rotation", "dims": 3, "format": "axis_angle", "range": [-1.0, 1.0]}
@@ -90,7 +90,7 @@ def test_position_rotation_and_gripper_are_told_separately_as_vla_evals_benchmar
     assert action_spec(joints)["action"]["format"] == "shoulder elbow gripper"
 
 
-def test_an_episode_start_forgets_what_a_policy_that_looks_back_saw() -> None:
+def test_an_episode_start_clears_the_observation_history() -> None:
     changes = {"history_length": 1, "history_stride": 4}
     here, there = tiny_policy(**changes), tiny_policy(**changes)
     with served(there) as url, connect(url + "/vla-eval") as connection:
@@ -104,7 +104,7 @@ def test_an_episode_start_forgets_what_a_policy_that_looks_back_saw() -> None:
     assert np.abs(first - last).max() > 1e-5
 
 
-def test_a_chunk_answers_as_many_steps_as_are_executed_and_an_episode_begins_with_a_new_one() -> None:
+def test_a_chunk_answers_n_action_steps_observations_and_an_episode_begins_with_a_new_one() -> None:
     here = tiny_policy()
     first, second, third = (in_process(here, seed, "lift it") for seed in (0, 2, 3))
     with served() as url, connect(url + "/vla-eval") as connection:
@@ -128,7 +128,7 @@ def test_images_without_loss_give_the_same_actions(kind: str) -> None:
         assert_array_equal(act(connection, seen(0, kind=kind), 1), in_process(tiny_policy(), 0, "lift it")[0])
 
 
-def test_a_jpeg_is_read_too() -> None:
+def test_jpeg_images_are_accepted() -> None:
     with served() as url, connect(url + "/vla-eval") as connection:
         action = act(connection, seen(0, kind="jpeg"), 1)
     assert_array_equal(np.abs(action) <= 1.0, [True] * 3)

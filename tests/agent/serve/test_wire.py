@@ -34,7 +34,7 @@ def packed(**changes: Any) -> dict[str, Any]:
         (packed(data="text"), "'x' has 0 bytes, expected 8"),
     ],
 )
-def test_an_array_that_is_none_is_refused_by_name(value: Any, message: str) -> None:
+def test_an_invalid_array_is_refused_by_name(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wire.array("x", value, "__ndarray__")
 
@@ -59,7 +59,7 @@ def test_a_message_beyond_the_limits_is_refused(message: bytes | str, text: str)
         wire.unpack(message)
 
 
-def test_a_message_that_promises_much_takes_little_memory() -> None:
+def test_a_message_that_announces_much_data_allocates_little() -> None:
     nested = b"\xdd\x00\x00\x04\x00" * 1000  # arrays of 1024, each in the other's first place
     tracemalloc.start()
     with pytest.raises(ValueError, match="not msgpack"):
@@ -81,7 +81,7 @@ def test_an_image_is_decoded_only_at_the_expected_size() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", None, 7, b"\x89PNG\r\n\x1a\n" + bytes(30)])
-def test_what_is_no_image_is_refused(data: Any) -> None:
+def test_an_invalid_image_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="'front' is not a readable PNG or JPEG"):
         wire.image("front", data, 16, 16)
 
@@ -93,7 +93,7 @@ def test_a_truncated_image_is_refused() -> None:
         wire.image("front", file.getvalue()[:-200], 16, 16)
 
 
-def test_what_is_missing_is_told_with_what_came() -> None:
+def test_a_missing_key_is_reported_with_the_keys_that_came() -> None:
     with pytest.raises(ValueError, match="'prompt' is missing; what came: 'state', 'promt'"):
         wire.entry({"state": 1, "promt": 2}, "prompt")
     with pytest.raises(ValueError, match="list came, expected a map with 'prompt'"):

@@ -68,12 +68,12 @@ def test_a_url_of_another_path_or_scheme_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["timeout_s", "patience_s"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_waiting_has_an_end(name: str, value: float) -> None:
+def test_waiting_times_must_be_finite(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}, expected a finite number of seconds above 0"):
         asked("ws://127.0.0.1:1", **{name: value})
 
 
-def test_a_server_of_web_pages_is_no_policy() -> None:
+def test_an_http_server_is_refused() -> None:
     class Newer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -97,13 +97,13 @@ def web_pages(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
             thread.join(timeout=30)
 
 
-def test_a_listener_that_says_nothing_is_given_up() -> None:
+def test_a_silent_listener_times_out() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, pytest.raises(ConnectionError, match="cannot be reached: timed out"):
         ServedPolicy(f"ws://127.0.0.1:{listener.getsockname()[1]}", **HASTY)
 
 
-def test_a_websocket_that_says_nothing_is_given_up() -> None:
+def test_a_silent_websocket_times_out() -> None:
     silence = r"cannot be reached: it said nothing for 0\.3 s; openpi's servers speak first"
     with peer(lambda connection: connection.recv()) as url, pytest.raises(ConnectionError, match=silence):
         ServedPolicy(url, **HASTY)
@@ -114,7 +114,7 @@ def test_a_websocket_that_says_nothing_is_given_up() -> None:
     ["welcome", b"\xc1", msgpack.packb([1, 2]), msgpack.packb({"type": "hello", "payload": {}, "seq": 0})],
     ids=["text", "garbage", "a list", "vla-eval"],
 )
-def test_who_begins_with_another_protocol_is_refused_at_once(first: bytes | str) -> None:
+def test_a_server_of_another_protocol_is_refused_at_once(first: bytes | str) -> None:
     stranger = peer(lambda connection: connection.send(first))
     with stranger as url, pytest.raises(ConnectionError, match="does not speak openpi's protocol"):
         ServedPolicy(url, patience_s=600.0)
@@ -133,13 +133,13 @@ def test_who_begins_with_another_protocol_is_refused_at_once(first: bytes | str)
     ],
     ids=["nan", "inf", "beyond float32", "success flags", "wide", "flat", "a list"],
 )
-def test_an_answer_that_no_robot_must_execute_is_an_error(actions: Any, message: str) -> None:
+def test_an_invalid_action_is_an_error(actions: Any, message: str) -> None:
     wrong = peer(partial(answering, lambda: openpi.pack({"actions": actions})))
     with wrong as url, pytest.raises(ConnectionError, match=f"answers with {message}"):
         asked(url)
 
 
-def test_a_server_that_never_answers_is_given_up() -> None:
+def test_a_server_that_never_answers_times_out() -> None:
     def silent(connection: ServerConnection) -> None:
         connection.send(openpi.pack(METADATA))
         with suppress(ConnectionClosed):
@@ -150,7 +150,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         asked(url)
 
 
-def test_a_server_that_closes_in_the_middle_of_a_message_is_given_up() -> None:
+def test_a_server_that_closes_within_a_message_is_an_error() -> None:
     def half(connection: ServerConnection) -> None:
         connection.send(openpi.pack(METADATA))
         connection.recv()
@@ -161,7 +161,7 @@ def test_a_server_that_closes_in_the_middle_of_a_message_is_given_up() -> None:
         asked(url)
 
 
-def test_a_server_that_reads_nothing_does_not_hold_a_client_in_send() -> None:
+def test_sending_to_a_server_that_does_not_read_times_out() -> None:
     """After the handshake nobody reads, so the buffers between fill up; more than 4 MB wait to be sent."""
     ended = threading.Event()
 
@@ -185,7 +185,7 @@ def test_a_server_that_reads_nothing_does_not_hold_a_client_in_send() -> None:
         assert time.monotonic() - began_s < 300, "it would have waited for as long as nobody reads"
 
 
-def test_a_server_that_comes_back_with_another_policy_is_not_asked() -> None:
+def test_a_server_that_returns_with_another_policy_is_refused() -> None:
     made_for = iter((2, 8, 8))
 
     def other(connection: ServerConnection) -> None:
@@ -196,7 +196,7 @@ def test_a_server_that_comes_back_with_another_policy_is_not_asked() -> None:
         asked(url, patience_s=600.0)
 
 
-def test_a_client_of_openpi_on_vla_evals_path_is_told_and_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_openpi_client_on_vla_evals_path_gets_an_error_and_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
     """It waits for the server's word, which in vla-eval's protocol is the second."""
     with served(limits=LimitsConfig(hello_timeout_s=0.2)) as url, connect(url + "/vla-eval") as connection:
         told = hear(connection)
@@ -210,21 +210,21 @@ def test_a_client_of_openpi_on_vla_evals_path_is_told_and_cut_off(caplog: pytest
     assert record.getMessage().startswith("cut off: client 127.0.0.1:")
 
 
-def test_a_client_of_vla_eval_on_openpis_path_is_told_so() -> None:
+def test_a_vla_eval_client_on_openpis_path_gets_an_error() -> None:
     with served() as url, client(url) as connection:
         say(connection, "hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1)
         told = connection.recv(timeout=30)
     assert str(told).startswith("this is a hello of vla-eval's protocol, which is served on the path /vla-eval; ")
 
 
-def test_who_connects_and_asks_nothing_does_not_keep_the_server_from_ending() -> None:
+def test_an_idle_connection_does_not_keep_the_server_from_stopping() -> None:
     with served() as url, connect(url, compression=None):
         host, port = url.removeprefix("ws://").split(":")
         silent = socket.create_connection((host, int(port)))
     silent.close()
 
 
-def test_no_action_at_all_is_an_error_where_a_server_does_not_tell_how_many_there_are() -> None:
+def test_an_empty_chunk_is_an_error_without_metadata() -> None:
     def answer(connection: ServerConnection) -> None:
         connection.send(openpi.pack({}))
         connection.recv()
@@ -246,9 +246,7 @@ def test_no_action_at_all_is_an_error_where_a_server_does_not_tell_how_many_ther
         ("policy_version", [5], "int"),
     ],
 )
-def test_a_server_that_tells_nonsense_of_its_policy_is_refused_before_it_is_asked(
-    name: str, told: Any, kind: str
-) -> None:
+def test_invalid_metadata_is_refused_before_any_observation(name: str, told: Any, kind: str) -> None:
     def tell(connection: ServerConnection) -> None:
         connection.send(openpi.pack(METADATA | {name: told}))
         with suppress(ConnectionClosed):

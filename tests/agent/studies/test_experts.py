@@ -50,7 +50,7 @@ def _whole(_: object) -> VLAPolicy:
     return policy()
 
 
-def test_every_ablation_is_the_evaluation_of_the_policy_without_that_expert() -> None:
+def test_each_ablation_equals_a_direct_evaluation_without_that_expert() -> None:
     found = study()
     specs = evaluation_specs("sides", TASKS, 4)
     assert [(a.layer, a.expert) for a in found.ablations] == [(i, e) for i in range(2) for e in range(3)]
@@ -77,13 +77,13 @@ def test_usage_is_that_of_all_decisions_of_the_whole_policy() -> None:
         np.testing.assert_allclose(usage.sum(-1), 1.0)
 
 
-def test_thirds_of_an_episode_are_its_phases_where_a_world_knows_no_others() -> None:
+def test_the_default_phases_are_thirds_of_an_episode() -> None:
     world = SidesWorld(1)
     found = world.motion_phases(np.zeros((7, 1), np.float32), np.zeros((7, 1), np.float32))
     assert found.tolist() == ["first third"] * 3 + ["second third"] * 2 + ["last third"] * 2
 
 
-def test_usage_by_task_and_phase_and_what_it_tells() -> None:
+def test_usage_and_mutual_information_by_hand() -> None:
     usage = UsageByPhase(phases=("early", "late", "never"))
     always, turns = [[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]  # [layers, E]
     usage.add("a", np.array(["early", "early", "late"]), np.array([always, always, always], np.float32))
@@ -104,7 +104,7 @@ def test_usage_by_task_and_phase_and_what_it_tells() -> None:
     np.testing.assert_allclose(usage.phase_information(), [0.5 * of_b, 0.0], atol=1e-12)
 
 
-def test_what_was_found_is_written_as_tables_and_a_picture(tmp_path: Path) -> None:
+def test_results_are_written_as_tables_and_a_picture(tmp_path: Path) -> None:
     found = json.loads(json.dumps(to_json(study()), allow_nan=False))
     lines = list(tables(found))
     head = next(line for line in lines if line.startswith("| without |"))
@@ -123,7 +123,7 @@ def test_a_policy_that_needs_all_its_experts_is_refused() -> None:
         study_experts(needs_all, measured, TASKS, EvaluationConfig(episodes_per_task=1))
 
 
-def test_every_number_stands_below_its_expert_and_beside_its_task() -> None:
+def test_every_number_is_in_its_experts_column_and_its_tasks_row() -> None:
     def comparison(won: int, lost: int, p_value: float) -> dict[str, Any]:
         return {
             "pc_success": 50.0 + 25.0 * (won - lost),

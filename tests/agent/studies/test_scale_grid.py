@@ -50,7 +50,7 @@ def test_places_are_every_width_amount_and_repeat_the_smallest_first() -> None:
         grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("24x3",))))
 
 
-def test_the_recipes_own_width_is_its_model_and_idle_experts_do_not_act() -> None:
+def test_a_cell_with_the_recipes_width_has_its_model_and_counts_active_parameters() -> None:
     world = make_world("tabletop")
     spec = world.world_spec
     world.close()
@@ -64,7 +64,7 @@ def test_the_recipes_own_width_is_its_model_and_idle_experts_do_not_act() -> Non
     assert acting_parameters(more) - acting_parameters(nano) == routers
 
 
-def test_a_grid_runs_predicts_what_was_held_out_and_goes_on_where_it_stopped(
+def test_a_grid_runs_predicts_held_out_cells_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = [

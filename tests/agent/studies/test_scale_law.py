@@ -57,7 +57,7 @@ def test_a_surface_by_hand() -> None:
     assert float(SUCCESS(1.0e6, 50.0, 4)) == pytest.approx(1 / (1 + np.exp(-0.6)))
 
 
-def test_a_grid_without_noise_gives_its_surface_back() -> None:
+def test_a_grid_without_noise_recovers_its_surface() -> None:
     error = fit_error(cells())
     for name in ("floor", "parameters_part", "parameters_exponent", "data_part", "data_exponent"):
         assert getattr(error, name) == pytest.approx(getattr(ERROR, name), rel=0.02), name
@@ -67,7 +67,7 @@ def test_a_grid_without_noise_gives_its_surface_back() -> None:
     np.testing.assert_allclose(found, [float(SUCCESS(n, d, 4)) for n, d in grid], atol=0.003)
 
 
-def test_experts_that_count_as_parameters_are_found() -> None:
+def test_the_exponent_of_experts_is_recovered() -> None:
     grid = []
     for experts in (2, 4, 8):
         for n in SIZES[::2]:
@@ -92,7 +92,7 @@ def test_experts_that_count_as_parameters_are_found() -> None:
 
 
 @pytest.mark.long
-def test_the_intervals_of_noisy_grids_hold_what_is_true() -> None:
+def test_intervals_of_noisy_grids_cover_the_true_surface() -> None:
     """Nine of ten should; of 2 x 10 predictions at least 14 do (chance 0.99 where they are right)."""
     point = Cell(parameters=8e6, demonstrations=400.0, experts=4, error=0.1, successes=0, episodes=100)
     rng, held = np.random.default_rng(7), 0
@@ -106,7 +106,7 @@ def test_the_intervals_of_noisy_grids_hold_what_is_true() -> None:
     assert held >= 14
 
 
-def test_data_are_advised_where_data_are_what_lacks() -> None:
+def test_more_data_are_recommended_where_data_limit_success() -> None:
     fit = fit_with_bootstrap(cells(error_std=0.02, episodes=100), draws=40)
     parameters, data = efforts(fit, (1.0e6, 12.5, 4.0))
     true_gain = 100 * float(SUCCESS(1.0e6, 25.0, 4) - SUCCESS(1.0e6, 12.5, 4))
@@ -116,7 +116,7 @@ def test_data_are_advised_where_data_are_what_lacks() -> None:
     assert data.error_factor < parameters.error_factor < 1.0
 
 
-def test_cells_that_scatter_more_than_counts_can_widen_the_intervals() -> None:
+def test_overdispersed_cells_widen_the_intervals() -> None:
     calm = cells(episodes=100)
     rng = np.random.default_rng(1)
     wild = [replace(c, successes=int(np.clip(c.successes + rng.choice([-20, 20]), 0, 100))) for c in calm]
@@ -135,7 +135,7 @@ def test_grids_too_small_for_a_surface_are_refused() -> None:
         fit_success(cells()[:5])
 
 
-def test_every_number_of_the_printed_tables_stands_beside_its_own_run() -> None:
+def test_every_number_of_the_tables_is_beside_its_run() -> None:
     def cell(parameters: float, demonstrations: float, error: float, successes: int) -> Cell:
         return Cell(
             parameters=parameters,

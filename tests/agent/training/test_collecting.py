@@ -43,13 +43,13 @@ def versions(episodes: list[Trajectory]) -> set[int]:
     return {t.policy_version for t in episodes}
 
 
-def test_ahead_every_episode_is_one_version_old_after_the_first_iteration(actors: Workers) -> None:
+def test_with_overlap_episodes_are_one_version_old_after_the_first_iteration(actors: Workers) -> None:
     ahead = OverlappedCollector(actors, two_episodes, iterations=4, acted=None)
     assert [versions(ahead.episodes(i, WEIGHTS)) for i in range(4)] == [{0}, {0}, {1}, {2}]
     ahead.close()
 
 
-def test_in_turn_every_episode_is_of_the_learner_s_version() -> None:
+def test_without_overlap_episodes_have_the_learners_version() -> None:
     policy = VLAPolicy(sides_model(), sides_processor())
     with Workers(partial(WillingSidesWorld, 4), lambda _: policy, WorkersConfig(workers=0)) as workers:
         in_turn = SyncCollector(workers, two_episodes)
@@ -70,7 +70,7 @@ class Pretended:
         self.published.append((-1, 0.0))
 
 
-def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights_it_began_with() -> None:
+def test_with_overlap_the_next_episodes_use_the_weights_from_before_the_update() -> None:
     actors: Any = Pretended()
     free, collected = threading.Event(), []
 
@@ -94,7 +94,7 @@ def test_learning_goes_on_while_the_next_episodes_are_collected_with_the_weights
     assert actors.published == [(0, 1.0), (1, 2.0), (2, 2.0), (-1, 0.0)]
 
 
-def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
+def test_a_resumed_run_collects_with_the_recorded_acting_weights() -> None:
     actors: Any = Pretended()
     ahead = OverlappedCollector(actors, lambda *_: [], iterations=9, acted={"w": torch.tensor(5.0)})
     ahead.episodes(7, {"w": torch.tensor(6.0)})
@@ -102,7 +102,7 @@ def test_a_run_that_goes_on_collects_with_the_weights_that_acted() -> None:
     ahead.close()
 
 
-def test_closing_does_not_wait_for_the_episodes_that_are_left(actors: Workers) -> None:
+def test_closing_abandons_pending_episodes(actors: Workers) -> None:
     begun = threading.Event()
 
     def endless(run: RunEpisodes, iteration: int) -> list[Trajectory]:
@@ -118,7 +118,7 @@ def test_closing_does_not_wait_for_the_episodes_that_are_left(actors: Workers) -
     ahead.close()
 
 
-def test_a_run_with_overlap_logs_the_age_and_its_checkpoints_hold_what_acted(tmp_path: Path) -> None:
+def test_a_run_with_overlap_logs_staleness_and_saves_acting_weights(tmp_path: Path) -> None:
     learner = LearnerConfig(batch_size=16, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
     practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=4)
     first = save_sides_policy(tmp_path / "first")

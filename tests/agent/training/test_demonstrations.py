@@ -61,7 +61,7 @@ def test_each_task_gets_its_first_seeds_in_which_the_expert_succeeds(tmp_path: P
 
 
 @pytest.mark.parametrize("stop_after", [0, 3, 7, 17])
-def test_stopped_and_resumed_it_holds_the_same_episodes_and_repeats_none(tmp_path: Path, stop_after: int) -> None:
+def test_resumed_collection_has_the_same_episodes_without_duplicates(tmp_path: Path, stop_after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "stopped", stop_after=stop_after)
     resumed = fill(tmp_path / "stopped")
@@ -78,7 +78,7 @@ def test_the_number_of_worlds_does_not_change_which_episodes_are_stored(tmp_path
     assert stored(tmp_path / "one") == stored(tmp_path / "many")
 
 
-def test_asking_for_more_episodes_adds_to_what_is_there(tmp_path: Path) -> None:
+def test_a_larger_number_of_episodes_extends_the_dataset(tmp_path: Path) -> None:
     fill(tmp_path, replace(CONFIG, episodes_per_task=2))
     few = stored(tmp_path)
     fill(tmp_path, replace(CONFIG, episodes_per_task=4))
@@ -86,7 +86,7 @@ def test_asking_for_more_episodes_adds_to_what_is_there(tmp_path: Path) -> None:
     assert len(stored(tmp_path)) == 8
 
 
-def test_an_expert_that_cannot_do_the_task_ends_collecting_with_the_reasons(tmp_path: Path) -> None:
+def test_an_expert_that_always_fails_ends_collection_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expert of either cannot succeed in 3 of 6 episodes: step limit 6 times"):
         fill(tmp_path, replace(CONFIG, tasks=("left", "either"), episodes_per_task=3))
     assert len(stored(tmp_path)) == 3, "the other task's episodes are kept"
@@ -100,7 +100,7 @@ def test_unknown_tasks_and_evaluation_seeds_are_refused() -> None:
         ledger.missing()
 
 
-def test_an_episode_that_no_worker_survives_is_passed_over(tmp_path: Path) -> None:
+def test_an_episode_that_ends_every_worker_is_skipped(tmp_path: Path) -> None:
     world = SidesWorld(4)
     lost = EpisodeSpec(suite="sides", task="left", seed=2)
 
@@ -112,7 +112,7 @@ def test_an_episode_that_no_worker_survives_is_passed_over(tmp_path: Path) -> No
     assert outcome.failed["left"] == {"step limit": 3, "its workers died, hung: no decision for 9 s": 1}
 
 
-def test_an_episode_whose_world_failed_is_passed_over_and_not_met_again(tmp_path: Path) -> None:
+def test_an_episode_whose_world_raised_is_skipped_and_not_retried(tmp_path: Path) -> None:
     world = SidesWorld(4)
     lost, begun = EpisodeSpec(suite="sides", task="left", seed=2), list[EpisodeSpec]()
 
@@ -137,7 +137,7 @@ def test_the_tabletop_expert_demonstrates_in_this_process(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "object", "torn and gone on"])
-def test_a_torn_note_of_a_failure_is_dropped_and_that_seed_tried_again(tmp_path: Path, damage: str) -> None:
+def test_an_incomplete_failure_record_is_dropped_and_its_seed_retried(tmp_path: Path, damage: str) -> None:
     whole = fill(tmp_path)
     file = tmp_path / FAILED_PATH
     content = file.read_text()
@@ -153,7 +153,7 @@ def test_a_torn_note_of_a_failure_is_dropped_and_that_seed_tried_again(tmp_path:
     assert sorted(notes) == sorted(f"sides/{task}/train/{seed}" for task in ("left", "right") for seed in (0, 5, 10))
 
 
-def test_a_note_that_lacks_its_end_of_line_alone_is_kept_and_the_next_begins_a_line(tmp_path: Path) -> None:
+def test_a_failure_record_without_a_newline_is_kept(tmp_path: Path) -> None:
     fill(tmp_path, replace(CONFIG, episodes_per_task=2))
     file = tmp_path / FAILED_PATH
     file.write_text(file.read_text().rstrip("\n"))
@@ -172,7 +172,9 @@ def test_a_note_that_lacks_its_end_of_line_alone_is_kept_and_the_next_begins_a_l
         ({"device": "warp"}, "device was 'cpu', now 'warp'"),
     ],
 )
-def test_a_dataset_is_added_to_only_as_it_was_begun(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_dataset_is_extended_only_with_the_same_settings(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     config = replace(CONFIG, noise_std=0.1, episodes_per_task=2)
     fill(tmp_path, config)
     with pytest.raises(ValueError, match="demonstrated otherwise") as caught:
@@ -183,20 +185,20 @@ def test_a_dataset_is_added_to_only_as_it_was_begun(tmp_path: Path, changes: dic
     assert len(stored(tmp_path)) == 8
 
 
-def test_noise_that_is_none_has_no_share(tmp_path: Path) -> None:
+def test_without_noise_its_share_and_correlation_may_differ(tmp_path: Path) -> None:
     fill(tmp_path, replace(CONFIG, episodes_per_task=2))
     fill(tmp_path, replace(CONFIG, episodes_per_task=3, noise_share=0.1))
     assert len(stored(tmp_path)) == 6
 
 
-def test_a_dataset_of_before_this_was_noted_is_added_to(tmp_path: Path) -> None:
+def test_a_dataset_without_recorded_settings_is_extended(tmp_path: Path) -> None:
     fill(tmp_path, replace(CONFIG, episodes_per_task=2))
     (tmp_path / HOW_PATH).unlink()
     fill(tmp_path, replace(CONFIG, noise_std=0.1))
     assert len(stored(tmp_path)) == 18
 
 
-def test_episodes_that_were_not_asked_for_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_extra_episodes_of_a_dataset_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
     assert "not asked for" not in capsys.readouterr().err
     fill(tmp_path)

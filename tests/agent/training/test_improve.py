@@ -79,7 +79,7 @@ def success_before(run: RunFolder) -> float:
     return json.loads((run.root / "before" / "eval_info.json").read_text())["overall"]["pc_success"] / 100
 
 
-def test_success_alone_teaches_a_policy_that_knew_nothing(first: Path, tmp_path: Path) -> None:
+def test_ppo_with_sparse_reward_trains_an_untrained_policy(first: Path, tmp_path: Path) -> None:
     config = sides_config(PPOConfig(surrogate=SURROGATE), first, GRADIENT, iterations=15)
     evaluation, run = run_here(config, tmp_path / "run")
     assert success_before(run) <= 0.6
@@ -96,7 +96,7 @@ def beginner(first: Path, demonstrations: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
-def test_groups_of_episodes_teach_a_policy_that_wins_now_and_then(seed: int, beginner: Path, tmp_path: Path) -> None:
+def test_grpo_trains_a_policy_that_sometimes_succeeds(seed: int, beginner: Path, tmp_path: Path) -> None:
     """One that knew nothing would mostly learn one side for both tasks: that wins as often, and no group is mixed."""
     learner = replace(GRADIENT, learning_rate=2e-4)
     config = sides_config(GRPOConfig(surrogate=SURROGATE), beginner, learner, iterations=12, seed=seed)
@@ -122,7 +122,7 @@ def test_groups_of_episodes_teach_a_policy_that_wins_now_and_then(seed: int, beg
         ),
     ],
 )
-def test_own_successes_or_the_experts_labels_teach_it_too(
+def test_rft_and_dagger_train_it_too(
     algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path
 ) -> None:
     algorithm = replace(algorithm, demonstrations=str(demonstrations))
@@ -137,7 +137,7 @@ def small(first: Path, **changes: Any) -> ImproveConfig:
     return sides_config(settings.pop("algorithm"), first, GRADIENT, **settings)
 
 
-def test_with_focus_what_the_last_evaluation_saw_fail_is_practised_more(first: Path, tmp_path: Path) -> None:
+def test_with_focus_tasks_that_failed_in_the_last_evaluation_get_more_episodes(first: Path, tmp_path: Path) -> None:
     config = small(first, iterations=1)
     config = replace(config, practice=replace(config.practice, focus=1.0))
     run = start_run(tmp_path / "run", config)
@@ -156,7 +156,7 @@ def test_with_focus_what_the_last_evaluation_saw_fail_is_practised_more(first: P
         assert practised.count(task) == round(4 * 2 * rate / sum(failed.values()))
 
 
-def test_focus_is_refused_where_episodes_are_chosen_before_it_could_look(first: Path, tmp_path: Path) -> None:
+def test_focus_is_refused_with_overlap(first: Path, tmp_path: Path) -> None:
     config = small(first, overlap=True)
     with pytest.raises(ValueError, match="with overlap"):
         run_here(replace(config, practice=replace(config.practice, focus=0.5)), tmp_path / "run")
@@ -192,7 +192,7 @@ def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
 
 
 @pytest.mark.parametrize("mode", ["lora", "head"])
-def test_a_policy_that_learns_in_part_goes_on_to_the_same_numbers(
+def test_a_run_with_adapters_resumes_to_identical_numbers(
     mode: Any, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(first, fine_tuning=FineTuning(mode=mode, lora_rank=2), iterations=3)
@@ -215,7 +215,7 @@ def test_a_policy_that_learns_in_part_goes_on_to_the_same_numbers(
     assert (run.checkpoint(3) / "adapter").exists()
 
 
-def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:
+def test_diagnostics_are_logged(first: Path, tmp_path: Path) -> None:
     config = small(first, algorithm=PPOConfig(warmup_iterations=1))
     _, run = run_here(replace(config, learner=replace(config.learner, ema_decay=None)), tmp_path / "run")
     curves = {curve.tag: curve for curve in read_curves(run.tensorboard)}
@@ -230,7 +230,9 @@ def test_every_guard_is_logged(first: Path, tmp_path: Path) -> None:
     assert curves["evaluation/success"].steps == (0, 2)
 
 
-def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_with_a_loss_that_is_not_finite_is_saved(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(trajectories: Any, config: PPOConfig) -> RolloutBatch:
         rollout_batch = ppo_advantages(trajectories, config)
         rollout_batch.advantages[3].advantage[0] = float("nan")
@@ -245,7 +247,7 @@ def test_a_batch_that_breaks_the_training_is_kept(first: Path, tmp_path: Path, m
     assert kept["batch.inputs.frames.front"].dtype == torch.uint8
 
 
-def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
+def test_weights_that_are_not_finite_are_neither_published_nor_saved(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(learner: Learner[VLA], *_: Any) -> dict[str, float]:
@@ -258,7 +260,7 @@ def test_weights_that_are_not_finite_are_neither_acted_by_nor_saved(
     assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]
 
 
-def test_what_cannot_begin_is_refused(first: Path, tmp_path: Path) -> None:
+def test_an_invalid_fine_tuning_run_is_refused(first: Path, tmp_path: Path) -> None:
     for i, (config, message) in enumerate(
         [
             (replace(small(first), init=""), "--init"),

@@ -74,7 +74,7 @@ def curves(run: RunFolder, first: int) -> dict[str, list[tuple[int, float]]]:
         pytest.param("ppo", True, 1, marks=pytest.mark.long),
     ],
 )
-def test_a_run_killed_in_the_middle_of_an_iteration_goes_on_to_the_same_numbers(
+def test_a_run_killed_within_an_iteration_resumes_to_identical_numbers(
     kind: str, overlap: bool, finished: int, tmp_path: Path
 ) -> None:
     first = save_sides_policy(tmp_path / "first")

@@ -15,7 +15,7 @@ from agent.training.loop import train
 pytestmark = pytest.mark.learning
 
 
-def test_a_few_minutes_of_cloning_open_and_close_drawers_and_press_buttons_and_need_words_and_eyes(
+def test_a_few_minutes_of_cloning_solve_drawer_and_button_tasks_and_depend_on_instructions_and_frames(
     tmp_path: Path,
 ) -> None:
     demo = sft_demo()

@@ -51,7 +51,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
-def test_a_run_leaves_checkpoints_events_and_an_evaluation(straight: RunFolder) -> None:
+def test_a_run_writes_checkpoints_events_and_an_evaluation(straight: RunFolder) -> None:
     assert [p.name for p in sorted(straight.checkpoints.iterdir())] == ["000002", "000004"]
     for part in ("config.json", "model.safetensors", "processor.json", "tokenizer.json"):
         assert (straight.checkpoint(4) / PRETRAINED / part).exists()
@@ -97,7 +97,7 @@ def test_an_interrupted_run_resumes_to_identical_numbers(
 @pytest.mark.parametrize(
     "fine_tuning", [FineTuning(mode="lora", lora_rank=2, towers=True), FineTuning(mode="head")], ids=["lora", "head"]
 )
-def test_what_is_fine_tuned_in_part_resumes_to_identical_numbers_and_is_kept_in_part(
+def test_a_run_with_adapters_resumes_to_identical_numbers_and_saves_the_adapter(
     straight: RunFolder, fine_tuning: FineTuning, tmp_path: Path
 ) -> None:
     config, data = replace(small(), fine_tuning=fine_tuning), TrainingData([straight.dataset])
@@ -138,7 +138,7 @@ def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path
         (ModelConfig(foreseen_steps=(5, 0)), "foreseen-steps is 0"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused_before_anything_is_collected(
+def test_an_invalid_model_is_refused_before_anything_is_collected(
     model: ModelConfig, message: str, tmp_path: Path
 ) -> None:
     config = replace(small(), model=model)
@@ -148,7 +148,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_collected(
     assert not run.dataset.exists()
 
 
-def test_what_is_only_seen_takes_part_and_is_missed_before_anything_is_collected(
+def test_an_auxiliary_dataset_is_used_and_a_missing_one_is_refused_before_collection(
     straight: RunFolder, tmp_path: Path
 ) -> None:
     config = replace(small(), auxiliary=(str(straight.dataset),))
@@ -175,9 +175,7 @@ def test_recorded_datasets_are_cloned_in_place_of_demonstrations(straight: RunFo
     write_report(run.root)
 
 
-def test_what_was_recorded_elsewhere_is_refused_where_it_cannot_be_evaluated(
-    straight: RunFolder, tmp_path: Path
-) -> None:
+def test_recordings_of_another_world_are_refused_with_evaluation(straight: RunFolder, tmp_path: Path) -> None:
     alien = tmp_path / "alien"
     shutil.copytree(straight.dataset, alien)
     info = json.loads((alien / "meta" / "info.json").read_text())
@@ -190,9 +188,7 @@ def test_what_was_recorded_elsewhere_is_refused_where_it_cannot_be_evaluated(
     assert not run.checkpoints.exists()
 
 
-def test_recordings_that_would_teach_nothing_or_be_measured_nowhere_are_refused(
-    straight: RunFolder, tmp_path: Path
-) -> None:
+def test_recordings_without_successes_or_with_unknown_tasks_are_refused(straight: RunFolder, tmp_path: Path) -> None:
     failed = tmp_path / "failed"
     shutil.copytree(straight.dataset, failed)
     for path in (failed / "meta" / "episodes").rglob("*.parquet"):
@@ -219,7 +215,7 @@ def test_recordings_that_would_teach_nothing_or_be_measured_nowhere_are_refused(
         assert not run.checkpoints.exists()
 
 
-def test_every_recipe_gives_a_config_and_says_what_it_is_for() -> None:
+def test_every_recipe_has_a_config_and_a_docstring() -> None:
     for recipe in RECIPES.values():
         config = recipe()
         check_config(config)

@@ -22,7 +22,7 @@ except ValueError as error:
 TASKS = ("drawer-close-v3", "push-v3")
 
 
-def test_the_world_s_name_collects_its_experts_demonstrations_and_goes_on_where_it_stopped(
+def test_collect_with_a_worlds_name_records_demonstrations_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "demos"

@@ -13,7 +13,7 @@ from agent.training.practice import MOST_FOCUS, PracticeConfig, check_practice, 
 CONFIG = PracticeConfig(episodes_per_task=8)
 
 
-def test_no_two_rounds_of_any_iterations_share_a_first_state_and_tasks_take_turns() -> None:
+def test_no_two_rounds_share_an_initial_state_and_tasks_are_interleaved() -> None:
     found = [
         spec
         for iteration in range(4)
@@ -25,7 +25,7 @@ def test_no_two_rounds_of_any_iterations_share_a_first_state_and_tasks_take_turn
     assert practice_specs(CONFIG, "s", ("a",), 2) == practice_specs(CONFIG, "s", ("a",), 2)
 
 
-def test_a_run_whose_last_iteration_has_no_seeds_left_is_refused_before_its_first() -> None:
+def test_a_run_with_too_few_practice_seeds_is_refused_before_it_starts() -> None:
     """16 rounds of 8 seeds from 100,000 on reach 1,000,000 in iteration 7,031.25."""
     check_practice(CONFIG, 7031, rounds=1, repeats=1)
     check_practice(CONFIG, 7032, rounds=1, repeats=1)
@@ -34,7 +34,7 @@ def test_a_run_whose_last_iteration_has_no_seeds_left_is_refused_before_its_firs
             check_practice(CONFIG, iterations, rounds=rounds, repeats=repeats)
 
 
-def test_evaluations_seeds_and_broken_groups_are_refused() -> None:
+def test_evaluation_seeds_and_incomplete_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="are for evaluation"):
         practice_specs(CONFIG, "s", ("a",), iteration=10**6)
     with pytest.raises(ValueError, match="multiple of 3"):
@@ -46,7 +46,7 @@ def counts(focus: float, success: dict[str, float], iteration: int = 0) -> Count
     return Counter(spec.task for spec in specs)
 
 
-def test_focus_gives_its_share_of_the_episodes_to_tasks_by_how_often_they_failed() -> None:
+def test_focus_distributes_its_share_of_the_episodes_by_failure_rates() -> None:
     """Failures 0, 1/2 and 1, mean 1/2: half of 8 each, and of the other half nothing, once and twice as much."""
     success = {"a": 1.0, "b": 0.5, "c": 0.0}
     assert counts(0.5, success) == {"a": 4, "b": 8, "c": 12}
@@ -54,12 +54,12 @@ def test_focus_gives_its_share_of_the_episodes_to_tasks_by_how_often_they_failed
     assert counts(0.0, success) == {"a": 8, "b": 8, "c": 8}
 
 
-def test_every_task_has_its_even_share_where_nothing_is_known_or_nothing_fails() -> None:
+def test_without_failures_or_an_evaluation_tasks_get_equal_shares() -> None:
     assert counts(1.0, {"a": 1.0, "b": 1.0}) == {"a": 8, "b": 8}
     assert len(practice_specs(replace(CONFIG, focus=1.0), "s", ("a", "b"), 0)) == 16
 
 
-def test_one_task_that_fails_among_many_does_not_get_all_their_episodes_nor_another_iterations_first_states() -> None:
+def test_one_failing_task_gets_at_most_its_cap_and_no_other_iterations_initial_states() -> None:
     success = {f"easy{i}": 1.0 for i in range(19)} | {"hard": 0.0}
     assert counts(0.9, success)["hard"] == MOST_FOCUS * 8
     focused = replace(CONFIG, focus=0.9)
@@ -67,7 +67,7 @@ def test_one_task_that_fails_among_many_does_not_get_all_their_episodes_nor_anot
     assert len(specs) == len(set(specs))
 
 
-def test_a_focus_that_is_no_share_and_the_seeds_of_demonstrations_are_refused() -> None:
+def test_a_focus_out_of_range_and_demonstration_seeds_are_refused() -> None:
     for wrong in ({"focus": -0.1}, {"focus": 1.5}, {"first_seed": 0}, {"first_seed": 99_999}):
         with pytest.raises(ValueError, match=r"focus is|first-seed is .*at least 100000"):
             check_config(replace(CONFIG, **wrong))

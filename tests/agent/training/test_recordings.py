@@ -63,7 +63,7 @@ def copied(few: tuple[Path, RunFolder], folder: Path) -> tuple[Path, RunFolder]:
     return folder / "data", run
 
 
-def test_a_resumed_run_keeps_its_normalisation_and_says_that_its_data_changed(
+def test_a_resumed_run_keeps_its_normalisation_and_reports_changed_data(
     few: tuple[Path, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, run = copied(few, tmp_path)
@@ -81,7 +81,7 @@ def test_a_resumed_run_keeps_its_normalisation_and_says_that_its_data_changed(
     assert statistics(other, 4) != statistics(run, 4), "four episodes have other statistics"
 
 
-def test_a_resumed_run_whose_data_did_not_change_says_nothing(
+def test_a_resumed_run_with_unchanged_data_reports_nothing(
     few: tuple[Path, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, run = copied(few, tmp_path)
@@ -101,9 +101,7 @@ def test_data_of_another_world_is_refused_when_a_run_is_resumed(few: tuple[Path,
     assert not run.checkpoint(4).exists()
 
 
-def test_what_cannot_be_learned_beside_demonstrations_is_refused_before_they_are_collected(
-    few: tuple[Path, RunFolder], tmp_path: Path
-) -> None:
+def test_invalid_additional_datasets_are_refused_before_collection(few: tuple[Path, RunFolder], tmp_path: Path) -> None:
     data, _ = copied(few, tmp_path)
     shutil.rmtree(tmp_path / "data.cache", ignore_errors=True)
     other_units(data)
@@ -116,7 +114,7 @@ def test_what_cannot_be_learned_beside_demonstrations_is_refused_before_they_are
         assert not (tmp_path / "data.cache").exists()
 
 
-def test_caches_stand_where_they_are_asked_for(few: tuple[Path, RunFolder], tmp_path: Path) -> None:
+def test_caches_are_written_to_the_given_folder(few: tuple[Path, RunFolder], tmp_path: Path) -> None:
     shutil.copytree(few[0], tmp_path / "data")
     config = cloning(tmp_path / "data", cache=str(tmp_path / "caches"))
     train(config, start_run(tmp_path / "run", config))
@@ -146,7 +144,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("place", ["rft", "dagger", "drives"])
-def test_what_is_cloned_while_practising_must_be_of_the_policy_s_world(
+def test_demonstrations_of_another_world_are_refused_in_fine_tuning(
     sides: tuple[Path, Path], tmp_path: Path, place: str
 ) -> None:
     ours, theirs = map(str, sides)
