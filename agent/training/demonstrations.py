@@ -102,7 +102,7 @@ class DemonstrationsLedger:
         longest = max(len(specs) for specs in per_task)
         return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
 
-    def asked(self) -> set[str]:
+    def requested(self) -> set[str]:
         """Ids of a complete dataset's episodes: of each task the first episodes_per_task that did not fail."""
         return {spec.id for task in self.tasks for spec in self._candidates(task)}
 
@@ -288,7 +288,7 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
 
 def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
     """Report episodes that the config does not ask for, as training uses all episodes of a dataset."""
-    others = sorted(ledger.succeeded - ledger.asked())
+    others = sorted(ledger.succeeded - ledger.requested())
     if others:
         print(
             f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; training uses them "
