@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Interval
 
@@ -15,6 +15,9 @@ AVERAGE_DECAY = 0.998
 """Of the weights' moving average, unless the config or the algorithm says otherwise."""
 
 
+OptimizerName = Literal["adamw", "muon"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
     """How to optimise."""
@@ -23,6 +26,10 @@ class LearnerConfig:
     num_updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = field(default=None, metadata=none_stands_for())
     """Of a run on demonstrations. In fine-tuning it follows from the iterations and is left out."""
     learning_rate: Annotated[float, Interval(gt=0, le=1)] = 1.0e-3
+    optimizer: OptimizerName = "adamw"
+    """muon steps the matrices between the first and the last layers, adamw all others (agent/learning/muon.py)."""
+    muon_rate: Annotated[float, Interval(gt=0, le=1_000)] = 3.0
+    """Muon's learning rate, as a multiple of `learning_rate`."""
     warmup_updates: Annotated[int, Interval(ge=0, le=10_000_000)] = 200
     """Linear, followed by half a cosine down to `final_lr_share` at the end of the run; for ppo and grpo, whose number
     of updates is not known beforehand, the cosine follows the iterations."""
@@ -50,8 +57,11 @@ class LearnerConfig:
     def check(self) -> None:
         """
         Raises:
-            UserError: a part or a process would have no sample, or warm-up is longer than the run.
+            UserError: there is no such optimiser, a part or a process would have no sample, or warm-up is longer than
+                the run.
         """
+        if self.optimizer not in get_args(OptimizerName):
+            raise UserError(f"learner.optimizer is {self.optimizer!r}; there are: {', '.join(get_args(OptimizerName))}")
         if self.num_parts > self.batch_size:
             raise UserError(
                 f"a batch of {self.batch_size} cannot be computed in {self.num_parts} parts of at least one sample; "

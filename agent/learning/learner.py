@@ -1,6 +1,6 @@
 """The learner: the only place where an optimiser steps.
 
-    batch -> gradient (agent/learning/gradients.py) -> clip, the value head separately -> AdamW -> EMA
+    batch -> gradient (agent/learning/gradients.py) -> clip, the value head separately -> AdamW or Muon -> EMA
 
 The policy that acts is the exponential moving average of the weights (Polyak & Juditsky 1992), whose decay warms up.
 An update is a deterministic function of the state and the batch, so an interrupted run continues identically. Several
@@ -22,6 +22,7 @@ from agent.learning.captured import Captured, can_be_captured
 from agent.learning.config import AVERAGE_DECAY, LearnerConfig, learning_rate_share
 from agent.learning.data_parallel import DataParallel
 from agent.learning.gradients import Loss, M, Splittable, Threads
+from agent.learning.optimizers import Optimizers
 from envs.errors import UserError
 from vla_model.files.weight_files import load_tensors, not_finite, save_tensors
 from vla_model.heads.moe import balance_experts, forget_choices
@@ -43,21 +44,8 @@ class Learner(Generic[M]):
         self.config = config
         self.num_updates_done = 0
         self._progress = 0.0
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]
-        others = [p for name, p in trained.items() if not name.startswith(_VALUE_HEAD)]
-        self._values, self._others = values, others
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in others if p.ndim >= 2], "decay": config.weight_decay, "rate": 1.0},
-                {"params": [p for p in others if p.ndim < 2], "decay": 0.0, "rate": 1.0},
-                {"params": values, "decay": 0.0, "rate": config.value_rate},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        parameters = [*others, *values]
+        self._optimizers = Optimizers(model, config)
+        parameters = [*self._optimizers.others, *self._optimizers.values]
         captures = repeats and config.capture and self.device.type == "cuda" and can_be_captured(model)
         self._gradients: Threads[M] | DataParallel[M] | Captured[M]
         if config.num_processes > 1:
@@ -83,22 +71,18 @@ class Learner(Generic[M]):
         """
         self.model.train()
         metrics = self._gradients(batch, loss)
-        metrics["learner/grad_norm"] = self._clip(self._others)
-        if self._values:
-            metrics["learner/value_grad_norm"] = self._clip(self._values)
+        metrics["learner/grad_norm"] = self._clip(self._optimizers.others)
+        if self._optimizers.values:
+            metrics["learner/value_grad_norm"] = self._clip(self._optimizers.values)
         broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
-            self._optimizer.zero_grad()
+            self._optimizers.zero_grad()
             forget_choices(self.model)
             raise FloatingPointError(f"in update {self.num_updates_done} {', '.join(broken)}")
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
         decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up only the value head may change
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate * group["rate"]
-            group["weight_decay"] = group["decay"] * decays
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._optimizers.step(learning_rate, decays=decays)
         balance_experts(self.model, self._gradients.summed)
         self.num_updates_done += 1
         self._move_average()
@@ -141,9 +125,7 @@ class Learner(Generic[M]):
     def _state(self) -> dict[str, Tensor]:
         tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        return tensors
+        return tensors | self._optimizers.state()
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote.
@@ -155,23 +137,18 @@ class Learner(Generic[M]):
         if not path.exists():
             raise UserError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
         tensors = load_tensors(path)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _with_prefix(tensors, "optimizer.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        groups = self._optimizer.state_dict()["param_groups"]
         try:
             self.num_updates_done = int(tensors["num_updates_done"])
             self.model.load_state_dict(_with_prefix(tensors, "weights."))
             self.average.load_state_dict(_with_prefix(tensors, "average."))
-            self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+            self._optimizers.load(tensors)
         except (KeyError, RuntimeError) as error:
             raise UserError(f"{path} is not of this training's model: {error}") from error
 
     def reset_optimizer(self) -> None:
         """Keep the weights; reset the optimiser's moments, the moving average and the schedule."""
         self.num_updates_done = 0
-        self._optimizer.state.clear()
+        self._optimizers.reset()
         self.average.load_state_dict(self.model.state_dict())
 
     def close(self) -> None:
@@ -192,7 +169,6 @@ class Learner(Generic[M]):
 
 
 STATE_FILE = "learner.safetensors"
-_VALUE_HEAD = "value_head."
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

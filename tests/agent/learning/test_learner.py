@@ -184,6 +184,8 @@ def test_without_num_updates_the_learning_rate_follows_the_progress() -> None:
         ({"final_lr_share": -1.0}, "final-lr-share is -1.0"),
         ({"weight_decay": -1.0}, "weight-decay is -1.0"),
         ({"value_rate": -1.0}, "value-rate is -1.0"),
+        ({"muon_rate": 0.0}, "muon-rate is 0.0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
         ({"learning_rate": float("nan")}, "learning-rate is nan"),
         ({"ema_decay": float("nan")}, "ema-decay is nan"),
         ({"ema_decay": 1.0}, "ema-decay is 1.0"),
