@@ -8,13 +8,10 @@ PATH                         a local model folder or .gguf file of the families 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import Any
 
 import torch
-import tyro
-from annotated_types import Interval
 from numpy.typing import ArrayLike
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
@@ -26,63 +23,11 @@ from vla_model.backbones.smol import smol_config, smol_folder
 from vla_model.config import VLAConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.sizes import SIZES, sizes_of
+from vla_model.sizes import FROM_SCRATCH, SIZES, ModelConfig, sizes_of
 from vla_model.vision.image_encoder import encoder_shape, load_image_encoder
-from vla_model.vision.tower import TOWERS, PretrainedTower
 
 SMOL_LAYERS = 8
 """Of 30; the middle layers encode an instruction's words best."""
-_FROM_SCRATCH = tuple(name for name, tower in TOWERS.items() if tower is not PretrainedTower)
-"""Vision towers that have no pretrained weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A model, and fields of its VLAConfig to change (see vla_model/config.py); None keeps the model's value."""
-
-    name: Annotated[str, tyro.conf.arg(name="")] = "nano"
-    """A size (nano), smol, or the path of pretrained weights."""
-    num_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    """Of the decoder; of a pretrained one the first layers; None means 8 of smol."""
-    hidden_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    """Width of a decoder from scratch; its MLPs scale with it, the number of heads stays."""
-    vision: str | None = None
-    """conv, vit, or the folder of a transformers vision model (SigLIP, DINOv2, CLIP)."""
-    vision_channels: Annotated[int, Interval(ge=1, le=10_000)] | None = None
-    vision_blocks: Annotated[int, Interval(ge=0, le=1_000)] | None = None
-    vision_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    """Of vit."""
-    vision_patch_px: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    """Of vit."""
-    num_keypoints: Annotated[int, Interval(ge=1, le=10_000)] | None = None
-    image_token_grid: Annotated[int, Interval(ge=1, le=100)] | None = None
-    """Image tokens of a camera are means over the cells of a square grid of this side, or"""
-    image_queries: Annotated[int, Interval(ge=0, le=10_000)] | None = None
-    """come from this many learned queries by attention."""
-    history_length: Annotated[int, Interval(ge=0, le=1_000)] | None = None
-    """Past observations in the input,"""
-    history_stride: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    """this many control steps apart."""
-    foreseen_steps: Annotated[
-        tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] | None, tyro.conf.arg(metavar="INT ...")
-    ] = None
-    """Control steps ahead of which the model also predicts the state, while training."""
-    foreseen_keyframes: bool | None = None
-    """Whether it also predicts the state at the next keyframe and at the episode's end,"""
-    foreseen_waypoints: bool | None = None
-    """and at the next waypoint."""
-    instruction_length: Annotated[int, Interval(ge=1, le=10_000)] | None = None
-    """Tokens of the longest instruction; longer ones are truncated, and training warns of it."""
-    chunk_size: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    moe_layers: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    num_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    top_k_experts: Annotated[int, Interval(ge=1, le=1_000)] | None = None
-    expert_size: Annotated[int, Interval(ge=1, le=100_000)] | None = None
-    shared_expert: bool | None = None
-    decoupled_weights: bool | None = None
-    balancing_rate: Annotated[float, Interval(ge=0, le=1)] | None = None
-    action_distribution: str | None = None
-    """laplace, tokens or flow."""
 
 
 def create_policy(
@@ -143,20 +88,9 @@ def check_model(model: ModelConfig) -> None:
 
 
 def _check_names(model: ModelConfig) -> None:
-    name, vision = model.name, model.vision
-    if name != "smol" and name not in SIZES and not Path(name).exists():
-        raise UserError(
-            f"model {name!r} does not exist; models: {', '.join(SIZES)}, smol, or a local model folder or .gguf file"
-        )
-    if model.hidden_size is not None and name not in SIZES:
-        raise UserError(f"the decoder {name} has its weights, so its width cannot be chosen: leave out hidden_size")
-    if vision is not None and vision not in _FROM_SCRATCH:
-        if not Path(vision).is_dir():
-            raise UserError(
-                f"vision {vision!r} does not exist; vision: {', '.join(_FROM_SCRATCH)}, or the local folder of a "
-                "transformers vision model"
-            )
-        encoder_shape(vision)
+    model.check()
+    if model.vision is not None and model.vision not in FROM_SCRATCH:
+        encoder_shape(model.vision)
 
 
 def _num_layers(model: ModelConfig) -> int | None:
@@ -188,7 +122,7 @@ def _change_fields(config: VLAConfig, model: ModelConfig, world_spec: WorldSpec)
     for name in changes.keys() - {"name", "num_layers", "hidden_size", "vision"}:
         if changes[name] is not None:
             setattr(config, name, list(changes[name]) if isinstance(changes[name], tuple) else changes[name])
-    if model.vision in _FROM_SCRATCH:
+    if model.vision in FROM_SCRATCH:
         config.vision = model.vision
     elif model.vision is not None:
         shape = encoder_shape(model.vision)

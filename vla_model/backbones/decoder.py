@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+import vla_model.backbones.grok  # noqa: F401  (registers Grok-1 with transformers)
 from envs.errors import UserError
 from vla_model.config import VLAConfig
 

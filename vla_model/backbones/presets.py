@@ -1,17 +1,17 @@
 """The published sizes of the families: decoders of transformers' classes, and Grok-1.
 
 A preset is a config without weights: a model of it is random. `backbones/pretrained.py` loads pretrained weights. A new
-family is one function here and, if transformers lacks it, one file like grok.py.
+family is one function here and, if transformers lacks it, one file like grok.py. The names are options of commands, so
+importing this does not load transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import GemmaConfig, LlamaConfig, MistralConfig, MixtralConfig, PretrainedConfig
-
-from vla_model.backbones.grok import Grok1Config
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FAMILIES = {
     "llama": "LLaMA 1 to 3.2 and what shares their architecture",
@@ -20,13 +20,25 @@ FAMILIES = {
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3",
-    Grok1Config.model_type: "Grok-1",
+    "grok-1": "Grok-1",
 }
 """{transformers' model_type: name} of the tested decoders."""
 
 
+def _config(family: str, **shape: Any) -> Callable[[], PretrainedConfig]:
+    """A function that makes a config of a family of transformers."""
+
+    def config() -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        return AutoConfig.for_model(family, **shape)
+
+    return config
+
+
 def _llama(width: int, layers: int, heads: int, intermediate: int, **others: Any) -> Callable[[], PretrainedConfig]:
-    return lambda: LlamaConfig(
+    return _config(
+        "llama",
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -58,24 +70,23 @@ def _llama3(*shape: int, scaling: float | None = None, **others: Any) -> Callabl
     )
 
 
-def _mixtral_8x22b() -> PretrainedConfig:
-    return MixtralConfig(
-        hidden_size=6144,
-        intermediate_size=16_384,
-        num_hidden_layers=56,
-        num_attention_heads=48,
-        max_position_embeddings=65_536,
-    )
-
-
-def _gemma(width: int, layers: int, heads: int, key_value_heads: int, intermediate: int) -> Callable[[], Any]:
-    return lambda: GemmaConfig(
+def _gemma(
+    width: int, layers: int, heads: int, key_value_heads: int, intermediate: int
+) -> Callable[[], PretrainedConfig]:
+    return _config(
+        "gemma",
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=key_value_heads,
         intermediate_size=intermediate,
     )
+
+
+def _grok1() -> PretrainedConfig:
+    from vla_model.backbones.grok import Grok1Config
+
+    return Grok1Config()
 
 
 PRESETS: dict[str, Callable[[], PretrainedConfig]] = {
@@ -92,11 +103,18 @@ PRESETS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama3.1_405b": _llama3(16_384, 126, 128, 53_248, scaling=8.0),
     "llama3.2_1b": _llama3(2048, 16, 32, 8192, scaling=32.0, tie_word_embeddings=True),
     "llama3.2_3b": _llama3(3072, 28, 24, 8192, scaling=32.0, tie_word_embeddings=True),
-    "mistral_7b": lambda: MistralConfig(max_position_embeddings=32_768, sliding_window=4096, rms_norm_eps=1e-5),
-    "mixtral_8x7b": MixtralConfig,
-    "mixtral_8x22b": _mixtral_8x22b,
+    "mistral_7b": _config("mistral", max_position_embeddings=32_768, sliding_window=4096, rms_norm_eps=1e-5),
+    "mixtral_8x7b": _config("mixtral"),
+    "mixtral_8x22b": _config(
+        "mixtral",
+        hidden_size=6144,
+        intermediate_size=16_384,
+        num_hidden_layers=56,
+        num_attention_heads=48,
+        max_position_embeddings=65_536,
+    ),
     "gemma_2b": _gemma(2048, 18, 8, 1, 16_384),
     "gemma_7b": _gemma(3072, 28, 16, 16, 24_576),
-    "grok_314b": Grok1Config,
+    "grok_314b": _grok1,
 }
 """{name: function that returns the decoder's config, tying of the language head included} of the published sizes."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.heads.distributions import ActionDistribution, Laplace, Tokens
 from vla_model.heads.flow import Flow
 from vla_model.heads.moe import MixtureOfExperts, Routing
+from vla_model.heads.names import check_distribution
 
 DISTRIBUTIONS: dict[str, type[Laplace | Tokens | Flow]] = {"laplace": Laplace, "tokens": Tokens, "flow": Flow}
-"""Action distributions by name."""
+"""Action distributions by name; vla_model/heads/names.py lists the names."""
 
 
 class ActionHead(nn.Module):
@@ -26,11 +26,7 @@ class ActionHead(nn.Module):
 
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
-        if config.action_distribution not in DISTRIBUTIONS:
-            raise UserError(
-                f"action distribution {config.action_distribution!r} does not exist; "
-                f"distributions: {', '.join(DISTRIBUTIONS)}"
-            )
+        check_distribution(config.action_distribution)
         size = config.hidden_size
         self.norms = nn.ModuleList(nn.RMSNorm(size) for _ in range(config.moe_layers))
         self.layers = nn.ModuleList(
