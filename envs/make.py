@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import closing
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from envs.errors import UserError
 from envs.imported import imported
@@ -14,9 +14,6 @@ from envs.suites.metaworld.world import MetaworldWorld
 from envs.suites.returned import calling
 from envs.types import WorldSpec
 from envs.world import World
-
-if TYPE_CHECKING:
-    from envs.simulation.simulator import SimulatorMaker
 
 WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS)
 Device = Literal["cpu", "warp", "cuda"]
@@ -47,7 +44,14 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
         return MetaworldWorld(num_worlds, METAWORLDS[name])
     from envs.tabletop.world import TabletopWorld
 
-    return TabletopWorld(num_worlds, make_simulator=_simulator_on(device), suite=name)
+    if device == "cpu":
+        return TabletopWorld(num_worlds, suite=name)
+    from envs.simulation.warp import WarpSim
+    from envs.tabletop.scene.scene import MAX_CONSTRAINTS, MAX_CONTACTS
+
+    buffers = {"max_contacts": MAX_CONTACTS, "max_constraints": MAX_CONSTRAINTS}
+    warp = functools.partial(WarpSim, device="cuda" if device == "cuda" else "cpu", **buffers)
+    return TabletopWorld(num_worlds, make_simulator=warp, suite=name)
 
 
 def check_device(name: str, device: str) -> None:
@@ -92,18 +96,3 @@ def _own_world(name: str, num_worlds: int) -> World:
     if not isinstance(world, World):
         raise UserError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
     return world
-
-
-def _simulator_on(device: str) -> SimulatorMaker | None:
-    """The simulator's factory; None for the world's default, the CPU."""
-    if device == "cpu":
-        return None
-    from envs.simulation.warp import WarpSim
-    from envs.tabletop.scene.scene import MAX_CONSTRAINTS, MAX_CONTACTS
-
-    return functools.partial(
-        WarpSim,
-        max_contacts=MAX_CONTACTS,
-        max_constraints=MAX_CONSTRAINTS,
-        device="cuda" if device == "cuda" else "cpu",
-    )

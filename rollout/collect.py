@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -228,54 +229,44 @@ class _Episode:
         self.duration_s += duration_s
 
     def finish(self, n: int, result: ChunkResult) -> Trajectory:
-        columns = {name: np.concatenate(blocks) for name, blocks in self.columns.items()}
-        terms = {name.removeprefix("term/"): columns[name] for name in columns if name.startswith("term/")}
-        return Trajectory(
-            spec=self.spec,
-            instruction=self.instruction,
-            frames={camera: np.concatenate(blocks) for camera, blocks in self.frames.items()},
-            frame_step=np.array(self.frame_step, np.int64),
-            decision_step=np.array(self.decision_step, np.int64),
-            state=columns["state"],
-            action=columns["action"],
-            label=columns["label"],
-            localization=columns["localization"],
-            reward_terms=terms,
-            reward=columns["reward"],
+        return self._trajectory(
+            {name: np.concatenate(blocks) for name, blocks in self.columns.items()},
+            {camera: np.concatenate(blocks) for camera, blocks in self.frames.items()},
             success=bool(result.success[n]),
             terminated=bool(result.terminated[n]),
             truncated=bool(result.truncated[n]),
             failure=result.failure[n],
-            policy_version=self.policy_version,
-            sampled=columns.get("sampled"),
-            log_prob=columns.get("log_prob"),
-            value=columns.get("value"),
             expert_usage=np.stack(self.expert_usage) if self.expert_usage else None,
-            duration_s=self.duration_s,
         )
 
     def broken(self, reason: str, world_spec: WorldSpec) -> Trajectory:
         """The trajectory of an episode whose world failed: the reason, and no rows."""
-        no_action = np.zeros((0, world_spec.action.size), np.float32)
-        return Trajectory(
-            spec=self.spec,
-            instruction=self.instruction,
-            frames={c.name: np.zeros((0, c.height, c.width, 3), np.uint8) for c in world_spec.cameras},
-            frame_step=np.zeros(0, np.int64),
-            decision_step=np.zeros(0, np.int64),
-            state=np.zeros((0, world_spec.state.size), np.float32),
-            action=no_action,
-            label=no_action,
-            localization=np.zeros((0, world_spec.localization.size), np.float32),
-            reward_terms={},
-            reward=np.zeros(0, np.float32),
+        self.frame_step, self.decision_step = [], []
+        sizes = {name: getattr(world_spec, name).size for name in ("state", "action", "localization")}
+        columns = {name: np.zeros((0, size), np.float32) for name, size in sizes.items()}
+        return self._trajectory(
+            columns | {"label": columns["action"], "reward": np.zeros(0, np.float32)},
+            {c.name: np.zeros((0, c.height, c.width, 3), np.uint8) for c in world_spec.cameras},
             success=False,
             terminated=True,
             truncated=False,
             failure=reason,
             broken=True,
+        )
+
+    def _trajectory(self, columns: dict[str, Any], frames: dict[str, NDArray[np.uint8]], **end: Any) -> Trajectory:
+        terms = {name.removeprefix("term/"): columns.pop(name) for name in list(columns) if name.startswith("term/")}
+        return Trajectory(
+            spec=self.spec,
+            instruction=self.instruction,
+            frames=frames,
+            frame_step=np.array(self.frame_step, np.int64),
+            decision_step=np.array(self.decision_step, np.int64),
+            reward_terms=terms,
             policy_version=self.policy_version,
             duration_s=self.duration_s,
+            **columns,
+            **end,
         )
 
     def _add(self, name: str, block: NDArray[np.float32]) -> None:

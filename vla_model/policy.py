@@ -158,16 +158,9 @@ class VLAPolicy:
         chosen = model.action_head.layers[layer]
         assert isinstance(chosen, MixtureOfExperts)
         chosen.router.leave_out(expert)
-        return VLAPolicy(
-            model,
-            self.processor,
-            self.version,
-            self._sample,
-            self._seed,
-            self._dtype_name,
-            noise_correlation=self._noise_correlation,
-            n_action_steps=self._n_action_steps,
-        )
+        policy = copy.copy(self)
+        policy.model, policy._episodes, policy._batch = model, {}, None
+        return policy
 
     def load_weights(self, version: int, state_dict: Mapping[str, Tensor]) -> None:
         """Act with these weights from now on, and end every episode: the order rule of rollout/weights.py.

@@ -7,6 +7,7 @@ Shape letters: A action dims, S state dims, L localization dims, H x W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -66,7 +67,8 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
         # An unknown task is looked up in the main suite, whose error lists the existing tasks.
         suite = next((name for name, tasks in SUITES.items() if task in tasks), "tabletop")
         self._world = TabletopWorld(1, config, suite=suite)
-        self._max_episode_steps = self._world.task_of(self._spec(task, variation, seed=0)).max_steps
+        self._spec = EpisodeSpec(suite=suite, task=task, seed=0, variation=variation)
+        self._max_episode_steps = self._world.task_of(self._spec).max_steps
         self.task = task
         self.variation = variation
         self.render_mode = render_mode
@@ -104,7 +106,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
             seed = int(self.np_random.integers(2**31))
         spec = asked.get("spec")
         if spec is None:
-            spec = self._spec(self.task, asked.get("variation", self.variation), seed)
+            spec = replace(self._spec, seed=seed, variation=asked.get("variation", self.variation))
         elif "variation" in asked:
             raise UserError("options has a spec, with its variation, and another variation; give one of the two")
         self._world.check_spec(spec)
@@ -120,14 +122,8 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
             UserError: wrong shape or a non-finite element.
         """
         observation, reward, terminated, truncated, info = self._world.step(np.asarray(action, np.float32)[None])
-        terms = {name: float(term[0]) for name, term in info["reward_terms"].items()}
-        return (
-            _first(observation),
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            {**self._info(info), "reward_terms": terms},
-        )
+        told = self._info(info) | {"reward_terms": {name: float(t[0]) for name, t in info["reward_terms"].items()}}
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), told
 
     def render(self) -> NDArray[np.uint8] | None:
         """The front camera's view, uint8 [H, W, 3]; None without a render_mode."""
@@ -143,9 +139,6 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
     def expert_action(self) -> NDArray[np.float32]:
         """The scripted expert's action for the current state, [A]."""
         return self._world.expert_action()[0]
-
-    def _spec(self, task: str, variation: str, seed: int) -> EpisodeSpec:
-        return EpisodeSpec(suite=self._world.suite, task=task, seed=seed, variation=variation)
 
     def _info(self, info: Info) -> dict[str, Any]:
         return {

@@ -59,11 +59,6 @@ def frames_of(sensor: Sensor, num_worlds: int, memory: mmap.mmap) -> list[NDArra
     return frames
 
 
-def frames_bytes(sensor: Sensor, num_worlds: int) -> int:
-    """Size in bytes of the shared memory for frames."""
-    return sum(3 * num_worlds * view.height_px * view.width_px for view in sensor.views)
-
-
 def _answer(channel: Connection, simulation: Any) -> None:
     while True:
         try:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
-from envs.suites.metaworld.host import frames_bytes, frames_of
+from envs.suites.metaworld.host import frames_of
 from envs.suites.metaworld.sensor import Sensor
 
 PYTHON_VARIABLE = "LLAMARM_METAWORLD_PYTHON"
@@ -67,7 +67,7 @@ class Subprocesses:
             UserError: see `metaworld_python`.
         """
         memory_fd = os.memfd_create("llamarm-metaworld")
-        os.ftruncate(memory_fd, frames_bytes(sensor, num_worlds))
+        os.ftruncate(memory_fd, sum(3 * num_worlds * view.height_px * view.width_px for view in sensor.views))
         pairs = [socket.socketpair() for _ in range(num_worlds + 1)]
         ours, theirs = zip(*pairs, strict=True)
         *channel_fds, life_fd = (end.fileno() for end in theirs)
@@ -117,7 +117,8 @@ class Subprocesses:
         try:
             reply = json.loads(self._channels[world].recv_bytes())
         except (EOFError, OSError) as error:
-            raise _died(world) from error
+            died = f"the process of Meta-World's world {world} died; why, it or the system said on stderr"
+            raise RuntimeError(died) from error
         if "error" in reply:
             raise RuntimeError(f"Meta-World raised in world {world}:\n{reply['error']}")
         return reply
@@ -131,7 +132,3 @@ class Subprocesses:
         except subprocess.TimeoutExpired:
             self._host.kill()
             self._host.wait()
-
-
-def _died(world: int) -> RuntimeError:
-    return RuntimeError(f"the process of Meta-World's world {world} died; why, it or the system said on stderr")
