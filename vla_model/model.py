@@ -14,6 +14,7 @@ Shape letters, here and in the files it uses:
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -140,16 +141,15 @@ class VLA(nn.Module):
             image_encoder: likewise, of config.image_encoder's shape.
 
         Raises:
-            UserError: the config has no camera, no state or action, an unknown vision tower, no layer of experts,
+            UserError: the config has no camera or action, an unknown vision tower, no layer of experts,
                 fewer keypoints than positions to point at, a foreseen step below 1, or more tokens than the decoder
                 has positions for.
         """
         super().__init__()
-        if not config.cameras or config.state_size < 1 or config.action_size < 1:
+        if not config.cameras or config.action_size < 1:
             raise UserError(
-                "a VLA needs at least one camera, one state and one action dimension; "
-                f"the config has cameras {config.cameras}, state_size {config.state_size}, "
-                f"action_size {config.action_size}"
+                "a VLA needs at least one camera and one action dimension; "
+                f"the config has cameras {config.cameras}, action_size {config.action_size}"
             )
         if config.vision not in TOWERS:
             raise UserError(f"vision {config.vision!r} does not exist; vision: {', '.join(TOWERS)}")
@@ -172,7 +172,9 @@ class VLA(nn.Module):
         self.image_encoder = _image_encoder(config, image_encoder)
         tower = TOWERS[config.vision]
         self.cameras = nn.ModuleDict({name: tower(config, name, self.image_encoder) for name, _, _ in config.cameras})
-        self.to_state_token = nn.Linear(config.state_size, size)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # of a policy without a state
+            self.to_state_token = nn.Linear(config.state_size, size)
         self.queries = nn.Parameter(torch.randn(config.chunk_size, size) * 0.02)
         self.action_head = ActionHead(config)
         seen = 2 * config.num_keypoints * len(config.cameras) + config.state_size

@@ -147,6 +147,7 @@ class Cloning(Generic[C]):
             failed=self.failed,
             rows_per_episode=self._config.rows_per_episode,
             world_spec=self._context.processor.world_spec,
+            conversion=self._context.processor.conversion,
             cache=self._context.cache,
         )
 

@@ -48,6 +48,11 @@ class ClientState:
         """Cameras, state and actions of the policy."""
         return self._processor.world_spec
 
+    @property
+    def resizes(self) -> bool:
+        """Whether the policy resizes frames: it was trained on a robot's recordings."""
+        return self._processor.conversion is not None
+
     def restart(self) -> None:
         """The next observation begins an episode."""
         self._instruction = None
@@ -58,7 +63,7 @@ class ClientState:
         """The policy's action chunk, float32 [K, A].
 
         Args:
-            frames: {camera: uint8 [H, W, 3]}.
+            frames: {camera: uint8 [H, W, 3]}; of any size for a policy that resizes them.
             state: [S], in the world's units.
             instruction: a sentence.
             step: control steps since the episode began; None if the client sends none.
@@ -73,7 +78,7 @@ class ClientState:
         if step is None:
             step = 0 if begins else self._step + self.n_action_steps
         observation = Observation(
-            frames={camera: frame[None] for camera, frame in frames.items()},
+            frames=self._processor.fit_frames({camera: frame[None] for camera, frame in frames.items()}),
             state=to_float32(state)[None],
             instruction=(instruction,),
             step=np.array([step]),

@@ -259,6 +259,7 @@ def metadata(processor: Processor, chunk_size: int, n_action_steps: int, version
         **({} if made_for is None else made_for.to_json()),
         "n_action_steps": n_action_steps,
         **openpi.world_metadata(processor.world_spec),
+        **({} if processor.conversion is None else {"conversion": processor.conversion.to_json()}),
     }
 
 

@@ -102,7 +102,7 @@ class _Chunk:
             self._rest.clear()
             images = wire.entry(observation, "images")
             frames = {
-                camera.name: _frame(camera, wire.entry(images, camera.name))
+                camera.name: _frame(camera, wire.entry(images, camera.name), any_size=self._client.resizes)
                 for camera in self._client.world_spec.cameras
             }
             state = wire.array("state", wire.entry(observation, "state"), _ARRAY)
@@ -112,11 +112,12 @@ class _Chunk:
         return self._rest.popleft()
 
 
-def _frame(camera: CameraSpec, value: Any) -> NDArray[Any]:
+def _frame(camera: CameraSpec, value: Any, *, any_size: bool) -> NDArray[Any]:
     if isinstance(value, dict) and _IMAGE in value:
         if value.get("format") == "raw":
             return wire.array(camera.name, value, _IMAGE)
-        return wire.image(camera.name, value.get("data"), camera.height, camera.width)
+        size = None if any_size else (camera.height, camera.width)
+        return wire.image(camera.name, value.get("data"), size)
     return wire.array(camera.name, value, _ARRAY)
 
 

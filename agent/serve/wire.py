@@ -28,6 +28,7 @@ _MAX_ITEMS = 1024
 _MAX_ITEMS_IN_ALL = 10_000
 _MAX_DIMS = 8
 _MAX_LISTED_CHARS = 300
+_MAX_SIDE_PX = 4096
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 """Numbers of a fixed size: neither objects nor structures."""
 
@@ -105,16 +106,17 @@ def array(name: str, value: Any, marker: str | bytes) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(shape).copy()
 
 
-def image(name: str, data: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """A PNG or JPEG, [H, W, 3]. It is decoded only if its header states that size."""
+def image(name: str, data: Any, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """A PNG or JPEG, [H, W, 3]. It is decoded only if its header states this size (H, W), or any common one if None."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
-            size, mode = picture.size, picture.mode
-            if size == (width, height) and mode == "RGB":
+            found, mode = picture.size[::-1], picture.mode
+            if mode == "RGB" and (found == size or (size is None and max(found) <= _MAX_SIDE_PX)):
                 return np.array(picture)
     except Exception as error:  # Pillow raises errors of many types for broken files
         raise UserError(f"{name!r} is not a readable PNG or JPEG: {error}") from error
-    raise UserError(f"{name!r} is {mode} of {size[1]}x{size[0]} pixels, expected RGB of {height}x{width}")
+    expected = f"at most {_MAX_SIDE_PX}x{_MAX_SIDE_PX}" if size is None else "x".join(map(str, size))
+    raise UserError(f"{name!r} is {mode} of {found[0]}x{found[1]} pixels, expected RGB of {expected}")
 
 
 def packed_array(value: NDArray[Any], marker: str | bytes) -> dict[str | bytes, Any]:

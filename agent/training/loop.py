@@ -41,6 +41,7 @@ from agent.training.recordings import check_recordings, say_changes, training_da
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.dataset.batches import TrainingData
+from rollout.dataset.infer import ReadingConfig
 from rollout.distributed import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of
@@ -82,6 +83,8 @@ class RunConfig:
     """Datasets used for auxiliary losses only: any episodes in simulation, also a policy's failures."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
     """Folder of the caches of decoded frames; beside each dataset if not given."""
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    """How recordings of other programs are read."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -194,6 +197,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     continues = None if last is None else load_config(last / PRETRAINED)
     model, fresh = create_policy(config.model, data.world_spec, data.stats, continues=continues)
     processor = kept or fresh
+    processor.conversion = data.conversion
     if process.rank == 0:
         for line in processor.warnings(data.instructions):
             print(f"llamarm: train: {line}", file=sys.stderr)
@@ -235,7 +239,7 @@ def _data(config: RunConfig, run: RunFolder) -> tuple[TrainingData, Processor | 
     """The run's data, and the last checkpoint's processor: its normalisation holds, even if the data changed."""
     last = run.last_checkpoint()
     kept = None if last is None else Processor.load(last / PRETRAINED)
-    return training_data(config, run, None if kept is None else kept.world_spec), kept
+    return training_data(config, run, kept), kept
 
 
 def deployment_of(config: RunConfig, chunk_size: int) -> Deployment:

@@ -21,7 +21,8 @@ from envs.types import WorldSpec
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.check import check_worlds
 from rollout.dataset.frame_cache import check_pending
-from rollout.dataset.segments import training_segments
+from rollout.dataset.segments import has_successes
+from vla_model.inputs.processor import Processor
 
 if TYPE_CHECKING:
     from agent.training.loop import RunConfig
@@ -38,9 +39,11 @@ def check_recordings(config: RunConfig) -> WorldSpec:
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if evaluation.episodes_per_task else ()
-    world_spec = check_worlds((*config.data, *config.drives, *config.auxiliary)) if config.data else None
-    if config.data and not any(training_segments(root, is_drive=False, failed_too=False) for root in config.data):
-        raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
+    world_spec, conversion = None, None
+    if config.data:
+        world_spec, conversion = check_worlds(config.data, (*config.drives, *config.auxiliary), reading=config.reading)
+        if not any(has_successes(root) for root in config.data):
+            raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
             check_episodes(world, demonstrations.tasks, variations)
@@ -48,25 +51,24 @@ def check_recordings(config: RunConfig) -> WorldSpec:
                 check_demonstrations(demonstrations, world)
                 world_spec = world.world_spec
                 if config.drives or config.auxiliary:
-                    check_worlds((*config.drives, *config.auxiliary), world_spec)
+                    check_worlds((*config.drives, *config.auxiliary), expected=world_spec)
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
                     f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
                     "another world:\n  " + "\n  ".join(lines)
                 )
-    for root in (*config.data, *config.drives):
-        check_pending(root, config.cache, cloned=True)
-    for root in config.auxiliary:
-        check_pending(root, config.cache, cloned=False)
+    for root in (*config.data, *config.drives, *config.auxiliary):
+        cloned = root not in config.auxiliary
+        check_pending(root, config.cache, cloned=cloned, world_spec=world_spec, conversion=conversion)
     return world_spec
 
 
-def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | None = None) -> TrainingData:
-    """The data of a run.
+def training_data(config: RunConfig, run: RunFolder, processor: Processor | None = None) -> TrainingData:
+    """The data of a run, without the held-out episodes.
 
     Args:
         run: its dataset is used where the config names no recorded ones.
-        world_spec: of the policy that is resumed, if any.
+        processor: of the policy that is resumed, if any.
 
     Raises:
         UserError: as TrainingData.
@@ -76,7 +78,11 @@ def training_data(config: RunConfig, run: RunFolder, world_spec: WorldSpec | Non
         drives=config.drives,
         auxiliary=config.auxiliary,
         failed="auxiliary",
-        world_spec=world_spec,
+        world_spec=None if processor is None else processor.world_spec,
+        conversion=None if processor is None else processor.conversion,
+        reading=config.reading,
+        part="trained on",
+        seed=config.seed,
         cache=config.cache,
     )
 

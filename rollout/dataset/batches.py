@@ -40,12 +40,14 @@ from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
 from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
+from rollout.dataset.infer import ReadingConfig
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.read import read_marks, read_stats, read_tasks
-from rollout.dataset.segments import split_by_task, training_segments
-from rollout.dataset.statistics import FeatureStats, aggregate
+from rollout.dataset.segments import keep_part, split_by_task, training_segments
+from rollout.dataset.statistics import FeatureStats, aggregate, vector_stats
 from rollout.dataset.write import finish_recording
 from vla_model.config import NOTHING, Foreseen
+from vla_model.inputs.conversion import Conversion
 from vla_model.inputs.history import past_steps
 
 
@@ -95,6 +97,10 @@ class TrainingData:
         failed: Literal["cloned", "auxiliary", "excluded"] = "cloned",
         rows_per_episode: int | None = None,
         world_spec: WorldSpec | None = None,
+        conversion: Conversion | None = None,
+        reading: ReadingConfig | None = None,
+        part: Literal["trained on", "held out", "all"] = "all",
+        seed: int = 0,
         cache: str | Path = "",
     ) -> None:
         """Open the datasets, and decode into their caches what is missing.
@@ -110,6 +116,10 @@ class TrainingData:
             rows_per_episode: use this many evenly spaced rows of longer episodes, for a policy's own rollouts: episodes
                 in which it was stuck are the longest and nearly constant. None for all rows.
             world_spec: of the policy; None for that of the first dataset.
+            conversion: of the policy, for recordings of other programs.
+            reading: how recordings of other programs are read, and the share of held-out episodes.
+            part: use all episodes of `roots`, or only those that are, or are not, held out.
+            seed: of the held-out episodes.
             cache: folder of the decoded data; None or "" for beside each dataset.
 
         Raises:
@@ -121,18 +131,23 @@ class TrainingData:
         folders = (*roots, *drives, *auxiliary)
         for root in folders:
             finish_recording(root)
-        self.world_spec = check_worlds(folders, world_spec)
+        self.world_spec, self.conversion = check_worlds(
+            roots, (*drives, *auxiliary), expected=world_spec, conversion=conversion, reading=reading
+        )
         """Of the policy, or else of the first dataset."""
+        as_seen: dict[str, Any] = {"world_spec": self.world_spec, "conversion": self.conversion}
         self._num_roots, cloned = len(roots), len(roots) + len(drives)
         segments = [
             training_segments(root, len(roots) <= number < cloned, failed != "excluded")
             for number, root in enumerate(folders)
         ]
+        for root, found in zip(roots, segments, strict=False):
+            keep_part(found, root, part, reading or ReadingConfig(), seed)
         if not any(segments):
             raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
-            check_pending(root, cache, cloned=number < cloned)
-        self._datasets = [open_cache(root, cache) for root in folders]
+            check_pending(root, cache, cloned=number < cloned, **as_seen)
+        self._datasets = [open_cache(root, cache, **as_seen) for root in folders]
         for number, dataset in enumerate(self._datasets):
             _check_vectors(dataset, cloned=number < cloned)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
@@ -206,13 +221,24 @@ class TrainingData:
 
     @cached_property
     def stats(self) -> dict[str, FeatureStats]:
-        """Statistics of all episodes of `roots`, selected or not, from their stats.json.
+        """Statistics of all episodes of `roots`, selected or not, from their stats.json; of recordings of other
+        programs, of the selected episodes.
 
         Raises:
             UserError: a dataset has no stats.json.
         """
-        parts = [read_stats(dataset.root) for dataset in self._datasets[: self._num_roots]]
+        parts = [
+            read_stats(dataset.root) if schema.is_own(dataset.info) else self._measured(number)
+            for number, dataset in enumerate(self._datasets[: self._num_roots])
+        ]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
+
+    def _measured(self, number: int) -> dict[str, FeatureStats]:
+        """Statistics of a dataset's selected rows."""
+        spans = np.flatnonzero(self._dataset == number)
+        rows = np.concatenate([np.arange(self._end[i] - self._length[i], self._end[i]) for i in spans])
+        vectors = self._datasets[number].vectors
+        return {VECTORS[name]: vector_stats(values[rows]) for name, values in vectors.items() if values.shape[1]}
 
     @cached_property
     def _keyframes(self) -> list[NDArray[np.int64]]:
@@ -412,6 +438,8 @@ def _held_rows(dataset: CachedDataset) -> NDArray[np.int64]:
 
 
 def _check_vectors(dataset: CachedDataset, *, cloned: bool) -> None:
+    if not schema.is_own(dataset.info):
+        return  # checked before they were cached
     vectors = {VECTORS[name]: values for name, values in dataset.vectors.items()}
     lengths = [row["length"] for row in dataset.episodes]
     check_numbers(str(dataset.root), dataset.info, vectors, cloned=cloned, lengths=lengths)

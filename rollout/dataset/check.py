@@ -5,6 +5,7 @@ Shape letters: R rows of all episodes, D vector elements.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,39 +17,162 @@ from numpy.typing import NDArray
 from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
-from rollout.dataset.read import read_info
+from rollout.dataset.features import Features, features_of, names_of
+from rollout.dataset.infer import ReadingConfig, Recordings, infer_world
+from rollout.dataset.read import episode_files, read_info, read_rows, read_vectors
+from vla_model.inputs.conversion import Conversion
 
+_TIMES = ("frame_index", "timestamp")
+_LATE = 0.5
+"""How far a frame may be from its time, in periods."""
 _ROUNDING = 1e-6
 """How far outside [-1, 1] an action may lie: the last bits of a float32."""
 
 
-def check_worlds(roots: Sequence[str | Path], expected: WorldSpec | None = None) -> WorldSpec:
-    """The world in which all these datasets were recorded.
+def check_worlds(
+    roots: Sequence[str | Path],
+    others: Sequence[str | Path] = (),
+    *,
+    expected: WorldSpec | None = None,
+    conversion: Conversion | None = None,
+    reading: ReadingConfig | None = None,
+) -> tuple[WorldSpec, Conversion | None]:
+    """The world in which all these datasets were recorded, and the conversion of recordings of other programs.
 
     Args:
-        roots: folders of datasets, at least one.
-        expected: the policy's; None for that of the first dataset.
+        roots: folders of datasets, at least one; where the first has no WorldSpec, it is inferred from them.
+        others: folders of further datasets.
+        expected: the policy's; None for that of `roots`.
+        conversion: the policy's.
+        reading: how recordings of other programs are read.
 
     Raises:
         UserError: a folder is given twice, holds no dataset, or one without units, with contradictions, or of another
             world; the message lists every difference.
     """
-    places = Counter(Path(root).resolve() for root in roots)
+    places = Counter(Path(root).resolve() for root in (*roots, *others))
     if twice := [str(place) for place, count in places.items() if count > 1]:
         raise UserError(f"{twice[0]} is named twice, so its rows would count twice; name it once")
-    infos = [(Path(root), read_info(Path(root))) for root in roots]
+    infos = [(Path(root), read_info(Path(root))) for root in (*roots, *others)]
     first, one = infos[0]
-    world_spec = expected or _world_spec(first, one)
+    world_spec = expected
+    if world_spec is None and schema.is_own(one):
+        world_spec = _world_spec(first, one)
+        if reading is not None and not reading.is_default:
+            raise UserError(
+                f"{first} has a WorldSpec with its own frames and cameras: leave out --frames, --fit and --cameras"
+            )
+    elif world_spec is None:
+        world_spec, conversion = _inferred(infos[: len(roots)], reading or ReadingConfig())
     whose = f"that of {first}" if expected is None else "the policy's"
     for root, info in infos:
-        lines = world_spec.differences(_world_spec(root, info)) or schema.differences(
-            schema.kind(one), schema.kind(info)
-        )
-        if lines:
+        if lines := _differences(root, info, world_spec, conversion, one):
             raise UserError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
-        if lines := schema.contradictions(info, _world_spec(root, info)):
+        if schema.is_own(info) and (lines := schema.contradictions(info, _world_spec(root, info))):
             raise UserError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
-    return world_spec
+    return world_spec, conversion
+
+
+def _differences(
+    root: Path, info: dict[str, Any], world_spec: WorldSpec, conversion: Conversion | None, one: dict[str, Any]
+) -> list[str]:
+    if schema.is_own(info) or conversion is None:
+        lines = world_spec.differences(_world_spec(root, info))
+        return lines or (schema.differences(schema.kind(one), schema.kind(info)) if schema.is_own(one) else [])
+    return recorded_differences(features_of(info, str(root)), info["fps"], world_spec, conversion)
+
+
+def recorded_differences(features: Features, fps: float, world_spec: WorldSpec, conversion: Conversion) -> list[str]:
+    """How a recording of another program differs from a policy's world, one line each; it has no units."""
+    cameras = [conversion.camera_name(camera.name) for camera in features.cameras]
+    lines = [
+        f"camera {camera.name!r} is missing; cameras: {', '.join(cameras)} (--cameras {camera.name}=... renames one)"
+        for camera in world_spec.cameras
+        if camera.name not in cameras
+    ]
+    for name, theirs in (("state", features.state), ("action", features.action)):
+        if theirs != (ours := getattr(world_spec, name).names):
+            lines.append(f"{name} names are {theirs}, expected {ours}")
+    if not math.isclose(fps * world_spec.control_dt_s, 1.0, rel_tol=1e-6):
+        lines.append(f"fps is {fps:g}, expected {1 / world_spec.control_dt_s:g}")
+    return lines
+
+
+def _inferred(infos: Sequence[tuple[Path, dict[str, Any]]], reading: ReadingConfig) -> tuple[WorldSpec, Conversion]:
+    """The inferred world of recordings; those with a WorldSpec are only compared."""
+    inferred = [(root, info) for root, info in infos if not schema.is_own(info)]
+    read: list[Recordings] = []
+    for root, info in inferred:
+        features = features_of(info, str(root))
+        if read and (lines := _unlike(read[0], features)):
+            raise UserError(f"{root} is of another kind: it differs from {read[0].root}:\n  " + "\n  ".join(lines))
+        rows = [row for path in episode_files(root) for row in read_rows(path) if row["length"]]
+        if not rows:
+            raise UserError(f"{root} has no episodes yet")
+        read.append(recordings_of(root, info, rows))
+    return infer_world(read, reading)
+
+
+def _unlike(one: Recordings, features: Features) -> list[str]:
+    """Differences without which ranges cannot be compared."""
+    pairs = ((name, getattr(one.features, name), getattr(features, name)) for name in ("state", "action"))
+    return [f"{name} names are {theirs}, expected {ours}" for name, ours, theirs in pairs if ours != theirs]
+
+
+def recordings_of(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Recordings:
+    """State and action of these episodes of a recording of another program.
+
+    Raises:
+        UserError: numbers are missing or not finite, frames are missing, or come twice; the message says where.
+    """
+    features = features_of(info, str(root))
+    keys = [key for key in (features.state_key, features.action_key) if key is not None]
+    vectors = read_vectors(root, info, rows, [*keys, *_TIMES])
+    lengths = [row["length"] for row in rows]
+    check_numbers(str(root), info, {key: vectors[key] for key in keys}, cloned=False, lengths=lengths)
+    check_times(root, info["fps"], vectors, rows)
+    return Recordings(
+        root=root,
+        info=info,
+        features=features,
+        state=vectors.get(features.state_key or "", np.zeros((sum(lengths), 0))),
+        action=vectors[features.action_key],
+        lengths=lengths,
+    )
+
+
+def check_times(root: Path, fps: float, vectors: Mapping[str, NDArray[Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Check that each episode has every frame once, at a constant rate.
+
+    Args:
+        root: of the dataset.
+        fps: of the dataset.
+        vectors: {"frame_index", "timestamp": [R, 1]}, of which each may be missing.
+        rows: the episodes, R frames in all.
+
+    Raises:
+        UserError: frames are missing, come twice, or are not at their time; the message says where.
+    """
+    steps = np.concatenate([np.arange(row["length"]) for row in rows])
+    episodes = np.repeat([row["episode_index"] for row in rows], [row["length"] for row in rows])
+    found = {name: values.ravel() for name, values in vectors.items() if name in _TIMES}
+    wrong = found.get("frame_index", steps) != steps
+    if wrong.any():
+        first = int(wrong.argmax())
+        number, step = int(found["frame_index"][first]), int(steps[first])
+        what = f"has frame {number} twice" if number < step else f"lacks frame {step}: {number} is next"
+        raise UserError(
+            f"episode {episodes[first]} of {root} {what} (frame_index); {wrong.sum()} rows of "
+            f"{len(set(episodes[wrong].tolist()))} episodes are concerned; leave them out, or record them again"
+        )
+    late_s = np.abs(found.get("timestamp", steps / fps) - steps / fps)
+    if (wrong := late_s > _LATE / fps).any():
+        first = int(wrong.argmax())
+        raise UserError(
+            f"episode {episodes[first]} of {root} has frame {steps[first]} at {found['timestamp'][first]:.4f} s, "
+            f"expected {steps[first] / fps:.4f} s at {fps:g} fps: its rows are not at a constant rate; correct fps in "
+            "meta/info.json, or leave the episode out"
+        )
 
 
 def check_numbers(
@@ -111,8 +235,8 @@ def _world_spec(root: Path, info: dict[str, Any]) -> WorldSpec:
 
 
 def _name(info: Mapping[str, Any], key: str, column: int) -> str:
-    names = info["features"][key]["names"]
-    return repr(names[column] if names else column)
+    feature = info["features"][key]
+    return repr(names_of("", key, feature)[column] if feature.get("names") else column)
 
 
 def _where(lengths: Sequence[int] | None, row: int) -> str:

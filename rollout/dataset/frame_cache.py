@@ -2,10 +2,11 @@
 
 The cache of the dataset `demos/` is `demos.cache/` beside it, or in a given folder, and may be deleted at any time:
 
-    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes concatenated
-    state.bin action.bin localization.bin     float32 [R, D]
+    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes concatenated; frames that were resized are
+                            [R, 3/2 H, W], YUV 4:2:0 (vla_model/inputs/fit.py)
+    state.bin action.bin localization.bin     float32 [R, D], as recorded
     task_index.bin          int64 [R, 1]
-    manifest.json           the episodes of those rows, and the files they were read from: size, mtime, ctime (which
+    manifest.json           the episodes of those rows, and the files that each was read from: size, mtime, ctime (which
                             programs cannot set) and inode
 
 A dataset only grows, so the cache is extended: rows are appended, and become valid when the manifest, replaced
@@ -17,39 +18,41 @@ Shape letters: R rows of all episodes, D vector elements, H x W pixels.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.progress import track
+from rich.progress import Progress
 
 from envs.errors import UserError
+from envs.types import WorldSpec
 from rollout.dataset import schema
-from rollout.dataset.check import check_numbers
-from rollout.dataset.read import (
-    StoredEpisode,
-    cameras,
-    episode_files,
-    files_of,
-    read_episode,
-    read_info,
-    read_rows,
-    read_vectors,
-)
+from rollout.dataset.check import check_numbers, recordings_of
+from rollout.dataset.decode import CameraFile, decode, decoding_bar
+from rollout.dataset.features import features_of
+from rollout.dataset.read import cameras, episode_files, files_of, read_info, read_rows, read_vectors
 from vla_model.files.folders import read_json, write_json
+from vla_model.inputs.conversion import Conversion
+from vla_model.inputs.fit import to_rgb
 
 _FORMAT = 2
 VECTORS = {"state": schema.STATE, "action": schema.ACTION, "localization": schema.LOCALIZATION}
 _TASK = "task_index"
+_FRAMES = "frames."
 _EPISODES_PER_COMMIT = 256
+_QUIET_FRAMES = 5000
+"""Fewer frames, of fewer episodes, are decoded without a progress bar."""
 _MANIFEST = "manifest.json"
 
 
@@ -59,17 +62,29 @@ class FrameFile:
     Not a memory map: that would count every frame read as resident memory of this process.
     """
 
-    def __init__(self, path: Path, num_rows: int, shape: tuple[int, ...]) -> None:
-        self.shape = (num_rows, *shape)
+    def __init__(self, path: Path, num_rows: int, stored: tuple[int, ...]) -> None:
+        """
+        Args:
+            path: of the file.
+            num_rows: R.
+            stored: shape of a stored frame: CameraFile.stored.
+        """
+        self._is_rgb = len(stored) == 3
+        self.shape = (num_rows, *(stored if self._is_rgb else (2 * stored[0] // 3, stored[1], 3)))
         """(R, H, W, 3)"""
+        self._stored = stored
         self._file = path.open("rb")
 
     def read(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Copy these rows, [B], to `out`, contiguous [B, H, W, 3]."""
-        row_bytes = math.prod(self.shape[1:])
+        """Copy these rows, [B], to `out`, contiguous RGB [B, H, W, 3]."""
+        row_bytes = math.prod(self._stored)
+        yuv = np.empty(self._stored, np.uint8)
         for row, frame in zip(rows.tolist(), out, strict=True):
-            count = os.preadv(self._file.fileno(), [frame], row * row_bytes)
+            stored = frame if self._is_rgb else yuv
+            count = os.preadv(self._file.fileno(), [stored.data], row * row_bytes)
             assert count == row_bytes, f"{self._file.name} ends within row {row}"
+            if not self._is_rgb:
+                to_rgb(yuv, frame)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,38 +123,57 @@ class _Column:
         )
 
 
-def check_pending(root: str | Path, place: str | Path = "", *, cloned: bool) -> None:
+def check_pending(
+    root: str | Path,
+    place: str | Path = "",
+    *,
+    cloned: bool,
+    world_spec: WorldSpec | None = None,
+    conversion: Conversion | None = None,
+) -> None:
     """Check the numbers of episodes that are not cached yet, so that an invalid dataset leaves no cache.
 
     Args:
         root: of the dataset.
         place: as for `open_cache`.
         cloned: whether the dataset's actions are training targets.
+        world_spec: as for `open_cache`.
+        conversion: as for `open_cache`.
 
     Raises:
         UserError: as `check_numbers`, or a file is damaged.
     """
-    cache = _Cache(root, place)
-    files = episode_files(cache.root)
-    known = len((cache.load(files) or cache.fresh())["sources"])
-    rows = [row for file in files[known:] for row in read_rows(file)]
-    if rows:
-        vectors = read_vectors(cache.root, cache.info, rows, list(VECTORS.values()))
-        lengths = [row["length"] for row in rows]
-        check_numbers(str(cache.root), cache.info, vectors, cloned=cloned, lengths=lengths)
+    cache = _Cache(root, place, world_spec, conversion)
+    rows = [row for _, row in cache.pending(cache.load() or cache.fresh())]
+    if not rows:
+        return
+    if cache.conversion is not None:
+        recordings_of(cache.root, cache.info, rows)
+        return
+    vectors = read_vectors(cache.root, cache.info, rows, list(VECTORS.values()))
+    lengths = [row["length"] for row in rows]
+    check_numbers(str(cache.root), cache.info, vectors, cloned=cloned, lengths=lengths)
 
 
-def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
+def open_cache(
+    root: str | Path,
+    place: str | Path = "",
+    *,
+    world_spec: WorldSpec | None = None,
+    conversion: Conversion | None = None,
+) -> CachedDataset:
     """The decoded rows of a dataset; decodes what is not cached yet. Waits for another process that does so.
 
     Args:
         root: of the dataset.
         place: folder of caches; beside the dataset if not given.
+        world_spec: of the policy; needed for a recording of another program.
+        conversion: likewise.
 
     Raises:
         UserError: no dataset, one without episodes or with a damaged file, or the cache cannot be written.
     """
-    cache = _Cache(root, place)
+    cache = _Cache(root, place, world_spec, conversion)
     if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
         raise UserError(f"{cache.root} has no episodes yet")
     try:
@@ -147,10 +181,10 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
             return cache.opened(cache.brought_up_to_date())
     except OSError as error:
         # A complete cache can be used from a read-only folder.
-        manifest, files = None, episode_files(cache.root)
+        manifest = None
         with suppress(OSError):
-            manifest = cache.load(files)
-        if manifest is not None and len(manifest["sources"]) == len(files):
+            manifest = cache.load()
+        if manifest is not None and not cache.pending(manifest):
             return cache.opened(manifest)
         raise UserError(
             f"the decoded frames of {cache.root} cannot be written to {cache.folder} "
@@ -161,18 +195,25 @@ def open_cache(root: str | Path, place: str | Path = "") -> CachedDataset:
 class _Cache:
     """The cache of one dataset."""
 
-    def __init__(self, root: str | Path, place: str | Path) -> None:
+    def __init__(
+        self, root: str | Path, place: str | Path, world_spec: WorldSpec | None, conversion: Conversion | None
+    ) -> None:
         """
         Raises:
             UserError: no dataset.
         """
         self.root = Path(root).resolve()
         self.info = read_info(self.root)
+        self.conversion = None if schema.is_own(self.info) else conversion
         name = f"{self.root.name}.cache"
         if place:  # may hold the caches of several datasets with the same name
             name = f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:12]}.{name}"
         self.folder = Path(place or self.root.parent) / name
-        self._columns = _columns(self.info)
+        if self.conversion is None or world_spec is None:
+            self._vectors, self._cameras = _own_columns(self.info)
+        else:
+            self._vectors, self._cameras = _recorded_columns(self.root, self.info, world_spec, self.conversion)
+        self._keys = {camera.key for camera in self._cameras.values()}
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -183,101 +224,122 @@ class _Cache:
 
     def fresh(self) -> dict[str, Any]:
         """The manifest of an empty cache."""
-        layout = {name: [column.dtype, *column.shape] for name, column in self._columns.items()}
+        layout = {name: [column.dtype, *column.shape] for name, column in self._vectors.items()}
+        layout |= {name: ["uint8", *camera.stored] for name, camera in self._cameras.items()}
         decoding = {key: self.info.get(key) for key in ("features", "fps", "data_path", "video_path")}
+        if self.conversion is not None:
+            decoding["read"] = {name: [camera.key, camera.fit] for name, camera in self._cameras.items()}
         return {"format": _FORMAT, "layout": layout, "decoding": decoding, "sources": [], "episodes": []}
 
-    def load(self, files: Sequence[Path]) -> dict[str, Any] | None:
-        """The manifest; None if it is missing or does not match the beginning of the dataset.
-
-        Args:
-            files: the dataset's files in meta/episodes.
-        """
+    def load(self) -> dict[str, Any] | None:
+        """The manifest; None if it is missing or does not match the beginning of the dataset."""
         path, fresh = self.folder / _MANIFEST, self.fresh()
         if not path.exists():
             return None
         try:
             manifest = read_json(path, fresh)
-            return (
-                manifest
-                if {**manifest, "sources": [], "episodes": []} == fresh and self._holds(manifest, files)
-                else None
-            )
+            return manifest if {**manifest, "sources": [], "episodes": []} == fresh and self._holds(manifest) else None
         except (ValueError, KeyError, TypeError, IndexError):  # a damaged cache is rebuilt
             return None
 
-    def _holds(self, manifest: dict[str, Any], files: Sequence[Path]) -> bool:
-        """Whether the cached files are complete, and the source files unchanged and the first of `files`."""
-        sources, rows = manifest["sources"], _num_rows(manifest)
-        if any(_size(self._file(name)) < rows * column.row_bytes for name, column in self._columns.items()):
+    def pending(self, manifest: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+        """The episodes that are not cached, each with the file that lists it."""
+        known, files = _listed_in(manifest), episode_files(self.root)
+        last = max(len(known) - 1, 0)  # the last of the known files may list more
+        found = [(file, row) for file in files[last:] for row in read_rows(file)]
+        return found[list(known.values())[-1] if known else 0 :]
+
+    def _holds(self, manifest: dict[str, Any]) -> bool:
+        """Whether the cached files are complete, and the source files unchanged and the first of the dataset's."""
+        rows = _num_rows(manifest)
+        if any(_size(self._file(name)) < rows * row_bytes for name, row_bytes in self._row_bytes.items()):
             return False
-        first = [source[0][0] for source in sources]
-        if first != [str(file.relative_to(self.root)) for file in files[: len(first)]]:
+        known, files = _listed_in(manifest), episode_files(self.root)
+        if list(known) != [str(file.relative_to(self.root)) for file in files[: len(known)]]:
             return False
-        return all(self._signature(entry[0]) == entry for source in sources for entry in source)
+        entries = {entry[0]: entry for source in manifest["sources"] for entry in source}
+        return all(self._signature(name) == entry for name, entry in entries.items())
 
     def brought_up_to_date(self) -> dict[str, Any]:
         """Decode the episodes that are not cached, and list them in the manifest."""
-        files = episode_files(self.root)
-        manifest = self.load(files)
+        manifest = self.load()
         if manifest is None:
             manifest = self.fresh()
             (self.folder / _MANIFEST).unlink(missing_ok=True)
-            for name in self._columns:
+            for name in self._row_bytes:
                 self._file(name).unlink(missing_ok=True)
-        pending = files[len(manifest["sources"]) :]
-        if pending:
+        if pending := self.pending(manifest):
             self._decode(pending, manifest)
         return manifest
 
     def opened(self, manifest: dict[str, Any]) -> CachedDataset:
         """The rows that the manifest lists."""
         rows = _num_rows(manifest)
-        numbers = (*VECTORS, _TASK)
-        arrays = {name: self._columns[name].open(self._file(name), rows) for name in numbers}
+        arrays = {name: column.open(self._file(name), rows) for name, column in self._vectors.items()}
         frames = {
-            name.removeprefix("frames."): FrameFile(self._file(name), rows, column.shape)
-            for name, column in self._columns.items()
-            if name not in numbers
+            name.removeprefix(_FRAMES): FrameFile(self._file(name), rows, camera.stored)
+            for name, camera in self._cameras.items()
         }
         tasks = arrays.pop(_TASK)
+        if self.conversion is not None:
+            arrays["action"] = self.conversion.actions(arrays["action"])
         return CachedDataset(
             root=self.root, info=self.info, episodes=manifest["episodes"], frames=frames, vectors=arrays, tasks=tasks
         )
 
-    def _decode(self, pending: Sequence[Path], manifest: dict[str, Any]) -> None:
-        rows, quiet = _num_rows(manifest), len(pending) < _EPISODES_PER_COMMIT
+    @cached_property
+    def _row_bytes(self) -> dict[str, int]:
+        """Of every file of the cache."""
+        vectors = {name: column.row_bytes for name, column in self._vectors.items()}
+        return vectors | {name: camera.frame_bytes for name, camera in self._cameras.items()}
+
+    def _decode(self, pending: Sequence[tuple[Path, dict[str, Any]]], manifest: dict[str, Any]) -> None:
+        rows, count = _num_rows(manifest), sum(row["length"] for _, row in pending)
+        quiet = len(pending) < _EPISODES_PER_COMMIT and count < _QUIET_FRAMES
         try:
             with ExitStack() as stack:
                 outputs = {
-                    name: stack.enter_context(_append_at(self._file(name), rows * column.row_bytes))
-                    for name, column in self._columns.items()
+                    name: stack.enter_context(_append_at(self._file(name), rows * row_bytes))
+                    for name, row_bytes in self._row_bytes.items()
                 }
-                named = track(pending, f"decoding {self.root.name}", transient=True, disable=quiet)
-                for done, file in enumerate(named, 1):
-                    self._append(file, manifest, outputs)
-                    if done % _EPISODES_PER_COMMIT == 0 or done == len(pending):
-                        for output in outputs.values():
-                            output.flush()
-                            os.fsync(output.fileno())
-                        write_json(self.folder / _MANIFEST, manifest, indent=None)
-                        rows = _num_rows(manifest)
+                bar = stack.enter_context(decoding_bar(self.root.name, count * len(self._cameras), quiet=quiet))
+                for i in range(0, len(pending), _EPISODES_PER_COMMIT):
+                    self._append(pending[i : i + _EPISODES_PER_COMMIT], manifest, outputs, bar)
+                    for output in outputs.values():
+                        output.flush()
+                        os.fsync(output.fileno())
+                    write_json(self.folder / _MANIFEST, manifest, indent=None)
+                    rows = _num_rows(manifest)
         except BaseException:
-            for name, column in self._columns.items():  # free the space of rows that the manifest does not list
+            for name, row_bytes in self._row_bytes.items():  # free the space of rows that the manifest does not list
                 with suppress(OSError):
-                    os.truncate(self._file(name), rows * column.row_bytes)
+                    os.truncate(self._file(name), rows * row_bytes)
             raise
 
-    def _append(self, file: Path, manifest: dict[str, Any], outputs: Mapping[str, BinaryIO]) -> None:
-        """The episodes of one file of meta/episodes."""
-        own = read_rows(file)
-        read = dict.fromkeys([file, *(path for row in own for path in files_of(self.root, self.info, row))])
+    def _append(
+        self,
+        pending: Sequence[tuple[Path, dict[str, Any]]],
+        manifest: dict[str, Any],
+        outputs: Mapping[str, BinaryIO],
+        bar: Progress,
+    ) -> None:
+        """Decode some episodes."""
         # Taken before reading: a file that changes meanwhile has another signature afterwards.
-        source = [self._signature(str(path.relative_to(self.root))) for path in read]
-        for row in own:
-            _write_rows(read_episode(self.root, self.info, row), self._columns, outputs)
-            manifest["episodes"].append(row)
-        manifest["sources"].append(source)
+        sources, signed = [], functools.cache(self._signature)
+        for file, row in pending:
+            read = dict.fromkeys([file, *files_of(self.root, self.info, row, self._keys)])
+            sources.append([signed(str(path.relative_to(self.root))) for path in read])
+        rows, first = [row for _, row in pending], _num_rows(manifest)
+        vectors = read_vectors(self.root, self.info, rows, [column.key for column in self._vectors.values()])
+        for name, column in self._vectors.items():
+            if column.row_bytes:
+                values = np.ascontiguousarray(vectors[column.key], column.dtype)
+                os.pwrite(outputs[name].fileno(), values.data, first * column.row_bytes)
+        starts = np.cumsum([first, *(row["length"] for row in rows)]).tolist()
+        cameras = [(camera, outputs[name].fileno()) for name, camera in self._cameras.items()]
+        decode(self.root, self.info, list(zip(starts, rows, strict=False)), cameras, bar)
+        manifest["episodes"] += rows
+        manifest["sources"] += sources
 
     def _signature(self, name: str) -> list[Any]:
         """Signature of a file of the dataset, by its relative path."""
@@ -292,28 +354,60 @@ class _Cache:
         return self.folder / f"{name}.bin"
 
 
-def _columns(info: Mapping[str, Any]) -> dict[str, _Column]:
+def _own_columns(info: dict[str, Any]) -> tuple[dict[str, _Column], dict[str, CameraFile]]:
+    """The files of a dataset with a WorldSpec: everything as recorded."""
     features = info["features"]
     columns = {
         name: _Column(key, "float32", tuple(features[key]["shape"]) if key in features else (0,))
         for name, key in VECTORS.items()
     }
-    columns[_TASK] = _Column(_TASK, "int64", (1,) if _TASK in features else (0,))
+    pictures = {}
     for camera in cameras(features):
         key = camera if camera in features else schema.IMAGE_PREFIX + camera
-        columns[f"frames.{camera}"] = _Column(camera, "uint8", tuple(features[key]["shape"]))
-    return columns
+        feature = features[key]
+        pictures[_FRAMES + camera] = CameraFile(
+            key=key,
+            is_video=feature["dtype"] == "video",
+            size=tuple(feature["shape"][:2]),
+            stored=tuple(feature["shape"]),
+        )
+    return columns | _task_column(features), pictures
+
+
+def _recorded_columns(
+    root: Path, info: dict[str, Any], world_spec: WorldSpec, conversion: Conversion
+) -> tuple[dict[str, _Column], dict[str, CameraFile]]:
+    """The files of a recording of another program: the policy's cameras, at its size."""
+    features = features_of(info, str(root))
+    sizes = {"state": len(features.state), "action": len(features.action), "localization": 0}
+    keys = {"state": features.state_key or "", "action": features.action_key, "localization": ""}
+    columns = {name: _Column(keys[name], "float32", (size,)) for name, size in sizes.items()}
+    by_name = {conversion.camera_name(camera.name): camera for camera in features.cameras}
+    pictures = {}
+    for camera in world_spec.cameras:
+        recorded = by_name[camera.name]
+        is_same = (recorded.height, recorded.width) == (camera.height, camera.width)
+        pictures[_FRAMES + camera.name] = CameraFile(
+            key=recorded.key,
+            is_video=info["features"][recorded.key]["dtype"] == "video",
+            size=(recorded.height, recorded.width),
+            stored=(camera.height, camera.width, 3) if is_same else (3 * camera.height // 2, camera.width),
+            fit=conversion.fit,
+        )
+    return columns | _task_column(info["features"]), pictures
+
+
+def _task_column(features: Mapping[str, Any]) -> dict[str, _Column]:
+    return {_TASK: _Column(_TASK, "int64", (1,) if _TASK in features else (0,))}
+
+
+def _listed_in(manifest: dict[str, Any]) -> dict[str, int]:
+    """{file that lists episodes: how many of them are cached}, in order."""
+    return dict(Counter(source[0][0] for source in manifest["sources"]))
 
 
 def _num_rows(manifest: dict[str, Any]) -> int:
     return sum(episode["length"] for episode in manifest["episodes"])
-
-
-def _write_rows(episode: StoredEpisode, columns: Mapping[str, _Column], outputs: Mapping[str, BinaryIO]) -> None:
-    for name, column in columns.items():
-        values = episode.frames if name.startswith("frames.") else episode.columns
-        if column.row_bytes:
-            np.ascontiguousarray(values[column.key], column.dtype).tofile(outputs[name])
 
 
 def _append_at(path: Path, size: int) -> BinaryIO:

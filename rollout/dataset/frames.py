@@ -80,30 +80,45 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, code
         container.mux(stream.encode())
 
 
-def decode_video(path: Path, times_s: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The frames of an mp4 at ascending times, [T, H, W, 3].
+def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """A decoded frame as RGB [H, W, 3]."""
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+
+
+def decode_video(path: Path, times_s: NDArray[np.float64], fps: float) -> Iterator[av.VideoFrame]:
+    """The frames of an mp4 at ascending times.
+
+    Args:
+        path: of the file.
+        times_s: of the frames.
+        fps: rate of the video; a frame may be a quarter of a period off, e.g. after videos were joined.
 
     Raises:
-        UserError: no frame within TOLERANCE_S of a requested time.
+        UserError: there is no video in it, or no frame at a requested time.
     """
+    tolerance_s = max(TOLERANCE_S, 0.25 / fps)
     with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise UserError(f"{path} holds no video")
         stream = container.streams.video[0]
         stream.thread_count = 1
         assert stream.time_base is not None
-        container.seek(int((times_s[0] - TOLERANCE_S) / stream.time_base), stream=stream)
-        return np.stack(list(_pick(container.decode(stream), times_s, path)))
+        container.seek(int((times_s[0] - tolerance_s) / stream.time_base), stream=stream)
+        yield from _pick(container.decode(stream), times_s, tolerance_s, path)
 
 
-def _pick(decoded: Iterable[av.VideoFrame], times_s: NDArray[np.float64], path: Path) -> Iterable[NDArray[np.uint8]]:
+def _pick(
+    decoded: Iterable[av.VideoFrame], times_s: NDArray[np.float64], tolerance_s: float, path: Path
+) -> Iterator[av.VideoFrame]:
     wanted = iter(times_s)
     time_s = next(wanted)
     for frame in decoded:
         assert frame.time is not None
-        if frame.time < time_s - TOLERANCE_S:
+        if frame.time < time_s - tolerance_s:
             continue
-        if frame.time > time_s + TOLERANCE_S:
+        if frame.time > time_s + tolerance_s:
             raise UserError(f"{path} has no frame at {time_s:.4f} s; the next one is at {frame.time:.4f} s")
-        yield frame.to_ndarray(format="rgb24")
+        yield frame
         following = next(wanted, None)
         if following is None:
             return

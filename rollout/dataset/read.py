@@ -1,4 +1,6 @@
-"""LeRobotDataset v3.0 on disk -> episodes: ours, and those that LeRobot wrote (several episodes per file).
+"""LeRobotDatasets on disk -> episodes: ours and those of other programs, version 3.0 and 2.
+
+Version 3.0 has several episodes per file, version 2 one; the rows of an episode may be in any order within its file.
 
 Shape letters: T frames of one episode, D vector elements, H x W pixels.
 """
@@ -6,7 +8,8 @@ Shape letters: T frames of one episode, D vector elements, H x W pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+import math
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +18,13 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from envs.errors import UserError
 from rollout.dataset import schema
-from rollout.dataset.frames import decode_png, decode_video
+from rollout.dataset.frames import decode_png, decode_video, rgb_of
 from rollout.dataset.statistics import QUANTILES, FeatureStats
 from vla_model.files.folders import read_json
 
@@ -83,9 +87,11 @@ def read_info(root: Path) -> dict[str, Any]:
         raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
     keys = ("codebase_version", "fps", "features", "data_path")
     info = read_json(path, keys, schema.RESTORE)
-    if info["codebase_version"] != schema.CODEBASE_VERSION:
-        version = info["codebase_version"]
-        raise UserError(f"{root} is a LeRobot dataset of version {version}, expected {schema.CODEBASE_VERSION}")
+    if (version := info["codebase_version"]) not in schema.READ_VERSIONS:
+        known = ", ".join(schema.READ_VERSIONS)
+        raise UserError(
+            f"{root} is a LeRobot dataset of version {version}, expected one of {known}; LeRobot converts older ones"
+        )
     if misused := schema.misused(info):
         said = ", ".join(f"{key} is {json.dumps(info[key])[:80]}" for key in misused)
         raise UserError(f"{path} is damaged: {said}; {schema.RESTORE}")
@@ -114,15 +120,19 @@ def read_stats(root: Path) -> dict[str, FeatureStats]:
 
 
 def episode_files(root: Path) -> list[Path]:
-    """The files of meta/episodes in the order of their episodes."""
-    return sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet"))
+    """The files that list episodes, in their order: those of meta/episodes, or version 2's meta/episodes.jsonl."""
+    old = root / schema.OLD_EPISODES_PATH
+    return sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")) or ([old] if old.exists() else [])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The episodes of one file of meta/episodes, without their statistics."""
-    with _readable(path), pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-        rows = file.read(columns=names).to_pylist()
+    """The episodes that one of these files lists, without their statistics."""
+    if path.suffix == ".jsonl":
+        rows = _read_lines(path)
+    else:
+        with readable(path), pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+            rows = file.read(columns=names).to_pylist()
     for row in rows:
         if missing := [key for key in ("episode_index", "tasks", "length") if key not in row]:
             raise UserError(f"{path} is damaged: its rows lack {', '.join(missing)}; {_RESTORE}")
@@ -131,7 +141,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def read_episode_stats(path: Path) -> dict[str, FeatureStats]:
     """The statistics of the first episode of one file of meta/episodes."""
-    with _readable(path):
+    with readable(path):
         (row,) = pq.read_table(path).slice(0, 1).to_pylist()
     stats: dict[str, FeatureStats] = {}
     for name, value in row.items():
@@ -143,20 +153,36 @@ def read_episode_stats(path: Path) -> dict[str, FeatureStats]:
 
 def data_file(root: Path, info: dict[str, Any], row: dict[str, Any]) -> Path:
     """The parquet file of an episode's columns, and of its frames unless they are videos."""
-    place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-    return root / info["data_path"].format(**place)
+    return root / info["data_path"].format(**_place(info, row, "data"))
 
 
 def video_file(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> Path:
     """The mp4 file of an episode's camera, by the key of its feature."""
-    names = {"video_key": key} | {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-    return root / info["video_path"].format(**names)
+    return root / info["video_path"].format(video_key=key, **_place(info, row, f"videos/{key}"))
 
 
-def files_of(root: Path, info: dict[str, Any], row: dict[str, Any]) -> list[Path]:
-    """All files that an episode is decoded from."""
+def _place(info: dict[str, Any], row: dict[str, Any], of: str) -> dict[str, int]:
+    """The numbers in a file's name: version 3 stores them, version 2 derives them."""
+    episode = row["episode_index"]
+    if info["codebase_version"] != schema.CODEBASE_VERSION:
+        chunk = episode // info.get("chunks_size", schema.FILES_PER_CHUNK)
+        return {"episode_index": episode, "episode_chunk": chunk}
+    try:
+        return {name: row[f"{of}/{name}"] for name in ("chunk_index", "file_index")}
+    except KeyError as error:
+        raise UserError(f"episode {episode} has no {error} in meta/episodes; {_RESTORE}") from error
+
+
+def start_s(row: dict[str, Any], key: str) -> float:
+    """When an episode begins in the video of a camera."""
+    return row.get(f"videos/{key}/from_timestamp", 0.0)
+
+
+def files_of(root: Path, info: dict[str, Any], row: dict[str, Any], keys: Collection[str] | None = None) -> list[Path]:
+    """All files that an episode is decoded from; of the videos only those of the features `keys`, if given."""
     videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    return [data_file(root, info, row), *(video_file(root, info, row, key) for key in videos)]
+    used = [key for key in videos if keys is None or key in keys]
+    return [data_file(root, info, row), *(video_file(root, info, row, key) for key in used)]
 
 
 def num_rows_in(path: Path) -> int:
@@ -165,7 +191,7 @@ def num_rows_in(path: Path) -> int:
     Raises:
         UserError: it is missing or damaged.
     """
-    with _readable(path):
+    with readable(path):
         return pq.read_metadata(path).num_rows
 
 
@@ -177,8 +203,11 @@ def read_tasks(root: Path) -> dict[int, str]:
     """
     path = root / schema.TASKS_PATH
     if not path.exists():
-        return {}
-    with _readable(path):
+        old = root / schema.OLD_TASKS_PATH
+        lines = _read_lines(old) if old.exists() else []
+        with readable(old):
+            return {line["task_index"]: line["task"] for line in lines}
+    with readable(path):
         table = pq.read_table(path)
         # In files that LeRobot wrote with pandas, the instructions are an index that may have no name.
         (texts,) = (name for name in table.column_names if name != "task_index")
@@ -190,15 +219,20 @@ def read_vectors(
 ) -> dict[str, NDArray[Any]]:
     """The columns of several episodes, concatenated: {feature: [R, D]}, of those keys that the dataset has."""
     there = [key for key in keys if key in info["features"]]
-    tables = [_read_data(root, info, row, there) for row in rows]
-    return {key: np.concatenate([_to_numpy(t[key]).reshape(len(t), -1) for t in tables]) for key in there}
+    tables = _read_data(root, info, rows, there)
+    return {
+        key: np.concatenate(
+            [_vector(t[key], info, key, data_file(root, info, row)) for t, row in zip(tables, rows, strict=True)]
+        )
+        for key in there
+    }
 
 
 def read_episode(root: Path, info: dict[str, Any], row: dict[str, Any]) -> StoredEpisode:
     """One episode from its row of meta/episodes."""
     features = info["features"]
     numbers = [key for key, feature in features.items() if feature["dtype"] not in ("image", "video")]
-    table = _read_data(root, info, row, numbers)
+    (table,) = _read_data(root, info, [row], numbers)
     frames = {c: _read_frames(root, info, row, _camera_key(features, c)) for c in cameras(features)}
     return StoredEpisode(row=row, columns={key: _to_numpy(table[key]) for key in numbers}, frames=frames)
 
@@ -207,7 +241,8 @@ def read_marks(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) 
     """A boolean column of an episode, [T]: schema.INTERVENTION or schema.HELD; all False if the dataset lacks it."""
     if key not in info["features"]:
         return np.zeros(row["length"], bool)
-    return _to_numpy(_read_data(root, info, row, [key])[key])
+    (table,) = _read_data(root, info, [row], [key])
+    return _to_numpy(table[key])
 
 
 def cameras(features: dict[str, dict[str, Any]]) -> tuple[str, ...]:
@@ -220,30 +255,70 @@ def _camera_key(features: dict[str, dict[str, Any]], camera: str) -> str:
     return camera if camera in features else schema.IMAGE_PREFIX + camera
 
 
-def _read_data(root: Path, info: dict[str, Any], row: dict[str, Any], keys: list[str]) -> pa.Table:
-    is_own = [("episode_index", "=", row["episode_index"])]
-    path = data_file(root, info, row)
-    with _readable(path):
-        table = pq.read_table(path, columns=keys, filters=is_own)
-    if len(table) != row["length"]:
-        raise UserError(f"episode {row['episode_index']} of {root} has {len(table)} rows, expected {row['length']}")
-    return table
+def _read_data(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[pa.Table]:
+    """These columns of each episode, its frames in order; every file is read once."""
+    by_file: dict[Path, list[int]] = {}
+    for number, row in enumerate(rows):
+        by_file.setdefault(data_file(root, info, row), []).append(number)
+    found: dict[int, pa.Table] = {}
+    for path, numbers in by_file.items():
+        wanted = [rows[number]["episode_index"] for number in numbers]
+        with readable(path):
+            names = pq.read_schema(path).names
+            _check_columns(path, names, keys)
+            order = [name for name in ("episode_index", "frame_index") if name in names]
+            table = pq.read_table(
+                path,
+                columns=list(dict.fromkeys((*keys, *order))),
+                filters=[("episode_index", "in", wanted)] if "episode_index" in order else None,
+            )
+            ranks = [table[name].to_numpy() for name in reversed(order)]
+            if order and (np.diff(sorted_rows := np.lexsort(ranks)) < 0).any():
+                table = table.take(sorted_rows)
+            episodes = table["episode_index"].to_numpy() if "episode_index" in order else np.full(len(table), wanted[0])
+        for number, episode in zip(numbers, wanted, strict=True):
+            begin, end = np.searchsorted(episodes, [episode, episode + 1])
+            if end - begin != rows[number]["length"]:
+                raise UserError(
+                    f"episode {episode} of {root} has {end - begin} rows, expected {rows[number]['length']}"
+                )
+            found[number] = table.slice(begin, end - begin).select(list(keys))
+    return [found[number] for number in range(len(rows))]
+
+
+def _check_columns(path: Path, names: Collection[str], keys: Sequence[str]) -> None:
+    if missing := [key for key in keys if key not in names]:
+        raise UserError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of meta/info.json; it has: "
+            f"{', '.join(names)}"
+        )
 
 
 def _read_frames(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) -> NDArray[np.uint8]:
     if info["features"][key]["dtype"] == "image":
-        pictures = _read_data(root, info, row, [key])[key].combine_chunks().field("bytes")
-        with _readable(data_file(root, info, row)):
+        (table,) = _read_data(root, info, [row], [key])
+        pictures = table[key].combine_chunks().field("bytes")
+        with readable(data_file(root, info, row)):
             return np.stack([decode_png(picture) for picture in pictures.to_pylist()])
-    times_s = row[f"videos/{key}/from_timestamp"] + np.arange(row["length"]) / info["fps"]
+    times_s = start_s(row, key) + np.arange(row["length"]) / info["fps"]
     path = video_file(root, info, row, key)
-    with _readable(path):
-        return decode_video(path, times_s)
+    with readable(path):
+        return np.stack([rgb_of(frame) for frame in decode_video(path, times_s, info["fps"])])
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one per line."""
+    with readable(path):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise UserError(f"{path} is damaged: expected a JSON object in each line, got {wrong[0]!r}; {_RESTORE}")
+    return rows
 
 
 @contextmanager
-def _readable(path: Path) -> Generator[None]:
-    """
+def readable(path: Path) -> Generator[None]:
+    """Name the file in errors of reading it.
+
     Raises:
         UserError: the file is missing, truncated or of another format.
     """
@@ -257,7 +332,24 @@ def _readable(path: Path) -> Generator[None]:
 
 
 def _to_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
+    """[T] or [T, D]; lists may be of fixed size or, as pandas writes them, not."""
     array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy().reshape(len(array), -1)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
     return array.to_numpy(zero_copy_only=False)
+
+
+def _vector(column: pa.ChunkedArray, info: dict[str, Any], key: str, path: Path) -> NDArray[Any]:
+    """A column of numbers, [T, D].
+
+    Raises:
+        UserError: a value is missing, or a row has another number of values than info.json says.
+    """
+    size = math.prod(info["features"][key]["shape"])
+    is_list = pa.types.is_nested(column.type)
+    sizes = pc.call_function("list_value_length", [column]).drop_null().unique().to_pylist() if is_list else [1]
+    if column.null_count or any(found != size for found in sizes):
+        found = "missing values" if column.null_count else f"rows of {' and '.join(map(str, sorted(sizes)))} values"
+        raise UserError(f"{path}: {key} has {found}, expected {size} values in each row (meta/info.json)")
+    with readable(path):
+        return _to_numpy(column).reshape(len(column), -1)

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,8 @@ ImageMode = Literal["image", "video"]
 VideoCodec = Literal["libsvtav1", "h264"]
 
 CODEBASE_VERSION = "v3.0"
+"""That is written."""
+READ_VERSIONS = ("v3.0", "v2.1", "v2.0")
 FILES_PER_CHUNK = 1000
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -39,6 +43,9 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 INFO_PATH = "meta/info.json"
 STATS_PATH = "meta/stats.json"
 TASKS_PATH = "meta/tasks.parquet"
+OLD_TASKS_PATH = "meta/tasks.jsonl"
+OLD_EPISODES_PATH = "meta/episodes.jsonl"
+"""Of versions 2: one parquet file per episode, one mp4 per episode and camera."""
 
 STATE = "observation.state"
 LOCALIZATION = "label.localization"
@@ -148,13 +155,18 @@ def make_info(
     }
 
 
+def is_own(info: Mapping[str, Any]) -> bool:
+    """Whether this program wrote the dataset, so that it has a WorldSpec."""
+    return "llamarm" in info
+
+
 def read_world_spec(info: dict[str, Any]) -> WorldSpec:
     """The WorldSpec of a dataset.
 
     Raises:
         UserError: the dataset was not written by this writer, so units and ranges are unknown, or it is damaged.
     """
-    if "llamarm" not in info:
+    if not is_own(info):
         raise UserError("info.json has no key 'llamarm', so the dataset's units and ranges are unknown")
     try:
         return WorldSpec.of(info["llamarm"]["world_spec"])
@@ -167,12 +179,13 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
 def misused(info: dict[str, Any]) -> list[str]:
     """The keys of info.json whose value is invalid."""
     fps, features, path = info["fps"], info["features"], info["data_path"]
+    number = "{episode_index" if info["codebase_version"] != CODEBASE_VERSION else "{file_index"
     sound = {
-        "fps": isinstance(fps, int | float) and fps > 0,
+        "fps": isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < math.inf,
         "features": isinstance(features, dict)
         and bool(features)
         and all(isinstance(feature, dict) and feature.keys() >= {"dtype", "shape"} for feature in features.values()),
-        "data_path": isinstance(path, str) and "{chunk_index" in path and "{file_index" in path,
+        "data_path": isinstance(path, str) and number in path,
     }
     return [key for key, is_sound in sound.items() if not is_sound]
 

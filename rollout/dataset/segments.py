@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from envs.errors import UserError
 from rollout.dataset.frame_cache import CachedDataset
-from rollout.dataset.read import DatasetReader, read_marks
-from rollout.dataset.schema import INTERVENTION
+from rollout.dataset.infer import DEFAULT_HELD_OUT, ReadingConfig
+from rollout.dataset.read import DatasetReader, read_info, read_marks
+from rollout.dataset.schema import INTERVENTION, is_own
 
 
 def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
@@ -35,6 +36,46 @@ def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dic
         if parts and row["length"]:
             found[row["episode_index"]] = parts
     return found
+
+
+def has_successes(root: str | Path) -> bool:
+    """Whether an episode of a dataset succeeded; without success flags, all are taken to have."""
+    return any(row["length"] and row.get("success", True) for row in DatasetReader(root).episodes)
+
+
+def keep_part(
+    segments: dict[int, list[tuple[int, int]]],
+    root: str | Path,
+    part: Literal["trained on", "held out", "all"],
+    reading: ReadingConfig,
+    seed: int,
+) -> None:
+    """Remove the episodes that are, or are not, held out.
+
+    Whether an episode is held out depends on the seed and its number alone, so it stays so when a dataset grows; at
+    least one is, unless it is the only one.
+
+    Args:
+        segments: of `training_segments`.
+        root: of the dataset.
+        part: the one to keep.
+        reading: with the share.
+        seed: of the choice.
+    """
+    share = reading.held_out
+    if share is None:
+        share = 0.0 if is_own(read_info(Path(root))) else DEFAULT_HELD_OUT
+    if part == "all" or (not share and part == "trained on"):
+        return
+    order = {episode: np.random.default_rng([seed, episode]).random() for episode in segments}
+    held_out = {episode for episode, place in order.items() if place < share}
+    if share and not held_out and len(order) > 1:
+        held_out = {min(order, key=lambda episode: order[episode])}
+    if len(held_out) == len(order) > 1:
+        held_out.remove(max(order, key=lambda episode: order[episode]))
+    for episode in list(segments):
+        if (episode in held_out) != (part == "held out"):
+            del segments[episode]
 
 
 def _whole(reader: DatasetReader, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:

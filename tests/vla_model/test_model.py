@@ -200,5 +200,5 @@ def test_a_head_without_experts_and_things_without_keypoints_are_refused() -> No
 
 
 def test_an_empty_config_builds_no_model() -> None:
-    with pytest.raises(ValueError, match=r"at least one camera, one state and one action dimension"):
+    with pytest.raises(ValueError, match=r"at least one camera and one action dimension"):
         VLA(VLAConfig())

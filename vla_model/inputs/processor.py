@@ -26,6 +26,7 @@ from envs.errors import UserError
 from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
 from vla_model.files.deployment import Deployment
 from vla_model.files.folders import read_json, write_json
+from vla_model.inputs.conversion import Conversion
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.instructions import check_text
 
@@ -100,6 +101,7 @@ class Processor:
         tokenizer: Tokenizer,
         instruction_length: int,
         deployment: Deployment | None = None,
+        conversion: Conversion | None = None,
     ) -> None:
         """Use `from_statistics` or `load`.
 
@@ -107,9 +109,12 @@ class Processor:
             normalisations: of "state", "action" and "localization".
             instruction_length: I, tokens to which instructions are padded or truncated.
             deployment: how the policy is meant to be used; None if unknown, as in older folders.
+            conversion: of the frames and actions of the robot whose recordings it was trained on; None where they are
+                the world's.
         """
         self.world_spec = world_spec
         self.deployment = deployment
+        self.conversion = conversion
         self.normalisations = dict(normalisations)
         self.instruction_length = instruction_length
         self.tokenizer = tokenizer
@@ -258,6 +263,7 @@ class Processor:
             "instruction_length": self.instruction_length,
             "world_spec": dataclasses.asdict(self.world_spec),
             **({} if self.deployment is None else {"deployment": self.deployment.to_json()}),
+            **({} if self.conversion is None else {"conversion": self.conversion.to_json()}),
             "statistics": {
                 name: {"mean": normalisation.mean.tolist(), "std": normalisation.std.tolist()}
                 for name, normalisation in self.normalisations.items()
@@ -292,6 +298,9 @@ class Processor:
                 tokenizer=read_tokenizer(folder / TOKENIZER_FILE),
                 instruction_length=length,
                 deployment=Deployment.of(content["deployment"]) if "deployment" in content else None,
+                conversion=Conversion.of(content["conversion"], world_spec.action.size)
+                if "conversion" in content
+                else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}); {_REMEDY}") from error
@@ -302,9 +311,18 @@ class Processor:
             raise UserError(f"the instruction {instruction!r} has no tokens, so it tells the policy nothing")
         return torch.tensor(encoding.ids), torch.tensor(encoding.attention_mask, dtype=torch.bool)  # [I] each
 
+    def fit_frames(self, frames: Mapping[str, Any]) -> dict[str, Any]:
+        """{camera: uint8 [B, h, w, 3]} at the policy's size, [B, H, W, 3], by its conversion; all else unchanged."""
+        conversion, fitted = self.conversion, dict(frames)
+        for camera in self.world_spec.cameras if conversion is not None else ():
+            views = frames.get(camera.name)
+            if conversion is not None and isinstance(views, np.ndarray) and _is_rgb(views):
+                fitted[camera.name] = np.stack([conversion.frame(view, camera) for view in views])
+        return fitted
+
     def encode_frames(self, frames: Mapping[str, Any]) -> dict[str, Tensor]:
-        """{camera: uint8 [B, H, W, 3]} as tensors, checked against the cameras' specs."""
-        encoded = {}
+        """{camera: uint8 [B, H, W, 3]} as tensors, checked against the cameras' specs; `fit_frames` before."""
+        frames, encoded = self.fit_frames(frames), {}
         for camera in self.world_spec.cameras:
             if camera.name not in frames:
                 raise UserError(f"camera {camera.name!r} is not observed; cameras: {', '.join(frames)}")
@@ -347,6 +365,10 @@ class Processor:
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
         """As `encode_state`, unchecked, with any leading dimensions: float32 [..., S]."""
         return self.normalisations["state"](state).clamp(-_STATE_LIMIT, _STATE_LIMIT)
+
+
+def _is_rgb(views: NDArray[Any]) -> bool:
+    return views.dtype == np.uint8 and views.ndim == 4 and views.shape[3] == 3 and views.size > 0
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

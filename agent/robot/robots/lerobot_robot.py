@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,26 +21,31 @@ from agent.robot.clock import Clock, WallClock
 from agent.robot.types import Axis, Limits, Reading, RobotSpec
 from envs.errors import UserError
 from envs.types import CameraSpec, VectorSpec, WorldSpec
+from vla_model.inputs.conversion import Conversion
+from vla_model.inputs.processor import Processor
 
 
 class LeRobotRobot:
     """Robot of agent/robot/types.py that wraps one of LeRobot's.
 
-    LeRobot gives neither units nor ranges, so `ranges` must. Many arms go limp when they are disconnected.
+    LeRobot gives neither units nor ranges, so `ranges` must, or the processor of a policy that was trained on the arm's
+    recordings. Many arms go limp when they are disconnected.
 
     Example:
         >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", use_degrees=False, cameras=...))
         >>> ranges = {name: (-100.0, 100.0) for name in arm.action_features} | {"gripper.pos": (0.0, 100.0)}
         >>> top = CameraSpec(name="front", height=128, width=128)  # the policy's name of the arm's camera "top"
         >>> robot = LeRobotRobot(arm, ranges=ranges, control_dt_s=1 / 30, cameras={"top": top})
+        >>> robot = LeRobotRobot(arm, processor=load_policy("runs/so101").processor)  # of the arm's recordings
     """
 
     def __init__(
         self,
         arm: Any,
         *,
-        ranges: Mapping[str, tuple[float, float]],
-        control_dt_s: float,
+        processor: Processor | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        control_dt_s: float | None = None,
         cameras: Mapping[str, CameraSpec] | None = None,
         limits: Mapping[str, Limits] | None = None,
         frozen_after_s: float = FROZEN_AFTER_S,
@@ -49,6 +55,7 @@ class LeRobotRobot:
         Args:
             arm: with observation_features, action_features, is_connected, connect, get_observation, send_action and
                 disconnect; not connected.
+            processor: of a policy of the arm's recordings; it defines ranges, rate and cameras.
             ranges: {entry: (low, high)} of every observation and action entry, in LeRobot's unit; for actions, the
                 positions of -1 and 1.
             cameras: {the arm's camera: its name and size for the policy}; all of the arm's, unchanged, where None.
@@ -58,30 +65,19 @@ class LeRobotRobot:
 
         Raises:
             UserError: a name that the arm does not have, or an entry without a range; the message lists those it has.
+                Or the processor is not of a policy of recordings.
         """
         self._arm = arm
         self._clock = clock or WallClock()
-        shapes = {name: shape for name, shape in arm.observation_features.items() if isinstance(shape, tuple)}
-        own = {name: CameraSpec(name=name, height=h, width=w) for name, (h, w, _) in shapes.items()}
-        self._cameras = dict(own if cameras is None else cameras)
-        self._states = tuple(name for name in arm.observation_features if name not in shapes)
-        self._actions = tuple(arm.action_features)
-        limits = limits or {}
-        _check_names("camera", self._cameras, shapes)
+        if processor is None:
+            shown = _of_ranges(arm, ranges or {}, control_dt_s, cameras)
+        else:
+            shown = _of_policy(arm, processor)
+        limits, world = limits or {}, shown.world
+        self._cameras, self._conversion = shown.cameras, shown.conversion
+        self._states, self._actions = world.state.names, world.action.names
         _check_names("limits of", limits, self._actions)
-        _check_names("range of", ranges, {*self._states, *self._actions})
-        if missing := [name for name in (*self._states, *self._actions) if name not in ranges]:
-            raise UserError(f"ranges lacks {', '.join(missing)}: LeRobot does not say what they go from and to")
-        low, high = np.array([ranges[name] for name in self._actions]).T
-        self._offset, self._scale = (high + low) / 2, (high - low) / 2
-        units = tuple(f"{ranges[name][0]:g} at -1, {ranges[name][1]:g} at 1" for name in self._actions)
-        world = WorldSpec(
-            cameras=tuple(self._cameras.values()),
-            state=_vector(self._states, ("as LeRobot gives it",) * len(self._states), ranges),
-            action=_vector(self._actions, units, dict.fromkeys(self._actions, (-1.0, 1.0))),
-            localization=_vector((), (), {}),
-            control_dt_s=control_dt_s,
-        )
+        self._offset, self._scale = (shown.high + shown.low) / 2, (shown.high - shown.low) / 2
         axes = tuple(
             Axis(
                 state=name if name in self._states else None,
@@ -126,10 +122,18 @@ class LeRobotRobot:
             raise ConnectionError(f"{self.spec.name} did not show {', '.join(missing)}")
         seen_s = [self._since_s(name, shown[name], time_s) for name in self._cameras]
         return Reading(
-            frames={spec.name: _picture(shown[name], spec) for name, spec in self._cameras.items()},
+            frames={spec.name: self._picture(shown[name], spec) for name, spec in self._cameras.items()},
             state=np.array([shown[name] for name in self._states], np.float32),
             time_s=min((time_s, *seen_s)),
         )
+
+    def _picture(self, shown: Any, spec: CameraSpec) -> Any:
+        """The policy's frame; an invalid one is unchanged."""
+        try:
+            frame = to_rgb(shown)
+        except ValueError:
+            return shown
+        return resized(frame, spec) if self._conversion is None else self._conversion.frame(frame, spec)
 
     def _forget_pictures(self) -> None:
         self._still = {name: StillPicture(self._frozen_after_s) for name in self._cameras}
@@ -195,12 +199,81 @@ def _as_connection_errors() -> Generator[None]:
         raise ConnectionError(str(error)) from error
 
 
-def _picture(shown: Any, spec: CameraSpec) -> Any:
-    """The policy's frame; an invalid one is unchanged."""
-    try:
-        return resized(to_rgb(shown), spec)
-    except ValueError:
-        return shown
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """An arm as a policy sees it."""
+
+    world: WorldSpec
+    cameras: dict[str, CameraSpec]
+    """{the arm's camera: its name and size for the policy}"""
+    low: NDArray[np.float64]
+    """Position of action -1, [A]."""
+    high: NDArray[np.float64]
+    conversion: Conversion | None = None
+
+
+def _of_ranges(
+    arm: Any,
+    ranges: Mapping[str, tuple[float, float]],
+    control_dt_s: float | None,
+    cameras: Mapping[str, CameraSpec] | None,
+) -> _Shown:
+    """
+    Raises:
+        UserError: a name that the arm does not have, an entry without a range, or no rate.
+    """
+    shapes = _shapes(arm)
+    own = {name: CameraSpec(name=name, height=h, width=w) for name, (h, w, _) in shapes.items()}
+    used = dict(own if cameras is None else cameras)
+    states = tuple(name for name in arm.observation_features if name not in shapes)
+    actions = tuple(arm.action_features)
+    _check_names("camera", used, shapes)
+    _check_names("range of", ranges, {*states, *actions})
+    if missing := [name for name in (*states, *actions) if name not in ranges]:
+        raise UserError(
+            f"ranges lacks {', '.join(missing)}: LeRobot does not say what they go from and to; give ranges, or the "
+            "processor of a policy of this arm's recordings"
+        )
+    if control_dt_s is None:
+        raise UserError("control_dt_s is missing, the time between two actions: LeRobot does not say it")
+    low, high = np.array([ranges[name] for name in actions], np.float64).T
+    units = tuple(f"{ranges[name][0]:g} at -1, {ranges[name][1]:g} at 1" for name in actions)
+    world = WorldSpec(
+        cameras=tuple(used.values()),
+        state=_vector(states, ("as LeRobot gives it",) * len(states), ranges),
+        action=_vector(actions, units, dict.fromkeys(actions, (-1.0, 1.0))),
+        localization=_vector((), (), {}),
+        control_dt_s=control_dt_s,
+    )
+    return _Shown(world=world, cameras=used, low=low, high=high)
+
+
+def _of_policy(arm: Any, processor: Processor) -> _Shown:
+    """
+    Raises:
+        UserError: the policy is not of recordings, or of an arm with other cameras, states or actions.
+    """
+    conversion, world, shapes = processor.conversion, processor.world_spec, _shapes(arm)
+    if conversion is None:
+        raise UserError("the policy was not trained on recordings of an arm, so it has no ranges: give ranges")
+    named = {conversion.camera_name(own): own for own in shapes} | {own: own for own in shapes}
+    _check_names("camera", (camera.name for camera in world.cameras), named)
+    _check_names("state", world.state.names, [name for name in arm.observation_features if name not in shapes])
+    _check_names("action", world.action.names, arm.action_features)
+    if more := [name for name in arm.action_features if name not in world.action.names]:
+        raise UserError(f"the policy commands only {', '.join(world.action.names)}; the arm also has {', '.join(more)}")
+    return _Shown(
+        world=world,
+        cameras={named[camera.name]: camera for camera in world.cameras},
+        low=np.array(conversion.action_low),
+        high=np.array(conversion.action_high),
+        conversion=conversion,
+    )
+
+
+def _shapes(arm: Any) -> dict[str, tuple[int, int, int]]:
+    """The arm's cameras."""
+    return {name: shape for name, shape in arm.observation_features.items() if isinstance(shape, tuple)}
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -74,7 +74,7 @@ def test_an_image_is_decoded_only_at_the_expected_size() -> None:
     Image.new("RGB", (4000, 4000)).save(file, format="png")
     tracemalloc.start()
     with pytest.raises(ValueError, match="'front' is RGB of 4000x4000 pixels, expected RGB of 16x16"):
-        wire.image("front", file.getvalue(), 16, 16)
+        wire.image("front", file.getvalue(), (16, 16))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4e6
@@ -83,14 +83,14 @@ def test_an_image_is_decoded_only_at_the_expected_size() -> None:
 @pytest.mark.parametrize("data", [b"", b"GIF89a", None, 7, b"\x89PNG\r\n\x1a\n" + bytes(30)])
 def test_an_invalid_image_is_refused(data: Any) -> None:
     with pytest.raises(ValueError, match="'front' is not a readable PNG or JPEG"):
-        wire.image("front", data, 16, 16)
+        wire.image("front", data, (16, 16))
 
 
 def test_a_truncated_image_is_refused() -> None:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, format="png")
     with pytest.raises(ValueError, match="'front' is not a readable PNG or JPEG"):
-        wire.image("front", file.getvalue()[:-200], 16, 16)
+        wire.image("front", file.getvalue()[:-200], (16, 16))
 
 
 def test_a_missing_key_is_reported_with_the_keys_that_came() -> None:

@@ -229,11 +229,13 @@ def test_the_cache_is_extended_when_the_dataset_grew_and_rebuilt_when_it_was_rep
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[int] = []
-    monkeypatch.setattr(
-        frame_cache, "read_episode", lambda root, info, row: decoded.append(row["seed"]) or original(root, info, row)
-    )
-    from rollout.dataset.read import read_episode as original
+    original = frame_cache.decode
 
+    def noted(root: Path, info: dict[str, Any], episodes: list[tuple[int, dict[str, Any]]], *rest: Any) -> None:
+        decoded.extend(row["seed"] for _, row in episodes)
+        original(root, info, episodes, *rest)
+
+    monkeypatch.setattr(frame_cache, "decode", noted)
     write(tmp_path / "a", range(3))
     early = TrainingData([tmp_path / "a"])
     kept = early.gather(np.arange(early.num_rows), 2)
