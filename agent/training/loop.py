@@ -41,7 +41,7 @@ from agent.training.recordings import check_recordings, say_changes, training_da
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.infer import ReadingConfig
+from rollout.dataset.foreign.infer import ReadingConfig
 from rollout.distributed import Process, run_in_processes
 from rollout.workers.workers import WorkersConfig
 from vla_model.create import ModelConfig, check_model, create_policy, shape_of

@@ -39,8 +39,8 @@ from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
+from rollout.dataset.foreign.infer import ReadingConfig
 from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
-from rollout.dataset.infer import ReadingConfig
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.read import read_marks, read_stats, read_tasks
 from rollout.dataset.segments import keep_part, split_by_task, training_segments

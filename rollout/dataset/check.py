@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
-from rollout.dataset.features import Features, features_of, names_of
-from rollout.dataset.infer import ReadingConfig, Recordings, infer_world
+from rollout.dataset.foreign.features import Features, features_of, names_of
+from rollout.dataset.foreign.infer import ReadingConfig, Recordings, infer_world
 from rollout.dataset.read import episode_files, read_info, read_rows, read_vectors
 from vla_model.inputs.conversion import Conversion
 

@@ -40,7 +40,7 @@ from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, recordings_of
 from rollout.dataset.decode import CameraFile, decode, decoding_bar
-from rollout.dataset.features import features_of
+from rollout.dataset.foreign.features import features_of
 from rollout.dataset.read import cameras, episode_files, files_of, read_info, read_rows, read_vectors
 from vla_model.files.folders import read_json, write_json
 from vla_model.inputs.conversion import Conversion

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.errors import UserError
+from rollout.dataset.foreign.infer import DEFAULT_HELD_OUT, ReadingConfig
 from rollout.dataset.frame_cache import CachedDataset
-from rollout.dataset.infer import DEFAULT_HELD_OUT, ReadingConfig
 from rollout.dataset.read import DatasetReader, read_info, read_marks
 from rollout.dataset.schema import INTERVENTION, is_own
 

@@ -1,6 +1,6 @@
 """Conversion: a robot's own frames and actions, as its recordings have them -> those of a policy's WorldSpec.
 
-A policy of recordings without our WorldSpec gets one that is inferred from the data (rollout/dataset/infer.py):
+A policy of recordings without our WorldSpec gets one that is inferred from the data (rollout/dataset/foreign/infer.py):
 smaller frames, and actions in [-1, 1]. The conversion is saved with the policy and applied by whatever shows it frames
 or executes its actions: reading datasets, serving, driving and evaluating.
 

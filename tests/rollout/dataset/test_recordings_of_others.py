@@ -14,7 +14,7 @@ from so101 import NAMES, TASKS, Layout, action_of, picture, state_of, write_reco
 
 from envs.types import CameraSpec
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.infer import ReadingConfig
+from rollout.dataset.foreign.infer import ReadingConfig
 from vla_model.inputs.conversion import Conversion
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.types import CameraSpec, VectorSpec, WorldSpec
-from rollout.dataset.features import CameraFeature, Features
+from rollout.dataset.foreign.features import CameraFeature, Features
 from vla_model.inputs.conversion import Conversion
 from vla_model.inputs.fit import Fit
 
