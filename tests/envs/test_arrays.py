@@ -23,7 +23,7 @@ def observation(*, tensors: bool) -> Observation:
 
 
 @pytest.mark.parametrize("tensors", [False, True])
-def test_rows_come_in_the_order_that_is_asked_for_and_stay_where_they_are(tensors: bool) -> None:
+def test_rows_come_in_the_requested_order_on_the_same_device(tensors: bool) -> None:
     whole = observation(tensors=tensors)
     some = rows_of(whole, [2, 0])
     assert isinstance(some["state"], torch.Tensor) == isinstance(some["frames"]["front"], torch.Tensor) == tensors
@@ -36,7 +36,7 @@ def test_rows_come_in_the_order_that_is_asked_for_and_stay_where_they_are(tensor
     assert isinstance(here["frames"]["front"], np.ndarray)
 
 
-def test_all_rows_are_the_observation_itself_and_a_step_is_not_invented() -> None:
+def test_all_rows_give_the_observation_itself_and_no_step_is_added() -> None:
     whole = observation(tensors=False)
     assert rows_of(whole, range(3)) is whole
     del whole["step"]

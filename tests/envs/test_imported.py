@@ -26,7 +26,9 @@ def test_a_module_of_the_current_folder_is_found(here: Path) -> None:
 
 @pytest.mark.parametrize("package", ["agent", "envs", "llamarm", "rollout", "vla_model"])
 @pytest.mark.parametrize("name", ["{}.my_env:make", "my_env:make"])
-def test_a_package_with_the_name_of_one_of_ours_is_told_of_the_clash(here: Path, package: str, name: str) -> None:
+def test_a_user_package_with_the_name_of_one_of_ours_is_reported_as_a_clash(
+    here: Path, package: str, name: str
+) -> None:
     (here / package).mkdir()
     (here / package / "__init__.py").touch()
     for folder in (here, here / package):
@@ -38,14 +40,14 @@ def test_a_package_with_the_name_of_one_of_ours_is_told_of_the_clash(here: Path,
 
 
 @pytest.mark.parametrize("name", ["envs.my_env:make", "envs.make:my_world"])
-def test_what_is_not_in_a_package_of_ours_is_told_that_it_is_ours(here: Path, name: str) -> None:
+def test_a_missing_module_in_our_package_is_reported_as_a_possible_clash(here: Path, name: str) -> None:
     (here / "envs").mkdir()  # without an __init__.py, which hides nothing of ours
     (here / "envs" / "my_env.py").write_text("def make(num_worlds):\n    return num_worlds\n")
     with pytest.raises(UserError, match="'envs' is llamarm's own and hides a package of yours, so rename yours"):
         imported("world", name)
 
 
-def test_a_folder_of_data_that_is_called_as_one_of_ours_is_in_nobody_s_way(here: Path) -> None:
+def test_a_data_folder_with_the_name_of_one_of_our_packages_is_no_clash(here: Path) -> None:
     (here / "rollout").mkdir()
     (here / "another_world_of_mine.py").write_text("def make(num_worlds):\n    return num_worlds\n")
     assert imported("world", "another_world_of_mine:make")(3) == 3

@@ -27,14 +27,14 @@ def test_points_appear_where_the_projection_puts_them() -> None:
     np.testing.assert_array_equal(OVERHEAD.project(points_m[None]), places[None])
 
 
-def test_a_camera_without_a_projection_says_so_and_half_a_projection_is_refused() -> None:
+def test_projecting_without_a_projection_and_incomplete_projections_are_rejected() -> None:
     with pytest.raises(ValueError, match="'overhead' has no projection"):
         dataclasses.replace(OVERHEAD, projection=None).project(np.zeros(3))
     with pytest.raises(ValueError, match=r"projection of camera 'overhead' must be 3 x 4 numbers, got \(1.0, 2.0\)"):
         dataclasses.replace(OVERHEAD, projection=(1.0, 2.0))
 
 
-def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projections_have_none() -> None:
+def test_a_world_spec_round_trips_through_json_and_older_cameras_have_no_projection() -> None:
     hand = VectorSpec(names=tuple("xyz"), units=("m",) * 3, low=(-1.0,) * 3, high=(1.0,) * 3, position=(0, 1, 2))
     plain = CameraSpec(name="wrist", height=4, width=4)
     spec = WorldSpec(cameras=(OVERHEAD, plain), state=hand, action=hand, localization=hand, control_dt_s=0.1)
@@ -45,7 +45,7 @@ def test_a_world_s_spec_survives_json_and_cameras_of_before_there_were_projectio
     assert WorldSpec.of(content).cameras == (dataclasses.replace(OVERHEAD, projection=None), plain)
 
 
-def test_grippers_and_the_hand_s_position_are_what_a_spec_says_and_not_what_is_called_so() -> None:
+def test_grippers_and_hand_position_are_explicit_and_not_inferred_from_names() -> None:
     names, one = ("gripper_dx", "gripper_dy", "gripper_dz", "gripper"), (1.0,) * 4
 
     def spec(**said: Any) -> VectorSpec:
@@ -62,7 +62,7 @@ def test_grippers_and_the_hand_s_position_are_what_a_spec_says_and_not_what_is_c
         spec(position=(1, 2))
 
 
-def test_a_spec_of_before_names_and_units_were_left_alone_is_read_by_them() -> None:
+def test_grippers_and_hand_position_of_older_specs_are_inferred_from_names_and_units() -> None:
     def of_before(names: tuple[str, ...], *units: str) -> WorldSpec:
         size = len(units)
         some = VectorSpec(names=names, units=units, low=(-1.0,) * size, high=(1.0,) * size)
@@ -93,7 +93,7 @@ def labels_of_before(names: tuple[str, ...], *cameras: str) -> tuple[tuple[str, 
     return WorldSpec.of(content).localization.places
 
 
-def test_places_of_a_spec_of_before_are_found_by_their_names() -> None:
+def test_image_coordinates_of_older_specs_are_inferred_from_label_names() -> None:
     names = ("x", "cup_front_u", "cup_front_v", "lid_front_u", "lid_front_v")
     assert labels_of_before(names, "front", "wrist") == (("front", 1, 2), ("front", 3, 4))
     names = ("cup_image_u", "cup_image_v", "cup_wrist_image_u", "cup_wrist_image_v")
@@ -103,7 +103,7 @@ def test_places_of_a_spec_of_before_are_found_by_their_names() -> None:
         labels_of_before(("cup_front_u", "x"), "front")
 
 
-def test_places_survive_json_and_are_pairs_of_labels() -> None:
+def test_image_coordinates_round_trip_through_json_and_are_pairs_of_labels() -> None:
     none = VectorSpec(names=(), units=(), low=(), high=())
     labels = VectorSpec(names=("a", "b"), units=("1",) * 2, low=(-1.0,) * 2, high=(1.0,) * 2, places=(("front", 1, 0),))
     spec = WorldSpec(cameras=(), state=none, action=none, localization=labels, control_dt_s=0.1)
@@ -118,7 +118,7 @@ def test_places_survive_json_and_are_pairs_of_labels() -> None:
         WorldSpec.of(content)
 
 
-def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
+def test_a_calibrated_camera_needs_a_state_with_the_hand_position() -> None:
     x = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
     with pytest.raises(
         ValueError, match=r"'overhead' has a projection.*does not say which of its elements are the hand's position: x"
@@ -126,7 +126,7 @@ def test_a_projection_takes_a_state_that_says_where_the_hand_is() -> None:
         WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)
 
 
-def test_a_policys_seed_is_the_same_in_every_process_and_another_for_every_spec() -> None:
+def test_a_policy_seed_is_the_same_in_every_process_and_different_for_every_spec() -> None:
     spec = EpisodeSpec(suite="tabletop", task="pick_place", seed=7)
     assert spec.policy_seed == seed_of("tabletop", "pick_place", "train", 7, 0) == 1730829779847505154
     others = [dataclasses.replace(spec, **{name: "other"}) for name in ("suite", "task", "variation")]
@@ -136,19 +136,19 @@ def test_a_policys_seed_is_the_same_in_every_process_and_another_for_every_spec(
     assert dataclasses.replace(spec, seed=np.int64(7)).policy_seed == spec.policy_seed
 
 
-def test_seeds_of_the_same_letters_in_other_places_differ() -> None:
+def test_seeds_of_differently_split_parts_differ() -> None:
     assert len({seed_of("a", 12), seed_of("a1", 2), seed_of("a", "12"), seed_of("a", 1, 2), seed_of(12, "a")}) == 5
 
 
 @pytest.mark.parametrize("seed", [-1, 1.0, float("nan"), "7", True, None])
-def test_an_episode_has_a_seed_that_can_be_counted(seed: object) -> None:
+def test_the_seed_of_an_episode_must_be_a_whole_number(seed: object) -> None:
     for name in ("seed", "repeat"):
         fields: dict[str, Any] = {"suite": "s", "task": "t", "seed": 0, name: seed}
         with pytest.raises(ValueError, match=f"the {name} of an episode is a whole number of at least 0, got "):
             EpisodeSpec(**fields)
 
 
-def test_why_an_episode_failed_is_said_in_words() -> None:
+def test_the_outcome_of_an_episode_is_text() -> None:
     assert why_failed(success=True, failure=None, truncated=True) is None
     assert why_failed(success=False, failure="dropped", truncated=True) == "dropped"
     assert why_failed(success=False, failure=None, truncated=True) == "step limit"

@@ -57,7 +57,7 @@ class Frail(FakeWorld):
 
 
 @pytest.mark.parametrize("bad", ["reward", "state", "localization", "reward term 'alive'", "beginning"])
-def test_an_episode_whose_world_fails_comes_back_without_rows_and_costs_no_other(bad: str) -> None:
+def test_an_episode_whose_world_fails_has_no_rows_and_does_not_affect_others(bad: str) -> None:
     specs = [fake_spec(s) for s in range(10)]
     sound = {t.spec: t for t in collect(CountingPolicy(), FakeWorld(3), specs)}
     found = {t.spec: t for t in collect(CountingPolicy(), Frail(3, bad), specs)}
@@ -73,12 +73,12 @@ def test_an_episode_whose_world_fails_comes_back_without_rows_and_costs_no_other
             assert {len(column) for column in (trajectory.state, trajectory.reward, trajectory.frames["front"])} == {0}
 
 
-def test_a_batch_in_which_no_episode_can_begin_does_not_end_the_collecting() -> None:
+def test_collect_continues_after_a_batch_in_which_every_reset_failed() -> None:
     specs = [replace(fake_spec(1), repeat=i) for i in range(5)] + [fake_spec(2)]
     assert [t.broken for t in collect(CountingPolicy(), Frail(2), specs)] == [True] * 5 + [False]
 
 
-def test_workers_leave_out_what_its_world_failed_in_and_say_why() -> None:
+def test_workers_omit_episodes_whose_world_failed_and_report_the_reason() -> None:
     with Workers(lambda: Frail(3), lambda _: CountingPolicy(), WorkersConfig(workers=0)) as workers:
         found = {t.spec.seed for t in workers.collect([fake_spec(s) for s in range(10)])}
     assert found == {0, 2, 3, 5, 6, 8, 9}
@@ -90,7 +90,7 @@ def test_workers_leave_out_what_its_world_failed_in_and_say_why() -> None:
     assert "set aside: fake/count/train/1, its world failed: no layout" in workers.report.lines()
 
 
-def test_a_world_that_fails_in_every_episode_is_given_up_with_the_reason() -> None:
+def test_a_world_that_fails_in_every_episode_aborts_the_collect_with_the_reason() -> None:
     with Workers(lambda: Frail(3), lambda _: CountingPolicy(), WorkersConfig(workers=0)) as workers:
         with pytest.raises(ValueError, match="the world failed in every one of 16 episodes, the last time: no layout"):
             list(workers.collect([replace(fake_spec(1), repeat=i) for i in range(40)]))

@@ -67,7 +67,7 @@ def test_a_trajectory_depends_on_its_spec_alone(all_frames: bool) -> None:
             assert_same(t, together[seed])
 
 
-def test_only_decision_frames_are_kept_unless_all_are_asked_for() -> None:
+def test_only_decision_frames_are_recorded_unless_all_frames_is_set() -> None:
     few, every = gather(2, range(5), 3)[4], gather(2, range(5), 3, all_frames=True)[4]
     assert episode_length(4) == 7
     np.testing.assert_array_equal(few.frame_step, [0, 3, 6])
@@ -87,7 +87,7 @@ def test_n_action_steps_shortens_the_executed_part_of_a_chunk() -> None:
         gather(2, range(3), 4, n_action_steps=5)
 
 
-def test_worlds_begin_the_next_spec_as_soon_as_theirs_ended() -> None:
+def test_a_world_begins_the_next_spec_as_soon_as_its_episode_ends() -> None:
     world = FakeWorld(2)
     lengths = [episode_length(s) for s in (0, 4, 5, 6)]
     assert lengths == [3, 7, 3, 4]
@@ -109,7 +109,7 @@ class RowsPolicy(CountingPolicy):
         return super().act(worlds, observation)
 
 
-def test_only_worlds_whose_episode_runs_are_decided_for() -> None:
+def test_the_policy_acts_only_in_worlds_whose_episode_runs() -> None:
     seeds = (0, 4, 5, 6)
     assert [episode_length(seed) for seed in seeds] == [3, 7, 3, 4]
     policy = RowsPolicy(1)
@@ -127,7 +127,7 @@ def test_only_worlds_whose_episode_runs_are_decided_for() -> None:
     assert sum(map(len, policy.asked)) == 10  # instead of 12
 
 
-def test_specs_are_read_only_when_a_world_is_free() -> None:
+def test_specs_are_read_only_when_a_world_is_idle() -> None:
     read: list[int] = []
 
     def specs() -> Iterator[EpisodeSpec]:
@@ -139,7 +139,7 @@ def test_specs_are_read_only_when_a_world_is_free() -> None:
     assert read == [0, 1]
 
 
-def test_actions_outside_the_range_are_recorded_as_executed() -> None:
+def test_out_of_range_actions_are_recorded_as_executed_clipped() -> None:
     class Wild(CountingPolicy):
         def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             chunk = super().act(worlds, observation)
@@ -151,7 +151,7 @@ def test_actions_outside_the_range_are_recorded_as_executed() -> None:
     assert np.all(t.label == 1.0)
 
 
-def test_expert_noise_is_executed_never_taught_and_spares_the_gripper() -> None:
+def test_expert_noise_is_in_executed_actions_only_and_not_in_the_gripper() -> None:
     world = FakeWorld(4)
     specs = [fake_spec(s) for s in range(400)]
     found = list(collect(ExpertPolicy(world, noise_std=0.2, noise_share=0.5), world, specs))
@@ -180,7 +180,7 @@ def test_expert_noise_depends_on_the_seed_alone() -> None:
         assert_same(one[seed], many[seed])
 
 
-def test_episodes_of_equal_seeds_draw_other_noise_in_other_tasks_variations_suites_and_repeats() -> None:
+def test_equal_seeds_give_different_noise_in_other_tasks_variations_suites_and_repeats() -> None:
     spec = fake_spec(7)
     kin = [spec, *(replace(spec, **change) for change in CHANGES)]
     expert = ExpertPolicy(FakeWorld(len(kin)), noise_std=0.3, noise_share=1.0)
@@ -211,7 +211,7 @@ class SamplingPolicy(CountingPolicy):
 
 
 @pytest.mark.parametrize("num_worlds", [1, 3])
-def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int) -> None:
+def test_the_policys_sample_is_recorded_with_every_executed_action(num_worlds: int) -> None:
     specs = [fake_spec(seed) for seed in range(7)]
     for t in collect(SamplingPolicy(3), FakeWorld(num_worlds), specs, n_action_steps=2):
         assert t.sampled is not None
@@ -226,7 +226,7 @@ def test_what_a_policy_drew_stands_beside_every_executed_action(num_worlds: int)
     assert plain.value is None
 
 
-def test_a_repeat_begins_alike_and_is_told_another_seed_and_another_id() -> None:
+def test_a_repeat_has_the_same_initial_state_but_another_policy_seed_and_id() -> None:
     first, again = fake_spec(3), replace(fake_spec(3), repeat=1)
     assert again.id == f"{first.id}/1"
     assert first.policy_seed != again.policy_seed
@@ -253,7 +253,7 @@ class FiniteOnly(CountingPolicy):
         return super().act(worlds, observation)
 
 
-def test_a_state_that_broke_as_its_episode_ended_stops_no_other_episode() -> None:
+def test_a_non_finite_state_at_an_episodes_end_stops_no_other_episode() -> None:
     specs = [fake_spec(seed) for seed in (0, 4)]  # of 3 and 7 steps: the first world is over before the other
     found = {t.spec.seed: t for t in collect(FiniteOnly(2), BreaksAtTheEnd(2), specs)}
     sound = gather(2, (0, 4))

@@ -54,7 +54,7 @@ def has_ended(pid: int) -> bool:
     return False
 
 
-def test_processes_share_a_group_return_the_result_of_rank_0_and_end(tmp_path: Path) -> None:
+def test_processes_share_a_group_and_return_the_result_of_rank_0(tmp_path: Path) -> None:
     reports: list[dict[str, Any]] = []
     result = run_in_processes(sum_of_ranks, 2, tmp_path, on_report=lambda **report: reports.append(report))
     pid = result.pop("pid")
@@ -68,18 +68,18 @@ def test_processes_share_a_group_return_the_result_of_rank_0_and_end(tmp_path: P
 
 
 @pytest.mark.long
-def test_a_process_that_dies_ends_all_and_is_named(tmp_path: Path) -> None:
+def test_a_dead_process_ends_all_and_the_error_names_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="process 1 died"):
         run_in_processes(wait_for_a_dead_neighbour, 2, tmp_path)
 
 
-def test_what_a_process_raises_is_raised_and_says_where(tmp_path: Path) -> None:
+def test_an_exception_in_a_process_is_reraised_with_its_rank(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such task") as raised:
         run_in_processes(refuse_in_one, 2, tmp_path)
     assert raised.value.__notes__ == ["raised in process 1"]
 
 
-def test_an_interruption_reaches_every_process_after_the_same_number_of_rounds(tmp_path: Path) -> None:
+def test_an_interrupt_reaches_every_process_after_the_same_number_of_rounds(tmp_path: Path) -> None:
     updates = 0
 
     def on_report(**report: int) -> None:

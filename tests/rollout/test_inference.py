@@ -87,7 +87,7 @@ def test_requests_of_all_workers_make_one_batch_and_each_gets_its_own_rows(tmp_p
     assert batch_sizes(tmp_path / "log") == [3, 2]
 
 
-def test_a_batch_does_not_wait_for_ever_and_holds_no_more_than_its_size(tmp_path: Path) -> None:
+def test_a_batch_waits_at_most_max_wait_ms_and_has_at_most_max_batch_size_rows(tmp_path: Path) -> None:
     async def talk() -> None:
         config = InferenceConfig(max_batch_size=2, max_wait_ms=20)
         server = InferenceServer(lambda: BatchingPolicy(tmp_path / "log"), config, None)
@@ -110,7 +110,7 @@ class FailsAtFirst(BatchingPolicy):
         return chunk
 
 
-def test_an_error_reaches_who_asked_and_nobody_else(tmp_path: Path) -> None:
+def test_an_error_reaches_only_the_worker_that_caused_it(tmp_path: Path) -> None:
     async def talk() -> None:
         config = InferenceConfig(max_batch_size=2, max_wait_ms=20)
         server = InferenceServer(lambda: FailsAtFirst(tmp_path / "log"), config, None)
@@ -139,7 +139,7 @@ class PickyPolicy(BatchingPolicy):
         return chunk
 
 
-def test_a_worker_with_a_broken_state_costs_the_others_of_its_batch_nothing(tmp_path: Path) -> None:
+def test_an_invalid_state_of_one_worker_does_not_affect_the_others_in_its_batch(tmp_path: Path) -> None:
     async def talk() -> None:
         server = InferenceServer(lambda: PickyPolicy(tmp_path / "log"), InferenceConfig(max_wait_ms=60_000), None)
         await server.begin("a", [0], ("",), (3,))
@@ -157,7 +157,7 @@ def test_a_worker_with_a_broken_state_costs_the_others_of_its_batch_nothing(tmp_
     assert batch_sizes(tmp_path / "log") == [2, 1, 1]
 
 
-def test_trajectories_are_those_of_local_policies_from_batches_of_both_workers(tmp_path: Path) -> None:
+def test_batched_inference_gives_the_trajectories_of_local_policies(tmp_path: Path) -> None:
     specs = [fake_spec(s) for s in range(40)]
     with Workers(partial(FakeWorld, 3), partial(batching, tmp_path / "log"), SHARED) as workers:
         found = contents(workers.collect(specs))
@@ -172,7 +172,7 @@ def test_trajectories_are_those_of_local_policies_from_batches_of_both_workers(t
 
 
 @pytest.mark.parametrize("victim", ["ray::Collector", "ray::InferenceServer"])
-def test_a_kill_of_a_worker_or_of_the_server_costs_no_episode(tmp_path: Path, victim: str) -> None:
+def test_killing_a_worker_or_the_server_loses_no_episode(tmp_path: Path, victim: str) -> None:
     specs = [fake_spec(s) for s in range(40)]
 
     def disturbed(trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
@@ -193,7 +193,7 @@ def test_a_kill_of_a_worker_or_of_the_server_costs_no_episode(tmp_path: Path, vi
     assert causes == ({"inference"} if "Server" in victim else {"killed"})
 
 
-def test_a_policy_that_cannot_be_made_is_an_error() -> None:
+def test_a_policy_that_cannot_be_created_raises_an_error() -> None:
     def fail(_: World) -> Policy:
         raise ValueError("no such weights")
 
@@ -231,7 +231,7 @@ def tiny_vla(_: World | None = None, history_length: int = 0) -> VLAPolicy:
 
 
 @pytest.mark.parametrize("history_length", [0, 2])
-def test_a_vla_that_samples_decides_for_other_workers_as_for_its_own_worlds(history_length: int) -> None:
+def test_a_sampling_vla_acts_the_same_remotely_as_locally(history_length: int) -> None:
     specs = [fake_spec(s) for s in range(12)]
     policy = partial(tiny_vla, history_length=history_length)
     with Workers(partial(FakeWorld, 3), policy, WorkersConfig(workers=0)) as workers:

@@ -24,7 +24,7 @@ def demonstrate(num_worlds: int, specs: list[EpisodeSpec], device: str = "cpu") 
         return {t.spec.id: t for t in collect(ExpertPolicy(world, noise_std=0.2), world, specs)}
 
 
-def test_demonstrations_depend_on_their_spec_alone_and_can_be_trained_on(tmp_path: Path) -> None:
+def test_demonstrations_depend_on_their_spec_alone_and_can_be_read_for_training(tmp_path: Path) -> None:
     few, many = demonstrate(1, SPECS), demonstrate(4, SPECS[::-1])
     assert few.keys() == many.keys() == {spec.id for spec in SPECS}
     for spec_id, t in few.items():

@@ -49,7 +49,7 @@ def test_actions_are_a_chunk_of_float32_in_range_for_every_world() -> None:
     assert np.abs(actions).max() <= 1.0
 
 
-def test_an_observation_of_tensors_gives_the_same_actions_as_a_tensor() -> None:
+def test_tensor_observations_give_the_same_actions_as_tensors() -> None:
     seen = observe(3)
     frames = {camera: torch.from_numpy(frames) for camera, frames in seen["frames"].items()}
     actions = fresh_actions(Observation(**(seen | {"frames": frames, "state": torch.from_numpy(seen["state"])})))
@@ -58,7 +58,7 @@ def test_an_observation_of_tensors_gives_the_same_actions_as_a_tensor() -> None:
     np.testing.assert_array_equal(actions.numpy(), fresh_actions(seen))
 
 
-def test_a_policy_that_was_sent_to_another_process_acts_like_the_one_that_stayed() -> None:
+def test_an_unpickled_policy_gives_the_same_actions() -> None:
     stayed, observation = policy(), observe(3)
     begin(stayed, [0, 1, 2], observation)
     sent = pickle.loads(pickle.dumps(policy()))  # noqa: S301  as Ray does between our own processes
@@ -66,7 +66,7 @@ def test_a_policy_that_was_sent_to_another_process_acts_like_the_one_that_stayed
     np.testing.assert_array_equal(act(sent, observation).actions, act(stayed, observation).actions)
 
 
-def test_a_policy_that_moved_is_there_and_forgot_its_episodes() -> None:
+def test_moving_a_policy_to_a_device_ends_its_episodes() -> None:
     moved, observation = policy(), observe(3)
     begin(moved, [0, 1, 2], observation)
     assert moved.to("auto") is moved
@@ -76,7 +76,7 @@ def test_a_policy_that_moved_is_there_and_forgot_its_episodes() -> None:
     assert {p.device.type for p in moved.to("meta").model.parameters()} == {"meta"}
 
 
-def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
+def test_a_cached_prefix_gives_the_actions_of_a_fresh_one() -> None:
     kept = policy()
     begin(kept, [0, 1, 2], observe(3))
     for seed in range(3):
@@ -84,7 +84,7 @@ def test_a_prefix_that_was_kept_gives_the_actions_of_a_fresh_one() -> None:
         np.testing.assert_allclose(act(kept, observation).actions, fresh_actions(observation), atol=1e-5)
 
 
-def test_worlds_that_begin_at_different_times_act_as_if_alone() -> None:
+def test_worlds_that_begin_at_different_times_do_not_affect_each_other() -> None:
     kept, observation = policy(), observe(3)
     begin(kept, [0, 1, 2], observation)
     act(kept, observation)
@@ -104,7 +104,7 @@ def test_worlds_that_begin_at_different_times_act_as_if_alone() -> None:
             np.testing.assert_allclose(together[n : n + 1], fresh_actions(alone), atol=1e-5)
 
 
-def test_attention_runs_over_as_many_tokens_whatever_the_others_are_told() -> None:
+def test_the_number_of_attended_tokens_does_not_depend_on_other_instructions() -> None:
     # Over another number of them its sums are rounded otherwise, and an episode would depend on who acts beside it.
     kept, lengths = policy(), []
 
@@ -119,7 +119,7 @@ def test_attention_runs_over_as_many_tokens_whatever_the_others_are_told() -> No
     assert lengths == [24, kept.model.config.num_tokens] * 3
 
 
-def test_the_instruction_told_at_the_beginning_decides() -> None:
+def test_the_instruction_given_to_begin_is_used() -> None:
     observation = observe(1)
     lies = Observation(**(observation | {"instruction": ("something else entirely",)}))
     kept = policy()
@@ -128,7 +128,7 @@ def test_the_instruction_told_at_the_beginning_decides() -> None:
     assert np.abs(fresh_actions(lies) - fresh_actions(observation)).max() > 1e-6
 
 
-def test_what_rows_of_which_worlds_an_observation_has_is_said_and_not_guessed() -> None:
+def test_the_worlds_of_an_observations_rows_must_be_named() -> None:
     kept, observation = policy(), observe(3)
     with pytest.raises(ValueError, match=r"no episode began in worlds \[0, 1, 2\]; call begin first"):
         act(kept, observation)
@@ -142,12 +142,12 @@ def test_what_rows_of_which_worlds_an_observation_has_is_said_and_not_guessed() 
     np.testing.assert_allclose(kept.act([0, 2], some).actions, fresh_actions(observation)[[0, 2]], atol=1e-5)
 
 
-def test_one_instruction_and_one_seed_per_world_are_asked_for() -> None:
+def test_begin_needs_one_instruction_and_one_seed_per_world() -> None:
     with pytest.raises(ValueError, match="2 worlds begin, with 1 instructions and 2 seeds"):
         policy().begin(range(2), ("push",), (1, 2))
 
 
-def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
+def test_samples_depend_on_the_episode_and_not_on_its_world() -> None:
     observation = observe(1)
     twice = Observation(
         frames={name: np.concatenate([frames, frames]) for name, frames in observation["frames"].items()},
@@ -168,7 +168,7 @@ def test_draws_depend_on_the_episode_and_not_on_its_world() -> None:
 
 
 @pytest.mark.parametrize("noise_correlation", [0.0, 0.9])
-def test_samples_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_correlation: float) -> None:
+def test_samples_do_not_depend_on_the_other_worlds_in_the_call(noise_correlation: float) -> None:
     def sampled(beside: tuple[list[int], ...]) -> NDArray[np.float32]:
         acting = policy(sample=True, noise_correlation=noise_correlation, n_action_steps=2)
         begin(acting, [0, 1, 2], observation)
@@ -180,7 +180,7 @@ def test_samples_do_not_depend_on_which_worlds_are_decided_for_beside_it(noise_c
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 
-def test_noise_may_last_from_one_decision_to_the_next() -> None:
+def test_noise_may_be_correlated_across_decisions() -> None:
     observation = observe(1)
 
     def twice(**kwargs: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -206,7 +206,7 @@ def test_acting_leaves_no_gradients_and_no_training_mode() -> None:
     assert all(p.grad is None for p in acting.model.parameters())
 
 
-def test_any_of_its_worlds_can_be_decided_for_in_any_order() -> None:
+def test_a_policy_can_act_in_any_of_its_worlds_in_any_order() -> None:
     kept, observation = policy(sample=True), observe(4)
     begin(kept, [0, 1, 2, 3], observation)
     expected = fresh_actions(observation, sample=True)
@@ -220,7 +220,7 @@ def test_any_of_its_worlds_can_be_decided_for_in_any_order() -> None:
         act(kept, observation)
 
 
-def test_loaded_weights_act_like_a_policy_made_with_them_and_bear_their_version() -> None:
+def test_a_policy_with_loaded_weights_equals_one_created_with_them() -> None:
     observation, kept, other = observe(2), policy(), tiny_vla()
     with torch.no_grad():
         for parameter in other.parameters():
@@ -264,7 +264,7 @@ def test_auto_computes_in_bfloat16_only_where_the_processor_can() -> None:
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(distribution: str) -> None:
+def test_the_log_prob_of_a_sample_equals_the_learners_in_another_batch(distribution: str) -> None:
     acting = policy({"value_head": True, "action_distribution": distribution}, sample=True)
     observation = observe(5)
     begin(acting, [0, 1, 2, 3, 4], observation)
@@ -282,14 +282,14 @@ def test_the_log_prob_of_a_draw_is_what_a_learner_computes_in_another_batch(dist
         np.testing.assert_allclose(first.detach(), chunk.log_prob[rows, :1], atol=1e-5)
 
 
-def test_a_policy_that_takes_the_mode_draws_nothing_and_without_a_value_head_expects_nothing() -> None:
+def test_without_sampling_there_is_no_log_prob_and_without_a_value_head_no_value() -> None:
     acting = policy()
     begin(acting, [0], observe(1))
     chunk = act(acting, observe(1))
     assert chunk.sampled is None and chunk.log_prob is None and chunk.value is None
 
 
-def test_a_policy_without_an_expert_shares_the_weights_and_leaves_the_whole_policy_alone() -> None:
+def test_a_policy_without_an_expert_shares_the_weights_and_does_not_change_the_original() -> None:
     whole = policy()
     ablated = whole.without_expert(layer=1, expert=2)
     observation = observe(4)
@@ -322,7 +322,7 @@ def test_a_state_that_is_not_finite_is_refused_by_the_name_of_its_element(value:
 
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_actions_that_are_not_finite_are_an_error_and_never_an_answer(distribution: str, sample: bool) -> None:
+def test_non_finite_actions_raise_an_error(distribution: str, sample: bool) -> None:
     acting, observation = policy({"action_distribution": distribution}, sample=sample), observe(2)
     begin(acting, [0, 1], observation)
     acting.model.action_head.last_norm.weight.data[0] = float("nan")
@@ -341,7 +341,7 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_change_nothing() ->
     np.testing.assert_array_equal(act(acting, observation).actions, expected)
 
 
-def test_an_instruction_that_is_cut_is_warned_of_and_one_that_is_none_is_refused() -> None:
+def test_a_truncated_instruction_is_warned_of_and_an_invalid_one_rejected() -> None:
     acting = policy()
     long = (
         "and first move the arm slowly to the far left corner of the wooden table near the window, "

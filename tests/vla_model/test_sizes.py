@@ -13,7 +13,7 @@ from vla_model.sizes import FROM_SCRATCH, ModelConfig
 from vla_model.vision.tower import TOWERS, PretrainedTower
 
 
-def test_the_names_that_need_no_torch_are_those_of_the_modules() -> None:
+def test_names_listed_without_importing_torch_equal_those_of_the_modules() -> None:
     assert tuple(DISTRIBUTIONS) == NAMES
     assert tuple(name for name, tower in TOWERS.items() if tower is not PretrainedTower) == FROM_SCRATCH
     assert Grok1Config.model_type in FAMILIES
@@ -29,6 +29,6 @@ def test_the_names_that_need_no_torch_are_those_of_the_modules() -> None:
         (ModelConfig(action_distribution="flwo"), "'flwo' does not exist; distributions: laplace, tokens, flow"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(model: ModelConfig, message: str) -> None:
+def test_unknown_names_are_rejected_with_a_list_of_existing_ones(model: ModelConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         model.check()

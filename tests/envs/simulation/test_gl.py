@@ -57,14 +57,14 @@ def test_choosing_does_not_import_mujoco_or_opengl() -> None:
     assert not {"mujoco", "OpenGL"} & set(run_python(code).split())
 
 
-def test_a_choice_is_made_once_and_told_to_child_processes() -> None:
+def test_the_backend_is_chosen_once_and_inherited_by_child_processes() -> None:
     backend = gl.choose_backend()
     assert os.environ["MUJOCO_GL"] == backend
     assert os.environ["LP_NUM_THREADS"] == "0"
     assert gl.choose_backend() == backend
 
 
-def test_what_the_user_chose_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_set_by_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "OSMesa")
     monkeypatch.setenv("LP_NUM_THREADS", "3")
     assert gl.choose_backend() == "osmesa"

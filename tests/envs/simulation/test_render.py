@@ -54,7 +54,7 @@ def fixed_camera(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
 
 
 @pytest.mark.parametrize("num_steps", [0, 10])
-def test_frames_are_mujocos_own_drawing_bit_for_bit(num_steps: int) -> None:
+def test_frames_equal_mujocos_own_rendering_bit_for_bit(num_steps: int) -> None:
     num_worlds = len(TASKS)
     world = TabletopWorld(num_worlds)
     seen = begin(world, [spec(task, 9, VARIATIONS[i % 5]) for i, task in enumerate(TASKS)])
@@ -64,7 +64,7 @@ def test_frames_are_mujocos_own_drawing_bit_for_bit(num_steps: int) -> None:
         np.testing.assert_array_equal(seen["frames"][camera][sim], frame, err_msg=f"{sim} {camera}")
 
 
-def test_geoms_outside_the_view_are_left_out_and_those_inside_are_not() -> None:
+def test_geoms_outside_the_view_are_culled_and_those_inside_are_not() -> None:
     model = mujoco.MjModel.from_xml_string(
         """<mujoco><worldbody>
         <camera name="eye" pos="0 0 2" fovy="60"/>

@@ -43,7 +43,7 @@ def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
         assert torch.equal(values, theirs[name]), name
 
 
-def test_fields_are_warps_own_arrays(world: TabletopWorld) -> None:
+def test_fields_share_memory_with_warps_arrays(world: TabletopWorld) -> None:
     begin(world, SPECS)
     sim, model = world.sim, world.scene.model
     for name, tensor in sim.field.items():
@@ -55,7 +55,7 @@ def test_fields_are_warps_own_arrays(world: TabletopWorld) -> None:
     assert sim._data.ctrl.numpy()[2, 5] == 0.125
 
 
-def test_what_a_policy_gets_are_tensors_in_the_observation_space(world: TabletopWorld) -> None:
+def test_observations_are_tensors_within_the_observation_space(world: TabletopWorld) -> None:
     observation, info = world.reset(seed=3)
     for array in (*observation["frames"].values(), observation["state"], info["localization"]):
         assert isinstance(array, torch.Tensor)
@@ -68,14 +68,14 @@ def test_what_a_policy_gets_are_tensors_in_the_observation_space(world: Tabletop
     assert isinstance(world.expert_action(), torch.Tensor)
 
 
-def test_a_spec_begins_alike_at_any_index(world: TabletopWorld) -> None:
+def test_a_spec_gives_the_same_episode_at_any_index(world: TabletopWorld) -> None:
     begin(world, SPECS)
     straight = bits(world, [0, 1, 2])
     begin(world, SPECS[::-1])
     assert_same(straight, bits(world, [2, 1, 0]))
 
 
-def test_resetting_by_mask_leaves_the_other_worlds_as_they_are_to_the_last_bit(world: TabletopWorld) -> None:
+def test_resetting_by_mask_leaves_the_other_worlds_bit_identical(world: TabletopWorld) -> None:
     begin(world, SPECS)
     world.step_chunk(torch.from_numpy(busy_actions(3, 1)))
     before, old = bits(world, [0, 2]), world.episode(1)
@@ -96,7 +96,7 @@ def run(world: TabletopWorld, sabotage: dict[str, tuple[int, float]]) -> list[Ch
     return [world.step_chunk(actions[:, i : i + 1]) for i in (1, 2)]
 
 
-def test_broken_physics_ends_its_own_world_only(world: TabletopWorld) -> None:
+def test_invalid_physics_ends_only_its_own_episode(world: TabletopWorld) -> None:
     sound = run(world, {})
     neighbours = [0, 2]
     sound_state = bits(world, neighbours)
@@ -119,7 +119,7 @@ def test_broken_physics_ends_its_own_world_only(world: TabletopWorld) -> None:
         assert torch.equal(ours.states, theirs.states), "a broken world begins its next episode like any other"
 
 
-def test_a_graph_gives_what_its_launches_give_one_by_one(world: TabletopWorld) -> None:
+def test_a_captured_graph_gives_the_results_of_its_single_launches(world: TabletopWorld) -> None:
     begin(world, SPECS)
     sim, actions = world.sim, busy_actions(3, 8)
     for step in range(8):
@@ -135,7 +135,7 @@ def test_a_graph_gives_what_its_launches_give_one_by_one(world: TabletopWorld) -
         assert not torch.equal(before["qpos"], as_graph["qpos"])
 
 
-def test_torch_and_numpy_actions_do_the_same(world: TabletopWorld) -> None:
+def test_torch_and_numpy_actions_have_the_same_effect(world: TabletopWorld) -> None:
     actions, states = busy_actions(3, 1), []
     for given in (actions, torch.from_numpy(actions)):
         begin(world, SPECS)
@@ -154,13 +154,13 @@ def with_room_for(**limits: int) -> TabletopWorld:
     return world
 
 
-def test_more_contacts_than_room_is_an_error_that_says_so() -> None:
+def test_an_overflow_of_the_contact_buffer_raises_an_error() -> None:
     world = with_room_for(max_contacts=2)
     with pytest.raises(RuntimeError, match="3 simulations had more contacts than max_contacts=2"):
         world.step_chunk(np.zeros((3, 1, 7), np.float32))
 
 
-def test_more_constraints_than_room_fails_the_worlds_that_have_them() -> None:
+def test_an_overflow_of_a_constraint_buffer_fails_only_its_worlds() -> None:
     world = with_room_for(max_constraints=24)
     result = world.step_chunk(np.zeros((3, 1, 7), np.float32))
     assert result.failure == ("non-finite physics", "non-finite physics", None), "three objects rest on the first two"
@@ -178,7 +178,7 @@ def test_cuda_without_a_gpu_is_refused_before_anything_is_compiled() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_what_warps_cpu_gives(world: TabletopWorld) -> None:
+def test_a_gpu_gives_the_results_of_warps_cpu_device(world: TabletopWorld) -> None:
     gpu = make_world("tabletop", 3, "cuda")
     actions = busy_actions(3, 4)
     results = []

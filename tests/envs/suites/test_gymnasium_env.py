@@ -53,13 +53,13 @@ def test_importing_envs_registers_and_loads_no_simulator() -> None:
     assert not done.stdout.split()
 
 
-def test_gymnasiums_checker_finds_nothing_to_warn_of() -> None:
+def test_gymnasiums_checker_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(make("llamarm/PickPlace-v0", render_mode="rgb_array"))
 
 
-def test_it_keeps_the_contract_of_lerobots_environments() -> None:
+def test_it_has_the_interface_of_lerobots_environments() -> None:
     env = make("llamarm/Lift-v0")
     observation, info = env.reset(seed=5)
     assert {name: frame.shape for name, frame in observation["pixels"].items()} == {
@@ -78,7 +78,7 @@ def test_it_keeps_the_contract_of_lerobots_environments() -> None:
     env.close()
 
 
-def test_it_is_a_world_of_one() -> None:
+def test_it_equals_a_world_with_num_worlds_1() -> None:
     world, env = TabletopWorld(1), make("llamarm/PickPlace-v0", variation="execution")
     expected = begin(world, [spec("pick_place", 7, "execution")])
     observation, _ = env.reset(seed=7)
@@ -91,7 +91,7 @@ def test_it_is_a_world_of_one() -> None:
         observation, *_ = env.step(action)
 
 
-def test_success_terminates_and_the_step_limit_truncates_without_a_time_limit_around() -> None:
+def test_success_terminates_and_the_step_limit_truncates_without_a_time_limit_wrapper() -> None:
     env = TabletopEnv("reach", config=BLIND)
     env.reset(seed=1)
     for step in range(1, TASKS["reach"].max_steps + 1):
@@ -110,7 +110,7 @@ def test_success_terminates_and_the_step_limit_truncates_without_a_time_limit_ar
     assert gymnasium.spec("llamarm/Reach-v0").max_episode_steps is None
 
 
-def test_rendering_shows_the_front_camera_larger_and_leaves_the_frames_alone() -> None:
+def test_render_shows_the_front_camera_larger_and_does_not_change_observations() -> None:
     env = TabletopEnv("stack", render_mode="rgb_array")
     observation, _ = env.reset(seed=2)
     video = env.render()
@@ -146,12 +146,12 @@ def test_a_spec_begins_exactly_its_episode() -> None:
         ({"spec": spec("lift", 3), "variation": "vision"}, "options has a spec, with its variation, and another"),
     ],
 )
-def test_an_option_of_a_reset_is_refused_that_would_change_nothing(options: dict[str, Any], message: str) -> None:
+def test_unknown_or_contradictory_reset_options_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         TabletopEnv("lift", config=BLIND).reset(seed=1, options=options)
 
 
-def test_a_variation_of_a_reset_is_of_that_episode_alone() -> None:
+def test_a_variation_passed_to_reset_applies_to_that_episode_only() -> None:
     env = TabletopEnv("lift", config=BLIND)
     assert env.reset(seed=3, options={"variation": "vision"})[1]["episode_id"] == "tabletop/lift/vision/3"
     assert env.reset(seed=3)[1]["episode_id"] == "tabletop/lift/train/3"
@@ -165,7 +165,7 @@ def test_a_variation_of_a_reset_is_of_that_episode_alone() -> None:
         ({"task": "lift", "render_mode": "human"}, "render_mode 'human' does not exist; modes: rgb_array, or None"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(kwargs: dict[str, Any], message: str) -> None:
+def test_unknown_names_are_rejected_with_a_list_of_existing_ones(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         TabletopEnv(**kwargs)
 
@@ -175,7 +175,7 @@ def test_what_does_not_exist_is_refused_with_what_does(kwargs: dict[str, Any], m
     [(SyncVectorEnv, {}), (AsyncVectorEnv, {"shared_memory": False}), (AsyncVectorEnv, {"shared_memory": True})],
     ids=["sync", "async", "shared memory"],
 )
-def test_instructions_come_through_every_vector_env(vector_env: Any, settings: dict[str, Any]) -> None:
+def test_instructions_pass_through_every_vector_env(vector_env: Any, settings: dict[str, Any]) -> None:
     alone = TabletopEnv("reach", config=BLIND)
     said = {seed: alone.reset(seed=seed)[0]["instruction"] for seed in (1, 2, 4, 5)}
     assert len(set(said.values())) > 2
@@ -193,7 +193,7 @@ def test_instructions_come_through_every_vector_env(vector_env: Any, settings: d
         envs.close()
 
 
-def test_memory_that_is_shared_holds_the_latest_sentences() -> None:
+def test_shared_memory_holds_the_latest_instructions() -> None:
     space = InstructionSpace()
     memory = create_shared_memory(space, n=2)
     shown: Any = read_from_shared_memory(space, memory, n=2)

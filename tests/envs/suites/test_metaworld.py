@@ -51,7 +51,7 @@ def play_expert(world: MetaworldWorld, num_steps: int) -> list[np.ndarray]:
     return [world.step_chunk(world.expert_action()[:, None]).states[:, 0] for _ in range(num_steps)]
 
 
-def test_the_same_spec_begins_and_goes_on_alike_in_any_world_and_after_any_other_episode(world: MetaworldWorld) -> None:
+def test_a_spec_gives_the_same_episode_in_any_world_and_after_any_other_episode(world: MetaworldWorld) -> None:
     first, info = world.reset_to([spec("push-v3", 3), spec("basketball-v3", 4)], [0, 1])
     states = play_expert(world, 15)
     again, info_again = world.reset_to([spec("basketball-v3", 4), spec("push-v3", 3)], [0, 1])
@@ -78,7 +78,7 @@ def test_the_first_frame_shows_the_goal_where_the_label_says(world: MetaworldWor
         assert rows.mean() == pytest.approx((label["goal_corner2_v"] + 1) * height / 2 - 0.5, abs=1.5)
 
 
-def test_experts_finish_and_a_finished_world_holds_still(world: MetaworldWorld) -> None:
+def test_experts_succeed_and_a_finished_world_does_not_move(world: MetaworldWorld) -> None:
     world.reset_to([spec("drawer-close-v3", 1), spec("reach-v3", 2)], [0, 1])
     steps = np.zeros(2, int)
     for _ in range(100):
@@ -96,7 +96,7 @@ def test_experts_finish_and_a_finished_world_holds_still(world: MetaworldWorld) 
     assert (world.expert_action() == 0).all()
 
 
-def test_all_frames_end_in_the_one_frame_of_a_chunk(world: MetaworldWorld) -> None:
+def test_the_last_of_all_frames_is_the_frame_of_the_chunk(world: MetaworldWorld) -> None:
     actions = np.tile(np.array([0.5, 0.5, -0.5, 1.0], np.float32), (2, 3, 1))
     episodes = [spec("push-v3", 8), spec("door-open-v3", 8)]
     world.reset_to(episodes, [0, 1])
@@ -110,7 +110,7 @@ def test_all_frames_end_in_the_one_frame_of_a_chunk(world: MetaworldWorld) -> No
     assert set(last.reward_terms) == {"success", "dense"} and (last.reward_terms["dense"] > 0).all()
 
 
-def test_bad_input_is_refused_before_anything_moves(world: MetaworldWorld) -> None:
+def test_invalid_input_is_rejected_before_any_step(world: MetaworldWorld) -> None:
     seen, _ = world.reset_to([spec("push-back-v3", 1), spec("push-back-v3", 1, "distinct")], [0, 1])
     assert seen["instruction"] == ("Push the puck to a goal", "Push the puck back to a goal")
     assert (seen["frames"]["corner2"][0] == seen["frames"]["corner2"][1]).all()
@@ -125,7 +125,7 @@ def test_bad_input_is_refused_before_anything_moves(world: MetaworldWorld) -> No
     assert (world.step_chunk(np.zeros((2, 1, 4))).states[0] == world._state[1]).all()
 
 
-def test_the_published_sensor_sees_what_the_suite_s_own_renderer_draws() -> None:
+def test_the_published_sensor_gives_the_frames_of_the_suite_s_own_renderer() -> None:
     reference = """
 import json, sys
 import mujoco, numpy as np
@@ -180,7 +180,7 @@ def wait_until_gone(pids: list[int]) -> bool:
     return not any(map(lives, pids))
 
 
-def test_a_world_that_raises_leaves_the_other_in_step(world: MetaworldWorld) -> None:
+def test_an_exception_in_one_world_does_not_desynchronize_the_other(world: MetaworldWorld) -> None:
     expected, _ = world.reset_to([spec("reach-v3", 1), spec("push-v3", 3)], [0, 1])
     assert world._processes is not None
     step = {"do": "step", "actions": [[0.0, 0.0, 0.0, 0.0]], "draw_ended": True}
@@ -190,7 +190,7 @@ def test_a_world_that_raises_leaves_the_other_in_step(world: MetaworldWorld) -> 
     assert (again["state"][1] == expected["state"][1]).all()
 
 
-def test_a_killed_process_is_an_error_that_names_its_world_and_closing_ends_the_others() -> None:
+def test_a_killed_process_raises_an_error_naming_its_world_and_close_ends_the_others() -> None:
     world = MetaworldWorld(2)
     world.reset_to([spec("reach-v3", 1), spec("reach-v3", 2)], [0, 1])
     assert world._processes is not None
@@ -203,7 +203,7 @@ def test_a_killed_process_is_an_error_that_names_its_world_and_closing_ends_the_
     assert wait_until_gone(pids)
 
 
-def test_whoever_is_killed_leaves_no_processes() -> None:
+def test_no_process_remains_after_any_of_them_is_killed() -> None:
     script = """
 import time
 from envs.suites.metaworld.world import MetaworldWorld

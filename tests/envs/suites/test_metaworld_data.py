@@ -22,14 +22,14 @@ def test_every_task_is_in_one_split_of_the_published_sizes() -> None:
     assert len(TASKS) == 50 and len(MT10) == 10 and set(MT10) <= set(TASKS)
 
 
-def test_push_and_push_back_share_the_published_sentence_and_no_distinct_one() -> None:
+def test_push_and_push_back_share_the_published_instruction_but_not_the_distinct_one() -> None:
     said = Counter(instruction(task, "train") for task in TASKS)
     assert [sentence for sentence, count in said.items() if count > 1] == ["Push the puck to a goal"]
     assert len({instruction(task, "distinct") for task in TASKS}) == 50
     assert set(VARIATIONS) == {"train", "distinct"}
 
 
-def test_a_window_enlarges_what_the_whole_frame_shows() -> None:
+def test_a_crop_enlarges_a_part_of_the_whole_frame() -> None:
     edge = math.tan(math.radians(30))
     in_camera = np.array([(0.0, 0.0, -2.0), (-edge, 0.0, -1.0), (0.0, edge / 2, -1.0), (0.0, 0.0, 1.0)])
     points_m = CAMERA_POS_M + in_camera @ np.transpose(CAMERA_AXES)
@@ -41,14 +41,14 @@ def test_a_window_enlarges_what_the_whole_frame_shows() -> None:
     assert window[:3] == pytest.approx(np.array([(0, -1), (2, -1), (0, 0)]), abs=1e-6)
 
 
-def test_a_sensor_survives_json_and_points_at_three_things_in_every_view() -> None:
+def test_a_sensor_round_trips_through_json_and_labels_three_things_in_every_view() -> None:
     assert Sensor.of(asdict(FAST)) == FAST
     assert PUBLISHED.cameras[0].height == PUBLISHED.cameras[0].width == 480 and PUBLISHED.shadows
     columns = pointing_columns(FAST.world_spec)
     assert columns == {"corner2": [[9, 10], [11, 12], [13, 14]]}
 
 
-def test_a_missing_interpreter_is_named_with_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
     with pytest.raises(ValueError, match=r"LLAMARM_METAWORLD_PYTHON names /nowhere/python.*make metaworld"):
         MetaworldWorld(1)

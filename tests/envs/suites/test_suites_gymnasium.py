@@ -84,7 +84,7 @@ def seed_of(door: float) -> int:
     return next(s for s in range(99) if np.random.default_rng(s).choice([-3.0, 3.0]) == door)
 
 
-def test_a_world_shows_what_its_environment_shows() -> None:
+def test_a_world_returns_its_environments_observations() -> None:
     world = corridors(2)
     spec = world.world_spec
     assert spec.cameras == (CameraSpec(name="image", height=4, width=11),)
@@ -126,7 +126,7 @@ def test_the_step_limit_ends_an_episode() -> None:
     assert [result.outcome for result in results] == [("",)] * 7 + [("step limit",)]
 
 
-def test_the_same_spec_begins_alike_whatever_ran_before_and_in_any_world() -> None:
+def test_a_spec_gives_the_same_first_observation_in_any_world_whatever_ran_before() -> None:
     fresh, used = corridors(1), corridors(3)
     used.reset_to([walk(s) for s in (5, 6, 7)], [0, 1, 2])
     used.step_chunk(np.ones((3, 2, 1), np.float32))
@@ -137,7 +137,7 @@ def test_the_same_spec_begins_alike_whatever_ran_before_and_in_any_world() -> No
     assert expected["instruction"][0] == given["instruction"][2]
 
 
-def test_the_expert_speaks_of_the_box_and_the_world_of_its_range() -> None:
+def test_expert_actions_in_the_units_of_the_box_are_scaled_to_the_worlds_range() -> None:
     world = corridors(3)
     world.reset_to([walk(seed_of(3.0)), walk(seed_of(-3.0))], [0, 1])
     assert world.expert_action().tolist() == [[1.0], [-1.0], [0.0]]
@@ -158,7 +158,7 @@ def test_every_world_has_its_own_environment_and_closes_it() -> None:
     assert all(env.closed for env in made)
 
 
-def test_an_environment_is_called_in_one_thread_whoever_calls_the_world() -> None:
+def test_an_environment_is_called_in_one_thread_whatever_thread_calls_the_world() -> None:
     task, threads = Walk(), set()
     frames = task.frames
     task.frames = lambda env: threads.add(threading.get_ident()) or frames(env)
@@ -180,7 +180,7 @@ class Keeper(Walk):
         self.ended_in.append(threading.get_ident())
 
 
-def test_what_a_task_keeps_ends_in_that_thread_when_the_world_closes() -> None:
+def test_objects_of_a_task_are_released_in_that_thread_when_the_world_closes() -> None:
     ended_in: list[int] = []
     world = corridors(1, walk=Keeper(ended_in))
     world.reset_to([walk(0)], [0])
@@ -226,13 +226,13 @@ class Brief(Walk):
         return Strict()
 
 
-def test_an_environment_that_ends_at_once_may_be_a_world() -> None:
+def test_an_environment_whose_episode_ends_immediately_is_accepted() -> None:
     with closing(corridors(1, walk=Brief())) as world:
         world.reset_to([walk(seed_of(-3.0))], [0])
         assert world.step_chunk(np.ones((1, 4, 1), np.float32)).num_steps.tolist() == [2]
 
 
-def test_an_environment_that_is_refused_is_closed() -> None:
+def test_a_rejected_environment_is_closed() -> None:
     made: list[Corridor] = []
 
     class Kept(Grey):
@@ -245,7 +245,7 @@ def test_an_environment_that_is_refused_is_closed() -> None:
     assert [env.closed for env in made] == [True]
 
 
-def test_no_world_begins_where_one_episode_does_not_exist() -> None:
+def test_no_episode_begins_if_one_of_the_specs_is_invalid() -> None:
     with closing(corridors(2)) as world:
         first, _ = world.reset_to([walk(1), walk(2)], [0, 1])
         world.step_chunk(np.ones((2, 1, 1), np.float32))
@@ -255,7 +255,7 @@ def test_no_world_begins_where_one_episode_does_not_exist() -> None:
         assert (first["state"] == 0.0).all()
 
 
-def test_seeds_of_a_list_are_those_of_the_worlds_that_are_reset() -> None:
+def test_a_list_of_seeds_is_indexed_by_world() -> None:
     with closing(corridors(2)) as world:
         seeds: list[int | None] = [seed_of(3.0), seed_of(-3.0)]
         observation, _ = world.reset(seed=seeds, options={"reset_mask": np.array([False, True])})
@@ -265,7 +265,7 @@ def test_seeds_of_a_list_are_those_of_the_worlds_that_are_reset() -> None:
 
 
 @pytest.mark.parametrize(("low", "high", "dtype"), [(-128, 127, np.int8), (10, 250, np.uint8), (-1, 1, np.int64)])
-def test_a_box_of_whole_numbers_is_reached_to_its_ends_and_rounded(low: int, high: int, dtype: Any) -> None:
+def test_actions_for_an_integer_box_are_rounded_and_reach_its_bounds(low: int, high: int, dtype: Any) -> None:
     box = ActionBox(gymnasium.spaces.Box(low, high, (1,), dtype))
     ends = [box.stretch(np.array([share], np.float32)) for share in (-1.0, 1.0)]
     assert [end.tolist() for end in ends] == [[low], [high]]
@@ -288,12 +288,12 @@ def test_a_box_of_whole_numbers_is_reached_to_its_ends_and_rounded(low: int, hig
     ],
     ids=["sticky", "endless", "grey", "different"],
 )
-def test_an_environment_that_cannot_be_a_world_is_refused(tasks: dict[str, GymnasiumTask], message: str) -> None:
+def test_an_unsuitable_environment_is_rejected(tasks: dict[str, GymnasiumTask], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         corridors(1, **tasks)
 
 
-def test_what_does_not_exist_is_refused() -> None:
+def test_unknown_tasks_and_suites_are_rejected() -> None:
     world = corridors(1)
     with pytest.raises(ValueError, match="task 'run' does not exist in corridor; tasks: walk"):
         world.reset_to([walk(0, task="run")], [0])

@@ -92,9 +92,7 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize(("where", "wrong", "reason"), TROUBLES.values(), ids=TROUBLES.keys())
-def test_what_goes_wrong_in_one_world_ends_its_episode_with_the_reason_and_no_other(
-    where: str, wrong: Any, reason: str
-) -> None:
+def test_an_error_in_one_world_ends_only_its_episode_and_gives_the_reason(where: str, wrong: Any, reason: str) -> None:
     task = Falls(wrong, where)
     with closing(corridors(2, walk=task)) as world:
         world.reset_to([walk(seed_of(-3.0)), walk(seed_of(3.0))], [0, 1])
@@ -125,7 +123,7 @@ class Stillborn(Walk):
         return super().reset(env, spec)
 
 
-def test_an_episode_that_cannot_begin_runs_nothing_and_shows_nothing() -> None:
+def test_an_episode_that_fails_to_reset_takes_no_steps_and_has_blank_observations() -> None:
     with closing(corridors(2, walk=Stillborn())) as world:
         world.reset_to([walk(3), walk(4)], [0, 1])
         observation, info = world.reset_to([walk(7), walk(seed_of(3.0))], [0, 1])
@@ -138,7 +136,7 @@ def test_an_episode_that_cannot_begin_runs_nothing_and_shows_nothing() -> None:
         assert result.success.tolist() == [False, True]
 
 
-def test_an_expert_that_gives_no_action_ends_the_episode_before_its_next_step() -> None:
+def test_an_invalid_expert_action_ends_the_episode_before_its_next_step() -> None:
     class Lost(Walk):
         def expert_action(self, env: Any, observation: Any) -> Any:
             return [np.nan] if env.door > 0 else super().expert_action(env, observation)
@@ -219,7 +217,7 @@ class Theirs(Walk):
         ),
     }.values(),
 )
-def test_another_contract_is_named_with_what_there_is_and_the_method_to_write(
+def test_an_environment_with_another_interface_is_rejected_with_the_method_to_override(
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -227,13 +225,13 @@ def test_another_contract_is_named_with_what_there_is_and_the_method_to_write(
 
 
 @pytest.mark.parametrize("wrap", [np.bool_, np.array, lambda yes: np.array([yes]), lambda yes: (yes,), float, int])
-def test_a_success_flag_is_taken_out_of_an_array_of_one(wrap: Callable[[bool], Any]) -> None:
+def test_a_success_flag_may_be_an_array_of_one_element(wrap: Callable[[bool], Any]) -> None:
     with closing(corridors(1, walk=Theirs(info=lambda info: {"is_success": wrap(info["is_success"])}))) as world:
         world.reset_to([walk(seed_of(3.0))], [0])
         assert world.step_chunk(FORWARD[:1]).success.tolist() == [True]
 
 
-def test_numbers_come_in_any_kind_that_holds_them() -> None:
+def test_numbers_may_be_of_any_numeric_type() -> None:
     assert (number_of("n", np.float16(0.5)), number_of("n", [2]), number_of("n", np.array(True))) == (0.5, 2.0, 1.0)
     assert vector_of("v", 3).tolist() == [3.0]
     assert vector_of("v", [1, 2.5], 2).dtype == np.float32
@@ -244,7 +242,7 @@ def test_numbers_come_in_any_kind_that_holds_them() -> None:
             number_of("n", given)
 
 
-def test_what_differs_between_two_beginnings_is_said_with_how_much() -> None:
+def test_differences_between_two_resets_are_reported_with_their_size() -> None:
     class Told(Walk):
         told = 0
 
@@ -264,7 +262,7 @@ def test_what_differs_between_two_beginnings_is_said_with_how_much() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -3, 2.5, True])
-def test_a_step_limit_is_a_number_of_steps(limit: Any) -> None:
+def test_a_step_limit_must_be_a_positive_integer(limit: Any) -> None:
     task = Walk()
     task.max_steps = limit
     with pytest.raises(ValueError, match=f"the step limit of task 'walk' must be at least 1, got {limit}"):
@@ -272,7 +270,7 @@ def test_a_step_limit_is_a_number_of_steps(limit: Any) -> None:
 
 
 @pytest.mark.parametrize("sentence", ["", "  ", None, b"go", 3])
-def test_an_instruction_is_a_sentence(sentence: Any) -> None:
+def test_an_instruction_must_be_text(sentence: Any) -> None:
     task = Walk()
     task.instruction = lambda env: sentence
     with pytest.raises(ValueError, match="the instruction must be a sentence, got "):
@@ -307,7 +305,7 @@ def test_a_task_without_an_expert_is_named() -> None:
         ({"reset_mask": [True, False]}, r"reset_mask must be bool \(1,\), got bool \(2,\)"),
     ],
 )
-def test_options_of_a_reset_are_honoured_or_refused_by_name(options: dict[str, Any], message: str) -> None:
+def test_reset_options_are_applied_or_rejected_by_name(options: dict[str, Any], message: str) -> None:
     with closing(corridors(1)) as world, pytest.raises(ValueError, match=message):
         world.reset(seed=1, options=options)
 
@@ -321,18 +319,18 @@ def test_options_of_a_reset_are_honoured_or_refused_by_name(options: dict[str, A
         (np.ones((1, 1, 1), "O"), "object"),
     ],
 )
-def test_actions_are_numbers_in_an_array(actions: Any, got: str) -> None:
+def test_actions_must_be_a_numeric_array(actions: Any, got: str) -> None:
     with closing(corridors(1)) as world, pytest.raises(ValueError, match=f"actions must be numbers in .*, got {got}"):
         world.step_chunk(actions)
 
 
 @pytest.mark.parametrize("worlds", [[0], [0, 2], [-1, 0], [1, 1], [0, 1, 0]])
-def test_every_spec_begins_in_a_world_of_its_own(worlds: list[int]) -> None:
+def test_every_spec_needs_its_own_world(worlds: list[int]) -> None:
     with closing(corridors(2)) as world, pytest.raises(ValueError, match=r"2 specs begin in as many .* of 0\.\.1, got"):
         world.reset_to([walk(1), walk(2)], worlds)
 
 
-def test_an_environment_that_fails_to_close_keeps_no_other_open_and_loses_nothing(
+def test_an_environment_that_fails_to_close_does_not_keep_the_others_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Stuck(Corridor):
@@ -353,7 +351,7 @@ def test_an_environment_that_fails_to_close_keeps_no_other_open_and_loses_nothin
     assert [line.split(" (")[0] for line in caplog.messages] == ["close raised RuntimeError: the window is gone"] * 3
 
 
-def test_who_ends_the_process_in_an_environment_or_a_module_ends_what_it_is_asked_for_alone(
+def test_sys_exit_in_an_environment_or_a_module_fails_only_that_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def leave(_env: Any, _right: Any) -> Any:
@@ -370,7 +368,7 @@ def test_who_ends_the_process_in_an_environment_or_a_module_ends_what_it_is_aske
         make_world("a_script:make")
 
 
-def test_a_function_that_makes_no_world_is_named_with_what_it_raised(
+def test_the_error_of_a_function_that_makes_no_world_says_what_it_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_worlds.py").write_text("def make(num_worlds):\n    return {}['arm']\n")
@@ -380,7 +378,7 @@ def test_a_function_that_makes_no_world_is_named_with_what_it_raised(
         make_world("broken_worlds:make")
 
 
-def test_a_task_says_which_action_is_a_grippers_and_where_its_hand_is() -> None:
+def test_a_task_declares_gripper_actions_and_the_hand_position() -> None:
     class Hand(Walk):
         grippers, position = (0,), (1, 2, 3)
 
@@ -395,7 +393,7 @@ def test_a_task_says_which_action_is_a_grippers_and_where_its_hand_is() -> None:
         corridors(1, walk=walking)
 
 
-def test_a_task_says_which_labels_are_places_in_a_frame() -> None:
+def test_a_task_declares_which_labels_are_image_coordinates() -> None:
     class Seen(Walk):
         places = (("image", "door_image_u", "door_image_v"),)
 

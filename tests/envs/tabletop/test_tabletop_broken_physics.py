@@ -43,7 +43,7 @@ def in_scratch_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("in_scratch_folder")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("sabotage", SABOTAGE)
-def test_broken_physics_ends_its_own_world_only(sabotage: Callable[[TabletopWorld], None]) -> None:
+def test_invalid_physics_ends_only_its_own_episode(sabotage: Callable[[TabletopWorld], None]) -> None:
     specs = [spec(task, 6) for task in TASKS_HERE]
     actions = busy_actions(4, 9)
     broken, sound = TabletopWorld(4), TabletopWorld(4)
@@ -82,7 +82,9 @@ def test_broken_physics_ends_its_own_world_only(sabotage: Callable[[TabletopWorl
 @pytest.mark.usefixtures("in_scratch_folder")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("sabotage", SABOTAGE)
-def test_a_broken_world_begins_its_next_episode_like_any_other(sabotage: Callable[[TabletopWorld], None]) -> None:
+def test_a_world_with_invalid_physics_begins_its_next_episode_normally(
+    sabotage: Callable[[TabletopWorld], None],
+) -> None:
     specs = [spec(task, 6) for task in TASKS_HERE]
     broken, sound = TabletopWorld(4), TabletopWorld(4)
     begin(broken, specs)
@@ -98,7 +100,7 @@ def test_a_broken_world_begins_its_next_episode_like_any_other(sabotage: Callabl
 
 @pytest.mark.usefixtures("in_scratch_folder")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_every_world_may_break_at_once() -> None:
+def test_all_worlds_may_fail_in_the_same_step() -> None:
     world = TabletopWorld(2)
     begin(world, [spec("lift"), spec("reach")])
     world.sim.field["qvel"][:, 0] = np.nan

@@ -17,7 +17,7 @@ from envs.tabletop.world import TabletopWorld
 ROOT = Path(__file__).parents[3]
 
 
-def test_a_spec_begins_alike_alone_in_company_at_any_index_and_after_other_episodes() -> None:
+def test_a_spec_gives_the_same_episode_at_any_index_in_any_batch_and_after_any_episode() -> None:
     specs = [spec(task, 5, VARIATIONS[i % len(VARIATIONS)]) for i, task in enumerate(TASKS)]
     crowd = TabletopWorld(len(specs))
     expected = [fingerprint(begin(crowd, specs), row) for row in range(len(specs))]
@@ -29,7 +29,7 @@ def test_a_spec_begins_alike_alone_in_company_at_any_index_and_after_other_episo
     assert [fingerprint(begin(alone, [s]), 0) for s in specs] == expected
 
 
-def test_a_spec_begins_alike_in_another_process() -> None:
+def test_a_spec_gives_the_same_first_observation_in_another_process() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests/envs')\n"
         "from tables import begin, every_task, fingerprint\n"
@@ -45,7 +45,7 @@ def test_a_spec_begins_alike_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_the_same_actions_give_the_same_states_whoever_else_is_in_the_batch(num_threads: int) -> None:
+def test_the_same_actions_give_the_same_states_in_any_batch(num_threads: int) -> None:
     specs, actions = every_task(seed=8), busy_actions(12, 12)
     crowd = TabletopWorld(12, type(BLIND)(cameras=(), num_threads=num_threads))
     begin(crowd, specs)
@@ -63,7 +63,7 @@ def test_the_same_actions_give_the_same_states_whoever_else_is_in_the_batch(num_
         np.testing.assert_array_equal(alone.sim.batch.state[0], crowd.sim.batch.state[row], err_msg=one.task)
 
 
-def test_a_chunk_is_its_single_steps_with_one_look_at_the_end() -> None:
+def test_a_chunk_equals_its_single_steps_rendered_once_at_the_end() -> None:
     specs, actions = every_task(seed=2), busy_actions(12, 6)
     actions[7] = 0.0
     chunked, stepped = TabletopWorld(12), TabletopWorld(12)
@@ -88,7 +88,7 @@ def test_a_chunk_is_its_single_steps_with_one_look_at_the_end() -> None:
         assert (each[0, 0] != each[0, -1]).any(), "the arm moved, so the frames differ"
 
 
-def test_rendering_changes_nothing_in_the_physics() -> None:
+def test_rendering_does_not_change_the_physics() -> None:
     specs, actions = every_task(seed=4), busy_actions(12, 4)
     seeing, blind = TabletopWorld(12), TabletopWorld(12, BLIND)
     begin(seeing, specs)

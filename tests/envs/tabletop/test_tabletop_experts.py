@@ -55,7 +55,7 @@ def test_the_expert_solves_at_least_9_of_10_episodes(world: TabletopWorld, task:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_doing_nothing_solves_nothing_and_breaks_nothing(world: TabletopWorld, task: str) -> None:
+def test_zero_actions_neither_succeed_nor_fail(world: TabletopWorld, task: str) -> None:
     begin(world, [spec(task, seed) for seed in range(NUM_SEEDS)])
     result = world.step_chunk(np.zeros((NUM_SEEDS, TASKS[task].max_steps, 7), np.float32))
     assert not result.success.any()
@@ -63,7 +63,7 @@ def test_doing_nothing_solves_nothing_and_breaks_nothing(world: TabletopWorld, t
     assert result.failure == (None,) * NUM_SEEDS
 
 
-def test_the_expert_can_take_over_from_states_that_a_stranger_left(world: TabletopWorld) -> None:
+def test_the_expert_succeeds_from_states_visited_by_another_policy(world: TabletopWorld) -> None:
     begin(world, [spec("pick_place", seed) for seed in range(NUM_SEEDS)])
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -72,7 +72,7 @@ def test_the_expert_can_take_over_from_states_that_a_stranger_left(world: Tablet
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_obeying_another_instruction_never_succeeds_and_ends_early_where_it_cannot_be_undone(
+def test_following_another_instruction_never_succeeds_and_ends_early_if_irreversible(
     world: TabletopWorld, name: str
 ) -> None:
     task, rows = TASKS[name], np.arange(NUM_SEEDS)

@@ -22,7 +22,7 @@ def still(num_worlds: int, num_steps: int) -> np.ndarray:
     return np.zeros((num_worlds, num_steps, 7), np.float32)
 
 
-def test_the_world_is_a_vector_env_whose_spaces_contain_what_it_gives() -> None:
+def test_the_world_is_a_vector_env_whose_spaces_contain_its_observations_and_actions() -> None:
     world = TabletopWorld(12)
     assert isinstance(world, VectorEnv)
     assert world.metadata["autoreset_mode"] is AutoresetMode.DISABLED
@@ -62,7 +62,7 @@ def test_actions_beyond_their_range_are_clipped() -> None:
     np.testing.assert_array_equal(beyond.step_chunk(actions).states, clipped.step_chunk(np.clip(actions, -1, 1)).states)
 
 
-def test_a_finished_episode_holds_still_until_its_own_reset() -> None:
+def test_a_finished_episode_does_not_move_until_its_reset() -> None:
     world = TabletopWorld(2)
     begin(world, [spec("reach"), spec("place")])
     limit = TASKS["reach"].max_steps
@@ -89,7 +89,7 @@ def test_a_finished_episode_holds_still_until_its_own_reset() -> None:
     assert world.step_chunk(still(2, 1)).num_steps.tolist() == [1, 1]
 
 
-def test_an_object_that_leaves_the_table_ends_its_episode_and_its_label_stays_in_range() -> None:
+def test_an_object_that_leaves_the_table_ends_the_episode_with_its_label_in_range() -> None:
     world = TabletopWorld(3, BLIND)
     begin(world, [spec("lift"), spec("stack"), spec("lift", 1)])
     for n, thing in ((0, world.episode(0).target), (1, world.episode(1).goal)):
@@ -104,7 +104,7 @@ def test_an_object_that_leaves_the_table_ends_its_episode_and_its_label_stays_in
     assert (result.localization <= labels.high).all()
 
 
-def test_success_ends_an_episode_once_and_is_rewarded_once() -> None:
+def test_success_ends_an_episode_and_is_rewarded_once() -> None:
     world = TabletopWorld(1, BLIND)
     begin(world, [spec("reach", 3)])
     result = world.step_chunk(world.expert_action()[:, None])
@@ -120,7 +120,7 @@ def test_success_ends_an_episode_once_and_is_rewarded_once() -> None:
     assert world.step_chunk(still(1, 2)).reward.sum() == 0.0
 
 
-def test_weights_of_reward_terms_are_the_configs() -> None:
+def test_reward_weights_come_from_the_config() -> None:
     world = TabletopWorld(1, TabletopConfig(cameras=(), success_weight=10.0, reach_weight=0.5, progress_weight=0.25))
     begin(world, [spec("pick_place")])
     result = world.step_chunk(busy_actions(1, 3))
@@ -131,7 +131,7 @@ def test_weights_of_reward_terms_are_the_configs() -> None:
     assert ((terms["reach"] > 0) & (terms["reach"] <= 1)).all()
 
 
-def test_seeds_of_reset_are_reproducible_and_tasks_take_turns() -> None:
+def test_reset_seeds_are_reproducible_and_cycle_through_the_tasks() -> None:
     world = TabletopWorld(3, BLIND)
     world.reset(seed=11)
     ids = [world.episode(n).spec.id for n in range(3)]
@@ -150,7 +150,7 @@ def test_seeds_of_reset_are_reproducible_and_tasks_take_turns() -> None:
         (spec("lift", variation="dark"), "variation 'dark' does not exist; variations: train, vision"),
     ],
 )
-def test_a_spec_of_something_unknown_is_refused_with_what_exists(bad: EpisodeSpec, message: str) -> None:
+def test_an_unknown_suite_task_or_variation_is_rejected_with_those_that_exist(bad: EpisodeSpec, message: str) -> None:
     world = TabletopWorld(2, BLIND)
     before = begin(world, [spec("lift"), spec("push")])
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -169,7 +169,7 @@ def test_actions_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_non_finite_action_is_refused_by_name_before_anything_moves(value: float) -> None:
+def test_a_non_finite_action_is_rejected_by_name_before_any_step(value: float) -> None:
     world = TabletopWorld(2, BLIND)
     begin(world, [spec("lift"), spec("push")])
     before = world.sim.batch.state.copy()
@@ -180,7 +180,7 @@ def test_a_non_finite_action_is_refused_by_name_before_anything_moves(value: flo
     np.testing.assert_array_equal(world.sim.batch.state, before)
 
 
-def test_a_non_finite_action_of_a_finished_world_is_ignored_like_any_other() -> None:
+def test_a_non_finite_action_of_a_finished_world_is_ignored() -> None:
     world = TabletopWorld(2, BLIND)
     world.reset_to([spec("lift")], [0])
     actions = still(2, 1)
@@ -203,7 +203,7 @@ def test_worlds_that_cannot_be_made_or_reset_are_refused() -> None:
     assert isinstance(make_world("tabletop", 2), World)
 
 
-def test_the_first_frame_shows_the_episode_and_not_what_was_there_before() -> None:
+def test_the_first_frame_shows_the_new_episode_and_not_the_previous_one() -> None:
     world = TabletopWorld(1)
     seen = [begin(world, [s])["frames"] for s in (spec("lift", 0), spec("lift", 1), spec("press_button", 0))]
     for camera in ("front", "wrist"):
@@ -229,14 +229,14 @@ def test_a_frame_follows_an_object_that_was_moved(camera: str) -> None:
     np.testing.assert_array_equal(world.sim.render([0])[camera][0], before)
 
 
-def test_cameras_are_the_configs() -> None:
+def test_cameras_come_from_the_config() -> None:
     cameras = (CameraSpec(name="wrist", height=48, width=80),)
     world = TabletopWorld(1, TabletopConfig(cameras=cameras))
     observation = begin(world, every_task()[:1])
     assert {name: frames.shape for name, frames in observation["frames"].items()} == {"wrist": (1, 48, 80, 3)}
 
 
-def test_places_in_a_wider_frame_are_measured_in_that_frame() -> None:
+def test_image_coordinates_in_a_wider_frame_are_measured_in_that_frame() -> None:
     """A camera's height is given, so of a frame of 80 x 48 a place at the edge of a square one lies at 48 / 80."""
     names = TabletopWorld(1).world_spec.localization.names
     wide = TabletopWorld(1, TabletopConfig(cameras=(CameraSpec(name="wrist", height=48, width=80),)))
@@ -251,7 +251,7 @@ def test_places_in_a_wider_frame_are_measured_in_that_frame() -> None:
     assert wider["target_front_u"] == square["target_front_u"], "in its usual frame"
 
 
-def test_a_world_that_ended_is_not_drawn_where_nobody_looks() -> None:
+def test_a_finished_world_is_not_rendered_unless_requested() -> None:
     worlds = TabletopWorld(2), TabletopWorld(2)
     steps = TASKS["reach"].max_steps
     assert steps < TASKS["pick_place"].max_steps

@@ -64,7 +64,7 @@ def positions_off(pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return off[:, cpu.scene.joints].max(axis=1), objects.max(axis=(1, 2))
 
 
-def test_50_steps_through_the_air_end_alike_to_a_thousandth_of_a_radian(pair: Pair) -> None:
+def test_50_free_space_steps_agree_to_a_thousandth_of_a_radian(pair: Pair) -> None:
     for world in pair:
         world.reset_to(every_task(seed=4), range(NUM_WORLDS))
     actions = busy_actions(NUM_WORLDS, 50)
@@ -78,7 +78,7 @@ def test_50_steps_through_the_air_end_alike_to_a_thousandth_of_a_radian(pair: Pa
     assert objects_m.max() < 5e-4, "things at rest stay where they are"
 
 
-def test_50_steps_of_an_expert_end_alike_in_every_task(pair: Pair) -> None:
+def test_50_expert_steps_agree_in_every_task(pair: Pair) -> None:
     cpu, _ = pair
     for world in pair:
         world.reset_to(every_task(seed=3), range(NUM_WORLDS))
@@ -94,7 +94,7 @@ def test_50_steps_of_an_expert_end_alike_in_every_task(pair: Pair) -> None:
     assert np.median(objects_m) < 5e-4
 
 
-def test_each_expert_succeeds_where_the_other_does(pair: Pair) -> None:
+def test_the_expert_succeeds_in_the_same_episodes_on_both(pair: Pair) -> None:
     results = []
     for world in pair:
         world.reset_to(every_task(seed=0), range(NUM_WORLDS))

@@ -30,7 +30,7 @@ def num_stored(root: Path) -> int:
         pytest.param(signal.SIGTERM, False, id="as a scheduler sends it"),
     ],
 )
-def test_ctrl_c_and_sigterm_leave_no_process_and_keep_what_is_finished(
+def test_ctrl_c_and_sigterm_leave_no_process_and_keep_finished_episodes(
     tmp_path: Path, number: signal.Signals, to_whole_group: bool
 ) -> None:
     root = tmp_path / "demos"

@@ -29,7 +29,7 @@ except ValueError as error:
 SPECS = [EpisodeSpec(suite="metaworld", task="handle-press-v3", seed=seed) for seed in range(5)]
 
 
-def test_the_episodes_are_the_same_though_the_process_of_a_world_is_killed() -> None:
+def test_killing_a_worlds_process_does_not_change_the_episodes() -> None:
     worlds = partial(make_world, "metaworld-mt50", 2)
     with Workers(worlds, ExpertPolicy, WorkersConfig(workers=0)) as alone:
         quiet = contents(alone.collect(SPECS))

@@ -31,7 +31,7 @@ def make_expert(world: World) -> ExpertPolicy:
 
 
 @pytest.mark.long
-def test_200_episodes_are_the_same_though_a_worker_is_killed_every_two_seconds() -> None:
+def test_killing_a_worker_every_two_seconds_does_not_change_200_episodes() -> None:
     worlds = partial(make_world, "tabletop", 2)
     with Workers(worlds, make_expert, WorkersConfig(workers=0)) as alone:
         quiet = contents(alone.collect(SPECS))

@@ -47,19 +47,19 @@ def blocks(num_specs: int, *workers: FakeRemote) -> list[list[int]]:
     return [worker.blocks for worker in workers]
 
 
-def test_worlds_begin_together_as_long_as_there_is_enough_for_all() -> None:
+def test_all_worlds_of_a_worker_get_specs_while_enough_are_left() -> None:
     assert blocks(128, FakeRemote(64)) == [[64, 64]]
     assert blocks(256, FakeRemote(64), FakeRemote(64)) == [[64, 64], [64, 64]]
     assert blocks(1000, FakeRemote(64), FakeRemote(64)) == [[64, 64], [64, 64]]
 
 
-def test_what_is_left_is_shared() -> None:
+def test_the_last_specs_are_shared_among_workers() -> None:
     assert blocks(120, FakeRemote(32), FakeRemote(32)) == [[32, 28], [32, 28]]
     assert blocks(100, FakeRemote(64), FakeRemote(64)) == [[50], [50]]
     assert blocks(1, FakeRemote(64), FakeRemote(64)) == [[1], []]
 
 
-def test_a_worker_that_still_starts_finds_what_it_can_begin_at_once() -> None:
+def test_specs_are_kept_for_a_worker_that_is_still_starting() -> None:
     first, second = FakeRemote(32), FakeRemote(32, ready=False)
     queue = a_queue([fake_spec(s) for s in range(120)])
     dispatch(queue, first, second)
@@ -69,7 +69,7 @@ def test_a_worker_that_still_starts_finds_what_it_can_begin_at_once() -> None:
     assert second.blocks == [32, 28]
 
 
-def test_a_worker_goes_on_though_another_never_starts() -> None:
+def test_a_worker_continues_if_another_never_starts() -> None:
     worker, never = FakeRemote(2), FakeRemote(2, ready=False)
     queue = a_queue(specs := [fake_spec(s) for s in range(9)])
     for _ in specs:
@@ -78,7 +78,7 @@ def test_a_worker_goes_on_though_another_never_starts() -> None:
     assert worker.assigned == specs
 
 
-def test_a_suspect_stays_alone_though_another_workers_death_refills_the_queue() -> None:
+def test_a_suspect_runs_alone_even_if_another_workers_death_refills_the_queue() -> None:
     specs = [fake_spec(s) for s in range(6)]
     queue = a_queue(specs)
     first, other = FakeRemote(), FakeRemote()

@@ -69,7 +69,7 @@ class TroubledWorld(FakeWorld):
 
 
 @pytest.mark.long
-def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_report_that_names_them() -> None:
+def test_hanging_raising_and_leaking_worlds_lose_no_episode_and_are_reported() -> None:
     specs = [fake_spec(s) for s in range(30)]
     troubles: dict[int, tuple[Trouble, Path | None]] = {
         3: ("hangs", None),
@@ -96,7 +96,7 @@ def test_a_run_with_worlds_that_hang_raise_and_eat_memory_ends_complete_with_a_r
     assert all(f"(pid {death.pid} on {death.node})" in text for death in report.deaths)
 
 
-def test_what_goes_wrong_once_costs_no_episode(tmp_path: Path) -> None:
+def test_a_single_failure_loses_no_episode(tmp_path: Path) -> None:
     specs = [fake_spec(s) for s in range(20)]
     troubles: dict[int, tuple[Trouble, Path | None]] = {
         2: ("holds Python's lock", tmp_path / "2"),
@@ -120,7 +120,7 @@ def make_at_third_try(folder: Path, _: World) -> CountingPolicy:
     return CountingPolicy(2)
 
 
-def test_a_worker_that_does_not_get_ready_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_that_misses_its_start_deadline_is_replaced(tmp_path: Path) -> None:
     config = WorkersConfig(workers=1, start_deadline_s=5.0)
     with Workers(partial(FakeWorld, 2), partial(make_at_third_try, tmp_path), config) as workers:
         assert len(contents(workers.collect([fake_spec(s) for s in (1, 2)]))) == 2
@@ -133,7 +133,7 @@ def never_ready(_: World) -> CountingPolicy:
     return CountingPolicy(2)
 
 
-def test_workers_that_never_get_ready_are_an_error() -> None:
+def test_workers_that_never_become_ready_raise_an_error() -> None:
     config = WorkersConfig(workers=1, start_deadline_s=0.5)
     with (
         Workers(partial(FakeWorld, 2), never_ready, config) as workers,
@@ -152,7 +152,7 @@ class DeliberatePolicy(CountingPolicy):
         return super().act(worlds, observation)
 
 
-def test_a_long_episode_and_a_caller_that_takes_its_time_are_no_hang() -> None:
+def test_a_long_episode_and_a_slow_caller_do_not_count_as_a_hang() -> None:
     config = WorkersConfig(workers=1, progress_deadline_s=1.0)
     with Workers(partial(FakeWorld, 1), lambda _: DeliberatePolicy(1), config) as workers:
         for _ in workers.collect([fake_spec(s) for s in (4, 9)]):
@@ -160,7 +160,7 @@ def test_a_long_episode_and_a_caller_that_takes_its_time_are_no_hang() -> None:
     assert workers.report.deaths == []
 
 
-def test_workers_that_die_between_two_collects_cost_nothing() -> None:
+def test_workers_that_die_between_two_collects_are_replaced() -> None:
     with Workers(partial(FakeWorld, 1), lambda _: DeliberatePolicy(2), WorkersConfig(workers=2)) as workers:
         pids = {t.policy_version for t in workers.collect([fake_spec(s) for s in (0, 5, 10, 15)])} - {0}
         for pid in pids:

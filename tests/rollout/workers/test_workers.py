@@ -36,7 +36,7 @@ def test_trajectories_are_the_same_with_and_without_workers() -> None:
     assert not workers.report.set_aside
 
 
-def test_every_spec_comes_exactly_once_though_workers_are_killed(tmp_path: Path) -> None:
+def test_every_spec_returns_exactly_once_when_workers_are_killed(tmp_path: Path) -> None:
     deadly: dict[int, Path | None] = {seed: tmp_path / str(seed) for seed in (2, 13, 27)}
     specs = [fake_spec(s) for s in range(30)]
     with Workers(partial(FakeWorld, 3, deadly=deadly), make_policy, WorkersConfig(workers=2)) as workers:
@@ -83,7 +83,7 @@ class Stumbling(FakeWorld):
         return super().reset_to(specs, worlds)
 
 
-def test_specs_that_three_workers_died_with_alone_are_set_aside_with_the_reason() -> None:
+def test_a_spec_is_set_aside_after_three_workers_died_running_it_alone() -> None:
     specs = [fake_spec(s) for s in range(12)]
     with Workers(partial(Stumbling, 2, deadly={9: None}), make_policy, WorkersConfig(workers=2)) as workers:
         found = contents(workers.collect(specs))
@@ -93,7 +93,7 @@ def test_specs_that_three_workers_died_with_alone_are_set_aside_with_the_reason(
         assert len(workers.report.deaths) == 8, "each killed one in company, then three alone"
 
 
-def test_a_policy_that_never_works_is_an_error_and_not_an_endless_restart() -> None:
+def test_a_policy_that_always_fails_raises_an_error_instead_of_endless_restarts() -> None:
     with (
         Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=1)) as workers,
         pytest.raises(RuntimeError, match="fail with every episode") as caught,
@@ -102,7 +102,7 @@ def test_a_policy_that_never_works_is_an_error_and_not_an_endless_restart() -> N
     assert "n_action_steps must be within 1..2" in str(caught.value.__cause__)
 
 
-def test_a_world_that_cannot_be_made_is_an_error() -> None:
+def test_a_world_that_cannot_be_created_raises_an_error() -> None:
     with (
         Workers(partial(FakeWorld, 0), make_policy, WorkersConfig(workers=2)) as workers,
         pytest.raises(RuntimeError, match="could not make its world") as caught,
@@ -112,7 +112,7 @@ def test_a_world_that_cannot_be_made_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_collect_acts_with_the_weights_published_before_it(num_workers: int) -> None:
+def test_a_collect_uses_the_weights_published_before_it(num_workers: int) -> None:
     specs = [fake_spec(s) for s in range(8)]
     with Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=num_workers)) as workers:
         for version, push in ((None, 0.0), (3, 0.5), (4, 0.25)):
@@ -125,7 +125,7 @@ def test_a_collect_acts_with_the_weights_published_before_it(num_workers: int) -
             workers.publish(4, {"push": 1.0})
 
 
-def test_a_worker_that_asked_for_no_gpu_sees_none() -> None:
+def test_a_worker_without_requested_gpus_sees_none() -> None:
     def make(_: World) -> CountingPolicy:
         return CountingPolicy(2, version=int(os.environ.get("CUDA_VISIBLE_DEVICES") == ""))
 
@@ -134,7 +134,7 @@ def test_a_worker_that_asked_for_no_gpu_sees_none() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_stopping_early_leaves_nothing_for_the_next_collect(num_workers: int) -> None:
+def test_stopping_a_collect_early_does_not_affect_the_next(num_workers: int) -> None:
     with Workers(partial(FakeWorld, 2), make_policy, WorkersConfig(workers=num_workers)) as workers:
         collecting = workers.collect([fake_spec(s) for s in range(20)])
         next(collecting)

@@ -36,7 +36,7 @@ def one_pass(backbone: Backbone, ids: Tensor, mask: Tensor, rest: Tensor) -> Ten
     ).last_hidden_state[:, longest:]
 
 
-def test_prefix_and_rest_together_are_one_full_pass(backbone: Backbone) -> None:
+def test_prefix_and_rest_equal_one_full_forward_pass(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
     torch.testing.assert_close(
@@ -44,7 +44,7 @@ def test_prefix_and_rest_together_are_one_full_pass(backbone: Backbone) -> None:
     )
 
 
-def test_gradients_through_both_parts_are_those_of_one_full_pass(backbone: Backbone) -> None:
+def test_gradients_through_both_parts_equal_those_of_one_full_pass(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 5)
     rest = torch.randn(2, 7, 32)
     gradients = []
@@ -57,7 +57,7 @@ def test_gradients_through_both_parts_are_those_of_one_full_pass(backbone: Backb
         torch.testing.assert_close(ours, full, atol=1e-4, rtol=1e-4)
 
 
-def test_padding_and_batch_mates_change_nothing(backbone: Backbone) -> None:
+def test_padding_and_other_rows_of_the_batch_change_nothing(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
     together = backbone(backbone.prefill(ids, mask), rest)
@@ -67,7 +67,7 @@ def test_padding_and_batch_mates_change_nothing(backbone: Backbone) -> None:
     torch.testing.assert_close(backbone(backbone.prefill(other_padding, mask), rest), together, atol=1e-5, rtol=1e-5)
 
 
-def test_prefixes_can_be_put_together_and_taken_apart(backbone: Backbone) -> None:
+def test_prefixes_can_be_concatenated_and_indexed(backbone: Backbone) -> None:
     ids, mask = some_instructions(3, 24, 11)
     rest = torch.randn(3, 7, 32)
     parts = [backbone.prefill(ids[n : n + 1], mask[n : n + 1]) for n in range(3)]
@@ -80,7 +80,7 @@ def test_prefixes_can_be_put_together_and_taken_apart(backbone: Backbone) -> Non
     )
 
 
-def test_a_prefix_can_be_used_again(backbone: Backbone) -> None:
+def test_a_prefix_can_be_reused(backbone: Backbone) -> None:
     prefix = backbone.prefill(*some_instructions(4, 6))
     rest = torch.randn(2, 7, 32)
     first = backbone(prefix, rest)
@@ -94,7 +94,7 @@ def test_summary_is_the_mean_of_the_real_tokens(backbone: Backbone) -> None:
     torch.testing.assert_close(backbone.prefill(ids, mask).summary[0], hidden[0].mean(0), atol=1e-5, rtol=1e-5)
 
 
-def test_no_token_sees_a_later_one(backbone: Backbone) -> None:
+def test_attention_is_causal(backbone: Backbone) -> None:
     prefix = backbone.prefill(*some_instructions(5))
     rest = torch.randn(1, 7, 32)
     changed = torch.cat([rest[:, :4], torch.randn(1, 3, 32)], dim=1)

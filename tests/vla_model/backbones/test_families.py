@@ -37,7 +37,7 @@ def one_pass(backbone: Backbone, ids: Tensor, rest: Tensor) -> Tensor:
     return hidden.last_hidden_state[:, ids.shape[1] :]
 
 
-def test_the_toys_are_of_all_families() -> None:
+def test_there_is_a_toy_of_every_family() -> None:
     assert {config.model_type for config in CONFIGS.values()} == FAMILIES.keys()
 
 
@@ -81,7 +81,7 @@ def test_gradients_reach_every_parameter_of_the_decoder(family: str) -> None:
 
 
 @every_family
-def test_actions_with_the_cached_prefix_are_those_of_one_pass(family: str) -> None:
+def test_actions_with_the_cached_prefix_equal_those_of_one_pass(family: str) -> None:
     model = toy_vla(family)
     inputs = fake_inputs(model.config, 3)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def _uncached(backbone: Backbone, inputs: ModelInputs, rest: Tensor) -> Tensor:
 
 
 @every_family
-def test_padding_and_batch_mates_change_nothing(family: str) -> None:
+def test_padding_and_other_rows_of_the_batch_change_nothing(family: str) -> None:
     backbone = toy_vla(family).backbone
     ids = torch.randint(0, 2048, (2, 24), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(24) < torch.tensor([[5], [24]])
@@ -118,7 +118,7 @@ def test_padding_and_batch_mates_change_nothing(family: str) -> None:
 
 
 @every_family
-def test_a_saved_policy_acts_as_it_did(family: str, tmp_path: Path) -> None:
+def test_a_saved_policy_gives_the_same_actions(family: str, tmp_path: Path) -> None:
     observation, model = observe(2), toy_vla(family)
     save_policy(tmp_path / "policy", model, tiny_processor())
     loaded, processor = load_policy(tmp_path / "policy")
@@ -132,7 +132,7 @@ def test_a_saved_policy_acts_as_it_did(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3"])
-def test_a_window_ends_where_it_should(family: str) -> None:
+def test_a_sliding_window_ends_at_its_length(family: str) -> None:
     """In a decoder of one windowed layer a token sees the 8 last ones, itself included, by position."""
     config = toy_configs()[family]
     config.num_hidden_layers = 1
@@ -154,7 +154,7 @@ def test_a_window_ends_where_it_should(family: str) -> None:
             assert sees[word, token] == (word < 20 and 24 + token - word < 8), (word, token)
 
 
-def test_without_images_our_decoder_is_transformers_llama() -> None:
+def test_without_images_the_decoder_equals_transformers_llama() -> None:
     """The rest being words too, prefix and rest together are one sentence for a LlamaModel of the same weights."""
     backbone = toy_vla("llama3.1").backbone
     config = CONFIGS["llama3.1"]
@@ -198,7 +198,7 @@ def scaled_llama(rope_type: str, positions: int) -> LlamaConfig:
 
 
 @pytest.mark.parametrize("rope_type", ROPES)
-def test_a_long_prompt_is_read_with_the_ropes_scaling_as_transformers_reads_it(rope_type: str) -> None:
+def test_rope_scaling_of_a_long_prompt_equals_transformers(rope_type: str) -> None:
     torch.manual_seed(0)
     config = scaled_llama(rope_type, positions=512)
     backbone = Backbone(tiny_config(backbone=config, instruction_length=300)).eval()
@@ -213,7 +213,7 @@ def test_a_long_prompt_is_read_with_the_ropes_scaling_as_transformers_reads_it(r
     torch.testing.assert_close(ours, theirs[:, 300:], atol=1e-5, rtol=1e-5)
 
 
-def test_a_sequence_beyond_the_positions_at_which_scaling_sets_in_is_refused() -> None:
+def test_a_sequence_long_enough_for_dynamic_rope_scaling_is_rejected() -> None:
     for rope_type, positions in (("dynamic", 256), ("longrope", 1024)):
         config = scaled_llama(rope_type, positions)
         Backbone(tiny_config(backbone=config, instruction_length=200))
@@ -221,7 +221,7 @@ def test_a_sequence_beyond_the_positions_at_which_scaling_sets_in_is_refused() -
             Backbone(tiny_config(backbone=config, instruction_length=500))
 
 
-def test_the_end_of_a_long_prompt_is_heard() -> None:
+def test_the_end_of_a_long_prompt_affects_the_output() -> None:
     long = tiny_processor(instruction_length=200)
     model = VLA(tiny_config(instruction_length=200)).eval()
     sentences = [f"{'go on and ' * 40}lift the {colour} cube" for colour in ("red", "blue")]
@@ -233,7 +233,7 @@ def test_the_end_of_a_long_prompt_is_heard() -> None:
     assert torch.equal(short[0], short[1])
 
 
-def test_rope_scaling_changes_what_far_tokens_are_to_each_other() -> None:
+def test_rope_scaling_changes_attention_between_distant_tokens() -> None:
     plain, scaled = (AutoModel.from_config(CONFIGS[name]) for name in ("llama2", "llama3.1"))
     assert not torch.allclose(plain.rotary_emb.inv_freq, scaled.rotary_emb.inv_freq)
     base = 500_000.0 ** -(torch.arange(4) / 4)

@@ -38,9 +38,7 @@ def rope(found: PretrainedConfig) -> dict[str, Any]:
     ],
     ids=["typed", "untyped", "old name"],
 )
-def test_a_linear_scaling_of_positions_is_honoured_under_each_of_its_names(
-    keys: dict[str, Any], tmp_path: Path
-) -> None:
+def test_linear_rope_scaling_is_read_from_each_of_its_keys(keys: dict[str, Any], tmp_path: Path) -> None:
     found = config(tmp_path, "mistral", keys)
     assert (rope(found)["rope_type"], rope(found)["factor"]) == ("linear", 4.0)
     scaled, plain = load_backbone(tmp_path / "x.gguf").decoder, write_gguf(tmp_path / "y.gguf", "mistral").get_decoder()
@@ -57,11 +55,11 @@ def test_a_linear_scaling_of_positions_is_honoured_under_each_of_its_names(
         {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0},
     ],
 )
-def test_a_factor_that_scales_nothing_changes_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
+def test_a_rope_factor_of_one_or_zero_changes_nothing(keys: dict[str, Any], tmp_path: Path) -> None:
     assert rope(config(tmp_path, "mistral", keys))["rope_type"] == "default"
 
 
-def test_what_a_file_leaves_out_is_as_llama_cpp_takes_it(tmp_path: Path) -> None:
+def test_missing_keys_have_llama_cpps_defaults(tmp_path: Path) -> None:
     without = ("llama.rope.freq_base", "llama.attention.key_length")
     found = config(tmp_path, "mixtral", without=without)
     assert rope(found)["rope_theta"] == 10_000.0  # Mixtral's own default is 1e6
@@ -73,7 +71,7 @@ def test_what_a_file_leaves_out_is_as_llama_cpp_takes_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "key", ["block_count", "feed_forward_length", "context_length", "attention.layer_norm_rms_epsilon"]
 )
-def test_a_key_that_llama_cpp_needs_is_needed(key: str, tmp_path: Path) -> None:
+def test_a_key_that_llama_cpp_requires_is_required(key: str, tmp_path: Path) -> None:
     refused(tmp_path, "mistral", f"lacks the key llama.{key}", without=(f"llama.{key}",))
 
 
@@ -102,13 +100,13 @@ def test_a_key_that_llama_cpp_needs_is_needed(key: str, tmp_path: Path) -> None:
         ("grok-1", "grok.attention.temperature_length", 1024),
     ],
 )
-def test_a_key_that_would_change_numbers_unheeded_is_refused_by_name(
+def test_an_unsupported_key_that_would_change_outputs_is_rejected_by_name(
     family: str, key: str, value: Any, tmp_path: Path
 ) -> None:
     refused(tmp_path, family, key.replace(".", r"\."), keys={key: value})
 
 
-def test_keys_that_ask_for_nothing_are_fine(tmp_path: Path) -> None:
+def test_keys_with_neutral_values_are_accepted(tmp_path: Path) -> None:
     keys = {
         "llama.vocab_size": 2048,
         "llama.rope.dimension_count": 8,
@@ -121,7 +119,7 @@ def test_keys_that_ask_for_nothing_are_fine(tmp_path: Path) -> None:
     assert type(config(tmp_path, "mistral", keys)) is LlamaConfig
 
 
-def test_a_window_makes_a_llama_a_mistral(tmp_path: Path) -> None:
+def test_a_llama_with_a_sliding_window_becomes_a_mistral(tmp_path: Path) -> None:
     found = config(tmp_path, "mistral", {"llama.attention.sliding_window": 8})
     assert (type(found), found.sliding_window) == (MistralConfig, 8)
     reference = write_gguf(tmp_path / "y.gguf", "mistral").get_decoder()
@@ -131,7 +129,7 @@ def test_a_window_makes_a_llama_a_mistral(tmp_path: Path) -> None:
     )
 
 
-def test_gemmas_kinds_of_layers_and_both_of_its_bases_are_read(tmp_path: Path) -> None:
+def test_gemmas_layer_types_and_both_rope_bases_are_read(tmp_path: Path) -> None:
     every_third = ["sliding_attention", "sliding_attention", "full_attention"] * 2
     found = config(tmp_path, "gemma3_text", {"gemma3.attention.sliding_window_pattern": 3})
     assert found.layer_types == every_third
@@ -143,7 +141,7 @@ def test_gemmas_kinds_of_layers_and_both_of_its_bases_are_read(tmp_path: Path) -
     assert found.rope_parameters["sliding_attention"]["rope_theta"] == 5000.0
 
 
-def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_split_file_and_an_adapter_are_rejected(tmp_path: Path) -> None:
     refused(tmp_path, "mistral", "one of 3 files", keys={"split.count": 3})
     refused(tmp_path, "mistral", "general.type 'adapter'", keys={"general.type": "adapter"})
 
@@ -157,7 +155,7 @@ def tokenizer(folder: Path, without: tuple[str, ...] = (), **keys: Any) -> Token
 @pytest.mark.parametrize(
     ("pre", "begins"), [("llama-bpe", True), ("tekken", True), ("default", False), ("smollm", False)]
 )
-def test_a_file_that_does_not_say_gets_a_begin_token_where_llama_cpp_adds_one(
+def test_a_file_without_the_key_gets_a_bos_token_where_llama_cpp_adds_one(
     pre: str, begins: bool, tmp_path: Path
 ) -> None:
     tokens = tokenizer(tmp_path, pre=pre, without=("add_bos_token",)).encode("push it").tokens
@@ -166,24 +164,24 @@ def test_a_file_that_does_not_say_gets_a_begin_token_where_llama_cpp_adds_one(
     assert (tokens[0] == "<begin>") == (not begins)
 
 
-def test_a_begin_or_end_that_is_asked_for_is_added_or_missed_by_name(tmp_path: Path) -> None:
+def test_requested_bos_and_eos_tokens_are_added_or_reported_missing(tmp_path: Path) -> None:
     tokens = tokenizer(tmp_path, add_eos_token=True, eos_token_id=0).encode("push it").tokens
     assert (tokens[0], tokens[-1]) == ("<begin>", "<pad>")
     with pytest.raises(ValueError, match=r"asks for a bos_token with every text, and tokenizer\.ggml\.bos_token_id"):
         tokenizer(tmp_path, without=("bos_token_id",))
 
 
-def test_llama_3_takes_a_word_of_its_vocabulary_whole_whatever_the_merges(tmp_path: Path) -> None:
+def test_llama_3_encodes_a_word_of_its_vocabulary_as_one_token(tmp_path: Path) -> None:
     assert tokenizer(tmp_path, pre="llama-bpe").model.ignore_merges
     assert not tokenizer(tmp_path, pre="default").model.ignore_merges
 
 
-def test_smollm_reads_digits_one_by_one(tmp_path: Path) -> None:
+def test_smollm_splits_digits(tmp_path: Path) -> None:
     found = tokenizer(tmp_path, pre="smollm", add_bos_token=False)
     assert [text for text, _ in found.pre_tokenizer.pre_tokenize_str("at 120")] == ["at", "Ġ", "1", "2", "0"]
 
 
-def test_a_tokenizer_that_is_not_known_is_refused_and_a_key_of_it_named(tmp_path: Path) -> None:
+def test_an_unsupported_tokenizer_is_rejected_and_unsupported_keys_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.ggml\.pre 'bloom', not supported"):
         tokenizer(tmp_path, pre="bloom")
     with pytest.raises(ValueError, match=r"tokenizer\.ggml\.model 'bert'"):

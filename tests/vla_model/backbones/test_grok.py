@@ -68,7 +68,7 @@ def experts(weights: dict[str, Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def test_logits_are_those_of_the_released_equations() -> None:
+def test_logits_equal_those_of_the_released_equations() -> None:
     model = toy()
     weights = model.state_dict()
     ids = torch.tensor([3, 1999, 7, 7, 250, 31])

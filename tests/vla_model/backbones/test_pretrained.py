@@ -47,7 +47,7 @@ def test_the_first_layers_are_those_of_the_whole_and_the_dtype_is_chosen(family:
         assert torch.equal(parameter, model.get_parameter(name).to(torch.bfloat16)), name
 
 
-def test_a_folder_in_shards_is_read_and_a_lost_or_truncated_shard_refused(tmp_path: Path) -> None:
+def test_a_sharded_folder_is_read_and_a_missing_or_truncated_shard_rejected(tmp_path: Path) -> None:
     model = write_folder(tmp_path, max_shard_size="100KB")
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 2
@@ -61,7 +61,7 @@ def test_a_folder_in_shards_is_read_and_a_lost_or_truncated_shard_refused(tmp_pa
         load_backbone(tmp_path)
 
 
-def test_folders_that_are_something_else_are_refused_with_the_reason(tmp_path: Path) -> None:
+def test_folders_of_something_else_are_rejected_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere does not exist\..*accept its licence.*hf auth login.*hf download"):
         load_backbone(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"has no config\.json"):
@@ -112,7 +112,7 @@ def test_a_gguf_file_of_each_family_becomes_the_decoder_that_was_written(family:
     assert backbone.tokenizer.decode(encoding.ids) == "push the red cube"
 
 
-def test_quantised_numbers_are_read_as_what_they_mean(tmp_path: Path) -> None:
+def test_quantised_tensors_are_dequantised(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "model.gguf", "llama", quantised=True).get_decoder()
     decoder = load_backbone(tmp_path / "model.gguf", num_layers=1, dtype=torch.bfloat16).decoder
     for name, parameter in decoder.named_parameters():
@@ -146,7 +146,7 @@ def test_gguf_files_that_are_broken_or_something_else_are_refused_with_the_reaso
         load_backbone(path)
 
 
-def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_path: Path) -> None:
+def test_a_policy_on_a_pretrained_decoder_has_its_tokenizer_and_can_be_saved(tmp_path: Path) -> None:
     write_folder(tmp_path / "weights")
     model, processor = create_policy(
         ModelConfig(name=str(tmp_path / "weights"), num_layers=1), WORLD_SPEC, STATISTICS, torch.bfloat16
@@ -166,7 +166,7 @@ def test_a_policy_on_a_pretrained_decoder_has_its_words_and_survives_saving(tmp_
     np.testing.assert_array_equal(*actions)
 
 
-def test_a_model_that_does_not_exist_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_model_is_rejected_with_those_that_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="model 'llama9' does not exist; models: nano, nano_steady, llama1_7b"):
         create_policy(ModelConfig(name="llama9"), WORLD_SPEC, STATISTICS)
@@ -175,7 +175,7 @@ def test_a_model_that_does_not_exist_is_refused_with_what_does(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("mode", ["head", "lora"])
-def test_around_a_frozen_decoder_in_bfloat16_everything_learns(mode: Literal["head", "lora"], tmp_path: Path) -> None:
+def test_everything_around_a_frozen_bfloat16_decoder_is_trained(mode: Literal["head", "lora"], tmp_path: Path) -> None:
     write_folder(tmp_path / "weights")
     torch.manual_seed(0)
     model, _ = create_policy(ModelConfig(name=str(tmp_path / "weights")), WORLD_SPEC, STATISTICS, torch.bfloat16)

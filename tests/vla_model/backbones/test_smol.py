@@ -14,7 +14,7 @@ from vla_model.backbones.smol import convert, smol_folder
 from vla_model.create import SMOL_LAYERS, ModelConfig, create_policy
 
 
-def test_the_converted_folder_is_the_file_in_bfloat16_and_its_texts_begin_with_a_token(tmp_path: Path) -> None:
+def test_the_converted_folder_equals_the_file_in_bfloat16_and_adds_a_bos_token(tmp_path: Path) -> None:
     write_gguf(tmp_path / "model.gguf", "llama", quantised=True)
     (tmp_path / ".folder.new").mkdir()
     convert(tmp_path / "model.gguf", tmp_path / "folder", begin="<pad>")
@@ -28,7 +28,7 @@ def test_the_converted_folder_is_the_file_in_bfloat16_and_its_texts_begin_with_a
 
 
 @pytest.mark.skipif(not smol_folder().exists(), reason="needs the weights of make smol")
-def test_smol_reads_instructions_with_the_first_layers_of_smollm2() -> None:
+def test_smol_has_the_first_layers_of_smollm2() -> None:
     model, processor = create_policy(ModelConfig(name="smol"), WORLD_SPEC, STATISTICS)
     config = model.backbone.decoder.config
     assert (config.num_hidden_layers, config.hidden_size, config.vocab_size) == (SMOL_LAYERS, 576, 49_152)

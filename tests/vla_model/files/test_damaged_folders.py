@@ -63,7 +63,7 @@ def parts() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("kind", "file", "content"), list(parts()))
-def test_a_part_that_is_missing_cut_or_something_else_is_named(
+def test_a_missing_truncated_or_wrong_part_is_named(
     sound: Path, tmp_path: Path, kind: str, file: str, content: bytes | str | None
 ) -> None:
     folder = shutil.copytree(sound / kind, tmp_path / "x")
@@ -80,7 +80,7 @@ def test_a_part_that_is_missing_cut_or_something_else_is_named(
 
 
 @pytest.mark.parametrize("kind", LOAD)
-def test_weights_of_another_size_or_with_one_missing_name_the_tensor_and_both_shapes(
+def test_the_error_for_misfitting_weights_names_the_tensor_and_both_shapes(
     sound: Path, tmp_path: Path, kind: str
 ) -> None:
     folder = shutil.copytree(sound / kind, tmp_path / "x")
@@ -98,7 +98,7 @@ def test_weights_of_another_size_or_with_one_missing_name_the_tensor_and_both_sh
 @pytest.mark.parametrize(
     "index", [{}, [], {"weight_map": {}}, {"weight_map": 3}, {"weight_map": {"a": 3}}, {"weight_map": {"a": "gone.st"}}]
 )
-def test_a_broken_index_of_shards_is_named(sound: Path, tmp_path: Path, kind: str, index: object) -> None:
+def test_a_damaged_shard_index_is_named(sound: Path, tmp_path: Path, kind: str, index: object) -> None:
     folder = shutil.copytree(sound / kind, tmp_path / "x")
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(kind, folder, "gone.st" if "gone" in json.dumps(index) else "model.safetensors.index.json")
@@ -106,7 +106,7 @@ def test_a_broken_index_of_shards_is_named(sound: Path, tmp_path: Path, kind: st
 
 @pytest.mark.parametrize("key", ["instruction_length", "world_spec", "statistics"])
 @pytest.mark.parametrize("value", [None, "text", -1, 0, [], {}])
-def test_a_part_of_the_processor_of_another_kind_is_refused(
+def test_a_processor_with_a_part_of_another_type_is_rejected(
     sound: Path, tmp_path: Path, key: str, value: object
 ) -> None:
     folder = shutil.copytree(sound / "policy", tmp_path / "x")
@@ -115,7 +115,7 @@ def test_a_part_of_the_processor_of_another_kind_is_refused(
     refused("policy", folder, "processor.json")
 
 
-def test_what_is_no_decoder_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_decoder_is_rejected_in_one_line(tmp_path: Path) -> None:
     save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
     with pytest.raises(
         ValueError, match=r"policy is a policy of llamarm, expected a pretrained model's folder; --init takes"

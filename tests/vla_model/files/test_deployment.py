@@ -25,7 +25,7 @@ def processor_of(deployment: Deployment | None) -> Processor:
     return processor
 
 
-def test_it_is_saved_with_the_policy_and_comes_back_the_same(tmp_path: Path) -> None:
+def test_a_deployment_is_saved_and_loaded_with_the_policy(tmp_path: Path) -> None:
     for number, deployment in enumerate((MADE_FOR, Deployment(n_action_steps=1), None)):
         folder = tmp_path / str(number)
         save_policy(folder, tiny_vla(), processor_of(deployment))
@@ -34,14 +34,14 @@ def test_it_is_saved_with_the_policy_and_comes_back_the_same(tmp_path: Path) -> 
         assert load_policy(tmp_path / f"again{number}")[1].deployment == deployment
 
 
-def test_a_policy_knows_how_many_actions_of_a_chunk_to_execute() -> None:
+def test_a_policy_has_its_deployments_n_action_steps() -> None:
     assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).n_action_steps == 3
     assert VLAPolicy(tiny_vla(), processor_of(None)).n_action_steps == 4, "nobody said, so the whole chunk"
     assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR), n_action_steps=2).n_action_steps == 2
     assert VLAPolicy(tiny_vla(), processor_of(MADE_FOR)).without_expert(0, 0).n_action_steps == 3
 
 
-def test_what_adapters_are_loaded_onto_says_it_too(tmp_path: Path) -> None:
+def test_a_policy_with_loaded_adapters_has_the_deployment_of_its_base(tmp_path: Path) -> None:
     model, fine_tuning = tiny_vla(), FineTuning(mode="lora")
     save_policy(tmp_path / "base", model, processor_of(MADE_FOR))
     prepare(model, fine_tuning)
@@ -63,7 +63,9 @@ def test_what_adapters_are_loaded_onto_says_it_too(tmp_path: Path) -> None:
         ({"n_action_steps": 2, "tasks": [1]}, r"tasks are \[1\], expected a list of names"),
     ],
 )
-def test_a_broken_one_is_refused_when_the_policy_is_loaded(tmp_path: Path, content: Any, message: str) -> None:
+def test_an_invalid_deployment_is_rejected_when_the_policy_is_loaded(
+    tmp_path: Path, content: Any, message: str
+) -> None:
     folder = tmp_path / "policy"
     save_policy(folder, tiny_vla(), processor_of(MADE_FOR))
     file = folder / PROCESSOR_FILE
@@ -92,12 +94,12 @@ def test_a_broken_one_is_refused_when_the_policy_is_loaded(tmp_path: Path, conte
         (Deployment(n_action_steps=3, world="tabletop"), ["it does all tasks; the policy was made for lift, stack"]),
     ],
 )
-def test_what_differs_is_put_into_words(used: Deployment, expected: list[str]) -> None:
+def test_differences_of_deployments_are_described(used: Deployment, expected: list[str]) -> None:
     assert MADE_FOR.differences(used) == expected
 
 
 @pytest.mark.parametrize("name", ["metaworld_mt50", "metaworld_mt50_dagger", "metaworld_mt50_unlabelled"])
-def test_the_shipped_policies_say_what_their_published_numbers_were_measured_with(name: str) -> None:
+def test_the_shipped_policies_have_the_deployment_of_their_published_results(name: str) -> None:
     """docs/results/metaworld.md: 4 of 8 actions executed per decision, all 50 tasks."""
     _, processor = load_policy(Path(__file__).parents[3] / "policies" / name)
     assert processor.deployment == Deployment(n_action_steps=4, world="metaworld-mt50", tasks=())

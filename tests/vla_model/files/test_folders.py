@@ -23,7 +23,7 @@ def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text("old")
     with pytest.raises(UnicodeEncodeError):
@@ -37,7 +37,7 @@ def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == b"\x00\xff"
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_json_is_written_atomically(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write_json(file, {"a": [1, 0.1]})
     assert read_json(file) == {"a": [1, 0.1]}
@@ -48,7 +48,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_no_room_writes_json_or_text_otherwise() -> None:
+def test_all_packages_write_json_and_text_through_these_functions() -> None:
     written = re.compile(r"\bjson\.dump\(|\.write_(text|bytes)\(|\bwrite_whole\([^\n]*json\.dumps")
     sources = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.name != "folders.py"]
     assert len(sources) > 100
@@ -65,7 +65,7 @@ def test_no_room_writes_json_or_text_otherwise() -> None:
         ("{}", "it lacks a"),
     ],
 )
-def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: Path, content: str, message: str) -> None:
+def test_a_damaged_json_file_is_named_with_the_remedy(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message) as caught:
@@ -77,7 +77,7 @@ def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: Path, content: s
     assert read_json(file, ("a",)) == {"a": 1}
 
 
-def test_of_two_writers_the_first_to_end_gets_the_name_and_the_other_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_of_two_writers_the_first_to_finish_wins_and_the_other_gets_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "000002"
 
     def both() -> None:
@@ -93,7 +93,7 @@ def test_of_two_writers_the_first_to_end_gets_the_name_and_the_other_is_told_and
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_are_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from vla_model.files.folders import fresh_folder\n"
         "with fresh_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"

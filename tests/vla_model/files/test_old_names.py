@@ -39,7 +39,7 @@ def test_keys_are_renamed_at_every_depth_and_values_never() -> None:
     assert with_new_names(old) == new
 
 
-def test_a_policy_of_before_has_its_chunk_size_and_its_deployment(tmp_path: Path) -> None:
+def test_an_older_policy_has_its_chunk_size_and_deployment(tmp_path: Path) -> None:
     tiny_config(chunk_size=5).save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     content = json.loads(file.read_text())

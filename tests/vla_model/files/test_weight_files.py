@@ -39,14 +39,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "w.safetensors"
 
 
-def test_what_is_read_is_what_was_written_and_other_readers_read_it_too(file: Path) -> None:
+def test_tensors_round_trip_and_other_readers_can_read_the_file(file: Path) -> None:
     for found in (load_tensors(file), load_file(file)):
         assert found.keys() == WEIGHTS.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in WEIGHTS.items())
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_a_flipped_bit_anywhere_in_the_numbers_names_its_tensor(file: Path, bit: int) -> None:
+def test_a_flipped_bit_is_detected_and_its_tensor_named(file: Path, bit: int) -> None:
     size = file.stat().st_size
     flip(
         file, size - 3, bit
@@ -56,7 +56,7 @@ def test_a_flipped_bit_anywhere_in_the_numbers_names_its_tensor(file: Path, bit:
         load_tensors(file)
 
 
-def test_a_file_of_before_has_no_checksums_and_is_read(tmp_path: Path) -> None:
+def test_an_older_file_without_checksums_is_read(tmp_path: Path) -> None:
     save_file(WEIGHTS, tmp_path / "w.safetensors")
     assert torch.equal(load_tensors(tmp_path / "w.safetensors")["a"], WEIGHTS["a"])
 
@@ -73,7 +73,7 @@ def test_a_number_that_is_not_finite_is_neither_written_nor_read(tmp_path: Path,
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16", "int8"])
-def test_a_policy_of_one_flipped_exponent_bit_is_refused_by_the_name_of_its_weight(tmp_path: Path, dtype: str) -> None:
+def test_a_policy_with_a_flipped_exponent_bit_is_rejected_with_the_weights_name(tmp_path: Path, dtype: str) -> None:
     save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
     path = tmp_path / "policy" / "model.safetensors"
     flip(path, path.stat().st_size - 1, 5)  # 2**64 times as much: finite, and useless
@@ -83,7 +83,7 @@ def test_a_policy_of_one_flipped_exponent_bit_is_refused_by_the_name_of_its_weig
         load_policy(tmp_path / "policy", dtype=dtype)  # ty: ignore[invalid-argument-type]
 
 
-def test_a_policy_of_before_is_refused_for_weights_that_are_not_finite(tmp_path: Path) -> None:
+def test_an_older_policy_with_non_finite_weights_is_rejected(tmp_path: Path) -> None:
     save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
     path = tmp_path / "policy" / "model.safetensors"
     weights = load_file(path)
@@ -95,7 +95,7 @@ def test_a_policy_of_before_is_refused_for_weights_that_are_not_finite(tmp_path:
         load_policy(tmp_path / "policy")
 
 
-def test_a_policy_with_a_broken_weight_is_not_saved_and_the_one_before_stays(tmp_path: Path) -> None:
+def test_a_policy_with_a_non_finite_weight_is_not_saved_and_the_old_one_is_kept(tmp_path: Path) -> None:
     save_policy(tmp_path / "policy", tiny_vla(), tiny_processor())
     broken = tiny_vla()
     broken.queries.data[0, 0] = float("inf")
@@ -134,7 +134,7 @@ def test_a_pretrained_decoder_that_is_not_finite_is_refused_by_name(tmp_path: Pa
         load_backbone(tmp_path / "x.gguf")
 
 
-def test_a_full_disk_is_an_error_of_the_machine_with_its_number_and_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_raises_an_os_error_with_its_number_and_the_file(tmp_path: Path) -> None:
     path, (soft, hard) = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -147,7 +147,7 @@ def test_a_full_disk_is_an_error_of_the_machine_with_its_number_and_the_file(tmp
 
 
 @pytest.mark.parametrize(("folder_mode", "mode"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
-def test_whoever_may_read_the_folder_may_read_the_weights(tmp_path: Path, folder_mode: int, mode: int) -> None:
+def test_weights_have_the_read_permissions_of_their_folder(tmp_path: Path, folder_mode: int, mode: int) -> None:
     tmp_path.chmod(folder_mode)
     write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode

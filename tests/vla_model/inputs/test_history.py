@@ -23,13 +23,13 @@ from vla_model.weights.checkpoint import load_policy, save_policy
 LENGTH, STRIDE = 2, 3
 
 
-def test_the_past_is_the_oldest_first_and_begins_with_the_first_step() -> None:
+def test_the_history_is_oldest_first_and_padded_with_the_first_step() -> None:
     assert past_steps(10, 3, 2).tolist() == [4, 6, 8]
     assert past_steps([0, 3, 4], 2, 3).tolist() == [[0, 0], [0, 0], [0, 1]]
     assert past_steps([5, 6], 0, 1).shape == (2, 0)
 
 
-def test_what_stands_for_a_step_is_the_newest_observation_that_is_not_newer() -> None:
+def test_a_step_is_represented_by_the_newest_observation_that_is_not_newer() -> None:
     assert newest_not_after([0, 2, 4, 6], np.array([0, 1, 2, 5, 9])).tolist() == [0, 0, 1, 2, 3]
     assert newest_not_after([3, 5], np.array([0, 4])).tolist() == [0, 0]
 
@@ -67,7 +67,7 @@ def begin(policy: VLAPolicy, worlds: list[int]) -> None:
     policy.begin(worlds, tuple(told[n] for n in worlds), tuple(worlds))
 
 
-def test_a_policy_acts_as_a_learner_computes_whatever_it_kept() -> None:
+def test_a_policys_output_equals_the_learners_whatever_it_has_cached() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(9):
@@ -76,7 +76,7 @@ def test_a_policy_acts_as_a_learner_computes_whatever_it_kept() -> None:
         np.testing.assert_allclose(actions, expected, atol=1e-5)
 
 
-def test_a_policy_that_is_asked_every_second_step_takes_what_it_saw() -> None:
+def test_a_policy_called_every_second_step_uses_the_observations_it_has() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in (0, 2, 4, 6, 8):
@@ -84,12 +84,12 @@ def test_a_policy_that_is_asked_every_second_step_takes_what_it_saw() -> None:
     np.testing.assert_allclose(actions, learned(policy, [8, 8], [[2, 4]] * 2), atol=1e-5)  # wanted 2 and 5
 
 
-def test_what_was_seen_changes_what_is_done() -> None:
+def test_the_history_affects_the_actions() -> None:
     policy = looking_back()
     assert np.abs(learned(policy, [8, 8], [[2, 5]] * 2) - learned(policy, [8, 8], [[5, 2]] * 2)).max() > 1e-4
 
 
-def test_a_world_that_begins_forgets_and_the_other_does_not() -> None:
+def test_beginning_an_episode_clears_the_history_of_that_world_only() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(5):
@@ -101,7 +101,7 @@ def test_a_world_that_begins_forgets_and_the_other_does_not() -> None:
     np.testing.assert_allclose(alone, learned(policy, [6, 1], [[0, 3], [0, 0]])[1:], atol=1e-5)
 
 
-def test_asking_again_at_a_step_or_at_an_earlier_one_goes_on_from_there() -> None:
+def test_acting_again_at_the_same_or_an_earlier_step_continues_from_there() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     first = policy.act(range(2), at(0)).actions
@@ -111,7 +111,7 @@ def test_asking_again_at_a_step_or_at_an_earlier_one_goes_on_from_there() -> Non
     np.testing.assert_allclose(policy.act(range(2), at(0)).actions, first, atol=1e-5)
 
 
-def test_nothing_is_kept_that_nobody_looks_back_to() -> None:
+def test_observations_older_than_the_history_are_dropped() -> None:
     policy = looking_back()
     begin(policy, [0, 1])
     for step in range(50):
@@ -129,18 +129,18 @@ def test_an_observation_without_its_step_is_refused_where_it_is_needed() -> None
     np.testing.assert_array_equal(without.act(range(2), observe(2)).actions, without.act(range(2), at(0)).actions)
 
 
-def test_inputs_without_a_past_are_refused_by_a_model_that_looks_back() -> None:
+def test_inputs_without_history_are_rejected_by_a_model_with_history() -> None:
     with pytest.raises(ValueError, match="uses 2 past observations, and the inputs have none"):
         tiny_vla(history_length=2)(fake_inputs(tiny_config(), 1))
 
 
-def test_a_model_that_does_not_look_back_has_no_weights_for_it() -> None:
+def test_a_model_without_history_has_no_weights_for_it() -> None:
     plain, other = tiny_vla(), tiny_vla(history_length=2)
     assert other.state_dict().keys() - plain.state_dict().keys() == {"ages"}
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
 
-def test_gradients_reach_what_was_seen_before() -> None:
+def test_gradients_reach_past_frames() -> None:
     model = tiny_vla(history_length=2).train()
     inputs = fake_inputs(model.config, 3)
     prefix = model.encode_instruction(inputs)
@@ -154,7 +154,7 @@ def test_gradients_reach_what_was_seen_before() -> None:
     assert model.ages is not None and model.ages.grad is not None
 
 
-def test_the_past_is_augmented_like_the_present() -> None:
+def test_past_frames_are_augmented_like_current_ones() -> None:
     model = tiny_vla(history_length=1)
     inputs = fake_inputs(model.config, 2)
     same = {name: frames[:, None] for name, frames in inputs.frames.items()}
@@ -171,7 +171,7 @@ def test_the_past_is_augmented_like_the_present() -> None:
     torch.testing.assert_close(past[:, 0], model.encode_observation(inputs, prefix).tokens, atol=1e-5, rtol=1e-5)
 
 
-def test_a_saved_policy_looks_back_as_it_did(tmp_path: Path) -> None:
+def test_a_saved_policy_with_history_gives_the_same_actions(tmp_path: Path) -> None:
     policy = looking_back()
     save_policy(tmp_path / "policy", policy.model, tiny_processor())
     model, processor = load_policy(tmp_path / "policy")
@@ -183,7 +183,7 @@ def test_a_saved_policy_looks_back_as_it_did(tmp_path: Path) -> None:
         np.testing.assert_array_equal(policy.act(range(2), at(step)).actions, loaded.act(range(2), at(step)).actions)
 
 
-def test_a_sequence_longer_than_the_decoders_positions_is_refused() -> None:
+def test_a_sequence_longer_than_the_decoders_positions_is_rejected() -> None:
     config = tiny_config(history_length=200)
     assert config.num_tokens == 24 + 201 * (2 * (4 + 1) + 1) + 4
     with pytest.raises(ValueError, match=r"up to 2239 tokens \(.*201 observations.*has 2048 positions"):

@@ -18,7 +18,7 @@ from envs.types import CameraSpec, Observation
 from vla_model.inputs.processor import Processor
 
 
-def test_states_are_normalised_and_broken_ones_clipped() -> None:
+def test_states_are_normalised_and_outliers_clipped() -> None:
     state = np.array([[0.1, 0.2, 0.3, 0.4], [0.6, -0.4, 1e6, -1e6]], np.float32)
     encoded = tiny_processor().encode_state(state)
     torch.testing.assert_close(encoded, torch.tensor([[0.0, 0, 0, 0], [1.0, -1.0, 10.0, -10.0]]))
@@ -41,12 +41,12 @@ def test_localization_is_normalised_by_its_statistics() -> None:
     torch.testing.assert_close(normalised, torch.tensor([[1.0, -2.0]]))
 
 
-def test_the_label_of_a_thing_that_fell_off_is_limited() -> None:
+def test_labels_of_fallen_objects_are_clipped() -> None:
     normalised = tiny_processor().normalise_localization(np.array([[-100.0, 0.4]], np.float32))
     torch.testing.assert_close(normalised, torch.tensor([[-5.0, 2.0]]))
 
 
-def test_frames_stay_the_bytes_they_were() -> None:
+def test_frames_are_passed_on_unchanged() -> None:
     observation = observe(3)
     inputs = tiny_processor().encode(observation)
     for name, frames in observation["frames"].items():
@@ -62,7 +62,7 @@ def still(**std: list[float]) -> Processor:
 
 
 @pytest.mark.parametrize("std", [0.0, 1e-9, 0.99e-4])
-def test_an_element_of_the_state_that_never_moved_is_ignored_however_far_off_it_is(std: float) -> None:
+def test_a_state_element_constant_in_training_is_ignored(std: float) -> None:
     processor = still(state=[0.5, 0.6, 0.7, std])  # its range is -1 to 1: under 1e-4 nothing moved
     for off in (0.0, 1e-3, 0.02, 5.0):
         encoded = processor.encode_state([[0.6, 0.2, 0.3, 0.4 + off]])
@@ -70,7 +70,7 @@ def test_an_element_of_the_state_that_never_moved_is_ignored_however_far_off_it_
     assert processor.warnings([]) == ["elements of the state that are constant in the data are ignored: opening"]
 
 
-def test_an_element_that_moved_little_is_divided_by_how_much_in_whatever_unit() -> None:
+def test_a_state_element_of_small_variance_is_normalised_in_any_unit() -> None:
     assert still(state=[0.5, 0.6, 0.7, 5e-4]).encode_state([[0.1, 0.2, 0.3, 0.401]])[0, 3] == pytest.approx(2.0, 1e-3)
     kilometres = replace(WORLD_SPEC, state=replace(WORLD_SPEC.state, low=(-1e-3,) * 4, high=(1e-3,) * 4))
     moved = {"observation.state": {"mean": [0.0] * 4, "std": [2e-7, 2e-6, 1e-5, 0.0]}}
@@ -82,7 +82,7 @@ def test_an_element_that_moved_little_is_divided_by_how_much_in_whatever_unit() 
     torch.testing.assert_close(encoded, torch.tensor([[0.0, 5.0, 1.0, 0.0]]))
 
 
-def test_an_action_that_never_moved_is_its_constant_and_a_label_is_ignored() -> None:
+def test_a_constant_action_keeps_its_value_and_a_constant_label_is_ignored() -> None:
     processor = still(action=[0.5, 0.0, 1.0], localization=[0.0, 0.2])
     assert processor.decode(torch.full((1, 3), 3.0))[0].tolist() == pytest.approx([1.0, 0.1, 1.0])
     assert processor.normalise_actions([0.5, 0.9, -0.1]).tolist() == pytest.approx([1.0, 0.0, 0.0])
@@ -90,7 +90,7 @@ def test_an_action_that_never_moved_is_its_constant_and_a_label_is_ignored() -> 
     assert processor.warnings([]) == ["elements of the action that are constant in the data always keep that value: dy"]
 
 
-def test_what_never_moved_is_remembered_and_read_from_files_of_before(tmp_path: Path) -> None:
+def test_constant_elements_are_saved_and_read_from_older_files(tmp_path: Path) -> None:
     still(state=[0.5, 0.6, 0.7, 0.0]).save(tmp_path)
     assert Processor.load(tmp_path).normalisations["state"].still == [3]
     content = json.loads((tmp_path / "processor.json").read_text())
@@ -126,12 +126,12 @@ def test_a_world_without_localization_needs_no_statistics_of_it() -> None:
     assert processor.normalise_localization(np.zeros((5, 0), np.float32)).shape == (5, 0)
 
 
-def test_the_world_it_was_made_for_passes_the_check() -> None:
+def test_the_processors_own_world_passes_the_check() -> None:
     more_cameras = (*WORLD_SPEC.cameras, CameraSpec(name="ceiling", height=9, width=9))
     tiny_processor().check(replace(WORLD_SPEC, cameras=more_cameras))
 
 
-def test_a_check_lists_every_difference_of_a_world() -> None:
+def test_the_check_lists_every_difference() -> None:
     other = replace(
         WORLD_SPEC,
         cameras=(CameraSpec(name="front", height=64, width=48),),
@@ -164,7 +164,7 @@ def test_observations_of_another_shape_are_refused() -> None:
         processor.encode(Observation(**(good | {"state": good["state"][:, :3]})))
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_processor_round_trips_through_its_files(tmp_path: Path) -> None:
     ours = tiny_processor()
     ours.save(tmp_path)
     theirs = Processor.load(tmp_path)
@@ -225,7 +225,7 @@ def test_a_tokenizer_file_of_something_else_is_named(tmp_path: Path) -> None:
         (("statistics", "state", "mean", 0), {}, "processor.json is damaged ("),
     ],
 )
-def test_a_processor_file_of_other_values_is_refused(
+def test_a_processor_file_with_invalid_values_is_rejected(
     tmp_path: Path, place: tuple[Any, ...], value: object, message: str
 ) -> None:
     tiny_processor().save(tmp_path)
@@ -248,7 +248,7 @@ def test_instructions_begin_with_a_token_and_are_padded_and_masked() -> None:
     assert ids[~mask].unique().tolist() == [0]
 
 
-def test_words_of_the_trade_are_single_tokens() -> None:
+def test_common_words_of_instructions_are_single_tokens() -> None:
     words = "red crimson cube drawer bowl push lift stack left clockwise slowly two"
     _, mask = tiny_processor().encode_instructions((words,))
     assert mask.sum().item() == len(words.split()) + 1
@@ -259,14 +259,14 @@ def test_case_and_surrounding_space_do_not_matter() -> None:
     assert torch.equal(ids[0], ids[1])
 
 
-def test_any_text_can_be_read_and_told_apart() -> None:
+def test_any_text_is_encoded_distinguishably() -> None:
     texts = ("zażółć gęślą", "推 红色 方块", "\x00\t\n", "🤖🤖", "xqzzy blorp", "push " * 99)
     ids, mask = tiny_processor().encode_instructions(texts)
     assert mask.any(1).all()
     assert len({tuple(row.tolist()) for row in ids}) == len(texts)
 
 
-def test_most_instructions_fit_without_being_cut() -> None:
+def test_most_instructions_fit_without_truncation() -> None:
     _, mask = tiny_processor().encode_instructions(sentences(500, seed=7))
     assert (mask.sum(1) < 24).float().mean() > 0.95
 
@@ -282,7 +282,7 @@ LONG = (
 )
 
 
-def test_sentences_that_are_cut_and_those_that_become_one_are_named_once() -> None:
+def test_truncated_and_thereby_equal_instructions_are_reported_once() -> None:
     processor = tiny_processor()
     sentences = [
         "lift it",
@@ -314,13 +314,13 @@ def test_sentences_that_are_cut_and_those_that_become_one_are_named_once() -> No
         (LONG + "lift it", "longer than the 24 tokens that the policy reads"),
     ],
 )
-def test_what_is_no_instruction_or_longer_than_is_read_is_refused(instruction: object, message: str) -> None:
+def test_invalid_and_too_long_instructions_are_rejected(instruction: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_processor().check_instruction(instruction)
     tiny_processor().check_instruction("lift it")
 
 
-def test_limits_of_actions_are_normalised_and_of_one_that_never_moves_any_two() -> None:
+def test_action_limits_are_normalised_and_arbitrary_for_a_constant_action() -> None:
     limits = still(action=[0.5, 0.0, 1.0]).action_limits()
     assert limits[0] == pytest.approx([-2.0, 2.0])  # mean 0, std 0.5
     assert limits[1] == [-1.0, 1.0]

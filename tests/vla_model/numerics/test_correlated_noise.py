@@ -11,7 +11,7 @@ from vla_model.numerics.correlated_noise import next_noise
 
 
 @pytest.mark.parametrize("array", [np.array, torch.tensor])
-def test_a_draw_resembles_the_one_before_by_its_correlation(array: type[Array]) -> None:
+def test_successive_samples_have_the_given_correlation(array: type[Array]) -> None:
     first = next_noise(None, array([1.0, -2.0]), 0.6)
     second = next_noise(first, array([0.5, 1.0]), 0.6)
     np.testing.assert_array_equal(np.asarray(first), [1.0, -2.0])

@@ -8,7 +8,7 @@ from vla_model.heads.distributions import masked_mean
 from vla_model.numerics.means import gathering, mean, of_all_parts, whole_mean
 
 
-def test_by_itself_a_batch_is_whole() -> None:
+def test_without_a_context_a_batch_is_whole() -> None:
     assert mean(torch.tensor(6.0), torch.tensor(4)) == 1.5
     assert mean(torch.tensor(0.0), torch.tensor(0)) == 0.0
     assert of_all_parts(torch.ones(3)).shape == (1, 3)

@@ -11,14 +11,14 @@ from vla_model.inputs.inputs import fake_inputs
 from vla_model.numerics.tensors import each_tensor, tensors_of
 
 
-def test_every_tensor_of_a_batch_is_found_in_its_order() -> None:
+def test_tensors_of_a_batch_come_in_the_order_of_its_fields() -> None:
     inputs = replace(fake_inputs(tiny_config(), 2), light=torch.ones(2, 3))
     frames = list(inputs.frames.values())
     expected = [*frames, inputs.state, inputs.instruction_ids, inputs.instruction_mask, inputs.light]
     assert all(found is tensor for found, tensor in zip(tensors_of(inputs), expected, strict=True))
 
 
-def test_a_function_of_every_tensor_leaves_what_is_none_and_the_batch_it_was_made_of() -> None:
+def test_each_tensor_keeps_none_and_does_not_change_the_original() -> None:
     inputs = fake_inputs(tiny_config(), 3)
     some = each_tensor(inputs, lambda tensor: tensor[[2, 0]])
     assert list(some.frames) == list(inputs.frames)

@@ -42,7 +42,9 @@ def actions(model: VLA) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("fine_tuning", [LORA, HEAD])
-def test_an_adapter_on_its_base_acts_as_what_was_saved(base: Path, tmp_path: Path, fine_tuning: FineTuning) -> None:
+def test_an_adapter_loaded_onto_its_base_gives_the_saved_models_actions(
+    base: Path, tmp_path: Path, fine_tuning: FineTuning
+) -> None:
     model = tuned(base, fine_tuning)
     save_adapter(tmp_path / "deep" / "adapter", model, fine_tuning)
     again, _ = load_adapted(base, tmp_path / "deep" / "adapter")
@@ -54,7 +56,7 @@ def test_an_adapter_on_its_base_acts_as_what_was_saved(base: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fine_tuning", [LORA, HEAD])
-def test_merged_into_a_policy_folder_it_acts_the_same(base: Path, tmp_path: Path, fine_tuning: FineTuning) -> None:
+def test_a_merged_policy_gives_the_same_actions(base: Path, tmp_path: Path, fine_tuning: FineTuning) -> None:
     save_adapter(tmp_path / "adapter", tuned(base, fine_tuning), fine_tuning)
     model, processor = load_adapted(base, tmp_path / "adapter")
     save_policy(tmp_path / "merged", model, processor)
@@ -64,13 +66,13 @@ def test_merged_into_a_policy_folder_it_acts_the_same(base: Path, tmp_path: Path
     assert np.abs(actions(merged) - actions(tiny_vla())).max() > 1e-2
 
 
-def test_a_learner_s_frozen_average_is_saved_like_the_model_that_learns(base: Path, tmp_path: Path) -> None:
+def test_a_learner_s_moving_average_is_saved_like_the_trained_model(base: Path, tmp_path: Path) -> None:
     average = copy.deepcopy(tuned(base, LORA)).requires_grad_(False)
     save_adapter(tmp_path / "adapter", average, LORA)
     np.testing.assert_array_equal(actions(load_adapted(base, tmp_path / "adapter")[0]), actions(average))
 
 
-def test_an_adapter_holds_what_was_trained_and_nothing_else(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_holds_only_trained_weights(base: Path, tmp_path: Path) -> None:
     model = tuned(base, LORA)
     save_adapter(tmp_path / "adapter", model, LORA)
     saved = [load_file(path) for path in (tmp_path / "adapter").glob("*.safetensors")]
@@ -78,7 +80,7 @@ def test_an_adapter_holds_what_was_trained_and_nothing_else(base: Path, tmp_path
     assert sum(tensor.numel() for weights in saved for tensor in weights.values()) == trained
 
 
-def test_another_base_is_refused(base: Path, tmp_path: Path) -> None:
+def test_another_base_is_rejected(base: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "adapter", tuned(base, LORA), LORA)
     other = tiny_vla()
     with torch.no_grad():
@@ -113,7 +115,7 @@ def test_a_missing_or_broken_part_is_named(base: Path, tmp_path: Path, part: str
         load_adapted(base, tmp_path / "adapter")
 
 
-def test_what_is_there_is_left_alone_and_full_fine_tuning_has_no_adapter(base: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_kept_and_full_fine_tuning_has_no_adapter(base: Path, tmp_path: Path) -> None:
     model = tuned(base, HEAD)
     with pytest.raises(ValueError, match="base exists; it is left as it is"):
         save_adapter(base, model, HEAD)

@@ -24,7 +24,7 @@ def make_folder(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "policy"
 
 
-def test_a_saved_policy_acts_as_it_did(folder: Path) -> None:
+def test_a_saved_policy_gives_the_same_actions(folder: Path) -> None:
     observation, actions = observe(3), []
     for policy in (
         VLAPolicy(tiny_vla(), tiny_processor(), dtype="float32"),
@@ -36,7 +36,7 @@ def test_a_saved_policy_acts_as_it_did(folder: Path) -> None:
     assert policy.version == 4
 
 
-def test_weights_and_config_come_back_bit_for_bit(folder: Path) -> None:
+def test_weights_and_config_round_trip_bit_for_bit(folder: Path) -> None:
     ours, (theirs, _) = tiny_vla(), load_policy(folder)
     assert theirs.config.to_dict() == ours.config.to_dict()
     assert theirs.state_dict().keys() == ours.state_dict().keys()
@@ -82,7 +82,7 @@ def test_parts_of_two_policies_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("chunk_size", "8"), ("backbone", None), ("backbone", {"model_type": "x"})]
 )
-def test_a_config_that_is_none_of_a_policy_is_refused(folder: Path, field: str, value: object) -> None:
+def test_a_config_of_something_else_is_rejected(folder: Path, field: str, value: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {field: value}))
     with pytest.raises(ValueError, match=r"config.json in .* is not of a policy"):
@@ -94,7 +94,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere")
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="exists and is not a saved policy"):
         save_policy(tmp_path, tiny_vla(), tiny_processor())
@@ -146,7 +146,7 @@ def test_nothing_is_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     load_policy(folder)
 
 
-def test_a_policy_without_a_value_head_gets_one_that_is_the_same_every_time_and_acts_as_before(folder: Path) -> None:
+def test_a_value_head_is_added_reproducibly_without_changing_actions(folder: Path) -> None:
     (first, _), (second, _) = (load_policy(folder, value_head=True) for _ in range(2))
     plain = tiny_vla().state_dict()
     assert first.config.value_head
@@ -157,7 +157,7 @@ def test_a_policy_without_a_value_head_gets_one_that_is_the_same_every_time_and_
         assert name in added or torch.equal(tensor, plain[name])
 
 
-def test_a_value_head_that_was_saved_comes_back(folder: Path) -> None:
+def test_a_saved_value_head_is_loaded(folder: Path) -> None:
     model, processor = load_policy(folder, value_head=True)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -167,7 +167,7 @@ def test_a_value_head_that_was_saved_comes_back(folder: Path) -> None:
         assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_nothing_but_a_value_head_may_be_missing(folder: Path) -> None:
+def test_only_a_value_head_may_be_missing(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["queries"]
     save_file(weights, folder / "model.safetensors")

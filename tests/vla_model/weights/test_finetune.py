@@ -42,7 +42,7 @@ def actions(model: VLA) -> torch.Tensor:
         return model(fake_inputs(tiny_config(), 5)).actions.mode()
 
 
-def test_full_trains_everything_and_head_the_heads_alone() -> None:
+def test_full_trains_everything_and_head_only_the_heads() -> None:
     everything = {name for name, _ in tiny_vla(value_head=True).named_parameters()}
     assert learning(prepared(FineTuning())) == everything
     heads = {name for name in everything if name.startswith(("action_head.", "value_head."))}
@@ -58,25 +58,25 @@ def test_lora_trains_the_heads_and_two_small_matrices_per_layer_of_the_decoder()
 
 
 @pytest.mark.parametrize("fine_tuning", [LORA, FineTuning(mode="head")])
-def test_with_towers_everything_around_the_decoder_learns_too(fine_tuning: FineTuning) -> None:
+def test_with_towers_everything_around_the_decoder_is_trained_too(fine_tuning: FineTuning) -> None:
     around = {name for name, _ in tiny_vla(value_head=True).named_parameters() if not name.startswith("backbone.")}
     learned = learning(prepared(replace(fine_tuning, towers=True)))
     assert learned == around | learning(prepared(fine_tuning))
 
 
 @pytest.mark.parametrize("fine_tuning", [FineTuning(), LORA, FineTuning(mode="head")])
-def test_a_frozen_router_does_not_learn_in_any_mode(fine_tuning: FineTuning) -> None:
+def test_a_frozen_router_is_not_trained_in_any_mode(fine_tuning: FineTuning) -> None:
     free = learning(prepared(fine_tuning))
     frozen = learning(prepared(replace(fine_tuning, freeze_router=True)))
     assert free - frozen == {f"action_head.layers.{layer}.router.weight" for layer in (0, 1)}
 
 
-def test_adapters_change_nothing_before_they_learn() -> None:
+def test_untrained_adapters_change_nothing() -> None:
     assert torch.equal(actions(prepared(LORA)), actions(tiny_vla(value_head=True)))
 
 
 @pytest.mark.parametrize("fine_tuning", [LORA, FineTuning(mode="head", freeze_router=True)])
-def test_a_step_moves_everything_that_learns_and_nothing_else(fine_tuning: FineTuning) -> None:
+def test_a_step_changes_all_trained_weights_and_no_others(fine_tuning: FineTuning) -> None:
     model = shake(prepared(fine_tuning))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     output = model(fake_inputs(tiny_config(), 16))
@@ -88,7 +88,7 @@ def test_a_step_moves_everything_that_learns_and_nothing_else(fine_tuning: FineT
     assert moved == learning(model)
 
 
-def test_a_plain_model_with_the_merged_weights_acts_as_the_adapted_one() -> None:
+def test_a_plain_model_with_merged_weights_equals_the_adapted_one() -> None:
     adapted, plain = shake(prepared(LORA)), tiny_vla(value_head=True)
     assert (actions(adapted) - actions(plain)).abs().max() > 1e-2
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
@@ -101,14 +101,14 @@ def test_a_plain_model_with_the_merged_weights_acts_as_the_adapted_one() -> None
     torch.testing.assert_close(changed, weight + 6 / 2 * b @ a)
 
 
-def test_a_model_without_adapters_is_merged_already() -> None:
+def test_merging_a_model_without_adapters_changes_nothing() -> None:
     model = prepared(FineTuning(mode="head"))
     merged = merged_state_dict(model)
     assert merged.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, merged[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_copy_of_an_adapted_model_acts_the_same_and_learns_alone() -> None:
+def test_a_copy_of_an_adapted_model_is_equal_and_independent() -> None:
     model = shake(prepared(LORA))
     average = copy.deepcopy(model)
     before = actions(model)
@@ -119,13 +119,13 @@ def test_a_copy_of_an_adapted_model_acts_the_same_and_learns_alone() -> None:
     assert learning(average) == learning(model)
 
 
-def test_a_layer_that_the_decoder_lacks_is_refused() -> None:
+def test_a_lora_target_that_the_decoder_lacks_is_rejected() -> None:
     with pytest.raises(ValueError, match="qqq_proj"):
         prepared(FineTuning(mode="lora", lora_targets=("qqq_proj",)))
 
 
 @pytest.mark.parametrize("family", ["mixtral", "grok"])
-def test_experts_that_would_get_no_adapters_are_named(family: str) -> None:
+def test_the_error_says_that_a_decoders_experts_get_no_adapters(family: str) -> None:
     model = tiny_vla(backbone=toy_configs()[family])
     with pytest.raises(ValueError, match=r"no linear layers gate_proj, up_proj, down_proj to adapt.*experts") as error:
         prepare(model, LORA)
@@ -136,6 +136,6 @@ def test_experts_that_would_get_no_adapters_are_named(family: str) -> None:
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_porj"), ("self_attn",), ()])
-def test_a_target_that_is_no_linear_layer_is_refused(targets: tuple[str, ...]) -> None:
+def test_a_lora_target_that_is_no_linear_layer_is_rejected(targets: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"it has: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"):
         prepare(tiny_vla(), replace(LORA, lora_targets=targets))

@@ -75,14 +75,16 @@ def kept_bytes(config: VLAConfig, fine_tuning: FineTuning, batch_size: int, dtyp
     [FULL, FineTuning(mode="lora", towers=True), FineTuning(mode="lora"), FineTuning(mode="head", towers=True)],
     ids=["full", "lora and towers", "lora", "head and towers"],
 )
-def test_activations_are_what_autograd_keeps_within_10_percent(fine_tuning: FineTuning, dtype: DtypeName) -> None:
+def test_estimated_activations_match_autograds_saved_tensors_within_10_percent(
+    fine_tuning: FineTuning, dtype: DtypeName
+) -> None:
     config = wide()
     few, many = (kept_bytes(config, fine_tuning, n, getattr(torch, dtype)) for n in (2, 6))
     formula = activation_bytes(config, fine_tuning, ITEM_BYTES[dtype])
     assert formula == pytest.approx((many - few) / 4, rel=0.1)
 
 
-def test_weights_casts_and_gradients_are_counts_of_parameters() -> None:
+def test_estimated_weights_casts_and_gradients_are_parameter_counts_times_bytes() -> None:
     config = wide()
     counts = count_parameters(config, FULL)
     assert counts.total == counts.learning == sum(p.numel() for p in VLA(config).parameters())
@@ -98,7 +100,7 @@ def test_weights_casts_and_gradients_are_counts_of_parameters() -> None:
     assert learning(config, FULL, 8, num_parts=1, compute="float32").gradients == 4 * counts.total
 
 
-def test_policies_in_fewer_bits_hold_less_and_load_through_bfloat16() -> None:
+def test_low_precision_policies_need_less_memory_and_load_through_bfloat16() -> None:
     float32, bfloat16, int8 = (acting(wide(), name) for name in ("float32", "bfloat16", "int8"))
     assert bfloat16.weights == pytest.approx(0.5 * float32.weights, rel=0.05)
     assert int8.weights < bfloat16.weights
@@ -113,7 +115,7 @@ def test_policies_in_fewer_bits_hold_less_and_load_through_bfloat16() -> None:
     ],
     ids=str,
 )
-def test_a_process_takes_what_is_planned_within_10_percent(case: dict[str, object]) -> None:
+def test_a_process_memory_matches_the_estimate_within_10_percent(case: dict[str, object]) -> None:
     command = [sys.executable, "-m", "benchmarks.plan", "--one", json.dumps(case)]
     root = Path(__file__).parents[3]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)

@@ -40,7 +40,7 @@ def acted(policy: VLAPolicy) -> NDArray[np.float32]:
     return policy.act(range(4), observation).actions
 
 
-def test_weights_cast_once_give_the_actions_of_weights_cast_each_time(tmp_path: Path) -> None:
+def test_weights_cast_once_give_the_actions_of_autocast(tmp_path: Path) -> None:
     folder = saved(tmp_path / "policy")
     whole = VLAPolicy.from_pretrained(folder)
     each_time = VLAPolicy(whole.model, whole.processor, dtype="bfloat16")
@@ -48,7 +48,7 @@ def test_weights_cast_once_give_the_actions_of_weights_cast_each_time(tmp_path: 
     np.testing.assert_array_equal(actions(folder, "bfloat16"), acted(each_time))
 
 
-def test_an_8_bit_layer_is_its_formula_and_near_the_layer() -> None:
+def test_an_8_bit_layer_equals_its_formula_and_approximates_the_layer() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(48, 20)
     rounded = Int8Linear(layer)
@@ -68,7 +68,7 @@ def test_an_8_bit_layer_is_its_formula_and_near_the_layer() -> None:
 
 
 @pytest.mark.parametrize("family", toy_configs())
-def test_every_family_acts_nearly_alike_in_fewer_bits(family: str, tmp_path: Path) -> None:
+def test_every_family_gives_similar_actions_in_low_precision(family: str, tmp_path: Path) -> None:
     folder = saved(tmp_path / "policy", backbone=toy_configs()[family])
     whole = actions(folder, "float32")
     spread = whole.std()
@@ -76,13 +76,13 @@ def test_every_family_acts_nearly_alike_in_fewer_bits(family: str, tmp_path: Pat
         assert np.abs(actions(folder, dtype) - whole).mean() < share * spread, dtype
 
 
-def test_a_vision_transformer_sees_in_bfloat16(tmp_path: Path) -> None:
+def test_a_vision_transformer_runs_in_bfloat16(tmp_path: Path) -> None:
     folder = saved(tmp_path / "policy", vision="vit", vision_channels=16, vision_patch_px=8)
     whole = actions(folder, "float32")
     assert np.abs(actions(folder, "bfloat16") - whole).mean() < 0.1 * whole.std()
 
 
-def test_8_bit_policies_hold_a_quarter_of_their_matrices_travel_and_take_no_other_weights(tmp_path: Path) -> None:
+def test_8_bit_policies_need_a_quarter_of_the_memory_can_be_pickled_and_reject_other_weights(tmp_path: Path) -> None:
     folder = saved(tmp_path / "policy")
     policy = VLAPolicy.from_pretrained(folder, dtype="int8")
     decoder = policy.model.backbone.decoder
@@ -99,7 +99,7 @@ def test_8_bit_policies_hold_a_quarter_of_their_matrices_travel_and_take_no_othe
         hold_weights(tiny_vla().to("meta"), "int8")
 
 
-def test_the_dtype_of_what_flows_through_the_decoder_is_kept(tmp_path: Path) -> None:
+def test_the_dtype_of_the_decoders_activations_is_kept(tmp_path: Path) -> None:
     policy = VLAPolicy.from_pretrained(saved(tmp_path / "policy"), dtype="bfloat16")
     decoder = policy.model.backbone.decoder
     assert policy.model.backbone.dtype == torch.float32

@@ -21,7 +21,7 @@ BLIND = TabletopConfig(arm=SIX_AXIS, cameras=())
 
 
 @pytest.mark.parametrize("task", ["reach", "press_button", "lift", "stack", "open_drawer"])
-def test_the_expert_does_a_task_with_it(task: str) -> None:
+def test_the_scripted_expert_succeeds_with_another_arm(task: str) -> None:
     with closing(TabletopWorld(5, BLIND)) as world:
         world.reset_to([spec(task, seed) for seed in range(5)], range(5))
         low, high = (np.array([getattr(joint, name) for joint in SIX_AXIS.joints]) for name in ("low_rad", "high_rad"))
@@ -31,7 +31,7 @@ def test_the_expert_does_a_task_with_it(task: str) -> None:
     assert ((joints > low) & (joints < high)).all()
 
 
-def test_the_world_says_its_limits_and_shows_it_in_both_cameras() -> None:
+def test_the_worlds_spec_has_the_arms_limits_and_both_cameras_show_it() -> None:
     with closing(TabletopWorld(1, TabletopConfig(arm=SIX_AXIS))) as world, closing(TabletopWorld(1)) as usual:
         shown = world.world_spec
         assert shown.state.names[:6] == tuple(f"{joint.name}_pos" for joint in SIX_AXIS.joints)
@@ -84,14 +84,14 @@ def test_an_arm_that_does_not_fit_the_table_is_refused(changes: dict[str, object
         ({"workspace_low_m": (0.3, 0.3, 0.0)}, "the workspace of arm 'six_axis' is empty"),
     ],
 )
-def test_an_arm_that_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+def test_an_invalid_arm_is_rejected(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(SIX_AXIS, **changes)
     with pytest.raises(ValueError, match=r"'six_waist' has its home at 9.0 rad, expected within -2.6 .. 2.6"):
         replace(SIX_AXIS.joints[0], home_rad=9.0)
 
 
-def test_no_file_but_its_own_knows_the_joints_or_the_numbers_of_the_suites_arm() -> None:
+def test_only_its_own_file_has_the_joints_and_numbers_of_the_suites_arm() -> None:
     names = {PANDA.base_body, *(joint.name for joint in PANDA.joints), *PANDA.fingers}
     numbers = {*PANDA.workspace_low_m[:2], *PANDA.workspace_high_m[:2]}
     for joint in PANDA.joints:

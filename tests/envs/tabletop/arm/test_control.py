@@ -50,7 +50,7 @@ def test_rotation_matrices_agree_with_scipy() -> None:
     np.testing.assert_allclose(control.matrix_of(VECTORS), Rotation.from_rotvec(VECTORS).as_matrix(), atol=1e-12)
 
 
-def test_rotation_vector_undoes_matrix_of_from_any_start() -> None:
+def test_rotation_vector_inverts_matrix_of_from_any_start() -> None:
     start = Rotation.random(200, rng=RANDOM).as_matrix()
     turned = control.matrix_of(VECTORS) @ start
     np.testing.assert_allclose(control.rotation_vector(turned, start), VECTORS, atol=1e-9)
@@ -62,19 +62,19 @@ def test_a_tiny_rotation_keeps_its_relative_accuracy() -> None:
     np.testing.assert_allclose(back, tiny, rtol=1e-6)
 
 
-def test_no_rotation_has_the_zero_vector_and_the_identity() -> None:
+def test_no_rotation_is_the_zero_vector_and_the_identity() -> None:
     np.testing.assert_array_equal(control.matrix_of(np.zeros((2, 3))), np.stack((np.eye(3), np.eye(3))))
     np.testing.assert_array_equal(control.rotation_vector(np.eye(3)[None], np.eye(3)[None]), np.zeros((1, 3)))
 
 
-def test_a_rotation_beyond_half_a_turn_comes_back_the_short_way() -> None:
+def test_a_rotation_beyond_half_a_turn_becomes_the_shorter_one() -> None:
     long_way = np.array([[0.0, 0.0, 1.5 * np.pi]])
     back = control.rotation_vector(control.matrix_of(long_way), np.eye(3)[None])
     np.testing.assert_allclose(back, [[0.0, 0.0, -0.5 * np.pi]], atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_joint_targets_bring_the_gripper_closer_to_the_pose_asked_for(seed: int) -> None:
+def test_joint_targets_bring_the_gripper_closer_to_the_target_pose(seed: int) -> None:
     rng, arm = np.random.default_rng(seed), Arm()
     joints = HOME_RAD + rng.normal(size=NUM_JOINTS) * 0.15
     pos, mat = arm.pose(joints)
@@ -98,7 +98,7 @@ def test_the_jacobian_is_mujocos() -> None:
         np.testing.assert_allclose(control.arm_jacobian(axis, anchor, pos[None]), arm.jacobian(), atol=1e-12)
 
 
-def test_posture_moves_the_elbow_and_not_the_gripper() -> None:
+def test_the_posture_term_moves_the_elbow_and_not_the_gripper() -> None:
     arm = Arm()
     pos, mat = arm.pose(HOME_RAD)
     _, _, null = np.linalg.svd(arm.jacobian()[0])
@@ -110,7 +110,7 @@ def test_posture_moves_the_elbow_and_not_the_gripper() -> None:
     assert drift_m < 0.05 * np.linalg.norm(moved - away)
 
 
-def test_joint_targets_stay_within_the_limits_whatever_is_asked() -> None:
+def test_joint_targets_stay_within_the_limits_for_any_error() -> None:
     rng = np.random.default_rng(1)
     low, high = np.array([(joint.low_rad, joint.high_rad) for joint in PANDA.joints]).T
     joints = rng.uniform(low, high, (500, NUM_JOINTS))

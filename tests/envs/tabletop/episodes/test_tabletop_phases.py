@@ -9,14 +9,14 @@ from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
 
 
-def test_a_motion_worked_out_by_hand_passes_all_phases_in_order() -> None:
+def test_a_hand_made_motion_passes_all_phases_in_order() -> None:
     target = np.zeros((5, 3), np.float32)
     target[2:, 2] = 0.1
     tcp = np.array([[0.0, 0.0, 0.3], [0.0, 0.0, 0.01], [0.0, 0.0, 0.11], [0.0, 0.0, 0.15], [0.0, 0.0, 0.2]], np.float32)
     assert motion_phases(tcp, target).tolist() == ["approach", "contact", "move", "move", "leave"]
 
 
-def test_the_expert_approaches_touches_and_then_moves_what_it_lifts() -> None:
+def test_the_experts_lift_goes_through_approach_contact_and_move() -> None:
     world = TabletopWorld(1, TabletopConfig(cameras=()))
     world.reset_to([EpisodeSpec(suite="tabletop", task="lift", seed=3)], [0])
     states, labels = [], []

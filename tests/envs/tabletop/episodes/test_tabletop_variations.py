@@ -91,7 +91,7 @@ def test_every_template_is_filled_with_short_printable_words(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_training_says_training_sentences_and_the_paraphrase_variation_the_held_out_ones(name: str) -> None:
+def test_training_uses_training_paraphrases_and_the_paraphrase_variation_held_out_ones(name: str) -> None:
     task = TASKS[name]
     found: dict[str, set[str]] = {"train": set(), "paraphrase": set()}
     for variation, bank in (("train", task.paraphrases), ("paraphrase", task.held_out_paraphrases)):
@@ -104,7 +104,7 @@ def test_training_says_training_sentences_and_the_paraphrase_variation_the_held_
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_synonyms_are_never_said_in_training_and_stand_for_all_words_that_have_them(name: str) -> None:
+def test_synonyms_never_occur_in_training_and_replace_every_word_that_has_one(name: str) -> None:
     unseen = {word for synonyms in SYNONYMS.values() for word in synonyms}
     for seed in range(60):
         trained, varied = (sampled(name, seed, variation).instruction.split() for variation in ("train", "synonym"))
@@ -114,7 +114,7 @@ def test_synonyms_are_never_said_in_training_and_stand_for_all_words_that_have_t
             assert said in SYNONYMS.get(word, (word,))
 
 
-def test_no_synonym_stands_for_two_things() -> None:
+def test_no_synonym_has_two_meanings() -> None:
     names = {"knob": "dial"}
     stands_for = {
         word: {names.get(w, w) for w, s in SYNONYMS.items() if word in s} for s in SYNONYMS.values() for word in s
@@ -136,7 +136,7 @@ def test_held_out_pairs_are_never_named_in_training_and_always_acted_on_in_their
     assert lying_about == HELD_OUT_PAIRS
 
 
-def test_sorting_finds_the_bowl_of_the_targets_colour_and_one_of_another() -> None:
+def test_sort_has_a_bowl_of_the_targets_colour_and_one_of_another() -> None:
     for variation in ("train", "combination"):
         for seed in range(80):
             episode = sampled("sort", seed, variation)
@@ -147,7 +147,7 @@ def test_sorting_finds_the_bowl_of_the_targets_colour_and_one_of_another() -> No
 
 @pytest.mark.parametrize("variation", FAMILY)
 @pytest.mark.parametrize("name", TASKS)
-def test_a_variation_changes_its_own_family_and_nothing_else(name: str, variation: str) -> None:
+def test_a_variation_changes_only_its_own_family(name: str, variation: str) -> None:
     changed = set()
     for seed in range(30):
         train, varied = sampled(name, seed), sampled(name, seed, variation)
@@ -210,7 +210,7 @@ def test_sampled_looks_and_poses_lie_in_their_ranges() -> None:
                 assert execution.object_yaw_rad[0] <= abs(yaw) <= execution.object_yaw_rad[1]
 
 
-def test_things_on_a_table_are_told_apart_by_their_names() -> None:
+def test_things_on_a_table_have_different_names() -> None:
     for task in OBJECT_TASKS:
         for seed in range(40):
             episode = sampled(task, seed)
@@ -219,7 +219,7 @@ def test_things_on_a_table_are_told_apart_by_their_names() -> None:
             assert len(set(episode.receptacle_colours)) == len(episode.receptacle_colours)
 
 
-def test_a_table_does_not_give_away_its_task() -> None:
+def test_a_layout_does_not_determine_the_task() -> None:
     for kind in ("objects", "fixtures"):
         tasks = [task for task in TASKS.values() if task.kind == kind]
         assert len(tasks) >= 2

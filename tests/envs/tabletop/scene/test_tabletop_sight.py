@@ -57,7 +57,7 @@ def nameable(world: TabletopWorld, row: int) -> Iterator[tuple[str, tuple[int, .
         yield "dial", scene.geoms_of[scene.dial_body]
 
 
-def test_every_nameable_thing_is_8_pixels_wide_and_within_the_front_training_frame() -> None:
+def test_every_nameable_thing_is_8_pixels_wide_and_within_the_front_frame() -> None:
     world = TabletopWorld(12, BLIND)
     widths: dict[str, float] = {}
     for seed in SEEDS:

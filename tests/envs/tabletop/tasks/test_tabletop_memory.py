@@ -25,7 +25,7 @@ def shining(world: TabletopWorld) -> NDArray[np.bool_]:
     return world.sim.model_field["geom_rgba"][:, list(world.scene.button_geoms), 0] > 0.5
 
 
-def test_suites_share_no_task_and_the_main_one_is_what_it_was() -> None:
+def test_suites_share_no_task_and_the_tabletops_task_list_is_unchanged() -> None:
     assert len(TASKS) == 12 and len(EVERY_TASK) == sum(map(len, SUITES.values()))
     assert TabletopWorld(1, BLIND).tasks == tuple(TASKS)
     world = TabletopWorld(1, BLIND, suite="tabletop_memory")
@@ -34,7 +34,7 @@ def test_suites_share_no_task_and_the_main_one_is_what_it_was() -> None:
         world.task_of(EpisodeSpec(suite="tabletop_memory", task="reach", seed=0))
 
 
-def test_the_target_shines_then_none_then_all() -> None:
+def test_the_target_is_lit_then_no_button_then_all() -> None:
     world = TabletopWorld(NUM_SEEDS, BLIND, suite="tabletop_memory")
     world.reset_to([spec(seed) for seed in range(NUM_SEEDS)], range(NUM_SEEDS))
     targets = np.array([world.episode(n).target for n in range(NUM_SEEDS)])
@@ -47,7 +47,7 @@ def test_the_target_shines_then_none_then_all() -> None:
     assert shining(world).sum(axis=1).tolist() == [1] * NUM_SEEDS
 
 
-def test_signals_are_seen_after_chunks_and_within_them() -> None:
+def test_signals_are_visible_after_and_within_chunks() -> None:
     worlds = [make_world("tabletop_memory", 1) for _ in range(2)]
     for world in worlds:
         world.reset_to([spec(3)], [0])
@@ -64,7 +64,7 @@ def test_signals_are_seen_after_chunks_and_within_them() -> None:
         world.close()
 
 
-def test_the_expert_presses_what_shone_and_waits_in_the_same_place_for_each() -> None:
+def test_the_expert_presses_the_cued_button_and_waits_in_the_same_place_for_each() -> None:
     world = TabletopWorld(NUM_SEEDS, BLIND, suite="tabletop_memory")
     world.reset_to([spec(seed) for seed in range(NUM_SEEDS)], range(NUM_SEEDS))
     results = [world.step_chunk(world.expert_action()[:, None]) for _ in range(world.task_of(spec(0)).max_steps)]
@@ -75,7 +75,7 @@ def test_the_expert_presses_what_shone_and_waits_in_the_same_place_for_each() ->
     assert results[-1].success.all()
 
 
-def test_a_button_that_did_not_shine_ends_the_episode() -> None:
+def test_pressing_another_button_than_the_cued_one_ends_the_episode() -> None:
     world = TabletopWorld(1, BLIND, suite="tabletop_memory")
     world.reset_to([spec(0)], [0])
     world.sampled.target[0] = (world.episode(0).target + 1) % 3
@@ -89,7 +89,7 @@ def test_a_button_that_did_not_shine_ends_the_episode() -> None:
     assert result.failure == ("wrong button",)
 
 
-def test_sentences_name_no_button() -> None:
+def test_instructions_name_no_button() -> None:
     task = MEMORY_TASKS["recall_button"]
     assert all("{" not in text for text in task.paraphrases + task.held_out_paraphrases)
     assert not set(task.paraphrases) & set(task.held_out_paraphrases)
