@@ -4,6 +4,7 @@ Policies
     load_policy          loads the policy of a run, a checkpoint or a policy's folder
     VLAPolicy            the policy: frames and an instruction in, action chunks out
     ServedPolicy         client of `llamarm serve`, with the same interface
+    Policy, ActionChunk  the interface of a policy of your own
     MixtureOfExperts     the layer alone, a torch module
 Worlds
     make_world           N parallel worlds of a suite, or of MODULE:FUNCTION of your own
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from rollout.dataset.read import DatasetReader as DatasetReader
     from vla_model.heads.moe import MixtureOfExperts as MixtureOfExperts
     from vla_model.policy import VLAPolicy as VLAPolicy
+    from vla_model.types import ActionChunk as ActionChunk
+    from vla_model.types import Policy as Policy
 
 _HOMES = {
     "agent.evaluation.evaluate": ("evaluate", "evaluation_specs"),
@@ -83,6 +86,7 @@ _HOMES = {
     "rollout.dataset.read": ("DatasetReader",),
     "vla_model.heads.moe": ("MixtureOfExperts",),
     "vla_model.policy": ("VLAPolicy",),
+    "vla_model.types": ("ActionChunk", "Policy"),
 }
 """{module: its names}. Type checkers read the imports above, Python reads these; a test compares them."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

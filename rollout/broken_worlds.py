@@ -1,4 +1,4 @@
-"""Detect broken episodes: the world reports a failure, or returns a number that is not finite.
+"""Broken episodes: the policy has no action, or the world reports a failure, or returns a number that is not finite.
 
 Shape letters: N worlds, k actions executed of a chunk, S state dims, L localization dims.
 """
@@ -11,6 +11,10 @@ import numpy as np
 
 from envs.arrays import to_numpy
 from envs.types import Array, ChunkResult, Info, Observation
+
+WORLD_FAILED = "its world failed"
+POLICY_FAILED = "its policy failed"
+"""Who ended a broken episode; the reason follows."""
 
 
 def broken_at_reset(worlds: Sequence[int], observation: Observation, info: Info) -> dict[int, str]:

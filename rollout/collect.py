@@ -10,8 +10,8 @@ copied to the host once per decision, for all worlds together.
 An episode depends on its spec, the policy and the world. The index of its world and the rest of the batch change at
 most the last bits of floating point, if the policy's arithmetic rounds differently in a smaller batch.
 
-An episode whose world failed or returned a number that is not finite is yielded without rows, with `broken` set and the
-reason as its failure; the other episodes continue.
+An episode whose world failed or returned a number that is not finite, or for which the policy has no action, is yielded
+without rows, with `broken` set and the reason as its failure; the other episodes continue.
 
 Shape letters: N worlds, n that run an episode, k actions executed of a chunk, T control steps, F recorded frames,
 A action dims, S state dims, L localization dims, H x W pixels.
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from envs.arrays import on_host, rows_of, to_numpy
 from envs.errors import UserError
 from envs.types import Array, ChunkResult, EpisodeSpec, Observation, WorldSpec
 from envs.world import World
-from rollout.broken_worlds import broken_at_reset, broken_in_chunk
+from rollout.broken_worlds import POLICY_FAILED, WORLD_FAILED, broken_at_reset, broken_in_chunk
 from rollout.types import Trajectory
 from vla_model.types import ActionChunk, Policy
 
@@ -77,7 +78,7 @@ def collect(
                 for n, spec in zip(worlds, fresh, strict=True)
             }
             for n, reason in broken_at_reset(worlds, observation, info).items():
-                yield begun.pop(n).broken(reason, world.world_spec)
+                yield begun.pop(n).broken(f"{WORLD_FAILED}: {reason}", world.world_spec)
             _begin(policy, begun)
             episodes |= begun
         if not episodes:
@@ -88,12 +89,22 @@ def collect(
         live = sorted(episodes)
         steps = np.array([episodes[n].num_steps for n in live], np.int64)
         observed = Observation(**(rows_of(observation, live) | {"step": steps}))
+        asked_s = time.perf_counter()
         chunk = policy.act(live, observed)
+        act_s = time.perf_counter() - asked_s
+        if chunk.failed:
+            for row, reason in chunk.failed.items():
+                yield episodes.pop(live[row]).broken(f"{POLICY_FAILED}: {reason}", world.world_spec)
+            sound = [row for row in range(len(live)) if row not in chunk.failed]
+            live = [live[row] for row in sound]
+            if not live:
+                continue
+            chunk, observed = chunk.map(itemgetter(sound)), rows_of(observed, sound)
         actions, labels = _executed_part(chunk, (len(live), world.world_spec.action.size), n_action_steps)
         # The observation may be a view of buffers that the step overwrites, so it is recorded before.
         recorded, labels_of = on_host(observed), to_numpy(localization)
         for row, n in enumerate(live):
-            episodes[n].add_decision(row, recorded, labels_of[n])
+            episodes[n].add_decision(row, recorded, labels_of[n], act_s)
             if chunk.expert_usage is not None:
                 episodes[n].expert_usage.append(chunk.expert_usage[row].copy())
         all_actions = _scattered(actions, live, world.num_envs)
@@ -101,7 +112,7 @@ def collect(
         share_s = (time.perf_counter() - began_s) / len(live)
         executed = {"action": to_numpy(actions), "label": to_numpy(labels)} | _sampled(chunk)
         for n, reason in broken_in_chunk(result, {n: episode.num_steps for n, episode in episodes.items()}).items():
-            yield episodes.pop(n).broken(reason, world.world_spec)
+            yield episodes.pop(n).broken(f"{WORLD_FAILED}: {reason}", world.world_spec)
         for row, n in enumerate(live):
             if n in episodes:
                 episodes[n].add_chunk(n, row, executed, result, share_s)
@@ -188,12 +199,21 @@ class _Episode:
     frames: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
     frame_step: list[int] = field(default_factory=list)
     decision_step: list[int] = field(default_factory=list)
+    decision_s: list[float] = field(default_factory=list)
     columns: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
     expert_usage: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def add_decision(self, row: int, observation: Observation, localization: NDArray[np.float32]) -> None:
-        """Record a row of the observation at a decision, with its world's localization labels [L]."""
+    def add_decision(self, row: int, observation: Observation, localization: NDArray[np.float32], act_s: float) -> None:
+        """Record a row of the observation at a decision.
+
+        Args:
+            row: of the observation.
+            observation: of the live worlds, on the host.
+            localization: labels of this row's world, [L].
+            act_s: duration of the call of the policy, for all live worlds.
+        """
         self.decision_step.append(self.num_steps)
+        self.decision_s.append(act_s)
         self.frame_step.append(self.num_steps)
         for camera, frames in observation["frames"].items():
             self.frames.setdefault(camera, []).append(frames[row : row + 1].copy())  # [1, H, W, 3]
@@ -240,8 +260,8 @@ class _Episode:
         )
 
     def broken(self, reason: str, world_spec: WorldSpec) -> Trajectory:
-        """The trajectory of an episode whose world failed: the reason, and no rows."""
-        self.frame_step, self.decision_step = [], []
+        """The trajectory of an episode whose world or policy failed: the reason, and no rows."""
+        self.frame_step, self.decision_step, self.decision_s = [], [], []
         sizes = {name: getattr(world_spec, name).size for name in ("state", "action", "localization")}
         columns = {name: np.zeros((0, size), np.float32) for name, size in sizes.items()}
         return self._trajectory(
@@ -262,6 +282,7 @@ class _Episode:
             frames=frames,
             frame_step=np.array(self.frame_step, np.int64),
             decision_step=np.array(self.decision_step, np.int64),
+            decision_s=np.array(self.decision_s, np.float64),
             reward_terms=terms,
             policy_version=self.policy_version,
             duration_s=self.duration_s,

@@ -24,7 +24,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -148,8 +147,7 @@ class InferenceServer:
             return
         first = 0
         for request in batch:
-            rows = slice(first, first := first + len(request.worlds))
-            request.answer.set_result(chunk.map(itemgetter(rows)))
+            request.answer.set_result(chunk.rows(first, first := first + len(request.worlds)))
 
     def _act(self, batch: Sequence[_Request]) -> ActionChunk:
         worlds = [world for request in batch for world in request.worlds]

@@ -33,6 +33,8 @@ class Trajectory:
     """The control step of each frame, [F]."""
     decision_step: NDArray[np.int64]
     """The control steps at which the policy predicted a chunk."""
+    decision_s: NDArray[np.float64] | None = None
+    """Duration of the policy's call at each decision, for all worlds that it decided for together; None if unknown."""
     state: NDArray[np.float32]
     """Proprioception before each action, [T, S]."""
     action: NDArray[np.float32]

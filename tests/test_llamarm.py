@@ -56,7 +56,9 @@ def test_type_checkers_and_python_find_every_name_in_the_same_module() -> None:
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(AttributeError, match=r"has no attribute 'load_polcy'; it has Agent, .*, load_policy, "):
+    with pytest.raises(
+        AttributeError, match=r"has no attribute 'load_polcy'; it has ActionChunk, Agent, .*, load_policy, "
+    ):
         llamarm.__getattr__("load_polcy")
 
 

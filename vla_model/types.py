@@ -5,8 +5,9 @@ Shape letters: n worlds in a call, K chunk size, A action dims, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -33,11 +34,20 @@ class ActionChunk:
     """Log-probability of each action as sampled, before any clipping, float32 [n, K]."""
     value: Array | None = None
     """Estimated return-to-go at each action, float32 [n, K], where the policy has a value head."""
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """{row: reason} of the worlds for which the policy has no action, e.g. because its server gave none; the row's
+    actions are not executed, and its episode ends as broken."""
 
     def map(self, function: Callable[[Array], Array]) -> ActionChunk:
         """A chunk of function(array) for every array that is not None."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ActionChunk(**{name: None if array is None else function(array) for name, array in arrays.items()})
+        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "failed"}
+        mapped = {name: None if array is None else function(array) for name, array in arrays.items()}
+        return ActionChunk(**mapped, failed=self.failed)
+
+    def rows(self, first: int, stop: int) -> ActionChunk:
+        """The chunk of the rows first..stop - 1."""
+        failed = {row - first: why for row, why in self.failed.items() if first <= row < stop}
+        return replace(self.map(itemgetter(slice(first, stop))), failed=failed)
 
 
 class Policy(Protocol):

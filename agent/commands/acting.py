@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +14,22 @@ from annotated_types import Interval, MinLen
 
 from agent.evaluation.measure import EvaluationConfig, EvaluationSetup
 from agent.runs.checks import NumWorlds, check_episodes, check_world
-from agent.runs.policies import load_policy, say_place, steps_to_execute, where_to_act
+from agent.runs.policies import say_place, steps_to_execute, where_to_act
 from agent.runs.run_folder import RunFolder
+from agent.serve.foreign.sources import PolicySource
 from agent.training.demonstrations import check_expert
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.world import World
 from rollout.expert import ExpertPolicy
 from rollout.workers.workers import WorkersConfig
+from vla_model.files.deployment import Deployment
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
+
+EXPERT = "expert"
+"""Name of the world's scripted expert as a policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,37 +67,82 @@ class ActingConfig:
 
 @contextmanager
 def acting(
-    policy: str, config: ActingConfig, workers: WorkersConfig, *, loaded: VLAPolicy | None = None
+    name: str, source: PolicySource, config: ActingConfig, workers: WorkersConfig
 ) -> Generator[tuple[EvaluationSetup, Sequence[str], int | None]]:
     """The policy with its worlds, the tasks, and the number of actions to execute of each chunk (None for all).
 
     Args:
-        policy: a run, a checkpoint, a policy's folder, or "expert".
+        name: of the policy.
+        source: of the policy.
         config: world, episodes and protocol.
         workers: worker processes.
-        loaded: the policy, if already loaded.
 
     Raises:
-        UserError: no such policy, world or task, the policy expects other cameras, states or actions, or
-            n_action_steps exceeds the chunk size.
+        UserError: no such world or task, the policy expects other cameras, states or actions, or n_action_steps exceeds
+            the chunk size.
     """
     if config.world is not None:
         check_world(config.world)
-    acts = loaded or (None if policy == "expert" else load_policy(policy, config.dtype))
-    n_action_steps = config.n_action_steps if acts is None else steps_to_execute(policy, acts, config.n_action_steps)
-    name, named = where_to_act(policy, acts, config.world, config.tasks)
-    check_device(name, config.device)
-    with closing(make_world(name)) as world:
+    n_action_steps = source.steps(config.n_action_steps)
+    made_for = source.deployment
+    world_name, named = where_to_act(name, made_for, config.world, config.tasks, anywhere=name == EXPERT)
+    check_device(world_name, config.device)
+    with closing(make_world(world_name)) as world, closing(source):
         tasks = check_episodes(world, named, config.variations)
-        say_place(policy, acts, name, named)
-        worlds = partial(make_world, name, device=config.device)
-        make_policy: Callable[[World], Policy] = ExpertPolicy
-        if policy == "expert":
-            check_expert(world, tasks, config.variations[0])
-        if acts is not None:
-            acts.processor.check(world.world_spec)
-            make_policy = partial(on_best_device, acts)
-        yield EvaluationSetup(world, worlds, make_policy, workers), tasks, n_action_steps
+        say_place(name, made_for, world_name, named)
+        source.check(world, tasks, config.variations[0])
+        worlds = partial(make_world, world_name, device=config.device)
+        yield EvaluationSetup(world, worlds, source.make_policy, workers), tasks, n_action_steps
+
+
+@dataclass(frozen=True)
+class Folder:
+    """PolicySource of a loaded policy of ours."""
+
+    name: str
+    policy: VLAPolicy
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """As saved with the policy, or recorded by its run."""
+        return self.policy.processor.deployment
+
+    def steps(self, asked: int | None) -> int | None:
+        """As asked, else the policy's."""
+        return steps_to_execute(self.name, self.policy, asked)
+
+    def check(self, world: World, tasks: Sequence[str], variation: str) -> None:
+        """The world is the policy's."""
+        del tasks, variation
+        self.policy.processor.check(world.world_spec)
+
+    def make_policy(self, world: World) -> Policy:
+        """On the best device."""
+        return on_best_device(self.policy, world)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Expert:
+    """PolicySource of the world's scripted expert."""
+
+    deployment: Deployment | None = None
+
+    def steps(self, asked: int | None) -> int | None:
+        """As asked, else its only one."""
+        return asked
+
+    def check(self, world: World, tasks: Sequence[str], variation: str) -> None:
+        """The world has an expert."""
+        check_expert(world, tasks, variation)
+
+    def make_policy(self, world: World) -> Policy:
+        """Acts in that world only."""
+        return ExpertPolicy(world)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def folder_for(policy: str, out: Path | None, file: str) -> Path:

@@ -80,12 +80,13 @@ def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[DriveSession, P
     """A session and a page with the simulated table."""
     # A person is slower than the expert, so the page's time limit ends a drive, not the task's.
     world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
-    _, tasks = where_to_act(options.policy, policy, DEFAULT_WORLD, (options.task,) if options.task else ())
+    made_for, named = None if policy is None else policy.processor.deployment, (options.task,) if options.task else ()
+    _, tasks = where_to_act(options.policy, made_for, DEFAULT_WORLD, named)
     task, variation = (
         check_name("task", tasks[0] if tasks else _FIRST_TASK, world.tasks),
         check_name("variation", options.variation, VARIATIONS),
     )
-    say_place(options.policy, policy, DEFAULT_WORLD, tasks)
+    say_place(options.policy, made_for, DEFAULT_WORLD, tasks)
     table = LiveTable(world, EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=variation))
     session = DriveSession(policy or TableExpert(table), table, options.drive, close=world.close)
     session.show(table.episode)

@@ -67,12 +67,12 @@ def run(args: list[str]) -> None:
         robot, instruction = imported_arm, options.instruction
         if robot is None:
             named = (options.task,) if options.task else ()
-            name, tasks = where_to_act(options.policy, policy, options.world, named)
+            name, tasks = where_to_act(options.policy, policy.processor.deployment, options.world, named)
             world = stack.enter_context(closing(make_world(name)))
             if len(tasks) != 1:
                 raise UserError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")
             task = check_name("task", tasks[0], world.tasks)
-            say_place(options.policy, policy, name, tasks)
+            say_place(options.policy, policy.processor.deployment, name, tasks)
             episode = EpisodeSpec(suite=world.suite, task=task, seed=options.seed, variation=options.variation)
             robot = SimRobot(world, episode)
             robot.connect()  # begins the episode, whose instruction is then known

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.acting import ActingConfig, acting, folder_for
+from agent.commands.acting import ActingConfig, Folder, acting, folder_for
 from agent.commands.options import parse_with
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
@@ -36,8 +36,13 @@ def run(args: list[str]) -> None:
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")
     policy = load_policy(options.policy, options.acting.dtype)
+    source = Folder(options.policy, policy)
     with (
-        acting(options.policy, options.acting, options.rollout, loaded=policy) as (measured, tasks, n_action_steps),
+        acting(options.policy, source, options.acting, options.rollout) as (
+            measured,
+            tasks,
+            n_action_steps,
+        ),
         locked(folder, ["llamarm", "experts", *args]),
     ):
         config = options.acting.evaluation(n_action_steps)

@@ -33,10 +33,11 @@ def eval_info(evaluation: Evaluation, controls: Mapping[str, Evaluation]) -> dic
     episodes = len(evaluation.results)
     timing = {"eval_s": evaluation.eval_s, "eval_ep_s": evaluation.eval_s / episodes}
     speed = {"steps_per_s": evaluation.steps_per_s, "frames_per_s": evaluation.frames_per_s}
+    latency = {"decision_ms": _quantiles_ms(evaluation)}
     return {
         "per_task": _per_task(evaluation),
         "per_group": {group: _aggregate(evaluation.only(rows)) for group, rows in groups.items()},
-        "overall": _aggregate(evaluation) | timing | speed,
+        "overall": _aggregate(evaluation) | timing | speed | latency,
         "protocol": _protocol(evaluation),
         "failures": evaluation.failures,
         "controls": {name: _control(control, evaluation) for name, control in controls.items()},
@@ -156,6 +157,15 @@ def _group(result: EpisodeResult) -> str:
 
 def _videos(rows: Sequence[EpisodeResult]) -> list[str]:
     return [f"{VIDEOS}/{r.video}" for r in rows if r.video is not None]
+
+
+def _quantiles_ms(evaluation: Evaluation) -> dict[str, float] | None:
+    """Latency of a decision in milliseconds: the call of the policy, for all worlds of a process together."""
+    if not len(evaluation.decision_s):
+        return None
+    names = {"median": 50, "p95": 95, "p99": 99, "max": 100}
+    values = 1000.0 * np.percentile(evaluation.decision_s, list(names.values()))
+    return dict(zip(names, values.tolist(), strict=True)) | {"decisions": len(evaluation.decision_s)}
 
 
 def _median(values: Sequence[int]) -> float | None:

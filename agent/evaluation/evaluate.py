@@ -30,7 +30,6 @@ from envs.errors import UserError
 from envs.types import EpisodeSpec, why_failed
 from envs.world import World
 from rollout.types import RunEpisodes, Trajectory
-from rollout.workers.report import WORLD_FAILED
 
 LOST = "no worker survived it"
 """Failure of an episode that ended every worker that ran it."""
@@ -106,6 +105,8 @@ class Evaluation:
     """{task: [layers, E]}: mean over all decisions; empty if the policy has no experts."""
     task_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the world."""
+    decision_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Duration of the policy's call at each decision of every episode, for all worlds that it decided for together."""
 
     @property
     def success(self) -> Proportion:
@@ -171,7 +172,7 @@ def evaluate(
             separately, as only they are rendered at every step.
         videos_dir: folder of the videos; needed with videos_per_task.
         on_trajectory: called after each episode, e.g. by a progress bar.
-        broken: filled by `run`: errors of the world in episodes that it does not return, `workers.report.broken`.
+        broken: filled by `run`: why episodes that it does not return broke, `workers.report.broken`.
 
     Raises:
         UserError: no specs, a spec twice, a spec of another suite or task, or videos without a folder.
@@ -183,6 +184,7 @@ def evaluate(
     results: dict[str, EpisodeResult] = {}
     failed: dict[EpisodeSpec, str] = {}
     usage: dict[str, NDArray[np.float32]] = {}
+    decisions_s = [np.zeros(0)]
     speeds = []
     began_s = time.perf_counter()
     for batch, videos in (
@@ -195,6 +197,8 @@ def evaluate(
                 failed[trajectory.spec] = trajectory.failure or ""
                 continue
             results[trajectory.spec.id] = _result(trajectory, videos, world.world_spec.control_dt_s)
+            if trajectory.decision_s is not None:
+                decisions_s.append(trajectory.decision_s)
             if trajectory.expert_usage is not None:
                 usage[trajectory.spec.id] = trajectory.expert_usage
             steps += trajectory.num_steps
@@ -213,16 +217,17 @@ def evaluate(
         frames_per_s=speeds[-1][1],
         expert_usage=mean_per_task((spec.task, usage[spec.id]) for spec in specs if spec.id in usage),
         task_groups=world.task_groups,
+        decision_s=np.concatenate(decisions_s),
     )
 
 
 def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
-    """An episode that was not returned: its world failed, or no worker survived it."""
+    """An episode that was not returned: its world or its policy failed, or no worker survived it."""
     return EpisodeResult(
         spec=spec,
         instruction="",
         success=False,
-        failure=f"{WORLD_FAILED}: {broken[spec]}" if spec in broken else LOST,
+        failure=broken.get(spec, LOST),
         lost=True,
         num_steps=0,
         num_decisions=0,

@@ -9,7 +9,7 @@ from agent.runs.checks import check_world
 from agent.runs.deployment import recorded_deployment, say_differences, say_of
 from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
-from vla_model.files.deployment import check_n_action_steps
+from vla_model.files.deployment import Deployment, check_n_action_steps
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.policy import VLAPolicy
 
@@ -55,7 +55,7 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
 
 
 def where_to_act(
-    name: str, policy: VLAPolicy | None, world: str | None, tasks: tuple[str, ...]
+    name: str, made_for: Deployment | None, world: str | None, tasks: tuple[str, ...], *, anywhere: bool = False
 ) -> tuple[str, tuple[str, ...]]:
     """The names of a world and of its tasks (empty for all): as given, else the policy's. Prints an unknown world;
     `say_place` prints differences, once the tasks are checked.
@@ -65,14 +65,14 @@ def where_to_act(
 
     Args:
         name: of the policy.
-        policy: None for a scripted expert, which can do every task.
+        made_for: the policy's deployment, if that is known.
         world: given by the user, else None.
         tasks: given by the user.
+        anywhere: whether the policy acts in any world, as a scripted expert does.
 
     Raises:
         UserError: see check_world; or `world` is None and the policy's is a MODULE:FUNCTION.
     """
-    made_for = None if policy is None else policy.processor.deployment
     known = None if made_for is None else made_for.world
     if world is None and known is not None and ":" in known:
         raise UserError(
@@ -81,14 +81,13 @@ def where_to_act(
         )
     chosen = check_world(world or known or DEFAULT_WORLD)
     if made_for is None or known is None:
-        if policy is not None and world is None:
+        if not anywhere and world is None:
             say_of(name, f"its world is not known; it acts in {chosen} (--world)")
         return chosen, tasks
     return chosen, tasks or (made_for.tasks if chosen == known else ())
 
 
-def say_place(name: str, policy: VLAPolicy | None, world: str, tasks: tuple[str, ...]) -> None:
+def say_place(name: str, made_for: Deployment | None, world: str, tasks: tuple[str, ...]) -> None:
     """Print how a world and its tasks (empty for all) differ from the policy's, if those are known."""
-    made_for = None if policy is None else policy.processor.deployment
     if made_for is not None and made_for.world is not None:
         say_differences(name, made_for, replace(made_for, world=world, tasks=tasks))

@@ -1,44 +1,30 @@
-"""ServedPolicy: the client of `llamarm serve`, with the interface of a local policy.
+"""ServedPolicy: the client of `llamarm serve` and of openpi's servers, with the interface of a local policy.
 
 It needs numpy, msgpack, websockets, Pillow, gymnasium and array-api-compat, but neither torch nor a simulator.
 
-Shape letters: n worlds, K chunk size, A action dims.
+Shape letters: n worlds, K chunk size, D columns of an answer, A action dims.
 """
 
 from __future__ import annotations
 
-import math
-import socket
-import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
-from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from agent.serve import openpi, wire
-from envs.arrays import to_float32
+from agent.serve.answers import checked_actions, chunk_of
+from agent.serve.connections import Connections, WrongServerError
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from vla_model.files.old_names import with_new_names
 from vla_model.types import ActionChunk, check_worlds
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
-_AWAY = (502, 503, 504)
-"""Statuses of a full server, or of a proxy without its server."""
-_GOODBYE_S = 1.0
-"""Timeout for closing a connection."""
-_TOO_BIG = 1009
-"""Close code of a message above the server's size limit; retrying would not help."""
 _ELSEWHERE = "/vla-eval"
 """Path of another protocol, in which the client speaks first."""
 _SEEN = "observation"
@@ -54,8 +40,20 @@ _KINDS: dict[str, type] = {
 """Types of the metadata in use; all are optional."""
 
 
-class _OtherServerError(ConnectionError):
-    """Another server or protocol answers; retrying would not help."""
+class Adapts(Protocol):
+    """Translates a world's observations and a server's answers."""
+
+    def request(self, observation: Observation, row: int, instruction: str) -> dict[str, Any]:
+        """The server's observation of one row."""
+        ...
+
+    def actions(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The world's actions [K, A] of an answer [K, D].
+
+        Raises:
+            UserError: the answer does not fit.
+        """
+        ...
 
 
 class ServedPolicy:
@@ -71,50 +69,43 @@ class ServedPolicy:
             actions = policy.act([0], observation).actions
     """
 
-    def __init__(
-        self, url: str, *, api_key: str | None = None, timeout_s: float = 30.0, patience_s: float = 60.0, **options: Any
-    ) -> None:
+    def __init__(self, url: str, *, adapter: Adapts | None = None, fail_rows: bool = False, **options: Any) -> None:
         """
         Args:
             url: ws://HOST:PORT or wss://HOST:PORT.
-            api_key: what the server's --api-key-file holds.
-            timeout_s: timeout of an answer, after which its connection counts as broken.
-            patience_s: how long to retry a server that cannot be reached.
-            options: of websockets' connect, e.g. `ssl`.
+            adapter: translates observations and answers; None for a server of `llamarm serve`.
+            fail_rows: report a world without an action in ActionChunk.failed, instead of raising its error.
+            options: of Connections: api_key, timeout_s, patience_s, and those of websockets' connect.
 
         Raises:
             UserError: the URL is not a websocket's, or has the path of another protocol.
             ConnectionError: the server cannot be reached, refuses this client or speaks another protocol.
         """
-        _check_url(url)
-        for name, seconds in (("timeout_s", timeout_s), ("patience_s", patience_s)):
-            if not 0 < seconds < math.inf:
-                raise UserError(f"{name} is {seconds}, expected a finite number of seconds above 0")
+        parts = urlsplit(url)
+        if parts.path.rstrip("/") == _ELSEWHERE:
+            raise UserError(
+                f"{url} speaks vla-eval's protocol; a ServedPolicy speaks openpi's, which is at "
+                f"{parts.scheme}://{parts.netloc}"
+            )
+        self._connections = Connections(url, self._greet, **options)
         self._url = url
-        self._headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
-        self._timeout_s = timeout_s
-        self._patience_s = patience_s
-        self._options: dict[str, Any] = {"close_timeout": _GOODBYE_S, "open_timeout": timeout_s} | options
+        self._adapter: Adapts = adapter or _Own()
+        self._fail_rows = fail_rows
         self._lock = threading.Lock()
-        self._closed = False
         self._instructions: dict[int, str] = {}
-        self._connections: dict[int, Connection] = {}
         self._remembered: dict[int, deque[tuple[int, bytes]]] = {}
         """Observation history of each world's episode, as (step, request)."""
         self.metadata: dict[str, Any] = {}
         """The server's metadata of its policy."""
-        self._connection(0)
+        self.version = -1
+        """Of the weights; -1 if the server sends none."""
+        self._connections.open(0)
 
     def __enter__(self) -> ServedPolicy:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def version(self) -> int:
-        """Version of the weights; -1 if the server sends none."""
-        return self.metadata.get("policy_version", -1)
 
     @property
     def n_action_steps(self) -> int | None:
@@ -124,19 +115,9 @@ class ServedPolicy:
     def check(self, world_spec: WorldSpec) -> None:
         """
         Raises:
-            UserError: the world differs from the policy's, as far as the server's metadata describes it; the message
-                lists every difference.
+            UserError: see check_metadata.
         """
-        here = openpi.world_metadata(world_spec)
-        pairs = {key: (here[key], self.metadata[key]) for key in here.keys() & self.metadata.keys() - {_SEEN}}
-        for name, shape in self.metadata.get(_SEEN, {}).items():
-            if isinstance(shape, list):
-                pairs[name] = here[_SEEN].get(name), shape
-        differences = [
-            f"{key} is {ours}, expected {told}" for key, (ours, told) in sorted(pairs.items()) if ours != told
-        ]
-        if differences:
-            raise UserError(f"the policy of {self._url} was made for another world:\n  " + "\n  ".join(differences))
+        check_metadata(self._url, self.metadata, world_spec)
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
         """Store the instructions, which are sent with the next observation. The server does not sample."""
@@ -160,34 +141,29 @@ class ServedPolicy:
     def _act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         check_worlds(worlds, observation, self._instructions)
         requests = {world: self._request(observation, row, world) for row, world in enumerate(worlds)}
-        try:
-            for world, request in requests.items():
-                self._send(world, request)
-            actions = np.stack([self._receive(world, request) for world, request in requests.items()])
-        except BaseException:
-            for world in worlds:  # an unread answer would be taken for the next observation's
-                self._drop(world)
-            raise
+        answers, errors = self._connections.ask(requests)
+        actions: dict[int, NDArray[np.float32]] = {}
+        for world, answer in answers.items():
+            try:
+                actions[world] = self._actions(answer)
+            except (ConnectionError, UserError) as error:
+                errors[world] = error
         if window := self.metadata.get("history_steps"):
             for world, step in zip(worlds, observation["step"].tolist(), strict=True):
                 self._remember(world, step, requests[world], window)
-        return ActionChunk(actions=actions)
+        return chunk_of(worlds, actions, errors, fail_rows=self._fail_rows)
 
     def close(self) -> None:
         """Close all connections; a thread that waits for an answer then gets a ConnectionError."""
-        self._closed = True
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
-            connection.close()
+        self._connections.close()
 
     def _request(self, observation: Observation, row: int, world: int) -> bytes:
-        frames = {openpi.PREFIX + name: frames[row] for name, frames in observation["frames"].items()}
-        said = {openpi.STATE: observation["state"][row], openpi.PROMPT: self._instructions[world]}
+        entries = self._adapter.request(observation, row, self._instructions[world])
         if "history_steps" in self.metadata:
             if "step" not in observation:
                 raise UserError("the policy has an observation history, so an observation needs a 'step'")
-            said[openpi.STEP] = int(observation["step"][row])
-        return openpi.pack(frames | said)
+            entries[openpi.STEP] = int(observation["step"][row])
+        return openpi.pack(entries)
 
     def _remember(self, world: int, step: int, request: bytes, window: int) -> None:
         """Store the request, and drop those that are older than the policy's history."""
@@ -196,40 +172,16 @@ class ServedPolicy:
         while len(kept) > 1 and kept[1][0] <= step - window:
             kept.popleft()
 
-    def _send(self, world: int, request: bytes) -> None:
-        try:
-            self._connection(world).send(request)
-        except (ConnectionClosed, TimeoutError):
-            self._drop(world)  # _receive reconnects
-
-    def _receive(self, world: int, request: bytes) -> NDArray[np.float32]:
-        deadline_s = time.monotonic() + self._patience_s
-        while True:
-            try:
-                connection = self._connections.get(world)
-                if connection is None:
-                    connection = self._connection(world)
-                    connection.send(request)
-                answer = connection.recv(self._timeout_s)
-                break
-            except (ConnectionClosed, TimeoutError) as error:
-                self._drop(world)
-                if isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == _TOO_BIG:
-                    raise UserError(f"{self._url} takes no message of {len(request)} bytes") from error
-                if time.monotonic() > deadline_s:
-                    raise ConnectionError(f"{self._url} gave no answer for {self._patience_s:g} s") from error
-                time.sleep(_FIRST_PAUSE_S)
-        if isinstance(answer, str):
-            raise UserError(f"{self._url} refuses the observation: {answer}")
-        return self._actions(answer)
-
-    def _actions(self, answer: bytes) -> NDArray[np.float32]:
+    def _actions(self, answer: bytes | str) -> NDArray[np.float32]:
         """The actions of an answer, validated, [K, A].
 
         Raises:
+            UserError: the server refuses the observation, or the actions do not fit the adapter.
             ConnectionError: it is not an answer, has another shape than in the metadata, or a number that is not
-            finite.
+                finite.
         """
+        if isinstance(answer, str):
+            raise UserError(f"{self._url} refuses the observation: {answer}")
         try:
             actions = openpi.array("actions", wire.entry(wire.unpack(answer), "actions"))
         except ValueError as error:
@@ -238,79 +190,21 @@ class ServedPolicy:
         if actions.ndim != 2 or any(
             want not in (None, have) for want, have in zip(expected, actions.shape, strict=True)
         ):
-            raise ConnectionError(f"{self._url} answers with actions of shape {actions.shape}, expected {expected}")
-        if actions.dtype.kind not in "fiu" or not len(actions):
-            raise ConnectionError(
-                f"{self._url} answers with {actions.dtype} {actions.shape}, expected one action or more, of numbers"
-            )
-        actions = to_float32(actions)
-        if not np.isfinite(actions).all():
-            raise ConnectionError(f"{self._url} answers with actions that are not finite numbers")
-        return actions
+            shape = ", ".join("any" if want is None else str(want) for want in expected)
+            raise ConnectionError(f"{self._url} answers with actions of shape {actions.shape}, expected [{shape}]")
+        return self._adapter.actions(checked_actions(self._url, actions))
 
-    def _connection(self, world: int) -> Connection:
-        """The world's connection; a new one is made with exponential backoff, and first sent its episode's history.
-
-        Raises:
-            ConnectionError: the server cannot be reached.
-        """
-        if (known := self._connections.get(world)) is not None:
-            return known
-        deadline_s, pause_s = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
-        while True:
-            if self._closed:
-                raise ConnectionError(f"the connections to {self._url} were closed")
-            try:
-                connection = self._connected(world)
-            except _OtherServerError:
-                raise
-            except InvalidStatus as error:
-                if error.response.status_code not in _AWAY:
-                    reason = (error.response.body or b"").decode(errors="replace").strip()
-                    raise ConnectionError(f"{self._url} refuses this client: {error}; {reason}") from error
-                trouble: Exception = error
-            except InvalidMessage as error:
-                if isinstance(error.__cause__, ValueError):  # the answer was not HTTP/1.1
-                    raise ConnectionError(f"{self._url} speaks no websocket: {error.__cause__}") from error
-                trouble = error
-            except (OSError, ConnectionClosed) as error:  # a proxy may close at once
-                trouble = error
-            except InvalidHandshake as error:
-                raise ConnectionError(f"{self._url} speaks no websocket: {error}") from error
-            else:
-                self._connections[world] = connection
-                if not self._closed:
-                    return connection
-                self._drop(world)  # `close` came meanwhile
-                continue
-            if time.monotonic() + pause_s > deadline_s:
-                raise ConnectionError(f"{self._url} cannot be reached: {trouble}") from trouble
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _connected(self, world: int) -> Connection:
-        """A new connection, on which the world's observation history has been sent."""
-        with ExitStack() as stack:
-            connection = stack.enter_context(
-                connect(
-                    self._url,
-                    additional_headers=self._headers,
-                    compression=None,
-                    max_size=None,
-                    **self._options,
-                )
-            )
-            _limit_sending(connection.socket, self._timeout_s)
-            told = self._metadata(connection)
-            if self.metadata and _but_version(told) != _but_version(self.metadata):
-                raise _OtherServerError(f"{self._url} came back with another policy: {told}, was {self.metadata}")
-            self.metadata = told
-            for _, request in self._remembered.get(world, ()):
-                connection.send(request)
-                if isinstance(refusal := connection.recv(self._timeout_s), str):
-                    raise UserError(f"{self._url} refuses the episode's observation history: {refusal}")
-            stack.pop_all()  # keeps the connection open
-        return connection
+    def _greet(self, world: int, connection: Connection) -> None:
+        """Read the metadata, and send the world's observation history."""
+        told = self._metadata(connection)
+        if self.metadata and _but_version(told) != _but_version(self.metadata):
+            raise WrongServerError(f"{self._url} came back with another policy: {told}, was {self.metadata}")
+        self.metadata = told
+        self.version = told.get("policy_version", -1)
+        for _, request in self._remembered.get(world, ()):
+            connection.send(request)
+            if isinstance(refusal := connection.recv(self._connections.timeout_s), str):
+                raise UserError(f"{self._url} refuses the episode's observation history: {refusal}")
 
     def _metadata(self, connection: Connection) -> dict[str, Any]:
         """The metadata, which the server sends first.
@@ -320,43 +214,48 @@ class ServedPolicy:
             ConnectionError: it is not of openpi's protocol.
         """
         try:
-            told = with_new_names(wire.unpack(connection.recv(self._timeout_s)))
+            told = with_new_names(wire.unpack(connection.recv(self._connections.timeout_s)))
         except TimeoutError as error:
-            raise TimeoutError(f"it said nothing for {self._timeout_s:g} s; openpi's servers speak first") from error
+            waited = f"it said nothing for {self._connections.timeout_s:g} s"
+            raise TimeoutError(f"{waited}; openpi's servers speak first") from error
         except ValueError as error:
-            raise _OtherServerError(f"{self._url} does not speak openpi's protocol: {error}") from error
+            raise WrongServerError(f"{self._url} does not speak openpi's protocol: {error}") from error
         if not isinstance(told, dict) or "payload" in told:
-            raise _OtherServerError(f"{self._url} does not speak openpi's protocol: it began with {str(told)[:200]}")
+            raise WrongServerError(f"{self._url} does not speak openpi's protocol: it began with {str(told)[:200]}")
         for name, kind in _KINDS.items():
             if name in told and type(told[name]) is not kind:
                 said = repr(told[name])[:200]
-                raise _OtherServerError(f"{self._url} says that {name} is {said}, expected a value of {kind.__name__}")
+                raise WrongServerError(f"{self._url} says that {name} is {said}, expected a value of {kind.__name__}")
         return told
 
-    def _drop(self, world: int) -> None:
-        if (connection := self._connections.pop(world, None)) is not None:
-            connection.close()
+
+class _Own:
+    """The entries of `llamarm serve`, whose answers are the world's actions."""
+
+    def request(self, observation: Observation, row: int, instruction: str) -> dict[str, Any]:
+        frames = {openpi.PREFIX + name: frames[row] for name, frames in observation["frames"].items()}
+        return frames | {openpi.STATE: observation["state"][row], openpi.PROMPT: instruction}
+
+    def actions(self, answer: NDArray[np.float32]) -> NDArray[np.float32]:
+        return answer
 
 
-def _check_url(url: str) -> None:
+def check_metadata(url: str, metadata: dict[str, Any], world_spec: WorldSpec) -> None:
     """
     Raises:
-        UserError: the URL is not a websocket's, or has the path of another protocol.
+        UserError: the world differs from the policy's, as far as the server's metadata describes it; the message lists
+            every difference.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise UserError(f"{url!r} is no URL of a websocket, expected ws://HOST:PORT or wss://HOST:PORT")
-    if parts.path.rstrip("/") == _ELSEWHERE:
-        right = f"{parts.scheme}://{parts.netloc}"
-        raise UserError(f"{url} speaks vla-eval's protocol; a ServedPolicy speaks openpi's, which is at {right}")
+    here = openpi.world_metadata(world_spec)
+    pairs = {key: (here[key], metadata[key]) for key in here.keys() & metadata.keys() - {_SEEN}}
+    for name, shape in metadata.get(_SEEN, {}).items():
+        if isinstance(shape, list):
+            pairs[name] = here[_SEEN].get(name), shape
+    differences = [f"{key} is {ours}, expected {told}" for key, (ours, told) in sorted(pairs.items()) if ours != told]
+    if differences:
+        raise UserError(f"the policy of {url} was made for another world:\n  " + "\n  ".join(differences))
 
 
 def _but_version(metadata: dict[str, Any]) -> dict[str, Any]:
     """The metadata that must not change while a policy is in use."""
     return {name: value for name, value in metadata.items() if name != "policy_version"}
-
-
-def _limit_sending(connected: socket.socket, timeout_s: float) -> None:
-    """Set a send timeout, so that a server that reads nothing does not block `send` for ever."""
-    limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -45,7 +45,8 @@ _MOTIONS = (("position", "delta_xyz", " m/step"), ("rotation", "axis_angle", " r
 """Part, vla-eval's name of its format, and the suffix of its units."""
 _GRIPPERS = {"-1 open, 1 closed": "binary_close_positive", "-1 closed, 1 open": "binary_close_negative"}
 """{unit of a gripper: vla-eval's name of its format}"""
-_ARRAY = "__ndarray__"
+ARRAY = "__ndarray__"
+"""Key that marks a packed array."""
 _IMAGE = "__image__"
 
 
@@ -56,7 +57,7 @@ async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) ->
         message = await link.receive(link.limits.hello_timeout_s)
     except TimeoutError:
         link.say_cut_off(_NO_HELLO)
-        await link.send(_pack("error", {"error": _NO_HELLO}, 0))
+        await link.send(pack("error", {"error": _NO_HELLO}, 0))
         await link.close(_POLICY_VIOLATION, _NO_HELLO)
         return
     while True:
@@ -65,11 +66,11 @@ async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) ->
             request = wire.unpack(message)
             kind, seq = wire.text(request, "type"), wire.integer(request, "seq")
             if kind == "hello":
-                reply = _pack("hello", _hello(client.world_spec, metadata), seq)
+                reply = pack("hello", _hello(client.world_spec, metadata), seq)
             elif kind == "observation":
                 with link.measured():
                     action = await chunk.next_action(wire.entry(request, "payload"))
-                reply = _pack("action", {"actions": action}, seq)
+                reply = pack("action", {"actions": action}, seq)
             elif kind in _SILENT:
                 reply = None
                 chunk.drop()
@@ -78,7 +79,7 @@ async def converse(link: Link, client: ClientState, metadata: dict[str, Any]) ->
             else:
                 raise UserError(f"type {kind[:40]!r} does not exist; types: hello, observation, {', '.join(_SILENT)}")
         except Exception as error:  # any failure is reported to this client and does not affect the others
-            reply = _pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
+            reply = pack("error", {"error": f"{kind[:40]}_failed: {link.explain(error)}"}, seq)
         if reply is not None:
             await link.send(reply)
         message = await link.receive()
@@ -105,7 +106,7 @@ class _Chunk:
                 camera.name: _frame(camera, wire.entry(images, camera.name), any_size=self._client.resizes)
                 for camera in self._client.world_spec.cameras
             }
-            state = wire.array("state", wire.entry(observation, "state"), _ARRAY)
+            state = wire.array("state", wire.entry(observation, "state"), ARRAY)
             actions = await self._client.act(frames, state, instruction)
             self._rest.extend(actions[: self._client.n_action_steps])
             self._instruction = instruction
@@ -118,7 +119,7 @@ def _frame(camera: CameraSpec, value: Any, *, any_size: bool) -> NDArray[Any]:
             return wire.array(camera.name, value, _IMAGE)
         size = None if any_size else (camera.height, camera.width)
         return wire.image(camera.name, value.get("data"), size)
-    return wire.array(camera.name, value, _ARRAY)
+    return wire.array(camera.name, value, ARRAY)
 
 
 def _hello(world_spec: WorldSpec, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +163,7 @@ def _dim_spec(name: str, vector: VectorSpec) -> dict[str, Any]:
     return {"name": name, "dims": vector.size, "format": " ".join(vector.names)}
 
 
-def _pack(kind: str, payload: dict[str, Any], seq: int) -> bytes:
+def pack(kind: str, payload: dict[str, Any], seq: int) -> bytes:
+    """A frame of the protocol."""
     message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
-    return msgpack.packb(message, default=partial(wire.packed_array, marker=_ARRAY))
+    return msgpack.packb(message, default=partial(wire.packed_array, marker=ARRAY))

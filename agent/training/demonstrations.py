@@ -36,7 +36,6 @@ from envs.world import World
 from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
-from rollout.workers.report import WORLD_FAILED
 from rollout.workers.workers import WorkerReport, Workers, WorkersConfig
 from vla_model.files.folders import read_json, write_json, write_whole
 
@@ -240,7 +239,7 @@ def fill_dataset(
                 if spec in set_aside:
                     _note_failure(ledger, failures, spec, f"its workers died, {set_aside[spec]}")
                 elif broken and spec in broken:
-                    _note_failure(ledger, failures, spec, f"{WORLD_FAILED}: {broken[spec]}")
+                    _note_failure(ledger, failures, spec, broken[spec])
     return ledger.summary()
 
 

@@ -14,10 +14,6 @@ Cause = Literal["raised", "killed", "hung", "memory", "node", "inference"]
 node: its machine died; inference: the inference process died."""
 
 
-WORLD_FAILED = "its world failed"
-"""Reason given for a broken episode."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Death:
     """The end of one worker's process, which was replaced."""
@@ -50,7 +46,7 @@ class WorkerReport:
     set_aside: dict[EpisodeSpec, str] = field(default_factory=dict)
     """Specs given up because workers died running them alone: {spec: reason of the last death}."""
     broken: dict[EpisodeSpec, str] = field(default_factory=dict)
-    """Specs whose world failed: {spec: reason}."""
+    """Specs that were not run to their end: {spec: "its world failed: ..." or "its policy failed: ..."}."""
 
     @property
     def by_cause(self) -> dict[str, int]:
@@ -62,5 +58,5 @@ class WorkerReport:
         lines = [f"{len(self.deaths)} workers were replaced: {counts}"] if self.deaths else []
         lines += [f"  {death}" for death in self.deaths]
         lines += [f"set aside: {spec.id}, every worker died that ran it: {why}" for spec, why in self.set_aside.items()]
-        lines += [f"set aside: {spec.id}, {WORLD_FAILED}: {why}" for spec, why in self.broken.items()]
+        lines += [f"set aside: {spec.id}, {why}" for spec, why in self.broken.items()]
         return lines

@@ -109,7 +109,7 @@ class Workers:
     ) -> Iterator[Trajectory]:
         """Like rollout.collect.collect, without the specs that failed.
 
-        `report.set_aside` has the specs that killed every worker, `report.broken` those whose world failed.
+        `report.set_aside` has the specs that killed every worker, `report.broken` those whose world or policy failed.
 
         Raises:
             UserError: as collect, with 0 workers; or the world failed in each of the first MAX_BROKEN_FIRST episodes.
@@ -161,7 +161,7 @@ class Workers:
             self.report.broken[trajectory.spec] = reason
             if len(self.report.broken) >= MAX_BROKEN_FIRST and not self._any_sound:
                 raise UserError(
-                    f"the world failed in every one of {MAX_BROKEN_FIRST} episodes, the last time: {reason}"
+                    f"none of the first {MAX_BROKEN_FIRST} episodes could be run to its end; of the last one {reason}"
                 )
 
     def _start(self) -> None:

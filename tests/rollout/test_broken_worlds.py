@@ -64,7 +64,7 @@ def test_an_episode_whose_world_fails_has_no_rows_and_does_not_affect_others(bad
     assert found.keys() == sound.keys()
     broken = {spec.seed: t.failure for spec, t in found.items() if t.broken}
     value = "the state is not finite at the first step" if bad == "beginning" else f"the {bad} is inf (step 2)"
-    assert broken == {1: "no layout", 4: "it broke", 7: value}
+    assert broken == {n: f"its world failed: {why}" for n, why in {1: "no layout", 4: "it broke", 7: value}.items()}
     for spec, trajectory in found.items():
         if not trajectory.broken:
             assert_same(trajectory, sound[spec])
@@ -83,15 +83,15 @@ def test_workers_omit_episodes_whose_world_failed_and_report_the_reason() -> Non
         found = {t.spec.seed for t in workers.collect([fake_spec(s) for s in range(10)])}
     assert found == {0, 2, 3, 5, 6, 8, 9}
     assert {spec.seed: why for spec, why in workers.report.broken.items()} == {
-        1: "no layout",
-        4: "it broke",
-        7: "the reward is inf (step 2)",
+        1: "its world failed: no layout",
+        4: "its world failed: it broke",
+        7: "its world failed: the reward is inf (step 2)",
     }
     assert "set aside: fake/count/train/1, its world failed: no layout" in workers.report.lines()
 
 
 def test_a_world_that_fails_in_every_episode_aborts_the_collect_with_the_reason() -> None:
     with Workers(lambda: Frail(3), lambda _: CountingPolicy(), WorkersConfig(workers=0)) as workers:
-        with pytest.raises(ValueError, match="the world failed in every one of 16 episodes, the last time: no layout"):
+        with pytest.raises(ValueError, match=r"none of the first 16 .* of the last one its world failed: no layout"):
             list(workers.collect([replace(fake_spec(1), repeat=i) for i in range(40)]))
         assert len(workers.report.broken) == 16

@@ -135,7 +135,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     [
         (Collect, {"out"}),
         (Train, {"out", "resume"}),
-        (Eval, {"policy", "out", "controls", "videos"}),
+        (Eval, {"policy", "out", "controls", "videos", "server", "adapter"}),
         (Experts, {"policy", "out", "ablate"}),
         (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype", "num_worlds"}),
         (Scale, {"out", "estimate"}),

@@ -106,6 +106,10 @@ def accepted(value: float, *, floats_only: bool = False) -> set[str]:
 
 
 ZERO = {
+    "AdapterConfig.columns",
+    "AdapterConfig.gripper_threshold",
+    "AdapterConfig.offset",
+    "AdapterConfig.scale",
     "Console.seed",
     "DaggerConfig.beta",
     "DaggerConfig.beta_decay",
@@ -172,8 +176,9 @@ def test_every_numeric_option_has_bounds() -> None:
     assert not accepted(10**30)
 
 
-def test_only_a_logarithm_may_be_negative() -> None:
-    assert accepted(-1) == {"SurrogateConfig.min_log_scale"}
+def test_only_a_logarithm_and_an_adapters_factors_may_be_negative() -> None:
+    factors = {f"AdapterConfig.{name}" for name in ("gripper_threshold", "offset", "scale")}
+    assert accepted(-1) == {"SurrogateConfig.min_log_scale"} | factors
 
 
 def test_only_these_may_be_0() -> None:

@@ -37,8 +37,15 @@ def evaluation(wins: Wins) -> Evaluation:
         for (task, variation), outcomes in wins.items()
         for seed, won in enumerate(outcomes)
     )
-    rates = {"eval_s": 1.0, "steps_per_s": 1.0, "frames_per_s": 1.0}
-    return Evaluation(results=results, n_action_steps=1, expert_usage={}, task_groups=GROUPS, **rates)
+    return Evaluation(
+        results=results,
+        n_action_steps=1,
+        expert_usage={},
+        task_groups=GROUPS,
+        eval_s=1.0,
+        steps_per_s=1.0,
+        frames_per_s=1.0,
+    )
 
 
 @pytest.mark.parametrize("columns", ["30", "80", "200"])
