@@ -60,7 +60,7 @@ class CameraSpec:
             UserError: the camera is not calibrated.
         """
         if self.projection is None:
-            raise UserError(f"camera {self.name!r} has no projection, so where a point appears in it is unknown")
+            raise UserError(f"camera {self.name!r} has no projection, so points cannot be projected into it")
         matrix = np.reshape(self.projection, (3, 4))
         image = points_m @ matrix[:, :3].T + matrix[:, 3]
         depth = image[..., 2:]
@@ -155,8 +155,8 @@ class WorldSpec:
         for camera in self.calibrated_cameras:
             if not self.state.position:
                 raise UserError(
-                    f"camera {camera.name!r} has a projection, to say where the hand appears, but the state's spec "
-                    f"does not say which of its elements are the hand's position: {', '.join(self.state.names)}"
+                    f"camera {camera.name!r} has a projection, but the state's spec does not give the elements of "
+                    f"the hand's position: {', '.join(self.state.names)}"
                 )
 
     @classmethod
@@ -170,8 +170,8 @@ class WorldSpec:
             spec = cls._of(content)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"its world_spec lacks or misuses {error}") from error
-        if found := list(_never_so(spec)):
-            raise UserError(f"its world_spec says what no world has: {'; '.join(found)}")
+        if found := list(_invalid_values(spec)):
+            raise UserError(f"its world_spec has invalid values: {'; '.join(found)}")
         return spec
 
     @classmethod
@@ -225,7 +225,7 @@ class WorldSpec:
                 found.append(f"camera {camera.name!r} is {size}, expected {expected}")
             if not _alike(camera.projection, other.projection):
                 projections = f"{other.projection}, expected {camera.projection}"
-                found.append(f"camera {camera.name!r} looks from elsewhere: its projection is {projections}")
+                found.append(f"camera {camera.name!r} has another pose: its projection is {projections}")
         for name in ("state", "action", *(["localization"] if labels else [])):
             ours: VectorSpec = getattr(self, name)
             # These three follow from the names, and are inferred for older files.
@@ -259,7 +259,7 @@ def _places_of_before(names: tuple[str, ...], cameras: Sequence[str]) -> Iterato
         yield max(ends_with, key=len), u, names.index(other)
 
 
-def _never_so(spec: WorldSpec) -> Iterator[str]:
+def _invalid_values(spec: WorldSpec) -> Iterator[str]:
     """Invalid values in a spec that was read from a file, as messages."""
     for camera in spec.cameras:
         sides = (camera.height, camera.width)

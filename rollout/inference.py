@@ -174,7 +174,7 @@ def start_server(
     """Start a server; returns its Ray handle once it is ready.
 
     Raises:
-        RuntimeError: it could not make its policy, or not within `deadline_s`.
+        RuntimeError: it could not create its policy, or not within `deadline_s`.
     """
     import ray
 
@@ -183,7 +183,7 @@ def start_server(
     try:
         ray.get(server.ready.remote(), timeout=deadline_s)
     except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-        raise RuntimeError("the inference process could not make its policy") from error
+        raise RuntimeError("the inference process could not create its policy") from error
     return server
 
 

@@ -16,7 +16,7 @@ DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = {"$W": "examples.fetch:make_world", "$n": "2", "$(mktemp -d)": "folder", "RECIPE": "sft_demo"}
 """What a shell, or a reader, puts in place of these."""
-ELSEWHERE = re.compile(r"no Ray answers|cannot be read")
+ELSEWHERE = re.compile(r"no Ray cluster answers|cannot be read")
 """A refusal of what only the reader's machines have: a cluster, a key."""
 
 

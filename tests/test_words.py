@@ -35,6 +35,16 @@ REPLACED = {
     r"\bfront door\b": "facade, public API",
     r"\bdecisions took\b": "inferences",
     r"\bsomebody's own\b|\bnone of ours\b": "of the user",
+    r"\bmisfits\b": "mismatches",
+    r"\bremark_on\b|\.remarks\(": "truncation_warning, warnings",
+    r"\bdraw_(episode|look|pose)\b|\bDrawn\b": "sample_episode, sample_look, sample_pose, SampledEpisodes",
+    r"\bdraw_ended\b|\bDrawer\(": "render_ended, FrameRenderer",
+    r"\blooks from elsewhere\b": "has another pose",
+    r"\bbegan otherwise\b": "has another first observation",
+    r"\bplace without folders\b": "cannot hold folders",
+    r"\bcould not make its (world|policy)\b": "could not create",
+    r"\bpassed over\b": "ignored",
+    r"\bleft as it is\b": "not overwritten",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",
 }
 """Pattern of a word: what is said in its place."""

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
-from envs.suites.gymnasium_episode import Episode, look_at
+from envs.suites.gymnasium_episode import Episode, infer_spec
 from envs.suites.gymnasium_task import Env, GymnasiumTask
 from envs.suites.returned import Frames, WorldError, calling
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
@@ -70,7 +70,7 @@ class GymnasiumWorld(World):
         self._envs: list[dict[str, Env]] = [{} for _ in range(max(num_worlds, 1))]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=suite)
         try:
-            spec = self._what_tasks_show(suite, control_dt_s)
+            spec = self._common_spec(suite, control_dt_s)
             super().__init__(num_worlds=num_worlds, world_spec=spec, suite=suite, tasks=tuple(tasks))
         except BaseException:
             self.close_extras()
@@ -95,7 +95,7 @@ class GymnasiumWorld(World):
         return self._do(self._step_all, self._checked(actions), all_frames, ended_frames)
 
     def expert_action(self) -> NDArray[np.float32]:
-        return self._do(self._ask_experts)
+        return self._do(self._expert_actions)
 
     def close_extras(self, **kwargs: object) -> None:
         """Close every environment."""
@@ -112,12 +112,12 @@ class GymnasiumWorld(World):
             self._broken.pop(n, None)
             self._episodes[n] = None
             # A broken episode must not show data of the previous one.
-            for seen in (self._state, self._localization, *self._frames.values()):
-                seen[n] = 0
+            for values in (self._state, self._localization, *self._frames.values()):
+                values[n] = 0
             with self._guarded(n, spec.task):
                 episode = self._episodes[n] = self._begin(spec, n)
-                self._look(n, episode)
-                self._draw(n, episode)
+                self._observe(n, episode)
+                self._render(n, episode)
 
     def _step_all(self, actions: NDArray[np.float32], all_frames: bool, ended_frames: bool) -> ChunkResult:
         shape = actions.shape[:2]  # N, k
@@ -125,28 +125,28 @@ class GymnasiumWorld(World):
         states = np.zeros((*shape, self._state.shape[1]), np.float32)
         localization = np.zeros((*shape, self._localization.shape[1]), np.float32)
         num_steps = np.zeros(shape[0], np.int64)
-        seen = self._frames if all_frames else {}
-        videos = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in seen.items()}
+        recorded = self._frames if all_frames else {}
+        videos = {name: np.zeros((*shape, *frames.shape[1:]), np.uint8) for name, frames in recorded.items()}
         for n in range(shape[0]):
             for i, action in enumerate(actions[n]):
                 if (episode := self._running(n)) is not None:
                     with self._guarded(n, episode.spec.task):
                         earned = episode.step(action)
-                        self._look(n, episode)
+                        self._observe(n, episode)
                         if all_frames:
-                            self._draw(n, episode)
+                            self._render(n, episode)
                         reward[n, i] = earned
                     num_steps[n] += 1
                 states[n, i], localization[n, i] = self._state[n], self._localization[n]
-                for name, frames in seen.items():
+                for name, frames in recorded.items():
                     videos[name][n, i] = frames[n]
             episode = self._episodes[n] if ended_frames and n not in self._broken else self._running(n)
             if num_steps[n] and not all_frames and episode is not None:
                 with self._guarded(n, episode.spec.task):
-                    self._draw(n, episode)
+                    self._render(n, episode)
         return self._result(reward, states, localization, num_steps, videos or None)
 
-    def _ask_experts(self) -> NDArray[np.float32]:
+    def _expert_actions(self) -> NDArray[np.float32]:
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
         for n in range(self.num_envs):
             if (episode := self._running(n)) is None:
@@ -189,27 +189,29 @@ class GymnasiumWorld(World):
                 self._envs[n][spec.task] = task.make_env()
         return Episode.begin(spec, task, self._envs[n][spec.task])
 
-    def _what_tasks_show(self, suite: str, control_dt_s: float) -> WorldSpec:
+    def _common_spec(self, suite: str, control_dt_s: float) -> WorldSpec:
         specs = {}
         for name in self._tasks:
             begin = partial(self._begin, EpisodeSpec(suite=suite, task=name, seed=0), 0)
             try:
-                specs[name] = self._do(look_at, begin, control_dt_s)
+                specs[name] = self._do(infer_spec, begin, control_dt_s)
             except WorldError as error:
-                raise WorldError(f"task {name!r} cannot be a world's: {error}") from error
+                raise WorldError(f"task {name!r} cannot be run as a world: {error}") from error
         if not specs:
             raise WorldError(f"suite {suite!r} has no task")
         (first_name, spec), *others = specs.items()
         for name, other in others:
             if other != spec:
-                raise WorldError(f"tasks of one suite show the same, but {name} has {other} and {first_name} {spec}")
+                raise WorldError(
+                    f"tasks of one suite must have the same spec, but {name} has {other} and {first_name} {spec}"
+                )
         return spec
 
-    def _look(self, n: int, episode: Episode) -> None:
+    def _observe(self, n: int, episode: Episode) -> None:
         self._state[n] = episode.state(self.world_spec.state.size)
         self._localization[n] = list(episode.labels(self.world_spec.localization.names).values())
 
-    def _draw(self, n: int, episode: Episode) -> None:
+    def _render(self, n: int, episode: Episode) -> None:
         for name, frame in episode.frames(self._shapes).items():
             self._frames[name][n] = frame
 

@@ -121,7 +121,7 @@ class Episode:
             return self.actions.shrink(vector_of("the expert's action", given, self.actions.spec.size))
 
 
-def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
+def infer_spec(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
     """The spec of a task's world, from an episode that is begun twice with some steps in between.
 
     Args:
@@ -132,18 +132,18 @@ def look_at(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
         WorldError: the environment or its task raised or returned an invalid value, or the two beginnings differ.
     """
     episode = begin()
-    first = _seen(episode)
+    first = _first_observation(episode)
     with suppress(NotFiniteError):  # the test steps may cause it; a real episode fails by itself
         for _ in range(3):
             if episode.done:
                 break
             episode.step(np.ones(episode.actions.spec.size, np.float32))
     again = begin()
-    differences = list(_differences(first, _seen(again)))
+    differences = list(_differences(first, _first_observation(again)))
     if differences:
         raise WorldError(
-            f"{again.spec.id} began otherwise after some steps, but reset(seed) alone must decide the first "
-            f"observation: {'; '.join(differences)}. Have reset set everything back and draw from self.np_random"
+            f"{again.spec.id} has another first observation after some steps, but reset(seed) alone must "
+            f"determine it: {'; '.join(differences)}. Let reset restore all state and sample from self.np_random"
         )
     frames, state, _ = first
     labels = tuple(again.labels())
@@ -177,8 +177,8 @@ def _label_spec(task: GymnasiumTask, labels: tuple[str, ...], cameras: tuple[str
         for name in labels:
             if name.endswith(f"_{camera}_u") and name not in in_frames:
                 raise WorldError(
-                    f"label {name!r} is called like a place in the frame of {camera!r}, and places of {own} does not "
-                    f"say so; write places = (({camera!r}, {name!r}, {name[:-2] + '_v'!r}),)"
+                    f"label {name!r} is named like an image coordinate in the frame of {camera!r}, but places of {own} "
+                    f"lacks it; write places = (({camera!r}, {name!r}, {name[:-2] + '_v'!r}),)"
                 )
     return VectorSpec(
         names=labels,
@@ -189,15 +189,15 @@ def _label_spec(task: GymnasiumTask, labels: tuple[str, ...], cameras: tuple[str
     )
 
 
-_Seen = tuple[Frames, NDArray[np.float32], str]
+_FirstObservation = tuple[Frames, NDArray[np.float32], str]
 """Frames, state and instruction."""
 
 
-def _seen(episode: Episode) -> _Seen:
+def _first_observation(episode: Episode) -> _FirstObservation:
     return episode.frames(), episode.state(), episode.instruction
 
 
-def _differences(before: _Seen, after: _Seen) -> Iterator[str]:
+def _differences(before: _FirstObservation, after: _FirstObservation) -> Iterator[str]:
     """Describes the differences between two beginnings of one episode."""
     (frames, state, instruction), (frames_now, state_now, instruction_now) = before, after
     if state.shape != state_now.shape:
@@ -227,7 +227,9 @@ def _step_limit(task_name: str, task: GymnasiumTask, env: Env) -> int:
     if limit is None:
         limit = env.spec.max_episode_steps if env.spec is not None else None
     if limit is None:
-        raise WorldError(f"task {task_name!r} has no step limit: neither its max_steps nor its environment's says one")
+        raise WorldError(
+            f"task {task_name!r} has no step limit: neither its max_steps nor its environment's spec gives one"
+        )
     if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
         raise WorldError(f"the step limit of task {task_name!r} must be at least 1, got {limit!r}")
     return int(limit)

@@ -87,7 +87,7 @@ def check_ray_address(address: str) -> None:
     try:
         socket.create_connection((place[1], int(place[2])), timeout=_REACHED_WITHIN_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UserError(f"no Ray answers at {address}: {error}; {_START_ONE}") from error
+        raise UserError(f"no Ray cluster answers at {address}: {error}; {_START_ONE}") from error
 
 
 def start_ray(address: str | None = None) -> bool:

@@ -114,7 +114,7 @@ class RestartLimits:
         elif not self._any_trajectory:
             self._deaths_left -= 1
         if self._starts_left == 0 or failed_to_start(error):
-            raise RuntimeError("a worker could not make its world or its policy") from error
+            raise RuntimeError("a worker could not create its world or its policy") from error
         if self._servers_left == 0:
             raise RuntimeError(f"the inference process died {FATAL_DEATHS} times in a row") from error
         if self._deaths_left == 0:

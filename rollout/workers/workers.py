@@ -113,7 +113,7 @@ class Workers:
 
         Raises:
             UserError: as collect, with 0 workers; or the world failed in each of the first MAX_BROKEN_FIRST episodes.
-            RuntimeError: a worker could not make its world or policy, or too many workers died before the first
+            RuntimeError: a worker could not create its world or policy, or too many workers died before the first
                 trajectory; the cause is the worker's own error.
         """
         self._in_use = self._latest

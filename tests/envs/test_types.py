@@ -121,7 +121,7 @@ def test_image_coordinates_round_trip_through_json_and_are_pairs_of_labels() -> 
 def test_a_calibrated_camera_needs_a_state_with_the_hand_position() -> None:
     x = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
     with pytest.raises(
-        ValueError, match=r"'overhead' has a projection.*does not say which of its elements are the hand's position: x"
+        ValueError, match=r"'overhead' has a projection.*does not give the elements of the hand's position: x"
     ):
         WorldSpec(cameras=(OVERHEAD,), state=x, action=x, localization=x, control_dt_s=0.1)
 

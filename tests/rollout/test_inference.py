@@ -199,7 +199,7 @@ def test_a_policy_that_cannot_be_created_raises_an_error() -> None:
 
     with (
         Workers(partial(FakeWorld, 2), fail, SHARED) as workers,
-        pytest.raises(RuntimeError, match="inference process could not make its policy") as caught,
+        pytest.raises(RuntimeError, match="inference process could not create its policy") as caught,
     ):
         list(workers.collect([fake_spec(0)]))
     assert "no such weights" in str(caught.value.__cause__)

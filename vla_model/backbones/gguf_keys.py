@@ -119,9 +119,9 @@ def decoder_config(path: Path, metadata: Mapping[str, Any], **fields: Any) -> Pr
     try:
         config = kind(**fields)
     except (TypeError, ValueError) as error:  # transformers checks the types of fields
-        raise UserError(f"{path} has a key whose value is of another kind: {error}") from error
+        raise UserError(f"{path} has a key with a value of another type: {error}") from error
     _set_rope(config, keys)
-    keys.refuse_others()
+    keys.reject_others()
     return config
 
 
@@ -150,14 +150,14 @@ def _set_rope(config: PretrainedConfig, keys: _Keys) -> None:
 
 
 class _Keys:
-    """The keys of one file's architecture; those that are never taken are rejected at the end."""
+    """The keys of one file's architecture; those that are never read are rejected at the end."""
 
     def __init__(self, path: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
         self.path = path
         self._prefix = f"{architecture}."
         prefix = self._prefix
         self._given = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-        self._asked = set(_OF_SCORES)
+        self._read = set(_OF_SCORES)
 
     def take(self, name: str, *default: T) -> Any | T:
         """The key's value, or the default.
@@ -165,7 +165,7 @@ class _Keys:
         Raises:
             UserError: it is missing and has no default, or its values differ between layers.
         """
-        self._asked.add(name)
+        self._read.add(name)
         if name not in self._given:
             if default:
                 return default[0]
@@ -173,7 +173,9 @@ class _Keys:
         value = self._given[name]
         if isinstance(value, list):
             if len(set(value)) != 1:
-                raise UserError(f"{self.path} has another {self._prefix}{name} in each layer, which is not supported")
+                raise UserError(
+                    f"{self.path} has different values of {self._prefix}{name} per layer, which is not supported"
+                )
             return value[0]
         return value
 
@@ -192,7 +194,7 @@ class _Keys:
     def kinds_of_layers(self, num_layers: int) -> list[str] | None:
         """Which layers have a sliding window: all but each n-th, or those that the key lists; None without the key."""
         name = "attention.sliding_window_pattern"
-        self._asked.add(name)
+        self._read.add(name)
         pattern = self._given.get(name)
         if pattern is None:
             return None
@@ -201,14 +203,14 @@ class _Keys:
             raise UserError(f"{self.path} has {len(each)} values of {self._prefix}{name} for {num_layers} layers")
         return ["sliding_attention" if windowed else "full_attention" for windowed in each]
 
-    def refuse_others(self) -> None:
+    def reject_others(self) -> None:
         """
         Raises:
             UserError: a key or its value is not supported.
         """
         for name, values in _NEUTRAL.items():
             self.allow(name, *values)
-        others = sorted(self._prefix + name for name in self._given.keys() - self._asked)
+        others = sorted(self._prefix + name for name in self._given.keys() - self._read)
         if others:
             raise UserError(
                 f"{self.path} has keys that may change what the model computes and are not supported: "

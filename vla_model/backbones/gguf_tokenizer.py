@@ -67,7 +67,7 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
     around = {}
     for name, is_asked in (("bos_token", begins), ("eos_token", ends)):
         if is_asked and named[name] is None:
-            raise UserError(f"{path} asks for a {name} with every text, and {_PREFIX}{name}_id does not say which")
+            raise UserError(f"{path} adds a {name} to every text, but lacks {_PREFIX}{name}_id")
         around[name] = named[name] if is_asked else None
     before, after = around["bos_token"], around["eos_token"]
     if before is not None or after is not None:
@@ -94,11 +94,11 @@ def _check(path: Path, given: Mapping[str, Any]) -> None:
         raise UserError(f"{path} splits texts by {_PREFIX}pre {pre!r}, not supported; known: {', '.join(sorted(_PRE))}")
     for name in ("add_sep_token", "remove_extra_whitespaces"):
         if given.get(name, False):
-            raise UserError(f"{path} asks for {_PREFIX}{name}, which is not supported")
+            raise UserError(f"{path} sets {_PREFIX}{name}, which is not supported")
     others = sorted(name for name in given.keys() - _KNOWN if not name.endswith(("token_id", "token_ids")))
     if others:
         warnings.warn(
-            f"{path} has keys of its tokenizer that are not supported and are passed over: "
+            f"{path} has keys of its tokenizer that are not supported and are ignored: "
             f"{', '.join(_PREFIX + name for name in others)}",
             stacklevel=2,
         )

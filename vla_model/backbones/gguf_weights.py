@@ -66,7 +66,7 @@ class GGUFFile:
             self.metadata, _ = read_gguf_metadata(str(path))
             header = GgufHeader.from_file(str(path))
         except (ValueError, struct.error) as error:
-            raise UserError(f"{path} cannot be read as GGUF, it is another file or truncated: {error}") from error
+            raise UserError(f"{path} is no GGUF file, or truncated: {error}") from error
         needed = header.data_start + max((info.offset + info.nbytes for info in header.tensors), default=0)
         if path.stat().st_size < needed:
             raise UserError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
@@ -74,7 +74,7 @@ class GGUFFile:
         if self.architecture not in CONFIGS:
             raise UserError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
         if (kind := self.metadata.get("general.type", "model")) != "model":
-            raise UserError(f"{path} holds a part of general.type {kind!r}; a whole model is needed")
+            raise UserError(f"{path} has general.type {kind!r}, expected a whole model")
         if (count := self.metadata.get("split.count", 1)) > 1:
             raise UserError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
         self._infos = {info.name: info for info in header.tensors}

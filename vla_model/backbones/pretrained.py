@@ -118,7 +118,7 @@ def folder_config(folder: Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0]  # the other lines advise to install another transformers
-        raise UserError(f"{path} is broken or of a model that is not known: {why}") from error
+        raise UserError(f"{path} is damaged or of an unknown model: {why}") from error
 
 
 def _checked_config(folder: Path) -> PretrainedConfig:
@@ -154,7 +154,7 @@ def check_weights(folder: Path) -> None:
         except SafetensorError as error:
             raise UserError(f"{file} is broken or truncated: {error}") from error
         if absent:
-            raise UserError(f"{file} lacks what {_INDEX} promises: {', '.join(sorted(absent)[:5])}")
+            raise UserError(f"{file} lacks tensors that {_INDEX} lists: {', '.join(sorted(absent)[:5])}")
 
 
 def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:

@@ -85,9 +85,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} cannot be made: {error.filename} is a place without folders; name another"
-        ) from error
+        raise UserError(f"{folder} cannot be made: {error.filename} cannot hold folders; name another") from error
 
 
 def check_place(option: str, place: str | Path) -> None:

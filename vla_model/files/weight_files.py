@@ -75,8 +75,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         changed = [name for name, tensor in sorted(tensors.items()) if hashes.get(name) != tensor_hash(tensor)]
         if changed or len(hashes) != len(tensors):
             raise UserError(
-                f"{path.name} in {path.parent} is not what was written: {', '.join(changed[:5]) or 'a tensor'} has "
-                "another checksum; take another copy of it"
+                f"{path.name} in {path.parent} is damaged: {', '.join(changed[:5]) or 'a tensor'} has "
+                "another checksum; take another copy"
             )
     check_finite(tensors, str(path))
     return tensors

@@ -38,7 +38,7 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
-        raise UserError(f"{folder} exists and is not a saved policy; it is left as it is")
+        raise UserError(f"{folder} exists, is not a saved policy and is not overwritten")
     weights = merged_state_dict(model)
     with fresh_folder(folder) as fresh:
         model.config.save_pretrained(fresh)

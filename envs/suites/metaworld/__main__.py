@@ -12,8 +12,8 @@ def main() -> None:
     """Begin an episode and print the shapes of its frames."""
     with closing(MetaworldWorld(1, MetaworldConfig())) as world:
         observation, _ = world.reset_to([EpisodeSpec(suite=world.suite, task="reach-v3", seed=0)], [0])
-    frames = ", ".join(f"{name} {list(seen.shape[1:])}" for name, seen in observation["frames"].items())
-    if not any(seen.any() for seen in observation["frames"].values()):
+    frames = ", ".join(f"{name} {list(frame.shape[1:])}" for name, frame in observation["frames"].items())
+    if not any(frame.any() for frame in observation["frames"].values()):
         raise SystemExit(f"Meta-World runs, but its frames are black: {frames}")
     print(f"Meta-World is ready: {len(world.tasks)} tasks, frames {frames}")
 

@@ -28,24 +28,24 @@ _WATCH_S = 0.5
 
 def main() -> None:
     """Run until the life socket closes; sys.argv[1] holds the arguments from subprocesses.py as JSON."""
-    asked = json.loads(sys.argv[1])
+    options = json.loads(sys.argv[1])
     from envs.suites.metaworld.simulation import Simulation
 
-    sensor = Sensor.of(asked["sensor"])
-    memory = mmap.mmap(asked["frames_fd"], 0)
+    sensor = Sensor.of(options["sensor"])
+    memory = mmap.mmap(options["frames_fd"], 0)
     forks = {}
-    for world, fd in enumerate(asked["channel_fds"]):
+    for world, fd in enumerate(options["channel_fds"]):
         if (pid := os.fork()) == 0:
-            for other in {*asked["channel_fds"], asked["life_fd"]} - {fd}:
+            for other in {*options["channel_fds"], options["life_fd"]} - {fd}:
                 os.close(other)
-            frames = frames_of(sensor, len(asked["channel_fds"]), memory)
-            simulation = Simulation(sensor, asked["max_steps"], [of_view[world] for of_view in frames])
+            frames = frames_of(sensor, len(options["channel_fds"]), memory)
+            simulation = Simulation(sensor, options["max_steps"], [of_view[world] for of_view in frames])
             _answer(Connection(fd), simulation)
             os._exit(0)
         forks[pid] = world
-    for fd in asked["channel_fds"]:
+    for fd in options["channel_fds"]:
         os.close(fd)
-    _watch(Connection(asked["life_fd"]), forks)
+    _watch(Connection(options["life_fd"]), forks)
 
 
 def frames_of(sensor: Sensor, num_worlds: int, memory: mmap.mmap) -> list[NDArray[np.uint8]]:

@@ -23,7 +23,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
-from envs.suites.metaworld.drawing import Drawer
+from envs.suites.metaworld.rendering import FrameRenderer
 from envs.suites.metaworld.sensor import CAMERA, CAMERA_POS_M, Sensor
 
 _BROKEN = (
@@ -52,7 +52,7 @@ class Simulation:
         self._max_steps = max_steps
         self._frames = frames
         self._cameras = sensor.cameras
-        self._drawer = Drawer(sensor)
+        self._renderer = FrameRenderer(sensor)
         self._task = ""
         self._model: Any = None
         """The task's compiled model, which is copied and never simulated."""
@@ -64,12 +64,12 @@ class Simulation:
         """The reply to a request."""
         if request["do"] == "begin":
             return self._begin(request["task"], request["seed"])
-        return self._step(request["actions"], draw_ended=request["draw_ended"])
+        return self._step(request["actions"], render_ended=request["render_ended"])
 
     def _begin(self, task: str, seed: int) -> dict[str, Any]:
         if task != self._task:
             self._task, self._model = task, _compile(task)
-            self._drawer.show(self._model)
+            self._renderer.load(self._model)
         env = self._env = _environment(task, self._model)
         env.seed(seed)
         env.reset()
@@ -78,10 +78,10 @@ class Simulation:
         self._observation = np.hstack((now, now, env._get_pos_goal()))
         env._prev_obs = now
         self._num_steps = 0
-        self._draw()
+        self._render()
         return {"state": self._state(), "localization": self._localization(), "expert": self._expert()}
 
-    def _step(self, actions: list[list[float]], *, draw_ended: bool) -> dict[str, Any]:
+    def _step(self, actions: list[list[float]], *, render_ended: bool) -> dict[str, Any]:
         states, localization, dense = [], [], []
         success = truncated = ended = False
         failure = None
@@ -94,8 +94,8 @@ class Simulation:
             ended = success or truncated or failure is not None
             if ended:
                 break
-        if draw_ended or not ended:
-            self._draw()
+        if render_ended or not ended:
+            self._render()
         return {
             "states": states,
             "localization": localization,
@@ -132,9 +132,9 @@ class Simulation:
         action = ENV_POLICY_MAP[self._task]().get_action(self._observation)
         return np.clip(action, -1.0, 1.0).tolist()
 
-    def _draw(self) -> None:
+    def _render(self) -> None:
         for view, frame in zip(self._sensor.views, self._frames, strict=True):
-            self._drawer.draw(self._env.model, self._env.data, view, frame)
+            self._renderer.render(self._env.model, self._env.data, view, frame)
 
 
 def _compile(task: str) -> mujoco.MjModel:

@@ -5,10 +5,10 @@ interpreters share only envs/suites/metaworld and the standard library.
 
     {"do": "begin", "task", "seed"}             -> {"state" [S], "localization" [L], "expert" [A]}
     {"do": "step", "actions" [k][A],            -> {"states" [m][S], "localization" [m][L], "dense" [m], "expert" [A],
-     "draw_ended"}                                  "success", "truncated", "failure"} of the m <= k actions executed
+     "render_ended"}                                "success", "truncated", "failure"} of the m <= k actions executed
     any request that raises                     -> {"error": the traceback}
 
-"begin" renders the world's frames; "step" renders them too, except after an episode's end without draw_ended.
+"begin" renders the world's frames; "step" renders them too, except after an episode's end without render_ended.
 
 Shape letters: N worlds, k actions, A action dims, S state dims, L localization dims, H x W pixels.
 """
@@ -71,7 +71,7 @@ class Subprocesses:
         pairs = [socket.socketpair() for _ in range(num_worlds + 1)]
         ours, theirs = zip(*pairs, strict=True)
         *channel_fds, life_fd = (end.fileno() for end in theirs)
-        asked = {
+        options = {
             "sensor": asdict(sensor),
             "max_steps": max_steps,
             "frames_fd": memory_fd,
@@ -80,7 +80,7 @@ class Subprocesses:
         }
         start = _START.format(root=str(_ROOT))
         self._host = subprocess.Popen(
-            [str(metaworld_python()), "-I", "-c", start, json.dumps(asked)],
+            [str(metaworld_python()), "-I", "-c", start, json.dumps(options)],
             pass_fds=(memory_fd, *channel_fds, life_fd),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only this process, which ends them
@@ -117,7 +117,7 @@ class Subprocesses:
         try:
             reply = json.loads(self._channels[world].recv_bytes())
         except (EOFError, OSError) as error:
-            died = f"the process of Meta-World's world {world} died; why, it or the system said on stderr"
+            died = f"the process of Meta-World's world {world} died; stderr has the reason"
             raise RuntimeError(died) from error
         if "error" in reply:
             raise RuntimeError(f"Meta-World raised in world {world}:\n{reply['error']}")

@@ -91,7 +91,7 @@ class MetaworldWorld(World):
             self._begun[n] = True
             self._terminated[n] = self._truncated[n] = self._success[n] = False
             self._failure[n] = None
-        self._take_frames(list(worlds))
+        self._copy_frames(list(worlds))
         return self._observation(), {"localization": self._localization.copy()}
 
     def step_chunk(self, actions: Array, *, all_frames: bool = False, ended_frames: bool = True) -> ChunkResult:
@@ -106,11 +106,11 @@ class MetaworldWorld(World):
         )
         frames: list[dict[str, NDArray[np.uint8]]] = []
         if not all_frames:
-            self._execute(actions, record, 0, draw_ended=ended_frames)
+            self._execute(actions, record, 0, render_ended=ended_frames)
         else:
             for i in range(actions.shape[1]):
-                self._execute(actions[:, i : i + 1], record, i, draw_ended=True)
-                frames.append({name: seen.copy() for name, seen in self._frames.items()})
+                self._execute(actions[:, i : i + 1], record, i, render_ended=True)
+                frames.append({name: latest.copy() for name, latest in self._frames.items()})
         return self._result(record, frames)
 
     def expert_action(self) -> Array:
@@ -139,10 +139,10 @@ class MetaworldWorld(World):
         self.refuse_non_finite(actions, np.flatnonzero(self._alive))
         return np.clip(np.nan_to_num(actions), -1.0, 1.0)
 
-    def _execute(self, actions: NDArray[np.float32], record: _Record, first: int, *, draw_ended: bool) -> None:
+    def _execute(self, actions: NDArray[np.float32], record: _Record, first: int, *, render_ended: bool) -> None:
         """Execute the chunk's actions from `first` on in every world that runs an episode; actions: [N, k, A]."""
         alive = np.flatnonzero(self._alive).tolist()
-        requests = {n: {"do": "step", "actions": actions[n].tolist(), "draw_ended": draw_ended} for n in alive}
+        requests = {n: {"do": "step", "actions": actions[n].tolist(), "render_ended": render_ended} for n in alive}
         for n, reply in self._ask(requests).items() if requests else ():
             end = first + len(reply["states"])
             record.states[n, first:end], record.states[n, end:] = reply["states"], reply["states"][-1]
@@ -156,11 +156,13 @@ class MetaworldWorld(World):
             self._success[n], self._failure[n] = reply["success"], reply["failure"]
             self._terminated[n] = reply["success"] or reply["failure"] is not None
             self._truncated[n] = reply["truncated"]
-        self._take_frames(alive)
+        self._copy_frames(alive)
 
-    def _take_frames(self, worlds: list[int]) -> None:
-        for seen, drawn in zip(self._frames.values(), self._processes.frames if self._processes else (), strict=True):
-            seen[worlds] = drawn[worlds]
+    def _copy_frames(self, worlds: list[int]) -> None:
+        for ours, rendered in zip(
+            self._frames.values(), self._processes.frames if self._processes else (), strict=True
+        ):
+            ours[worlds] = rendered[worlds]
 
     def _observation(self) -> Observation:
         return {

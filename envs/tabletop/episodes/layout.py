@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from envs.errors import UserError
 from envs.tabletop.episodes.episode import COLOURS, DIRECTIONS, Episode
 from envs.tabletop.episodes.task import Task
-from envs.tabletop.episodes.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, draw_look, draw_pose
+from envs.tabletop.episodes.variations import HELD_OUT_PAIRS, SYNONYMS, Look, Pose, sample_look, sample_pose
 from envs.tabletop.scene.things import (
     DRAWER_TRAVEL_M,
     NUM_BUTTONS,
@@ -46,8 +46,8 @@ def sample_episode(spec: EpisodeSpec, task: Task, num_joints: int) -> Episode:
     """
     streams = np.random.SeedSequence((zlib.crc32(f"{spec.suite}/{spec.task}".encode()), spec.seed)).spawn(5)
     layout, vision, language, execution, combination = (np.random.default_rng(s) for s in streams)
-    look = draw_look(vision, spec.variation == "vision")
-    pose = draw_pose(execution, spec.variation == "execution", NUM_OBJECTS, num_joints)
+    look = sample_look(vision, spec.variation == "vision")
+    pose = sample_pose(execution, spec.variation == "execution", NUM_OBJECTS, num_joints)
     if task.kind == "objects":
         episode = _draw_objects(layout, combination, spec, task, look, pose)
     else:
@@ -101,7 +101,7 @@ def _draw_objects(
         )
         if task.can_begin(episode):
             return episode
-    raise UserError(f"no layout for {spec.id} in 1000 tries: task {task.name!r} asks for more room than the table has")
+    raise UserError(f"no layout for {spec.id} in 1000 tries: task {task.name!r} needs more space than the table has")
 
 
 def _draw_pairs(

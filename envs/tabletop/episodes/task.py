@@ -123,7 +123,7 @@ class Task(ABC):
 
     def button_rgb(self, view: View) -> Array:
         """Current colours of the buttons, [n, buttons, 3]; called only if has_signals."""
-        raise NotImplementedError(f"the buttons of {self.name} show no signals")
+        raise NotImplementedError(f"task {self.name} has no button signals")
 
     @abstractmethod
     def places(self, view: View) -> tuple[Array, Array]:

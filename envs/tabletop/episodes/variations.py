@@ -104,7 +104,7 @@ class Look:
     distractor_grey: tuple[float, ...]
 
 
-def draw_look(rng: np.random.Generator, held_out: bool) -> Look:
+def sample_look(rng: np.random.Generator, held_out: bool) -> Look:
     """Sample an appearance from the train or the held-out range."""
     range_ = HELD_OUT_VISION if held_out else TRAIN_VISION
     brightness = rng.uniform(*range_.table_brightness)
@@ -138,7 +138,7 @@ class Pose:
     joint_noise_rad: tuple[float, ...]
 
 
-def draw_pose(rng: np.random.Generator, held_out: bool, num_objects: int, num_joints: int) -> Pose:
+def sample_pose(rng: np.random.Generator, held_out: bool, num_objects: int, num_joints: int) -> Pose:
     """Sample yaws, base height and initial joint positions from the train or the held-out range."""
     range_ = HELD_OUT_EXECUTION if held_out else TRAIN_EXECUTION
     yaw = rng.uniform(*range_.object_yaw_rad, num_objects) * rng.choice((-1.0, 1.0), num_objects)

@@ -108,7 +108,7 @@ def build_scene(arm: ArmSpec) -> Scene:
 def _check_fits(arm: ArmSpec) -> None:
     if arm.opening_m <= RELEASED_OPENING_M:
         raise UserError(
-            f"the gripper of arm {arm.name!r} opens by {arm.opening_m} m; to let go of the table's things it must open "
+            f"the gripper of arm {arm.name!r} opens by {arm.opening_m} m; to release the table's objects it must open "
             f"by more than {RELEASED_OPENING_M}"
         )
     for region in (OBJECT_REGION_M, RECEPTACLE_REGION_M):
@@ -117,8 +117,8 @@ def _check_fits(arm: ArmSpec) -> None:
         ):
             if not start <= low < high <= end:
                 raise UserError(
-                    f"the workspace of arm {arm.name!r} is {start} .. {end} m in {axis}, and the table's things lie at "
-                    f"{low} .. {high}"
+                    f"the workspace of arm {arm.name!r} is {start} .. {end} m in {axis}, and the table's objects are "
+                    f"at {low} .. {high}"
                 )
 
 
@@ -211,8 +211,8 @@ def _index(model: mujoco.MjModel, arm: ArmSpec) -> Scene:
     actuators = tuple(model.actuator(i).name for i in range(model.nu))
     if (joints, actuators) != (moved, moved):
         raise UserError(
-            f"arm {arm.name!r} names {', '.join(moved)}, and adds the joints {', '.join(joints)} and the actuators "
-            f"{', '.join(actuators)}; name them alike, in the order of the model"
+            f"arm {arm.name!r} lists {', '.join(moved)}, and its model has the joints {', '.join(joints)} and the "
+            f"actuators {', '.join(actuators)}; list them in the model's order, a joint and its actuator under one name"
         )
     objects = [f"object{i}" for i in range(NUM_OBJECTS)]
     return Scene(

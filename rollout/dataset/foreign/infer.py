@@ -60,7 +60,7 @@ class ReadingConfig:
     """New names of cameras, e.g. front=observation.images.top."""
     held_out: Annotated[float | None, Interval(ge=0, le=0.9)] = None
     """Share of the episodes that is not trained on, to measure the action error; by default 0.1 of recordings of other
-    programs and none of ours."""
+    programs and not ours."""
 
     def check(self) -> None:
         """

@@ -299,7 +299,7 @@ def test_a_path_where_no_folder_can_be_made_is_reported_in_one_line(
     status, error = failing([*command, "--out", "/proc/none/run"], capsys)
     assert status == 2
     assert error.startswith("llamarm: /proc/none/run")
-    assert error.endswith(" cannot be made: /proc/none is a place without folders; name another\n")
+    assert error.endswith(" cannot be made: /proc/none cannot hold folders; name another\n")
     assert error.count("\n") == 1
 
 

@@ -213,8 +213,11 @@ def test_a_console_that_cannot_record_is_refused_before_it_starts() -> None:
         (["eval", "expert", "--episodes", "0"], "episodes is 0"),
         (["eval", "expert", "--tasks", "reach", "reach"], "task 'reach' is named twice"),
         (["scale", "sft_tiny", "--hours", "nan"], "hours is nan"),
-        (["eval", "expert", "--workers", "1", "--ray-address", "127.0.0.1:1"], "no Ray answers at 127.0.0.1:1: "),
-        (["train", "sft_tiny", "--ray-address", "localhost:99999"], "no Ray answers at localhost:99999: "),
+        (
+            ["eval", "expert", "--workers", "1", "--ray-address", "127.0.0.1:1"],
+            "no Ray cluster answers at 127.0.0.1:1: ",
+        ),
+        (["train", "sft_tiny", "--ray-address", "localhost:99999"], "no Ray cluster answers at localhost:99999: "),
         (["collect", "tabletop", "--ray-address", "head"], "ray-address is 'head', expected \"auto\" or HOST:PORT"),
         (["train", "sft_tiny", "--cache", f"{__file__}/x"], "test_option_table.py is no folder to write to"),
         (["train", "dagger_few", "--init", "x", "--cache", __file__], "test_option_table.py is no folder to write to"),

@@ -252,7 +252,7 @@ def test_a_state_that_was_damaged_or_is_of_another_model_is_refused(tmp_path: Pa
     content = bytearray(path.read_bytes())
     content[-1] ^= 64
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{STATE_FILE} in .* is not what was written: \w"):
+    with pytest.raises(ValueError, match=rf"{STATE_FILE} in .* is damaged: \w"):
         Learner(Line(), CONFIG).load(tmp_path)
     save_file(tensors | {"optimizer.0.exp_avg": torch.full((1, 3), torch.nan)}, path)
     with pytest.raises(ValueError, match=r"not finite: optimizer\.0\.exp_avg"):

@@ -183,7 +183,7 @@ def wait_until_gone(pids: list[int]) -> bool:
 def test_an_exception_in_one_world_does_not_desynchronize_the_other(world: MetaworldWorld) -> None:
     expected, _ = world.reset_to([spec("reach-v3", 1), spec("push-v3", 3)], [0, 1])
     assert world._processes is not None
-    step = {"do": "step", "actions": [[0.0, 0.0, 0.0, 0.0]], "draw_ended": True}
+    step = {"do": "step", "actions": [[0.0, 0.0, 0.0, 0.0]], "render_ended": True}
     with pytest.raises(RuntimeError, match="Meta-World raised in world 0"):
         world._processes.ask({0: {"do": "begin", "task": "no-such-task", "seed": 1}, 1: step})
     again, _ = world.reset_to([spec("push-v3", 3)], [1])

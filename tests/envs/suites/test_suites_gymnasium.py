@@ -278,13 +278,13 @@ def test_actions_for_an_integer_box_are_rounded_and_reach_its_bounds(low: int, h
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ({"walk": Sticky()}, "corridor/walk/train/0 began otherwise after some steps"),
+        ({"walk": Sticky()}, "corridor/walk/train/0 has another first observation after some steps"),
         ({"walk": Endless()}, "task 'walk' has no step limit"),
         (
             {"walk": Grey()},
-            r"'walk' cannot be a world's: camera 'image' gives uint8 \(4, 11\), expected uint8 \(H, W, 3\)",
+            r"'walk' cannot be run as a world: camera 'image' gives uint8 \(4, 11\), expected uint8 \(H, W, 3\)",
         ),
-        ({"walk": Walk(), "other": Other()}, "tasks of one suite show the same, but other has"),
+        ({"walk": Walk(), "other": Other()}, "tasks of one suite must have the same spec, but other has"),
     ],
     ids=["sticky", "endless", "grey", "different"],
 )

@@ -253,7 +253,7 @@ def test_differences_between_two_resets_are_reported_with_their_size() -> None:
             self.told += 1
             return f"go, the {self.told}. time"
 
-    with pytest.raises(ValueError, match="began otherwise") as caught:
+    with pytest.raises(ValueError, match="has another first observation") as caught:
         corridors(1, walk=Told())
     message = str(caught.value)
     assert "1 of 1 elements of the state (state_0 was 0, then 3)" in message
@@ -407,7 +407,7 @@ def test_a_task_declares_which_labels_are_image_coordinates() -> None:
     wrong = {
         (("front", "door_image_u", "door_image_v"),): r"of Seen has the camera 'front'; cameras: image",
         (("image", "door_u", "door_image_v"),): r"of Seen has the label 'door_u'; labels: door_x, door_image_u",
-        (): r"'door_image_u' is called like a place .* write places = \(\('image', 'door_image_u', 'door_image_v'\),\)",
+        (): r"'door_image_u' is named like an image coordinate .* write places = \(\('image', 'door_image_u', 'door_",
     }
     for places, message in wrong.items():
         task = Seen()

@@ -137,7 +137,7 @@ def test_workers_that_never_become_ready_raise_an_error() -> None:
     config = WorkersConfig(workers=1, start_deadline_s=0.5)
     with (
         Workers(partial(FakeWorld, 2), never_ready, config) as workers,
-        pytest.raises(RuntimeError, match="could not make its world") as caught,
+        pytest.raises(RuntimeError, match="could not create its world") as caught,
     ):
         list(workers.collect([fake_spec(0)]))
     assert "not ready 0.5 s" in str(caught.value.__cause__)

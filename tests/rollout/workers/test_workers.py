@@ -105,7 +105,7 @@ def test_a_policy_that_always_fails_raises_an_error_instead_of_endless_restarts(
 def test_a_world_that_cannot_be_created_raises_an_error() -> None:
     with (
         Workers(partial(FakeWorld, 0), make_policy, WorkersConfig(workers=2)) as workers,
-        pytest.raises(RuntimeError, match="could not make its world") as caught,
+        pytest.raises(RuntimeError, match="could not create its world") as caught,
     ):
         list(workers.collect([fake_spec(0)]))
     assert "num_worlds must be at least 1" in str(caught.value.__cause__)

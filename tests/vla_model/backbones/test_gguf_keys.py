@@ -167,7 +167,7 @@ def test_a_file_without_the_key_gets_a_bos_token_where_llama_cpp_adds_one(
 def test_requested_bos_and_eos_tokens_are_added_or_reported_missing(tmp_path: Path) -> None:
     tokens = tokenizer(tmp_path, add_eos_token=True, eos_token_id=0).encode("push it").tokens
     assert (tokens[0], tokens[-1]) == ("<begin>", "<pad>")
-    with pytest.raises(ValueError, match=r"asks for a bos_token with every text, and tokenizer\.ggml\.bos_token_id"):
+    with pytest.raises(ValueError, match=r"adds a bos_token to every text, but lacks tokenizer\.ggml\.bos_token_id"):
         tokenizer(tmp_path, without=("bos_token_id",))
 
 

@@ -122,9 +122,9 @@ def test_a_folder_that_is_no_decoder_is_rejected_in_one_line(tmp_path: Path) -> 
     ):
         load_backbone(tmp_path / "policy")
     (tmp_path / "config.json").write_text('{"model_type": "not_yet"}')
-    with pytest.raises(ValueError, match=r"config.json is broken or of a model that is not known: .*not_yet") as caught:
+    with pytest.raises(ValueError, match=r"config.json is damaged or of an unknown model: .*not_yet") as caught:
         load_backbone(tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"config.json is broken or of a model that is not known: .*not_yet") as caught:
+    with pytest.raises(ValueError, match=r"config.json is damaged or of an unknown model: .*not_yet") as caught:
         load_image_encoder(tmp_path)
     assert "\n" not in str(caught.value)

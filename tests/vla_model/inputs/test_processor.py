@@ -215,7 +215,7 @@ def test_a_tokenizer_file_of_something_else_is_named(tmp_path: Path) -> None:
         (("instruction_length",), "24", "instruction_length is '24', expected 1 to 10000 tokens"),
         (("world_spec",), [], "its world_spec lacks or misuses "),
         (("world_spec", "state"), None, "its world_spec lacks or misuses "),
-        (("world_spec", "state", "low", 0), "0", "its world_spec says what no world has: '0' is a bound of the state"),
+        (("world_spec", "state", "low", 0), "0", "its world_spec has invalid values: '0' is a bound of the state"),
         (("world_spec", "action", "names", 0), 7, "7 is a name, a unit or a camera of the action"),
         (("world_spec", "control_dt_s"), 0.0, "control_dt_s is 0.0"),
         (("world_spec", "control_dt_s"), True, "control_dt_s is True"),

@@ -117,7 +117,7 @@ def test_a_missing_or_broken_part_is_named(base: Path, tmp_path: Path, part: str
 
 def test_an_existing_folder_is_kept_and_full_fine_tuning_has_no_adapter(base: Path, tmp_path: Path) -> None:
     model = tuned(base, HEAD)
-    with pytest.raises(ValueError, match="base exists; it is left as it is"):
+    with pytest.raises(ValueError, match="base exists and is not overwritten"):
         save_adapter(base, model, HEAD)
     with pytest.raises(ValueError, match="full fine-tuning freezes no weights"):
         save_adapter(tmp_path / "adapter", model, FineTuning())

@@ -62,13 +62,13 @@ def test_an_action_moves_it_by_its_scale() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finger_travel_m": 0.025}, "opens by 0.05 m; to let go of the table's things it must open by more than 0.06"),
-        ({"workspace_high_m": (0.5, 0.28, 0.4)}, r"is 0.3 .. 0.5 m in x, and the table's things lie at 0.37 .. 0.6"),
+        ({"finger_travel_m": 0.025}, "opens by 0.05 m; to release the table's objects it must open by more than 0.06"),
+        ({"workspace_high_m": (0.5, 0.28, 0.4)}, r"is 0.3 .. 0.5 m in x, and the table's objects are at 0.37 .. 0.6"),
         (
             {"fingers": SIX_AXIS.fingers[::-1]},
-            "six_wrist_yaw, six_right_jaw, .*name them alike, in the order",
+            "six_wrist_yaw, six_right_jaw, .*list them in the model's order",
         ),
-        ({"joints": PANDA.joints}, "names joint1, joint2, .* and adds the joints six_waist"),
+        ({"joints": PANDA.joints}, "lists joint1, joint2, .* and its model has the joints six_waist"),
     ],
 )
 def test_an_arm_that_does_not_fit_the_table_is_refused(changes: dict[str, object], message: str) -> None:

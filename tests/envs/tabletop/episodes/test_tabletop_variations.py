@@ -196,7 +196,7 @@ def test_sampled_looks_and_poses_lie_in_their_ranges() -> None:
     ):
         for seed in range(100):
             rng = np.random.default_rng(seed)
-            look = variations.draw_look(rng, held_out)
+            look = variations.sample_look(rng, held_out)
             shift_m = np.linalg.norm(np.subtract(look.camera_pos_m, variations.FRONT_CAMERA_POS_M))
             assert look.table_material in vision.table_materials
             assert vision.camera_shift_m[0] <= shift_m <= vision.camera_shift_m[1] + 1e-12
@@ -204,7 +204,7 @@ def test_sampled_looks_and_poses_lie_in_their_ranges() -> None:
             assert vision.num_distractors[0] <= len(look.distractor_xy_m) <= vision.num_distractors[1]
             elevation = np.arcsin(-look.light_dir[2])
             assert vision.light_elevation_rad[0] - 1e-9 <= elevation <= vision.light_elevation_rad[1] + 1e-9
-            pose = variations.draw_pose(rng, held_out, 3, 7)
+            pose = variations.sample_pose(rng, held_out, 3, 7)
             assert execution.base_height_m[0] <= abs(pose.base_height_m) <= execution.base_height_m[1]
             for yaw in pose.object_yaw_rad:
                 assert execution.object_yaw_rad[0] <= abs(yaw) <= execution.object_yaw_rad[1]

@@ -22,8 +22,8 @@ _SMALL_MESH_FACES = 1000
 """Smaller meshes are not decimated: they are the tasks' objects, not the robot."""
 
 
-class Drawer:
-    """Renders the views of a sensor; call `show` with a model before `draw` with its data."""
+class FrameRenderer:
+    """Renders the views of a sensor; call `load` with a model before `render` with its data."""
 
     def __init__(self, sensor: Sensor) -> None:
         self._sensor = sensor
@@ -37,28 +37,28 @@ class Drawer:
         self._option = mujoco.MjvOption()
         self._decimation = Decimation(sensor.cell_m)
 
-    def show(self, model: mujoco.MjModel) -> None:
+    def load(self, model: mujoco.MjModel) -> None:
         """Upload the model's meshes and textures to OpenGL, replacing those of the last model."""
         if self._gl is None:
             self._gl = gl_context(self._width, self._height)
             self._gl.make_current()
         if self._context is not None:
             self._context.free()
-        drawn = copy.copy(model)
+        uploaded = copy.copy(model)
         if self._sensor.cell_m:
-            self._decimation.apply(drawn)
-        drawn.vis.quality.offsamples = self._sensor.samples
+            self._decimation.apply(uploaded)
+        uploaded.vis.quality.offsamples = self._sensor.samples
         if not self._sensor.shadows:
-            drawn.vis.quality.shadowsize = 1  # else OpenGL allocates 64 MB for them
-        drawn.vis.global_.offwidth, drawn.vis.global_.offheight = self._width, self._height
-        self._context = mujoco.MjrContext(drawn, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+            uploaded.vis.quality.shadowsize = 1  # else OpenGL allocates 64 MB for them
+        uploaded.vis.global_.offwidth, uploaded.vis.global_.offheight = self._width, self._height
+        self._context = mujoco.MjrContext(uploaded, mujoco.mjtFontScale.mjFONTSCALE_150.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 32)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = self._sensor.shadows
         self._camera.fixedcamid = model.camera(CAMERA).id
 
-    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, view: View, out: NDArray[np.uint8]) -> None:
+    def render(self, model: mujoco.MjModel, data: mujoco.MjData, view: View, out: NDArray[np.uint8]) -> None:
         """Render one view to out, uint8 [H, W, 3] RGB; the kinematics of `data` must be up to date."""
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
