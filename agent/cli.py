@@ -1,4 +1,4 @@
-"""The command `llamarm`: collect, train, eval, compare, experts, scale, plan, drive, console, serve, report.
+"""The command `llamarm`: data, collect, train, eval, compare, experts, scale, plan, drive, console, serve, report.
 
 It only imports and runs the command's module, agent/commands/COMMAND.py: `llamarm --help` loads neither a simulator nor
 torch.
@@ -18,6 +18,7 @@ usage: llamarm COMMAND ...
 
 Train, evaluate and deploy vision-language-action policies for robot manipulation.
 
+  data    DIR ...            what a LeRobotDataset of any program holds, and what of it would be refused
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (or WORLD for RECIPE)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
   eval    POLICY             success on held-out episodes, with intervals, blind controls and videos
@@ -35,7 +36,20 @@ llamarm --version prints the version.
 """
 
 
-COMMANDS = ("collect", "train", "eval", "compare", "experts", "scale", "plan", "drive", "console", "serve", "report")
+COMMANDS = (
+    "data",
+    "collect",
+    "train",
+    "eval",
+    "compare",
+    "experts",
+    "scale",
+    "plan",
+    "drive",
+    "console",
+    "serve",
+    "report",
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -37,7 +37,7 @@ from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.training.recordings import check_recordings, say_changes, training_data
+from agent.training.recordings import check_recordings, say_changes, say_inferred, training_data
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.dataset.batches import TrainingData
@@ -167,6 +167,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
     last = run.last_checkpoint()
     data, _ = _data(config, run)  # fills the cache of decoded frames before several processes need it
     say_changes(run, [data])
+    say_inferred(data)
     with progress_bars() as progress, interrupts_wait() as interrupted:
         bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)
         show = partial(progress.update, bar)

@@ -87,6 +87,26 @@ def training_data(config: RunConfig, run: RunFolder, processor: Processor | None
     )
 
 
+def say_inferred(data: TrainingData) -> None:
+    """Print to standard error what was inferred of recordings of other programs; the policy's processor keeps it."""
+    conversion, world = data.conversion, data.world_spec
+    if conversion is None:
+        return
+    cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in world.cameras)
+    state = zip(world.state.names, world.state.low, world.state.high, strict=True)
+    action = zip(world.action.names, conversion.action_low, conversion.action_high, strict=True)
+    lines = [f"inferred from the recordings: cameras {cameras} ({conversion.fit}), {1 / world.control_dt_s:g} Hz"]
+    lines += [
+        f"inferred ranges of the {vector}: " + (", ".join(f"{name} {a:g} to {b:g}" for name, a, b in ranges) or "none")
+        for vector, ranges in (("state", state), ("action", action))
+    ]
+    if switches := [world.action.names[i] for i in world.action.grippers]:
+        lines.append(f"actions of two values: {', '.join(switches)}")
+    lines += [f"{share:.2%} of the rows have {name} outside its range: clipped" for name, share in data.clipped.items()]
+    for line in lines:
+        print(f"llamarm: train: {line}", file=sys.stderr)
+
+
 def say_changes(run: RunFolder, data: Sequence[TrainingData]) -> None:
     """Record a run's data in run.json, and print to standard error what changed since it was interrupted."""
     changes = run.note_data([entry for one in data for entry in one.fingerprint])

@@ -233,6 +233,16 @@ class TrainingData:
         ]
         return {key: aggregate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
 
+    @property
+    def clipped(self) -> dict[str, float]:
+        """{action: share of the rows of `roots` that are clipped, as they are outside its inferred range}, if any."""
+        if self.conversion is None:
+            return {}
+        recorded = [d.vectors["action"] for d in self._datasets[: self._num_roots] if not schema.is_own(d.info)]
+        shares = (np.abs(np.concatenate(recorded)) == 1.0).mean(0)  # a range is wider than what is within it
+        shares[list(self.world_spec.action.grippers)] = 0.0
+        return {name: float(share) for name, share in zip(self.world_spec.action.names, shares, strict=True) if share}
+
     def _measured(self, number: int) -> dict[str, FeatureStats]:
         """Statistics of a dataset's selected rows."""
         spans = np.flatnonzero(self._dataset == number)

@@ -19,10 +19,11 @@ from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.foreign.features import Features, features_of, names_of
 from rollout.dataset.foreign.infer import ReadingConfig, Recordings, infer_world
-from rollout.dataset.read import episode_files, read_info, read_rows, read_vectors
+from rollout.dataset.read import episode_files, read_info, read_rows, read_tasks, read_vectors
 from vla_model.inputs.conversion import Conversion
 
 _TIMES = ("frame_index", "timestamp")
+TASK = "task_index"
 _LATE = 0.5
 """How far a frame may be from its time, in periods."""
 _ROUNDING = 1e-6
@@ -127,10 +128,12 @@ def recordings_of(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any
     """
     features = features_of(info, str(root))
     keys = [key for key in (features.state_key, features.action_key) if key is not None]
-    vectors = read_vectors(root, info, rows, [*keys, *_TIMES])
+    vectors = read_vectors(root, info, rows, [*keys, *_TIMES, TASK])
     lengths = [row["length"] for row in rows]
     check_numbers(str(root), info, {key: vectors[key] for key in keys}, cloned=False, lengths=lengths)
     check_times(root, info["fps"], vectors, rows)
+    if TASK in vectors:
+        check_tasks(root, read_tasks(root), vectors[TASK].ravel(), rows)
     return Recordings(
         root=root,
         info=info,
@@ -139,6 +142,26 @@ def recordings_of(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any
         action=vectors[features.action_key],
         lengths=lengths,
     )
+
+
+def check_tasks(root: Path, tasks: Mapping[int, str], index: NDArray[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Check that every frame has an instruction.
+
+    Args:
+        root: of the dataset.
+        tasks: {task_index: instruction}.
+        index: task_index of every frame, [R].
+        rows: the episodes, R frames in all.
+
+    Raises:
+        UserError: a task is not defined, or its instruction is blank; the message says where.
+    """
+    episodes = np.repeat([row["episode_index"] for row in rows], [row["length"] for row in rows])
+    for number in np.unique(index).tolist() if tasks else ():
+        if not str(tasks.get(number, "")).strip():
+            where = f"episode {episodes[(index == number).argmax()]} of {root} has frames of task {number}"
+            what = "does not have" if number not in tasks else "gives no instruction"
+            raise UserError(f"{where}, which meta/tasks {what}; tasks: {', '.join(map(repr, tasks.values()))}")
 
 
 def check_times(root: Path, fps: float, vectors: Mapping[str, NDArray[Any]], rows: Sequence[Mapping[str, Any]]) -> None:

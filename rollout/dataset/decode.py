@@ -128,6 +128,33 @@ def decode(
                 future.cancel()
 
 
+def probe(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], camera: CameraFile) -> list[str]:
+    """Errors of the files of a camera, found by decoding one frame of each: a video's last, a picture file's first."""
+    ends: dict[Path, dict[str, Any]] = {}
+    for row in rows:
+        path = video_file(root, info, row, camera.key) if camera.is_video else data_file(root, info, row)
+        before = ends.setdefault(path, row)
+        if camera.is_video and start_s(row, camera.key) > start_s(before, camera.key):
+            ends[path] = row
+
+    def error_of(path: Path, row: dict[str, Any]) -> str | None:
+        time_s = start_s(row, camera.key) + (row["length"] - 1) / info["fps"]
+        try:
+            with readable(path):
+                if camera.is_video:
+                    (video,) = decode_video(path, np.array([time_s]), info["fps"])
+                    camera.of_video(path, video)
+                else:
+                    _, picture = next(_pictures(root, path, camera, [0], [(0, row)]))
+                    camera.of_picture(path, picture)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        return [error for error in pool.map(error_of, ends, ends.values()) if error is not None]
+
+
 def num_threads() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

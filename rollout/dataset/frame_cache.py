@@ -209,10 +209,9 @@ class _Cache:
         if place:  # may hold the caches of several datasets with the same name
             name = f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:12]}.{name}"
         self.folder = Path(place or self.root.parent) / name
-        if self.conversion is None or world_spec is None:
-            self._vectors, self._cameras = _own_columns(self.info)
-        else:
-            self._vectors, self._cameras = _recorded_columns(self.root, self.info, world_spec, self.conversion)
+        self._vectors = _columns(self.root, self.info, self.conversion)
+        found = camera_files(self.root, self.info, world_spec, self.conversion)
+        self._cameras = {_FRAMES + name: camera for name, camera in found.items()}
         self._keys = {camera.key for camera in self._cameras.values()}
 
     @contextmanager
@@ -354,51 +353,56 @@ class _Cache:
         return self.folder / f"{name}.bin"
 
 
-def _own_columns(info: dict[str, Any]) -> tuple[dict[str, _Column], dict[str, CameraFile]]:
-    """The files of a dataset with a WorldSpec: everything as recorded."""
-    features = info["features"]
-    columns = {
-        name: _Column(key, "float32", tuple(features[key]["shape"]) if key in features else (0,))
-        for name, key in VECTORS.items()
-    }
-    pictures = {}
-    for camera in cameras(features):
-        key = camera if camera in features else schema.IMAGE_PREFIX + camera
-        feature = features[key]
-        pictures[_FRAMES + camera] = CameraFile(
+def camera_files(
+    root: Path, info: dict[str, Any], world_spec: WorldSpec | None, conversion: Conversion | None
+) -> dict[str, CameraFile]:
+    """The cameras of a cache: with a WorldSpec everything as recorded, else the policy's cameras at its size.
+
+    Args:
+        root: of the dataset, for messages.
+        info: info.json.
+        world_spec: as for `open_cache`.
+        conversion: as for `open_cache`.
+    """
+    features, files = info["features"], {}
+    if conversion is None or world_spec is None:
+        for camera in cameras(features):
+            key = camera if camera in features else schema.IMAGE_PREFIX + camera
+            feature = features[key]
+            is_video, shape = feature["dtype"] == "video", tuple(feature["shape"])
+            files[camera] = CameraFile(key=key, is_video=is_video, size=shape[:2], stored=shape)
+        return files
+    recorded = {conversion.camera_name(camera.name): camera for camera in features_of(info, str(root)).cameras}
+    for spec in world_spec.cameras:
+        key, size = recorded[spec.name].key, (recorded[spec.name].height, recorded[spec.name].width)
+        as_recorded = size == (spec.height, spec.width)
+        files[spec.name] = CameraFile(
             key=key,
-            is_video=feature["dtype"] == "video",
-            size=tuple(feature["shape"][:2]),
-            stored=tuple(feature["shape"]),
-        )
-    return columns | _task_column(features), pictures
-
-
-def _recorded_columns(
-    root: Path, info: dict[str, Any], world_spec: WorldSpec, conversion: Conversion
-) -> tuple[dict[str, _Column], dict[str, CameraFile]]:
-    """The files of a recording of another program: the policy's cameras, at its size."""
-    features = features_of(info, str(root))
-    sizes = {"state": len(features.state), "action": len(features.action), "localization": 0}
-    keys = {"state": features.state_key or "", "action": features.action_key, "localization": ""}
-    columns = {name: _Column(keys[name], "float32", (size,)) for name, size in sizes.items()}
-    by_name = {conversion.camera_name(camera.name): camera for camera in features.cameras}
-    pictures = {}
-    for camera in world_spec.cameras:
-        recorded = by_name[camera.name]
-        is_same = (recorded.height, recorded.width) == (camera.height, camera.width)
-        pictures[_FRAMES + camera.name] = CameraFile(
-            key=recorded.key,
-            is_video=info["features"][recorded.key]["dtype"] == "video",
-            size=(recorded.height, recorded.width),
-            stored=(camera.height, camera.width, 3) if is_same else (3 * camera.height // 2, camera.width),
+            is_video=features[key]["dtype"] == "video",
+            size=size,
+            stored=(*size, 3) if as_recorded else (3 * spec.height // 2, spec.width),
             fit=conversion.fit,
         )
-    return columns | _task_column(info["features"]), pictures
+    return files
 
 
-def _task_column(features: Mapping[str, Any]) -> dict[str, _Column]:
-    return {_TASK: _Column(_TASK, "int64", (1,) if _TASK in features else (0,))}
+def _columns(root: Path, info: dict[str, Any], conversion: Conversion | None) -> dict[str, _Column]:
+    """The vectors of a cache."""
+    features = info["features"]
+    if conversion is None:
+        keys = {name: key if key in features else None for name, key in VECTORS.items()}
+    else:
+        used = features_of(info, str(root))
+        keys = {"state": used.state_key, "action": used.action_key, "localization": None}
+    keys[_TASK] = _TASK if _TASK in features else None
+    return {
+        name: _Column(
+            key or name,
+            "int64" if name == _TASK else "float32",
+            tuple(features[key]["shape"]) if key is not None else (0,),
+        )
+        for name, key in keys.items()
+    }
 
 
 def _listed_in(manifest: dict[str, Any]) -> dict[str, int]:

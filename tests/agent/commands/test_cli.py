@@ -215,7 +215,7 @@ def test_ctrl_c_prints_the_command_that_resumes(
 @pytest.mark.usefixtures("called")
 def test_a_misspelt_name_gets_a_suggestion_and_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
-        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: collect, train, eval",
+        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: data, collect, train",
         ("train", "tinny"): "recipe 'tinny' does not exist, did you mean 'tiny'? There are: tiny, large",
         ("eval", "expert", "--world", "tabeltop", "--out", "x"): "did you mean 'tabletop'?",
         ("eval", "expert", "--tasks", "lfit", "--out", "x"): "task 'lfit' does not exist, did you mean 'lift'?",

@@ -1,0 +1,97 @@
+"""The command `llamarm data`: what a dataset holds, how it would be read, and what would be refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import tyro
+from annotated_types import MinLen
+from rich.table import Table
+
+from agent.commands.options import parse
+from agent.report.tables import print_table
+from envs.errors import UserError
+from rollout.dataset.check import check_worlds
+from rollout.dataset.foreign.doctor import Examination, examine
+from rollout.dataset.foreign.infer import MARGIN, ReadingConfig
+from rollout.dataset.schema import is_own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Examine LeRobotDatasets before training; exits with 1 if training on one would be refused."""
+
+    data: Annotated[tuple[str, ...], MinLen(1), tyro.conf.Positional, tyro.conf.arg(metavar="DIR ...")]
+    """Folders of datasets, by whatever program."""
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    """How they would be read."""
+
+
+def run(args: list[str]) -> None:
+    """Run the command."""
+    options = parse(Data, "data", args)
+    found = [examine(root, options.reading) for root in options.data]
+    for number, one in enumerate(found):
+        if number:
+            print()
+        _say(one)
+    refused = any(one.refused for one in found)
+    if len(found) > 1 and not refused:
+        try:
+            check_worlds(options.data, reading=options.reading)
+            print("\nThe datasets fit each other.")
+        except UserError as error:
+            refused = True
+            print(f"\nrefused: {error}")
+    if refused:
+        sys.exit(1)
+
+
+def _say(found: Examination) -> None:
+    for line in _summary(found):
+        print(line)
+    if found.cameras:
+        table = Table("camera", "feature", "recorded", "the policy sees")
+        for row in found.cameras:
+            table.add_row(*row)
+        print_table(table)
+    if found.dimensions:
+        table = Table("", "name", "unit", "smallest", "largest", "range", "outside", "note")
+        for d in found.dimensions:
+            numbers = f"{d.least:.4g}", f"{d.most:.4g}", f"{d.low:.4g} to {d.high:.4g}", f"{d.beyond:.2%}"
+            table.add_row(d.vector, d.name, d.unit, *numbers, d.note)
+        print_table(table)
+        if not is_own(found.info):
+            print(
+                "A range goes from the smallest 1 % to the largest 99 % quantile of any episode, widened by "
+                f"{MARGIN:.0%}; a switch has two values."
+            )
+    if found.tasks:
+        table = Table("instruction", "episodes", "frames")
+        for task, (episodes, frames) in found.tasks.items():
+            table.add_row(task, str(episodes), str(frames))
+        print_table(table)
+    for line in found.remarks:
+        print(line)
+    for line in found.refused:
+        print(f"refused: {line}")
+    if not found.refused:
+        print("Nothing would be refused.")
+
+
+def _summary(found: Examination) -> Iterator[str]:
+    yield str(found.root)
+    if not found.info:
+        return
+    info = found.info
+    yield f"LeRobotDataset {info['codebase_version']} of {info.get('robot_type')}, {info['fps']:g} frames per second"
+    if lengths := found.lengths:
+        seconds = [length / info["fps"] for length in (min(lengths), int(np.median(lengths)), max(lengths))]
+        yield (
+            f"{len(lengths)} episodes, {sum(lengths)} frames, {sum(lengths) / info['fps'] / 60:.1f} min; an episode "
+            f"lasts {seconds[0]:.1f} to {seconds[2]:.1f} s, median {seconds[1]:.1f} s"
+        )

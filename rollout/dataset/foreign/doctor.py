@@ -1,0 +1,217 @@
+"""Examination of a dataset before training: what is in it, what is inferred, and everything that would be refused.
+
+Vectors are read whole; of every video and picture file one frame is decoded.
+
+Shape letters: R rows of all episodes, D vector elements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+from envs.types import VectorSpec, WorldSpec
+from rollout.dataset import schema
+from rollout.dataset.check import TASK, check_numbers, check_tasks, check_times
+from rollout.dataset.decode import probe
+from rollout.dataset.foreign.features import Features, features_of
+from rollout.dataset.foreign.infer import ReadingConfig, Recordings, infer_world
+from rollout.dataset.frame_cache import camera_files
+from rollout.dataset.read import data_file, episode_files, read_info, read_rows, read_tasks, read_vectors
+from vla_model.inputs.conversion import Conversion
+
+_COUNTED = ("frame_index", "timestamp", TASK)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One element of the state or the action."""
+
+    vector: str
+    name: str
+    unit: str
+    least: float
+    """In the data."""
+    most: float
+    low: float
+    """The range."""
+    high: float
+    note: str
+    """switch, constant, or nothing."""
+    beyond: float
+    """Share of the rows outside the range."""
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """What was found."""
+
+    root: Path
+    info: dict[str, Any] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    """Of the episodes."""
+    cameras: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """(name, feature, recorded, seen by the policy)"""
+    dimensions: list[Dimension] = field(default_factory=list)
+    tasks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """{instruction: (episodes, frames)}"""
+    remarks: list[str] = field(default_factory=list)
+    """What is not used, and what may be a mistake."""
+    refused: list[str] = field(default_factory=list)
+    """Errors; training on the dataset would end with the first."""
+
+    def tried(self, function: Callable[..., _Result], *args: Any) -> _Result | None:
+        """The result of a function; None after an error, which is noted."""
+        try:
+            return function(*args)
+        except UserError as error:
+            self.refused.append(str(error))
+            return None
+
+
+def examine(root: str | Path, reading: ReadingConfig) -> Examination:
+    """Examine one dataset.
+
+    Args:
+        root: its folder.
+        reading: how it would be read.
+    """
+    found = Examination(root=Path(root))
+    info = found.tried(read_info, found.root)
+    if info is None:
+        return found
+    found.info = info
+    features = found.tried(features_of, info, str(root))
+    listed = [found.tried(read_rows, path) for path in episode_files(found.root)]
+    rows = [row for part in listed for row in part or () if row["length"]]
+    if not rows:
+        found.refused.append(f"{root} has no episodes yet")
+    found.lengths = [row["length"] for row in rows]
+    if features is None or not rows:
+        return found
+    found.remarks += [f"not used: {line}" for line in features.left_out]
+    _read(found, features, rows, reading)
+    return found
+
+
+def _read(found: Examination, features: Features, rows: list[dict[str, Any]], reading: ReadingConfig) -> None:
+    by_file: dict[Path, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_file.setdefault(data_file(found.root, found.info, row), []).append(row)
+    used = [features.action_key, *([] if features.state_key is None else [features.state_key]), *_COUNTED]
+    parts = [(of, found.tried(read_vectors, found.root, found.info, of, used)) for of in by_file.values()]
+    read = [(of, vectors) for of, vectors in parts if vectors is not None]
+    rows = [row for of, _ in read for row in of]
+    if not rows:
+        return
+    vectors = {key: np.concatenate([part[key] for _, part in read]) for key in read[0][1]}
+    lengths = [row["length"] for row in rows]
+    ends = np.cumsum(lengths).tolist()
+    pieces = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    measured = {key: vectors[key] for key in used if key not in _COUNTED}
+    cloned = schema.is_own(found.info)
+    found.tried(lambda: check_numbers(str(found.root), found.info, measured, cloned=cloned, lengths=lengths))
+    tasks = found.tried(read_tasks, found.root) or {}
+    for row, piece in zip(rows, pieces, strict=True):
+        found.tried(check_times, found.root, found.info["fps"], {k: v[piece] for k, v in vectors.items()}, [row])
+        index = vectors[TASK][piece].ravel() if TASK in vectors else np.zeros(0, np.int64)
+        found.tried(check_tasks, found.root, tasks, index, [row])
+        _note_tasks(found, row, tasks, index)
+    _note_duplicates(found, rows, [b"".join(v[piece].tobytes() for v in measured.values()) for piece in pieces])
+    sound = [bool(all(np.isfinite(v[piece]).all() for v in measured.values())) for piece in pieces]
+    keep = np.repeat(sound, lengths)
+    if not keep.any():
+        return
+    state = vectors[features.state_key] if features.state_key else np.zeros((len(keep), 0))
+    recordings = Recordings(
+        root=found.root,
+        info=found.info,
+        features=features,
+        state=state[keep],
+        action=vectors[features.action_key][keep],
+        lengths=[length for length, is_sound in zip(lengths, sound, strict=True) if is_sound],
+    )
+    if (world := found.tried(_world_of, recordings, reading)) is not None:
+        _note_world(found, recordings, rows, *world)
+
+
+def _world_of(recordings: Recordings, reading: ReadingConfig) -> tuple[WorldSpec, Conversion | None]:
+    if schema.is_own(recordings.info):
+        return schema.read_world_spec(dict(recordings.info)), None
+    return infer_world([recordings], reading)
+
+
+def _note_world(
+    found: Examination,
+    recordings: Recordings,
+    rows: list[dict[str, Any]],
+    world: WorldSpec,
+    conversion: Conversion | None,
+) -> None:
+    bounds = None if conversion is None else (conversion.action_low, conversion.action_high)
+    found.dimensions = [
+        *_dimensions("state", world.state, recordings.state, (world.state.low, world.state.high)),
+        *_dimensions("action", world.action, recordings.action, bounds or (world.action.low, world.action.high)),
+    ]
+    found.remarks += [
+        f"{d.beyond:.2%} of the rows have {d.name} of the action outside its range: they are clipped"
+        for d in found.dimensions
+        if d.beyond and d.vector == "action" and conversion is not None
+    ]
+    for name, camera in camera_files(found.root, found.info, world, conversion).items():
+        about = found.info["features"][camera.key].get("info") or {}
+        kind = about.get("video.codec", "video") if camera.is_video else "pictures"
+        spec = next(spec for spec in world.cameras if spec.name == name)
+        resized = f"{spec.width}x{spec.height}" + (f", {camera.fit}" if len(camera.stored) == 2 else "")
+        found.cameras.append((name, camera.key, f"{camera.size[1]}x{camera.size[0]} {kind}", resized))
+        found.refused += probe(found.root, found.info, rows, camera)
+
+
+def _dimensions(
+    vector: str, spec: VectorSpec, values: NDArray[Any], bounds: tuple[Sequence[float], Sequence[float]]
+) -> list[Dimension]:
+    found = []
+    for i, (name, unit, low, high) in enumerate(zip(spec.names, spec.units, *bounds, strict=True)):
+        column = values[:, i]
+        count = len(np.unique(column))
+        note = "constant" if count == 1 else "switch" if count == 2 else ""
+        outside = float(((column < low) | (column > high)).mean())
+        ends = float(column.min()), float(column.max())
+        found.append(
+            Dimension(
+                vector=vector,
+                name=name,
+                unit="as recorded" if unit.endswith("at 1") else unit,
+                least=ends[0],
+                most=ends[1],
+                low=low,
+                high=high,
+                note=note,
+                beyond=outside,
+            )
+        )
+    return found
+
+
+def _note_tasks(found: Examination, row: dict[str, Any], tasks: dict[int, str], index: NDArray[Any]) -> None:
+    """Count the instructions of an episode's frames."""
+    counts = {tasks[n]: int((index == n).sum()) for n in np.unique(index).tolist() if n in tasks}
+    for text, count in (counts or {row["tasks"][0]: row["length"]} if row["tasks"] else counts).items():
+        episodes, frames = found.tasks.get(text, (0, 0))
+        found.tasks[text] = episodes + 1, frames + count
+
+
+def _note_duplicates(found: Examination, rows: list[dict[str, Any]], contents: list[bytes]) -> None:
+    first: dict[str, int] = {}
+    for row, content in zip(rows, contents, strict=True):
+        before = first.setdefault(hashlib.sha256(content).hexdigest(), row["episode_index"])
+        if before != row["episode_index"]:
+            found.remarks.append(f"episode {row['episode_index']} has the same states and actions as episode {before}")

@@ -1,0 +1,92 @@
+"""`llamarm data`: what is printed of a dataset, and that everything that would be refused is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from edits import change_info, replace_columns
+from so101 import Layout, write_recording
+
+from agent.cli import main
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: object) -> list[str]:
+    main(["data", *map(str, args)])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_dataset_is_described_without_decoding_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    depth = {"dtype": "image", "shape": [48, 64, 1], "names": ["height", "width", "channels"]}
+    root = write_recording(
+        tmp_path / "a", Layout(codec="libx264", lengths=(7, 5, 6, 8), more_features={"observation.images.depth": depth})
+    )
+    lines = printed(capsys, root, "--frames", "32x16", "--cameras", "front=top")
+    assert lines[1:3] == [
+        "LeRobotDataset v3.0 of so101_follower, 30 frames per second",
+        "4 episodes, 26 frames, 0.0 min; an episode lasts 0.2 to 0.3 s, median 0.2 s",
+    ]
+    rows = [" ".join(line.replace("│", " ").split()) for line in lines]
+    assert "front observation.images.top 64x48 video 32x16, stretch" in rows
+    assert any(row.startswith("action gripper.pos as recorded ") for row in rows)
+    assert "pick the cube 2 13" in rows
+    assert "not used: observation.images.depth: a depth camera" in rows
+    assert lines[-1] == "Nothing would be refused."
+    assert not (tmp_path / "a.cache").exists()
+
+
+def test_everything_that_would_be_refused_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_recording(
+        tmp_path / "a", Layout(version="v2.1", codec="libx264", lengths=(7, 5, 6, 8, 5), lists="variable")
+    )
+    data = [root / f"data/chunk-000/episode_{number:06d}.parquet" for number in range(5)]
+    action = np.array(pq.read_table(data[0])["action"].to_pylist())
+    action[3, 5] = np.nan
+    replace_columns(data[0], action=action.tolist())
+    replace_columns(data[1], frame_index=[0, 1, 2, 2, 4])
+    data[2].unlink()
+    video = root / "videos/chunk-000/observation.images.top/episode_000003.mp4"
+    video.write_bytes(video.read_bytes()[:-200])
+    replace_columns(data[3], task_index=[7] * 8)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", str(root)])
+    assert ended.value.code == 1
+    refused = [line for line in capsys.readouterr().out.splitlines() if line.startswith("refused: ")]
+    found = "\n".join(refused)
+    for part in (
+        "episode_000002.parquet is missing",
+        "the first is nan in 'gripper.pos', episode 0, frame 3",
+        "episode 1 of",
+        "has frame 2 twice",
+        "episode 3 of",
+        "has frames of task 7, which meta/tasks does not have",
+        "observation.images.top/episode_000003.mp4 is damaged",
+    ):
+        assert part in found
+    assert len(refused) == 5
+
+
+def test_a_repeated_episode_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_recording(tmp_path / "a", Layout(version="v2.1", lengths=(5, 5)))
+    one, two = (root / f"data/chunk-000/episode_{number:06d}.parquet" for number in range(2))
+    table = pq.read_table(one)
+    replace_columns(two, **{name: table[name].to_pylist() for name in ("action", "observation.state")})
+    assert "episode 1 has the same states and actions as episode 0" in printed(capsys, root)
+
+
+def test_datasets_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (write_recording(tmp_path / name, Layout()) for name in "ab")
+    assert printed(capsys, one, two)[-1] == "The datasets fit each other."
+    change_info(two, lambda info: info["features"]["action"].update(names=list("abcdef")))
+    with pytest.raises(SystemExit):
+        main(["data", str(one), str(two)])
+    assert "action names are ('a', " in capsys.readouterr().out
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", str(tmp_path)])
+    assert "refused: " in (out := capsys.readouterr().out)
+    assert "meta/info.json is missing" in out
