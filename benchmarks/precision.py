@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from agent.commands.acting import ActingConfig, acting
+from agent.commands.shared.acting import ActingConfig, acting
 from agent.evaluation.compare import compare_episodes
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import run_specs

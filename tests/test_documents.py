@@ -8,7 +8,7 @@ from typing import Any, Never
 import pytest
 
 from agent import cli
-from agent.commands import options
+from agent.commands.shared import options
 from agent.runs.checks import check_config
 
 ROOT = Path(__file__).parents[1]

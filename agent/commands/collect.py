@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.options import parse_with, recipe_of
+from agent.commands.shared.options import parse_with, recipe_of
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
 from envs.make import WORLDS
 from rollout.workers.workers import WorkersConfig

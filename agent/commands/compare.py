@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from agent.commands.options import parse
+from agent.commands.shared.options import parse
 from agent.evaluation.compare import Comparison, compare
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.statistics import holm

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from agent.commands.options import parse_with, spare_a_core
+from agent.commands.shared.options import parse_with, spare_a_core
 from agent.console.drive_session import DriveSession
 from agent.console.page import Page, PageConfig
 from agent.console.table import LiveTable, TableExpert

@@ -12,7 +12,7 @@ import tyro
 from annotated_types import MinLen
 from rich.table import Table
 
-from agent.commands.options import parse
+from agent.commands.shared.options import parse
 from agent.report.tables import print_table
 from envs.errors import UserError
 from rollout.dataset.check import check_worlds

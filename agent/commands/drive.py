@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
-from agent.commands.options import parse_with, spare_a_core
+from agent.commands.shared.options import parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.imported import imported_robot

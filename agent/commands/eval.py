@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from agent.commands.acting import EXPERT, ActingConfig, Expert, Folder, acting, folder_for
-from agent.commands.options import parse_with
+from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, folder_for
+from agent.commands.shared.options import parse_with
 from agent.evaluation.measure import measure
 from agent.report.success_tables import print_success
 from agent.runs.checks import NumEpisodes

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.acting import ActingConfig, Folder, acting, folder_for
-from agent.commands.options import parse_with
+from agent.commands.shared.acting import ActingConfig, Folder, acting, folder_for
+from agent.commands.shared.options import parse_with
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked

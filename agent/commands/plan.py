@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.commands.options import parse
+from agent.commands.shared.options import parse
 from agent.runs.checks import check_world
 from envs.errors import UserError
 from envs.make import world_spec_of

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.options import parse
+from agent.commands.shared.options import parse
 from agent.report.render import write_report
 
 

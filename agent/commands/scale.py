@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.options import parse_with, recipe_of
+from agent.commands.shared.options import parse_with, recipe_of
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
 from agent.studies.scale.effort import Effort, Prediction, efforts, predict

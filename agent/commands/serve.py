@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
-from agent.commands.options import parse_with, spare_a_core
+from agent.commands.shared.options import parse_with, spare_a_core
 from agent.runs.addresses import check_address
 from agent.runs.policies import load_policy, steps_to_execute
 from agent.serve.server import PolicyServer, ServerConfig, log_to_stderr, serve_until_stopped

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.options import parse_with, recipe_of
+from agent.commands.shared.options import parse_with, recipe_of
 from agent.evaluation.compare import compare
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.evaluate import Evaluation

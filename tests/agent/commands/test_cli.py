@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, get_type_hints
 import pytest
 
 from agent import cli
-from agent.commands.acting import ActingConfig
 from agent.commands.collect import Collect
 from agent.commands.drive import Drive
 from agent.commands.eval import Eval
@@ -26,6 +25,7 @@ from agent.commands.experts import Experts
 from agent.commands.plan import Plan
 from agent.commands.report import Report
 from agent.commands.scale import Scale
+from agent.commands.shared.acting import ActingConfig
 from agent.commands.train import Train
 from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.runs.checks import check_config

@@ -15,7 +15,7 @@ import torch
 
 from agent import cli
 from agent.commands.drive import judge
-from agent.commands.options import parse_with
+from agent.commands.shared.options import parse_with
 from agent.commands.train import Train
 from agent.recipes import sft_memory
 from agent.robot.drive import Outcome

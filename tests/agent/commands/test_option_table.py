@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 import pytest
 
 from agent import cli
-from agent.commands.acting import ActingConfig
 from agent.commands.collect import Collect
 from agent.commands.compare import Compare
 from agent.commands.console import Console
@@ -22,6 +21,7 @@ from agent.commands.plan import Plan
 from agent.commands.report import Report
 from agent.commands.scale import Scale
 from agent.commands.serve import Serve
+from agent.commands.shared.acting import ActingConfig
 from agent.commands.train import Train
 from agent.console.page import PageConfig
 from agent.recipes import RECIPES

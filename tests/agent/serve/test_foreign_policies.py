@@ -16,8 +16,8 @@ from sides_policy import STATISTICS, sides_model
 from tiny_model import tiny_processor, tiny_vla
 
 from agent import cli
-from agent.commands.acting import ActingConfig, Folder, acting
 from agent.commands.compare import tables
+from agent.commands.shared.acting import ActingConfig, Folder, acting
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.measure import measure
 from agent.runs.run_folder import RunFolder
