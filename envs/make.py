@@ -42,16 +42,17 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
         return _own_world(name, num_worlds)
     if name in METAWORLDS:
         return MetaworldWorld(num_worlds, METAWORLDS[name])
-    from envs.tabletop.world import TabletopWorld
-
     if device == "cpu":
+        from envs.tabletop.world import TabletopWorld
+
         return TabletopWorld(num_worlds, suite=name)
     from envs.simulation.warp import WarpSim
+    from envs.tabletop.kernels.world import WarpTabletopWorld
     from envs.tabletop.scene.scene import MAX_CONSTRAINTS, MAX_CONTACTS
 
     buffers = {"max_contacts": MAX_CONTACTS, "max_constraints": MAX_CONSTRAINTS}
     warp = functools.partial(WarpSim, device="cuda" if device == "cuda" else "cpu", **buffers)
-    return TabletopWorld(num_worlds, make_simulator=warp, suite=name)
+    return WarpTabletopWorld(num_worlds, make_simulator=warp, suite=name)
 
 
 def check_device(name: str, device: str) -> None:

@@ -18,8 +18,9 @@ Shape letters: N simulations, n of them in a call, V a vector's length, H x W pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
@@ -30,15 +31,11 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.simulation import warp_guard
 from envs.simulation.simulator import SimulatorSpec
 from envs.types import Array
 
-_STATE = ("time", "qpos", "qvel", "qacc_warmstart")
-"""The state that a step depends on."""
-_MAX_SOUND = 1e6
-"""A larger position or speed counts as diverged; MuJoCo's own limit of 1e10 leaves no precision in float32."""
-_SHARED_FULL = int(mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD)
-_OWN_FULL = int(mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ)
+_STATE = tuple(warp_guard.PhysicsState.vars)
 
 
 class _StaticGeoms:
@@ -89,9 +86,14 @@ class WarpSim:
         self.state = {name: wp.to_torch(getattr(self._data, name)) for name in _STATE}
         self._overflow = wp.to_torch(self._data.overflow)
         self._default_qpos = self.on_device(model.qpos0)
+        self.moving = torch.zeros(self._num_sims, dtype=torch.bool, device=self._torch_device)
+        self.broken = torch.zeros_like(self.moving)
+        self.full = torch.zeros(1, dtype=torch.int32, device=self._torch_device)
         self._static = _StaticGeoms(model, wp.to_torch(self._data.xpos), wp.to_torch(self._data.geom_xpos))
         self._sound = {name: values.clone() for name, values in self.state.items()}
-        self._graphs: dict[str | int, Any] = {}
+        sound = SimpleNamespace(**{name: wp.from_torch(values) for name, values in self._sound.items()})
+        self._now_and_sound = warp_guard.physics_state(self._data), warp_guard.physics_state(sound)
+        self._graphs: dict[Hashable, Any] = {}
 
     def on_device(self, array: Array) -> Tensor:
         """See Simulator.on_device."""
@@ -119,24 +121,37 @@ class WarpSim:
         """
         if not len(sims):
             return torch.zeros(0, dtype=torch.bool, device=self._torch_device)
-        moving = torch.zeros(self._num_sims, dtype=torch.bool, device=self._torch_device)
-        moving[sims] = True
-        bad = ~self._is_sound()
-        self._put_back(bad)  # before the launch: non-finite values may affect all simulations
-        self.launch_steps(num_steps)
-        bad |= ~self._is_sound() | (self._overflow & _OWN_FULL != 0)
-        full = bool((self._overflow & _SHARED_FULL).any())
-        self._overflow.zero_()
-        self._put_back(bad | ~moving)
-        self._place()
-        for name, values in self.state.items():
-            self._sound[name].copy_(values)
+        self.moving.zero_()
+        self.moving[sims] = True
+        self.broken.zero_()
+        self.launch(("step", num_steps), lambda: (self.guard(), self.advance(num_steps)))
+        self.refuse_full(bool(self.full))
+        return self.broken[sims]
+
+    def guard(self) -> None:
+        """Kernels: mark the simulations as broken whose state is invalid, and restore their last valid one."""
+        self._kernel(warp_guard.put_back_unsound, *self._now_and_sound, wp.from_torch(self.broken))
+
+    def advance(self, num_steps: int) -> None:
+        """Kernels: physics and kinematics of the simulations that are `moving` and not `broken`; sets `broken` where
+        physics failed, and `full` if the contact buffer overflowed.
+        """
+        self._steps(num_steps)
+        flags = (self.moving, self._overflow, self.broken, self.full)
+        self._kernel(warp_guard.settle, *self._now_and_sound, *map(wp.from_torch, flags))
+        self._kinematics()
+
+    def refuse_full(self, full: bool) -> None:
+        """
+        Raises:
+            RuntimeError: `full`, which is the flag of that name; it is reset.
+        """
         if full:
+            self.full.zero_()
             raise RuntimeError(
                 f"{self._num_sims} simulations had more contacts than max_contacts={self._max_contacts} of each leaves "
                 "room for, so the physics of some of them is wrong; give them more"
             )
-        return bad[sims]
 
     def render(self, sims: Sequence[int]) -> dict[str, Tensor]:
         """See Simulator.render. All simulations are rendered, in one launch."""
@@ -154,8 +169,22 @@ class WarpSim:
         return frames
 
     def launch_steps(self, num_steps: int) -> None:
-        """Step the physics of all simulations."""
-        self._launch(num_steps, lambda: [mjw.step(self._model, self._data) for _ in range(num_steps)])
+        """Step the physics of all simulations, without any check."""
+        self.launch(num_steps, lambda: self._steps(num_steps))
+
+    def launch(self, name: Hashable, kernels: Callable[[], object]) -> None:
+        """Launch these kernels: individually the first time, which compiles them, then as one captured graph.
+
+        Args:
+            name: of the graph; the same name launches the same kernels with the same arguments.
+            kernels: launches Warp kernels, and nothing else, on arrays that stay where they are.
+        """
+        with self._scope():
+            if name in self._graphs:
+                wp.capture_launch(self._graphs[name])
+            else:
+                kernels()
+                self._graphs[name] = self._captured(kernels)
 
     def launch_frames(self) -> None:
         """Render the current states of all simulations."""
@@ -183,29 +212,19 @@ class WarpSim:
         """A field as a torch view in MuJoCo's shape, [N, *shape]."""
         return wp.to_torch(getattr(owner, name)).view(self._num_sims, *shape)
 
-    def _is_sound(self) -> Tensor:
-        """Whether each simulation's state is valid, bool [N]."""
-        numbers = torch.cat((self.state["qpos"], self.state["qvel"]), dim=1)
-        return (numbers.abs() < _MAX_SOUND).all(dim=1)
+    def _steps(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            mjw.step(self._model, self._data)
 
-    def _put_back(self, sims: Tensor) -> None:
-        """Restore the marked simulations, bool [N], to their last valid state."""
-        for name, values in self.state.items():
-            marked = sims.view(-1, *(1,) * (values.ndim - 1))
-            torch.where(marked, self._sound[name], values, out=values)
+    def _kinematics(self) -> None:
+        mjw.kinematics(self._model, self._data)
+        mjw.camlight(self._model, self._data)
 
     def _place(self) -> None:
-        """Compute the kinematics."""
-        self._launch("place", lambda: (mjw.kinematics(self._model, self._data), mjw.camlight(self._model, self._data)))
+        self.launch("place", self._kinematics)
 
-    def _launch(self, name: str | int, kernels: Callable[[], object]) -> None:
-        """Launch these kernels: individually the first time, which compiles them, then as one captured graph."""
-        with self._scope():
-            if name in self._graphs:
-                wp.capture_launch(self._graphs[name])
-            else:
-                kernels()
-                self._graphs[name] = self._captured(kernels)
+    def _kernel(self, kernel: Any, *inputs: Any) -> None:
+        wp.launch(kernel, self._num_sims, inputs)
 
     def _captured(self, kernels: Callable[[], object]) -> Any:
         stream = wp.Stream(self._warp_device) if self._warp_device.is_cuda else None  # torch's own cannot capture

@@ -45,6 +45,14 @@ class Running:
         """Indices of the worlds whose episode is running."""
         return np.flatnonzero((self._task >= 0) & ~self.terminated & ~self.truncated)
 
+    def tasks(self, worlds: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index in EVERY_TASK of the task of each of these worlds, -1 before its first episode, [n]."""
+        return self._task[worlds]
+
+    def max_steps(self, worlds: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Step limit of the episode in each of these worlds, [n]."""
+        return self._max_steps[self._task[worlds]]
+
     def by_task(self, worlds: NDArray[np.int64]) -> Iterator[tuple[Task, NDArray[np.int64]]]:
         """Yields each task among these worlds and its indices into `worlds`."""
         tasks = self._task[worlds]
@@ -63,8 +71,7 @@ class Running:
         success, wrong = success & ~broken, wrong & ~broken & ~success
         lost = lost & ~broken & ~success & ~wrong
         self.success[worlds], self.terminated[worlds] = success, broken | success | wrong | lost
-        limits = self._max_steps[self._task[worlds]]
-        self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= limits)
+        self.truncated[worlds] = ~self.terminated[worlds] & (self.steps[worlds] >= self.max_steps(worlds))
         for world in worlds[broken].tolist():
             self.failure[world] = "non-finite physics"
         for world in worlds[wrong].tolist():

@@ -64,8 +64,8 @@ _FIELDS = ("qpos", "qvel", "ctrl", "xaxis", "xanchor", "site_xpos", "site_xmat",
 
 
 @dataclass(kw_only=True)
-class _Record:
-    """Results of a chunk, filled step by step."""
+class Record:
+    """Results of a chunk."""
 
     reward_terms: dict[str, Array]  # [N, k]
     reward: Array  # [N, k]
@@ -157,8 +157,7 @@ class TabletopWorld(World):
             sampled = SampledEpisodes.of(episodes, self.scene, self.sim.on_device)
             self.sampled.write(self.sim.on_device(np.array(worlds)), sampled)
             self.sim.begin(worlds, beginnings(self.scene, episodes))
-            self._look(np.array(sorted(worlds)))
-            self._signal(np.array(sorted(worlds)))
+            self._first_look(np.array(sorted(worlds)))
             self._draw(sorted(worlds))
         return self._observation(), {"localization": _copy(self._localization)}
 
@@ -210,7 +209,7 @@ class TabletopWorld(World):
             actions = xp.where(sound, actions, 0.0)
         return actions.clip(-1.0, 1.0)
 
-    def _step(self, worlds: NDArray[np.int64], action: Array, record: _Record, i: int) -> None:
+    def _step(self, worlds: NDArray[np.int64], action: Array, record: Record, i: int) -> None:
         """One control step of these worlds: execute, observe, end episodes. action: [N, A]."""
         at = self.sim.on_device(worlds)
         broken = self._move(at, action[at])
@@ -244,7 +243,7 @@ class TabletopWorld(World):
             broken[~broken] = self.sim.step(worlds[~broken], SUBSTEPS)
         return broken
 
-    def _reward(self, worlds: Array, success: Array, record: _Record, i: int) -> None:
+    def _reward(self, worlds: Array, success: Array, record: Record, i: int) -> None:
         tcp, labels = self._state[worlds, self._tcp], self._localization[worlds]
         target, goal = labels[:, :3], labels[:, 3:6]
         values = {
@@ -272,6 +271,11 @@ class TabletopWorld(World):
         for task, rows in self._running.by_task(worlds):
             alone = len(rows) == len(worlds)
             yield task, rows, everything if alone else everything.part(self.sim.on_device(rows))
+
+    def _first_look(self, worlds: NDArray[np.int64]) -> None:
+        """Look at worlds whose episodes have just begun."""
+        self._look(worlds)
+        self._signal(worlds)
 
     def _look(self, worlds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         """Update the observed state and the labels.
@@ -319,8 +323,8 @@ class TabletopWorld(World):
             "instruction": tuple(episode.instruction if episode else "" for episode in self._running.episodes),
         }
 
-    def _new_record(self, num_actions: int) -> _Record:
-        return _Record(
+    def _new_record(self, num_actions: int) -> Record:
+        return Record(
             reward_terms={name: self._zeros(num_actions) for name in self._weights()},
             reward=self._zeros(num_actions),
             states=self._zeros(num_actions, self.world_spec.state.size),
@@ -328,7 +332,7 @@ class TabletopWorld(World):
             num_steps=np.zeros(self.num_envs, np.int64),
         )
 
-    def _result(self, record: _Record) -> ChunkResult:
+    def _result(self, record: Record) -> ChunkResult:
         running = self._running
         return ChunkResult(
             observation=self._observation(),

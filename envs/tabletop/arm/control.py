@@ -98,6 +98,12 @@ def joint_targets(
     # One solve serves both terms: J^T G^-1 (e - J p) + p is the damped solution plus the posture's null-space part.
     residual = error[:, :, None] - jacobian @ posture[:, :, None]
     step = posture + (transposed @ xp.linalg.solve(gram, residual))[:, :, 0]
+    lower, upper = target_limits_rad(arm)
+    return (joint_pos_rad + step).clip(constant(lower, step), constant(upper, step))
+
+
+def target_limits_rad(arm: ArmSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest joint position targets, [J] each: a margin inside the joint limits."""
     lower = tuple(joint.low_rad + _LIMIT_MARGIN_RAD for joint in arm.joints)
     upper = tuple(joint.high_rad - _LIMIT_MARGIN_RAD for joint in arm.joints)
-    return (joint_pos_rad + step).clip(constant(lower, step), constant(upper, step))
+    return lower, upper

@@ -11,7 +11,7 @@ from envs.tabletop.scene.things import OBJECT_HALF_HEIGHT_M
 from envs.types import Array
 
 TOUCH_M = 0.02
-_TOP = (0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008)
+TOP_M = (0.0, 0.0, OBJECT_HALF_HEIGHT_M + 0.008)
 
 
 class Reach(ObjectsTask):
@@ -46,14 +46,14 @@ class Reach(ObjectsTask):
     def places(self, view: View) -> tuple[Array, Array]:
         """The object, and its top."""
         pos = view.of_target(view.object_pos)
-        return pos, pos + constant(_TOP, pos)
+        return pos, pos + constant(TOP_M, pos)
 
     def expert(self, view: View) -> Array:
         """Descend on the top with closed fingers."""
         pos = view.of_target(view.object_pos)
-        return experts.press(view, pos + constant(_TOP, pos))
+        return experts.press(view, pos + constant(TOP_M, pos))
 
     def _touched(self, view: View) -> Array:
         xp = array_namespace(view.tcp_pos)
-        offset = view.tcp_pos[:, None] - view.object_pos - constant(_TOP, view.tcp_pos)
+        offset = view.tcp_pos[:, None] - view.object_pos - constant(TOP_M, view.tcp_pos)
         return xp.linalg.vector_norm(offset, axis=-1) < TOUCH_M

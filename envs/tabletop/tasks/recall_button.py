@@ -25,7 +25,7 @@ CUE_STEPS = 4
 GO_STEP = 12
 READY_M = (0.45, 0.0, 0.25)
 """Waiting position of the hand."""
-_SHINING, _DARK = (0.95, 0.95, 0.80), (0.10, 0.10, 0.12)
+SHINING, DARK = (0.95, 0.95, 0.80), (0.10, 0.10, 0.12)
 
 
 class RecallButton(PressButton):
@@ -53,7 +53,7 @@ class RecallButton(PressButton):
         buttons = xp.arange(NUM_BUTTONS, device=view.target.device)
         cued = (view.step[:, None] < CUE_STEPS) & (buttons == view.target[:, None])  # [n, buttons]
         shines = cued | (view.step[:, None] >= GO_STEP)
-        return xp.where(shines[:, :, None], constant(_SHINING, view.tcp_pos), constant(_DARK, view.tcp_pos))
+        return xp.where(shines[:, :, None], constant(SHINING, view.tcp_pos), constant(DARK, view.tcp_pos))
 
     def expert(self, view: View) -> Array:
         """Wait at READY_M, then descend through the button."""

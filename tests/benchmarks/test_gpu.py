@@ -1,0 +1,41 @@
+"""What a chunk launches, counted on Warp's CPU device: the same kernels and operations as on a GPU."""
+
+from __future__ import annotations
+
+import torch
+import warp as wp
+
+from benchmarks.gpu import worlds
+from benchmarks.gpu.launches import counted
+
+
+@wp.kernel
+def _add_one(values: wp.array[float]) -> None:
+    values[wp.tid()] = values[wp.tid()] + 1.0
+
+
+def test_kernels_are_counted_one_by_one_and_in_graphs_and_torch_by_what_it_computes() -> None:
+    values = wp.zeros(3)
+    with counted() as recording:
+        wp.launch(_add_one, 3, [values])
+        with wp.ScopedCapture(device="cpu") as capture:
+            for _ in range(5):
+                wp.launch(_add_one, 3, [values])
+    with counted() as counts:
+        for _ in range(2):
+            wp.capture_launch(capture.graph)
+        tensor = torch.ones(4, 2)  # a kernel
+        tensor.view(8)[2:].unsqueeze(0).contiguous()  # views
+        (tensor + 1.0).t().contiguous()  # a sum and a copy
+    assert (recording.kernels, recording.graphs) == ({"_add_one": 1}, 0)
+    assert (counts.kernels, counts.graphs, counts.simulator) == ({"_add_one": 10}, 2, 0)
+    assert counts.torch == {"aten.ones.default": 1, "aten.add.Tensor": 1, "aten.clone.default": 1}
+    assert counts.own == 13
+    assert values.numpy().tolist() == [11.0] * 3
+
+
+def test_a_chunk_of_every_task_launches_at_most_40_kernels_besides_the_simulators() -> None:
+    counts = worlds.counts_of_chunk("warp")
+    assert counts.own <= 40, counts
+    assert counts.graphs == 2, "a chunk, and the kinematics of its frames"
+    assert counts.simulator > 1000
