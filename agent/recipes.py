@@ -1,7 +1,7 @@
 """Recipes: named functions that return one typed config. A variant calls a recipe and replaces fields of it.
 
 A RunConfig trains on demonstrations, by agent/training/loop.py; an ImproveConfig fine-tunes a policy, its `init`, by
-agent/training/improve.py.
+agent/training/improve.py. Importing this loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.dagger import DaggerConfig
-from agent.algorithms.grpo import GRPOConfig
-from agent.algorithms.ppo import PPOConfig
-from agent.algorithms.rft import RFTConfig
-from agent.algorithms.sft import SFTConfig
+from agent.algorithms.cloning_config import DaggerConfig, RFTConfig
+from agent.algorithms.grpo_config import GRPOConfig
+from agent.algorithms.ppo_config import PPOConfig, SurrogateConfig
+from agent.algorithms.sft_config import SFTConfig
 from agent.algorithms.shrink_perturb import ShrinkPerturbConfig
-from agent.evaluation.measure import EvaluationConfig
+from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
-from agent.training.demonstrations import DemonstrationsConfig
-from agent.training.improve import ImproveConfig
-from agent.training.loop import RunConfig
+from agent.training.config import DemonstrationsConfig, ImproveConfig, RunConfig
 from agent.training.practice import PracticeConfig
 from rollout.workers.workers import WorkersConfig
-from vla_model.create import ModelConfig
+from vla_model.sizes import ModelConfig
 
 DEMO_TASKS = ("reach", "lift", "pick_place", "open_drawer", "close_drawer", "press_button")
 

@@ -31,20 +31,21 @@ import torch
 import tyro
 from torch import Tensor
 
-from agent.algorithms.clipped_loss import SurrogateConfig, predict
+from agent.algorithms.cloning_config import RFTConfig
 from agent.algorithms.method import Context
-from agent.algorithms.ppo import PPOConfig, ppo_advantages
-from agent.algorithms.rft import RFTConfig
+from agent.algorithms.ppo import ppo_advantages, predict
+from agent.algorithms.ppo_config import PPOConfig, SurrogateConfig
 from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.algorithms.sft import SFTBatch, SFTEncoder
-from agent.evaluation.measure import EvaluationConfig
+from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Loss, Threads
 from agent.learning.learner import Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import RunFolder, machine, start_run
-from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
-from agent.training.improve import ImproveConfig, improve
+from agent.training.config import DemonstrationsConfig, ImproveConfig
+from agent.training.demonstrations import collect_demonstrations
+from agent.training.improve import improve
 from agent.training.practice import PracticeConfig
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained

@@ -29,7 +29,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, MixtralConfig
 
-from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.algorithms.sft import SFTEncoder, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.untrained import untrained

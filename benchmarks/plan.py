@@ -25,7 +25,8 @@ from typing import Any, Self
 import torch
 import tyro
 
-from agent.algorithms.sft import SFTConfig, fake_batch, sft_loss
+from agent.algorithms.sft import fake_batch, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from agent.commands.plan import MODES
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -36,14 +37,16 @@ from benchmarks.untrained import unit_statistics
 from envs.make import make_world
 from envs.types import WorldSpec
 from vla_model.config import VLAConfig
-from vla_model.create import ModelConfig, shape_of
+from vla_model.create import shape_of
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.numerics.precision import native_dtype
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import ModelConfig
 from vla_model.weights.checkpoint import save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 from vla_model.weights.footprint import Footprint, acting, learning
 
 

@@ -33,11 +33,12 @@ from benchmarks.untrained import unit_statistics
 from envs.make import make_world
 from envs.types import WorldSpec
 from rollout.workers.workers import WorkersConfig
-from vla_model.create import ModelConfig, shape_of
+from vla_model.create import shape_of
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import ModelConfig
 from vla_model.weights.weight_formats import hold_weights
 
 FORMATS: tuple[DtypeName, ...] = ("float32", "bfloat16", "int8")

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from envs.types import WorldSpec
-from vla_model.create import ModelConfig, create_policy
+from vla_model.create import create_policy
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
+from vla_model.sizes import ModelConfig
 
 
 def untrained(world_spec: WorldSpec, model: str = "nano", dtype: torch.dtype = torch.float32) -> tuple[VLA, Processor]:

@@ -12,71 +12,22 @@ The dataset is on disk before the first update, so an iteration that is repeated
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from annotated_types import Interval
-
-from agent.algorithms.method import AlgorithmConfig, Context, Specs, mean_metrics
-from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
-from agent.algorithms.shrink_perturb import (
-    ShrinkPerturbConfig,
-    check_shrink_perturb,
-    scheduled_updates,
-    shrink_and_perturb,
-)
+from agent.algorithms.cloning_config import CloningConfig
+from agent.algorithms.method import Context, Specs, mean_metrics
+from agent.algorithms.sft import SFTEncoder, sft_loss
+from agent.algorithms.shrink_perturb import shrink_and_perturb
 from agent.learning.bad_batch import saved_if_not_finite
-from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.runs.run_folder import dataset_of
 from envs.errors import UserError
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
 from rollout.types import RunEpisodes, Trajectory
-from vla_model.config import VLAConfig
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloningConfig(AlgorithmConfig):
-    """Settings of an algorithm that clones its own episodes."""
-
-    demonstrations: str = ""
-    """Dataset of demonstrations to train on too; if not given, that of the run that init names."""
-    updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
-    """In an iteration."""
-    rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
-    """At most so many rows of each episode are trained on, evenly spaced."""
-    shrink_perturb: ShrinkPerturbConfig = field(default_factory=ShrinkPerturbConfig)
-    sft: SFTConfig = field(default_factory=SFTConfig)
-
-    def scheduled_updates(self, iterations: int, iteration: int) -> int:
-        """See AlgorithmConfig and shrink_perturb.py."""
-        return scheduled_updates(self.shrink_perturb, self.updates, iterations, iteration)
-
-    def check_learner(self, learner: LearnerConfig, iterations: int) -> None:
-        """
-        Raises:
-            UserError: learner.num_updates disagrees with the iterations, or warm-up is longer than a schedule.
-        """
-        schedules = [self.scheduled_updates(iterations, iteration) for iteration in range(iterations)]
-        if learner.num_updates not in (None, schedules[-1]):
-            raise UserError(
-                f"learner.num-updates is {learner.num_updates}, but {iterations} iterations come to {schedules[-1]}; "
-                "leave it out"
-            )
-        learner.check_warmup(min(schedules))
-
-    def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
-        """
-        Raises:
-            UserError: see check_shrink_perturb.
-        """
-        check_shrink_perturb(self.shrink_perturb, iterations, fine_tuning, model)
-
 
 C = TypeVar("C", bound=CloningConfig)
 

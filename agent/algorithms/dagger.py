@@ -27,56 +27,22 @@ Shape letters: N worlds, n of them that are acted in, K chunk size, A action dim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
 
 import numpy as np
-import tyro
-from annotated_types import Interval
 from torch import Tensor
 
-from agent.algorithms.cloning import Cloning, CloningConfig
+from agent.algorithms.cloning import Cloning
+from agent.algorithms.cloning_config import DaggerConfig
 from agent.algorithms.method import Context
 from envs.arrays import rows_of, to_numpy
 from envs.types import Observation
 from envs.world import World
-from vla_model.config import VLAConfig
-from vla_model.files.deployment import check_n_action_steps
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.types import ActionChunk, Policy
-from vla_model.weights.finetune import FineTuning
 
 _STREAM = 0x6D6978
 """Makes this generator independent of others with the same episode seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DaggerConfig(CloningConfig):
-    """Settings of dagger."""
-
-    asks_expert: ClassVar[bool] = True
-
-    beta: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    """Share of the expert's actions in the first iteration."""
-    beta_decay: Annotated[float, Interval(ge=0, le=1)] = 0.9
-    """Of that share, per iteration."""
-    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
-    without (docs/console.md)."""
-    n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] = 1
-    """Actions executed of each decision during collection, by the learner or by the expert in its place."""
-
-    def method(self, context: Context) -> Dagger:
-        return Dagger(self, context)
-
-    def check_model(self, model: VLAConfig, fine_tuning: FineTuning, iterations: int) -> None:
-        """
-        Raises:
-            UserError: n_action_steps exceeds the chunk size, or see CloningConfig.
-        """
-        check_n_action_steps(self.n_action_steps, model.chunk_size)
-        super().check_model(model, fine_tuning, iterations)
 
 
 class Dagger(Cloning[DaggerConfig]):

@@ -21,46 +21,20 @@ Shape letters: T control steps of an episode.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Interval
 from torch import Tensor
 
-from agent.algorithms.clipped_loss import PolicyGradient, PolicyGradientConfig, SurrogateConfig, predict, surrogate_loss
-from agent.algorithms.method import Context, Specs
+from agent.algorithms.grpo_config import GRPOConfig
+from agent.algorithms.method import Specs
+from agent.algorithms.ppo import PolicyGradient, predict, surrogate_loss
 from agent.algorithms.rollout_batch import Advantages, Decisions, RolloutBatch, rewards
 from agent.learning.gradients import Loss
-from agent.runs.seeds import ROUNDS
 from envs.types import EpisodeSpec
 from rollout.types import RunEpisodes, Trajectory
 from vla_model.model import VLA
-
-
-@dataclass(frozen=True, kw_only=True)
-class GRPOConfig(PolicyGradientConfig):
-    """Settings of grpo."""
-
-    group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
-    """G"""
-    standardise: bool = True
-    """Divide by the group's standard deviation; without, nearly uniform groups count less."""
-    max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
-    """Rounds of sampling groups in an iteration, the first included."""
-    surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))
-
-    @property
-    def rounds(self) -> int:
-        return self.max_rounds
-
-    @property
-    def repeats(self) -> int:
-        return self.group_size
-
-    def method(self, context: Context) -> GRPO:
-        return GRPO(self, context)
 
 
 class GRPO(PolicyGradient[GRPOConfig]):

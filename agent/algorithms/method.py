@@ -1,7 +1,9 @@
 """The interface of an algorithm to the loop that fine-tunes a policy (agent/training/improve.py).
 
-An algorithm is one file: its config, an AlgorithmConfig, declares what the loop must know before it starts, and makes a
-Method, which collects episodes and learns from them. A recipe (agent/recipes.py) names it on the command line.
+An algorithm's config, an AlgorithmConfig, declares what the loop must know before it starts, and makes a Method, which
+collects episodes and learns from them. A recipe (agent/recipes.py) names it on the command line. Its fields are options
+of the command, which are parsed before torch is loaded; so the config stands in a file of its own beside the
+algorithm's, ppo_config.py beside ppo.py, and imports it when it makes the Method.
 """
 
 from __future__ import annotations
@@ -9,22 +11,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from agent.learning.config import LearnerConfig
-from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
-from rollout.dataset.batches import TrainingData
 from rollout.types import RunEpisodes, Trajectory
-from vla_model.config import VLAConfig
-from vla_model.inputs.processor import Processor
-from vla_model.model import VLA
 from vla_model.types import Policy
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
+
+if TYPE_CHECKING:
+    from agent.learning.learner import Learner
+    from rollout.dataset.batches import TrainingData
+    from vla_model.config import VLAConfig
+    from vla_model.inputs.processor import Processor
+    from vla_model.model import VLA
 
 Specs = Callable[[int, int], list[EpisodeSpec]]
 """(round, repeats) -> initial states of one round of an iteration, each to be run `repeats` times."""

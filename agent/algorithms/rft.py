@@ -18,26 +18,15 @@ dropping old successes, which are still valid labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-from agent.algorithms.cloning import Cloning, CloningConfig
+from agent.algorithms.cloning import Cloning
+from agent.algorithms.cloning_config import RFTConfig
 from agent.algorithms.method import Context
 from envs.world import World
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class RFTConfig(CloningConfig):
-    """Settings of rft."""
-
-    auxiliary_failures: bool = True
-    """Use failed episodes for auxiliary losses."""
-
-    def method(self, context: Context) -> RFT:
-        return RFT(self, context)
 
 
 class RFT(Cloning[RFTConfig]):

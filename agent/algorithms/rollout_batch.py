@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.algorithms.ppo_config import Reward
 from envs.errors import UserError
 from envs.types import Observation
 from rollout.types import Trajectory
@@ -30,9 +30,6 @@ from vla_model.inputs.history import newest_not_after, past_steps
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.processor import Processor
 from vla_model.numerics.tensors import each_tensor
-
-Reward = Literal["success", "dense"]
-"""1 for a success at the end of its episode; or the world's weighted terms at every step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Interval
 from torch import Tensor
 
+from agent.algorithms.sft_config import SFTConfig
 from agent.learning.generators import seeded_generator
 from envs.types import OUTSIDE
 from rollout.dataset.batches import Batch
@@ -41,26 +40,6 @@ from vla_model.inputs.inputs import ModelInputs, fake_inputs, sample_action_nois
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.tensors import each_tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class SFTConfig:
-    """Weights of the loss."""
-
-    localization_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
-    """w_loc; disclosed in every report."""
-    pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
-    """w_point; disclosed in every report."""
-    foresight_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 3.0
-    """w_see; of a model with foresight (model.foreseen_steps, foreseen_keyframes, foreseen_waypoints)."""
-    hand_pointing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.5
-    """w_hand; of a model with foreseen keyframes or waypoints, where a camera is calibrated."""
-    load_balancing_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.01
-    """w_bal"""
-    router_z_weight: Annotated[float, Interval(ge=0, le=1_000_000)] = 0.001
-    """w_z"""
-    hold_gripper: bool = False
-    """After an episode's end, train the gripper to repeat its last command."""
 
 
 @dataclass(frozen=True, kw_only=True)

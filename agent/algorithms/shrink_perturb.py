@@ -18,16 +18,17 @@ Left out: repeating it in every iteration, as it costs thousands of updates each
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from annotated_types import Interval
 
-from agent.learning.learner import Learner
 from envs.errors import UserError
-from vla_model.config import VLAConfig
-from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
+
+if TYPE_CHECKING:
+    from agent.learning.learner import Learner
+    from vla_model.config import VLAConfig
+    from vla_model.model import VLA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,6 @@ def scheduled_updates(config: ShrinkPerturbConfig, updates: int, iterations: int
     return max(updates, config.updates) + (iterations - config.iteration) * updates
 
 
-@torch.no_grad()
 def shrink_and_perturb(learner: Learner[VLA], keep: float, *, seed: int) -> None:
     """Shrink and perturb every trained weight, the biases that balance experts, and the moving average, in place.
 
@@ -94,15 +94,20 @@ def shrink_and_perturb(learner: Learner[VLA], keep: float, *, seed: int) -> None
         keep: share of the learned weights that is kept, 0 to 1.
         seed: of the initial weights.
     """
+    import torch
+
+    from vla_model.model import VLA
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         new = VLA(learner.model.config)
-    initial = dict(new.named_parameters())
-    for name, weight in learner.model.named_parameters():
-        if weight.requires_grad:
-            weight.lerp_(initial[name].to(weight), 1.0 - keep)
-    initial_buffers = dict(new.named_buffers())
-    for name, value in learner.model.named_buffers():
-        if value.is_floating_point():
-            value.lerp_(initial_buffers[name].to(value), 1.0 - keep)
+    with torch.no_grad():
+        initial = dict(new.named_parameters())
+        for name, weight in learner.model.named_parameters():
+            if weight.requires_grad:
+                weight.lerp_(initial[name].to(weight), 1.0 - keep)
+        initial_buffers = dict(new.named_buffers())
+        for name, value in learner.model.named_buffers():
+            if value.is_floating_point():
+                value.lerp_(initial_buffers[name].to(value), 1.0 - keep)
     learner.reset_optimizer()

@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
-from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.config import DemonstrationsConfig
+from agent.training.demonstrations import collect_demonstrations
 from envs.make import WORLDS
 from rollout.workers.workers import WorkersConfig
 

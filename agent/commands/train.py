@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
-from agent.evaluation.compare import compare
-from agent.evaluation.eval_info import read_eval_info
-from agent.evaluation.evaluate import Evaluation
-from agent.report.render import write_report
-from agent.report.success_tables import print_success
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
-from agent.training.improve import ImproveConfig
-from agent.training.loop import RunConfig
+
+if TYPE_CHECKING:
+    from agent.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +30,17 @@ def run(args: list[str]) -> None:
     """Run the command; the first argument is a recipe, and every field of its config is an option."""
     name, recipe = recipe_of("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe)
-    config: RunConfig | ImproveConfig = options.config
+    config = options.config
     command = ["llamarm", "train", *args]
     # Invalid input must not leave a folder behind, which would make the next try fail.
     check_start(options.out, config, resume=options.resume)
-    with config.ready(RunFolder(options.out)) as work, locked(options.out, command):
+    config.check_names(RunFolder(options.out))
+
+    from agent.report.render import write_report
+    from agent.training import improve, loop
+
+    ready = {"train": loop.ready, "improve": improve.ready}[config.loop]
+    with ready(config, RunFolder(options.out)) as work, locked(options.out, command):
         folder = start_run(options.out, config, resume=options.resume)
         with folder.session(command):
             evaluation, controls = work()
@@ -49,6 +51,10 @@ def run(args: list[str]) -> None:
 
 
 def _say_outcome(folder: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:
+    from agent.evaluation.compare import compare
+    from agent.evaluation.eval_info import read_eval_info
+    from agent.report.success_tables import print_success
+
     if evaluation is not None:
         print_success(evaluation, controls)
     if folder.before.eval_info.exists():

@@ -6,14 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from annotated_types import Interval, MinLen
-
+from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
 from agent.evaluation.eval_info import eval_info, write_eval_info
-from agent.evaluation.evaluate import Evaluation, evaluate, evaluation_specs
-from agent.runs.checks import NumEpisodes, NumWorlds
+from agent.evaluation.evaluate import Evaluation, evaluate
 from agent.runs.progress import EpisodesBar, progress_bars
 from agent.runs.run_folder import RunFolder
 from envs.types import EpisodeSpec
@@ -21,36 +18,6 @@ from envs.world import World
 from rollout.types import Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.types import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """Settings of an evaluation."""
-
-    episodes_per_task: NumEpisodes = 20
-    """And per variation; 0, in sft recipes, skips the evaluation."""
-    variations: Annotated[tuple[str, ...], MinLen(1)] = ("train",)
-    """Each is evaluated on the same seeds."""
-    controls: bool = True
-    """Also run blind controls of the first variation: shuffled instructions (with two tasks or more), black frames."""
-    videos_per_task: NumEpisodes = 1
-    """And per variation."""
-    n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
-    """Actions executed of each chunk; None for the whole chunk."""
-    num_worlds: NumWorlds = 8
-    """Parallel worlds in each process."""
-
-    def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:
-        """The episodes, variation by variation.
-
-        Raises:
-            UserError: as `evaluation_specs` does.
-        """
-        return [
-            spec
-            for variation in self.variations
-            for spec in evaluation_specs(suite, tasks, self.episodes_per_task, variation)
-        ]
 
 
 @dataclass(frozen=True)

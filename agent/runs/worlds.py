@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from envs.make import Device, make_world
+from agent.runs.checks import check_episodes
+from envs.make import Device, check_device, make_world
 from envs.world import World
 from vla_model.files.deployment import Deployment
 
@@ -28,6 +30,17 @@ class WorldConfig:
     def make_worlds(self) -> Callable[[int], World]:
         """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
+
+    def check_names(self, variations: Sequence[str]) -> None:
+        """Check names without importing a module of the user's own, which may take long.
+
+        Raises:
+            UserError: the suite, its device, a task or a variation does not exist.
+        """
+        check_device(self.world, self.device)
+        if ":" not in self.world:
+            with closing(make_world(self.world)) as world:
+                check_episodes(world, self.tasks, variations)
 
     def deployment(self, n_action_steps: int) -> Deployment:
         """The deployment of a policy for this world."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -12,13 +11,11 @@ from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.collecting import Collector
+from agent.training.config import ImproveConfig
 from agent.training.selection import Progress, Selection
 from vla_model.files.folders import read_json
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-
-if TYPE_CHECKING:
-    from agent.training.improve import ImproveConfig
 
 _PROGRESS_FILE = "progress.json"
 

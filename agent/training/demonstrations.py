@@ -19,21 +19,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import TextIO
 
-from annotated_types import Interval
-
-from agent.evaluation.evaluate import failure_of
-from agent.runs.checks import NumWorlds, Share, check_config, check_episodes
+from agent.runs.checks import check_config, check_episodes
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
-from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
-from agent.runs.worlds import WorldConfig
+from agent.runs.seeds import check_training_seed
+from agent.training.config import DemonstrationsConfig
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.types import EpisodeSpec
 from envs.world import World
-from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 from rollout.workers.workers import WorkerReport, Workers, WorkersConfig
@@ -42,27 +38,6 @@ from vla_model.files.folders import read_json, write_json, write_whole
 FAILED_PATH = "meta/failed_episodes.jsonl"
 HOW_PATH = "meta/demonstrations.json"
 _NOISE = ("noise_share", "noise_correlation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemonstrationsConfig(WorldConfig):
-    """Which episodes the scripted expert demonstrates, and how."""
-
-    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
-    """Successful ones."""
-    first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
-    """Seeds count up from here and stay below evaluation's."""
-    attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0
-    """Maximum number of attempts of a task per successful episode, rounded up."""
-    num_worlds: NumWorlds = 8
-    """Parallel worlds in each process."""
-    noise_std: Annotated[float, Interval(ge=0, le=10)] = 0.0
-    """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
-    noise_share: Share = 0.5
-    """Probability that an episode is noisy."""
-    noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.8
-    image_mode: Literal["image", "video"] = "image"
-    """Exact PNGs, or one video per camera and episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +191,9 @@ def fill_dataset(
         set_aside: filled by `run`: {spec: why its workers died}.
         broken: filled by `run`: {spec: error of its world}.
     """
+    from agent.evaluation.evaluate import failure_of
+    from rollout.dataset.write import DatasetWriter
+
     ledger = DemonstrationsLedger(config, world.suite, world.tasks)
     with (
         DatasetWriter(root, world.world_spec, robot_type=world.suite, image_mode=config.image_mode) as writer,

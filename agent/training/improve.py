@@ -22,30 +22,26 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
 
 import torch
-import tyro
-from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.algorithms.method import AlgorithmConfig, Context, Method
+from agent.algorithms.method import Context, Method
 from agent.evaluation.changes import write_changes
-from agent.evaluation.measure import EvaluationConfig, Evaluations, EvaluationSetup, measure, rerun
-from agent.learning.config import LearnerConfig
+from agent.evaluation.measure import Evaluations, EvaluationSetup, measure, rerun
 from agent.learning.learner import Learner
-from agent.runs.checks import HOW, Seed, Share
 from agent.runs.deployment import recorded_deployment, say_differences
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.bookkeeping import Bookkeeping, progress_of
 from agent.training.checkpoints import acted_weights, acting_weights
 from agent.training.collecting import Collector, OverlappedCollector, SyncCollector
-from agent.training.improve_checks import check_improvement, check_initial_policy, initial_policy
-from agent.training.practice import PracticeConfig, practice_specs, practice_summary
+from agent.training.config import ImproveConfig
+from agent.training.improve_checks import check_improvement, check_initial_policy
+from agent.training.practice import practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection, selection_specs
 from envs.errors import UserError
@@ -53,93 +49,14 @@ from envs.make import make_world
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import RunEpisodes, Trajectory
-from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.files.folders import check_place
+from rollout.workers.workers import Workers
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
 from vla_model.weights.checkpoint import load_policy
-from vla_model.weights.finetune import FineTuning, prepare
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImproveConfig:
-    """Settings of a run that fine-tunes a policy."""
-
-    algorithm: AlgorithmConfig
-    init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
-    """The initial policy: a run, a checkpoint, or a policy's folder."""
-    fine_tuning: FineTuning = field(default_factory=FineTuning)
-    seed: Seed = 0
-    """Of sampled actions, batches, augmentation and the initial weights of adapters."""
-    practice: PracticeConfig = field(default_factory=PracticeConfig)
-    iterations: Annotated[int, Interval(ge=1, le=100_000)] = 40
-    overlap: bool = False
-    """Collect an iteration's episodes while learning from the previous ones: faster where there are cores for both, but
-    the weights that act are one iteration old."""
-    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
-    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
-    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
-    """Folder of the caches of decoded frames; beside each dataset if not given."""
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """Of the initial and the best policy, at the end. Its n_action_steps hold for collection too."""
-    evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
-    """Iterations between two evaluations for model selection."""
-    selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
-    """Per task, in such an evaluation."""
-    collapse_share: Share = 0.5
-    """The run ends when the success of such an evaluation falls below this share of the best."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            UserError: the learner's settings contradict the algorithm, or the cache folder cannot be used.
-        """
-        check_place("cache", self.cache)
-        learner = self.learner
-        if learner.num_processes != 1:
-            raise UserError(f"learner.num-processes is {learner.num_processes}, but fine-tuning by rollouts needs 1")
-        self.algorithm.check_learner(learner, self.iterations)
-
-    def from_demonstrations(self) -> NoReturn:
-        """
-        Raises:
-            UserError: a fine-tuning run has none.
-        """
-        raise UserError(
-            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
-        )
-
-    @contextmanager
-    def ready(
-        self, run: RunFolder, make_worlds: Callable[[int], World] | None = None
-    ) -> Generator[Callable[[], Evaluations]]:
-        """Check everything before the run starts or resumes, and yield the function that runs it.
-
-        Nothing is written before it is called.
-
-        Raises:
-            UserError: there is no initial policy, it was made for another world, something named does not exist, or
-                the run could not be completed.
-        """
-        check_improvement(self)
-        make_example = make_worlds or partial(make_world, self.practice.world)
-        make_worlds = make_worlds or self.practice.make_worlds
-        with closing(make_example(1)) as world:
-            processor = check_initial_policy(self, run, world)
-            context = Context(
-                processor=processor,
-                suite=world.suite,
-                run=run,
-                init=self.init,
-                seed=self.seed,
-                n_action_steps=self.evaluation.n_action_steps,
-                cache=self.cache,
-            )
-            yield _Improvement(self, run, make_worlds, world, processor, self.algorithm.method(context)).work
+from vla_model.weights.finetune import prepare
 
 
 def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None) -> Evaluations:
@@ -153,10 +70,39 @@ def improve(config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], 
         The evaluation of the best policy, and the blind controls by name.
 
     Raises:
-        UserError: see ImproveConfig.ready.
+        UserError: see ready.
     """
-    with config.ready(run, make_worlds) as work:
+    with ready(config, run, make_worlds) as work:
         return work()
+
+
+@contextmanager
+def ready(
+    config: ImproveConfig, run: RunFolder, make_worlds: Callable[[int], World] | None = None
+) -> Generator[Callable[[], Evaluations]]:
+    """Check everything before the run starts or resumes, and yield the function that runs it.
+
+    Nothing is written before it is called.
+
+    Raises:
+        UserError: there is no initial policy, it was made for another world, something named does not exist, or the
+            run could not be completed.
+    """
+    check_improvement(config)
+    make_example = make_worlds or partial(make_world, config.practice.world)
+    make_worlds = make_worlds or config.practice.make_worlds
+    with closing(make_example(1)) as world:
+        processor = check_initial_policy(config, run, world)
+        context = Context(
+            processor=processor,
+            suite=world.suite,
+            run=run,
+            init=config.init,
+            seed=config.seed,
+            n_action_steps=config.evaluation.n_action_steps,
+            cache=config.cache,
+        )
+        yield _Improvement(config, run, make_worlds, world, processor, config.algorithm.method(context)).work
 
 
 @dataclass(frozen=True)
@@ -231,7 +177,7 @@ class _Improvement:
     def _learner_and_actor(self) -> tuple[Learner[VLA], VLA]:
         """The learner of the last checkpoint, or of the initial policy; and a model that acts."""
         config, algorithm = self.config, self.config.algorithm
-        model, _ = load_policy(initial_policy(config, self.run), value_head=algorithm.needs_values)
+        model, _ = load_policy(config.initial_policy(self.run), value_head=algorithm.needs_values)
         steps = config.evaluation.n_action_steps or model.config.chunk_size
         made_for = self.processor.deployment or recorded_deployment(config.init, model.config.chunk_size)
         self.processor.deployment = config.practice.deployment(steps)

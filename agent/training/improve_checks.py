@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from agent.runs.checks import check_config, check_episodes
-from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
+from agent.runs.run_folder import RunFolder
+from agent.training.config import ImproveConfig
 from agent.training.demonstrations import check_expert
 from agent.training.practice import check_practice
 from envs.errors import UserError
@@ -15,9 +13,6 @@ from envs.world import World
 from vla_model.files.deployment import check_n_action_steps
 from vla_model.inputs.processor import Processor
 from vla_model.weights.checkpoint import load_shape
-
-if TYPE_CHECKING:
-    from agent.training.improve import ImproveConfig
 
 
 def check_improvement(config: ImproveConfig) -> None:
@@ -52,24 +47,10 @@ def check_initial_policy(config: ImproveConfig, run: RunFolder, world: World) ->
     """
     check_episodes(world, config.practice.tasks, (config.practice.variation,))
     check_episodes(world, config.practice.tasks, config.evaluation.variations)
-    _, shape, processor = load_shape(initial_policy(config, run))
+    _, shape, processor = load_shape(config.initial_policy(run))
     processor.check(world.world_spec)
     check_n_action_steps(config.evaluation.n_action_steps or shape.chunk_size, shape.chunk_size)
     config.algorithm.check_model(shape, config.fine_tuning, config.iterations)
     if config.algorithm.asks_expert:
         check_expert(world, config.practice.tasks, config.practice.variation)
     return processor
-
-
-def initial_policy(config: ImproveConfig, run: RunFolder) -> Path:
-    """The folder of the last checkpoint's policy, else of the one that --init names.
-
-    Raises:
-        UserError: --init is not given, or holds no policy.
-    """
-    last = run.last_checkpoint()
-    if last is not None:
-        return last / PRETRAINED
-    if not config.init:
-        raise UserError("there is no initial policy; name a run or a policy's folder with --init")
-    return policy_folder(config.init)

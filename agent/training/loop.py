@@ -15,102 +15,41 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
-from annotated_types import Interval
 from torch.utils.tensorboard import SummaryWriter
 
-from agent.algorithms.sft import SFTConfig, SFTEncoder, sft_loss
+from agent.algorithms.sft import SFTEncoder, sft_loss
 from agent.evaluation.evaluate import Evaluation
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure
+from agent.evaluation.measure import EvaluationSetup, measure
 from agent.learning.bad_batch import saved_if_not_finite
-from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
-from agent.runs.checks import HOW, Seed, check_config
+from agent.runs.checks import check_config
 from agent.runs.interrupts import interrupts_wait
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
-from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
+from agent.training.config import RunConfig
+from agent.training.demonstrations import collect_demonstrations
 from agent.training.recordings import check_recordings, say_changes, say_inferred, training_data
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
 from rollout.distributed import Process, run_in_processes
-from rollout.workers.workers import WorkersConfig
-from vla_model.create import ModelConfig, check_model, create_policy, shape_of
+from vla_model.create import check_model, create_policy, shape_of
 from vla_model.files.deployment import Deployment, check_n_action_steps
-from vla_model.files.folders import check_place
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.weights.checkpoint import load_config
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.finetune import prepare
 
 LOG_EVERY = 20
 """Updates between two points of a curve."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Settings of a run on demonstrations or recordings."""
-
-    seed: Seed = 0
-    """Of the model's initial weights, the batches and the augmentation."""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    """A preset and what differs from it: see vla_model/create.py."""
-    fine_tuning: FineTuning = field(default_factory=FineTuning)
-    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
-    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
-    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
-    learner's processes, if it has several, run at the same address."""
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded datasets (of `collect`, `drive` and `console`) to clone in place of the scripted expert's
-    demonstrations, which are then not collected. Failed episodes are used for auxiliary losses only.
-    demonstrations.world and .tasks still define the evaluation; --evaluation.episodes-per-task 0 (a real robot) skips
-    it."""
-    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
-    without (docs/console.md)."""
-    auxiliary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Datasets used for auxiliary losses only: any episodes in simulation, also a policy's failures."""
-    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
-    """Folder of the caches of decoded frames; beside each dataset if not given."""
-    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
-    """How recordings of other programs are read."""
-    sft: SFTConfig = field(default_factory=SFTConfig)
-    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
-    """Updates between checkpoints."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            UserError: see check_place of vla_model/files/folders.py.
-        """
-        check_place("cache", self.cache)
-
-    def from_demonstrations(self) -> RunConfig:
-        """The config itself."""
-        return self
-
-    @contextmanager
-    def ready(self, run: RunFolder) -> Generator[Callable[[], tuple[Evaluation | None, dict[str, Evaluation]]]]:
-        """Check everything before the run starts, and yield the function that runs it.
-
-        Raises:
-            UserError: see check_run.
-        """
-        check_run(self)
-        yield partial(_train, self, run)
 
 
 def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:
@@ -122,8 +61,21 @@ def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[st
     Raises:
         UserError: see check_run; nothing was started.
     """
-    with config.ready(run) as work:
+    with ready(config, run) as work:
         return work()
+
+
+@contextmanager
+def ready(
+    config: RunConfig, run: RunFolder
+) -> Generator[Callable[[], tuple[Evaluation | None, dict[str, Evaluation]]]]:
+    """Check everything before the run starts, and yield the function that runs it.
+
+    Raises:
+        UserError: see check_run.
+    """
+    check_run(config)
+    yield partial(_train, config, run)
 
 
 def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[str, Evaluation]]:

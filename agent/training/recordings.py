@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from agent.runs.checks import check_episodes
 from agent.runs.run_folder import RunFolder
+from agent.training.config import RunConfig
 from agent.training.demonstrations import check_demonstrations
 from envs.errors import UserError
 from envs.make import make_world
@@ -23,9 +23,6 @@ from rollout.dataset.check import check_worlds
 from rollout.dataset.frame_cache import check_pending
 from rollout.dataset.segments import has_successes
 from vla_model.inputs.processor import Processor
-
-if TYPE_CHECKING:
-    from agent.training.loop import RunConfig
 
 
 def check_recordings(config: RunConfig) -> WorldSpec:

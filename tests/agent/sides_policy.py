@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sides_world import SPEC, SidesWorld
 from transformers import LlamaConfig
 
-from agent.evaluation.measure import EvaluationConfig
+from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
-from agent.training.improve import ImproveConfig
+from agent.training.config import ImproveConfig
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from rollout.workers.workers import WorkersConfig

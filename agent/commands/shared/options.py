@@ -17,8 +17,7 @@ from vla_model.files.old_names import option_by_new_name
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from agent.training.improve import ImproveConfig
-    from agent.training.loop import RunConfig
+    from agent.training.config import ImproveConfig, RunConfig
 
 Options = TypeVar("Options", bound="DataclassInstance")
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)

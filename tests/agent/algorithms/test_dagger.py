@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 
-from agent.algorithms.dagger import DaggerConfig, DaggerPolicy
+from agent.algorithms.cloning_config import DaggerConfig
+from agent.algorithms.dagger import DaggerPolicy
 from rollout.collect import collect
 from rollout.types import Trajectory
 from vla_model.policy import VLAPolicy
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
 
 
 def learner(version: int = 0) -> VLAPolicy:

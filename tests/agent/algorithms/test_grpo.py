@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sides_rollouts import draw
 
-from agent.algorithms.grpo import GRPOConfig, collect_groups, grpo_advantages
+from agent.algorithms.grpo import collect_groups, grpo_advantages
+from agent.algorithms.grpo_config import GRPOConfig
 from envs.types import EpisodeSpec
 from rollout.types import Trajectory
 

@@ -12,8 +12,8 @@ import torch
 from sides_policy import sides_model, sides_processor
 from sides_rollouts import rollout
 
-from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.ppo import PPOConfig, generalised_advantages, ppo_advantages, ppo_loss
+from agent.algorithms.ppo import generalised_advantages, ppo_advantages, ppo_loss
+from agent.algorithms.ppo_config import PPOConfig, SurrogateConfig
 from agent.algorithms.rollout_batch import Decisions, decisions, rewards
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner

@@ -12,8 +12,10 @@ import torch
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 from sides_rollouts import draw
 
-from agent.algorithms.grpo import GRPOConfig, grpo_advantages, grpo_loss
-from agent.algorithms.ppo import PPOConfig, ppo_advantages, ppo_loss
+from agent.algorithms.grpo import grpo_advantages, grpo_loss
+from agent.algorithms.grpo_config import GRPOConfig
+from agent.algorithms.ppo import ppo_advantages, ppo_loss
+from agent.algorithms.ppo_config import PPOConfig
 from agent.algorithms.rollout_batch import Decisions, decisions
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner

@@ -10,7 +10,8 @@ import torch
 from sides_policy import sides_model
 from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_config
 
-from agent.algorithms.sft import SFTBatch, SFTConfig, SFTEncoder, fake_batch, sft_loss
+from agent.algorithms.sft import SFTBatch, SFTEncoder, fake_batch, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from envs.types import OUTSIDE
 from rollout.dataset.batches import Batch
 from vla_model.inputs.processor import Processor

@@ -19,7 +19,7 @@ from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from vla_model.config import VLAConfig
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
 
 
 def shrunk_and_perturbed(keep: float) -> tuple[VLA, Learner[VLA], VLA]:

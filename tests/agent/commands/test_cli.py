@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, get_type_hints
 
 import pytest
 
@@ -30,7 +30,7 @@ from agent.commands.train import Train
 from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.runs.checks import check_config
 from agent.runs.run_folder import RunFolder
-from agent.training.demonstrations import DemonstrationsConfig
+from agent.training.config import DemonstrationsConfig
 from envs.types import EpisodeSpec
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class RunConfig:
     """Of everything random."""
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
+    loop: ClassVar = "train"
 
-    def ready(self, run: RunFolder) -> AbstractContextManager[Callable[[], tuple[Evaluation, dict[str, Evaluation]]]]:
-        """As of the configs of recipes; each test says what it does."""
-        raise NotImplementedError
+    def check_names(self, run: RunFolder) -> None:
+        """As of the configs of recipes."""
 
     def from_demonstrations(self) -> RunConfig:
         return self
@@ -117,8 +117,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
         check_config(config)
         yield partial(train, config, run)
 
-    monkeypatch.setattr(RunConfig, "ready", ready)
-    monkeypatch.setattr("agent.commands.train.write_report", lambda root: root / "report.html")
+    monkeypatch.setattr("agent.training.loop.ready", ready)
+    monkeypatch.setattr("agent.report.render.write_report", lambda root: root / "report.html")
     return called
 
 

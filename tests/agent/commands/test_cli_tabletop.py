@@ -22,10 +22,9 @@ from agent.robot.drive import Outcome
 from agent.runs.policies import load_policy
 from envs.make import make_world
 from rollout.dataset.read import DatasetReader
-from vla_model.create import ModelConfig
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.sizes import SIZES
+from vla_model.sizes import SIZES, ModelConfig
 from vla_model.weights.checkpoint import save_policy
 
 

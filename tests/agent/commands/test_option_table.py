@@ -29,7 +29,7 @@ from agent.robot.drive import DriveConfig
 from agent.runs.checks import check_config
 from agent.serve.server import ServerConfig
 from agent.studies.scale.grid import GridConfig
-from agent.training.demonstrations import DemonstrationsConfig
+from agent.training.config import DemonstrationsConfig
 from rollout.inference import InferenceConfig
 from rollout.workers.workers import WorkersConfig
 

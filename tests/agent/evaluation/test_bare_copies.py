@@ -18,8 +18,9 @@ from agent.recipes import grpo_tabletop, sft_tiny
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
 from agent.serve import wire
+from agent.training.config import RunConfig
 from agent.training.improve import improve
-from agent.training.loop import RunConfig, deployment_of, train
+from agent.training.loop import deployment_of, train
 from vla_model.files.deployment import Deployment
 from vla_model.inputs.processor import PROCESSOR_FILE
 

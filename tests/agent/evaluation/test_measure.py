@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sides_world import Reader, SidesWorld, evaluate_here
 
+from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.evaluate import LOST, evaluation_specs
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, measure
+from agent.evaluation.measure import EvaluationSetup, measure
 from agent.evaluation.statistics import Proportion
 from agent.runs.run_folder import RunFolder
 from agent.runs.seeds import FIRST_EVALUATION_SEED

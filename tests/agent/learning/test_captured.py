@@ -9,7 +9,8 @@ import pytest
 import torch
 from sides_policy import sides_model
 
-from agent.algorithms.sft import SFTBatch, SFTConfig, fake_batch, sft_loss
+from agent.algorithms.sft import SFTBatch, fake_batch, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from agent.learning.captured import Captured
 from agent.learning.config import LearnerConfig
 from agent.learning.gradients import Threads

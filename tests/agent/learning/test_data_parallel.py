@@ -26,8 +26,8 @@ from agent.report.curves import read_curves
 from agent.runs.checks import check_config
 from agent.runs.run_folder import RunFolder, start_run
 from agent.training import loop
+from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
-from agent.training.loop import RunConfig
 from rollout.dataset.batches import TrainingData
 from rollout.distributed import Process, run_in_processes
 from vla_model.create import shape_of

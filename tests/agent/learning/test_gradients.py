@@ -13,11 +13,13 @@ from sides_policy import sides_model, sides_processor
 from sides_rollouts import draw
 from torch import Tensor
 
-from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.grpo import GRPOConfig, groups, grpo_advantages, grpo_loss, is_mixed
-from agent.algorithms.ppo import PPOConfig, ppo_advantages, ppo_loss
+from agent.algorithms.grpo import groups, grpo_advantages, grpo_loss, is_mixed
+from agent.algorithms.grpo_config import GRPOConfig
+from agent.algorithms.ppo import ppo_advantages, ppo_loss
+from agent.algorithms.ppo_config import PPOConfig, SurrogateConfig
 from agent.algorithms.rollout_batch import decisions
-from agent.algorithms.sft import SFTBatch, SFTConfig, fake_batch, sft_loss
+from agent.algorithms.sft import SFTBatch, fake_batch, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from agent.learning.gradients import Threads
 from vla_model.heads.moe import Router
 from vla_model.model import VLA

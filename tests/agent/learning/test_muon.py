@@ -14,14 +14,17 @@ from sides_policy import sides_model, sides_processor
 from sides_rollouts import draw
 from torch import Tensor
 
-from agent.algorithms.ppo import PPOConfig, ppo_advantages, ppo_loss
+from agent.algorithms.ppo import ppo_advantages, ppo_loss
+from agent.algorithms.ppo_config import PPOConfig
 from agent.algorithms.rollout_batch import decisions
-from agent.algorithms.sft import SFTConfig, fake_batch, sft_loss
+from agent.algorithms.sft import fake_batch, sft_loss
+from agent.algorithms.sft_config import SFTConfig
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
 from agent.learning.muon import Muon, is_hidden_matrix, orthogonalised
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 MUON = LearnerConfig(batch_size=8, num_updates=60, warmup_updates=2, optimizer="muon")
 LOSS = partial(sft_loss, config=SFTConfig())

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from test_sim_robot import ExpertChunks
 
-from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.cloning_config import DaggerConfig
 from agent.algorithms.method import Context
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import Learner
@@ -22,13 +22,15 @@ from agent.robot.robots.sim_robot import SimRobot
 from agent.robot.types import Reading
 from agent.robot.watch import Operator
 from agent.runs.run_folder import RunFolder
-from agent.training.loop import RunConfig, learn, train
+from agent.training.config import RunConfig
+from agent.training.loop import learn, train
 from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData
 from rollout.distributed import Process
-from vla_model.create import ModelConfig, create_policy
+from vla_model.create import create_policy
+from vla_model.sizes import ModelConfig
 
 LEARNER = LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1)
 

@@ -12,14 +12,15 @@ from agent.learning.config import LearnerConfig
 from agent.robot.agent import Agent
 from agent.robot.robots.sim_robot import SimRobot
 from agent.runs.run_folder import PRETRAINED, RunFolder
-from agent.training.loop import RunConfig, learn
+from agent.training.config import RunConfig
+from agent.training.loop import learn
 from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.make import make_world
 from envs.types import EpisodeSpec
 from rollout.dataset.batches import TrainingData
 from rollout.distributed import Process
-from vla_model.create import ModelConfig
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import ModelConfig
 
 
 def test_recorded_drives_can_be_trained_on_without_conversion(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sides_policy import sides_config
 
-from agent.algorithms.ppo import PPOConfig
+from agent.algorithms.ppo_config import PPOConfig
 from agent.learning.config import LearnerConfig
 from agent.runs.checks import HOW, none_stands_for
 from agent.runs.run_folder import (

@@ -19,7 +19,7 @@ from agent.learning.learner import Learner
 from agent.runs.run_lock import locked
 from agent.training.checkpoints import save_checkpoint
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
 
 HOLDER = """
 import sys

@@ -12,9 +12,10 @@ import torch
 from sides_policy import sides_model, sides_processor
 from sides_world import SidesWorld, evaluate_here
 
+from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.expert_usage import UsageByPhase
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup
+from agent.evaluation.measure import EvaluationSetup
 from agent.studies.moe.study import ExpertStudy, study_experts, to_json
 from agent.studies.moe.tables import draw, tables
 from rollout.workers.workers import WorkersConfig

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from agent.commands import scale as command
-from agent.evaluation.measure import EvaluationConfig
+from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.recipes import RECIPES
 from agent.runs.run_folder import RunFolder
 from agent.studies.scale import grid
 from agent.studies.scale.grid import Budget, GridConfig, Place, ScaleConfig, acting_parameters, model_of, places
-from agent.training.demonstrations import DemonstrationsConfig
-from agent.training.loop import RunConfig
+from agent.training.config import DemonstrationsConfig, RunConfig
 from envs.make import make_world
 from rollout.workers.workers import WorkersConfig
-from vla_model.create import ModelConfig, shape_of
+from vla_model.create import shape_of
+from vla_model.sizes import ModelConfig
 
 RUN = RunConfig(
     demonstrations=DemonstrationsConfig(tasks=("press_button",), num_worlds=2),

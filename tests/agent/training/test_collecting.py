@@ -12,7 +12,7 @@ import pytest
 import torch
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config, sides_model, sides_processor, sides_specs
 
-from agent.algorithms.ppo import PPOConfig
+from agent.algorithms.ppo_config import PPOConfig
 from agent.learning.config import LearnerConfig
 from agent.report.curves import read_curves
 from agent.runs.run_folder import start_run

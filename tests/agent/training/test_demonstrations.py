@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from sides_world import SidesWorld
 
+from agent.training.config import DemonstrationsConfig
 from agent.training.demonstrations import (
     FAILED_PATH,
     HOW_PATH,
     Demonstrations,
-    DemonstrationsConfig,
     DemonstrationsLedger,
     collect_demonstrations,
     fill_dataset,

@@ -13,31 +13,31 @@ import torch
 from safetensors.torch import load_file
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
-from agent.algorithms import clipped_loss, ppo
-from agent.algorithms.clipped_loss import SurrogateConfig
-from agent.algorithms.dagger import DaggerConfig
-from agent.algorithms.grpo import GRPOConfig
-from agent.algorithms.ppo import PPOConfig, ppo_advantages
-from agent.algorithms.rft import RFTConfig
+from agent.algorithms import ppo
+from agent.algorithms.cloning_config import DaggerConfig, RFTConfig
+from agent.algorithms.grpo_config import GRPOConfig
+from agent.algorithms.ppo import ppo_advantages
+from agent.algorithms.ppo_config import PPOConfig, SurrogateConfig
 from agent.algorithms.rollout_batch import RolloutBatch
-from agent.algorithms.sft import SFTConfig
+from agent.algorithms.sft_config import SFTConfig
 from agent.algorithms.shrink_perturb import ShrinkPerturbConfig
+from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
-from agent.evaluation.measure import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.learning.learner import STATE_FILE, Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
 from agent.training import selection
-from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.training.improve import ImproveConfig, improve
+from agent.training.config import DemonstrationsConfig, ImproveConfig
+from agent.training.demonstrations import fill_dataset
+from agent.training.improve import improve
 from agent.training.practice import PracticeConfig
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning
+from vla_model.weights.config import FineTuning
 
 SURROGATE = SurrogateConfig(epochs=4, max_kl=0.2)
 PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
@@ -254,7 +254,7 @@ def test_weights_that_are_not_finite_are_neither_published_nor_saved(
         next(learner.average.parameters()).data.view(-1)[0] = torch.nan
         return {}
 
-    monkeypatch.setattr(clipped_loss.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
+    monkeypatch.setattr(ppo.PolicyGradient, "learn", lambda _, learner, *rest: broken(learner, *rest))
     with pytest.raises(FloatingPointError, match=r"after update 0 average.* is not finite, so it is not saved"):
         run_here(small(first), tmp_path / "run")
     assert [folder.name for folder in RunFolder(tmp_path / "run").checkpoints.iterdir()] == ["000000"]

@@ -13,13 +13,14 @@ import pytest
 import torch
 from sides_policy import WillingSidesWorld, save_sides_policy, sides_config
 
-from agent.algorithms.dagger import DaggerConfig
-from agent.algorithms.ppo import PPOConfig
+from agent.algorithms.cloning_config import DaggerConfig
+from agent.algorithms.ppo_config import PPOConfig
 from agent.learning.config import LearnerConfig
 from agent.report.curves import read_curves
 from agent.runs.run_folder import RunFolder, start_run
-from agent.training.demonstrations import DemonstrationsConfig, fill_dataset
-from agent.training.improve import ImproveConfig, improve
+from agent.training.config import DemonstrationsConfig, ImproveConfig
+from agent.training.demonstrations import fill_dataset
+from agent.training.improve import improve
 from agent.training.practice import PracticeConfig
 from rollout.collect import collect
 from rollout.expert import ExpertPolicy

@@ -21,16 +21,18 @@ from agent.recipes import RECIPES, sft_tiny
 from agent.report.render import write_report
 from agent.runs.checks import check_config
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
-from agent.training.improve import ImproveConfig
+from agent.training.config import ImproveConfig, RunConfig
 from agent.training.improve_checks import check_improvement
-from agent.training.loop import RunConfig, learn, train
+from agent.training.loop import learn, train
 from rollout.dataset.batches import TrainingData
 from rollout.distributed import Process
-from vla_model.create import ModelConfig, create_policy
+from vla_model.create import create_policy
 from vla_model.model import VLA
+from vla_model.sizes import ModelConfig
 from vla_model.weights.adapters import load_adapted
 from vla_model.weights.checkpoint import save_policy
-from vla_model.weights.finetune import FineTuning, merged_state_dict
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import merged_state_dict
 
 
 def small() -> RunConfig:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from sides_policy import WillingSidesWorld, sides_processor, sides_specs
 
-from agent.algorithms.dagger import DaggerConfig
+from agent.algorithms.cloning_config import DaggerConfig, RFTConfig
 from agent.algorithms.method import Context
-from agent.algorithms.rft import RFTConfig
 from agent.recipes import sft_tiny
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
+from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
-from agent.training.loop import RunConfig, train
+from agent.training.loop import train
 from rollout.collect import collect
 from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy

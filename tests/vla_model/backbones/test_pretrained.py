@@ -17,12 +17,14 @@ from written_models import states, write_folder, write_gguf
 
 from vla_model.backbones.presets import FAMILIES
 from vla_model.backbones.pretrained import load_backbone
-from vla_model.create import ModelConfig, create_policy
+from vla_model.create import create_policy
 from vla_model.inputs.inputs import fake_inputs
 from vla_model.inputs.processor import DEFAULT_TOKENIZER
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import ModelConfig
 from vla_model.weights.checkpoint import load_policy, save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 SENTENCE = "push the red cube to the left"
 every_family = pytest.mark.parametrize("family", FAMILIES)

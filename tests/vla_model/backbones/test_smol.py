@@ -11,7 +11,8 @@ from written_models import states, write_gguf
 
 from vla_model.backbones.pretrained import load_backbone
 from vla_model.backbones.smol import convert, smol_folder
-from vla_model.create import SMOL_LAYERS, ModelConfig, create_policy
+from vla_model.create import SMOL_LAYERS, create_policy
+from vla_model.sizes import ModelConfig
 
 
 def test_the_converted_folder_equals_the_file_in_bfloat16_and_adds_a_bos_token(tmp_path: Path) -> None:

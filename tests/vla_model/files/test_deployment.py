@@ -14,7 +14,8 @@ from vla_model.inputs.processor import PROCESSOR_FILE, Processor
 from vla_model.policy import VLAPolicy
 from vla_model.weights.adapters import load_adapted, save_adapter
 from vla_model.weights.checkpoint import load_policy, save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 MADE_FOR = Deployment(n_action_steps=3, world="tabletop", tasks=("lift", "stack"))
 

@@ -16,7 +16,8 @@ from vla_model.backbones.pretrained import load_backbone
 from vla_model.files.weight_files import load_tensors, save_tensors, write_tensors
 from vla_model.weights.adapters import load_adapted, save_adapter
 from vla_model.weights.checkpoint import load_policy, save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2]), "c.d": torch.ones(4, dtype=torch.bfloat16)}
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from tiny_model import WORLD_SPEC, tiny_config, tiny_vla, vector
 
-from vla_model.create import ModelConfig, shape_of
+from vla_model.create import shape_of
 from vla_model.heads.foresight import Foresight
 from vla_model.inputs.inputs import fake_inputs
+from vla_model.sizes import ModelConfig
 
 
 def test_the_loss_is_the_mean_over_rows_with_a_future_of_both_readings() -> None:

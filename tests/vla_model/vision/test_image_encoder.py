@@ -14,15 +14,17 @@ from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_config
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from vla_model.create import ModelConfig, check_model, create_policy, shape_of
+from vla_model.create import check_model, create_policy, shape_of
 from vla_model.inputs.inputs import fake_inputs
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
+from vla_model.sizes import ModelConfig
 from vla_model.vision.image_encoder import ImageEncoder, encoder_shape, load_image_encoder, vit_config
 from vla_model.vision.resampler import Queries
 from vla_model.weights.checkpoint import load_policy, save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16,

@@ -18,7 +18,8 @@ from vla_model.model import VLA
 from vla_model.policy import VLAPolicy
 from vla_model.weights.adapters import load_adapted, save_adapter
 from vla_model.weights.checkpoint import load_policy, save_policy
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 
 HEAD = FineTuning(mode="head", freeze_router=True)
 

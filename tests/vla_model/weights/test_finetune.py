@@ -12,7 +12,8 @@ from tiny_model import tiny_config, tiny_vla
 
 from vla_model.inputs.inputs import fake_inputs
 from vla_model.model import VLA
-from vla_model.weights.finetune import FineTuning, merged_state_dict, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import merged_state_dict, prepare
 
 LORA = FineTuning(mode="lora", lora_rank=2, lora_alpha=6)
 

@@ -19,7 +19,8 @@ from vla_model.inputs.inputs import fake_inputs, sample_light, sample_shifts
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.sizes import sizes_of
-from vla_model.weights.finetune import FineTuning, prepare
+from vla_model.weights.config import FineTuning
+from vla_model.weights.finetune import prepare
 from vla_model.weights.footprint import ITEM_BYTES, acting, activation_bytes, count_parameters, learning
 
 FULL = FineTuning()

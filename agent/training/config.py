@@ -1,0 +1,186 @@
+"""Settings of a run: RunConfig for training on demonstrations, ImproveConfig for fine-tuning a policy.
+
+Their fields are options of `llamarm train`, so importing this loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NoReturn
+
+import tyro
+from annotated_types import Interval
+
+from agent.algorithms.method import AlgorithmConfig
+from agent.algorithms.sft_config import SFTConfig
+from agent.evaluation.config import EvaluationConfig
+from agent.learning.config import LearnerConfig
+from agent.runs.checks import HOW, NumWorlds, Seed, Share
+from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
+from agent.runs.seeds import FIRST_EVALUATION_SEED
+from agent.runs.worlds import WorldConfig
+from agent.training.practice import PracticeConfig
+from envs.errors import UserError
+from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.workers.workers import WorkersConfig
+from vla_model.files.folders import check_place
+from vla_model.sizes import ModelConfig
+from vla_model.weights.config import FineTuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationsConfig(WorldConfig):
+    """Which episodes the scripted expert demonstrates, and how."""
+
+    episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
+    """Successful ones."""
+    first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
+    """Seeds count up from here and stay below evaluation's."""
+    attempts_per_episode: Annotated[float, Interval(ge=1, le=1_000)] = 2.0
+    """Maximum number of attempts of a task per successful episode, rounded up."""
+    num_worlds: NumWorlds = 8
+    """Parallel worlds in each process."""
+    noise_std: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    """Of the noise added to executed actions, never to labels (rollout/expert.py)."""
+    noise_share: Share = 0.5
+    """Probability that an episode is noisy."""
+    noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.8
+    image_mode: Literal["image", "video"] = "image"
+    """Exact PNGs, or one video per camera and episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of a run on demonstrations or recordings."""
+
+    loop: ClassVar = "train"
+    """The function that runs it: agent/training/loop.py's."""
+
+    seed: Seed = 0
+    """Of the model's initial weights, the batches and the augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """A preset and what differs from it: see vla_model/create.py."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
+    learner's processes, if it has several, run at the same address."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded datasets (of `collect`, `drive` and `console`) to clone in place of the scripted expert's
+    demonstrations, which are then not collected. Failed episodes are used for auxiliary losses only.
+    demonstrations.world and .tasks still define the evaluation; --evaluation.episodes-per-task 0 (a real robot) skips
+    it."""
+    drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
+    without (docs/console.md)."""
+    auxiliary: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Datasets used for auxiliary losses only: any episodes in simulation, also a policy's failures."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """Folder of the caches of decoded frames; beside each dataset if not given."""
+    reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
+    """How recordings of other programs are read."""
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(num_updates=5000))
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
+    """Updates between checkpoints."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: see check_place of vla_model/files/folders.py.
+        """
+        check_place("cache", self.cache)
+
+    def from_demonstrations(self) -> RunConfig:
+        """The config itself."""
+        return self
+
+    def check_names(self, run: RunFolder) -> None:
+        """Refuse what can be refused without torch.
+
+        Raises:
+            UserError: the world, its device, a task or a variation does not exist.
+        """
+        del run
+        variations = self.evaluation.variations if self.evaluation.episodes_per_task else ()
+        if self.data and not variations:
+            return  # of a robot: no world is made
+        self.demonstrations.check_names(variations if self.data else (*variations, self.demonstrations.variation))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveConfig:
+    """Settings of a run that fine-tunes a policy."""
+
+    loop: ClassVar = "improve"
+    """The function that runs it: agent/training/improve.py's."""
+
+    algorithm: AlgorithmConfig
+    init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
+    """The initial policy: a run, a checkpoint, or a policy's folder."""
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    seed: Seed = 0
+    """Of sampled actions, batches, augmentation and the initial weights of adapters."""
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    iterations: Annotated[int, Interval(ge=1, le=100_000)] = 40
+    overlap: bool = False
+    """Collect an iteration's episodes while learning from the previous ones: faster where there are cores for both, but
+    the weights that act are one iteration old."""
+    rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = field(default="", metadata=HOW)
+    """Folder of the caches of decoded frames; beside each dataset if not given."""
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Of the initial and the best policy, at the end. Its n_action_steps hold for collection too."""
+    evaluate_every: Annotated[int, Interval(ge=1, le=100_000)] = 5
+    """Iterations between two evaluations for model selection."""
+    selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
+    """Per task, in such an evaluation."""
+    collapse_share: Share = 0.5
+    """The run ends when the success of such an evaluation falls below this share of the best."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: the learner's settings contradict the algorithm, or the cache folder cannot be used.
+        """
+        check_place("cache", self.cache)
+        learner = self.learner
+        if learner.num_processes != 1:
+            raise UserError(f"learner.num-processes is {learner.num_processes}, but fine-tuning by rollouts needs 1")
+        self.algorithm.check_learner(learner, self.iterations)
+
+    def from_demonstrations(self) -> NoReturn:
+        """
+        Raises:
+            UserError: a fine-tuning run has none.
+        """
+        raise UserError(
+            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
+        )
+
+    def check_names(self, run: RunFolder) -> None:
+        """Refuse what can be refused without torch.
+
+        Raises:
+            UserError: the world, its device, a task or a variation does not exist, or see initial_policy.
+        """
+        self.practice.check_names((self.practice.variation,))
+        self.practice.check_names(self.evaluation.variations)
+        self.initial_policy(run)
+
+    def initial_policy(self, run: RunFolder) -> Path:
+        """The folder of the last checkpoint's policy, else of the one that init names.
+
+        Raises:
+            UserError: init is not given, or holds no policy.
+        """
+        last = run.last_checkpoint()
+        if last is not None:
+            return last / PRETRAINED
+        if not self.init:
+            raise UserError("there is no initial policy; name a run or a policy's folder with --init")
+        return policy_folder(self.init)
