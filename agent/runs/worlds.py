@@ -31,8 +31,11 @@ class WorldConfig:
         """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
 
-    def check_names(self, variations: Sequence[str]) -> None:
+    def check_names(self, *variations: Sequence[str]) -> None:
         """Check names without importing a module of the user's own, which may take long.
+
+        Args:
+            variations: lists of them, each without a name that comes twice.
 
         Raises:
             UserError: the suite, its device, a task or a variation does not exist.
@@ -40,7 +43,8 @@ class WorldConfig:
         check_device(self.world, self.device)
         if ":" not in self.world:
             with closing(make_world(self.world)) as world:
-                check_episodes(world, self.tasks, variations)
+                for names in variations:
+                    check_episodes(world, self.tasks, names)
 
     def deployment(self, n_action_steps: int) -> Deployment:
         """The deployment of a policy for this world."""

@@ -107,7 +107,8 @@ class RunConfig:
         variations = self.evaluation.variations if self.evaluation.episodes_per_task else ()
         if self.data and not variations:
             return  # of a robot: no world is made
-        self.demonstrations.check_names(variations if self.data else (*variations, self.demonstrations.variation))
+        own = () if self.data else (self.demonstrations.variation,)
+        self.demonstrations.check_names(variations, own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +169,7 @@ class ImproveConfig:
         Raises:
             UserError: the world, its device, a task or a variation does not exist, or see initial_policy.
         """
-        self.practice.check_names((self.practice.variation,))
-        self.practice.check_names(self.evaluation.variations)
+        self.practice.check_names((self.practice.variation,), self.evaluation.variations)
         self.initial_policy(run)
 
     def initial_policy(self, run: RunFolder) -> Path:
