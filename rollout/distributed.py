@@ -14,7 +14,6 @@ authentication.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.distributed.distributed_c10d import broadcast, destroy_process_group,
 
 from envs.errors import UserError
 from rollout.workers.handle import environment, explain, start_ray
+from vla_model.files.folders import temporary_folder
 
 T = TypeVar("T")
 _POLL_EVERY_S = 0.5
@@ -81,7 +81,7 @@ def run_in_processes(
 
     members = _start(count, on_this_machine)
     poll = members[0].poll.options(concurrency_group="poll")
-    with tempfile.TemporaryDirectory(prefix=".processes-", dir=folder.resolve()) as rendezvous:
+    with temporary_folder(folder.resolve() / "processes") as rendezvous:
         try:
             runs = [member.run.remote(function, rank, count, rendezvous) for rank, member in enumerate(members)]
             stopped, pending = False, runs
@@ -132,7 +132,7 @@ class _Member:
         self._report: Mapping[str, Any] = {}
         self._stop = False
 
-    def run(self, function: Callable[[Process], T], rank: int, count: int, rendezvous: str) -> T | None:
+    def run(self, function: Callable[[Process], T], rank: int, count: int, rendezvous: Path) -> T | None:
         """Join the process group and call the function; None if it was interrupted."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         backend = "nccl" if device.type == "cuda" else "gloo"

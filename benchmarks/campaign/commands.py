@@ -166,8 +166,8 @@ def episodes_of(dataset: Path) -> list[tuple[str, str]]:
 
 
 def left_over(root: Path) -> list[tuple[str, str]]:
-    """Files and folders that were to be moved to their place, in a folder that nobody works in."""
-    paths = [p for p in root.rglob("*") if p.name.endswith((".part", ".new", ".previous")) or p.name.startswith(".tmp")]
+    """Temporary files and folders, in a folder that no command works in."""
+    paths = [path for pattern in (".*.new-*", ".*.previous", "*.part") for path in root.rglob(pattern)]
     return [(f"left over: {path.relative_to(root)}", "") for path in paths]
 
 

@@ -106,13 +106,14 @@ def held(out: Path) -> str:
     if not out.exists():
         return "killed before anything was written"
     names = Counter(re.sub(r"\d+", "N", path.name) for path in out.rglob("*"))
-    if any(name.endswith((".new", ".previous")) for name in names):
+    temporary = list(out.rglob(".*.new-*"))
+    if any(path.is_dir() for path in temporary) or any(name.endswith(".previous") for name in names):
         return "killed within saving a policy or checkpoint"
     if any(name.endswith(".parquet.part") for name in names) or len(list(out.rglob("data/*/*.parquet"))) != len(
         list(out.rglob("meta/episodes/*/*.parquet"))
     ):
         return "killed within writing an episode"
-    if any(name.endswith(".part") for name in names):
+    if temporary:
         return "killed within writing a small file"
     if (out / "eval_info.json").exists():
         return "killed after the evaluation"

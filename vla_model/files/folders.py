@@ -23,19 +23,13 @@ def previous_folder(folder: Path) -> Path:
 @contextmanager
 def fresh_folder(folder: Path) -> Generator[Path]:
     """An empty hidden folder beside `folder`, to be filled. At the end it is synced to disk and renamed to `folder`,
-    which must not exist by then.
-
-    Every writer has its own hidden folder. It is removed on failure; that of a killed process is removed by the next
-    writer of the same name on that machine.
+    which must not exist by then. It is removed on failure.
 
     Raises:
         FileExistsError: another writer was faster; its folder is kept.
     """
-    _remove_left_behind(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.parent / f".{folder.name}.new-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    fresh.mkdir()
-    try:
+    with temporary_folder(folder) as fresh:
         yield fresh
         for path in fresh.rglob("*"):
             if path.is_file():
@@ -47,18 +41,31 @@ def fresh_folder(folder: Path) -> Generator[Path]:
             if folder.exists():
                 raise FileExistsError(f"{folder} was written by another process meanwhile") from error
             raise
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
 
 
-def _remove_left_behind(folder: Path) -> None:
-    """Remove hidden folders whose writers have died on this machine; earlier versions wrote no writer's name."""
-    beginning = f".{folder.name}.new"
-    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
-        writer = path.name.removeprefix(f"{beginning}-")
-        if path.name == beginning or (writer != path.name and _has_died(writer)):
-            shutil.rmtree(path, ignore_errors=True)
+@contextmanager
+def temporary_folder(path: Path) -> Generator[Path]:
+    """An empty hidden folder beside `path`, removed at the end."""
+    folder = _temporary(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path` of this writer alone; what killed writers of `path` left is removed."""
+    beginning = f".{path.name}.new"
+    for found in path.parent.iterdir():
+        writer = found.name.removeprefix(f"{beginning}-")
+        # Earlier versions wrote no writer's name.
+        if found.name == beginning or (writer != found.name and _has_died(writer)):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
+    return path.with_name(f"{beginning}-{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _has_died(writer: str) -> bool:
@@ -103,18 +110,18 @@ def check_place(option: str, place: str | Path) -> None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a temporary file beside `path` and rename it: after a kill or on a full disk, the old or the new content is
-    there. Each process has its own temporary file.
+    there. A temporary file of a killed process is removed by the next writer of `path` on that machine.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object, *, indent: int | None = 1) -> None:

@@ -93,19 +93,29 @@ def test_of_two_writers_the_first_to_finish_wins_and_the_other_gets_an_error(tmp
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_remains_of_a_killed_writer_are_removed_by_the_next(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; from vla_model.files.folders import fresh_folder\n"
-        "with fresh_folder(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
-    )
-    folder = tmp_path / "[a]"
-    killed = subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
-    assert killed.returncode == -9
+WRITERS = {
+    "fresh_folder": "with fresh_folder(path): os.kill(os.getpid(), 9)",
+    "temporary_folder": "with temporary_folder(path): os.kill(os.getpid(), 9)",
+    "write_whole": "Path.replace = lambda *_: os.kill(os.getpid(), 9); write_whole(path, 'half')",
+    "write_json": "Path.replace = lambda *_: os.kill(os.getpid(), 9); write_json(path, {})",
+}
+
+
+@pytest.mark.parametrize("killed", WRITERS)
+@pytest.mark.parametrize("following", ["fresh_folder", "write_whole"])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, killed: str, following: str) -> None:
+    path = tmp_path / "[a]"
+    imports = f"import os, sys; from pathlib import Path; from vla_model.files.folders import {killed}\n"
+    code = f"{imports}path = Path(sys.argv[1])\n{WRITERS[killed]}"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     assert len(list(tmp_path.iterdir())) == 1, "what it had begun"
     (tmp_path / ".[a].new").mkdir()  # as earlier versions named it
-    with fresh_folder(tmp_path / "[a]"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["[a]"]
+    if following == "fresh_folder":
+        with fresh_folder(path):
+            pass
+    else:
+        write_whole(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="exists and is not a saved policy"):
+    with pytest.raises(ValueError, match="exists, is not a saved policy"):
         save_policy(tmp_path, tiny_vla(), tiny_processor())
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
