@@ -29,7 +29,7 @@ from rollout.types import Trajectory
 from vla_model.inputs.history import newest_not_after, past_steps
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.processor import Processor
-from vla_model.numerics.tensors import each_tensor
+from vla_model.numerics.tensors import TensorBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class RolloutBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decisions:
+class Decisions(TensorBatch):
     """A batch of decisions; entries of actions that were not executed are 0."""
 
     inputs: ModelInputs
@@ -74,20 +74,6 @@ class Decisions:
     """float32 [B, k]; 0 where no action was executed."""
     reference_log_prob: Tensor
     """Of the reference policy, float32 [B, k]; the acting policy's where reference_kl_weight is 0."""
-
-    def __len__(self) -> int:
-        return len(self.log_prob)
-
-    def rows(self, indices: Tensor) -> Decisions:
-        """Some of the decisions."""
-        return each_tensor(self, lambda tensor: tensor[indices])
-
-    def part(self, index: int, count: int) -> Decisions:
-        """The index-th of `count` interleaved parts."""
-        return self.rows(torch.arange(index, len(self), count))
-
-    def to(self, device: torch.device) -> Decisions:
-        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 def rewards(trajectory: Trajectory, reward: Reward) -> NDArray[np.float32]:

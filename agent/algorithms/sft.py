@@ -39,11 +39,11 @@ from vla_model.config import VLAConfig
 from vla_model.inputs.inputs import ModelInputs, fake_inputs, sample_action_noise, sample_light, sample_shifts
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
-from vla_model.numerics.tensors import each_tensor
+from vla_model.numerics.tensors import TensorBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTBatch:
+class SFTBatch(TensorBatch):
     """A batch of demonstrations as the model takes it."""
 
     inputs: ModelInputs
@@ -63,14 +63,6 @@ class SFTBatch:
     """bool [B], whether future_state is known."""
     future_places: Tensor | None = None
     """float32 [B, 2 num_places * calibrated cameras]: see Foresight.pointing_loss."""
-
-    def part(self, index: int, count: int) -> SFTBatch:
-        """The index-th of `count` interleaved parts of the batch."""
-        rows = torch.arange(index, len(self.actions), count, device=self.actions.device)
-        return each_tensor(self, lambda tensor: tensor[rows])
-
-    def to(self, device: torch.device) -> SFTBatch:
-        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 class SFTEncoder:

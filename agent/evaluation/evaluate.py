@@ -70,18 +70,18 @@ class EpisodeResult:
     """Outcome of one episode."""
 
     spec: EpisodeSpec
-    instruction: str
+    instruction: str = ""
     """The world's, whatever instruction a control gave to the policy."""
-    success: bool
+    success: bool = False
     failure: str | None
     """Why it failed: the world's reason, "step limit", or why it was lost; None where it succeeded."""
-    num_steps: int
+    num_steps: int = 0
     """Control steps."""
-    num_decisions: int
+    num_decisions: int = 0
     """Inferences of the policy."""
-    sum_reward: float
-    max_reward: float
-    policy_version: int
+    sum_reward: float = 0.0
+    max_reward: float = 0.0
+    policy_version: int = -1
     video: str | None = None
     """File name of its video."""
     lost: bool = False
@@ -223,18 +223,7 @@ def evaluate(
 
 def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
     """An episode that was not returned: its world or its policy failed, or no worker survived it."""
-    return EpisodeResult(
-        spec=spec,
-        instruction="",
-        success=False,
-        failure=broken.get(spec, LOST),
-        lost=True,
-        num_steps=0,
-        num_decisions=0,
-        sum_reward=0.0,
-        max_reward=0.0,
-        policy_version=-1,
-    )
+    return EpisodeResult(spec=spec, failure=broken.get(spec, LOST), lost=True)
 
 
 def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:

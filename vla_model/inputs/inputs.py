@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vla_model.config import VLAConfig
 from vla_model.heads.action_head import DISTRIBUTIONS
-from vla_model.numerics.tensors import each_tensor
+from vla_model.numerics.tensors import TensorBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInputs:
+class ModelInputs(TensorBatch):
     """A batch. Made by `Processor.encode`, or by `fake_inputs` for tests and timings."""
 
     frames: dict[str, Tensor]
@@ -41,13 +41,6 @@ class ModelInputs:
     action_noise: Tensor | None = None
     """For action distributions whose loss takes random numbers: float32 [B, K, A + 1], for each action a standard
     normal number per dimension, and a uniform one in [0, 1)."""
-
-    def rows(self, indices: Tensor) -> ModelInputs:
-        """Some rows of the batch."""
-        return each_tensor(self, lambda tensor: tensor[indices])
-
-    def to(self, device: torch.device | str) -> ModelInputs:
-        return each_tensor(self, lambda tensor: tensor.to(device))
 
 
 def sample_shifts(config: VLAConfig, batch_size: int, generator: torch.Generator) -> dict[str, Tensor] | None:

@@ -1,11 +1,12 @@
-"""Iterate and map over the tensors of a batch of nested dataclasses and dictionaries."""
+"""Batches of tensors in nested dataclasses and dictionaries: iteration, mapping, rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 B = TypeVar("B")
@@ -41,3 +42,22 @@ def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:
         return value
 
     return of(batch)
+
+
+class TensorBatch:
+    """Base of a dataclass of tensors, or of nested batches of these, with a row for each sample."""
+
+    def __len__(self) -> int:
+        return len(next(tensors_of(self)))
+
+    def rows(self, indices: Tensor) -> Self:
+        """Some of the samples."""
+        return each_tensor(self, lambda tensor: tensor[indices])
+
+    def part(self, index: int, count: int) -> Self:
+        """The index-th of `count` interleaved parts."""
+        return self.rows(torch.arange(index, len(self), count, device=next(tensors_of(self)).device))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The batch on that device."""
+        return each_tensor(self, lambda tensor: tensor.to(device))

@@ -141,15 +141,7 @@ def fit_error(cells: Sequence[Cell], begin: ErrorSurface | None = None) -> Error
 
 
 def fit_success(cells: Sequence[Cell], begin: SuccessSurface | None = None) -> SuccessSurface:
-    """The surface of success.
-
-    Args:
-        cells: at least as many as the surface has parameters, of two sizes and two amounts of data.
-        begin: the only starting point of the search; None for many.
-
-    Raises:
-        UserError: fewer cells than the surface has parameters, or one size or one amount of data only.
-    """
+    """The surface of success; see fit_error."""
     grid = _Grid.of(cells)
     successes = np.array([cell.successes for cell in cells], np.float64)
     episodes = np.array([cell.episodes for cell in cells], np.float64)
