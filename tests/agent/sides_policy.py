@@ -1,4 +1,4 @@
-"""A policy for SidesWorld small enough to be trained within a test, and how such a training is set up."""
+"""A policy for SidesWorld that trains within a test, and its training setup."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATISTICS = {"observation.state": {"mean": [0.0], "std": [3.0]}, "action": _ONE
 
 
 class WillingSidesWorld(SidesWorld):
-    """Its expert walks in every episode."""
+    """Its expert succeeds in every episode."""
 
     def expert_action(self) -> NDArray[np.float32]:
         side = {"left": -1.0, "right": 1.0}

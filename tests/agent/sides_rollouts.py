@@ -1,4 +1,4 @@
-"""Episodes of SidesWorld by the small policy, drawing its actions."""
+"""Episodes of SidesWorld by the small policy with sampled actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw(count: int, *, repeats: int = 1, num_worlds: int = 16, **model: object)
 
 
 def rollout(*, value_head: bool = True) -> list[Trajectory]:
-    """An episode that was won, and one that ran out of time."""
+    """A successful episode, and one that reached the step limit."""
     found = draw(40, value_head=value_head)
     won = next(t for t in found if t.success)
     late = next(t for t in found if t.truncated)

@@ -1,4 +1,4 @@
-"""The campaign's world, small enough to compute by hand, and a policy that can read and walk."""
+"""The campaign's world, whose outcomes can be computed by hand, and a policy that follows its instruction."""
 
 from __future__ import annotations
 

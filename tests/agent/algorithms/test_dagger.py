@@ -1,4 +1,4 @@
-"""DAgger's mixture: who acts, and what is taught."""
+"""DAgger's mixture: who acts, and the labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO's groups and advantages against numbers worked out by hand."""
+"""GRPO's groups and advantages against hand-computed numbers."""
 
 from __future__ import annotations
 

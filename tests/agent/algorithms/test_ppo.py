@@ -1,4 +1,4 @@
-"""PPO's credit against numbers worked out by hand, and its loss against the formula."""
+"""PPO's advantages against hand-computed numbers, and its loss against the formula."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_only_terms_of_the_loss_are_logged() -> None:
 
 
 def learned(far: float) -> Learner[VLA]:
-    """After six updates whose value targets are so far off, the first two a warm-up."""
+    """After six updates with that error of the value targets, the first two a warm-up."""
     config = LearnerConfig(warmup_updates=0, ema_decay=0.0)
     with closing(Learner(sides_model(value_head=True), config)) as learner:
         for i in range(6):

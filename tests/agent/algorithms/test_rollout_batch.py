@@ -1,4 +1,4 @@
-"""Rollouts as rows of decisions, and the first law of policy gradients: an update that moves nothing sees ratio 1."""
+"""Rollouts as rows of decisions, and ratios of 1 at learning rate 0."""
 
 from __future__ import annotations
 

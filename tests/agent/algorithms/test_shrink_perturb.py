@@ -1,4 +1,4 @@
-"""Shrink and perturb: what is kept of a learner's weights, and which ones stay out of it."""
+"""Shrink and perturb: the share of weights that is kept, and excluded weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: which options there are, what a misspelt name is answered with, what Ctrl-C leaves to type."""
+"""The command line: its options, messages for misspelt names, and the command that resumes after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Optimiser:
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     seed: int = 0
-    """Of everything random."""
+    """Of all random numbers."""
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
     loop: ClassVar = "train"
@@ -86,7 +86,7 @@ EVALUATION = Evaluation(
 
 
 class Called:
-    """What the command line asked the training loop for."""
+    """Arguments that the command line passed to the training loop."""
 
     config: RunConfig
     run: RunFolder

@@ -1,4 +1,4 @@
-"""The commands that need a world, on the real one."""
+"""The commands that need a world, on the tabletop."""
 
 from __future__ import annotations
 

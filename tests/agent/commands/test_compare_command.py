@@ -1,4 +1,4 @@
-"""`llamarm compare` on two small evaluations whose table can be written by hand."""
+"""`llamarm compare` on two small evaluations against a hand-written table."""
 
 from __future__ import annotations
 

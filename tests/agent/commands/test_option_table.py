@@ -1,4 +1,4 @@
-"""Every option of every command: what is no value of it is refused in one place, before anything is made."""
+"""Every option of every command: invalid values are refused before anything is written."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _replaced(config: Any, path: tuple[str, ...], value: object) -> Any:
 
 
 def _types(hint: Any) -> Iterator[Any]:
-    """All that a hint is made of."""
+    """All parts of a type hint."""
     yield hint
     if get_origin(hint) is not typing.Literal:
         for part in get_args(hint):
@@ -92,7 +92,7 @@ OPTIONS = {option.name: option for root in ROOTS for option in options(root, roo
 
 
 def accepted(value: float, *, floats_only: bool = False) -> set[str]:
-    """Names of the options that may be that."""
+    """Names of the options that accept the value."""
     found = set()
     for name, option in OPTIONS.items():
         if floats_only and not option.is_float:

@@ -1,4 +1,4 @@
-"""What a page asks for, done in real time by the thread that drives."""
+"""A page's commands, executed in real time by the driving thread."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_session() -> Iterator[Maker]:
 
 
 def wait_for(session: DriveSession, what: Callable[[Status], object]) -> Status:
-    """The status, once it is so."""
+    """The status, once a condition holds."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not what(session.status):
         assert time.monotonic() < deadline_s, session.status

@@ -1,4 +1,4 @@
-"""Pages of strangers may not connect."""
+"""Pages of other origins may not connect."""
 
 from __future__ import annotations
 

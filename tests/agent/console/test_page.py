@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: what is typed, clicked and pressed there drives the simulated arm in real time."""
+"""The page in a headless Chromium, with a simulated arm in real time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class WatchedTable(LiveTable):
-    """Notes when it is sent something and when it is stopped, in seconds of the epoch."""
+    """Records the times of its actions and stops, in seconds of the epoch."""
 
     def __init__(self, world: TabletopWorld, episode: EpisodeSpec) -> None:
         super().__init__(world, episode)
@@ -53,11 +53,11 @@ class WatchedTable(LiveTable):
 
 
 class ToldExpert(TableExpert):
-    """Notes what it is told."""
+    """Records its instruction."""
 
     told: str = ""
     pace: float = 1.0
-    """Share of its displacements that it wants: with little of them it does not get done while a browser is slow."""
+    """Share of its displacements: a small share, so that the task is not finished while the browser is slow."""
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         chunk = super().act(worlds, observation)
@@ -71,7 +71,7 @@ class ToldExpert(TableExpert):
 
 @dataclass
 class Bench:
-    """A table, whoever drives it, and a tab that shows it."""
+    """A table with its policy, and a browser tab that shows it."""
 
     table: WatchedTable
     expert: ToldExpert
@@ -158,7 +158,7 @@ def test_the_policy_gets_the_typed_instruction_and_the_task_succeeds(bench: Benc
 
 
 def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
-    """The browser draws in software on the cores that the loop needs, so a click may be slow: one in time is asked."""
+    """The browser renders in software on the loop's cores, so a click may be slow: one timely stop is enough."""
     bench.tab.evaluate("addEventListener('click', () => { window.clicked_ms = Date.now() }, true)")
     bench.expert.pace = 0.05
     delays_s = []

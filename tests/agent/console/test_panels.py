@@ -1,4 +1,4 @@
-"""What the page says, as HTML and pictures."""
+"""The page's panels as HTML and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hand on the arm, by numbers: the tabletop's axes move 4 cm, turn 0.2 rad and open 8 cm per action."""
+"""Takeover against hand-computed numbers: the tabletop's axes move 4 cm, turn 0.2 rad and open 8 cm per action."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bare copy of a run's policy, without the run's record, acts, is evaluated and is served as the run is."""
+"""A copied policy folder, without its run's record, acts, is evaluated and is served as the run is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def copied(run: RunFolder, tmp_path: Path) -> Path:
 
 
 def forget(policy: Path) -> None:
-    """What a folder of llamarm before it was saved holds."""
+    """A folder written before deployments were saved with policies."""
     file = policy / PROCESSOR_FILE
     content = json.loads(file.read_text())
     del content["deployment"]
@@ -58,7 +58,7 @@ def evaluated(policy: Path, out: Path, *args: str) -> dict[str, Any]:
 
 
 def announced(policy: Path, *args: str) -> tuple[dict[str, Any], str]:
-    """What `serve` tells a client, and what it says on standard error."""
+    """The metadata that `serve` sends to a client, and its standard error."""
     command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *args]
     root = Path(__file__).parents[3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:

@@ -1,4 +1,4 @@
-"""Videos of what changed between two policies: which episodes they show, and that both halves are there."""
+"""Videos of episodes whose outcome fine-tuning changed: which episodes, and both policies side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPECS = evaluation_specs("sides", ["left", "right"], 4)
 
 
 class Rightist(Reader):
-    """Goes right whatever it is told."""
+    """Goes right for every instruction."""
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
         count = len(observation["instruction"])
@@ -47,7 +47,7 @@ def measured(root: Path, before: Policy, after: Policy) -> RunFolder:
 
 
 def video(run: RunFolder, policies: dict[str, Policy], spoil: str = "") -> tuple[dict[str, Any], list[str]]:
-    """What changes.json says, and which episodes ran again; those whose id ends like `spoil` come out otherwise."""
+    """Content of changes.json, and the episodes that ran again; outcomes of those whose id ends with `spoil` differ."""
     ran: list[str] = []
 
     def rerun(folder: Path, specs: list[EpisodeSpec]) -> Iterable[Trajectory]:

@@ -1,4 +1,4 @@
-"""Two evaluations of the same episodes against numbers worked out by hand."""
+"""Comparison of two evaluations of the same episodes against hand-computed numbers."""
 
 from __future__ import annotations
 

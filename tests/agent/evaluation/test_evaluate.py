@@ -86,7 +86,7 @@ def test_success_of_a_variation_has_only_its_tasks() -> None:
 
 
 def test_expert_usage_is_averaged_over_the_decisions_of_each_task_and_not_over_idle_worlds() -> None:
-    """With 3 worlds and 7 episodes some worlds fall idle; their last instruction must not count."""
+    """With 3 worlds and 7 episodes some worlds are idle at the end; their decisions must not count."""
     specs = (*evaluation_specs("sides", ["right"], 1), *evaluation_specs("sides", ["left"], 6))
     usage = evaluate_here(Reader(), SidesWorld(num_worlds=3), specs).expert_usage
     assert usage["left"].tolist() == [[1.0, 0.0, 0.0]]
@@ -132,7 +132,7 @@ def test_results_of_a_control_have_the_policys_version() -> None:
 
 
 def told_tasks(specs: Sequence[EpisodeSpec], sentence: Callable[[EpisodeSpec], str]) -> list[tuple[str, str]]:
-    """Each spec's task, and the task whose sentence the shuffled control tells in its place."""
+    """Each spec's task, and the task whose instruction the shuffled control gives in its place."""
     instructions = {spec: sentence(spec) for spec in specs}
     of_sentence = {sentence(spec): spec.task for spec in specs}
     reader = Reader()
@@ -164,7 +164,7 @@ def test_a_shuffled_instruction_depends_on_the_episode_and_not_on_its_batch() ->
 
 
 def test_shuffling_never_gives_an_instruction_that_is_right() -> None:
-    """Tasks a and b share their sentences up to capitals and spaces, so both are told what c is."""
+    """Tasks a and b have equal instructions up to case and spaces, so both get that of c."""
     words = {"a": "push it", "b": "Push  it ", "c": "lift it"}
     told = dict(told_tasks(evaluation_specs("sides", ("a", "b", "c"), 8), lambda spec: words[spec.task]))
     assert (told["a"], told["b"]) == ("c", "c")

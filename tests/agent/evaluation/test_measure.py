@@ -1,4 +1,4 @@
-"""Measuring a policy over several variations: what runs blind, and what is written."""
+"""Evaluation over several variations: which episodes the controls run, and what is written."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_workers_give_the_same_evaluation_as_one_process(tmp_path: Path) -> None
 
 
 class Fatal(SidesWorld):
-    """Raises where it should begin the second episode."""
+    """Raises at the beginning of the second episode."""
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         if any(spec.seed == FIRST_EVALUATION_SEED + 1 and spec.task == "left" for spec in specs):

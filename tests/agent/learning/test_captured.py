@@ -1,4 +1,4 @@
-"""Gradients replayed as a CUDA graph, against the same computed kernel by kernel. Both need a GPU."""
+"""Gradients replayed as a CUDA graph against eager kernels; needs a GPU."""
 
 from __future__ import annotations
 

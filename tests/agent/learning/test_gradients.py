@@ -28,7 +28,7 @@ SURROGATE = SurrogateConfig(entropy_weight=0.1, reference_kl_weight=0.5)
 
 
 def gradient(model: VLA, batch: Any, loss: Any, num_parts: int) -> tuple[Tensor, dict[str, float]]:
-    """Of all weights in one row, and what the loss reports; in float32, which rounds least."""
+    """The gradient of all weights in one row, and the loss's metrics, in float32."""
     parameters = list(model.parameters())
     with closing(Threads(model, parameters, num_parts)) as threads:
         threads._objective._dtype = torch.float32

@@ -18,7 +18,7 @@ from vla_model.heads.moe import MixtureOfExperts
 
 
 class Line(torch.nn.Module):
-    """y = w x + b: the learner asks nothing more of a model than weights."""
+    """y = w x + b: the learner needs nothing but weights."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, shows what is there and names what is not."""
+"""The report: one self-contained file that lists what is absent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Config:
 
 
 class Page(HTMLParser):
-    """Text by section, and everything that a browser would fetch."""
+    """Text by section, and everything that a browser would load."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Page(HTMLParser):
 
 
 def evaluated(root: Path, *, controls: bool = True, groups: dict[str, tuple[str, ...]] | None = None) -> RunFolder:
-    """A run of which everything exists: the policy succeeds in 8 of 8, blind in none."""
+    """A run with every file: the policy succeeds in 8 of 8 episodes, its controls in none."""
     run = start_run(root, Config())
     world = SidesWorld(2)
     world.task_groups = groups or {}
@@ -163,7 +163,7 @@ def test_ablations_are_shown_if_they_exist(tmp_path: Path) -> None:
 
 
 def begun_with(run: RunFolder, policy: Policy) -> RunFolder:
-    """The run as one that began with that policy, which is recorded as a video as the fixed one's "before"."""
+    """The run as one that fine-tuned that policy, with a video of a fixed episode."""
     specs = [
         spec for variation in ("train", "dim") for spec in evaluation_specs("sides", ["left", "right"], 2, variation)
     ]

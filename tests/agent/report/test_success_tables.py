@@ -1,4 +1,4 @@
-"""What `llamarm eval` and `train` print of an evaluation: every number beside its own task, and nothing cut."""
+"""The tables that `llamarm eval` and `train` print: every number beside its task, and nothing truncated."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class LineArm:
 
 
 class Script:
-    """Policy whose n-th chunk a function of (n, the observed state) says; [K] numbers, or anything wrong."""
+    """Policy whose n-th chunk is a function of (n, the observed state): [K] numbers, or anything invalid."""
 
     version = 3
 
@@ -135,7 +135,7 @@ def agent_for(
     watcher: Watcher | None = None,
     **config: Any,
 ) -> Agent:
-    """An agent in simulated time that follows the newest chunk alone, at full pace, unless told otherwise."""
+    """An agent in simulated time that by default follows only the newest chunk, at full pace."""
     make_inference = partial(SimulatedInference, clock=arm.clock, latency_s=latency_s)
     defaults: dict[str, Any] = {"blend_decay": 0.0, "correction": 0.0, "max_moves_ahead": 1e9}
     changed = DriveConfig(**(defaults | config))

@@ -1,4 +1,4 @@
-"""An agent in real time, with real threads and signals; and what it does around a drive."""
+"""An agent in real time, with real threads and signals, before, during and after a drive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RealArm(LineArm):
 
 
 def slow(seconds: float) -> Script:
-    """Takes that long for every answer."""
+    """Its inference takes that long."""
 
     def chunk(n: int, x: float) -> list[float]:
         del n, x
@@ -115,7 +115,7 @@ def test_a_hanging_policy_delays_neither_a_period_nor_the_end() -> None:
 
 
 class Checked(Script):
-    """A policy with a processor that knows other cameras."""
+    """A policy whose processor has other cameras."""
 
     class processor:  # noqa: N801
         @staticmethod

@@ -1,4 +1,4 @@
-"""A person takes a drive over: what they want is sent, within the limits, marked in the recording and watched."""
+"""Takeover by an operator: their actions are sent within the limits, marked in the recording and shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DT_S = 0.1
 
 
 class Person:
-    """Wants the same displacement from one moment to another."""
+    """Requests a constant displacement during an interval."""
 
     def __init__(self, arm: LineArm, action: float, from_s: float, to_s: float) -> None:
         self.arm, self.wanted, self.from_s, self.to_s = arm, action, from_s - 1e-6, to_s - 1e-6
@@ -70,7 +70,7 @@ def test_the_operators_actions_pass_the_safety_filter() -> None:
 
 @pytest.mark.parametrize("latency_s", [0.0, 0.2])
 def test_after_a_takeover_the_policy_continues_from_its_newest_chunk(latency_s: float) -> None:
-    """Not back to where a person took the arm from, and not by chunks from before they let go."""
+    """The arm does not return to where the takeover began, and chunks from before its end are not used."""
     person = Person(arm(), 1.0, 0.6, 1.1)
     seen: list[Period] = []
     chunks = Script(lambda n, x: [n / 32] * 8)

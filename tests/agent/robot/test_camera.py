@@ -1,4 +1,4 @@
-"""A camera that is a video file, which ends and is opened again; and one that does all that cameras do wrong."""
+"""A video file as a camera, which ends and is reopened, and a fake camera with every kind of failure."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_camera_that_does_not_exist_is_an_error_that_names_it(tmp_path: Path) 
 
 
 class Device:
-    """Stands for cv2.VideoCapture of a device: gives what a function of the number of frames so far says, or raises."""
+    """Replaces cv2.VideoCapture of a device: its frames are a function of their number, which may raise."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, frame: Callable[[int], Any], opens: bool = True) -> None:
         self.frame, self.opens = frame, opens

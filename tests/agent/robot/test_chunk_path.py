@@ -1,4 +1,4 @@
-"""The path of chunks, by hand. Two action dimensions: a displacement and a target."""
+"""The path of chunks against hand-computed numbers. Two action dimensions: a displacement and a target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def chunk(*displacements: float, targets: tuple[float, ...] | None = None) -> ND
 
 
 def move(path: ChunkPath) -> tuple[Any, Any]:
-    """The next move, made as it is wanted."""
+    """Execute the next move exactly."""
     action = path.next_action()
     assert action is not None
     path.moved(action)

@@ -1,4 +1,4 @@
-"""What docs/driving.md shows runs."""
+"""The code of docs/driving.md runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "driving.md"
 
 
 class Bus:
-    """Motors that are where they were last told to be."""
+    """Motors that are always at their last target."""
 
     def __init__(self, port: str) -> None:
         self.port = port
@@ -38,7 +38,7 @@ class Bus:
 
 
 def robot_of_the_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The robot in thirty lines, with motors and a camera that are not there."""
+    """The documented robot, with simulated motors and camera."""
     driver = ModuleType("my_driver")
     vars(driver)["Bus"] = Bus
     monkeypatch.setitem(sys.modules, "my_driver", driver)

@@ -32,7 +32,7 @@ def arm() -> LineArm:
 
 
 class CountingArm(LineArm):
-    """Shows the number of moves it made instead of its place."""
+    """Its state is the number of moves instead of the position."""
 
     def observe(self) -> Reading:
         moves = sum(a != 0.0 for _, a in self.sent)
@@ -63,7 +63,7 @@ def test_periods_are_equally_long_and_the_robot_is_stopped_at_the_end(arm: LineA
 
 
 def test_the_arm_slows_down_with_the_policys_latency(arm: LineArm) -> None:
-    """Answers that take 3 periods are used until 6 after their observation; at half the pace that is 3 moves."""
+    """With a latency of 3 periods, chunks are used until 6 after their observation: at half the pace, 3 moves."""
     outcome = drive(arm, always(1.0), 2.0, lambda n: 3 * DT_S if 1 <= n <= 4 else 0.0, max_moves_ahead=3.0)
     # Asked in periods 0, 3, 6 and 9 and heard three later; the question of period 12 is answered at once.
     assert arm.actions == [1.0] * 3 + [0.5] * 10 + [1.0] * 7
@@ -82,7 +82,7 @@ def test_while_a_chunk_is_late_the_old_one_is_finished_then_the_arm_holds() -> N
 
 
 def test_a_late_chunk_is_used_from_the_arms_current_move() -> None:
-    """Chunks of 6 and an answer in period 8: 6 moves, 2 holds; the question was asked after 3 moves, so 3 are left."""
+    """Chunks of 6, the next in period 8: 6 moves, 2 holds; its observation was after 3 moves, so 3 are left."""
     arm = CountingArm(SimulatedClock())
     latencies = {1: 0.0, 2: 0.0, 3: 6 * DT_S}
     outcome = drive(arm, numbered(6), 1.2, lambda n: latencies.get(n, 0.0), answer_within_periods=99)
@@ -154,7 +154,7 @@ def test_repeated_invalid_chunks_end_the_drive_at_rest(arm: LineArm) -> None:
 
 
 def test_gripper_actions_are_not_blended() -> None:
-    """Chunks say in turn to open and to close; all that is sent is one of both, at a pace of less than a move too."""
+    """Chunks alternate between open and close; only these two values are sent, also at a pace below 1."""
     arm = LineArm(SimulatedClock())
     gripper = replace(arm.spec.world.action, names=("gripper",), grippers=(0,))
     arm.spec = replace(arm.spec, world=replace(arm.spec.world, action=gripper), axes=(Axis(relative=False),))
@@ -352,7 +352,7 @@ def test_a_state_that_is_not_finite_is_refused_before_anything_moves(arm: LineAr
 def test_an_invalid_state_before_the_first_action_keeps_an_arm_with_targets_in_place(
     bad: NDArray[np.float32],
 ) -> None:
-    """Actions are targets on an axis of 10 units; the reading of the first period is broken."""
+    """Actions are targets on an axis of 10 units; the first period's reading is invalid."""
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
     sound = replace(arm.observe(), state=np.array([4.0], np.float32), time_s=FRESH_S)
@@ -365,7 +365,7 @@ def test_an_invalid_state_before_the_first_action_keeps_an_arm_with_targets_in_p
 
 
 def test_a_chunk_of_an_observation_before_an_invalid_reading_is_dropped(arm: LineArm) -> None:
-    """Answers take 2 periods; that of period 2 comes in period 4, and period 3 shows nothing."""
+    """The latency is 2 periods: the chunk of period 2 comes in period 4, and period 3 has no valid reading."""
     sound = arm.observe
     arm.clock.at(
         START_S + 0.25, lambda: setattr(arm, "frozen", replace(sound(), state=np.full(1, nan), time_s=FRESH_S))

@@ -1,4 +1,4 @@
-"""What a person did in a drive that they took over trains."""
+"""Training on a person's corrections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def drive(record: Path, seconds: float, operator: Operator | None = None) -> Out
 
 
 class Upwards:
-    """A person who lifts the arm in their third to seventh period."""
+    """An operator who lifts the arm in periods 3 to 7 of the takeover."""
 
     def __init__(self) -> None:
         self.periods = 0

@@ -25,7 +25,7 @@ so_follower = pytest.importorskip("lerobot.robots.so_follower", reason="lerobot 
 
 
 class Motors:
-    """The bus that a follower talks to; its motors are where they are told to be, at once."""
+    """The follower's bus; its motors reach their targets at once."""
 
     is_connected = False
     is_calibrated = True
@@ -61,7 +61,7 @@ class Motors:
 
 
 def test_lerobots_so101_is_driven_within_both_limits(tmp_path: Path) -> None:
-    """Asked for 45 degrees of shoulder_pan, limited to 80 per second by us and to 5 in a step by LeRobot."""
+    """A target of 45 degrees for shoulder_pan, limited to 80 per second by us and to 5 per step by LeRobot."""
     config = so_follower.SO101FollowerConfig(
         port="none", id="test", calibration_dir=tmp_path, max_relative_target=5.0, use_degrees=True
     )

@@ -139,7 +139,7 @@ def test_a_joint_without_a_valid_position_gets_no_target_at_a_stop(shown: Any) -
 
 
 def test_the_arm_stops_although_a_camera_hangs() -> None:
-    """Its last targets are sent again; before there are any, also those of an earlier connection, nothing is."""
+    """Its last targets are sent again; without targets since the last connection, nothing is sent."""
     arm = FakeFollower()
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1)
     seen = arm.get_observation
@@ -216,7 +216,7 @@ def test_a_lost_connection_ends_the_drive_and_disconnects_once() -> None:
 
 
 def seeing(picture: Callable[[float], Any], seconds: float, **options: Any) -> tuple[FakeFollower, Any]:
-    """Drive an arm whose camera shows what a function of the time says, to 45 degrees."""
+    """Drive an arm, whose camera's frames are a function of time, to 45 degrees."""
     arm, clock = FakeFollower(), SimulatedClock()
     arm.get_observation = lambda: {**arm.positions, "top": picture(clock.now_s())}
     robot = LeRobotRobot(arm, ranges=RANGES, control_dt_s=0.1, clock=clock, **options)
@@ -252,7 +252,7 @@ def test_a_camera_that_reuses_one_array_for_new_frames_is_not_frozen() -> None:
 def test_a_camera_that_repeats_a_frame_in_new_arrays_counts_as_frozen_after_its_timeout(
     frozen_after_s: float, held: bool
 ) -> None:
-    """Seen first at 0 s, so it is as old as that from period 20 on, which begins at 2.1 s."""
+    """It came at 0 s, so it has that time from period 20 on, which begins at 2.1 s."""
     _, outcome = seeing(lambda now_s: np.full((48, 64, 3), 9, np.uint8), 4.0, frozen_after_s=frozen_after_s)
     stale = [i.period for i in outcome.interventions if i.reason == "stale observation"]
     assert stale == (list(range(20, 40)) if held else [])

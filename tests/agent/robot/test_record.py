@@ -1,4 +1,4 @@
-"""What a recording says of a drive: every period at its time, and nothing as somebody's decision that was nobody's."""
+"""Recordings of drives: every period at its time, and holds marked as such."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def held(root: Path) -> list[int]:
 
 
 def test_rows_held_for_a_stale_camera_are_marked_and_not_cloned(arm: LineArm, tmp_path: Path) -> None:
-    """Nothing new comes from 0.95 to 1.95 s after the first period: 11 .. 19 are stale, and 20 waits for its answer."""
+    """No new frame from 0.95 to 1.95 s after the first period: 11 .. 19 are stale, and 20 waits for its chunk."""
     arm.clock.at(1.05, arm.freeze)
     arm.clock.at(2.05, arm.thaw)
     agent_for(arm, always(0.5)).run("go", 3.0, record=tmp_path, judge=lambda _: True)
@@ -110,7 +110,7 @@ def test_held_rows_of_a_takeover_are_not_cloned(arm: LineArm, tmp_path: Path) ->
 
 
 class Slow(LineArm):
-    """Looking takes a period and a half, so every other period is missed."""
+    """An observation takes a period and a half, so every other period is missed."""
 
     def observe(self) -> Reading:
         reading = super().observe()
@@ -202,7 +202,7 @@ def test_a_robot_that_returns_no_executed_action_ends_the_drive_and_keeps_the_re
 
 
 def test_positions_beyond_the_action_range_are_recorded_and_clipped_for_training(tmp_path: Path) -> None:
-    """Targets are -10 to 10, and somebody pulled the arm to 12: it stays there, by an action of 1.2."""
+    """Targets are -10 to 10, and the arm was moved to 12 by hand: it stays there, by an action of 1.2."""
     arm = LineArm(SimulatedClock())
     arm.spec = replace(arm.spec, axes=(Axis(state="x", relative=False, scale=10.0),))
     arm.frozen = replace(arm.observe(), state=np.array([12.0], np.float32), time_s=FRESH_S)

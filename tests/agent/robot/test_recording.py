@@ -1,4 +1,4 @@
-"""What was recorded while driving trains as it is."""
+"""Training on recorded drives."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def test_recorded_drives_can_be_trained_on_without_conversion(tmp_path: Path) ->
 
 
 def late(number: int) -> float:
-    """Every answer takes somewhat more than a period."""
+    """The latency is somewhat more than a period."""
     del number
     return 0.15

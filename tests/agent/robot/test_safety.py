@@ -1,4 +1,4 @@
-"""The safety filter against hand-computed limits, and against random policies that respect nothing."""
+"""The safety filter against hand-computed limits, and with random actions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def array(*values: float) -> NDArray[np.float32]:
 
 
 def limited(filter_: SafetyFilter, action: float, state: float) -> tuple[Any, set[str]]:
-    """What passes of an action of one axis, and which limits cut it; it is then sent."""
+    """An action of one axis after the limits, and the limits that changed it; it is then sent."""
     sent, changes = filter_.limited(array(action), array(state))
     filter_.was_sent(sent, array(state), resting=False)
     return pytest.approx(float(sent[0]), abs=1e-6), set(changes)
@@ -131,7 +131,7 @@ def test_after_rest_acceleration_is_limited_from_zero_velocity() -> None:
 @pytest.mark.parametrize("max_acceleration", [3.0, 20.0, inf])
 @pytest.mark.parametrize("is_relative", [True, False])
 def test_an_arm_that_follows_its_commands_never_exceeds_a_limit(is_relative: bool, max_acceleration: float) -> None:
-    """A policy of noise against all limits at once; it brakes in time for the box, so even acceleration holds."""
+    """Random actions with all limits at once; the arm brakes in time for the bounds, so acceleration is limited too."""
     limits = Limits(low=-1.5, high=2.0, max_velocity=4.0, max_acceleration=max_acceleration)
     axis = Axis(state="x", relative=is_relative, scale=1.0 if is_relative else 5.0, limits=limits)
     filter_, rng = SafetyFilter(spec_of(axis)), np.random.default_rng(0)
@@ -198,7 +198,7 @@ def random_axis(rng: np.random.Generator, number: int) -> Axis:
 
 
 def bounds_of(axis: Axis, x: float, last_velocity: float, last_action: float | None) -> list[tuple[float, float]]:
-    """What each limit says of the velocity, the most important first."""
+    """The interval of the velocity by each limit, the most important first."""
     limits, reach = axis.limits, abs(axis.scale)
     low, high = limits.low, limits.high
     if not axis.relative:
@@ -219,7 +219,7 @@ def bounds_of(axis: Axis, x: float, last_velocity: float, last_action: float | N
 
 
 def common(bounds: list[tuple[float, float]]) -> tuple[float, float]:
-    """What all have in common; of one that has nothing in common with those before it, what is nearest to it."""
+    """The intersection; for an interval disjoint from it, its nearest point."""
     low, high = bounds[0]
     for lower, upper in bounds[1:]:
         low, high = float(np.clip(lower, low, high)), float(np.clip(upper, low, high))

@@ -1,4 +1,4 @@
-"""An address is tried before anything that takes time."""
+"""An address is checked before anything that takes time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A config is checked by the ranges that stand beside its fields, in one place."""
+"""Configs are checked by the ranges beside their fields."""
 
 from __future__ import annotations
 

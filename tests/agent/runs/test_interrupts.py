@@ -1,4 +1,4 @@
-"""Termination is told apart from Ctrl-C, whatever a library makes of it on the way."""
+"""SIGTERM is distinguished from Ctrl-C, even if a library replaces the exception."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.runs.interrupts import Terminated, interrupts_wait, termination_stops
 
 
 def stopped_by(number: signal.Signals) -> None:
-    """As a library does that raises every KeyboardInterrupt anew."""
+    """A library that replaces every KeyboardInterrupt."""
     with termination_stops():
         try:
             os.kill(os.getpid(), number)
@@ -26,7 +26,7 @@ def stopped_by(number: signal.Signals) -> None:
 
 
 def waited_for(number: signal.Signals) -> None:
-    """As an update does that was half done."""
+    """An update that is half done."""
     with interrupts_wait() as interrupted:
         os.kill(os.getpid(), number)
         if interrupted():

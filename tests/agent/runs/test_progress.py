@@ -1,4 +1,4 @@
-"""Progress where nobody watches a terminal: lines that a log can hold."""
+"""Progress without a terminal: a few lines for a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes never write into one run's folder: the second is refused, and a lock dies with its owner."""
+"""A run folder's lock: a second process is refused, and the lock ends with its owner."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_commands_that_write_into_a_folder_in_use_are_refused_and_write_nothing(
 
 
 def test_a_checkpoint_written_by_two_processes_is_complete(tmp_path: Path) -> None:
-    """Without the lock, e.g. from Python."""
+    """Without the lock, as from Python."""
 
     def write(learner: Learner[VLA]) -> None:
         for step in range(8):

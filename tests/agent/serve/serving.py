@@ -34,7 +34,7 @@ def tiny_policy(**changes: Any) -> VLAPolicy:
 
 @contextmanager
 def running(server: PolicyServer) -> Generator[str]:
-    """Its URL, while it listens."""
+    """The server's URL, while it listens."""
     started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def listen() -> None:
@@ -64,7 +64,7 @@ def served(policy: VLAPolicy | None = None, **changes: Any) -> Generator[str]:
 
 @contextmanager
 def client(url: str, **options: Any) -> Generator[Connection]:
-    """A connection in openpi's manner, whose metadata came."""
+    """A connection with openpi's protocol, whose metadata was received."""
     with connect(url, compression=None, max_size=None, **options) as connection:
         assert connection.recv(timeout=30)
         yield connection

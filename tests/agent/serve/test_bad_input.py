@@ -1,4 +1,4 @@
-"""Whatever one client does, the others get their answers, nothing is left of it, and the server lives."""
+"""Invalid clients affect no other client, leave no state, and do not stop the server."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ BAD = {
 
 @contextlib.contextmanager
 def watched(limits: LimitsConfig = HASTY) -> Generator[tuple[str, PolicyServer]]:
-    """A server of which nothing may be left but itself when its clients are gone."""
+    """A server that must have no tasks or state left when its clients have disconnected."""
     server = PolicyServer(tiny_policy(), ServerConfig(port=0, limits=limits), EXECUTE_STEPS)
     with running(server) as url:
         yield url, server
@@ -85,7 +85,7 @@ def test_an_invalid_observation_is_refused_with_a_message(case: str) -> None:
 
 
 def spoilt(number: int, whole: bytes) -> bytes:
-    """Random bytes, or a good message with some bytes changed, or that cut short."""
+    """Random bytes, or a valid message with some bytes changed, or truncated."""
     rng = np.random.default_rng(number)
     if number % 3 == 0:
         return rng.bytes(int(rng.integers(0, 200)))

@@ -1,4 +1,4 @@
-"""ServedPolicy: used like a policy that runs here, and patient with a server that comes and goes."""
+"""ServedPolicy: the interface of a local policy, and reconnection."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_concurrent_calls_get_their_own_answers() -> None:
 
 
 def test_close_ends_a_wait_in_another_thread() -> None:
-    """The server is gone, so the other thread tries to reach it again."""
+    """The server is down, so the other thread is reconnecting."""
     with served() as url:
         policy = ServedPolicy(url, patience_s=30.0)
     policy.begin([0], (SENTENCES[0],), (0,))

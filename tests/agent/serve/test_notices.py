@@ -1,4 +1,4 @@
-"""The log of what clients do: a few lines of each kind, and how many more there were."""
+"""The rate-limited log of clients' errors."""
 
 from __future__ import annotations
 

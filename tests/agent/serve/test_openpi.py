@@ -1,4 +1,4 @@
-"""openpi's protocol, to the byte: what its client says is understood, and what it expects is said."""
+"""openpi's protocol byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no client is answered with, what none may say, and what the log tells of both."""
+"""Refused instructions, actions that are not finite, and their log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may connect and what the limits are, on real sockets."""
+"""Admission and limits of clients, on real sockets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_address_in_use_is_an_error_that_names_it() -> None:
 def test_an_invalid_server_config_is_refused_before_loading_the_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no such policy, which nobody gets to know."""
+    """The policy does not exist, but the server's config is refused first."""
     (tmp_path / "empty").write_text("\n")
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]

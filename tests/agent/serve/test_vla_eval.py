@@ -1,4 +1,4 @@
-"""vla-eval's protocol: a client that asks for every step gets the chunk's actions one by one."""
+"""vla-eval's protocol: a client that requests every step gets the chunk's actions one by one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_hello_is_answered_with_the_policys_observation_and_action_specs() -> No
 
 
 def test_the_action_spec_has_vla_evals_parts() -> None:
-    """vla_eval 0.8.0's POSITION_DELTA and GRIPPER_CLOSE_POS, whose words a benchmark compares."""
+    """vla_eval 0.8.0's POSITION_DELTA and GRIPPER_CLOSE_POS, whose formats a benchmark compares."""
     position = {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1.0, 1.0]}
     rotation = {"name": "rotation", "dims": 3, "format": "axis_angle", "range": [-1.0, 1.0]}
     gripper = {"name": "gripper", "dims": 1, "format": "binary_close_positive", "range": [-1.0, 1.0]}

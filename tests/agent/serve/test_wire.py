@@ -1,4 +1,4 @@
-"""Reading what comes from the network: limits, and arrays and images that are not what they say."""
+"""Parsing of untrusted messages: limits, and invalid arrays and images."""
 
 from __future__ import annotations
 

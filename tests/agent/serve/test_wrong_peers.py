@@ -1,4 +1,4 @@
-"""Nobody waits without an end for a peer that is wrong, silent or stuck: each is a real one on 127.0.0.1."""
+"""Timeouts and errors for wrong, silent or stuck peers, each a real one on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METADATA = {"server": "llamarm", "action_horizon": 2, "action_dim": 3, "n_action
 
 @contextmanager
 def peer(handler: Callable[[ServerConnection], Any]) -> Generator[str]:
-    """The URL of a websocket server that treats every client so."""
+    """The URL of a websocket server with that handler."""
     with serve(handler, "127.0.0.1", 0, compression=None, max_size=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -44,7 +44,7 @@ def peer(handler: Callable[[ServerConnection], Any]) -> Generator[str]:
 
 
 def answering(answer: Callable[[], bytes | str], connection: ServerConnection) -> None:
-    """As openpi's servers speak, with that answer to everything."""
+    """A handler with openpi's protocol and a constant answer."""
     connection.send(openpi.pack(METADATA))
     with suppress(ConnectionClosed):
         while True:
@@ -197,7 +197,7 @@ def test_a_server_that_returns_with_another_policy_is_refused() -> None:
 
 
 def test_an_openpi_client_on_vla_evals_path_gets_an_error_and_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
-    """It waits for the server's word, which in vla-eval's protocol is the second."""
+    """It waits for the server's first message, which in vla-eval's protocol comes second."""
     with served(limits=LimitsConfig(hello_timeout_s=0.2)) as url, connect(url + "/vla-eval") as connection:
         told = hear(connection)
         assert told["type"] == "error"

@@ -1,4 +1,4 @@
-"""Looking into the experts: usage against numbers worked out by hand, ablations against evaluations made directly."""
+"""Expert usage against hand-computed numbers, and ablations against direct evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid small enough for a test, on the real tabletop: which runs, what they cost, and that they go on."""
+"""A small grid on the real tabletop: its cells, their budget, and resumption."""
 
 from __future__ import annotations
 

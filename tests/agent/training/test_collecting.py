@@ -1,4 +1,4 @@
-"""Collector ahead: an iteration's episodes are made while the one before is learned from."""
+"""OverlappedCollector: an iteration's episodes are collected while learning from the previous one's."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_without_overlap_episodes_have_the_learners_version() -> None:
 
 
 class Pretended:
-    """Processes that collect nothing and record what is published to them."""
+    """Workers that collect nothing and record published weights."""
 
     def __init__(self) -> None:
         self.published: list[tuple[int, float]] = []

@@ -1,4 +1,4 @@
-"""Demonstrations: which episodes end up in the dataset, whatever happened on the way.
+"""Demonstrations: which episodes are in the dataset after failures and interruptions.
 
 The expert of the sides world stands still in every episode whose seed is a multiple of 5, and always in task "either".
 """

@@ -1,4 +1,4 @@
-"""The loop that makes policies better, in a world whose optimum is known: every episode can be won."""
+"""The fine-tuning loop in a world in which every episode can succeed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CLONE = LearnerConfig(batch_size=64, learning_rate=3e-3, warmup_updates=10, ema_
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that knows nothing."""
+    """An untrained policy."""
     return save_sides_policy(tmp_path_factory.mktemp("first") / "policy")
 
 
@@ -88,7 +88,7 @@ def test_ppo_with_sparse_reward_trains_an_untrained_policy(first: Path, tmp_path
 
 @pytest.fixture(scope="module")
 def beginner(first: Path, demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cloned for 20 updates, so that it tells the tasks apart where it draws its actions, though not by its mode."""
+    """Cloned for 20 updates, so that its sampled actions depend on the task, though not its mode."""
     cloning = DaggerConfig(updates=20, sft=PLAIN, demonstrations=str(demonstrations))
     learner = replace(CLONE, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
     _, run = run_here(sides_config(cloning, first, learner, iterations=1), tmp_path_factory.mktemp("beginner") / "run")
@@ -97,7 +97,7 @@ def beginner(first: Path, demonstrations: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_grpo_trains_a_policy_that_sometimes_succeeds(seed: int, beginner: Path, tmp_path: Path) -> None:
-    """One that knew nothing would mostly learn one side for both tasks: that wins as often, and no group is mixed."""
+    """An untrained policy would mostly learn one side for both tasks, and no group would be mixed."""
     learner = replace(GRADIENT, learning_rate=2e-4)
     config = sides_config(GRPOConfig(surrogate=SURROGATE), beginner, learner, iterations=12, seed=seed)
     evaluation, run = run_here(config, tmp_path / "run")

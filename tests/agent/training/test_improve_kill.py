@@ -1,4 +1,4 @@
-"""kill -9 in the middle of an iteration: what comes after equals what would have come."""
+"""kill -9 within an iteration: the resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def config_of(kind: str, first: Path, *, overlap: bool) -> ImproveConfig:
 
 
 def curves(run: RunFolder, first: int) -> dict[str, list[tuple[int, float]]]:
-    """Every curve that does not tell the time, from that iteration on."""
+    """Every curve except times, from that iteration on."""
     return {
         curve.tag: [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if step >= first]
         for curve in read_curves(run.tensorboard)

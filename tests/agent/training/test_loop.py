@@ -1,4 +1,4 @@
-"""The whole loop on the tabletop, small: it fills the run's folder, and an interruption leaves no trace."""
+"""The training loop on the tabletop with small settings: the run's files, and resumption after an interruption."""
 
 from __future__ import annotations
 

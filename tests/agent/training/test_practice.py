@@ -1,4 +1,4 @@
-"""Which episodes an iteration practises on."""
+"""The initial states of an iteration."""
 
 from __future__ import annotations
 

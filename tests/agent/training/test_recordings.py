@@ -1,4 +1,4 @@
-"""Data that changed or does not fit the policy: refused before any work, or said; normalisation stays as it began."""
+"""Data that changed or do not match the policy are refused or reported before any work; normalisation is kept."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder]:
 
 
 def copied(few: tuple[Path, RunFolder], folder: Path) -> tuple[Path, RunFolder]:
-    """Theirs, in a folder of one's own."""
+    """Their caches, in a separate folder."""
     shutil.copytree(few[0], folder / "data")
     shutil.copytree(few[1].root, folder / "run")
     run = RunFolder(folder / "run")
