@@ -72,7 +72,7 @@ class DaggerPolicy:
     def __init__(self, learner: VLAPolicy, world: World, config: DaggerConfig) -> None:
         """
         Args:
-            world: the one it acts in, which is asked for the expert's actions.
+            world: the one it acts in, which gives the expert's actions.
             config: of dagger, checked against the learner's model.
         """
         self.version = learner.version

@@ -14,7 +14,7 @@ from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
 from agent.studies.moe.study import study_experts, to_json
-from agent.studies.moe.tables import draw, tables
+from agent.studies.moe.tables import plot, tables
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import write_json, write_whole
 
@@ -50,7 +50,7 @@ def run(args: list[str]) -> None:
         write_json(RunFolder(folder).experts, found)
         lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
         write_whole(folder / "experts.md", "\n".join(lines) + "\n")
-        draw(found, folder / "experts.png")
+        plot(found, folder / "experts.png")
     print("\n".join(lines))
     for file in ("experts.json", "experts.md", "experts.png"):
         print(folder / file)

@@ -27,7 +27,7 @@ from agent.studies.scale.grid import (
     run_grid,
 )
 from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
-from agent.studies.scale.tables import draw, tables
+from agent.studies.scale.tables import plot, tables
 from agent.training.loop import check_run
 from envs.errors import UserError
 from vla_model.files.folders import write_json, write_whole
@@ -75,7 +75,7 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
     write_json(folder.root / "scale.json", content)
     lines = [f"# {folder.root.resolve().name}", "", *tables(runs, fit, doublings, point, predictions, budget)]
     write_whole(folder.root / "scale.md", "\n".join(lines) + "\n")
-    draw(runs, fit, predictions, folder.root / "scale.png")
+    plot(runs, fit, predictions, folder.root / "scale.png")
     print("\n".join(lines))
     for file in ("scale.json", "scale.md", "scale.png"):
         print(folder.root / file)

@@ -246,13 +246,13 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
         UserError: the dataset was collected with another world, device or noise.
     """
     names = ("world", "device", "noise_std", *(_NOISE if config.noise_std else ()))
-    asked = {name: getattr(config, name) for name in names}
+    settings = {name: getattr(config, name) for name in names}
     path = root / HOW_PATH
     if path.exists():
         found = read_json(path, ("world", "device", "noise_std"), "delete it, and the current settings are recorded")
         lines = [
             f"{name} was {found[name]!r}, now {value!r}"
-            for name, value in asked.items()
+            for name, value in settings.items()
             if name in found and found[name] != value
         ]
         if lines:
@@ -260,7 +260,7 @@ def _check_how(config: DemonstrationsConfig, root: Path) -> None:
                 f"the episodes in {root} were demonstrated otherwise: {'; '.join(lines)}; use the same settings, or "
                 "collect into another folder"
             )
-    write_json(path, asked)
+    write_json(path, settings)
 
 
 def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
@@ -268,7 +268,7 @@ def _say_others(ledger: DemonstrationsLedger, root: Path) -> None:
     others = sorted(ledger.succeeded - ledger.requested())
     if others:
         print(
-            f"{root} also holds {len(others)} episodes that were not asked for: {others[0]}, ...; training uses them "
+            f"{root} also holds {len(others)} episodes that were not requested: {others[0]}, ...; training uses them "
             "too",
             file=sys.stderr,
         )

@@ -9,7 +9,7 @@ from rollout.types import Trajectory
 from vla_model.policy import VLAPolicy
 
 
-def draw(count: int, *, repeats: int = 1, num_worlds: int = 16, **model: object) -> list[Trajectory]:
+def rollouts(count: int, *, repeats: int = 1, num_worlds: int = 16, **model: object) -> list[Trajectory]:
     """2 * count * repeats episodes, in the order of their specs."""
     settings = {"value_head": True} | model
     policy = VLAPolicy(sides_model(**settings), sides_processor(), sample=True, seed=3, dtype="float32")
@@ -19,7 +19,7 @@ def draw(count: int, *, repeats: int = 1, num_worlds: int = 16, **model: object)
 
 def rollout(*, value_head: bool = True) -> list[Trajectory]:
     """A successful episode, and one that reached the step limit."""
-    found = draw(40, value_head=value_head)
+    found = rollouts(40, value_head=value_head)
     won = next(t for t in found if t.success)
     late = next(t for t in found if t.truncated)
     return [won, late]

@@ -81,7 +81,7 @@ def _change(comparison: Mapping[str, Any]) -> str:
     return f"{comparison['difference']:+.0f}" + ("*" if comparison["p_value"] < _SIGNIFICANT else "")
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
+def plot(found: Mapping[str, Any], path: Path) -> None:
     """Write the picture."""
     by_task, by_phase = found["usage"]["by_task"], found["usage"]["by_phase"]
     num_layers, num_experts = np.shape(next(iter(by_task.values())))

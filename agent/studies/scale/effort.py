@@ -70,8 +70,10 @@ def efforts(fit: Fit, point: Point) -> list[Effort]:
     if fit.error.experts_exponent or fit.success.experts_exponent:
         doublings["experts"] = (1, 1, 2)
     doubled = {what: tuple(p * f for p, f in zip(point, factors, strict=True)) for what, factors in doublings.items()}
-    success = {what: 100 * (_at(fit.success_draws, p) - _at(fit.success_draws, point)) for what, p in doubled.items()}
-    error = {what: _at(fit.error_draws, p) / _at(fit.error_draws, point) for what, p in doubled.items()}
+    success = {
+        what: 100 * (_at(fit.success_samples, p) - _at(fit.success_samples, point)) for what, p in doubled.items()
+    }
+    error = {what: _at(fit.error_samples, p) / _at(fit.error_samples, point) for what, p in doubled.items()}
     best, best_error = np.stack(list(success.values())).argmax(0), np.stack(list(error.values())).argmin(0)
     return [
         Effort(
@@ -91,10 +93,10 @@ def predict(fit: Fit, measured: Cell, seed: int = 0) -> Prediction:
     """Predict a run that the surfaces were not fitted to."""
     rng = np.random.default_rng(seed)
     point = (measured.parameters, measured.demonstrations, measured.experts)
-    errors = _at(fit.error_draws, point)
+    errors = _at(fit.error_samples, point)
     errors = errors * np.exp(fit.error_std * rng.standard_normal(len(errors)))
     episodes = max(round(fit.episodes_share * measured.episodes), 1)
-    rates = 100 * rng.binomial(episodes, _at(fit.success_draws, point)) / episodes
+    rates = 100 * rng.binomial(episodes, _at(fit.success_samples, point)) / episodes
     return Prediction(
         error=float(fit.error(*point)),
         error_interval=_interval(errors),

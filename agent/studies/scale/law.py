@@ -169,17 +169,17 @@ class Fit:
     """Both surfaces, with bootstrap samples of each."""
 
     error: ErrorSurface
-    error_draws: tuple[ErrorSurface, ...]
+    error_samples: tuple[ErrorSurface, ...]
     error_std: float
     """Of the residuals' logarithm."""
     success: SuccessSurface
-    success_draws: tuple[SuccessSurface, ...]
+    success_samples: tuple[SuccessSurface, ...]
     episodes_share: float
     """Weight of an episode: 1 without overdispersion."""
 
 
-def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -> Fit:
-    """Fit both surfaces, and `draws` bootstrap samples of each.
+def fit_with_bootstrap(cells: Sequence[Cell], samples: int = 200, seed: int = 0) -> Fit:
+    """Fit both surfaces, and `samples` bootstrap samples of each.
 
     Raises:
         UserError: as the fits do.
@@ -196,22 +196,22 @@ def fit_with_bootstrap(cells: Sequence[Cell], draws: int = 200, seed: int = 0) -
     spread = float(np.sum((counts - episodes * p) ** 2 / (episodes * p * (1 - p))) / freedom)
     share = 1.0 / max(spread, 1.0)
     fewer = np.maximum(np.round(share * episodes), 1).astype(int)
-    error_draws, success_draws = [], []
-    for _ in range(draws):
+    error_samples, success_samples = [], []
+    for _ in range(samples):
         noisy = np.exp(np.log(predicted) + rng.choice(residuals, len(cells)))
         resampled = rng.binomial(fewer, p)
         others = [
             replace(cell, error=float(e), successes=int(k), episodes=int(n))
             for cell, e, k, n in zip(cells, noisy, resampled, fewer, strict=True)
         ]
-        error_draws.append(fit_error(others, begin=error))
-        success_draws.append(fit_success(others, begin=success))
+        error_samples.append(fit_error(others, begin=error))
+        success_samples.append(fit_success(others, begin=success))
     return Fit(
         error=error,
-        error_draws=tuple(error_draws),
+        error_samples=tuple(error_samples),
         error_std=float(np.sqrt(np.mean(residuals**2))),
         success=success,
-        success_draws=tuple(success_draws),
+        success_samples=tuple(success_samples),
         episodes_share=share,
     )
 

@@ -55,16 +55,16 @@ def _surfaces(fit: Fit) -> Iterator[str]:
     yield (
         "error = E + A n^-a + B d^-b and logit success = E - A n^-a - B d^-b, with "
         f"n = (parameters / {n0 / 1e6:.2f} M) (experts / {x0:.1f})^c and d = demonstrations / {d0:.0f}. "
-        f"In brackets the middle 90 % of {len(fit.error_draws)} draws of the bootstrap."
+        f"In brackets the middle 90 % of {len(fit.error_samples)} samples of the bootstrap."
     )
     yield ""
     yield "| surface | E | A | a | B | b | c |"
     yield "|---|---|---|---|---|---|---|"
-    for name, surface, draws in (
-        ("error", fit.error, fit.error_draws),
-        ("success", fit.success, fit.success_draws),
+    for name, surface, samples in (
+        ("error", fit.error, fit.error_samples),
+        ("success", fit.success, fit.success_samples),
     ):
-        yield f"| {name} | {' | '.join(_with_interval(surface, draws, field) for field in _NUMBERS)} |"
+        yield f"| {name} | {' | '.join(_with_interval(surface, samples, field) for field in _NUMBERS)} |"
     yield ""
     yield (
         f"The runs scatter about the error's surface by {100 * fit.error_std:.1f} %, and about that of success as if "
@@ -75,8 +75,8 @@ def _surfaces(fit: Fit) -> Iterator[str]:
 _NUMBERS = ("floor", "parameters_part", "parameters_exponent", "data_part", "data_exponent", "experts_exponent")
 
 
-def _with_interval(surface: Surface, draws: Sequence[Surface], name: str) -> str:
-    low, high = np.percentile([getattr(draw, name) for draw in draws], INTERVAL)
+def _with_interval(surface: Surface, samples: Sequence[Surface], name: str) -> str:
+    low, high = np.percentile([getattr(sample, name) for sample in samples], INTERVAL)
     return f"{getattr(surface, name):.3g} ({low:.2g} to {high:.2g})"
 
 
@@ -88,7 +88,7 @@ def _efforts(efforts: Sequence[Effort], point: Cell) -> Iterator[str]:
         "agree."
     )
     yield ""
-    yield "| doubling | success, points | 90 % of draws | error, times | 90 % of draws | best for success | for error |"
+    yield "| doubling | success, points | 90 % interval | error, times | 90 % interval | best for success | for error |"
     yield "|---|---|---|---|---|---|---|"
     for effort in efforts:
         (low, high), (below, above) = effort.success_interval, effort.error_interval
@@ -113,19 +113,19 @@ def _predictions(predictions: Sequence[Prediction]) -> Iterator[str]:
         )
 
 
-def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) -> None:
+def plot(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) -> None:
     """Write the picture; where the grid varied experts, it shows the fewest."""
     fewest = min(cell.experts for _, cell in runs)
     cells = [cell for _, cell in runs if cell.experts == fewest]
     figure = Figure(figsize=(12.0, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     held_out = [found.measured for found in predictions]
-    _lines(left, cells, held_out, fit.error, fit.error_draws, lambda cell: cell.error)
+    _lines(left, cells, held_out, fit.error, fit.error_samples, lambda cell: cell.error)
     left.set_yscale("log")
     left.yaxis.set_major_formatter(ScalarFormatter())
     left.yaxis.set_minor_formatter(ScalarFormatter())
     left.set_ylabel("error of actions")
-    _lines(middle, cells, held_out, fit.success, fit.success_draws, lambda cell: cell.successes / cell.episodes)
+    _lines(middle, cells, held_out, fit.success, fit.success_samples, lambda cell: cell.successes / cell.episodes)
     middle.set_ylabel("success")
     middle.set_ylim(0, 1)
     left.legend(title="acting parameters", fontsize=8)
@@ -150,14 +150,19 @@ def draw(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
 
 
 def _lines(
-    axes: Axes, cells: Sequence[Cell], held_out: Sequence[Cell], surface: Surface, draws: Sequence[Surface], value: Any
+    axes: Axes,
+    cells: Sequence[Cell],
+    held_out: Sequence[Cell],
+    surface: Surface,
+    samples: Sequence[Surface],
+    value: Any,
 ) -> None:
     """The surface over demonstrations, a line and a band per size, with the measured runs."""
     all_cells = [*cells, *held_out]
     d = np.geomspace(min(c.demonstrations for c in all_cells), max(c.demonstrations for c in all_cells), 60)
     for index, size in enumerate(sorted({cell.parameters for cell in all_cells})):
         colour = f"C{index}"
-        sampled = np.stack([other(size, d, all_cells[0].experts) for other in draws])
+        sampled = np.stack([other(size, d, all_cells[0].experts) for other in samples])
         axes.fill_between(d, *np.percentile(sampled, INTERVAL, axis=0), color=colour, alpha=0.15, linewidth=0)
         axes.plot(d, surface(size, d, all_cells[0].experts), color=colour, label=f"{size / 1e6:.2f} M", linewidth=1.4)
         for some, marker in ((cells, "o"), (held_out, "x")):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from sides_rollouts import draw
+from sides_rollouts import rollouts
 
 from agent.algorithms.grpo import collect_groups, grpo_advantages
 from agent.algorithms.grpo_config import GRPOConfig
@@ -20,7 +20,7 @@ CONFIG = GRPOConfig(group_size=4, max_rounds=3)
 
 @lru_cache(maxsize=1)
 def template() -> Trajectory:
-    return draw(1)[0]
+    return rollouts(1)[0]
 
 
 def episode(seed: int, repeat: int, *, success: bool, num_steps: int = 2) -> Trajectory:
@@ -59,35 +59,35 @@ def test_groups_with_uniform_returns_are_dropped() -> None:
 
 @pytest.mark.parametrize(("mixed_from", "rounds"), [(0, [3]), (100, [3, 3]), (10**6, [3, 3, 3])])
 def test_uniform_groups_are_resampled_until_enough_are_mixed_or_max_rounds(mixed_from: int, rounds: list[int]) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def specs(round_: int) -> list[EpisodeSpec]:
         return [EpisodeSpec(suite="sides", task="left", seed=100 * round_ + i) for i in range(3)]
 
     def run(wanted: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
-        asked.append(len(wanted) // CONFIG.group_size)
+        requested.append(len(wanted) // CONFIG.group_size)
         for spec in wanted:
             yield episode(spec.seed, spec.repeat, success=spec.repeat == 0 and spec.seed >= mixed_from)
 
     found = collect_groups(run, specs, CONFIG)
-    assert asked == rounds
+    assert requested == rounds
     assert len(found) == sum(rounds) * CONFIG.group_size
 
 
 def test_only_missing_groups_are_resampled() -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def run(wanted: Sequence[EpisodeSpec]) -> Iterator[Trajectory]:
-        asked.append(len(wanted) // CONFIG.group_size)
+        requested.append(len(wanted) // CONFIG.group_size)
         for spec in wanted:
             yield episode(spec.seed, spec.repeat, success=spec.repeat == 0 and spec.seed != 1)
 
     collect_groups(run, lambda r: [EpisodeSpec(suite="s", task="t", seed=10 * r + i) for i in range(3)], CONFIG)
-    assert asked == [3, 1]
+    assert requested == [3, 1]
 
 
 def test_a_group_shares_its_initial_state_and_differs_in_sampled_actions() -> None:
-    first, second = draw(1, repeats=2)[:2]
+    first, second = rollouts(1, repeats=2)[:2]
     assert first.spec.id == "sides/left/train/0"
     assert second.spec.id == "sides/left/train/0/1"
     for camera in first.frames:

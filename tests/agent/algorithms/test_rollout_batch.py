@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
-from sides_rollouts import draw
+from sides_rollouts import rollouts
 
 from agent.algorithms.grpo import grpo_advantages, grpo_loss
 from agent.algorithms.grpo_config import GRPOConfig
@@ -30,7 +30,7 @@ STILL = LearnerConfig(
 
 
 def test_a_decision_has_its_observation_and_the_executed_actions() -> None:
-    trajectories = draw(6)
+    trajectories = rollouts(6)
     rollout_batch = ppo_advantages(trajectories, PPOConfig())
     batch = decisions(rollout_batch, sides_processor())
     assert len(batch) == sum(len(t.decision_step) for t in trajectories)
@@ -48,7 +48,7 @@ def test_a_decision_has_its_observation_and_the_executed_actions() -> None:
 
 
 def test_a_policy_that_does_not_sample_is_refused() -> None:
-    trajectories = draw(2)
+    trajectories = rollouts(2)
     silent = [replace(t, log_prob=None) for t in trajectories]
     with pytest.raises(ValueError, match="recorded no log-probabilities"):
         decisions(ppo_advantages(silent, PPOConfig()), sides_processor())
@@ -108,14 +108,14 @@ def test_at_learning_rate_0_all_ratios_are_1(distribution: str, workers: int) ->
 
 
 def test_a_distribution_without_log_probabilities_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, model = ppo_batch(draw(2)), sides_model(value_head=True)
+    batch, model = ppo_batch(rollouts(2)), sides_model(value_head=True)
     monkeypatch.setattr(type(model(batch.inputs).actions), "has_log_prob", False)
     with pytest.raises(ValueError, match="has no log-probabilities"):
         ppo_loss(model, batch, PPOConfig())
 
 
 def test_ratios_follow_the_weights() -> None:
-    batch, model = ppo_batch(draw(8)), sides_model(value_head=True)
+    batch, model = ppo_batch(rollouts(8)), sides_model(value_head=True)
     with torch.no_grad():
         model.action_head.to_parameters.bias.add_(0.1)
     _, metrics = ppo_loss(model, batch, PPOConfig())

@@ -224,8 +224,8 @@ def test_train_ppo_fine_tunes_a_run_and_compares_the_policies(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "better"
-    told = [*TINY_IMPROVEMENT, "--algorithm.warmup-iterations", "0"]
-    cli.main(["train", "ppo_tabletop", "--init", str(trained), "--out", str(run), *told])
+    options = [*TINY_IMPROVEMENT, "--algorithm.warmup-iterations", "0"]
+    cli.main(["train", "ppo_tabletop", "--init", str(trained), "--out", str(run), *options])
     text = capsys.readouterr().out
     assert "first -> best policy: " in text
     assert "of 2 episodes: " in text

@@ -55,7 +55,7 @@ class WatchedTable(LiveTable):
 class ToldExpert(TableExpert):
     """Records its instruction."""
 
-    told: str = ""
+    instruction: str = ""
     pace: float = 1.0
     """Share of its displacements: a small share, so that the task is not finished while the browser is slow."""
 
@@ -65,7 +65,7 @@ class ToldExpert(TableExpert):
         return chunk
 
     def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-        (self.told,) = instructions
+        (self.instruction,) = instructions
         super().begin(worlds, instructions, seeds)
 
 
@@ -151,7 +151,7 @@ def test_the_policy_gets_the_typed_instruction_and_the_task_succeeds(bench: Benc
     bench.choose("reach")
     bench.start("touch it, please")
     outcome = bench.end()
-    assert bench.expert.told == outcome.instruction == "touch it, please"
+    assert bench.expert.instruction == outcome.instruction == "touch it, please"
     assert (outcome.success, outcome.ended) == (True, "success")
     bench.tab.locator(".llamarm-state", has_text="Success: success").wait_for()
     assert bench.errors == []

@@ -159,9 +159,9 @@ def test_drive_runs_the_only_task_of_a_policys_deployment(bare: Path, capsys: py
     content["deployment"] = {"n_action_steps": 2, "world": "tabletop_memory", "tasks": ["recall_button"]}
     file.write_text(json.dumps(content))
     cli.main(["drive", str(bare), "--seconds", "0.5"])
-    told = capsys.readouterr()
-    assert "button" in told.out.splitlines()[0]
-    assert "llamarm: " not in told.err
+    printed = capsys.readouterr()
+    assert "button" in printed.out.splitlines()[0]
+    assert "llamarm: " not in printed.err
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_no_module_named_by_a_policys_folder_is_imported(
     file = pretrained / PROCESSOR_FILE
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"deployment": MADE_FOR.to_json() | {"world": "strangers:make_world"}}))
-    asked = [] if command == "drive" else ["--out", "out"]
+    options = [] if command == "drive" else ["--out", "out"]
     for forgotten in (False, True):  # then the run's record says it
         if forgotten:
             forget(pretrained)
@@ -208,7 +208,7 @@ def test_no_module_named_by_a_policys_folder_is_imported(
             record["config"]["demonstrations"]["world"] = "strangers:make_world"
             theirs.record_file.write_text(json.dumps(record))
         with pytest.raises(SystemExit) as exit_:
-            cli.main([command, "theirs", *asked])
+            cli.main([command, "theirs", *options])
         assert exit_.value.code == 2
         assert capsys.readouterr().err == (
             "llamarm: theirs was made for the world 'strangers:make_world', a module that is not imported on the word "

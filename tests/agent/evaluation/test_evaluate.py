@@ -63,8 +63,8 @@ def test_the_same_specs_give_the_same_results_whatever_the_number_of_worlds() ->
 def test_mean_over_tasks_weights_tasks_equally_and_success_weights_episodes_equally() -> None:
     class AlwaysLeft(Reader):
         def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-            told = ("left",) * len(observation["instruction"])
-            return super().act(worlds, Observation(**(observation | {"instruction": told})))
+            instruction = ("left",) * len(observation["instruction"])
+            return super().act(worlds, Observation(**(observation | {"instruction": instruction})))
 
     specs = (*evaluation_specs("sides", ["left"], 6), *evaluation_specs("sides", ["right"], 2))
     evaluation = evaluate_here(AlwaysLeft(), SidesWorld(num_worlds=3), specs)
@@ -112,8 +112,10 @@ def test_with_shuffled_instructions_a_policy_that_uses_them_fails_in_every_episo
     instructions = run(Reader()).instructions
     evaluation = run(ShuffledInstructions(reader, instructions))
     assert evaluation.failures == {"wrong side": 10}
-    assert sorted(told for told, _ in reader.begun) == sorted(instructions.values()), "the sentences are permuted"
-    assert {r.spec: r.instruction for r in evaluation.results} == instructions, "results name what the world asked for"
+    assert sorted(instruction for instruction, _ in reader.begun) == sorted(instructions.values()), (
+        "the sentences are permuted"
+    )
+    assert {r.spec: r.instruction for r in evaluation.results} == instructions, "results have the world's instructions"
 
 
 def test_results_of_a_control_have_the_policys_version() -> None:
@@ -131,14 +133,14 @@ def test_results_of_a_control_have_the_policys_version() -> None:
         assert {r.policy_version for r in run(control).results} == {9}
 
 
-def told_tasks(specs: Sequence[EpisodeSpec], sentence: Callable[[EpisodeSpec], str]) -> list[tuple[str, str]]:
+def shuffled_tasks(specs: Sequence[EpisodeSpec], sentence: Callable[[EpisodeSpec], str]) -> list[tuple[str, str]]:
     """Each spec's task, and the task whose instruction the shuffled control gives in its place."""
     instructions = {spec: sentence(spec) for spec in specs}
     of_sentence = {sentence(spec): spec.task for spec in specs}
     reader = Reader()
     control = ShuffledInstructions(reader, instructions)
     control.begin(range(len(specs)), tuple(instructions.values()), tuple(spec.policy_seed for spec in specs))
-    return [(spec.task, of_sentence[told]) for spec, (told, _) in zip(specs, reader.begun, strict=True)]
+    return [(spec.task, of_sentence[instruction]) for spec, (instruction, _) in zip(specs, reader.begun, strict=True)]
 
 
 def by_id(spec: EpisodeSpec) -> str:
@@ -149,31 +151,31 @@ SIX = ("a", "b", "c", "d", "e", "f")
 
 
 def test_shuffling_gives_each_task_the_instruction_of_every_other_equally_often() -> None:
-    pairs = Counter(told_tasks(evaluation_specs("sides", SIX, 20), by_id))
+    pairs = Counter(shuffled_tasks(evaluation_specs("sides", SIX, 20), by_id))
     assert set(pairs) == {(own, other) for own in SIX for other in SIX if own != other}
     assert set(pairs.values()) == {4}, "20 seeds over 5 other tasks"
 
 
 def test_a_shuffled_instruction_depends_on_the_episode_and_not_on_its_batch() -> None:
     long = dict(
-        zip(evaluation_specs("sides", SIX, 20), told_tasks(evaluation_specs("sides", SIX, 20), by_id), strict=True)
+        zip(evaluation_specs("sides", SIX, 20), shuffled_tasks(evaluation_specs("sides", SIX, 20), by_id), strict=True)
     )
     short = evaluation_specs("sides", SIX, 7)
-    assert told_tasks(short[::-1], by_id) == [long[spec] for spec in short[::-1]]
-    assert told_tasks(evaluation_specs("sides", SIX, 7, variation="other"), by_id) != [long[spec] for spec in short]
+    assert shuffled_tasks(short[::-1], by_id) == [long[spec] for spec in short[::-1]]
+    assert shuffled_tasks(evaluation_specs("sides", SIX, 7, variation="other"), by_id) != [long[spec] for spec in short]
 
 
 def test_shuffling_never_gives_an_instruction_that_is_right() -> None:
     """Tasks a and b have equal instructions up to case and spaces, so both get that of c."""
     words = {"a": "push it", "b": "Push  it ", "c": "lift it"}
-    told = dict(told_tasks(evaluation_specs("sides", ("a", "b", "c"), 8), lambda spec: words[spec.task]))
-    assert (told["a"], told["b"]) == ("c", "c")
-    assert told["c"] in ("a", "b")
+    other = dict(shuffled_tasks(evaluation_specs("sides", ("a", "b", "c"), 8), lambda spec: words[spec.task]))
+    assert (other["a"], other["b"]) == ("c", "c")
+    assert other["c"] in ("a", "b")
 
 
 def test_shuffling_takes_an_episode_with_another_seed_where_the_task_lacks_the_same() -> None:
     specs = (*evaluation_specs("sides", ["left"], 4), *evaluation_specs("sides", ["right"], 1))
-    assert Counter(told_tasks(specs, by_id)) == {("left", "right"): 4, ("right", "left"): 1}
+    assert Counter(shuffled_tasks(specs, by_id)) == {("left", "right"): 4, ("right", "left"): 1}
 
 
 def test_shuffling_needs_a_wrong_instruction_for_every_episode() -> None:

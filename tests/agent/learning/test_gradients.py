@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sides_policy import sides_model, sides_processor
-from sides_rollouts import draw
+from sides_rollouts import rollouts
 from torch import Tensor
 
 from agent.algorithms.grpo import groups, grpo_advantages, grpo_loss, is_mixed
@@ -52,14 +52,14 @@ def cloning() -> tuple[VLA, Any, Any]:
 
 
 def ppo() -> tuple[VLA, Any, Any]:
-    batch = decisions(ppo_advantages(draw(4), PPOConfig()), sides_processor()).rows(torch.arange(7))
+    batch = decisions(ppo_advantages(rollouts(4), PPOConfig()), sides_processor()).rows(torch.arange(7))
     batch = replace(batch, log_prob=batch.log_prob - 0.1, reference_log_prob=batch.log_prob + 0.3)
     return sides_model(value_head=True), batch, partial(ppo_loss, config=PPOConfig(surrogate=SURROGATE))
 
 
 def grpo() -> tuple[VLA, Any, Any]:
     config = GRPOConfig(group_size=3, surrogate=SURROGATE)
-    group = next(g for g in groups(draw(40, repeats=3, value_head=False)) if is_mixed(g, config))
+    group = next(g for g in groups(rollouts(40, repeats=3, value_head=False)) if is_mixed(g, config))
     batch = decisions(grpo_advantages(group, config), sides_processor()).rows(torch.arange(7))
     return sides_model(), batch, partial(grpo_loss, config=config)
 

@@ -32,7 +32,7 @@ WORLD_SPEC = WorldSpec(
 )
 
 FRESH_S = 1e9
-"""Time of a frozen reading that is of now whenever it is asked for."""
+"""Time of a frozen reading that is always current."""
 
 
 class LineArm:

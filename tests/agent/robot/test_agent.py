@@ -131,10 +131,10 @@ def test_cameras_are_checked_against_the_processor_before_anything_connects() ->
 
 
 def test_every_drive_is_appended_with_its_judges_success_flag(tmp_path: Path) -> None:
-    asked: list[Any] = []
+    requested: list[Any] = []
 
     def judge(outcome: Any) -> bool:
-        asked.append(outcome.success)
+        requested.append(outcome.success)
         return True
 
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_every_drive_is_appended_with_its_judges_success_flag(tmp_path: Path) ->
     arm.clock.at(0.65, arm.break_cable)
     agent_for(arm, always(0.25)).run("come", 1.0, record=tmp_path)
     rows = DatasetReader(tmp_path).episodes
-    assert asked == [None, None], "the arm cannot say"
+    assert requested == [None, None], "the arm has no success flag"
     assert [(r["tasks"], r["success"], r["length"]) for r in rows] == [
         (["go"], True, 10),
         (["go"], True, 10),

@@ -53,7 +53,7 @@ def arm(limits: Limits | None = None) -> LineArm:
 
 
 def test_the_operators_action_replaces_the_policys() -> None:
-    # The first answer is heard a period after it was asked for, so periods begin at 0.1 s.
+    # The first chunk is received a period after its request, so periods begin at 0.1 s.
     person = Person(arm(), -0.5, 1.1, 1.6)
     outcome = agent_with(person, always(0.25)).run("go", 2.0)
     assert person.arm.actions == [0.25] * 10 + [-0.5] * 5 + [0.25] * 5
@@ -130,7 +130,7 @@ def test_the_watcher_gets_every_period_with_its_chunk() -> None:
     assert [p.time_s for p in seen] == pytest.approx(np.arange(8) * DT_S)
     for period in seen:
         assert period.answer is not None and period.answer.chunk.shape == (1, 3, 1)
-    # In a period by hand no move of the policy's is made; an answer is heard a period after it was asked for.
+    # In a period by hand no move of the policy's is made; a chunk is received a period after its request.
     assert [p.moves_since for p in seen] == [1, 2, 1, 0, 1, 2, 2, 2]
 
 

@@ -193,8 +193,8 @@ def test_a_repeated_frame_has_the_time_of_its_first_arrival_after_the_timeout() 
     assert [still.since_s(noise(1).copy(), t) for t in (5.0, 6.0, 7.0, 7.5, 8.0)] == [5.0, 6.0, 7.0, 5.0, 5.0]
     assert still.since_s(noise(2), 8.5) == 8.5
     assert [moving.since_s(noise(i), 5.0 + i) for i in range(5)] == [5.0, 6.0, 7.0, 8.0, 9.0]
-    drawn = StillPicture(inf)
-    assert [drawn.since_s(noise(1), t) for t in (0.0, 1e6)] == [0.0, 1e6]
+    rendered = StillPicture(inf)
+    assert [rendered.since_s(noise(1), t) for t in (0.0, 1e6)] == [0.0, 1e6]
 
 
 def test_a_camera_that_repeats_one_frame_becomes_stale(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,15 +65,15 @@ def test_periods_are_equally_long_and_the_robot_is_stopped_at_the_end(arm: LineA
 def test_the_arm_slows_down_with_the_policys_latency(arm: LineArm) -> None:
     """With a latency of 3 periods, chunks are used until 6 after their observation: at half the pace, 3 moves."""
     outcome = drive(arm, always(1.0), 2.0, lambda n: 3 * DT_S if 1 <= n <= 4 else 0.0, max_moves_ahead=3.0)
-    # Asked in periods 0, 3, 6 and 9 and heard three later; the question of period 12 is answered at once.
+    # Requested in periods 0, 3, 6 and 9 and received three later; that of period 12 is answered at once.
     assert arm.actions == [1.0] * 3 + [0.5] * 10 + [1.0] * 7
     assert outcome.interventions == ()
 
 
 def test_while_a_chunk_is_late_the_old_one_is_finished_then_the_arm_holds() -> None:
     """Chunks of 4. Answer 0 comes at once; the question of period 0 is answered in period 6, so moves 0 .. 3 come from
-    the first chunk, periods 4 and 5 hold, and move 4 would be beyond the second chunk too (asked before any move).
-    It is asked again in period 6 and answered in period 7.
+    the first chunk, periods 4 and 5 hold, and move 4 would be beyond the second chunk too (requested before any move).
+    The next is requested in period 6 and received in period 7.
     """
     arm = CountingArm(SimulatedClock())
     outcome = drive(arm, numbered(4), 1.0, lambda n: 6 * DT_S if n == 1 else 0.0, answer_within_periods=99)
@@ -86,7 +86,7 @@ def test_a_late_chunk_is_used_from_the_arms_current_move() -> None:
     arm = CountingArm(SimulatedClock())
     latencies = {1: 0.0, 2: 0.0, 3: 6 * DT_S}
     outcome = drive(arm, numbered(6), 1.2, lambda n: latencies.get(n, 0.0), answer_within_periods=99)
-    # Question 3 is asked in period 2 after 2 moves and heard in period 8; chunk 2, asked after 1, ends with move 6.
+    # Chunk 3 is requested in period 2 after 2 moves and received in period 8; chunk 2 was after 1 and ends with move 6.
     assert arm.actions[:10] == [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0, 0.08, 0.09]
     assert [i.period for i in outcome.interventions] == [7]
 
@@ -119,7 +119,7 @@ def test_a_policy_that_raises_ends_the_drive_with_the_arm_at_rest(arm: LineArm) 
         return [1.0] * 20
 
     outcome = drive(arm, Script(chunk), 3.0)
-    # Question 4 is asked in period 3 and its failure heard in period 4.
+    # Chunk 4 is requested in period 3, and the policy's failure is received in period 4.
     assert outcome.ended == "policy failed: RuntimeError('out of memory')"
     assert arm.actions == [1.0] * 4
     assert arm.stops_s == [pytest.approx(START_S + 4 * DT_S)]
@@ -137,7 +137,7 @@ def test_a_policy_that_raises_ends_the_drive_with_the_arm_at_rest(arm: LineArm) 
 )
 def test_an_invalid_chunk_is_refused_and_the_arm_holds_until_a_valid_one(arm: LineArm, bad: object, words: str) -> None:
     outcome = drive(arm, Script(lambda n, x: bad if n in (4, 5) else [1.0] * 20), 1.0)
-    # Asked in periods 3 and 4, refused in 4 and 5; the sound one is heard in 6.
+    # Requested in periods 3 and 4, refused in 4 and 5; the valid one is received in 6.
     assert arm.actions == [1.0] * 4 + [0.0] * 2 + [1.0] * 4
     assert {i.reason for i in outcome.interventions} == {"refused chunk"}
     with pytest.raises(ValueError, match=words):
@@ -253,7 +253,7 @@ def test_a_frozen_camera_holds_the_arm_within_two_periods_and_clears_old_chunks(
     assert arm.x(START_S + 0.95 + 2 * DT_S) == pytest.approx(arm.x(START_S + 1.95)) == pytest.approx(5.5)
     stale = [i.period for i in outcome.interventions if i.reason == "stale observation"]
     assert stale == list(range(11, 20))
-    # Seen again in period 20, which asks; nothing moves before the answer to what is seen now.
+    # The camera is back in period 20, which requests a chunk; nothing moves before it is received.
     assert arm.actions[20:22] == [0.0, 0.25]
 
 
@@ -360,7 +360,7 @@ def test_an_invalid_state_before_the_first_action_keeps_an_arm_with_targets_in_p
     arm.clock.at(START_S - 0.05, lambda: setattr(arm, "frozen", replace(sound, state=bad)))
     arm.clock.at(START_S + 0.25, lambda: setattr(arm, "frozen", sound))
     outcome = drive(arm, always(0.5), 0.6)
-    assert arm.actions == [0.4, 0.4, 0.4, 0.4, 0.5, 0.5], "the answer is heard a period after it is seen again"
+    assert arm.actions == [0.4, 0.4, 0.4, 0.4, 0.5, 0.5], "the chunk is received a period after the next valid reading"
     assert outcome.interventions_by_reason() == {"broken observation": 3, "late chunk": 1}
 
 

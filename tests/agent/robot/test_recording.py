@@ -36,10 +36,10 @@ def test_recorded_drives_can_be_trained_on_without_conversion(tmp_path: Path) ->
     assert [episode["variation"] for episode in data.episodes] == ["drive", "drive"]
     model = ModelConfig(history_length=2, history_stride=3)
     config = RunConfig(model=model, learner=LearnerConfig(batch_size=8, num_updates=2, warmup_updates=1))
-    told: list[dict[str, object]] = []
-    learn(config, run, Process(interrupted=lambda: False, report=lambda **news: told.append(news)))
+    reports: list[dict[str, object]] = []
+    learn(config, run, Process(interrupted=lambda: False, report=lambda **news: reports.append(news)))
     assert run.last_checkpoint() == run.checkpoint(2)
-    assert len(told) == 2
+    assert len(reports) == 2
     policy = VLAPolicy.from_pretrained(run.checkpoint(2) / PRETRAINED)
     with closing(make_world("tabletop")) as world:
         robot = SimRobot(world, EpisodeSpec(suite="tabletop", task="reach", seed=2), clock=clock)

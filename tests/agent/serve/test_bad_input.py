@@ -71,7 +71,7 @@ def watched(limits: LimitsConfig = HASTY) -> Generator[tuple[str, PolicyServer]]
             assert_array_equal(infer(connection, said(5)), in_process(tiny_policy(), 5))
             assert settled(url) == 1
     assert not server._inference._index, "a client's episode was kept"
-    assert not server._inference._policy._policy._episodes, "what a client saw and asked was kept"
+    assert not server._inference._policy._policy._episodes, "a client's episode was kept"
 
 
 @pytest.mark.parametrize("case", BAD)

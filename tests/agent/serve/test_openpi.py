@@ -68,15 +68,17 @@ def test_the_observation_history_follows_the_clients_steps_or_the_servers_count(
     here, there = tiny_policy(**changes), tiny_policy(**changes)
     with served(there) as url, client(url) as connection:
         counted = [infer(connection, said(seed)) for seed in range(3)]
-        told = [infer(connection, said(seed) | {"observation/step": step}) for seed, step in ((0, 0), (1, 1), (2, 2))]
+        explicit = [
+            infer(connection, said(seed) | {"observation/step": step}) for seed, step in ((0, 0), (1, 1), (2, 2))
+        ]
         again = infer(connection, said(3) | {"observation/step": 0})
         connection.send(openpi.pack(said(3) | {"observation/step": -1}))
         assert "the step is -1, expected 0 to 1000000000 control steps" in str(connection.recv(timeout=30))
     for actions, expected in zip(counted, looked_back(here, (0, 0), (1, 2), (2, 4)), strict=True):
         assert_array_equal(actions, expected)
-    for actions, expected in zip(told, looked_back(here, (0, 0), (1, 1), (2, 2)), strict=True):
+    for actions, expected in zip(explicit, looked_back(here, (0, 0), (1, 1), (2, 2)), strict=True):
         assert_array_equal(actions, expected)
-    assert np.abs(counted[2] - told[2]).max() > 1e-5
+    assert np.abs(counted[2] - explicit[2]).max() > 1e-5
     assert_array_equal(again, looked_back(here, (3, 0))[0])
 
 

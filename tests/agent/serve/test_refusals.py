@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from serving import client, infer, metric, page, said, served, status, tiny_policy
-from test_vla_eval import hear, say, seen
+from test_vla_eval import receive, say, seen
 from tiny_model import SENTENCES, observe
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -46,7 +46,7 @@ def test_actions_that_are_not_finite_are_never_sent(value: float, caplog: pytest
         assert refusal(url, said(0)) == "internal error, which the server's log describes"
         with connect(url + "/vla-eval") as connection:
             say(connection, "observation", seen(0), 1)
-            reply = hear(connection)
+            reply = receive(connection)
         assert reply["payload"] == {"error": "observation_failed: internal error, which the server's log describes"}
         with ServedPolicy(url) as policy:
             policy.begin([0], (SENTENCES[0],), (0,))
@@ -66,7 +66,7 @@ def test_a_blank_instruction_is_refused_on_every_path(blank: str) -> None:
         assert refusal(url, said(0, blank)).startswith("the instruction ")
         with connect(url + "/vla-eval") as connection:
             say(connection, "observation", seen(0, blank), 1)
-            assert hear(connection)["payload"]["error"].startswith("observation_failed: the instruction ")
+            assert receive(connection)["payload"]["error"].startswith("observation_failed: the instruction ")
 
 
 def test_an_instruction_above_the_token_limit_is_refused(
@@ -114,7 +114,7 @@ def test_a_flood_of_invalid_messages_is_counted_and_rate_limited_in_the_log(capl
     ):
         for seq in range(200):
             say(connection, "observation", {}, seq)
-            assert hear(connection)["type"] == "error"
+            assert receive(connection)["type"] == "error"
         assert metric(url, 'llamarm_requests_total{outcome="refused",path="/vla-eval"}') == 200
     said = [record.getMessage() for record in caplog.records if record.name.startswith("agent.")]
     assert len(said) == LINES + 1

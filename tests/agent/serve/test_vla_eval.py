@@ -47,7 +47,7 @@ def say(connection: Connection, kind: str, payload: dict[str, Any], seq: int) ->
     connection.send(msgpack.packb({"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}))
 
 
-def hear(connection: Connection) -> dict[str, Any]:
+def receive(connection: Connection) -> dict[str, Any]:
     message = msgpack.unpackb(connection.recv(timeout=30))
     assert message.keys() == {"type", "payload", "seq", "timestamp"}
     return message
@@ -55,7 +55,7 @@ def hear(connection: Connection) -> dict[str, Any]:
 
 def act(connection: Connection, observation: dict[str, Any], seq: int) -> NDArray[np.float32]:
     say(connection, "observation", observation, seq)
-    reply = hear(connection)
+    reply = receive(connection)
     assert (reply["type"], reply["seq"]) == ("action", seq), reply
     actions = reply["payload"]["actions"]
     assert (actions["__ndarray__"], actions["dtype"], actions["shape"]) == (True, "<f4", [3])
@@ -65,7 +65,7 @@ def act(connection: Connection, observation: dict[str, Any], seq: int) -> NDArra
 def test_hello_is_answered_with_the_policys_observation_and_action_specs() -> None:
     with served() as url, connect(url + "/vla-eval") as connection:
         say(connection, "hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1)
-        reply = hear(connection)
+        reply = receive(connection)
     assert (reply["type"], reply["seq"]) == ("hello", 1)
     payload = reply["payload"]
     assert payload["protocol_version"] == 1
@@ -86,7 +86,7 @@ def test_the_action_spec_has_vla_evals_parts() -> None:
     assert action_spec(control.action_spec(PANDA)) == {"position": position, "rotation": rotation, "gripper": gripper}
     assert action_spec(METAWORLD) == {"position": position, "gripper": gripper | {"format": "raw"}}
     joints = vector("shoulder", "elbow", "gripper")
-    assert list(action_spec(joints)) == ["action"], "an arm that is told joints has no such parts"
+    assert list(action_spec(joints)) == ["action"], "joint targets have no such parts"
     assert action_spec(joints)["action"]["format"] == "shoulder elbow gripper"
 
 
@@ -148,10 +148,10 @@ def test_an_error_has_the_seq_of_its_message_and_the_connection_stays_open() -> 
     with served() as url, connect(url + "/vla-eval") as connection:
         for seq, (kind, payload, text) in wrong.items():
             say(connection, kind, payload, seq)
-            reply = hear(connection)
+            reply = receive(connection)
             assert (reply["type"], reply["seq"]) == ("error", seq)
             assert reply["payload"]["error"].startswith(text)
         connection.send(b"\xc1")
-        reply = hear(connection)
+        reply = receive(connection)
         assert (reply["type"], reply["seq"]) == ("error", 0)
         act(connection, seen(0), 9)

@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 import pytest
 from serving import client, served
-from test_vla_eval import hear, say
+from test_vla_eval import receive, say
 from tiny_model import SENTENCES, observe
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -52,7 +52,7 @@ def answering(answer: Callable[[], bytes | str], connection: ServerConnection) -
             connection.send(answer())
 
 
-def asked(url: str, **options: Any) -> np.ndarray:
+def connected(url: str, **options: Any) -> np.ndarray:
     with ServedPolicy(url, **HASTY | options) as policy:
         policy.begin([0], (SENTENCES[0],), (0,))
         return policy.act([0], observe(1)).actions
@@ -70,7 +70,7 @@ def test_a_url_of_another_path_or_scheme_is_refused_at_once() -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_waiting_times_must_be_finite(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}, expected a finite number of seconds above 0"):
-        asked("ws://127.0.0.1:1", **{name: value})
+        connected("ws://127.0.0.1:1", **{name: value})
 
 
 def test_an_http_server_is_refused() -> None:
@@ -136,7 +136,7 @@ def test_a_server_of_another_protocol_is_refused_at_once(first: bytes | str) -> 
 def test_an_invalid_action_is_an_error(actions: Any, message: str) -> None:
     wrong = peer(partial(answering, lambda: openpi.pack({"actions": actions})))
     with wrong as url, pytest.raises(ConnectionError, match=f"answers with {message}"):
-        asked(url)
+        connected(url)
 
 
 def test_a_server_that_never_answers_times_out() -> None:
@@ -147,7 +147,7 @@ def test_a_server_that_never_answers_times_out() -> None:
                 connection.recv()
 
     with peer(silent) as url, pytest.raises(ConnectionError, match=r"gave no answer for 0\.6 s"):
-        asked(url)
+        connected(url)
 
 
 def test_a_server_that_closes_within_a_message_is_an_error() -> None:
@@ -158,7 +158,7 @@ def test_a_server_that_closes_within_a_message_is_an_error() -> None:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
     with peer(half) as url, pytest.raises(ConnectionError, match=r"gave no answer|cannot be reached"):
-        asked(url)
+        connected(url)
 
 
 def test_sending_to_a_server_that_does_not_read_times_out() -> None:
@@ -193,15 +193,15 @@ def test_a_server_that_returns_with_another_policy_is_refused() -> None:
         connection.recv()
 
     with peer(other) as url, pytest.raises(ConnectionError, match="came back with another policy"):
-        asked(url, patience_s=600.0)
+        connected(url, patience_s=600.0)
 
 
 def test_an_openpi_client_on_vla_evals_path_gets_an_error_and_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
     """It waits for the server's first message, which in vla-eval's protocol comes second."""
     with served(limits=LimitsConfig(hello_timeout_s=0.2)) as url, connect(url + "/vla-eval") as connection:
-        told = hear(connection)
-        assert told["type"] == "error"
-        assert told["payload"]["error"].startswith("no hello came, with which vla-eval's protocol begins; openpi's is")
+        value = receive(connection)
+        assert value["type"] == "error"
+        assert value["payload"]["error"].startswith("no hello came, with which vla-eval's protocol begins; openpi's is")
         with pytest.raises(ConnectionClosed) as closed:
             connection.recv(timeout=30)
     assert closed.value.rcvd is not None
@@ -213,8 +213,8 @@ def test_an_openpi_client_on_vla_evals_path_gets_an_error_and_is_disconnected(ca
 def test_a_vla_eval_client_on_openpis_path_gets_an_error() -> None:
     with served() as url, client(url) as connection:
         say(connection, "hello", {"harness_version": "0.8.0", "protocol_version": 1}, 1)
-        told = connection.recv(timeout=30)
-    assert str(told).startswith("this is a hello of vla-eval's protocol, which is served on the path /vla-eval; ")
+        value = connection.recv(timeout=30)
+    assert str(value).startswith("this is a hello of vla-eval's protocol, which is served on the path /vla-eval; ")
 
 
 def test_an_idle_connection_does_not_keep_the_server_from_stopping() -> None:
@@ -232,11 +232,11 @@ def test_an_empty_chunk_is_an_error_without_metadata() -> None:
 
     message = r"answers with float32 \(0, 3\), expected one action or more, of numbers"
     with peer(answer) as url, pytest.raises(ConnectionError, match=message):
-        asked(url)
+        connected(url)
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "kind"),
+    ("name", "value", "kind"),
     [
         ("history_steps", "4", "int"),
         ("history_steps", None, "int"),
@@ -246,12 +246,12 @@ def test_an_empty_chunk_is_an_error_without_metadata() -> None:
         ("policy_version", [5], "int"),
     ],
 )
-def test_invalid_metadata_is_refused_before_any_observation(name: str, told: Any, kind: str) -> None:
+def test_invalid_metadata_is_refused_before_any_observation(name: str, value: Any, kind: str) -> None:
     def tell(connection: ServerConnection) -> None:
-        connection.send(openpi.pack(METADATA | {name: told}))
+        connection.send(openpi.pack(METADATA | {name: value}))
         with suppress(ConnectionClosed):
             connection.recv()
 
-    message = re.escape(f"says that {name} is {told!r}, expected a value of {kind}")
+    message = re.escape(f"says that {name} is {value!r}, expected a value of {kind}")
     with peer(tell) as url, pytest.raises(ConnectionError, match=message):
         ServedPolicy(url, **HASTY)

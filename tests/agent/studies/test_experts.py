@@ -17,7 +17,7 @@ from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.expert_usage import UsageByPhase
 from agent.evaluation.measure import EvaluationSetup
 from agent.studies.moe.study import ExpertStudy, study_experts, to_json
-from agent.studies.moe.tables import draw, tables
+from agent.studies.moe.tables import plot, tables
 from rollout.workers.workers import WorkersConfig
 from vla_model.policy import VLAPolicy
 
@@ -113,7 +113,7 @@ def test_results_are_written_as_tables_and_a_picture(tmp_path: Path) -> None:
     rows = [line for line in lines if line.startswith(("| 1.", "| 2."))]
     assert [line[2:5] for line in rows] == ["1.1", "1.2", "1.3", "2.1", "2.2", "2.3"]
     assert all(line.count("|") == head.count("|") for line in rows)
-    draw(found, tmp_path / "experts.png")
+    plot(found, tmp_path / "experts.png")
     assert (tmp_path / "experts.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -72,7 +72,7 @@ def test_a_grid_runs_predicts_held_out_cells_and_resumes(
         *("--hold-out", "32x3", "--held-out-episodes", "1"),
     ]
     monkeypatch.setitem(RECIPES, "test", lambda: RUN)
-    monkeypatch.setattr(command, "fit_with_bootstrap", lambda cells: fit(cells, draws=5))
+    monkeypatch.setattr(command, "fit_with_bootstrap", lambda cells: fit(cells, samples=5))
     trained: list[str] = []
     train = grid.train
 

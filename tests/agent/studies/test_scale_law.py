@@ -87,7 +87,7 @@ def test_the_exponent_of_experts_is_recovered() -> None:
                 )
     assert fit_error(grid).experts_exponent == pytest.approx(0.4, abs=0.02)
     assert fit_success(grid).experts_exponent == pytest.approx(0.4, abs=0.05)
-    doublings = efforts(fit_with_bootstrap(grid, draws=5), (1e6, 50.0, 4.0))
+    doublings = efforts(fit_with_bootstrap(grid, samples=5), (1e6, 50.0, 4.0))
     assert [e.what for e in doublings] == ["parameters", "demonstrations", "experts"]
 
 
@@ -97,7 +97,7 @@ def test_intervals_of_noisy_grids_cover_the_true_surface() -> None:
     point = Cell(parameters=8e6, demonstrations=400.0, experts=4, error=0.1, successes=0, episodes=100)
     rng, held = np.random.default_rng(7), 0
     for seed in range(10):
-        fit = fit_with_bootstrap(cells(error_std=0.03, episodes=60, seed=seed), draws=40)
+        fit = fit_with_bootstrap(cells(error_std=0.03, episodes=60, seed=seed), samples=40)
         error = float(ERROR(8e6, 400.0, 4)) * float(np.exp(0.03 * rng.standard_normal()))
         successes = int(rng.binomial(100, float(SUCCESS(8e6, 400.0, 4))))
         measured = replace(point, error=error, successes=successes)
@@ -107,7 +107,7 @@ def test_intervals_of_noisy_grids_cover_the_true_surface() -> None:
 
 
 def test_more_data_are_recommended_where_data_limit_success() -> None:
-    fit = fit_with_bootstrap(cells(error_std=0.02, episodes=100), draws=40)
+    fit = fit_with_bootstrap(cells(error_std=0.02, episodes=100), samples=40)
     parameters, data = efforts(fit, (1.0e6, 12.5, 4.0))
     true_gain = 100 * float(SUCCESS(1.0e6, 25.0, 4) - SUCCESS(1.0e6, 12.5, 4))
     assert data.success_interval[0] < true_gain < data.success_interval[1]
@@ -122,7 +122,7 @@ def test_overdispersed_cells_widen_the_intervals() -> None:
     wild = [replace(c, successes=int(np.clip(c.successes + rng.choice([-20, 20]), 0, 100))) for c in calm]
     widths = []
     for grid in (calm, wild):
-        fit = fit_with_bootstrap(grid, draws=40)
+        fit = fit_with_bootstrap(grid, samples=40)
         low, high = predict(fit, grid[-1]).success_interval
         widths.append(high - low)
     assert widths[1] > 1.5 * widths[0]
@@ -162,7 +162,7 @@ def test_every_number_of_the_tables_is_beside_its_run() -> None:
     prediction = Prediction(
         error=0.1, error_interval=(0.05, 0.11), success=50.0, success_interval=(20.0, 80.0), measured=runs[1][1]
     )
-    fit = fit_with_bootstrap(cells(), draws=3)
+    fit = fit_with_bootstrap(cells(), samples=3)
     budget = Budget(updates=7, seconds_per_update={})
     lines = list(tables(runs, fit, [effort], runs[1][1], [prediction], budget))
     assert lines[2:4] == [

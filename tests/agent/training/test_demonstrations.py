@@ -200,8 +200,8 @@ def test_a_dataset_without_recorded_settings_is_extended(tmp_path: Path) -> None
 
 def test_extra_episodes_of_a_dataset_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path)
-    assert "not asked for" not in capsys.readouterr().err
+    assert "not requested" not in capsys.readouterr().err
     fill(tmp_path)
-    assert "not asked for" not in capsys.readouterr().err
+    assert "not requested" not in capsys.readouterr().err
     fill(tmp_path, replace(CONFIG, tasks=("left",), episodes_per_task=4))
-    assert "also holds 14 episodes that were not asked for: sides/left/train/" in capsys.readouterr().err
+    assert "also holds 14 episodes that were not requested: sides/left/train/" in capsys.readouterr().err
