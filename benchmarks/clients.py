@@ -49,9 +49,9 @@ class Options:
     tasks: tuple[str, ...] = ("reach", "lift", "pick_place", "press_button")
     episodes_per_task: int = 5
     n_action_steps: int | None = None
-    """Actions to execute of each chunk; if not given, as the policy was made for."""
+    """Actions to execute of each chunk; default: the policy's."""
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 class OpenpiClient:

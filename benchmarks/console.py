@@ -52,20 +52,20 @@ class Options:
     """What to measure."""
 
     model: str = "nano"
-    """What vla_model/create.py makes a policy of."""
+    """Model of the policy, by its name for vla_model/create.py."""
     policy: Path | None = None
-    """A run that drives in its place."""
+    """A run whose policy is used instead."""
     task: str = "pick_place"
     seconds: float = 20.0
-    """Of each measurement."""
+    """Duration of each measurement."""
     stops: int = 20
-    """Clicks on Stop."""
+    """Number of clicks on Stop."""
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
     screenshots: Path | None = None
-    """Folder that pictures of the page are written to."""
+    """Folder for screenshots of the page."""
     measure: bool = True
-    """--no-measure only takes the pictures."""
+    """--no-measure only takes the screenshots."""
 
 
 class TimedTable(LiveTable):

@@ -32,13 +32,13 @@ class Options:
     """Which runs, and which of their curves."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """At least two."""
+    """Folders of two runs or more."""
     out: Path
-    """The picture."""
+    """File of the plot."""
     tags: tuple[str, ...] = ("practice/success", "evaluation/success")
-    """Shares, between 0 and 1."""
+    """TensorBoard tags of rates between 0 and 1."""
     every: int = 10
-    """Steps between two columns of the table, besides the first."""
+    """Steps between two columns of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)

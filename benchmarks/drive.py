@@ -45,24 +45,24 @@ class Options:
     """What to measure."""
 
     model: str = "nano"
-    """What vla_model/create.py makes a policy of, for jitter."""
+    """Model of the policy whose jitter is measured, by its name for vla_model/create.py."""
     rate_hz: float = 20.0
     seconds: float = 60.0
-    """Of the drive whose jitter is measured."""
+    """Duration of the drive whose jitter is measured."""
     policy: Path | None = None
-    """A run whose success is measured; without it, only jitter is."""
+    """A run whose success is measured; default: only jitter is measured."""
     episodes: int = 20
-    """Per task."""
+    """Episodes per task."""
     first_seed: int = FIRST_EVALUATION_SEED
-    """Of the episodes."""
+    """First seed of the episodes."""
     latencies: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
-    """In control periods."""
+    """Inference latencies in control periods."""
     drive: DriveConfig = field(default_factory=DriveConfig)
-    """Of the drives whose success is measured."""
+    """Latency handling in the drives whose success is measured."""
     n_action_steps: int | None = None
-    """Of the evaluation that latencies are compared with; if not given, as the policy was made for."""
+    """Actions to execute of each chunk in the evaluation for comparison; default: the policy's."""
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def jitter(options: Options) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Episode:
     actions: NDArray[np.float32]
     """[T, A]"""
     held: int
-    """Periods in which nothing was left to execute."""
+    """Periods in which the arm held because the chunk was used up."""
 
 
 class ListeningRobot(SimRobot):

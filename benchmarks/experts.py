@@ -1,4 +1,4 @@
-"""How often the tabletop's scripted experts succeed, and how fast: 100 episodes per task and variation, as a table.
+"""Success rate and speed of the tabletop's scripted experts: 100 episodes per task and variation, as a table.
 
     python -m benchmarks.experts --variations train vision combination execution --out docs/results/experts.md
 
@@ -28,11 +28,11 @@ class Options:
     """What to measure."""
 
     variations: tuple[str, ...] = ("train",)
-    """Each has a table of its own: train, vision, paraphrase, combination, execution, synonym."""
+    """Variations, a table for each: train, vision, paraphrase, combination, execution, synonym."""
     episodes_per_task: int = 100
     num_worlds: int = 24
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def measure(options: Options, variation: str) -> Evaluation:

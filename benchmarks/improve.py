@@ -68,13 +68,13 @@ class Options:
     """What to measure."""
 
     episodes: int = 24
-    """Of an iteration."""
+    """Episodes per iteration."""
     repeats: int = 5
-    """Updates and passes that are timed; the median counts."""
+    """Number of timed updates and passes; the median is reported."""
     iterations: int = 6
-    """Of each run."""
+    """Iterations of each run."""
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def median_s(function: Callable[[], object], repeats: int) -> float:

@@ -1,4 +1,4 @@
-"""How well a dataset's keyframes and waypoints predict object positions, by task.
+"""Error of object positions predicted by a dataset's keyframes and waypoints, by task.
 
     python -m benchmarks.keyframes DATASET --things object goal --out docs/results/keyframes.md
 
@@ -36,9 +36,9 @@ class Options:
 
     dataset: Annotated[Path, tyro.conf.Positional]
     things: tuple[str, ...] = ("object", "goal")
-    """Labels of the simulator: THING_x, THING_y, THING_z."""
+    """Objects, by the simulator's labels: THING for THING_x, THING_y, THING_z."""
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 def told(hand: NDArray[np.float64], thing: NDArray[np.float64]) -> float | None:

@@ -28,10 +28,10 @@ class Options:
 
     tasks: tuple[str, ...] = ("push-v3", "door-open-v3", "peg-insert-side-v3")
     seconds: float = 8.0
-    """Per row."""
+    """Duration of each row's measurement."""
     worlds: tuple[int, ...] = (1, 2, 4, 8)
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 SENSORS: dict[str, Sensor] = {

@@ -54,18 +54,18 @@ class Options:
     """What to measure."""
 
     model: str = "nano"
-    """What vla_model/create.py makes a policy of: a size, smol, or a path."""
+    """The model: a size, smol, or a path."""
     world: str = "tabletop"
     num_worlds: tuple[int, ...] = (1, 16)
-    """N of a decision; each has a row of its own."""
+    """Numbers of worlds N per inference, a row for each."""
     batch_size: int = 64
-    """B of a training step."""
+    """Batch sizes B of a training step."""
     device: Literal["cpu", "cuda"] = "cpu"
     shapes: tuple[tuple[int, int], ...] = ((128, 512), (256, 512), (256, 4096), (512, 512), (512, 4096))
     """Token size and number of tokens of the layers of experts."""
     repeats: int = 20
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def clock_s(device: str) -> float:

@@ -1,4 +1,4 @@
-"""Accuracy of `llamarm plan`: the memory peaks that its formulas predict, against measured processes.
+"""Accuracy of `llamarm plan`: predicted against measured peak memory of processes.
 
     python -m benchmarks.plan --out docs/results/plan.md
 
@@ -57,11 +57,11 @@ class Case:
     model: str = "nano"
     """A size, or smol (random weights of its shape)."""
     dtype: DtypeName | None = None
-    """Act with weights held so; None learns."""
+    """Number format of the weights at inference; None for training."""
     mode: str = "full"
-    """What learns, a name of agent/commands/plan.py's MODES."""
+    """Trained parts, a name of agent/commands/plan.py's MODES."""
     batch_size: int = 0
-    """Of learning; 0 does nothing after the imports."""
+    """Batch size of training; 0 only imports."""
 
     def __str__(self) -> str:
         if self.dtype is not None:
@@ -85,9 +85,9 @@ class Options:
     """What to measure."""
 
     one: str | None = None
-    """A case as JSON: measure it in this process, and print the GB that it took and those that were predicted."""
+    """A case as JSON: measure it in this process, and print its measured and predicted GB."""
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 class Peak:

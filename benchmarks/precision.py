@@ -49,17 +49,17 @@ class Options:
     """What to measure."""
 
     models: tuple[str, ...] = ("nano", "smol")
-    """Sizes, or smol."""
+    """Models: sizes, or smol."""
     policy: str | None = None
-    """A run, whose success is then measured in every format."""
+    """A run whose success is measured in every format."""
     episodes: int = 50
-    """Per task, for success."""
+    """Episodes per task, for the success rate."""
     workers: int = 2
-    """Processes that run them."""
+    """Worker processes that run the episodes."""
     repeats: int = 30
-    """Decisions that are timed."""
+    """Number of timed inferences."""
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def costs(options: Options, world_spec: WorldSpec) -> Iterator[str]:

@@ -66,18 +66,18 @@ class Options:
     """What to measure."""
 
     num_worlds: int = 64
-    """In each process of ours and of the bare loop."""
+    """Worlds in each process, of ours and of the bare loop."""
     rounds: int = 2
     """Episodes of every world, per measurement of ours."""
     bare_steps: int = 64
     """Control steps of every world, per measurement of the bare loop."""
     gym_envs: tuple[int, ...] = (2, 8)
-    """Numbers of environments to try in AsyncVectorEnv; the best is quoted."""
+    """Numbers of environments in AsyncVectorEnv; the fastest is reported."""
     gym_steps: int = 240
     """Control steps of all environments together, times ten, per measurement of gymnasium's."""
     repeats: int = 5
     out: Path | None = None
-    """Where to write the table (.md) and the picture (.png)."""
+    """Files of the table (.md) and the plot (.png), without the extension."""
 
 
 class RandomPolicy:

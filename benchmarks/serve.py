@@ -50,17 +50,17 @@ class Options:
     """What to measure."""
 
     policy: Path | None = None
-    """A run, a checkpoint or a policy's folder, instead of an untrained one."""
+    """A run, a checkpoint or a policy's folder; default: an untrained policy."""
     repeats: int = 200
-    """Decisions of the overhead's medians."""
+    """Number of inferences for the overhead's medians."""
     num_clients: int = 8
-    """Of the throughput."""
+    """Numbers of clients in the throughput measurements."""
     seconds: float = 20.0
-    """Of each throughput."""
+    """Duration of each throughput measurement."""
     soak_minutes: float = 0.0
-    """Soak for so long, instead of the other measurements."""
+    """Duration of a soak test, which replaces the other measurements."""
     out: Path | None = None
-    """File that the tables are written to besides the screen."""
+    """File to which the tables are written, in addition to the screen."""
 
 
 def save_untrained(folder: Path) -> None:

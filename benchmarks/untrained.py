@@ -1,4 +1,4 @@
-"""Untrained policies, whose inference costs the same as that of trained ones."""
+"""Untrained policies, whose inference costs as much as that of trained ones."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Options:
     repeats: int = 5
     num_worlds: int = 4
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 def in_process(make_policy: Callable[[World], Policy], world: World) -> Policy:

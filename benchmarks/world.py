@@ -1,4 +1,4 @@
-"""Overhead of the tabletop world over MuJoCo: `step_chunk` against a bare loop that does the same work.
+"""Overhead of the tabletop world over MuJoCo: `step_chunk` against a bare loop with the same physics and frames.
 
     python -m benchmarks.world --out docs/results/world.md
 
@@ -40,13 +40,13 @@ class Options:
 
     num_worlds: int = 16
     chunks: tuple[int, ...] = (1, 4)
-    """Actions per chunk; each has a row of its own."""
+    """Chunk sizes, a row for each."""
     num_actions: int = 120
-    """Of every world, per row."""
+    """Actions of every world, per row."""
     noise_std: float = 0.3
-    """Added to the expert's action, so that hands are busy but not all of them succeed."""
+    """Standard deviation of the noise added to the expert's actions, so that not all episodes succeed."""
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 class BareLoop:
@@ -111,9 +111,9 @@ class Times:
 
     ours: list[float] = field(default_factory=list)
     physics: list[float] = field(default_factory=list)
-    """The bare loop's."""
+    """Time of the bare loop."""
     frames: list[float] = field(default_factory=list)
-    """The bare loop's."""
+    """Time of the bare loop."""
 
 
 def measure(options: Options, chunk: int) -> Times:

@@ -1,1 +1,1 @@
-"""A reliability campaign: what is lost, comes twice or is wrong when workers, drivers, disks and clients misbehave."""
+"""A reliability campaign: lost, duplicated and wrong results under failures of workers, drivers, disks and clients."""

@@ -1,4 +1,4 @@
-"""A reliability campaign: what is lost, comes twice or is wrong when workers, drivers, disks and clients misbehave.
+"""A reliability campaign: lost, duplicated and wrong results under failures of workers, drivers, disks and clients.
 
     python -m benchmarks.campaign --out docs/results/reliability.md
     python -m benchmarks.campaign --size 0.01 --parts episodes kills
@@ -47,11 +47,11 @@ class Options:
     size: float = 1.0
     """1 for 10,000 episodes, 1,000,000 messages, 100 kills, 25 full disks and 100 pairs of commands."""
     parts: tuple[Part, ...] = tuple(PARTS)
-    """Which."""
+    """Parts of the campaign to run."""
     work: Path = Path("runs/campaign")
-    """Folder of what is done."""
+    """Folder of finished work, from which the campaign resumes."""
     out: Path | None = None
-    """File that the table is written to besides the screen."""
+    """File to which the table is written, in addition to the screen."""
 
 
 def table(tallies: dict[Part, Tally]) -> list[str]:

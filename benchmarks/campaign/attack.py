@@ -1,4 +1,4 @@
-"""A process that sends hostile messages, and right ones among them, as fast as the server takes them.
+"""A process that sends hostile and valid messages as fast as the server accepts them.
 
 On /vla-eval an error leaves the connection open and every reply names its message (`seq`), so messages are sent a batch
 at a time; a `hello` at the end of each says that all were read. On / an error ends the connection: one message each.

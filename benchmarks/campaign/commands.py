@@ -1,4 +1,4 @@
-"""The commands that the campaign disturbs, each of seconds, and the fingerprint of what a command made.
+"""The commands that the campaign interrupts, of some seconds each, and fingerprints of their results.
 
 Everything is computed with one thread, so that sums are rounded alike.
 """

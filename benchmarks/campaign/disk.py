@@ -1,4 +1,4 @@
-"""A disk that fills in collect, train, eval and a drive's recording, and has room again afterwards.
+"""A disk that becomes full during collect, train, eval and a drive's recording, and is freed afterwards.
 
 The disk is a small tmpfs, mounted for the purpose; where that is not permitted, no file may grow beyond a limit
 (RLIMIT_FSIZE), which fails in the same calls with another error number. Each command meets a disk of several shares of

@@ -1,4 +1,4 @@
-"""The command `llamarm`, which can be made to die at a chosen moment of its work, by its own SIGKILL.
+"""The command `llamarm`, which kills itself by SIGKILL at a chosen file operation.
 
     python -m benchmarks.campaign.driver [--below DIR] [--note FILE] [--die AREA N] [--tear] [--most BYTES] -- ARGS
 

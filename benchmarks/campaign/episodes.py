@@ -1,4 +1,4 @@
-"""Episodes through Ray workers of which one is killed, stopped or starved all the time, against an undisturbed run.
+"""Episodes through Ray workers that are repeatedly killed, stopped or starved, against an undisturbed run.
 
     killed                  SIGKILL
     stopped for good        SIGSTOP; it is replaced as hung, and awakes when its episodes are another's

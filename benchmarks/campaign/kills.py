@@ -1,4 +1,4 @@
-"""The driver killed with SIGKILL again and again in collect, train (sft) and improve (ppo), and resumed every time.
+"""The driver repeatedly killed with SIGKILL in collect, train (sft) and improve (ppo), and resumed each time.
 
 A chain is one run that is killed, resumed, killed ... until it comes to its end before its next kill, or has been
 killed MOST_PER_CHAIN times and is let alone. What it made must equal what an undisturbed run made, down to the last bit

@@ -1,4 +1,4 @@
-"""Hostile messages to `llamarm serve`, while its memory and its right answers are watched.
+"""Hostile messages to `llamarm serve`, while its memory and its answers to valid ones are monitored.
 
 The server is a process of its own on 127.0.0.1 with its usual limits but for the rate of a client; three other
 processes attack it (attack.py), and this one asks it as a robot would, twenty times a second, and compares each answer

@@ -1,4 +1,4 @@
-"""A world small enough to compute by hand: walk three steps to the side that the instruction names.
+"""A world whose outcomes can be computed by hand: walk three steps to the side that the instruction names.
 
 Task "left" ends in success at x = -3 and in the failure "wrong side" at x = +3, task "right" the other way round; the
 step limit is 8. Frames are as bright as the seed is large, and never black. The expert stands still in episodes whose

@@ -1,4 +1,4 @@
-"""The detector: what is lost, came twice or is wrong; and the folder that keeps what is done."""
+"""Counts of lost, duplicated and wrong results, and the folder of finished work."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Tally:
     """What a part of the campaign came to."""
 
     lost: int = 0
-    """Known to an undisturbed run, and not there."""
+    """Results of an undisturbed run that are missing."""
     twice: int = 0
-    """There more than once, each repetition counted."""
+    """Duplicates, each repetition counted."""
     wrong: int = 0
-    """There, and other than in an undisturbed run; or a command or a server that did what it must not."""
+    """Results that differ from an undisturbed run, and invalid behaviour of a command or a server."""
     counts: Counter[str] = field(default_factory=Counter)
-    """What was done, and what was met."""
+    """Numbers of operations and of failures."""
     notes: list[str] = field(default_factory=list)
-    """What each fault was."""
+    """A description of each fault."""
 
     @property
     def faults(self) -> int:

@@ -1,4 +1,4 @@
-"""Two commands at once in one folder: exactly one goes on, the other is refused in one line, and nothing is spoiled.
+"""Two concurrent commands in one folder: exactly one runs, the other is refused in one line, and no file is damaged.
 
 two collects into one dataset, two trains and two improves into one --out, from the beginning
 train --resume beside a live run, from its first checkpoint on

@@ -1,4 +1,4 @@
-"""What the commands make when nobody disturbs them."""
+"""Results of the commands without failures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Undisturbed:
     root: Path
     """Its folder."""
     made: dict[str, str]
-    """{name: hash} of what it made."""
+    """{name: hash} of its results."""
     operations: dict[str, int]
     """{area: file operations} (driver.py)."""
     seconds: float
