@@ -168,7 +168,7 @@ def main(options: Options) -> None:
         "the unmodified openpi_client 0.1.2 and through vla_eval 0.8.0's own runner (docker=False)."
     )
     lines = [
-        *head("Other people's clients", "clients", how),
+        *head("Third-party clients", "clients", how),
         "",
         "| task | success in-process | openpi_client | same actions | vla_eval | same steps |",
         "|---|---|---|---|---|---|",

@@ -218,13 +218,13 @@ def main(options: Options) -> None:
     if not options.measure:
         return
     lines = [
-        *head("What the live page costs", "console", conditions),
+        *head("Cost of the live page", "console", conditions),
         "",
-        "The control loop at 10 Hz in real time while the page is renewed, with and without a browser:",
+        "The control loop at 10 Hz in real time while the page is updated, with and without a browser:",
         "",
         *loop_rows(options),
         "",
-        "What the browser makes of it:",
+        "In the browser:",
         "",
         *browser_rows(options),
     ]

@@ -162,10 +162,10 @@ def main(options: Options) -> None:
         f"{machine()['cores']} cores of {machine()['cpu']}, torch {torch.__version__}, one thread for the model."
     )
     lines = [
-        *head("What driving costs", "drive", conditions),
+        *head("Cost of driving", "drive", conditions),
         "",
         f"The control loop at {options.rate_hz:g} Hz in real time, physics and frames in its own thread, while",
-        f"`{options.model}` with random weights thinks all the time:",
+        f"`{options.model}` with random weights infers continuously:",
         "",
         *jitter(options),
     ]

@@ -66,7 +66,7 @@ def main(options: Options) -> None:
     lines = head(
         "Scripted experts of the tabletop suite",
         "experts",
-        "Success over fixed episodes that training never draws; Wilson intervals; median steps of the successes.",
+        "Success in held-out episodes; Wilson intervals; median steps of the successes.",
     )
     for variation in options.variations:
         lines += ["", f"## Variation: {variation}", "", *table(measure(options, variation))]

@@ -200,7 +200,7 @@ def main(options: Options) -> None:
         about = machine()
         conditions = f"{about['cores']} cores of {about['cpu']}, torch {torch.__version__}. Wall-clock, medians."
         lines = [
-            *head("What an iteration costs", "improve", conditions),
+            *head("Cost of an iteration", "improve", conditions),
             "",
             "Milliseconds per row and pass; the ratio is to the faster bare pass:",
             "",

@@ -69,10 +69,11 @@ def main(options: Options) -> None:
     for number, episode in enumerate(dataset.episodes):
         of_task[episode["tasks"][0]].append(number)
     lines = head(
-        "What keyframes tell of where things are",
+        "Object positions predicted by keyframes",
         "keyframes",
-        "R^2, leaving one episode out, of where a thing is at first, from where the hand is at the next change of the "
-        "gripper's command and at the end; and at the next waypoint too. Empty for a thing that is always there.",
+        "Leave-one-out R^2 of an object's initial position, predicted from the hand's position at the next change of "
+        "the gripper's command and at the end, and also at the next waypoint. Empty for an object with a constant "
+        "position.",
     )
     lines += ["", "| instruction | " + " | ".join(f"{t} | with the waypoint" for t in options.things) + " |"]
     lines += ["|---" * (1 + 2 * len(options.things)) + "|"]

@@ -70,10 +70,10 @@ def steps_per_s(num_worlds: int, sensor: Sensor, tasks: tuple[str, ...], seconds
 def main(options: Options) -> None:
     """Measure, print and write."""
     lines = head(
-        "What Meta-World costs",
+        "Cost of Meta-World",
         "metaworld",
-        "Control steps per second, each with its frame, of all worlds together, resets apart. A reset simulates 500 "
-        "physics steps, and brings another task's meshes to OpenGL where the task changes, as it does here.",
+        "Control steps per second, each with its frame, of all worlds together, without resets. A reset simulates 500 "
+        "physics steps, and uploads another task's meshes to OpenGL where the task changes, as here.",
     )
     lines += ["", "One world:", "", "| sensor | steps/s | reset ms |", "|---|---|---|"]
     for name, sensor in SENSORS.items():

@@ -254,7 +254,7 @@ def main(options: Options) -> None:
     lines = [
         *head(f"What {options.model} costs on a {'GPU' if options.device == 'cuda' else 'CPU'}", "model", conditions),
         "",
-        "A decision, weights held in what is computed in, the instruction's keys and values cached:",
+        "An inference, with weights in the computation's number format and cached keys and values:",
         "",
         *decisions(options, world_spec),
         "",

@@ -210,7 +210,7 @@ def main(options: Options) -> None:
         print(peak.gb, predicted(Case(**case), world_spec).total / 1e9)
         return
     conditions = f"Largest resident memory of a process. {machine()['cpu']}, torch {torch.__version__}."
-    lines = [*head("What planning says and what processes take", "plan", conditions), ""]
+    lines = [*head("Planned against measured memory", "plan", conditions), ""]
     for line in rows(make_world("tabletop").world_spec):
         print(line, flush=True)
         lines.append(line)

@@ -124,7 +124,7 @@ def main(options: Options) -> None:
     with closing(make_world("tabletop")) as world:
         world_spec = world.world_spec
     conditions = f"One thread of {machine()['cpu']}, torch {torch.__version__}."
-    lines = [*head("Number formats of policies that act", "precision", conditions), "", *costs(options, world_spec)]
+    lines = [*head("Number formats at inference", "precision", conditions), "", *costs(options, world_spec)]
     lines += ["", "Differences of actions: their mean, as a share of the actions' standard deviation."]
     if options.policy is not None:
         run = Path(options.policy).resolve().name
