@@ -46,6 +46,18 @@ REPLACED = {
     r"\bpassed over\b": "ignored",
     r"\bleft as it is\b": "not overwritten",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",
+    r"\b_?hear\b|\b_?heard\b": "receive",
+    r"\bdraw_episode\b|\bDrawn\b|\bdraws of the bootstrap\b": "sample_episode, SampledEpisodes, bootstrap samples",
+    r"\bmisfits?\b": "mismatches",
+    r"\b[Rr]emarks?\b|\bremark_on\b": "warnings",
+    r"\b(with|import) among\b": "gathering",
+    r"\bsuites[./]given\b": "envs.suites.returned",
+    r"\bimitated\b": "cloned",
+    r"--seen\b|\bseen=|failed ?==? ?\"seen\"|\bsee[_-]failures\b": "auxiliary",
+    r"\"(learns|adapts|rests)\"": "trained, lora, frozen",
+    r"\bnoise that lasts\b": "correlated noise",
+    r"\bnever in what is taught\b": "in executed actions, never in labels",
+    r"\b(other|more) work on the machine\b|\btimes say nothing\b": "under other load",
 }
 """Pattern of a word: what is said in its place."""
 
@@ -57,9 +69,12 @@ KEPT = {
         "film",
         "anchor",
         "renewal",
+        "--seen",
+        "see",
     },
     r"tests/test_words\.py": {""},
     r"docs/results/faults\.md": {""},  # what was wrong, in the words of then
+    r"docs/results/policy_gradients\.md": {"--seen"},  # the option of a run of then
 }
 """Pattern of a file: beginnings of words that it may use: the names of before, where they are read."""
 

@@ -156,8 +156,8 @@ def episodes_of(dataset: Path) -> list[tuple[str, str]]:
         columns = {name: column for name, column in episode.columns.items() if name not in _PLACES}
         parts = [part for name in sorted(columns) for part in (name, columns[name])]
         parts += [part for name in sorted(episode.frames) for part in (name, episode.frames[name])]
-        told = (episode.instruction, episode.row["success"], episode.row["length"])
-        found.append((f"episode {episode.row['spec_id']}", digest(*told, *parts)))
+        labels = (episode.instruction, episode.row["success"], episode.row["length"])
+        found.append((f"episode {episode.row['spec_id']}", digest(*labels, *parts)))
     failed = dataset / FAILED_PATH
     rows = [json.loads(line) for line in failed.read_text().splitlines()] if failed.exists() else []
     found += [(f"failure {row['id']}", row["failure"]) for row in rows]

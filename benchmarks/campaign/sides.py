@@ -91,9 +91,9 @@ class SidesWorld(World):
         return np.broadcast_to(level[:, None, None, None], (self.num_envs, 16, 16, 3)).copy()
 
     def _observe(self) -> Observation:
-        told = tuple(f"go {s.task}, number {s.seed}" if s is not None else "" for s in self.specs)
+        instructions = tuple(f"go {s.task}, number {s.seed}" if s is not None else "" for s in self.specs)
         return Observation(
-            frames={c.name: self._frame() for c in SPEC.cameras}, state=self.x[:, None].copy(), instruction=told
+            frames={c.name: self._frame() for c in SPEC.cameras}, state=self.x[:, None].copy(), instruction=instructions
         )
 
 

@@ -122,8 +122,8 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
             UserError: wrong shape or a non-finite element.
         """
         observation, reward, terminated, truncated, info = self._world.step(np.asarray(action, np.float32)[None])
-        told = self._info(info) | {"reward_terms": {name: float(t[0]) for name, t in info["reward_terms"].items()}}
-        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), told
+        plain = self._info(info) | {"reward_terms": {name: float(t[0]) for name, t in info["reward_terms"].items()}}
+        return _first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), plain
 
     def render(self) -> NDArray[np.uint8] | None:
         """The front camera's view, uint8 [H, W, 3]; None without a render_mode."""

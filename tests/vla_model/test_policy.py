@@ -89,9 +89,9 @@ def test_worlds_that_begin_at_different_times_do_not_affect_each_other() -> None
     begin(kept, [0, 1, 2], observation)
     act(kept, observation)
     for world, sentence in ((1, SENTENCES[3]), (0, SENTENCES[1]), (1, SENTENCES[0])):
-        told = list(observation["instruction"])
-        told[world] = sentence
-        observation = Observation(**(observe(3, seed=world) | {"instruction": tuple(told)}))
+        instructions = list(observation["instruction"])
+        instructions[world] = sentence
+        observation = Observation(**(observe(3, seed=world) | {"instruction": tuple(instructions)}))
         begin(kept, [world], observation)
         together = act(kept, observation).actions
         np.testing.assert_allclose(together, fresh_actions(observation), atol=1e-5)
@@ -99,7 +99,7 @@ def test_worlds_that_begin_at_different_times_do_not_affect_each_other() -> None
             alone = Observation(
                 frames={name: frames[n : n + 1] for name, frames in observation["frames"].items()},
                 state=observation["state"][n : n + 1],
-                instruction=(told[n],),
+                instruction=(instructions[n],),
             )
             np.testing.assert_allclose(together[n : n + 1], fresh_actions(alone), atol=1e-5)
 
@@ -112,9 +112,9 @@ def test_the_number_of_attended_tokens_does_not_depend_on_other_instructions() -
         lengths.append(kwargs["attention_mask"].shape[1])
 
     kept.model.backbone.decoder.register_forward_pre_hook(note_length, with_kwargs=True)
-    for told in (("lift it",), ("lift it", SENTENCES[3]), ("lift it", "go on and " * 10)):
-        observation = observe(len(told), instructions=told)
-        begin(kept, list(range(len(told))), observation)
+    for instructions in (("lift it",), ("lift it", SENTENCES[3]), ("lift it", "go on and " * 10)):
+        observation = observe(len(instructions), instructions=instructions)
+        begin(kept, list(range(len(instructions))), observation)
         act(kept, observation)
     assert lengths == [24, kept.model.config.num_tokens] * 3
 

@@ -59,8 +59,8 @@ class ReadingConfig:
     cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=CAMERA ...")] = ()
     """New names of cameras, e.g. front=observation.images.top."""
     held_out: Annotated[float | None, Interval(ge=0, le=0.9)] = None
-    """Share of the episodes that is not trained on, to measure the action error; by default 0.1 of recordings of other
-    programs and not ours."""
+    """Share of the episodes that is not trained on, to measure the action error; by default 0.1 for recordings of
+    other programs, else 0."""
 
     def check(self) -> None:
         """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from sides_policy import sides_model, sides_processor
-from sides_rollouts import draw
+from sides_rollouts import rollouts
 from torch import Tensor
 
 from agent.algorithms.ppo import ppo_advantages, ppo_loss
@@ -211,7 +211,7 @@ def test_a_batch_whose_inputs_differ_little_in_some_directions_is_learned_by_hea
 
 
 def test_the_ratios_of_ppo_begin_at_1_and_the_warm_up_leaves_the_policy_alone() -> None:
-    batch = decisions(ppo_advantages(draw(4), PPOConfig()), sides_processor())
+    batch = decisions(ppo_advantages(rollouts(4), PPOConfig()), sides_processor())
     with closing(Learner(sides_model(value_head=True), replace(MUON, ema_decay=0.0, warmup_updates=0))) as learner:
         before = {name: value.clone() for name, value in learner.model.state_dict().items()}
         learner.update(batch, partial(ppo_loss, config=PPOConfig(), only_value=True))

@@ -244,14 +244,14 @@ def test_numbers_may_be_of_any_numeric_type() -> None:
 
 def test_differences_between_two_resets_are_reported_with_their_size() -> None:
     class Told(Walk):
-        told = 0
+        count = 0
 
         def make_env(self) -> Any:
             return Corridor(reset_moves_back=False)
 
         def instruction(self, env: Any) -> str:
-            self.told += 1
-            return f"go, the {self.told}. time"
+            self.count += 1
+            return f"go, the {self.count}. time"
 
     with pytest.raises(ValueError, match="has another first observation") as caught:
         corridors(1, walk=Told())

@@ -1,4 +1,4 @@
-"""Which specs a worker is told, and in whose company: without processes, so that the order of events is given."""
+"""Which specs a worker gets, and together with which: without processes, so that the order of events is fixed."""
 
 from __future__ import annotations
 

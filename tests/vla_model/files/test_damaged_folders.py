@@ -80,7 +80,7 @@ def test_a_missing_truncated_or_wrong_part_is_named(
 
 
 @pytest.mark.parametrize("kind", LOAD)
-def test_the_error_for_misfitting_weights_names_the_tensor_and_both_shapes(
+def test_the_error_for_mismatching_weights_names_the_tensor_and_both_shapes(
     sound: Path, tmp_path: Path, kind: str
 ) -> None:
     folder = shutil.copytree(sound / kind, tmp_path / "x")

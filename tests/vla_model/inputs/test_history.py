@@ -63,8 +63,8 @@ def learned(policy: VLAPolicy, steps: list[int], past: list[list[int]]) -> NDArr
 
 
 def begin(policy: VLAPolicy, worlds: list[int]) -> None:
-    told = at(0)["instruction"]
-    policy.begin(worlds, tuple(told[n] for n in worlds), tuple(worlds))
+    instructions = at(0)["instruction"]
+    policy.begin(worlds, tuple(instructions[n] for n in worlds), tuple(worlds))
 
 
 def test_a_policys_output_equals_the_learners_whatever_it_has_cached() -> None:

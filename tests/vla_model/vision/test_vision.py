@@ -1,4 +1,4 @@
-"""The camera towers: where keypoints are, what a shift does, and that the instruction is heard."""
+"""The camera towers: where keypoints are, what a shift does, and that the instruction conditions them."""
 
 from __future__ import annotations
 
