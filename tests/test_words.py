@@ -46,6 +46,7 @@ REPLACED = {
     r"\bpassed over\b": "ignored",
     r"\bleft as it is\b": "not overwritten",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",
+    r"\btold\b(?= = | =$|\[|\.|, )": "metadata, instructions, results: what it is",
     r"\b_?hear\b|\b_?heard\b": "receive",
     r"\bdraw_episode\b|\bDrawn\b|\bdraws of the bootstrap\b": "sample_episode, SampledEpisodes, bootstrap samples",
     r"\bmisfits?\b": "mismatches",

@@ -196,11 +196,11 @@ class ServedPolicy:
 
     def _greet(self, world: int, connection: Connection) -> None:
         """Read the metadata, and send the world's observation history."""
-        told = self._metadata(connection)
-        if self.metadata and _but_version(told) != _but_version(self.metadata):
-            raise WrongServerError(f"{self._url} came back with another policy: {told}, was {self.metadata}")
-        self.metadata = told
-        self.version = told.get("policy_version", -1)
+        metadata = self._metadata(connection)
+        if self.metadata and _but_version(metadata) != _but_version(self.metadata):
+            raise WrongServerError(f"{self._url} came back with another policy: {metadata}, was {self.metadata}")
+        self.metadata = metadata
+        self.version = metadata.get("policy_version", -1)
         for _, request in self._remembered.get(world, ()):
             connection.send(request)
             if isinstance(refusal := connection.recv(self._connections.timeout_s), str):
@@ -214,19 +214,19 @@ class ServedPolicy:
             ConnectionError: it is not of openpi's protocol.
         """
         try:
-            told = with_new_names(wire.unpack(connection.recv(self._connections.timeout_s)))
+            metadata = with_new_names(wire.unpack(connection.recv(self._connections.timeout_s)))
         except TimeoutError as error:
             waited = f"it said nothing for {self._connections.timeout_s:g} s"
             raise TimeoutError(f"{waited}; openpi's servers speak first") from error
         except ValueError as error:
             raise WrongServerError(f"{self._url} does not speak openpi's protocol: {error}") from error
-        if not isinstance(told, dict) or "payload" in told:
-            raise WrongServerError(f"{self._url} does not speak openpi's protocol: it began with {str(told)[:200]}")
+        if not isinstance(metadata, dict) or "payload" in metadata:
+            raise WrongServerError(f"{self._url} does not speak openpi's protocol: it began with {str(metadata)[:200]}")
         for name, kind in _KINDS.items():
-            if name in told and type(told[name]) is not kind:
-                said = repr(told[name])[:200]
+            if name in metadata and type(metadata[name]) is not kind:
+                said = repr(metadata[name])[:200]
                 raise WrongServerError(f"{self._url} says that {name} is {said}, expected a value of {kind.__name__}")
-        return told
+        return metadata
 
 
 class _Own:
@@ -251,7 +251,9 @@ def check_metadata(url: str, metadata: dict[str, Any], world_spec: WorldSpec) ->
     for name, shape in metadata.get(_SEEN, {}).items():
         if isinstance(shape, list):
             pairs[name] = here[_SEEN].get(name), shape
-    differences = [f"{key} is {ours}, expected {told}" for key, (ours, told) in sorted(pairs.items()) if ours != told]
+    differences = [
+        f"{key} is {ours}, expected {theirs}" for key, (ours, theirs) in sorted(pairs.items()) if ours != theirs
+    ]
     if differences:
         raise UserError(f"the policy of {url} was made for another world:\n  " + "\n  ".join(differences))
 

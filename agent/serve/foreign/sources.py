@@ -102,8 +102,8 @@ class OpenpiServer:
 
     def steps(self, asked: int | None) -> int | None:
         """As asked, else the server's, else the preset's; printed if it is not known."""
-        told = self.metadata.get("n_action_steps", self.adapter.resolved().n_action_steps)
-        self._steps = told if asked is None else asked
+        default = self.metadata.get("n_action_steps", self.adapter.resolved().n_action_steps)
+        self._steps = default if asked is None else asked
         horizon = self.metadata.get("action_horizon")
         if self._steps is None:
             say_of(self.url, "its n_action_steps is not known; all actions of a chunk are executed (--n-action-steps)")
