@@ -19,10 +19,10 @@ from agent.studies.scale.grid import (
     GridConfig,
     Place,
     ScaleConfig,
+    all_places,
     config_of,
     held_out_places,
     measured_budget,
-    places,
     recorded_budget,
     run_grid,
 )
@@ -97,7 +97,7 @@ def _check(config: ScaleConfig) -> None:
             "runs of a grid train in one process, on demonstrations that it collects, and are evaluated: leave out "
             "learner.num_processes, data and evaluation.episodes_per_task 0"
         )
-    for place in [*places(config), *held_out_places(config)]:
+    for place in all_places(config):
         check_run(config_of(place, config, updates=1))
 
 
@@ -112,7 +112,7 @@ def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[s
 
 def _ahead(config: ScaleConfig, budget: Budget) -> Iterator[str]:
     """The grid's size and duration, for the user."""
-    every = [*places(config), *held_out_places(config)]
+    every = all_places(config)
     tasks = len(config.run.demonstrations.tasks) or "all"
     most = max(place.amount for place in every)
     evaluation, variations = config.run.evaluation, len(config.run.evaluation.variations)

@@ -31,16 +31,15 @@ from vla_model.heads.moe import balance_experts, forget_choices
 class Learner(Generic[M]):
     """Weights, their moving average, and the optimiser's state."""
 
-    def __init__(self, model: M, config: LearnerConfig, average: M | None = None, *, repeats: bool = False) -> None:
+    def __init__(self, model: M, config: LearnerConfig, *, repeats: bool = False) -> None:
         """
         Args:
             model: to be trained.
             config: of the optimiser.
-            average: the moving average of another learner of the same model; a new one where None.
             repeats: whether many updates have the same loss, so that capturing its gradient pays.
         """
         self.model = model
-        self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.config = config
         self.num_updates_done = 0
         self._progress = 0.0

@@ -140,8 +140,8 @@ class Agent:
         inference = self._make_inference(self._policy)
         try:
             drive = Drive(
-                self._robot,
-                inference,
+                robot=self._robot,
+                inference=inference,
                 clock=self._clock,
                 switch=self._switch,
                 config=self._config,

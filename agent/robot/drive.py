@@ -119,43 +119,31 @@ class Outcome:
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
+@dataclass(kw_only=True)
 class Drive:
     """Drives once. The caller connects the robot; `run` disconnects it at its end."""
 
-    def __init__(
-        self,
-        robot: Robot,
-        inference: Inference,
-        *,
-        clock: Clock,
-        switch: StopSwitch,
-        config: DriveConfig,
-        recorder: Recorder | None = None,
-        operator: Operator | None = None,
-        watcher: Watcher | None = None,
-    ) -> None:
-        """
-        Args:
-            robot: connected.
-            inference: of the policy, not shared with another drive.
-            clock: also of the robot's timestamps.
-            switch: ends the drive from any thread.
-        """
-        self._robot = robot
-        self._inference = inference
-        self._clock = clock
-        self._switch = switch
-        self._config = config
-        self._recorder = recorder
-        self._operator = operator
-        self._watcher = watcher
-        self._filter = SafetyFilter(robot.spec)
-        self._dt_s = robot.spec.world.control_dt_s
+    robot: Robot
+    """Connected."""
+    inference: Inference
+    """Of the policy, not shared with another drive."""
+    clock: Clock
+    """Also of the robot's timestamps."""
+    switch: StopSwitch
+    """Ends the drive from any thread."""
+    config: DriveConfig
+    recorder: Recorder | None = None
+    operator: Operator | None = None
+    watcher: Watcher | None = None
+
+    def __post_init__(self) -> None:
+        self._filter = SafetyFilter(self.robot.spec)
+        self._dt_s = self.robot.spec.world.control_dt_s
         self._path = ChunkPath(
-            robot.spec.relative,
-            decay=config.blend_decay,
-            correction=config.correction,
-            two_valued=robot.spec.world.action.grippers,
+            self.robot.spec.relative,
+            decay=self.config.blend_decay,
+            correction=self.config.correction,
+            two_valued=self.robot.spec.world.action.grippers,
         )
         self._reading: Reading | None = None
         self._instruction = ""
@@ -184,13 +172,13 @@ class Drive:
             UserError: a reading before the first period differs from the robot's spec; nothing has moved.
         """
         self._instruction = instruction
-        self._start_s = self._clock.now_s()  # for failures before the first period
+        self._start_s = self.clock.now_s()  # for failures before the first period
         missed = 0
         try:
             ended = self._first_answer(seed)
             while ended is None:
                 ended = self._tick(seconds)
-                now = math.ceil((self._clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
+                now = math.ceil((self.clock.now_s() - self._start_s - _SAME_TIME_S) / self._dt_s)
                 missed += max(0, now - self._period - 1)
                 self._period = max(now, self._period + 1)
         except PolicyError as failed:
@@ -204,10 +192,10 @@ class Drive:
             self._note("robot failed", repr(error))
         finally:
             try:
-                self._leave("stop", self._robot.stop)
+                self._leave("stop", self.robot.stop)
             finally:
-                self._leave("disconnect", self._robot.disconnect)
-        stop = self._switch.wait()
+                self._leave("disconnect", self.robot.disconnect)
+        stop = self.switch.wait()
         success = stop.success if stop is not None else None
         return Outcome(
             instruction=instruction,
@@ -223,36 +211,36 @@ class Drive:
     def _first_answer(self, seed: int) -> str | None:
         """Wait, at rest, for a first path; returns why there is none, else None."""
         sound = self._sound_reading()
-        if self._recorder is not None:
-            self._recorder.begin(sound)
-        self._inference.begin(self._instruction, seed)
-        patience_s = self._config.answer_within_periods * self._dt_s
+        if self.recorder is not None:
+            self.recorder.begin(sound)
+        self.inference.begin(self._instruction, seed)
+        patience_s = self.config.answer_within_periods * self._dt_s
         for _ in range(2):
             self._path.clear()
             self._request(self._sound_reading())
-            requested_s = self._clock.now_s()
+            requested_s = self.clock.now_s()
             if (ended := self._wait_for_path()) is not None:
                 return ended
-            if self._clock.now_s() - requested_s <= patience_s + _SAME_TIME_S:
+            if self.clock.now_s() - requested_s <= patience_s + _SAME_TIME_S:
                 break  # otherwise the policy is warm now, and its observation too old
-        self._start_s = self._clock.now_s()
+        self._start_s = self.clock.now_s()
         return None
 
     def _sound_reading(self) -> Reading:
         """The newest reading, before anything moves; it must match the robot's spec."""
         reading = self._observe()
-        if problems := broken_parts(self._robot.spec, reading):
-            raise UserError(f"{self._robot.spec.name} differs from its spec:\n  " + "\n  ".join(problems))
+        if problems := broken_parts(self.robot.spec, reading):
+            raise UserError(f"{self.robot.spec.name} differs from its spec:\n  " + "\n  ".join(problems))
         self._filter.begin(reading.state)
         return reading
 
     def _wait_for_path(self) -> str | None:
         """Wait, at rest, for a valid chunk; returns why there is none, else None."""
-        began_s = self._clock.now_s()
+        began_s = self.clock.now_s()
         while self._path.next_action() is None:
-            if self._clock.now_s() - began_s > self._config.first_answer_within_s:
-                return f"no answer within {self._config.first_answer_within_s:g} s"
-            if (stop := self._clock.wait_until(self._clock.now_s() + self._dt_s, self._switch)) is not None:
+            if self.clock.now_s() - began_s > self.config.first_answer_within_s:
+                return f"no answer within {self.config.first_answer_within_s:g} s"
+            if (stop := self.clock.wait_until(self.clock.now_s() + self._dt_s, self.switch)) is not None:
                 return f"stopped: {stop.reason}"
             self._receive()
             if self._refused is not None:
@@ -262,8 +250,8 @@ class Drive:
     def _tick(self, seconds: float) -> str | None:
         """One period; returns why the drive ends, else None."""
         scheduled_s = self._start_s + self._period * self._dt_s
-        stop = self._clock.wait_until(scheduled_s, self._switch)
-        now_s = self._clock.now_s()
+        stop = self.clock.wait_until(scheduled_s, self.switch)
+        now_s = self.clock.now_s()
         if stop is not None:
             self._note("stop", stop.reason)
             return f"stopped: {stop.reason}"
@@ -275,16 +263,14 @@ class Drive:
         late_s = now_s - scheduled_s
         self._lateness_s.append(late_s)
         noted = len(self._interventions)
-        trouble = self._filter.trouble_with(
-            reading, now_s, self._config.stale_after_periods * self._dt_s + _SAME_TIME_S
-        )
+        trouble = self._filter.trouble_with(reading, now_s, self.config.stale_after_periods * self._dt_s + _SAME_TIME_S)
         blind = trouble is not None and trouble[0] in ("stale observation", "broken observation")
         wanted = None
-        if self._operator is not None and not blind:
-            wanted = self._operator.action(reading, self._filter.rest())
+        if self.operator is not None and not blind:
+            wanted = self.operator.action(reading, self._filter.rest())
         self._by_hand = wanted is not None
         self._receive()
-        if self._num_refused >= self._config.refused_chunks:
+        if self._num_refused >= self.config.refused_chunks:
             return f"refused chunk: {self._refused}, {self._num_refused} in a row"
         if blind:
             # The scene may have changed unobserved, so neither these chunks nor the pending one are valid.
@@ -297,7 +283,7 @@ class Drive:
         elif (broken := self._filter.broken_action(wanted)) is not None:
             trouble = trouble or ("refused action", broken)
         sent = self._send(reading, wanted, trouble)
-        if self._watcher is not None:
+        if self.watcher is not None:
             self._show(now_s, late_s, reading, sent, trouble, noted)
         return None
 
@@ -311,9 +297,9 @@ class Drive:
         noted: int,
     ) -> None:
         """Call the watcher with this period; its interventions are those after the first `noted`."""
-        assert self._watcher is not None
+        assert self.watcher is not None
         requested_at, answer = self._answer or (0.0, None)
-        self._watcher(
+        self.watcher(
             Period(
                 number=self._period,
                 time_s=now_s - self._start_s,
@@ -331,24 +317,24 @@ class Drive:
     def _observe(self) -> Reading:
         """The newest reading; the last one again if there is none, which then becomes stale."""
         try:
-            self._reading = self._robot.observe()
+            self._reading = self.robot.observe()
         except TimeoutError:
             if self._reading is None:
                 raise
         return self._reading
 
     def _request(self, reading: Reading) -> None:
-        self._requested_s, self._mark, self._requested_by_hand = self._clock.now_s(), self._path.mark(), self._by_hand
+        self._requested_s, self._mark, self._requested_by_hand = self.clock.now_s(), self._path.mark(), self._by_hand
         self._blind_since = False
-        self._inference.request(reading.observation(self._instruction, self._period))
+        self.inference.request(reading.observation(self._instruction, self._period))
 
     def _receive(self) -> None:
         """Add an answer to the path, or drop the whole path if the chunk is invalid."""
-        answer = self._inference.receive()
+        answer = self.inference.receive()
         if answer is None:
             return
         assert self._requested_s is not None
-        late_s, self._requested_s = self._clock.now_s() - self._requested_s, None
+        late_s, self._requested_s = self.clock.now_s() - self._requested_s, None
         self._inference_s.append(answer.inference_s)
         if self._blind_since:
             return
@@ -365,12 +351,12 @@ class Drive:
         if self._lateness_s:  # the first inference includes warm-up
             # A chunk is needed until the next one arrives, which takes as long again.
             periods = max(1, round(late_s / self._dt_s))
-            self._path.pace = min(1.0, self._config.max_moves_ahead / (2 * periods))
+            self._path.pace = min(1.0, self.config.max_moves_ahead / (2 * periods))
 
     def _silence(self, now_s: float) -> tuple[Reason, str] | None:
         """Why the policy gives no action; None if it does."""
         waited_s = now_s - self._requested_s if self._requested_s is not None else 0.0
-        if waited_s > self._config.answer_within_periods * self._dt_s + _SAME_TIME_S:
+        if waited_s > self.config.answer_within_periods * self._dt_s + _SAME_TIME_S:
             return "silent policy", f"no answer for {1000 * waited_s:.0f} ms"
         if self._path.next_action() is None:
             return (
@@ -382,7 +368,7 @@ class Drive:
         self, reading: Reading, wanted: NDArray[np.float32] | None, trouble: tuple[Reason, str] | None
     ) -> NDArray[np.float32]:
         """Send the action within the limits, or rest if there is trouble; returns the executed action."""
-        now_s = self._clock.now_s()
+        now_s = self.clock.now_s()
         if now_s - self._sent_s > _RESTED_AFTER_PERIODS * self._dt_s:
             self._filter.came_to_rest()
         self._sent_s = now_s
@@ -391,7 +377,7 @@ class Drive:
             sent, changes = rest, dict([trouble] if trouble is not None else [])
         else:
             sent, changes = self._filter.limited(wanted, reading.state)
-        returned = self._robot.act(sent)
+        returned = self.robot.act(sent)
         broken = self._filter.broken_action(returned)
         executed = (
             sent if broken is not None else np.array(returned, np.float32)
@@ -402,12 +388,12 @@ class Drive:
         for reason, detail in changes.items():
             self._note(reason, detail, came=wanted, sent=executed)
         held = trouble is not None or broken is not None
-        if self._recorder is not None:
+        if self.recorder is not None:
             sound = None if "broken observation" in changes else reading
             by_hand = self._by_hand and not held
-            self._recorder.add(self._period, sound, executed, by_hand=by_hand, held=held, rest=rest)
+            self.recorder.add(self._period, sound, executed, by_hand=by_hand, held=held, rest=rest)
         if broken is not None:
-            raise ConnectionError(f"{self._robot.spec.name} does not return the executed action: {broken}")
+            raise ConnectionError(f"{self.robot.spec.name} does not return the executed action: {broken}")
         return executed
 
     def _leave(self, name: str, leave: Callable[[], None]) -> None:
@@ -420,7 +406,7 @@ class Drive:
     def _note(
         self, reason: Reason, detail: str, came: NDArray[Any] | None = None, sent: NDArray[np.float32] | None = None
     ) -> None:
-        time_s = self._clock.now_s() - self._start_s
+        time_s = self.clock.now_s() - self._start_s
         self._interventions.append(
             Intervention(time_s=time_s, period=self._period, reason=reason, detail=detail, came=came, sent=sent)
         )

@@ -31,11 +31,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.method import Context, Method
 from agent.evaluation.changes import write_changes
+from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.measure import Evaluations, EvaluationSetup, measure, rerun
 from agent.learning.learner import Learner
 from agent.runs.deployment import recorded_deployment, say_differences
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
+from agent.runs.seeds import FIRST_SELECTION_SEED
 from agent.training.bookkeeping import Bookkeeping, progress_of
 from agent.training.checkpoints import acted_weights, acting_weights
 from agent.training.collecting import Collector, OverlappedCollector, SyncCollector
@@ -43,7 +45,7 @@ from agent.training.config import ImproveConfig
 from agent.training.improve_checks import check_improvement, check_initial_policy
 from agent.training.practice import practice_specs, practice_summary
 from agent.training.recordings import say_changes
-from agent.training.selection import Progress, Selection, selection_specs
+from agent.training.selection import Progress, Selection
 from envs.errors import UserError
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -148,7 +150,9 @@ class _Improvement:
             collecting = stack.enter_context(closing(self._collecting(actors, success)))
             policy = VLAPolicy(copy.deepcopy(acting), self.processor)
             evaluators = self._workers(stack, config.evaluation.num_worlds, partial(on_best_device, policy))
-            specs = selection_specs(self.world.suite, self.tasks, config.selection_episodes, config.practice.variation)
+            specs = evaluation_specs(
+                self.world.suite, self.tasks, config.selection_episodes, config.practice.variation, FIRST_SELECTION_SEED
+            )
             selection = Selection(
                 evaluators, self.world, specs, config.evaluation.n_action_steps, run.best / PRETRAINED
             )

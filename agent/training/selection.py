@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.evaluation.evaluate import evaluate, evaluation_specs
+from agent.evaluation.evaluate import evaluate
 from agent.learning.learner import Learner
-from agent.runs.seeds import FIRST_SELECTION_SEED
 from agent.training.checkpoints import acting_weights
 from envs.types import EpisodeSpec
 from envs.world import World
@@ -42,7 +41,7 @@ class Selection:
     world: World
     """An example of theirs."""
     specs: Sequence[EpisodeSpec]
-    """From `selection_specs`."""
+    """The held-out episodes of model selection."""
     n_action_steps: int | None
     """Actions executed of each chunk."""
     best: Path
@@ -73,8 +72,3 @@ class Selection:
         )
         of_tasks = {f"evaluation/success_{task}": rate for task, rate in rates.items()}
         return progress, {"evaluation/success": success, **of_tasks}
-
-
-def selection_specs(suite: str, tasks: Sequence[str], episodes_per_task: int, variation: str) -> Sequence[EpisodeSpec]:
-    """The episodes of model selection."""
-    return evaluation_specs(suite, tasks, episodes_per_task, variation, first_seed=FIRST_SELECTION_SEED)

@@ -133,6 +133,11 @@ def held_out_places(config: ScaleConfig) -> list[Place]:
     return found
 
 
+def all_places(config: ScaleConfig) -> list[Place]:
+    """Cells of the grid, then held-out ones."""
+    return [*places(config), *held_out_places(config)]
+
+
 def model_of(place: Place, model: ModelConfig) -> ModelConfig:
     """The recipe's model with the size of a cell."""
     return replace(
@@ -218,12 +223,12 @@ def measured_budget(config: ScaleConfig) -> Budget:
         UserError: the hours are too few for a single update.
     """
     world_spec = world_spec_of(config.run.demonstrations.world)
-    all_places = [*places(config), *held_out_places(config)]
+    cells = all_places(config)
     by_size: dict[tuple[int, int], float] = {}
-    for place in all_places:
+    for place in cells:
         size = (place.width, place.experts)
         by_size[size] = by_size.get(size) or seconds_per_update(place, config, world_spec)
-    seconds = {place.name: by_size[place.width, place.experts] for place in all_places}
+    seconds = {place.name: by_size[place.width, place.experts] for place in cells}
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
         raise UserError(
@@ -236,9 +241,9 @@ def run_grid(
     config: ScaleConfig, folder: RunFolder, budget: Budget, command: Sequence[str]
 ) -> Iterator[tuple[Place, Cell]]:
     """Run every cell that has not run yet, held-out ones last, and yield each with its outcome."""
-    all_places = [*places(config), *held_out_places(config)]
-    collect_amounts(config, folder, sorted({place.amount for place in all_places}))
-    for place in all_places:
+    cells = all_places(config)
+    collect_amounts(config, folder, sorted({place.amount for place in cells}))
+    for place in cells:
         yield place, run_cell(place, config, folder, budget, command)
 
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+from numpy.typing import NDArray
 
 from agent.evaluation.statistics import Proportion
 from agent.studies.scale.effort import INTERVAL, Effort, Prediction
@@ -130,19 +131,12 @@ def plot(runs: Runs, fit: Fit, predictions: Sequence[Prediction], path: Path) ->
     middle.set_ylim(0, 1)
     left.legend(title="acting parameters", fontsize=8)
     all_cells = [*cells, *held_out]
-    n = np.geomspace(min(c.parameters for c in all_cells), max(c.parameters for c in all_cells), 60)
-    d = np.geomspace(min(c.demonstrations for c in all_cells), max(c.demonstrations for c in all_cells), 60)
+    n, d = _span([c.parameters for c in all_cells]), _span([c.demonstrations for c in all_cells])
     success = 100 * fit.success(n[None, :], d[:, None], fewest)
     filled = right.contourf(n, d, success, levels=np.arange(0, 101, 10), cmap="viridis")
     right.scatter([c.parameters for c in cells], [c.demonstrations for c in cells], color="white", s=12, clip_on=False)
-    right.scatter(
-        [c.parameters for c in held_out],
-        [c.demonstrations for c in held_out],
-        color="red",
-        s=24,
-        marker="x",
-        clip_on=False,
-    )
+    unseen = [c.parameters for c in held_out], [c.demonstrations for c in held_out]
+    right.scatter(*unseen, color="red", s=24, marker="x", clip_on=False)
     right.set(xscale="log", yscale="log", xlabel="acting parameters", ylabel="demonstrations per task")
     _label_amounts(right.yaxis, all_cells)
     figure.colorbar(filled, ax=right, label="success, %")
@@ -159,7 +153,7 @@ def _lines(
 ) -> None:
     """The surface over demonstrations, a line and a band per size, with the measured runs."""
     all_cells = [*cells, *held_out]
-    d = np.geomspace(min(c.demonstrations for c in all_cells), max(c.demonstrations for c in all_cells), 60)
+    d = _span([c.demonstrations for c in all_cells])
     for index, size in enumerate(sorted({cell.parameters for cell in all_cells})):
         colour = f"C{index}"
         sampled = np.stack([other(size, d, all_cells[0].experts) for other in samples])
@@ -171,6 +165,11 @@ def _lines(
     axes.set_xscale("log")
     axes.set_xlabel("demonstrations per task")
     _label_amounts(axes.xaxis, all_cells)
+
+
+def _span(values: Sequence[float]) -> NDArray[np.float64]:
+    """From the smallest to the largest, evenly on a logarithmic scale."""
+    return np.geomspace(min(values), max(values), 60)
 
 
 def _label_amounts(axis: Axis, cells: Sequence[Cell]) -> None:
