@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.evaluation.expert_usage import mean_per_task
+from agent.evaluation.expert_usage import UsageByPhase
 from agent.evaluation.statistics import Proportion
 from agent.evaluation.videos import write_video
 from agent.runs.seeds import FIRST_EVALUATION_SEED
@@ -215,10 +215,17 @@ def evaluate(
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
         frames_per_s=speeds[-1][1],
-        expert_usage=mean_per_task((spec.task, usage[spec.id]) for spec in specs if spec.id in usage),
+        expert_usage=_usage_by_task([(spec.task, usage[spec.id]) for spec in specs if spec.id in usage]),
         task_groups=world.task_groups,
         decision_s=np.concatenate(decisions_s),
     )
+
+
+def _usage_by_task(episodes: Sequence[tuple[str, NDArray[np.float32]]]) -> dict[str, NDArray[np.float64]]:
+    usage = UsageByPhase()
+    for task, of_episode in episodes:
+        usage.add(task, np.full(len(of_episode), "all"), of_episode)
+    return usage.by_task()
 
 
 def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:

@@ -12,7 +12,7 @@ Shape letters: E experts, n decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,27 +23,16 @@ Shares = NDArray[np.float64]
 """[layers, E]"""
 
 
-def mean_per_task(episodes: Iterable[tuple[str, NDArray[np.float32]]]) -> dict[str, Shares]:
-    """{task: [layers, E]}, the mean over all decisions.
-
-    Args:
-        episodes: task and usage [n, layers, E] of each episode.
-
-    Example:
-        >>> mean_per_task([("lift", np.array([[[1.0, 0.0]]])), ("lift", np.array([[[0.0, 1.0]]] * 3))])
-        {'lift': array([[0.25, 0.75]])}
-    """
-    total: dict[str, Shares] = {}
-    decisions: dict[str, int] = {}
-    for task, usage in episodes:
-        total[task] = total.get(task, np.zeros(usage.shape[1:])) + usage.sum(0, dtype=np.float64)
-        decisions[task] = decisions.get(task, 0) + len(usage)
-    return {task: total[task] / decisions[task] for task in sorted(total)}
-
-
 @dataclass
 class UsageByPhase:
-    """Accumulates expert usage over decisions, by task and phase."""
+    """Accumulates expert usage over decisions, by task and phase.
+
+    Example:
+        >>> usage = UsageByPhase()
+        >>> usage.add("lift", np.array(["reach", "carry"]), np.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
+        >>> usage.by_task()
+        {'lift': array([[0.5, 0.5]])}
+    """
 
     totals: dict[tuple[str, str], Shares] = field(default_factory=dict)
     """{(task, phase): sum of [layers, E]}"""
