@@ -75,7 +75,7 @@ def _say(found: Examination) -> None:
         for task, (episodes, frames) in found.tasks.items():
             table.add_row(task, str(episodes), str(frames))
         print_table(table)
-    for line in found.remarks:
+    for line in found.warnings:
         print(line)
     for line in found.refused:
         print(f"refused: {line}")

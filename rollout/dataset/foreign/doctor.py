@@ -63,7 +63,7 @@ class Examination:
     dimensions: list[Dimension] = field(default_factory=list)
     tasks: dict[str, tuple[int, int]] = field(default_factory=dict)
     """{instruction: (episodes, frames)}"""
-    remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     """What is not used, and what may be a mistake."""
     refused: list[str] = field(default_factory=list)
     """Errors; training on the dataset would end with the first."""
@@ -97,7 +97,7 @@ def examine(root: str | Path, reading: ReadingConfig) -> Examination:
     found.lengths = [row["length"] for row in rows]
     if features is None or not rows:
         return found
-    found.remarks += [f"not used: {line}" for line in features.left_out]
+    found.warnings += [f"not used: {line}" for line in features.left_out]
     _read(found, features, rows, reading)
     return found
 
@@ -161,7 +161,7 @@ def _note_world(
         *_dimensions("state", world.state, recordings.state, (world.state.low, world.state.high)),
         *_dimensions("action", world.action, recordings.action, bounds or (world.action.low, world.action.high)),
     ]
-    found.remarks += [
+    found.warnings += [
         f"{d.beyond:.2%} of the rows have {d.name} of the action outside its range: they are clipped"
         for d in found.dimensions
         if d.beyond and d.vector == "action" and conversion is not None
@@ -214,4 +214,4 @@ def _note_duplicates(found: Examination, rows: list[dict[str, Any]], contents: l
     for row, content in zip(rows, contents, strict=True):
         before = first.setdefault(hashlib.sha256(content).hexdigest(), row["episode_index"])
         if before != row["episode_index"]:
-            found.remarks.append(f"episode {row['episode_index']} has the same states and actions as episode {before}")
+            found.warnings.append(f"episode {row['episode_index']} has the same states and actions as episode {before}")
