@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,14 +12,20 @@ import tyro
 from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, folder_for
 from agent.commands.shared.options import parse_with
 from agent.evaluation.measure import measure
+from agent.evaluation.open_loop import read_action_error
+from agent.report.error_tables import print_action_error
 from agent.report.success_tables import print_success
 from agent.runs.checks import NumEpisodes
-from agent.runs.policies import load_policy
+from agent.runs.policies import load_policy, steps_to_execute
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from agent.serve.foreign.sources import PolicySource, foreign_source
+from agent.training.held_out import measure_recordings, trained_on
+from envs.errors import UserError
+from rollout.dataset.segments import has_held_out
 from rollout.workers.workers import WorkersConfig
+from vla_model.files.folders import check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +42,11 @@ class Eval:
     """Also run the blind controls: shuffled instructions and black frames."""
     videos: NumEpisodes = 1
     """Episodes to record as videos, per task and variation."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Recorded datasets: measure the error of the policy's actions on their episodes instead of success in simulation;
+    of datasets that its run was trained on, only on the held-out episodes."""
+    cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    """With --data, folder of the caches of decoded frames; beside each dataset if not given."""
     server: ServerAccessConfig = field(default_factory=ServerAccessConfig)
     """How a server is reached."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -44,6 +56,9 @@ class Eval:
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
+    if options.data:
+        _on_recordings(options, args)
+        return
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
     source = foreign_source(options.policy, options.adapter, options.server) or _own_source(options)
     with (
@@ -54,6 +69,35 @@ def run(args: list[str]) -> None:
         evaluation, controls = measure(measured, tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)
+
+
+def _on_recordings(options: Any, args: list[str]) -> None:
+    """Measure and print the action error on recorded datasets."""
+    folder = RunFolder(folder_for(options.policy, options.out, "action_error.json"))
+    check_place("cache", options.cache)
+    policy = load_policy(options.policy, options.acting.dtype)
+    steps = steps_to_execute(options.policy, policy, options.acting.n_action_steps)
+    known, reading, seed = trained_on(options.policy)
+    seen = [root for root in options.data if Path(root).resolve() in known]
+    held_out = bool(seen) and all(has_held_out(root, reading, seed) for root in seen)
+    if held_out and len(seen) < len(options.data):
+        raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(seen)}")
+    if seen:
+        only = "only their held-out episodes are used" if held_out else "no episode is held out, so all are used"
+        print(f"llamarm: eval: the policy was trained on {', '.join(seen)}; {only}", file=sys.stderr)
+    with locked(folder.root, ["llamarm", "eval", *args]):
+        measure_recordings(
+            policy,
+            options.data,
+            folder,
+            n_action_steps=steps,
+            reading=reading,
+            part="held out" if held_out else "all",
+            seed=seed,
+            cache=options.cache,
+        )
+    print_action_error(read_action_error(folder.action_error))
+    print(folder.action_error)
 
 
 def _own_source(options: Any) -> PolicySource:

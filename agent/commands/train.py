@@ -53,8 +53,12 @@ def run(args: list[str]) -> None:
 def _say_outcome(folder: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:
     from agent.evaluation.compare import compare
     from agent.evaluation.eval_info import read_eval_info
+    from agent.evaluation.open_loop import read_action_error
+    from agent.report.error_tables import print_action_error
     from agent.report.success_tables import print_success
 
+    if folder.action_error.exists():
+        print_action_error(read_action_error(folder.action_error))
     if evaluation is not None:
         print_success(evaluation, controls)
     if folder.before.eval_info.exists():

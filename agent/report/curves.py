@@ -23,9 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 MAX_POINTS = 300
 """A curve with more is subsampled."""
-_INK, _RULE, _ACCENT = "#010203", "#010204", "#010205"
-_CSS = {_INK: "var(--muted)", _RULE: "var(--rule)", _ACCENT: "var(--accent)"}
-_STYLE: dict[Any, Any] = {
+INK, _RULE, ACCENT = "#010203", "#010204", "#010205"
+_CSS = {INK: "var(--muted)", _RULE: "var(--rule)", ACCENT: "var(--accent)"}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "llamarm",
     "font.family": "sans-serif",
@@ -37,8 +37,8 @@ _STYLE: dict[Any, Any] = {
     "axes.grid.axis": "y",
     "grid.color": _RULE,
     "grid.linewidth": 0.6,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
@@ -89,17 +89,22 @@ def draw_curve(curve: Curve) -> str:
     """An <svg> to put into a page that defines --muted, --rule and --accent."""
     keep = np.unique(np.linspace(0, len(curve.steps) - 1, MAX_POINTS).round().astype(int))
     steps, values = np.array(curve.steps)[keep], np.array(curve.values)[keep]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6, 1.9), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(steps, values, color=_ACCENT, linewidth=1.6, marker="o" if len(steps) < 12 else "", markersize=3)
+        axes.plot(steps, values, color=ACCENT, linewidth=1.6, marker="o" if len(steps) < 12 else "", markersize=3)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.02, y=0.08)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True)
-    return _for_a_page(buffer.getvalue(), curve.tag)
+        return as_svg(figure, curve.tag)
+
+
+def as_svg(figure: Figure, label: str) -> str:
+    """A figure in this file's style as an <svg> in the page's colours."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True)
+    return _for_a_page(buffer.getvalue(), label)
 
 
 def _for_a_page(svg: str, label: str) -> str:

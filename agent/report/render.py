@@ -17,8 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agent.evaluation.compare import compare
 from agent.evaluation.eval_info import read_eval_info
+from agent.evaluation.open_loop import read_action_error
 from agent.evaluation.videos import video_poster
 from agent.report.curves import Curve, by_group, draw_curve, read_curves
+from agent.report.error_tables import dimension_rows, draw_episode, task_rows
 from agent.runs.run_folder import RunFolder
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
@@ -35,7 +37,7 @@ def write_report(root: Path) -> Path:
         UserError: the folder holds neither.
     """
     folder = RunFolder(root)
-    if not folder.record_file.exists() and not folder.eval_info.exists():
+    if not any(file.exists() for file in (folder.record_file, folder.eval_info, folder.action_error)):
         raise UserError(
             f"{root} holds neither a run ({folder.record_file.name}) nor an evaluation ({folder.eval_info.name})"
         )
@@ -68,6 +70,7 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "average_rows": _average_rows(info),
         "curves": {group: [(curve, _picture(curve)) for curve in members] for group, members in curves.items()},
         **_videos(folder.root, info),
+        "action_error": _action_error(folder),
         "usage": _usage(info),
         "ablations": _ablations(folder),
         "weights": {key: value for key, value in config.items() if "sft." in key and key.endswith("_weight")},
@@ -78,6 +81,15 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         "commands": list(dict.fromkeys(shlex.join(session["command"]) for session in sessions)),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _action_error(folder: RunFolder) -> dict[str, Any] | None:
+    """Errors of actions on recorded episodes, by dimension and task, and plots of some; None if there are none."""
+    if not folder.action_error.exists():
+        return None
+    found = read_action_error(folder.action_error)
+    plots = [(plot, draw_episode(plot, found["names"])) for plot in found["plots"]]
+    return found | {"dimension_rows": dimension_rows(found), "task_rows": task_rows(found), "pictures": plots}
 
 
 def _ablations(folder: RunFolder) -> list[Any]:

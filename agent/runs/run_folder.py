@@ -9,6 +9,7 @@
     tensorboard/    event files
     videos/         MP4 of evaluated episodes
     eval_info.json  the latest evaluation
+    action_error.json   the latest errors of actions on recorded episodes (agent/evaluation/open_loop.py)
     experts.json    usage of the mixture's experts (agent/studies/moe), with experts.md and experts.png
     changes.json    videos of an episode that the best policy fixed, and of one that it broke
     report.html     the report
@@ -105,6 +106,10 @@ class RunFolder:
     @property
     def eval_info(self) -> Path:
         return self.root / "eval_info.json"
+
+    @property
+    def action_error(self) -> Path:
+        return self.root / "action_error.json"
 
     @property
     def experts(self) -> Path:

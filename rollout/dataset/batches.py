@@ -197,6 +197,11 @@ class TrainingData:
     def num_rows(self) -> int:
         return len(self._row)
 
+    def rows_of(self, episode: int) -> NDArray[np.int64]:
+        """The rows of one of `episodes`, in order, [T]."""
+        begin, end = np.searchsorted(self._episode, [episode, episode + 1])
+        return np.arange(begin, end)
+
     @cached_property
     def fingerprint(self) -> list[dict[str, Any]]:
         """Identifies the training data without its frames, per dataset: {"dataset": folder, "episodes", "rows",

@@ -43,6 +43,19 @@ def has_successes(root: str | Path) -> bool:
     return any(row["length"] and row.get("success", True) for row in DatasetReader(root).episodes)
 
 
+def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
+    """Whether an episode of a dataset is held out.
+
+    Args:
+        root: of the dataset.
+        reading: with the share.
+        seed: of the choice.
+    """
+    segments = training_segments(root, is_drive=False, failed_too=True)
+    keep_part(segments, root, "held out", reading, seed)
+    return bool(segments)
+
+
 def keep_part(
     segments: dict[int, list[tuple[int, int]]],
     root: str | Path,
@@ -65,7 +78,7 @@ def keep_part(
     share = reading.held_out
     if share is None:
         share = 0.0 if is_own(read_info(Path(root))) else DEFAULT_HELD_OUT
-    if part == "all" or (not share and part == "trained on"):
+    if part == "all":
         return
     order = {episode: np.random.default_rng([seed, episode]).random() for episode in segments}
     held_out = {episode for episode, place in order.items() if place < share}

@@ -19,6 +19,7 @@ import pytest
 
 from agent import cli
 from agent.commands.collect import Collect
+from agent.commands.data import Data
 from agent.commands.drive import Drive
 from agent.commands.eval import Eval
 from agent.commands.experts import Experts
@@ -135,7 +136,8 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     [
         (Collect, {"out"}),
         (Train, {"out", "resume"}),
-        (Eval, {"policy", "out", "controls", "videos", "server", "adapter"}),
+        (Data, {"data", "reading"}),
+        (Eval, {"policy", "out", "controls", "videos", "data", "cache", "server", "adapter"}),
         (Experts, {"policy", "out", "ablate"}),
         (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype", "num_worlds"}),
         (Scale, {"out", "estimate"}),
