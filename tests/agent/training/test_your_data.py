@@ -1,0 +1,188 @@
+"""A policy of another program's recordings: trained, measured, served and driven, with one conversion throughout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from line_arm import Script
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+from serve.serving import client, infer, running
+from so101 import NAMES, TASKS, Layout, picture, state_of, write_recording
+
+from agent.evaluation.open_loop import read_action_error
+from agent.recipes import sft_tiny
+from agent.robot.agent import Agent
+from agent.robot.robots.lerobot_robot import LeRobotRobot
+from agent.runs.policies import load_policy
+from agent.runs.run_folder import RunFolder, start_run
+from agent.serve.server import PolicyServer, ServerConfig
+from agent.training.config import RunConfig
+from agent.training.loop import train
+from benchmarks.simulated import SimulatedClock, SimulatedInference
+from envs.types import Observation
+from rollout.dataset.batches import TrainingData
+from rollout.dataset.foreign.infer import ReadingConfig
+from vla_model.policy import VLAPolicy
+
+LAYOUT = Layout(lengths=(12, 9, 14, 11, 10))
+CAMERAS = {"front": (0, (48, 64)), "wrist": (1, (32, 48))}
+"""{the policy's name: (number of the camera, its recorded size)}"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, RunFolder]:
+    """A run of two updates; its world cannot be simulated."""
+    folder = tmp_path_factory.mktemp("yours")
+    root = write_recording(folder / "data", LAYOUT)
+    tiny = sft_tiny()
+    config = dataclasses.replace(
+        tiny,
+        data=(str(root),),
+        reading=ReadingConfig(frames="32x24", fit="letterbox", cameras=("front=observation.images.top",)),
+        learner=dataclasses.replace(tiny.learner, num_updates=2),
+    )
+    run = start_run(folder / "run", config)
+    assert train(config, run) == (None, {}), "no success without a simulator"
+    return config, run
+
+
+@pytest.fixture
+def policy(trained: tuple[RunConfig, RunFolder]) -> VLAPolicy:
+    return load_policy(trained[1].root)
+
+
+def frames_as_recorded(episode: int, step: int) -> dict[str, NDArray[np.uint8]]:
+    return {name: picture(number, episode, step, *size) for name, (number, size) in CAMERAS.items()}
+
+
+def test_the_action_error_of_the_held_out_episodes_is_written(trained: tuple[RunConfig, RunFolder]) -> None:
+    found = read_action_error(trained[1].action_error)
+    assert found["names"] == list(NAMES)
+    assert 1 <= found["all"]["episodes"] < len(LAYOUT.lengths)
+    assert set(found["all"]["mean_absolute_error"]) == {"policy", "last", "mean"}
+    used = {row["episodes"] for row in trained[1].record["data"][0]["datasets"]}
+    assert used == {len(LAYOUT.lengths) - found["all"]["episodes"]}
+
+
+def test_a_policy_sees_recorded_live_and_served_frames_alike(
+    trained: tuple[RunConfig, RunFolder], policy: VLAPolicy
+) -> None:
+    processor = policy.processor
+    data = TrainingData(
+        trained[0].data, world_spec=processor.world_spec, conversion=processor.conversion, reading=trained[0].reading
+    )
+    batch = data.gather(data.rows_of(1)[3:4], 2)  # of episode 1, step 3
+    live = {name: frame[None] for name, frame in frames_as_recorded(1, 3).items()}
+    for name, frames in processor.encode_frames(live).items():
+        assert_array_equal(frames.numpy(), batch.frames[name])
+    policy.begin([0], (TASKS[1],), (0,))
+    seen = Observation(frames=batch.frames, state=batch.state, instruction=(TASKS[1],), step=np.array([0]))
+    expected = policy.act([0], seen).actions[0]
+    with running(PolicyServer(policy, ServerConfig(port=0), 2)) as url, client(url) as connection:
+        said: dict[str, Any] = {f"observation/{name}": frame for name, frame in frames_as_recorded(1, 3).items()}
+        answer = infer(connection, said | {"observation/state": state_of(1, 3), "prompt": TASKS[1]})
+    assert_array_equal(answer, expected)
+
+
+class So101:
+    """An arm with LeRobot's interface that reaches every target, with the dataset's features."""
+
+    name = "so101_follower"
+    action_features: dict[str, Any] = dict.fromkeys(NAMES, float)
+    observation_features: dict[str, Any] = action_features | {"top": (48, 64, 3), "wrist": (32, 48, 3)}
+
+    def __init__(self) -> None:
+        self.is_connected = False
+        self.positions = dict(zip(NAMES, state_of(1, 3).tolist(), strict=True))
+        self.sent: list[dict[str, float]] = []
+
+    def connect(self) -> None:
+        self.is_connected = True
+
+    def get_observation(self) -> dict[str, Any]:
+        return self.positions | {"top": picture(0, 1, 3, 48, 64), "wrist": picture(1, 1, 3, 32, 48)}
+
+    def send_action(self, action: dict[str, float]) -> dict[str, float]:
+        self.sent.append(action)
+        self.positions |= action
+        return action
+
+    def disconnect(self) -> None:
+        self.is_connected = False
+
+
+def test_the_datasets_features_are_the_robots(policy: VLAPolicy) -> None:
+    arm, clock = So101(), SimulatedClock()
+    robot = LeRobotRobot(arm, processor=policy.processor, clock=clock)
+    assert robot.spec.world == policy.processor.world_spec
+    robot.connect()
+    reading = robot.observe()
+    live = {name: frame[None] for name, frame in frames_as_recorded(1, 3).items()}
+    for name, frames in policy.processor.encode_frames(live).items():
+        assert_array_equal(frames[0].numpy(), reading.frames[name])
+    assert_array_equal(reading.state, state_of(1, 3))
+    conversion = policy.processor.conversion
+    assert conversion is not None
+    sent = robot.act(np.array([-1, 1, 0, 0, 0, 0], np.float32))
+    assert list(arm.sent[0].values())[:2] == [conversion.action_low[0], conversion.action_high[1]]
+    np.testing.assert_allclose(sent, [-1, 1, 0, 0, 0, 0], atol=1e-6)
+    robot.disconnect()
+
+
+def test_the_policys_actions_reach_the_arm_in_recorded_units(policy: VLAPolicy) -> None:
+    arm, clock = So101(), SimulatedClock()
+    robot = LeRobotRobot(arm, processor=policy.processor, clock=clock)
+    script = Script(lambda n, x: np.full((1, 8, 6), 0.5, np.float32))
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    Agent(script, robot, clock=clock, make_inference=make_inference).run(TASKS[1], 5 / 30)
+    conversion = policy.processor.conversion
+    assert conversion is not None
+    np.testing.assert_allclose(list(arm.sent[1].values()), conversion.recorded(np.full(6, 0.5)), rtol=1e-6)
+
+
+def test_an_arm_with_other_features_is_refused(policy: VLAPolicy) -> None:
+    arm = So101()
+    arm.action_features = dict.fromkeys(NAMES[:-1], float)
+    with pytest.raises(ValueError, match=r"action 'gripper.pos' is not of this arm"):
+        LeRobotRobot(arm, processor=policy.processor)
+    arm.action_features = dict.fromkeys((*NAMES, "base.vel"), float)
+    with pytest.raises(ValueError, match=r"the policy commands only .*; the arm also has base.vel"):
+        LeRobotRobot(arm, processor=policy.processor)
+    arm = So101()
+    arm.observation_features = {name: shape for name, shape in arm.observation_features.items() if name != "top"}
+    with pytest.raises(ValueError, match=r"camera 'front' is not of this arm; there are: wrist"):
+        LeRobotRobot(arm, processor=policy.processor)
+    with pytest.raises(ValueError, match=r"ranges lacks shoulder_pan.pos"):
+        LeRobotRobot(So101(), control_dt_s=0.1)
+
+
+def test_a_resumed_run_keeps_its_conversion_when_the_recordings_grew(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained[1].root, tmp_path / "run")
+    write_recording(tmp_path / "data", dataclasses.replace(LAYOUT, lengths=(*LAYOUT.lengths, 40, 40)))
+    run = RunFolder(tmp_path / "run")
+    record = run.record
+    record["config"]["data"] = [str(tmp_path / "data")]
+    record["config"]["learner"]["num_updates"] = 3
+    run.record_file.write_text(json.dumps(record))
+    config = dataclasses.replace(
+        trained[0],
+        data=(str(tmp_path / "data"),),
+        learner=dataclasses.replace(trained[0].learner, num_updates=3),
+    )
+    capsys.readouterr()
+    train(config, start_run(run.root, config, resume=True))
+    first, last = (
+        json.loads((run.checkpoint(step) / "pretrained_model/processor.json").read_text()) for step in (2, 3)
+    )
+    assert first == last
+    assert "The data changed" in capsys.readouterr().err
