@@ -36,6 +36,7 @@ from rollout.types import Trajectory
 from vla_model.types import ActionChunk, Policy
 
 ROOT = Path(__file__).parents[1]
+WORLD = "tabletop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def through_vla_eval(url: str, options: Options) -> dict[tuple[str, int], tuple[
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
-                *[python, "-m", "benchmarks.clients_vla_eval", f"{url}/vla-eval", folder],
+                *[python, "-m", "benchmarks.clients_vla_eval", f"{url}/vla-eval", folder, WORLD],
                 *[str(options.episodes_per_task), *options.tasks],
             ],
             check=True,
@@ -154,7 +155,7 @@ def through_vla_eval(url: str, options: Options) -> dict[tuple[str, int], tuple[
 
 def main(options: Options) -> None:
     """Run, compare, print and write."""
-    world = make_world("tabletop")
+    world = make_world(WORLD)
     specs = evaluation_specs(world.suite, options.tasks, options.episodes_per_task)
     policy = load_policy(str(options.policy))
     n_action_steps = options.n_action_steps or policy.n_action_steps
