@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from agent.report.error_tables import print_action_error
 from agent.report.success_tables import print_success
 from agent.runs.checks import NumEpisodes
 from agent.runs.policies import load_policy, steps_to_execute
-from agent.runs.run_folder import RunFolder
+from agent.runs.run_folder import RunFolder, policy_folder
 from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from agent.serve.foreign.sources import PolicySource, foreign_source
@@ -66,7 +66,8 @@ def run(args: list[str]) -> None:
         locked(folder.root, ["llamarm", "eval", *args]),
     ):
         config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
-        evaluation, controls = measure(measured, tasks, config, folder)
+        card = policy_folder(options.policy) if options.out is None else None
+        evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)
 

@@ -11,6 +11,7 @@ from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
 from agent.evaluation.eval_info import eval_info, write_eval_info
 from agent.evaluation.evaluate import Evaluation, evaluate
+from agent.evaluation.model_card import write_results
 from agent.runs.progress import EpisodesBar, progress_bars
 from agent.runs.run_folder import RunFolder
 from envs.types import EpisodeSpec
@@ -31,6 +32,8 @@ class EvaluationSetup:
     make_policy: Callable[[World], Policy]
     """Called for every world, in the process that runs it."""
     workers: WorkersConfig
+    card: Path | None = None
+    """Folder of the policy whose model card gets the results; None for none."""
 
 
 Evaluations = tuple[Evaluation, dict[str, Evaluation]]
@@ -38,7 +41,8 @@ Evaluations = tuple[Evaluation, dict[str, Evaluation]]
 
 
 def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
-    """Evaluate, run the controls, write eval_info.json and videos; returns the evaluation and the controls by name.
+    """Evaluate, run the controls, write eval_info.json, videos and the model card; returns the evaluation and the
+    controls by name.
 
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
@@ -60,7 +64,10 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
     if config.controls and instructions:
         blind["black frames"] = BlackFrames
     controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
-    write_eval_info(folder.eval_info, eval_info(evaluation, controls))
+    info = eval_info(evaluation, controls)
+    write_eval_info(folder.eval_info, info)
+    if setup.card is not None:
+        write_results(setup.card, info)
     return evaluation, controls
 
 

@@ -221,7 +221,8 @@ class _Improvement:
 
     def _setup(self, folder: Path) -> EvaluationSetup:
         policy = VLAPolicy.from_pretrained(folder)
-        return EvaluationSetup(self.world, self.make_worlds, partial(on_best_device, policy), self.config.rollout)
+        make_policy = partial(on_best_device, policy)
+        return EvaluationSetup(self.world, self.make_worlds, make_policy, self.config.rollout, card=folder)
 
     def _measure(self, folder: Path, results: RunFolder) -> Evaluations:
         return measure(self._setup(folder), self.tasks, self.config.evaluation, results)

@@ -240,7 +240,8 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
         tasks = demonstrations.tasks or world.tasks
         policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
         policy.processor.check(world.world_spec)
-        setup = EvaluationSetup(world, demonstrations.make_worlds, partial(on_best_device, policy), config.rollout)
+        make_policy, folder = partial(on_best_device, policy), last / PRETRAINED
+        setup = EvaluationSetup(world, demonstrations.make_worlds, make_policy, config.rollout, card=folder)
         evaluation, controls = measure(setup, tasks, config.evaluation, run)
     with SummaryWriter(run.tensorboard) as log:
         for name, value in (("success", evaluation), *controls.items()):

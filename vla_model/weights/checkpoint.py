@@ -1,4 +1,4 @@
-"""A policy on disk: one folder with config.json, model.safetensors, processor.json and tokenizer.json.
+"""A policy on disk: a folder with config.json, model.safetensors, processor.json, tokenizer.json and a model card.
 
 Written atomically: after a kill the old policy or the new one is there. All parts are checked before anything is built.
 Nothing is ever unpickled.
@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from envs.errors import UserError
 from vla_model.config import VLAConfig
 from vla_model.files.deployment import check_n_action_steps
-from vla_model.files.folders import fresh_folder, previous_folder, read_json
+from vla_model.files.folders import fresh_folder, previous_folder, read_json, write_whole
 from vla_model.files.weight_files import load_tensors, mismatches, save_tensors
 from vla_model.inputs.processor import PROCESSOR_FILE, TOKENIZER_FILE, Processor
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.sizes import sizes_of
 from vla_model.weights.finetune import merged_state_dict
+from vla_model.weights.model_card import CARD_FILE, model_card
 from vla_model.weights.weight_formats import hold_weights, narrow_model
 
 CONFIG_FILE = "config.json"
@@ -44,6 +45,8 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
         model.config.save_pretrained(fresh)
         save_tensors(fresh / WEIGHTS_FILE, weights)
         processor.save(fresh)
+        num_parameters = sum(tensor.numel() for tensor in weights.values())
+        write_whole(fresh / CARD_FILE, model_card(model.config, processor, num_parameters))
         if folder.exists():  # A folder cannot replace a non-empty one: move the old one to where load_policy finds it.
             shutil.rmtree(previous_folder(folder), ignore_errors=True)
             folder.rename(previous_folder(folder))
