@@ -45,7 +45,7 @@ def test_weights_and_config_round_trip_bit_for_bit(folder: Path) -> None:
 
 
 def test_the_folder_holds_its_parts_and_nothing_is_left_beside_it(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == sorted(PARTS)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*PARTS, "README.md"))
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
 
