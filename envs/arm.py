@@ -56,7 +56,7 @@ class ArmSpec:
 
     The site is between the fingertips. Its z points out of the hand, down at home; its x points away from the arm at
     home; the fingers open along its y. Links have contype 2: they collide with things (contype 1), not each other.
-    Defaults have classes of their own: the table, which is added to the model, gets those of its main class."""
+    Defaults are in classes and there are no options, as the table is added to this model."""
     base_body: str
     """Child of the world body; a world may raise or lower it."""
     joints: tuple[Joint, ...]

@@ -9,6 +9,7 @@ Axes: the arm stands at the origin, x points away from it over the table, y to i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import mujoco
 import numpy as np
@@ -90,11 +91,12 @@ def build_scene(arm: ArmSpec) -> Scene:
     """Compile the model of the table with that arm.
 
     Raises:
-        UserError: the arm does not reach the regions of things, does not open wide enough to release them, or adds
-            joints or actuators that differ from those it names.
+        UserError: the arm does not reach the regions of things, does not open wide enough to release them, or its model
+            has other joints or actuators than it names, or settings that would apply to the table too.
     """
     _check_fits(arm)
     spec = arm.model()
+    _check_model(arm.name, spec)
     spec.compiler.degree = False
     spec.option.timestep = PHYSICS_DT_S
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -120,6 +122,18 @@ def _check_fits(arm: ArmSpec) -> None:
                     f"the workspace of arm {arm.name!r} is {start} .. {end} m in {axis}, and the table's objects are "
                     f"at {low} .. {high}"
                 )
+
+
+def _check_model(name: str, spec: mujoco.MjSpec) -> None:
+    spec.compile()
+    xml = ElementTree.fromstring(spec.to_xml())
+    found = [f"the default {each.tag}" for each in xml.iterfind("default/*") if each.tag != "default"]
+    found += [f"the option {option}" for each in xml.iterfind("option") for option in each.attrib]
+    if found:
+        raise UserError(
+            f"the model of arm {name!r} sets {', '.join(found)}, which would apply to the table too; put defaults into "
+            "a class of the arm, and leave out options"
+        )
 
 
 def _add_room(spec: mujoco.MjSpec) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 from six_axis import SIX_AXIS
@@ -74,6 +75,15 @@ def test_an_action_moves_it_by_its_scale() -> None:
 def test_an_arm_that_does_not_fit_the_table_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_scene(replace(SIX_AXIS, **changes))
+
+
+def test_an_arm_whose_model_has_settings_that_would_apply_to_the_table_is_rejected() -> None:
+    def model() -> mujoco.MjSpec:
+        settings = '<option gravity="0 0 0"/><default><geom friction="2 0 0"/></default>'
+        return mujoco.MjSpec.from_string(f'<mujoco>{settings}<worldbody><geom size="1"/></worldbody></mujoco>')
+
+    with pytest.raises(ValueError, match="sets the default geom, the option gravity, which would apply to the table"):
+        build_scene(replace(SIX_AXIS, model=model))
 
 
 @pytest.mark.parametrize(
