@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.arrays import to_numpy
-from envs.errors import UserError
 from envs.types import Observation
 from envs.world import World
 from vla_model.numerics.correlated_noise import next_noise
@@ -45,15 +44,7 @@ class ExpertPolicy:
             noise_std: standard deviation of the noise, in units of the action range [-1, 1]; 0 for none.
             noise_share: probability that an episode is noisy.
             noise_correlation: correlation of the noise at successive steps, in [0, 1).
-
-        Raises:
-            UserError: a value outside its range.
         """
-        if noise_std < 0 or not 0 <= noise_share <= 1 or not 0 <= noise_correlation < 1:
-            raise UserError(
-                "expected noise_std >= 0, noise_share in [0, 1] and noise_correlation in [0, 1), "
-                f"got {noise_std}, {noise_share} and {noise_correlation}"
-            )
         action = world.world_spec.action
         self._world = world
         self._std = noise_std

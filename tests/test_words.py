@@ -43,6 +43,7 @@ REPLACED = {
     r"\bbegan otherwise\b": "has another first observation",
     r"\bplace without folders\b": "cannot hold folders",
     r"\bcould not make its (world|policy)\b": "could not create",
+    r"\btake_back\b|\b_Inbox\b|\b_any_sound\b|\bTableHands\b": "requeue, _SpecStream, _any_valid, ExternalForces",
     r"\bpassed over\b": "ignored",
     r"\bleft as it is\b": "not overwritten",
     r"\b[Hh]e\b|\b[Hh]is\b|\b[Hh]im\b|\b[Hh]imself\b": "they",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from agent.robot.robots.sim_robot import SimRobot
 from envs.arrays import to_numpy
-from envs.tabletop.view import Poses, TableHands, TableScene
+from envs.tabletop.view import ExternalForces, Poses, TableScene
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec, Observation
 from vla_model.types import ActionChunk
@@ -45,7 +45,7 @@ class LiveTable(SimRobot):
         self.scene: TableScene | None = None
         """Of the current or last episode; a new object for every episode."""
         self.tabletop = world
-        self._hands = TableHands(world)
+        self._forces = ExternalForces(world)
         self._states: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # the last two
         self._moved_s = 0.0
         self._poses: tuple[Poses, Poses] | None = None  # of those states, for the page's thread
@@ -83,18 +83,18 @@ class LiveTable(SimRobot):
             self._drags.clear()
             self._pushes.clear()
             self.scene = TableScene(self.tabletop)
-            self._states = self._hands.state(), self._hands.state()
+            self._states = self._forces.state(), self._forces.state()
             self._poses = None
         return fields
 
     def _steps(self, actions: NDArray[np.float32]) -> dict[str, Any]:
         with self.lock:
             assert self._states is not None
-            self._hands.hold(self._drags, self._pushes)
+            self._forces.apply(self._drags, self._pushes)
             self._pushes.clear()
             fields = super()._steps(actions)
-            self._hands.hold({}, {})
-            self._states, self._moved_s = (self._states[1], self._hands.state()), time.monotonic()
+            self._forces.apply({}, {})
+            self._states, self._moved_s = (self._states[1], self._forces.state()), time.monotonic()
             self._poses = None
         return fields
 

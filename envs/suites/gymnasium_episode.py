@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
+import gymnasium
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from envs.errors import UserError
 from envs.suites.gymnasium_task import Env, GymnasiumTask
 from envs.suites.returned import (
     Frames,
@@ -28,7 +30,6 @@ from envs.suites.returned import (
     success_flag_of,
     vector_of,
 )
-from envs.suites.spaces import ActionBox, unnamed_vector
 from envs.types import CameraSpec, EpisodeSpec, VectorSpec, WorldSpec
 
 _STEP = ("observation", "reward", "terminated", "truncated", "info")
@@ -152,7 +153,7 @@ def infer_spec(begin: Callable[[], Episode], control_dt_s: float) -> WorldSpec:
             CameraSpec(name=name, height=frame.shape[0], width=frame.shape[1]) for name, frame in frames.items()
         ),
         state=replace(
-            unnamed_vector("state", "of the environment", np.full(len(state), -_FAR), np.full(len(state), _FAR)),
+            _unnamed_vector("state", "of the environment", len(state), _FAR),
             position=tuple(episode.task.position),
         ),
         action=replace(episode.actions.spec, grippers=tuple(episode.task.grippers)),
@@ -233,3 +234,40 @@ def _step_limit(task_name: str, task: GymnasiumTask, env: Env) -> int:
     if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
         raise WorldError(f"the step limit of task {task_name!r} must be at least 1, got {limit!r}")
     return int(limit)
+
+
+class ActionBox:
+    """Maps a Box of actions to and from [-1, 1]."""
+
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        """
+        Raises:
+            UserError: it is not a flat Box with finite bounds.
+        """
+        is_flat_box = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+        if not is_flat_box or not np.isfinite([space.low, space.high]).all():
+            raise UserError(
+                f"actions must be a flat Box with finite bounds, got {space}; "
+                "wrap the environment in gymnasium.wrappers.TransformAction"
+            )
+        self.spec = _unnamed_vector("action", "of the Box", space.shape[0], 1.0)
+        self._dtype = space.dtype
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+
+    def stretch(self, action: NDArray[np.float32]) -> NDArray[Any]:
+        """From [-1, 1] to the Box, [A]."""
+        stretched = self._middle + self._half * action
+        return (stretched.round() if np.issubdtype(self._dtype, np.integer) else stretched).astype(self._dtype)
+
+    def shrink(self, action: ArrayLike) -> NDArray[np.float32]:
+        """From the Box to [-1, 1], [A]; 0 where the Box has no width."""
+        offset = np.asarray(action, np.float64) - self._middle
+        share = np.divide(offset, self._half, out=np.zeros_like(offset), where=self._half > 0)
+        return share.clip(-1.0, 1.0).astype(np.float32)
+
+
+def _unnamed_vector(name: str, unit: str, size: int, bound: float) -> VectorSpec:
+    """A VectorSpec with only a bound of the absolute values known."""
+    names = tuple(f"{name}_{i}" for i in range(size))
+    return VectorSpec(names=names, units=(unit,) * size, low=(-bound,) * size, high=(bound,) * size)

@@ -66,14 +66,14 @@ class TableScene:
         self._tool = scene.tcp_site
 
     def poses(self, state: NDArray[np.float64]) -> Poses:
-        """Poses at a state from `TableHands.state`."""
+        """Poses at a state from `ExternalForces.state`."""
         data = self.data
         mujoco.mj_setState(self.model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION.value)
         mujoco.mj_kinematics(self.model, data)
         return Poses(pos_m=data.xpos.copy(), quat=data.xquat.copy(), tool_m=data.site_xpos[self._tool].copy())
 
 
-class TableHands:
+class ExternalForces:
     """Applies external forces to the things of a world of one table. To be used in the thread that steps it."""
 
     def __init__(self, world: TabletopWorld) -> None:
@@ -87,7 +87,7 @@ class TableHands:
         """A copy of the full simulation state."""
         return self._batch.state[0].copy()
 
-    def hold(self, targets: Mapping[int, NDArray[np.float64]], pushes: Mapping[int, NDArray[np.float64]]) -> None:
+    def apply(self, targets: Mapping[int, NDArray[np.float64]], pushes: Mapping[int, NDArray[np.float64]]) -> None:
         """Apply forces during the next control period; forces on other bodies become 0.
 
         Args:

@@ -62,7 +62,7 @@ class Collector:
     def __init__(self, make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> None:
         self._world = make_world()
         self._policy = _CountedPolicy(make_policy(self._world))
-        self._inbox = _Inbox()
+        self._stream = _SpecStream()
         self._episodes: Iterator[Trajectory] | None = None
         self._busy = False
 
@@ -84,12 +84,12 @@ class Collector:
     def run(self, call: Call) -> Iterator[Trajectory]:
         """Continue the running episodes, if any, and run the call's specs."""
         self._busy = True
-        self._inbox.specs.extend(call.specs)
+        self._stream.specs.extend(call.specs)
         if self._episodes is None:
-            self._episodes = self.collect(self._inbox, call)
+            self._episodes = self.collect(self._stream, call)
         for trajectory in self._episodes:
             yield trajectory
-            if call.more_follow and not self._inbox.specs:
+            if call.more_follow and not self._stream.specs:
                 break
         else:
             self._episodes = None
@@ -121,7 +121,7 @@ class _CountedPolicy:
         self.version = self._policy.version
 
 
-class _Inbox:
+class _SpecStream:
     """An iterator that continues after exhaustion once specs are added."""
 
     def __init__(self) -> None:

@@ -39,9 +39,9 @@ class WorkerQueue:
         """Assign specs to every worker that is ready."""
         for remote in remotes:
             if remote.info is not None:
-                self._supply(remote, remotes)
+                self._assign(remote, remotes)
 
-    def take_back(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
+    def requeue(self, unfinished: Sequence[EpisodeSpec], running: Sequence[EpisodeSpec]) -> EpisodeSpec | None:
         """Queue a dead worker's specs again; returns a spec to set aside instead, if there is one.
 
         Args:
@@ -57,7 +57,7 @@ class WorkerQueue:
         self._suspects.extend(running)
         return None
 
-    def _supply(self, remote: Remote, remotes: Sequence[Remote]) -> None:
+    def _assign(self, remote: Remote, remotes: Sequence[Remote]) -> None:
         """Assign specs to a worker; if none are left, let it finish.
 
         A worker that is finishing gets nothing more until it is done: it may run a suspect, which must run alone, even

@@ -48,7 +48,7 @@ from vla_model.types import Policy
 __all__ = ["InferenceConfig", "WorkerReport", "Workers", "WorkersConfig"]
 
 MAX_BROKEN_FIRST = 16
-"""Number of broken episodes, without a single sound one, after which a collect is aborted."""
+"""Number of broken episodes, without a single valid one, after which a collect is aborted."""
 
 
 class Workers:
@@ -70,17 +70,13 @@ class Workers:
                 with a world that is closed afterwards.
             config: number, place and limits of the workers.
             wrap: called in each worker's process with its policy; returns the policy that acts, e.g. a blind control.
-
-        Raises:
-            UserError: a negative number of workers, or a limit that is not positive.
         """
-        _check(config)
         self.report = WorkerReport()
         """Every worker that was replaced, and the specs that were given up."""
         self._make_world, self._make_policy, self._wrap = make_world, make_policy, wrap
         self._config = config
         self._num_cpus = 0.0
-        self._any_sound = False
+        self._any_valid = False
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
         self._num_made = 0
@@ -122,12 +118,12 @@ class Workers:
         if self._config.workers == 0:
             make_policy = partial(_wrapped, self._wrap, self._make_policy)
             self._local = self._local or Collector(self._make_world, make_policy)
-            yield from self._sound(self._local.collect(call.specs, call))
+            yield from self._valid(self._local.collect(call.specs, call))
             return
         self._start()
         self._update_server()
         try:
-            yield from self._sound(self._dispatch(WorkerQueue(call)))
+            yield from self._valid(self._dispatch(WorkerQueue(call)))
         finally:
             # A caller that stops early leaves episodes running; replacing the worker is simpler than aborting them.
             for remote in [remote for remote in self._remotes if remote.calls]:
@@ -150,16 +146,16 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _sound(self, trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
-        """Yield the sound trajectories, and report the broken ones."""
+    def _valid(self, trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
+        """Yield the valid trajectories, and report the broken ones."""
         for trajectory in trajectories:
             if not trajectory.broken:
-                self._any_sound = True
+                self._any_valid = True
                 yield trajectory
                 continue
             reason = trajectory.failure or ""
             self.report.broken[trajectory.spec] = reason
-            if len(self.report.broken) >= MAX_BROKEN_FIRST and not self._any_sound:
+            if len(self.report.broken) >= MAX_BROKEN_FIRST and not self._any_valid:
                 raise UserError(
                     f"none of the first {MAX_BROKEN_FIRST} episodes could be run to its end; of the last one {reason}"
                 )
@@ -170,11 +166,11 @@ class Workers:
         asked = self._config.cpus_per_worker
         self._num_cpus = asked if asked is not None else 0.0 if alone else 1.0
         if self._config.inference is not None and self._server is None:
-            self._server = self._fresh_server(self._config.inference)
+            self._server = self._new_server(self._config.inference)
         while len(self._remotes) < self._config.workers:
-            self._remotes.append(self._fresh())
+            self._remotes.append(self._new_worker())
 
-    def _fresh(self) -> Remote:
+    def _new_worker(self) -> Remote:
         name = f"worker {self._num_made}"
         self._num_made += 1
         here = self._server is None
@@ -187,7 +183,7 @@ class Workers:
         if self._server is not None:
             self._server.forget.remote(remote.name)
 
-    def _fresh_server(self, config: InferenceConfig) -> Any:
+    def _new_server(self, config: InferenceConfig) -> Any:
         return start_server(
             partial(_policy_of_a_world, self._make_world, self._make_policy),
             config,
@@ -252,7 +248,7 @@ class Workers:
                 running=tuple(remote.running),
             )
         )
-        given_up = queue.take_back(remote.assigned, [] if cause == "inference" else remote.running)
+        given_up = queue.requeue(remote.assigned, [] if cause == "inference" else remote.running)
         if given_up is not None:
             self.report.set_aside[given_up] = f"{cause}: {reason}"
         limits.note_death(remote, error)
@@ -262,12 +258,12 @@ class Workers:
             self._end_server()
             for other in self._remotes:
                 if other is not remote:
-                    queue.take_back(other.assigned, [])
+                    queue.requeue(other.assigned, [])
                     other.kill()
             self._remotes.clear()
             self._start()
         else:
-            self._remotes[self._remotes.index(remote)] = self._fresh()
+            self._remotes[self._remotes.index(remote)] = self._new_worker()
 
 
 def _wrapped(wrap: Callable[[Policy], Policy] | None, make_policy: Callable[[World], Policy], world: World) -> Policy:
@@ -282,12 +278,3 @@ def _remote_policy(server: Any, worker: str, _: World) -> RemotePolicy:
 def _policy_of_a_world(make_world: Callable[[], World], make_policy: Callable[[World], Policy]) -> Policy:
     with closing(make_world()) as world:
         return make_policy(world)
-
-
-def _check(config: WorkersConfig) -> None:
-    limits = (config.progress_deadline_s, config.start_deadline_s, config.memory_limit_gb)
-    if config.workers < 0 or any(limit is not None and limit <= 0 for limit in limits):
-        raise UserError(
-            "workers must be 0 or more, the deadlines and the memory limit above 0, "
-            f"got {config.workers}, {', '.join(map(str, limits))}"
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from envs.make import make_world
 from envs.suites.gymnasium_env import GymnasiumTask, GymnasiumWorld
-from envs.suites.spaces import ActionBox
+from envs.suites.gymnasium_episode import ActionBox
 from envs.types import CameraSpec, EpisodeSpec
 
 FELL = 5.0

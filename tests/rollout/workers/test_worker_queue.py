@@ -84,12 +84,12 @@ def test_a_suspect_runs_alone_even_if_another_workers_death_refills_the_queue() 
     first, other = FakeRemote(), FakeRemote()
     dispatch(queue, first, other)
     assert (first.assigned, other.assigned) == (specs[:3], specs[3:])
-    queue.take_back(first.assigned, running=specs[:2])
+    queue.requeue(first.assigned, running=specs[:2])
     dispatch(queue, second := FakeRemote(), other)
     assert second.assigned == [specs[2]], "it had not begun"
     dispatch(queue, alone := FakeRemote(), other)
     assert alone.assigned == [specs[0]]
-    queue.take_back(other.assigned, running=specs[3:5])
+    queue.requeue(other.assigned, running=specs[3:5])
     dispatch(queue, alone)
     assert alone.assigned == [specs[0]]
     dispatch(queue, alone, third := FakeRemote())
