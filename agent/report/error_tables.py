@@ -54,7 +54,7 @@ def task_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def draw_episode(plot: Mapping[str, Any], names: Sequence[str]) -> str:
+def plot_episode(plot: Mapping[str, Any], names: Sequence[str]) -> str:
     """Recorded and predicted actions of an episode as an <svg>, one small plot per dimension."""
     recorded, predicted = np.array(plot["recorded"]), np.array(plot["predicted"])  # [T, A] each
     columns = min(len(names), 3)

@@ -20,7 +20,7 @@ from agent.evaluation.eval_info import read_eval_info
 from agent.evaluation.open_loop import read_action_error
 from agent.evaluation.videos import video_poster
 from agent.report.curves import Curve, by_group, draw_curve, read_curves
-from agent.report.error_tables import dimension_rows, draw_episode, task_rows
+from agent.report.error_tables import dimension_rows, plot_episode, task_rows
 from agent.runs.run_folder import RunFolder
 from envs.errors import UserError
 from vla_model.files.folders import read_json, write_whole
@@ -88,7 +88,7 @@ def _action_error(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.action_error.exists():
         return None
     found = read_action_error(folder.action_error)
-    plots = [(plot, draw_episode(plot, found["names"])) for plot in found["plots"]]
+    plots = [(plot, plot_episode(plot, found["names"])) for plot in found["plots"]]
     return found | {"dimension_rows": dimension_rows(found), "task_rows": task_rows(found), "pictures": plots}
 
 
