@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -59,26 +60,39 @@ def beside(work: Work, kind: str, sign: str, number: int) -> Tally:
         while not list(folder.glob(sign)) and time.monotonic() < deadline_s:
             time.sleep(0.02)
 
-    return judged(f"{kind} beside a live one, try {number}: ", in_parallel([args, resumed], wait), quiet, out)
+    both = in_parallel([args, resumed], wait, holds_first=True)
+    return judged(f"{kind} beside a live one, try {number}: ", both, quiet, out)
 
 
-def in_parallel(commands: Sequence[Sequence[str]], wait: Callable[[], None]) -> list[Done]:
-    """Start the first, wait, start the second; both to their ends."""
+def in_parallel(
+    commands: Sequence[Sequence[str]], wait: Callable[[], None], *, holds_first: bool = False
+) -> list[Done]:
+    """Start two commands, `wait` between their starts; both run to their ends.
+
+    Args:
+        commands: the two.
+        wait: returns when the second is to start.
+        holds_first: stop the first (SIGSTOP) until the second has ended: on a busy machine the second would need longer
+            to start than the first to finish.
+    """
     done: dict[int, Done] = {}
 
     def follow(number: int, process: subprocess.Popen[str], began_s: float) -> None:
         done[number] = finish(process, began_s)
 
-    threads = []
+    processes, threads = [], []
     for number, args in enumerate(commands):
         if number:
             wait()
+            if holds_first:
+                processes[0].send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
-        thread = threading.Thread(target=follow, args=(number, start(args, subprocess.PIPE), began_s))
-        thread.start()
-        threads.append(thread)
-    for thread in threads:
-        thread.join()
+        processes.append(start(args, subprocess.PIPE))
+        threads.append(threading.Thread(target=follow, args=(number, processes[-1], began_s)))
+        threads[-1].start()
+    threads[1].join()
+    processes[0].send_signal(signal.SIGCONT)
+    threads[0].join()
     return [done[number] for number in sorted(done)]
 
 
