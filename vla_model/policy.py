@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,23 @@ from envs.types import Array, Observation
 from vla_model.backbones.decoder import InstructionPrefix
 from vla_model.files.deployment import check_n_action_steps
 from vla_model.files.weight_files import check_finite, mismatches
+from vla_model.heads.distributions import ActionDistribution
 from vla_model.heads.moe import MixtureOfExperts
 from vla_model.heads.noise import CorrelatedNoise
 from vla_model.inputs.history import TokenHistory
+from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.instructions import check_text
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA, VLAOutput
 from vla_model.numerics.dtypes import DtypeName
 from vla_model.numerics.precision import best_device, resolve_dtype
+from vla_model.numerics.row_graphs import CaptureError, RowGraphs
+from vla_model.numerics.tensors import each_tensor
 from vla_model.types import ActionChunk, check_worlds
 from vla_model.weights.checkpoint import load_policy
+
+_MOST_CAPTURED = 50_000_000
+"""Parameters of the largest model that decides by graphs: a larger one is not bound by launches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,41 @@ class _Episode:
     prefix: InstructionPrefix
     noise: torch.Generator | CorrelatedNoise
     history: TokenHistory = field(default_factory=TokenHistory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Observed:
+    """An observation on the policy's device."""
+
+    frames: dict[str, Tensor]
+    """{camera: uint8 [n, H, W, 3]}"""
+    state: Tensor
+    """float32 [n, S], in the world's units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decision:
+    """What the model makes of an observation, before sampling."""
+
+    actions: ActionDistribution
+    mode: Tensor | None
+    """Normalised, float32 [n, K, A]; None for a policy that samples."""
+    values: Tensor | None
+    """float32 [n, K]"""
+    expert_usage: Tensor
+    """float32 [n, layers, E]"""
+    is_finite: Tensor
+    """bool [n]: whether the state, the distribution's parameters and the mode are."""
+
+    def rows(self, rows: slice) -> _Decision:
+        """Some rows, in memory of their own where a policy hands them on as they are."""
+        return _Decision(
+            actions=self.actions.rows(rows),
+            mode=None if self.mode is None else self.mode[rows],
+            values=None if self.values is None else self.values[rows].clone(),
+            expert_usage=self.expert_usage[rows],
+            is_finite=self.is_finite[rows],
+        )
 
 
 class VLAPolicy:
@@ -90,6 +133,7 @@ class VLAPolicy:
         self._dtype_name: DtypeName = dtype
         self._device = next(model.parameters()).device
         self._dtype = resolve_dtype(dtype, self._device)
+        self._graphs = self._new_graphs()
         self._episodes: dict[int, _Episode] = {}
         self._batch: tuple[list[int], InstructionPrefix] | None = None
         """The worlds of the last call and their concatenated prefixes: mostly the next call has the same worlds."""
@@ -137,6 +181,7 @@ class VLAPolicy:
             raise UserError(f"int8 is for CPUs; on {device!r} choose bfloat16")
         self.model.to(self._device)
         self._dtype = resolve_dtype(self._dtype_name, self._device)
+        self._graphs = self._new_graphs()
         self.forget(list(self._episodes))
         return self
 
@@ -218,23 +263,25 @@ class VLAPolicy:
         """
         worlds, like = list(worlds), observation["state"]
         check_worlds(worlds, observation, self._episodes)
-        inputs, steps = self.processor.encode(observation).to(self._device), self._steps(observation)
-        prefix = self._prefix(worlds)
+        decision = self._decision(worlds, observation)
+        if not decision.is_finite.all():
+            self.processor.encode_state(like)  # raises, if the state is why
+            _refuse(decision.is_finite, worlds)
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
-            encoded = self.model.encode_observation(inputs, prefix)
-            past = None if steps is None else self._past(worlds, steps, encoded.tokens)
-            output: VLAOutput = self.model.decode(inputs, prefix, encoded, past)
-            _check_finite(output.actions.parameters(), worlds)
-            noise = [self._episodes[world].noise for world in worlds]  # each episode has its own
-            sample = output.actions.sample(noise) if self._sample else None
-            normalised = output.actions.mode() if sample is None else sample.actions
-            _check_finite(normalised, worlds)
+            sample = None
+            if self._sample:
+                sample = decision.actions.sample([self._episodes[world].noise for world in worlds])  # each has its own
+                is_finite = sample.actions.isfinite().flatten(1).all(1)
+                if not is_finite.all():
+                    _refuse(is_finite, worlds)
+            normalised = decision.mode if sample is None else sample.actions
+            assert normalised is not None
             return ActionChunk(
                 actions=_like(like, self.processor.decode(normalised)),
-                expert_usage=output.expert_usage().cpu().numpy(),
+                expert_usage=decision.expert_usage.cpu().numpy(),
                 sampled=None if sample is None else _like(like, sample.sampled),
-                log_prob=None if sample is None else _like(like, output.actions.log_prob(sample.sampled)),
-                value=None if output.values is None else _like(like, output.values),
+                log_prob=None if sample is None else _like(like, decision.actions.log_prob(sample.sampled)),
+                value=None if decision.values is None else _like(like, decision.values),
             )
 
     def forget(self, worlds: Iterable[int]) -> None:
@@ -246,6 +293,67 @@ class VLAPolicy:
     @property
     def _autocast(self) -> bool:
         return self._dtype != torch.float32
+
+    def _decision(self, worlds: list[int], observation: Observation) -> _Decision:
+        """By a graph where there is one."""
+        steps, prefix = self._steps(observation), self._prefix(worlds)
+        observed = _Observed(
+            frames=self.processor.encode_frames(observation["frames"]),
+            state=self.processor.state_tensor(observation["state"]),
+        )
+        observed = each_tensor(observed, lambda tensor: tensor.to(self._device))
+        if steps is not None:
+            self.processor.encode_state(observed.state)  # raises before tokens of a bad state are kept
+            return self._decide(observed, prefix, partial(self._past, worlds, steps))
+        if self._graphs is None:
+            return self._decide(observed, prefix)
+        try:
+            with torch.inference_mode():
+                return self._graphs(observed, prefix).rows(slice(len(worlds)))
+        except CaptureError as error:
+            warnings.warn(f"decisions are computed kernel by kernel, which is slower: {error}", stacklevel=3)
+            self._graphs = None
+            return self._decide(observed, prefix)
+
+    def _decide(
+        self,
+        observed: _Observed,
+        prefix: InstructionPrefix,
+        past_of: Callable[[Tensor], Tensor] | None = None,
+    ) -> _Decision:
+        """Frames, states and instructions of n worlds -> distributions of their actions.
+
+        Args:
+            past_of: gives a model with history the past tokens [n, P, V, d], from the current ones, [n, V, d].
+        """
+        no_tokens = torch.empty(len(observed.state), 0, dtype=torch.int64, device=self._device)  # the prefix has them
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, self._autocast):
+            inputs = ModelInputs(
+                frames=observed.frames,
+                state=self.processor.normalise_state(observed.state),
+                instruction_ids=no_tokens,
+                instruction_mask=no_tokens.bool(),
+            )
+            encoded = self.model.encode_observation(inputs, prefix)
+            past = None if past_of is None else past_of(encoded.tokens)
+            output: VLAOutput = self.model.decode(inputs, prefix, encoded, past)
+            mode = None if self._sample else output.actions.mode()
+            checked = observed.state, output.actions.parameters(), *(() if mode is None else (mode,))
+            finite = [values.isfinite().flatten(1).all(1) for values in checked]
+            return _Decision(
+                actions=output.actions,
+                mode=mode,
+                values=output.values,
+                expert_usage=output.expert_usage(),
+                is_finite=reduce(torch.logical_and, finite),
+            )
+
+    def _new_graphs(self) -> RowGraphs[_Observed, InstructionPrefix, _Decision] | None:
+        """Graphs of `_decide` on a GPU, where the model is bound by launches and never waits for the host."""
+        is_small = sum(p.numel() for p in self.model.parameters()) <= _MOST_CAPTURED
+        # Experts run one by one in float32, whose sizes the host has to know; past tokens are kept on the host.
+        has_graph = self._device.type == "cuda" and self._dtype == torch.bfloat16
+        return RowGraphs(self._decide) if has_graph and is_small and not self.model.config.history_length else None
 
     def _prefix(self, worlds: list[int]) -> InstructionPrefix:
         """The instructions of these worlds, a row for each."""
@@ -278,15 +386,13 @@ class VLAPolicy:
         return torch.stack([self._episodes[world].history.add(step, row, length, stride) for world, step, row in rows])
 
 
-def _check_finite(values: Tensor, worlds: Sequence[int]) -> None:
+def _refuse(is_finite: Tensor, worlds: Sequence[int]) -> None:
     """
     Raises:
-        FloatingPointError: values [n, ...] of some worlds are not finite; the message names these worlds.
+        FloatingPointError: actions of some worlds are not finite, bool [n]; the message names these worlds.
     """
-    finite = values.isfinite()
-    if not finite.all():
-        broken = [world for world, sound in zip(worlds, finite.flatten(1).all(1).tolist(), strict=True) if not sound]
-        raise FloatingPointError(f"the policy's actions in worlds {broken} are not finite, so they are not executed")
+    broken = [world for world, sound in zip(worlds, is_finite.tolist(), strict=True) if not sound]
+    raise FloatingPointError(f"the policy's actions in worlds {broken} are not finite, so they are not executed")
 
 
 def _like(array: Array, tensor: Tensor) -> Array:

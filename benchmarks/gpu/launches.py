@@ -25,7 +25,15 @@ import warp as wp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _SIMULATOR = "mujoco_warp"
-_ALLOCATES = ("aten.empty", "aten.new_empty", "aten.resize_", "aten.lift_fresh", "aten.set_", "prim.device")
+_ALLOCATES = (
+    "aten.detach_",
+    "aten.empty",
+    "aten.new_empty",
+    "aten.resize_",
+    "aten.lift_fresh",
+    "aten.set_",
+    "prim.device",
+)
 
 
 @dataclass
@@ -67,14 +75,16 @@ class _TorchOperations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        if not func.is_view and not str(func).startswith(_ALLOCATES) and not _is_same(result, args):
+        if not str(func).startswith(_ALLOCATES) and not (func.is_view and _shares_memory(result, args)):
             self._counts.torch[str(func)] += 1
         return result
 
 
-def _is_same(result: Any, args: Any) -> bool:
-    """Whether an operation such as `contiguous` returned its argument's memory unchanged, as a view does."""
-    return isinstance(result, torch.Tensor) and bool(args) and result is args[0] and result._version == 0
+def _shares_memory(result: Any, args: Any) -> bool:
+    """Whether an operation that may make a view did; `to` and `reshape` make one or a copy."""
+    return not isinstance(result, torch.Tensor) or result.untyped_storage().data_ptr() in {
+        arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, torch.Tensor)
+    }
 
 
 _recorded: dict[int, Counts] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import warp as wp
 
-from benchmarks.gpu import worlds
+from benchmarks.gpu import decisions, worlds
 from benchmarks.gpu.launches import counted
 
 
@@ -39,3 +40,9 @@ def test_a_chunk_of_every_task_launches_at_most_40_kernels_besides_the_simulator
     assert counts.own <= 40, counts
     assert counts.graphs == 2, "a chunk, and the kinematics of its frames"
     assert counts.simulator > 1000
+
+
+@pytest.mark.parametrize(("sample", "most"), [(False, 10), (True, 40)])
+def test_a_decision_launches_little_besides_its_graph(sample: bool, most: int) -> None:
+    whole, within = decisions.counts_of_decision(sample=sample)
+    assert 0 < whole.own - within.own <= most, whole.torch - within.torch

@@ -16,6 +16,7 @@ from envs.types import Observation
 from vla_model.heads.action_head import DISTRIBUTIONS
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.numerics.precision import has_native_bf16
+from vla_model.numerics.row_graphs import RowGraphs
 from vla_model.policy import VLAPolicy
 from vla_model.types import ActionChunk
 
@@ -280,6 +281,31 @@ def test_the_log_prob_of_a_sample_equals_the_learners_in_another_batch(distribut
         np.testing.assert_allclose(output.values.detach(), chunk.value[rows], atol=1e-5)
         first = output.actions.log_prob(torch.from_numpy(chunk.sampled[rows, :1]))
         np.testing.assert_allclose(first.detach(), chunk.log_prob[rows, :1], atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_decisions_in_a_graphs_buffers_are_those_without(distribution: str, sample: bool, device: str) -> None:
+    changes = {"action_distribution": distribution, "value_head": True}
+    plain, by_graph = (policy(changes, sample=sample, dtype="bfloat16").to(device) for _ in range(2))
+    plain._graphs, by_graph._graphs = None, RowGraphs(by_graph._decide)
+    kept: list[ActionChunk] = []
+    for worlds in ([0, 1, 2, 3, 4], [0, 2, 4], [1, 3], [0, 1, 2, 3, 4]):
+        seen = rows_of(observe(5), worlds)
+        expected, ours = (_begun_and_acted(each, worlds, seen) for each in (plain, by_graph))
+        kept.append(ours)
+        for name in ("actions", "sampled", "log_prob", "value", "expert_usage"):
+            one, other = getattr(ours, name), getattr(expected, name)
+            assert (one is None) == (other is None)
+            if one is not None:
+                np.testing.assert_allclose(one, other, atol=0.05, rtol=0.05, err_msg=name)
+    np.testing.assert_allclose(kept[0].actions, kept[-1].actions, atol=0.05, err_msg="a result is not overwritten")
+
+
+def _begun_and_acted(policy: VLAPolicy, worlds: list[int], seen: Observation) -> ActionChunk:
+    policy.begin(worlds, seen["instruction"], tuple(worlds))
+    return policy.act(worlds, seen)
 
 
 def test_without_sampling_there_is_no_log_prob_and_without_a_value_head_no_value() -> None:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,10 @@ class ActionDistribution(Protocol):
         """The model's output, float32 [B, K, ...], to check for non-finite values: samples may still be finite."""
         ...
 
+    def rows(self, rows: slice) -> Self:
+        """The distribution of some rows of the batch."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class LaplaceActions:
@@ -135,6 +139,9 @@ class LaplaceActions:
 
     def parameters(self) -> Tensor:
         return torch.stack([self.loc, self.log_scale], dim=-1)
+
+    def rows(self, rows: slice) -> LaplaceActions:
+        return replace(self, loc=self.loc[rows], log_scale=self.log_scale[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +200,9 @@ class TokenActions:
 
     def parameters(self) -> Tensor:
         return self.log_probs
+
+    def rows(self, rows: slice) -> TokenActions:
+        return replace(self, log_probs=self.log_probs[rows])
 
     def _at(self, bins: Tensor) -> Tensor:
         """Log-probability of bins [B, k, A], of the same shape."""

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -103,6 +103,9 @@ class FlowActions:
 
     def parameters(self) -> Tensor:
         return self.condition
+
+    def rows(self, rows: slice) -> FlowActions:
+        return replace(self, condition=self.condition[rows], noise=None if self.noise is None else self.noise[rows])
 
     def _times(self) -> Tensor:
         """t at the beginning of each step, [n, 1]."""

@@ -145,7 +145,7 @@ class Router(nn.Module):
             logits = F.linear(x.float(), self.weight.float())  # [..., E]
             scores = logits if self.bias is None else logits.softmax(-1) + self.bias
             if self._left_out is not None:
-                index = torch.tensor([self._left_out], device=x.device)
+                index = torch.full((1,), self._left_out, device=x.device)  # not from the host: a graph cannot
                 scores = scores.index_fill(-1, index, float("-inf"))
             experts = scores.topk(self.top_k_experts, dim=-1).indices
             if self.bias is not None and self.training and self.weight.requires_grad:

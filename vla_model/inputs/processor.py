@@ -70,19 +70,31 @@ class Normalisation:
     std: NDArray[np.float32]
     """Finite, at least 0; 0 for constant elements."""
 
+    _on: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Mean, standard deviation and divisor on each device that asked: copied once, not with every batch."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process may have other devices."""
+        return {"mean": self.mean, "std": self.std, "_on": {}}
+
     def __call__(self, values: ArrayLike | Tensor) -> Tensor:
         tensor = torch.as_tensor(values, dtype=torch.float32)
-        mean, std = self.on(tensor.device)
-        return (tensor - mean) / torch.where(std > 0, std, torch.inf)
+        mean, _, divisor = self._tensors(tensor.device)
+        return (tensor - mean) / divisor
 
     def inverse(self, values: Tensor) -> Tensor:
         """Normalised -> original units, float32."""
-        mean, std = self.on(values.device)
+        mean, std, _ = self._tensors(values.device)
         return values.detach().float() * std + mean
 
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation."""
-        return torch.from_numpy(self.mean).to(device), torch.from_numpy(self.std).to(device)
+    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        if device not in self._on:
+            with torch.inference_mode(False):  # usable in training too
+                mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
+                self._on[device] = mean, std, torch.where(std > 0, std, torch.inf)
+        return self._on[device]
 
     @property
     def still(self) -> list[int]:
@@ -348,10 +360,7 @@ class Processor:
         Raises:
             UserError: it has another shape, or is not finite; the message names the elements.
         """
-        tensor = torch.as_tensor(state, dtype=torch.float32)
-        size = self.world_spec.state.size
-        if tensor.ndim != 2 or tensor.shape[1] != size:
-            raise UserError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
+        tensor = self.state_tensor(state)
         finite = tensor.isfinite()
         if not finite.all():
             names = [
@@ -361,6 +370,18 @@ class Processor:
             ]
             raise UserError(f"the state has numbers that are not finite: {', '.join(names)}")
         return self.normalise_state(tensor)
+
+    def state_tensor(self, state: ArrayLike | Tensor) -> Tensor:
+        """[B, S] as a float32 tensor, in the world's units.
+
+        Raises:
+            UserError: it has another shape.
+        """
+        tensor = torch.as_tensor(state, dtype=torch.float32)
+        size = self.world_spec.state.size
+        if tensor.ndim != 2 or tensor.shape[1] != size:
+            raise UserError(f"the state has shape {tuple(tensor.shape)}, expected (B, {size})")
+        return tensor
 
     def normalise_state(self, state: ArrayLike | Tensor) -> Tensor:
         """As `encode_state`, unchecked, with any leading dimensions: float32 [..., S]."""

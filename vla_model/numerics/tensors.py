@@ -1,4 +1,4 @@
-"""Batches of tensors in nested dataclasses and dictionaries: iteration, mapping, rows."""
+"""Batches of tensors in nested dataclasses, dictionaries and tuples: iteration, mapping, rows."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def named_tensors(batch: object, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(batch, dict):
         for key, value in batch.items():
             yield from named_tensors(value, f"{name}.{key}")
+    elif isinstance(batch, tuple):
+        for i, value in enumerate(batch):
+            yield from named_tensors(value, f"{name}.{i}")
 
 
 def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:
@@ -39,6 +42,8 @@ def each_tensor(batch: B, function: Callable[[Tensor], Tensor]) -> B:
             return type(value)(**{field.name: of(getattr(value, field.name)) for field in fields(value)})
         if isinstance(value, dict):
             return {key: of(each) for key, each in value.items()}
+        if isinstance(value, tuple):
+            return tuple(of(each) for each in value)
         return value
 
     return of(batch)
