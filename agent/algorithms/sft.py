@@ -80,7 +80,6 @@ class SFTEncoder:
         """
         Args:
             instructions: which a Batch refers to by index.
-            seed: of the augmentation.
             part: (index, count) if the batches are one of `count` interleaved parts of equal size; augmentation is
                 that of the whole batch.
         """

@@ -92,7 +92,6 @@ def shrink_and_perturb(learner: Learner[VLA], keep: float, *, seed: int) -> None
     Args:
         learner: of a whole model, without adapters.
         keep: share of the learned weights that is kept, 0 to 1.
-        seed: of the initial weights.
     """
     import torch
 

@@ -44,11 +44,6 @@ def run(args: list[str]) -> None:
 def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     """Lines of Markdown: all episodes, and by variation and by task where there are several.
 
-    Args:
-        names: of the two evaluations.
-        before: content of the first one's eval_info.json.
-        after: of the second one's.
-
     Raises:
         UserError: they are not of the same episodes.
     """

@@ -84,8 +84,7 @@ class Page:
         """
         Args:
             table: a simulated robot, shown in 3-D, whose episode can be chosen and disturbed.
-            tasks: to choose from, with a table.
-            variations: to choose from, with a table.
+            tasks: to choose from, as variations, with a table.
             instruction: initial one; the episode's where empty.
         """
         self._session = session

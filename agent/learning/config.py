@@ -95,7 +95,6 @@ def learning_rate_share(update: int, config: LearnerConfig, progress: float = 0.
 
     Args:
         update: counted from 0.
-        config: of the learner.
         progress: share of the run that is done, where config.num_updates is None.
     """
     if update < config.warmup_updates:

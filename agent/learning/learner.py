@@ -34,8 +34,6 @@ class Learner(Generic[M]):
     def __init__(self, model: M, config: LearnerConfig, *, repeats: bool = False) -> None:
         """
         Args:
-            model: to be trained.
-            config: of the optimiser.
             repeats: whether many updates have the same loss, so that capturing its gradient pays.
         """
         self.model = model
@@ -59,7 +57,6 @@ class Learner(Generic[M]):
 
         Args:
             batch: with several processes, this one's share of it: batch.part(rank, num_processes).
-            loss: of a part.
 
         Returns:
             The loss's metrics, the gradient norms before clipping "learner/grad_norm" and, of a value head,

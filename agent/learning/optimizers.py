@@ -24,7 +24,6 @@ class Optimizers:
         """
         Args:
             model: of which weights that require a gradient are trained.
-            config: of the learner.
         """
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.values = [p for name, p in trained.items() if name.startswith(_VALUE_HEAD)]

@@ -10,7 +10,6 @@ from envs.errors import UserError
 def check_address(host: str, port: int) -> None:
     """
     Args:
-        host: address or name.
         port: 0 for any.
 
     Raises:

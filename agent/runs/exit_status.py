@@ -36,12 +36,7 @@ class Ending(NamedTuple):
 
 
 def ending(error: BaseException, args: list[str]) -> Ending | None:
-    """How the command ends; None for a bug, whose traceback should be shown.
-
-    Args:
-        error: raised by the command.
-        args: of `llamarm`.
-    """
+    """How the command ends; None for a bug, whose traceback should be shown."""
     match error:
         case KeyboardInterrupt():
             return _stopped(error, args)

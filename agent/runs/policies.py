@@ -22,7 +22,6 @@ def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
     Its processor has the policy's deployment, if its folder or its run's record has one.
 
     Args:
-        path: of the folder.
         dtype: number format of weights and computation; "auto" is bfloat16 where the hardware has it.
 
     Raises:
@@ -64,10 +63,8 @@ def where_to_act(
     MODULE:FUNCTION, must be named on the command line.
 
     Args:
-        name: of the policy.
         made_for: the policy's deployment, if that is known.
         world: given by the user, else None.
-        tasks: given by the user.
         anywhere: whether the policy acts in any world, as a scripted expert does.
 
     Raises:

@@ -28,7 +28,6 @@ def locked(root: Path, command: Sequence[str]) -> Generator[None]:
     """Lock a run's folder, which is created if missing.
 
     Args:
-        root: the folder.
         command: of this process, for the error message of another one.
 
     Raises:

@@ -65,7 +65,6 @@ class ClientState:
         Args:
             frames: {camera: uint8 [H, W, 3]}; of any size for a policy that resizes them.
             state: [S], in the world's units.
-            instruction: a sentence.
             step: control steps since the episode began; None if the client sends none.
 
         Raises:

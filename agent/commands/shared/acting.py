@@ -71,12 +71,6 @@ def acting(
 ) -> Generator[tuple[EvaluationSetup, Sequence[str], int | None]]:
     """The policy with its worlds, the tasks, and the number of actions to execute of each chunk (None for all).
 
-    Args:
-        name: of the policy.
-        source: of the policy.
-        config: world, episodes and protocol.
-        workers: worker processes.
-
     Raises:
         UserError: no such world or task, the policy expects other cameras, states or actions, or n_action_steps exceeds
             the chunk size.

@@ -35,7 +35,6 @@ class Adapter:
         """
         Args:
             config: what the server calls things.
-            world_spec: of the world.
             n_action_steps: an answer is cut to this many actions, and must have them; None for all of it.
 
         Raises:
