@@ -144,28 +144,15 @@ def _by_decision(column: NDArray[np.float32], trajectory: Trajectory, k: int) ->
 
 def _inputs(trajectories: Sequence[Trajectory], processor: Processor, history: tuple[int, int]) -> ModelInputs:
     """The observations at all decisions, and their history: the observations of earlier decisions."""
-    inputs = processor.encode(_observations(trajectories))
+    steps = [t.decision_step for t in trajectories]
+    frames, state = _frames_and_state(trajectories, steps)
+    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
+    inputs = processor.encode(Observation(frames=frames, state=state, instruction=instruction))
     if not history[0]:
         return inputs
-    past_frames, past_state = processor.encode_past(*_history(trajectories, history))
+    past = [step[newest_not_after(step, past_steps(step, *history))] for step in steps]  # [decisions, n] each
+    past_frames, past_state = processor.encode_past(*_frames_and_state(trajectories, past))
     return replace(inputs, past_frames=past_frames, past_state=past_state)
-
-
-def _history(
-    trajectories: Sequence[Trajectory], history: tuple[int, int]
-) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
-    """Frames and states of the history at all decisions, {camera: [D, n, H, W, 3]} and [D, n, S], oldest first."""
-    steps = [
-        t.decision_step[newest_not_after(t.decision_step, past_steps(t.decision_step, *history))] for t in trajectories
-    ]  # [decisions, n] each
-    return _frames_and_state(trajectories, steps)
-
-
-def _observations(trajectories: Sequence[Trajectory]) -> Observation:
-    """The observations at all decisions."""
-    frames, state = _frames_and_state(trajectories, [t.decision_step for t in trajectories])
-    instruction = tuple(t.instruction for t in trajectories for _ in t.decision_step)
-    return Observation(frames=frames, state=state, instruction=instruction)
 
 
 def _frames_and_state(

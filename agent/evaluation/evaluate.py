@@ -210,7 +210,10 @@ def evaluate(
             speeds.append((steps / batch_s, frames / batch_s))
     failed.update(broken or {})
     return Evaluation(
-        results=tuple(results.get(spec.id) or _lost(spec, failed) for spec in specs),
+        results=tuple(
+            results.get(spec.id) or EpisodeResult(spec=spec, failure=failed.get(spec, LOST), lost=True)
+            for spec in specs
+        ),
         n_action_steps=n_action_steps,
         eval_s=time.perf_counter() - began_s,
         steps_per_s=speeds[-1][0],
@@ -226,11 +229,6 @@ def _usage_by_task(episodes: Sequence[tuple[str, NDArray[np.float32]]]) -> dict[
     for task, of_episode in episodes:
         usage.add(task, np.full(len(of_episode), "all"), of_episode)
     return usage.by_task()
-
-
-def _lost(spec: EpisodeSpec, broken: Mapping[EpisodeSpec, str]) -> EpisodeResult:
-    """An episode that was not returned: its world or its policy failed, or no worker survived it."""
-    return EpisodeResult(spec=spec, failure=broken.get(spec, LOST), lost=True)
 
 
 def _check_specs(specs: Sequence[EpisodeSpec], world: World) -> None:

@@ -70,7 +70,11 @@ def study_experts(
     without = [policy.without_expert(*pair) for pair in pairs] if ablate else []
     specs = config.specs(setup.example.suite, tasks)
     usage = UsageByPhase(phases=setup.example.phases)
-    run = partial(_evaluate, setup, config, specs)
+
+    def run(name: str, policy: VLAPolicy, on_trajectory: Callable[[Trajectory], None] | None = None) -> Evaluation:
+        acting = replace(setup, make_policy=partial(on_best_device, policy))
+        return run_specs(acting, config, name, specs, on_trajectory=on_trajectory)
+
     evaluation = run("whole policy", policy, partial(_note, usage, setup.example))
     found = [
         run(f"without expert {expert + 1} of layer {layer + 1}", ablated)
@@ -117,18 +121,6 @@ def to_json(study: ExpertStudy) -> dict[str, Any]:
         "variations": sorted({result.spec.variation for result in evaluation.results}),
         "policy_versions": sorted({result.policy_version for result in evaluation.results}),
     }
-
-
-def _evaluate(
-    setup: EvaluationSetup,
-    config: EvaluationConfig,
-    specs: Sequence[EpisodeSpec],
-    name: str,
-    policy: VLAPolicy,
-    on_trajectory: Callable[[Trajectory], None] | None = None,
-) -> Evaluation:
-    make_policy = partial(on_best_device, policy)
-    return run_specs(replace(setup, make_policy=make_policy), config, name, specs, on_trajectory=on_trajectory)
 
 
 def _note(usage: UsageByPhase, world: World, trajectory: Trajectory) -> None:
