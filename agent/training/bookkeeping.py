@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 
-from torch.utils.tensorboard import SummaryWriter
-
 from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.collecting import Collector
 from agent.training.config import ImproveConfig
 from agent.training.selection import Progress, Selection
+from agent.training.trackers import MetricLog
 from vla_model.files.folders import read_json
 from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
@@ -30,7 +29,7 @@ class Bookkeeping:
     processor: Processor
     selection: Selection
     collecting: Collector
-    log: SummaryWriter
+    log: MetricLog
 
     def finish(self, metrics: dict[str, float], done: int, progress: Progress) -> Progress:
         """Evaluate where due, log, and save the checkpoint; returns the new progress.
@@ -42,9 +41,7 @@ class Bookkeeping:
         if done % self.config.evaluate_every == 0 or done == self.config.iterations:
             progress, rates = self.selection.evaluate(self.learner, self.processor, done, progress)
             metrics = metrics | rates
-        for name, value in metrics.items():
-            self.log.add_scalar(name, value, done)
-        self.log.flush()
+        self.log.add(metrics, done)
         notes = {_PROGRESS_FILE: asdict(progress)}
         folder, acted = self.run.checkpoint(done), self.collecting.acted
         save_checkpoint(folder, self.learner, self.processor, self.config.fine_tuning, notes, acted)

@@ -21,6 +21,7 @@ from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from agent.runs.worlds import WorldConfig
 from agent.training.practice import PracticeConfig
+from agent.training.trackers import Tracker, check_trackers
 from envs.errors import UserError
 from rollout.dataset.foreign.infer import ReadingConfig
 from rollout.workers.workers import WorkersConfig
@@ -85,13 +86,16 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     save_every: Annotated[int, Interval(ge=1, le=10_000_000)] = 1000
     """Updates between checkpoints."""
+    log_to: tuple[Tracker, ...] = field(default=("tensorboard",), metadata=HOW)
+    """Where metrics are logged; the report draws TensorBoard's. Trackio and wandb are optional packages."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: see check_place of vla_model/files/folders.py.
+            UserError: the cache folder cannot be used, or a tracker is not installed.
         """
         check_place("cache", self.cache)
+        check_trackers(self.log_to)
 
     def from_demonstrations(self) -> RunConfig:
         """The config itself."""
@@ -140,15 +144,19 @@ class ImproveConfig:
     """Iterations between two evaluations for model selection."""
     selection_episodes: Annotated[int, Interval(ge=1, le=100_000)] = 10
     """Per task, in such an evaluation."""
+    log_to: tuple[Tracker, ...] = field(default=("tensorboard",), metadata=HOW)
+    """Where metrics are logged; the report draws TensorBoard's. Trackio and wandb are optional packages."""
     collapse_share: Share = 0.5
     """The run ends when the success of such an evaluation falls below this share of the best."""
 
     def check(self) -> None:
         """
         Raises:
-            UserError: the learner's settings contradict the algorithm, or the cache folder cannot be used.
+            UserError: the learner's settings contradict the algorithm, the cache folder cannot be used, or a tracker is
+                not installed.
         """
         check_place("cache", self.cache)
+        check_trackers(self.log_to)
         learner = self.learner
         if learner.num_processes != 1:
             raise UserError(f"learner.num-processes is {learner.num_processes}, but fine-tuning by rollouts needs 1")

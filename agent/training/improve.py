@@ -27,7 +27,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.method import Context, Method
 from agent.evaluation.changes import write_changes
@@ -46,6 +45,7 @@ from agent.training.improve_checks import check_improvement, check_initial_polic
 from agent.training.practice import practice_specs, practice_summary
 from agent.training.recordings import say_changes
 from agent.training.selection import Progress, Selection
+from agent.training.trackers import metric_log
 from envs.errors import UserError
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -144,7 +144,7 @@ class _Improvement:
         say_changes(run, method.data)
         with ExitStack() as stack:
             stack.enter_context(closing(learner))
-            log = stack.enter_context(SummaryWriter(run.tensorboard))
+            log = stack.enter_context(metric_log(run, config.log_to))
             actors = self._workers(stack, config.practice.num_worlds, method.actor(acting))
             success: dict[str, float] = {}
             collecting = stack.enter_context(closing(self._collecting(actors, success)))

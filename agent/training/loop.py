@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from agent.algorithms.sft import SFTEncoder, sft_loss
 from agent.evaluation.evaluate import Evaluation
@@ -36,6 +35,7 @@ from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
 from agent.training.held_out import held_out_roots, is_simulated, measure_held_out
 from agent.training.recordings import check_recordings, say_changes, say_inferred, training_data
+from agent.training.trackers import MetricLog, metric_log
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from rollout.dataset.batches import TrainingData
@@ -173,7 +173,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     batches = data.batches(
         size, length, seed=config.seed, start_step=first, part=part, history=history, foreseen=foreseen
     )
-    with closing(learner), batches, _writer(run, process) as log:
+    with closing(learner), batches, _log(config, run, process) as log:
         while learner.num_updates_done < num_updates:
             batch = encode(next(batches), learner.num_updates_done).to(process.device)
             with saved_if_not_finite(batch, run.root, process.rank):
@@ -183,8 +183,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
             wall_s = time.perf_counter() - began_s
             figures = {"samples_per_s": (done - first) * size / wall_s, "data_wait_share": batches.wait_s / wall_s}
             if log is not None and done % LOG_EVERY == 0:
-                for name, value in (metrics | {f"learner/{key}": figure for key, figure in figures.items()}).items():
-                    log.add_scalar(name, value, done)
+                log.add(metrics | {f"learner/{key}": figure for key, figure in figures.items()}, done)
             if log is not None and (done % config.save_every == 0 or done == num_updates or stop):
                 save_checkpoint(run.checkpoint(done), learner, processor, config.fine_tuning)
             if stop:
@@ -226,9 +225,9 @@ def _resolved(folders: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(Path(folder).resolve()) for folder in folders)
 
 
-def _writer(run: RunFolder, process: Process) -> AbstractContextManager[SummaryWriter | None]:
-    """TensorBoard's writer; None except in rank 0, which alone writes events and checkpoints."""
-    return SummaryWriter(run.tensorboard) if process.rank == 0 else nullcontext()
+def _log(config: RunConfig, run: RunFolder, process: Process) -> AbstractContextManager[MetricLog | None]:
+    """The run's metrics; None except in rank 0, which alone writes them and checkpoints."""
+    return metric_log(run, config.log_to) if process.rank == 0 else nullcontext()
 
 
 def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
@@ -243,7 +242,7 @@ def evaluate_run(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[st
         make_policy, folder = partial(on_best_device, policy), last / PRETRAINED
         setup = EvaluationSetup(world, demonstrations.make_worlds, make_policy, config.rollout, card=folder)
         evaluation, controls = measure(setup, tasks, config.evaluation, run)
-    with SummaryWriter(run.tensorboard) as log:
-        for name, value in (("success", evaluation), *controls.items()):
-            log.add_scalar(f"evaluation/{name}", value.mean_over_tasks, int(last.name))
+    measured = {"success": evaluation} | controls
+    with metric_log(run, config.log_to) as log:
+        log.add({f"evaluation/{name}": part.mean_over_tasks for name, part in measured.items()}, int(last.name))
     return evaluation, controls
