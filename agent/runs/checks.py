@@ -12,7 +12,8 @@ would accept it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -171,27 +172,20 @@ def _bounds(hint: Any) -> Iterator[BaseMetadata]:
             yield from _bounds(choice)
 
 
+_COMPARISONS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Gt: ("gt", operator.gt, "above"),
+    Ge: ("ge", operator.ge, "at least"),
+    Lt: ("lt", operator.lt, "below"),
+    Le: ("le", operator.le, "at most"),
+}
+"""{bound: its field, the comparison of a value with it, and in words}"""
+
+
 def _holds(value: float, bound: BaseMetadata) -> bool:
-    match bound:
-        case Gt(gt):
-            return value > gt  # ty: ignore[unsupported-operator]
-        case Ge(ge):
-            return value >= ge  # ty: ignore[unsupported-operator]
-        case Lt(lt):
-            return value < lt  # ty: ignore[unsupported-operator]
-        case Le(le):
-            return value <= le  # ty: ignore[unsupported-operator]
-    raise TypeError(f"no check is known for {bound}")
+    name, compare, _ = _COMPARISONS[type(bound)]
+    return compare(value, getattr(bound, name))
 
 
 def _in_words(bound: BaseMetadata) -> str:
-    match bound:
-        case Gt(gt):
-            return f"above {gt}"
-        case Ge(ge):
-            return f"at least {ge}"
-        case Lt(lt):
-            return f"below {lt}"
-        case Le(le):
-            return f"at most {le}"
-    raise TypeError(f"no words are known for {bound}")
+    name, _, words = _COMPARISONS[type(bound)]
+    return f"{words} {getattr(bound, name)}"

@@ -220,11 +220,7 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
         raise UserError(f"there is no run in {root} to resume; leave out --resume to begin one")
     if resume and made:
         recorded = _without_dropped(folder.record["config"])
-        may_change = (
-            _fields_of_how(config, prefix="")
-            | _fields_added_since(config, recorded, prefix="")
-            | _fields_left_open(config, recorded, prefix="")
-        )
+        may_change = _may_change(config, recorded)
         changes = [
             f"{key} was {old!r}, now {new!r}"
             for key, old, new in _differences(recorded, asked, prefix="")
@@ -337,11 +333,8 @@ def machine() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -370,41 +363,21 @@ def _without_dropped(recorded: dict[str, Any]) -> dict[str, Any]:
     return recorded
 
 
-def _fields_of_how(config: DataclassInstance, *, prefix: str) -> set[str]:
-    """Dotted names of the fields marked HOW."""
-    names = set()
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.metadata == HOW:
-            names.add(prefix + field.name)
-        elif is_dataclass(value) and not isinstance(value, type):
-            names |= _fields_of_how(value, prefix=f"{prefix}{field.name}.")
-    return names
-
-
-def _fields_added_since(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
-    """Dotted names of the fields that a recorded config lacks and that have their defaults."""
-    names = set()
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name not in recorded:
-            made = field.default_factory() if field.default_factory is not MISSING else field.default
-            names |= {prefix + field.name} if value == made else set()
-        elif is_dataclass(value) and not isinstance(value, type):
-            names |= _fields_added_since(value, recorded[field.name], prefix=f"{prefix}{field.name}.")
-    return names
-
-
-def _fields_left_open(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str) -> set[str]:
-    """Dotted names of the fields that are None now and were recorded with a number that None may replace."""
+def _may_change(config: DataclassInstance, recorded: dict[str, Any], *, prefix: str = "") -> set[str]:
+    """Dotted names of the fields that may differ from the recorded config: those marked HOW, those that it lacks and
+    that have their defaults, and those that are None now and were recorded with a number that None may replace.
+    """
     names = set()
     for field in fields(config):
         value, old = getattr(config, field.name), recorded.get(field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        is_added = field.name not in recorded and value == default
         numbers = field.metadata.get(STANDS_FOR)
-        if numbers is not None and value is None and (old in numbers or not numbers):
+        is_left_open = numbers is not None and value is None and (old in numbers or not numbers)
+        if field.metadata == HOW or is_added or is_left_open:
             names.add(prefix + field.name)
         elif is_dataclass(value) and not isinstance(value, type) and isinstance(old, dict):
-            names |= _fields_left_open(value, old, prefix=f"{prefix}{field.name}.")
+            names |= _may_change(value, old, prefix=f"{prefix}{field.name}.")
     return names
 
 

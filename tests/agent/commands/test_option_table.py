@@ -140,6 +140,7 @@ ZERO = {
     "PPOConfig.warmup_iterations",
     "PageConfig.port",
     "PracticeConfig.focus",
+    "ReadingConfig.held_out",
     "ShrinkPerturbConfig.keep",
     "ShrinkPerturbConfig.updates",
     "RunConfig.seed",
