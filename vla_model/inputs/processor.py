@@ -41,11 +41,11 @@ _STATE_LIMIT = 10.0
 """Standard deviations to which states are clipped."""
 _LABEL_LIMIT = 5.0
 """Standard deviations to which labels are clipped, e.g. of an object that fell off the table."""
-_STILL = 1e-3
-_STILL_SHARE = 1e-4
-_STILL_UNBOUNDED = 1e-6
-"""An element counts as constant if its standard deviation in training is below the smaller of _STILL and _STILL_SHARE
-of half its range, or below _STILL_UNBOUNDED if its range is unknown."""
+_CONSTANT_STD = 1e-3
+_CONSTANT_SHARE = 1e-4
+_CONSTANT_UNBOUNDED = 1e-6
+"""An element counts as constant if its standard deviation in training is below the smaller of _CONSTANT_STD and
+_CONSTANT_SHARE of half its range, or below _CONSTANT_UNBOUNDED if its range is unknown."""
 _LARGEST = 1e30
 """A bound beyond this means no bound."""
 _FORMAT_1_FLOOR = np.float32(1e-3)
@@ -97,7 +97,7 @@ class Normalisation:
         return self._on[device]
 
     @property
-    def still(self) -> list[int]:
+    def constant(self) -> list[int]:
         """Indices of the constant elements."""
         return np.flatnonzero(self.std == 0).tolist()
 
@@ -221,9 +221,9 @@ class Processor:
         """
         found = []
         for name in ("state", "action"):
-            vector, still = getattr(self.world_spec, name), self.normalisations[name].still
-            if still:
-                names = ", ".join(vector.names[i] for i in still)
+            vector, constant = getattr(self.world_spec, name), self.normalisations[name].constant
+            if constant:
+                names = ", ".join(vector.names[i] for i in constant)
                 what = "are ignored" if name == "state" else "always keep that value"
                 found.append(f"elements of the {name} that are constant in the data {what}: {names}")
         cut = {text: warning for text in instructions if (warning := self.truncation_warning(text)) is not None}
@@ -427,6 +427,8 @@ def _normalisation(
     if (std < 0).any():
         raise UserError(f"std of {feature!r} must not be negative, got {std.tolist()}")
     half_range = (np.array(vector.high) - np.array(vector.low)) / 2
-    still = np.where(half_range < _LARGEST, np.minimum(_STILL, _STILL_SHARE * half_range), _STILL_UNBOUNDED)
-    is_still = std <= _FORMAT_1_FLOOR if format_1 else std < still
-    return Normalisation(mean=values["mean"], std=np.where(is_still | (std == 0), np.float32(0), std))
+    smallest = np.where(
+        half_range < _LARGEST, np.minimum(_CONSTANT_STD, _CONSTANT_SHARE * half_range), _CONSTANT_UNBOUNDED
+    )
+    is_constant = std <= _FORMAT_1_FLOOR if format_1 else std < smallest
+    return Normalisation(mean=values["mean"], std=np.where(is_constant | (std == 0), np.float32(0), std))

@@ -92,7 +92,7 @@ def test_a_constant_action_keeps_its_value_and_a_constant_label_is_ignored() -> 
 
 def test_constant_elements_are_saved_and_read_from_older_files(tmp_path: Path) -> None:
     still(state=[0.5, 0.6, 0.7, 0.0]).save(tmp_path)
-    assert Processor.load(tmp_path).normalisations["state"].still == [3]
+    assert Processor.load(tmp_path).normalisations["state"].constant == [3]
     content = json.loads((tmp_path / "processor.json").read_text())
     del content["format"]  # where whatever moved by less than a thousandth was written as one
     content["statistics"]["state"]["std"] = [0.5, 0.6, 2e-3, 1e-3]
