@@ -61,7 +61,7 @@ class TensorBatch:
 
     def part(self, index: int, count: int) -> Self:
         """The index-th of `count` interleaved parts."""
-        return self.rows(torch.arange(index, len(self), count, device=next(tensors_of(self)).device))
+        return each_tensor(self, lambda tensor: tensor[index::count].contiguous())
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on that device."""
