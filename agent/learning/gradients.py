@@ -73,9 +73,13 @@ def gradients_of(
 
 def mean_over_parts(parts: Sequence[Gradients]) -> Gradients:
     """Gradients and metrics averaged over parts."""
-    each = zip(*(gradients for gradients, _ in parts), strict=True)
-    # Also for a single part: a convolution's gradient may have a memory format that the optimiser refuses.
-    gradients = [torch.stack(of_parts).mean(0) for of_parts in each]
+    first, *others = (gradients for gradients, _ in parts)
+    # A convolution's gradient may have a memory format that the optimiser refuses.
+    gradients = [gradient.contiguous() for gradient in first]
+    for more in others:  # not in place: gradients may share memory
+        gradients = list(torch._foreach_add(gradients, list(more)))
+    if others:
+        gradients = list(torch._foreach_div(gradients, len(parts)))
     return gradients, {name: torch.stack([metrics[name] for _, metrics in parts]).mean(0) for name in parts[0][1]}
 
 

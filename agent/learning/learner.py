@@ -153,7 +153,7 @@ class Learner(Generic[M]):
 
     def _clip(self, parameters: list[nn.Parameter]) -> float:
         """Clip in place; returns the norm before."""
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm, foreach=True))
 
     @torch.no_grad()
     def _move_average(self) -> None:
