@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from agent.commands.shared.options import parse
-from agent.evaluation.compare import Comparison, compare
-from agent.evaluation.eval_info import read_eval_info
-from agent.evaluation.statistics import holm
 from agent.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from agent.evaluation.compare import Comparison
 
 _NOTE = (
     "Change of success in points with its 95 % interval (Bonett & Price 2012); episodes in which only the second and "
@@ -34,6 +34,9 @@ class Compare:
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Compare, "compare", args)
+
+    from agent.evaluation.eval_info import read_eval_info
+
     names = options.before.resolve().name, options.after.resolve().name
     if names[0] == names[1]:
         names = str(options.before), str(options.after)
@@ -47,6 +50,8 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
     Raises:
         UserError: they are not of the same episodes.
     """
+    from agent.evaluation.compare import compare
+
     comparison = compare(before, after)
     yield f"# {names[0]} and {names[1]}"
     yield ""
@@ -64,6 +69,8 @@ def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]
 
 
 def _table(what: str, names: tuple[str, str], parts: Mapping[str, Comparison]) -> Iterator[str]:
+    from agent.evaluation.statistics import holm
+
     yield f"| {what} | {names[0]} % | {names[1]} % | change | 95 % interval | won, lost | p |"
     yield "|---|---|---|---|---|---|---|"
     adjusted = holm([part.p_value for part in parts.values()])

@@ -7,14 +7,13 @@ import signal
 from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from agent.commands.shared.acting import EXPERT, check_names
 from agent.commands.shared.options import parse_with, spare_a_core
-from agent.console.drive_session import DriveSession
-from agent.console.page import Page, PageConfig
-from agent.console.table import LiveTable, TableExpert
+from agent.console.config import PageConfig
 from agent.robot.drive import DriveConfig
 from agent.robot.robots.imported import imported_robot
 from agent.runs.addresses import check_address
@@ -22,12 +21,13 @@ from agent.runs.checks import Seed
 from agent.runs.names import check_name
 from agent.runs.policies import DEFAULT_WORLD, load_policy, say_place, where_to_act
 from envs.errors import UserError
-from envs.tabletop.arm.control import CONTROL_DT_S
-from envs.tabletop.episodes.variations import VARIATIONS
-from envs.tabletop.world import TabletopConfig, TabletopWorld
 from envs.types import EpisodeSpec
 from vla_model.inputs.instructions import check_text
-from vla_model.policy import VLAPolicy
+
+if TYPE_CHECKING:
+    from agent.console.drive_session import DriveSession
+    from agent.console.page import Page
+    from vla_model.policy import VLAPolicy
 
 _FIRST_TASK = "pick_place"
 
@@ -58,13 +58,22 @@ def run(args: list[str]) -> None:
         check_text(options.instruction)
     check_address(options.page.host, 0)  # 0: the page takes the next port if its own is in use
 
+    if options.robot == "sim":
+        check_names(options.policy, DEFAULT_WORLD, _named(options), (options.variation,))
+    elif options.policy == EXPERT:
+        raise UserError("the scripted expert drives only 'sim'")
+
+    policy = None if options.policy == EXPERT else load_policy(options.policy)
     spare_a_core()
-    policy = None if options.policy == "expert" else load_policy(options.policy).to("auto")
+    if policy is not None:
+        policy = policy.to("auto")
     if options.robot == "sim":
         session, page = _with_table(options, policy)
-    elif policy is None:
-        raise UserError("the scripted expert drives only 'sim'")
     else:
+        from agent.console.drive_session import DriveSession
+        from agent.console.page import Page
+
+        assert policy is not None
         robot = imported_robot(options.robot)
         session = DriveSession(policy, robot, options.drive)
         page = Page(session, robot.spec, options.page, instruction=options.instruction or "")
@@ -76,12 +85,24 @@ def run(args: list[str]) -> None:
         page.run(ended)
 
 
+def _named(options: Any) -> tuple[str, ...]:
+    """The task that the user asks for, if any."""
+    return (options.task,) if options.task else ()
+
+
 def _with_table(options: Any, policy: VLAPolicy | None) -> tuple[DriveSession, Page]:
     """A session and a page with the simulated table."""
+    from agent.console.drive_session import DriveSession
+    from agent.console.page import Page
+    from agent.console.table import LiveTable, TableExpert
+    from envs.tabletop.arm.control import CONTROL_DT_S
+    from envs.tabletop.episodes.variations import VARIATIONS
+    from envs.tabletop.world import TabletopConfig, TabletopWorld
+
     # A person is slower than the expert, so the page's time limit ends a drive, not the task's.
     world = TabletopWorld(1, TabletopConfig(max_steps=math.ceil(options.page.seconds / CONTROL_DT_S)))
-    made_for, named = None if policy is None else policy.processor.deployment, (options.task,) if options.task else ()
-    _, tasks = where_to_act(options.policy, made_for, DEFAULT_WORLD, named)
+    made_for = None if policy is None else policy.processor.deployment
+    _, tasks = where_to_act(options.policy, made_for, DEFAULT_WORLD, _named(options))
     task, variation = (
         check_name("task", tasks[0] if tasks else _FIRST_TASK, world.tasks),
         check_name("variation", options.variation, VARIATIONS),

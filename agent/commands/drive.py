@@ -11,11 +11,11 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
+from agent.commands.shared.acting import check_names
 from agent.commands.shared.options import parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.imported import imported_robot
-from agent.robot.robots.sim_robot import SimRobot
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
 from agent.runs.policies import load_policy, say_place, where_to_act
@@ -60,13 +60,17 @@ def run(args: list[str]) -> None:
         check_text(options.instruction)
     elif imported_arm is not None:
         raise UserError("a real robot needs an instruction: --instruction TEXT")
+    named = (options.task,) if options.task else ()
+    if imported_arm is None:
+        check_names(options.policy, options.world, named, (options.variation,))
 
-    spare_a_core()
     policy = load_policy(options.policy, options.dtype)
+    spare_a_core()
     with ExitStack() as stack:
         robot, instruction = imported_arm, options.instruction
         if robot is None:
-            named = (options.task,) if options.task else ()
+            from agent.robot.robots.sim_robot import SimRobot
+
             name, tasks = where_to_act(options.policy, policy.processor.deployment, options.world, named)
             world = stack.enter_context(closing(make_world(name)))
             if len(tasks) != 1:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, folder_for
+from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, check_names, folder_for
 from agent.commands.shared.options import parse_with
-from agent.evaluation.measure import measure
-from agent.evaluation.open_loop import read_action_error
-from agent.report.error_tables import print_action_error
-from agent.report.success_tables import print_success
 from agent.runs.checks import NumEpisodes
 from agent.runs.policies import load_policy, steps_to_execute
 from agent.runs.run_folder import RunFolder, policy_folder
 from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
-from agent.serve.foreign.sources import PolicySource, foreign_source
-from agent.training.held_out import measure_recordings, trained_on
 from envs.errors import UserError
-from rollout.dataset.segments import has_held_out
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
+
+if TYPE_CHECKING:
+    from agent.serve.foreign.sources import PolicySource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +56,17 @@ def run(args: list[str]) -> None:
         _on_recordings(options, args)
         return
     folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
+
+    from agent.serve.foreign.sources import foreign_source
+
     source = foreign_source(options.policy, options.adapter, options.server) or _own_source(options)
     with (
         acting(options.policy, source, options.acting, options.rollout) as (measured, tasks, n_action_steps),
         locked(folder.root, ["llamarm", "eval", *args]),
     ):
+        from agent.evaluation.measure import measure
+        from agent.report.success_tables import print_success
+
         config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
         card = policy_folder(options.policy) if options.out is None else None
         evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
@@ -76,6 +78,12 @@ def _on_recordings(options: Any, args: list[str]) -> None:
     """Measure and print the action error on recorded datasets."""
     folder = RunFolder(folder_for(options.policy, options.out, "action_error.json"))
     check_place("cache", options.cache)
+
+    from agent.evaluation.open_loop import read_action_error
+    from agent.report.error_tables import print_action_error
+    from agent.training.held_out import measure_recordings, trained_on
+    from rollout.dataset.segments import has_held_out
+
     policy = load_policy(options.policy, options.acting.dtype)
     steps = steps_to_execute(options.policy, policy, options.acting.n_action_steps)
     known, reading, seed = trained_on(options.policy)
@@ -103,5 +111,8 @@ def _on_recordings(options: Any, args: list[str]) -> None:
 
 def _own_source(options: Any) -> PolicySource:
     """The world's expert, or a folder of ours."""
-    name = options.policy
-    return Expert() if name == EXPERT else Folder(name, load_policy(name, options.acting.dtype))
+    name, acts = options.policy, options.acting
+    if name == EXPERT:
+        return Expert()
+    check_names(name, acts.world, acts.tasks, acts.variations)
+    return Folder(name, load_policy(name, acts.dtype))

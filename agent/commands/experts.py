@@ -8,13 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.shared.acting import ActingConfig, Folder, acting, folder_for
+from agent.commands.shared.acting import ActingConfig, Folder, acting, check_names, folder_for
 from agent.commands.shared.options import parse_with
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
-from agent.studies.moe.study import study_experts, to_json
-from agent.studies.moe.tables import plot, tables
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import write_json, write_whole
 
@@ -35,7 +33,12 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")
+    check_names(options.policy, options.acting.world, options.acting.tasks, options.acting.variations)
     policy = load_policy(options.policy, options.acting.dtype)
+
+    from agent.studies.moe.study import study_experts, to_json
+    from agent.studies.moe.tables import plot, tables
+
     source = Folder(options.policy, policy)
     with (
         acting(options.policy, source, options.acting, options.rollout) as (

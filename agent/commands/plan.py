@@ -16,20 +16,19 @@ import tyro
 from annotated_types import Interval, MinLen
 
 from agent.commands.shared.options import parse
-from agent.runs.checks import check_world
+from agent.runs.checks import check_config, check_world
 from envs.errors import UserError
 from envs.make import world_spec_of
 from envs.types import WorldSpec
-from vla_model.config import VLAConfig
-from vla_model.create import ModelConfig, shape_of
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.numerics.precision import native_dtype
-from vla_model.sizes import SIZES
-from vla_model.weights.finetune import FineTuning
-from vla_model.weights.footprint import Footprint, Parameters, acting, count_parameters, learning
+from vla_model.sizes import SIZES, ModelConfig
+from vla_model.weights.config import FineTuning
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from vla_model.config import VLAConfig
+    from vla_model.weights.footprint import Footprint, Parameters
 
 SAFE_SHARE = 0.9
 """Share of the memory that a plan may use."""
@@ -83,7 +82,10 @@ def run(args: list[str]) -> None:
     on_gpu = options.gpu != "none"
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
     spec = world_spec_of(check_world(options.world))
-    rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in options.models or (*SIZES, "smol")]
+    names = options.models or (*SIZES, "smol")
+    for name in names:
+        check_config(ModelConfig(name=name))
+    rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in names]
     print_tables(sorted(rows, key=lambda row: row.parameters.total), options)
 
 
@@ -105,6 +107,9 @@ def row_of(name: str, world_spec: WorldSpec, memory: float, on_gpu: bool, batch_
     Raises:
         UserError: no model has that name, or the path is not a model's folder.
     """
+    from vla_model.create import shape_of
+    from vla_model.weights.footprint import acting, count_parameters
+
     config = shape_of(ModelConfig(name=name), world_spec)
     counts = count_parameters(config, FineTuning())
     acts = {dtype: _fits(acting(config, dtype, counts=counts), memory, on_gpu) for dtype in FORMATS}
@@ -126,6 +131,9 @@ def _learning(
     config: VLAConfig, fine_tuning: FineTuning, batch_size: int, decoder: DtypeName, counts: Parameters, on_gpu: bool
 ) -> Footprint:
     import torch
+
+    from vla_model.numerics.precision import native_dtype
+    from vla_model.weights.footprint import learning
 
     is_narrow = on_gpu or native_dtype(torch.device("cpu")) == torch.bfloat16
     compute: DtypeName = "bfloat16" if is_narrow else "float32"

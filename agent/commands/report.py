@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.options import parse
-from agent.report.render import write_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,4 +21,8 @@ class Report:
 
 def run(args: list[str]) -> None:
     """Run the command."""
-    print(write_report(parse(Report, "report", args).run))
+    options = parse(Report, "report", args)
+
+    from agent.report.render import write_report
+
+    print(write_report(options.run))

@@ -6,31 +6,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
-from agent.studies.scale.effort import Effort, Prediction, efforts, predict
-from agent.studies.scale.grid import (
-    Budget,
-    GridConfig,
-    Place,
-    ScaleConfig,
-    all_places,
-    config_of,
-    held_out_places,
-    measured_budget,
-    recorded_budget,
-    run_grid,
-)
-from agent.studies.scale.law import Cell, Fit, fit_with_bootstrap
-from agent.studies.scale.tables import plot, tables
-from agent.training.loop import check_run
+from agent.studies.scale.config import GridConfig, Place, ScaleConfig, all_places, held_out_places
 from envs.errors import UserError
 from vla_model.files.folders import write_json, write_whole
+
+if TYPE_CHECKING:
+    from agent.studies.scale.effort import Effort, Prediction
+    from agent.studies.scale.grid import Budget
+    from agent.studies.scale.law import Cell, Fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +38,10 @@ def run(args: list[str]) -> None:
     name, recipe = recipe_of("scale", args)
     options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe.from_demonstrations())
     config = ScaleConfig(grid=options.grid, run=options.run)
-    _check(config)
+    _check(config, RunFolder(options.out))
+
+    from agent.studies.scale.grid import measured_budget, recorded_budget
+
     if options.estimate:
         print("\n".join(_ahead(config, measured_budget(config))))
         return
@@ -65,6 +58,10 @@ def run(args: list[str]) -> None:
 
 def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[Place, Cell]) -> None:
     """Fit, write scale.json, scale.md and scale.png, and print."""
+    from agent.studies.scale.effort import efforts, predict
+    from agent.studies.scale.law import fit_with_bootstrap
+    from agent.studies.scale.tables import plot, tables
+
     held_out = set(held_out_places(config))
     runs = [(place, cell) for place, cell in found.items() if place not in held_out]
     fit = fit_with_bootstrap([cell for _, cell in runs])
@@ -86,7 +83,7 @@ def best_cell(cells: Sequence[Cell]) -> Cell:
     return max(cells, key=lambda cell: (cell.successes / cell.episodes, -cell.error))
 
 
-def _check(config: ScaleConfig) -> None:
+def _check(config: ScaleConfig, folder: RunFolder) -> None:
     """
     Raises:
         UserError: see check_run; or the grid's runs cannot be timed or compared.
@@ -97,11 +94,19 @@ def _check(config: ScaleConfig) -> None:
             "runs of a grid train in one process, on demonstrations that it collects, and are evaluated: leave out "
             "learner.num_processes, data and evaluation.episodes_per_task 0"
         )
-    for place in all_places(config):
+    every = all_places(config)
+    run.check_names(folder)
+
+    from agent.studies.scale.grid import config_of
+    from agent.training.loop import check_run
+
+    for place in every:
         check_run(config_of(place, config, updates=1))
 
 
 def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[str]) -> dict[Place, Cell]:
+    from agent.studies.scale.grid import run_grid
+
     found: dict[Place, Cell] = {}
     for place, cell in run_grid(config, folder, budget, command):
         found[place] = cell

@@ -32,9 +32,9 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Serve, "serve", args, server=ServerConfig())
     check_address(options.server.host, options.server.port)
-
+    policy = load_policy(options.policy, options.dtype)
     spare_a_core()
-    policy = load_policy(options.policy, options.dtype).to("auto")
+    policy = policy.to("auto")
     n_action_steps = steps_to_execute(options.policy, policy, options.n_action_steps)
     server = PolicyServer(policy, options.server, n_action_steps)
     log_to_stderr(options.server.debug)

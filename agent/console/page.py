@@ -13,19 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 from threading import Event
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import viser
-from annotated_types import Interval
 from numpy.typing import NDArray
 
 from agent.console import panels
+from agent.console.config import PageConfig
 from agent.console.drive_session import DriveSession, Status
 from agent.console.gate import refuse_strangers
 from agent.console.hands import Hands, on_input
@@ -34,7 +32,6 @@ from agent.console.table import LiveTable
 from agent.robot.safety import broken_parts
 from agent.robot.types import RobotSpec
 from envs.types import EpisodeSpec
-from vla_model.files.folders import check_place
 
 _LEFT_PX, _RIGHT_PX, _CAMERAS_PX = 420, 340, 396
 _GAP_PX = 4
@@ -42,29 +39,6 @@ _PANELS_PER_S = 8.0
 """Update rate of text and curves."""
 _RATE_OVER_S = 2.0
 _CURVE_PX = 130
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageConfig:
-    """The page's address, and the settings of its drives."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on. There is no authentication: everyone who reaches it can drive."""
-    port: Annotated[int, Interval(ge=0, le=65535)] = 8080
-    """The next free one if it is in use; 0 for any."""
-    seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0
-    """Time limit of a drive."""
-    record: Path = Path("drives")
-    """LeRobotDataset to which drives are appended, if "Record" is checked."""
-    rate_hz: Annotated[float, Interval(gt=0, le=1_000)] = 30.0
-    """Updates of the page per second, at most."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            UserError: `record` cannot be a dataset's folder.
-        """
-        check_place("record", self.record)
 
 
 class Page:

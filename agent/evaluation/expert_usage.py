@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import entropy
 
 Shares = NDArray[np.float64]
 """[layers, E]"""
@@ -92,6 +91,8 @@ def information(shares: Mapping[str, Shares], weights: Mapping[str, int]) -> NDA
         shares: of the experts in each group.
         weights: number of decisions of each group.
     """
+    from scipy.stats import entropy
+
     p = np.array([weights[name] for name in shares], np.float64)
     p /= p.sum()
     stacked = np.stack(list(shares.values()))  # [groups, layers, E]

@@ -32,8 +32,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from scipy.stats import binomtest
-
 _Z = 1.959964
 
 
@@ -62,6 +60,8 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % Wilson score interval."""
+        from scipy.stats import binomtest
+
         low, high = binomtest(self.successes, self.episodes).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
@@ -109,6 +109,8 @@ def _mean(weights: Mapping[str, float], per_task: Mapping[str, Proportion]) -> A
 
 def mcnemar(won: int, lost: int) -> float:
     """The p-value of McNemar's exact test; 1 where two policies never differ."""
+    from scipy.stats import binomtest
+
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
 

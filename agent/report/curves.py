@@ -15,11 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 MAX_POINTS = 300
 """A curve with more is subsampled."""
@@ -65,6 +61,9 @@ def read_curves(folder: Path) -> list[Curve]:
     """Every scalar of the event files in a folder, by tag; empty if the folder does not exist."""
     if not folder.exists():
         return []
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     curves = []
     for tag in sorted(events.Tags()["scalars"]):
@@ -87,6 +86,10 @@ def by_group(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 def draw_curve(curve: Curve) -> str:
     """An <svg> to put into a page that defines --muted, --rule and --accent."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     keep = np.unique(np.linspace(0, len(curve.steps) - 1, MAX_POINTS).round().astype(int))
     steps, values = np.array(curve.steps)[keep], np.array(curve.values)[keep]
     with mpl.rc_context(STYLE):

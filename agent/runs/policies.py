@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.runs.checks import check_world
 from agent.runs.deployment import recorded_deployment, say_differences, say_of
@@ -11,7 +12,9 @@ from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
 from vla_model.files.deployment import Deployment, check_n_action_steps
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.policy import VLAPolicy
+
+if TYPE_CHECKING:
+    from vla_model.policy import VLAPolicy
 
 DEFAULT_WORLD = "tabletop"
 
@@ -28,6 +31,9 @@ def load_policy(path: str | Path, dtype: DtypeName = "auto") -> VLAPolicy:
         UserError: the folder is none of these, or damaged.
     """
     folder = policy_folder(path)
+
+    from vla_model.policy import VLAPolicy
+
     checkpoint = folder.parent.name
     policy = VLAPolicy.from_pretrained(folder, version=int(checkpoint) if checkpoint.isdecimal() else 0, dtype=dtype)
     if policy.processor.deployment is None:

@@ -6,7 +6,7 @@ Shape letters: K chunk size, A action dims, S state dims, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from envs.arrays import to_float32
 from envs.errors import UserError
 from envs.types import Observation, WorldSpec
 from rollout.inference import InferenceServer
-from vla_model.inputs.processor import Processor
+
+if TYPE_CHECKING:
+    from vla_model.inputs.processor import Processor
 
 _MAX_STEP = 1_000_000_000
 

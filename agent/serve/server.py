@@ -26,7 +26,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import tyro
@@ -46,8 +46,10 @@ from agent.serve.notices import Notices, address
 from envs.errors import UserError
 from rollout.inference import InferenceConfig, InferenceServer
 from vla_model.files.deployment import check_n_action_steps
-from vla_model.inputs.processor import Processor
-from vla_model.policy import VLAPolicy
+
+if TYPE_CHECKING:
+    from vla_model.inputs.processor import Processor
+    from vla_model.policy import VLAPolicy
 
 Converse = Callable[[Link, ClientState, dict[str, Any]], Awaitable[None]]
 PROTOCOLS: dict[str, Converse] = {"/": openpi.converse, "/vla-eval": vla_eval.converse}

@@ -6,10 +6,27 @@ Control rate, cameras, state and actions are in the processor's WorldSpec.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from envs.errors import UserError
+from vla_model.files.folders import read_json
 from vla_model.files.old_names import with_new_names
+
+PROCESSOR_FILE = "processor.json"
+"""Of a policy's folder, with the deployment among others."""
+
+
+def saved_world(folder: Path) -> str | None:
+    """Name of the world that a policy was made for, read without loading it; None where the folder does not say.
+
+    Raises:
+        UserError: processor.json is damaged.
+    """
+    path = folder / PROCESSOR_FILE
+    deployment = read_json(path, remedy="take another copy of the policy").get("deployment") if path.exists() else None
+    world = deployment.get("world") if isinstance(deployment, dict) else None
+    return world if isinstance(world, str) else None
 
 
 def check_n_action_steps(n_action_steps: int, chunk_size: int) -> None:

@@ -24,13 +24,12 @@ from torch import Tensor
 
 from envs.errors import UserError
 from envs.types import MAX_INSTRUCTION_CHARS, Observation, VectorSpec, WorldSpec
-from vla_model.files.deployment import Deployment
+from vla_model.files.deployment import PROCESSOR_FILE, Deployment
 from vla_model.files.folders import read_json, write_json
 from vla_model.inputs.conversion import Conversion
 from vla_model.inputs.inputs import ModelInputs
 from vla_model.inputs.instructions import check_text
 
-PROCESSOR_FILE = "processor.json"
 TOKENIZER_FILE = "tokenizer.json"
 DEFAULT_TOKENIZER = Path(__file__).parent / TOKENIZER_FILE
 """Of the small models; benchmarks/make_tokenizer.py made it."""

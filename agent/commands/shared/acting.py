@@ -7,26 +7,29 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.evaluation.measure import EvaluationConfig, EvaluationSetup
+from agent.evaluation.config import EvaluationConfig
 from agent.runs.checks import NumWorlds, check_episodes, check_world
-from agent.runs.policies import say_place, steps_to_execute, where_to_act
-from agent.runs.run_folder import RunFolder
-from agent.serve.foreign.sources import PolicySource
+from agent.runs.policies import DEFAULT_WORLD, say_place, steps_to_execute, where_to_act
+from agent.runs.run_folder import RunFolder, policy_folder
 from agent.training.demonstrations import check_expert
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.world import World
 from rollout.expert import ExpertPolicy
 from rollout.workers.workers import WorkersConfig
-from vla_model.files.deployment import Deployment
+from vla_model.files.deployment import Deployment, saved_world
 from vla_model.numerics.dtypes import DtypeName
-from vla_model.policy import VLAPolicy, on_best_device
 from vla_model.types import Policy
+
+if TYPE_CHECKING:
+    from agent.evaluation.measure import EvaluationSetup
+    from agent.serve.foreign.sources import PolicySource
+    from vla_model.policy import VLAPolicy
 
 EXPERT = "expert"
 """Name of the world's scripted expert as a policy."""
@@ -65,6 +68,25 @@ class ActingConfig:
         )
 
 
+def check_names(policy: str, world: str | None, tasks: Sequence[str], variations: Sequence[str]) -> None:
+    """Check the names of a policy's folder, and of tasks and variations of a suite, before torch is loaded.
+
+    Args:
+        policy: a policy's folder, or "expert".
+        world: where it is to act; None for its own.
+        tasks: of that world.
+        variations: of that world.
+
+    Raises:
+        UserError: one of them does not exist.
+    """
+    own = None if policy == EXPERT else saved_world(policy_folder(policy))
+    name = check_world(world or own or DEFAULT_WORLD)
+    if ":" not in name:
+        with closing(make_world(name)) as made:
+            check_episodes(made, tasks, variations)
+
+
 @contextmanager
 def acting(
     name: str, source: PolicySource, config: ActingConfig, workers: WorkersConfig
@@ -86,6 +108,9 @@ def acting(
         say_place(name, made_for, world_name, named)
         source.check(world, tasks, config.variations[0])
         worlds = partial(make_world, world_name, device=config.device)
+
+        from agent.evaluation.measure import EvaluationSetup
+
         yield EvaluationSetup(world, worlds, source.make_policy, workers), tasks, n_action_steps
 
 
@@ -112,6 +137,8 @@ class Folder:
 
     def make_policy(self, world: World) -> Policy:
         """On the best device."""
+        from vla_model.policy import on_best_device
+
         return on_best_device(self.policy, world)
 
     def close(self) -> None:

@@ -17,12 +17,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from annotated_types import Interval
 
 from agent.algorithms.sft import fake_batch, sft_loss
 from agent.evaluation.evaluate import Evaluation
@@ -30,6 +28,7 @@ from agent.learning.learner import Learner
 from agent.runs.run_folder import RunFolder, start_run
 from agent.runs.seeds import FIRST_HELD_OUT_SEED
 from agent.studies.scale.action_error import action_error
+from agent.studies.scale.config import Place, ScaleConfig, all_places
 from agent.studies.scale.law import Cell
 from agent.training.demonstrations import DemonstrationsConfig, collect_demonstrations
 from agent.training.loop import RunConfig, train
@@ -44,98 +43,6 @@ from vla_model.numerics.precision import best_device
 from vla_model.weights.finetune import prepare
 
 TIMED_UPDATES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridConfig:
-    """Which runs, and their budget."""
-
-    widths: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (64, 96, 128, 192)
-    """Of the decoder; its MLPs, towers and experts grow with it."""
-    amounts: tuple[Annotated[int, Interval(ge=1, le=100_000)], ...] = (25, 50, 100, 200)
-    """Demonstrations per task."""
-    experts: tuple[Annotated[int, Interval(ge=1, le=1_000)], ...] = (4,)
-    """Of each layer of the action head."""
-    repeats: Annotated[int, Interval(ge=1, le=1_000)] = 1
-    """Runs of each cell, with seeds that count up from the recipe's."""
-    hours: Annotated[float, Interval(gt=0, le=10_000)] = 4.0
-    """Of all updates together, on this machine."""
-    updates: Annotated[int, Interval(ge=1, le=10_000_000)] | None = None
-    """Of each run; if not given, as many as fit the hours."""
-    hold_out: tuple[str, ...] = ()
-    """Runs that the fit must predict, as WIDTHxDEMONSTRATIONS, e.g. 256x400."""
-    held_out_episodes: Annotated[int, Interval(ge=1, le=10_000)] = 10
-    """Demonstrations per task that the error of actions is measured on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaleConfig:
-    """Settings of a grid."""
-
-    grid: GridConfig = field(default_factory=GridConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    """Of the cells, except what the grid varies."""
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Place:
-    """Coordinates of a run in the grid."""
-
-    width: int
-    amount: int
-    experts: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"w{self.width}-d{self.amount}-e{self.experts}-s{self.seed}"
-
-
-def places(config: ScaleConfig) -> list[Place]:
-    """All cells of the grid, the smallest first.
-
-    Raises:
-        UserError: too few cells for a surface.
-    """
-    grid = config.grid
-    found = [
-        Place(width=width, amount=amount, experts=experts, seed=config.run.seed + repeat)
-        for amount in sorted(set(grid.amounts))
-        for width in sorted(set(grid.widths))
-        for experts in sorted(set(grid.experts))
-        for repeat in range(grid.repeats)
-    ]
-    needed = 5 + (len(set(grid.experts)) > 1)
-    if len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
-        raise UserError(
-            f"a surface needs two widths, two amounts and {needed} runs; got widths {list(grid.widths)}, "
-            f"amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
-        )
-    return found
-
-
-def held_out_places(config: ScaleConfig) -> list[Place]:
-    """Runs that the fit must predict.
-
-    Raises:
-        UserError: one is not WIDTHxDEMONSTRATIONS above 0, or is in the grid.
-    """
-    found: list[Place] = []
-    known = {(place.width, place.amount) for place in places(config)}
-    for text in config.grid.hold_out:
-        width, _, amount = text.partition("x")
-        if not (width.isdecimal() and amount.isdecimal() and int(width) and int(amount)):
-            raise UserError(f"hold_out {text!r} is not WIDTHxDEMONSTRATIONS, as in 256x400")
-        if (int(width), int(amount)) in known:
-            raise UserError(f"hold_out {text!r} is in the grid that the fit is made of; hold out one that is not")
-        experts = sorted(config.grid.experts)[0]
-        found.append(Place(width=int(width), amount=int(amount), experts=experts, seed=config.run.seed))
-    return found
-
-
-def all_places(config: ScaleConfig) -> list[Place]:
-    """Cells of the grid, then held-out ones."""
-    return [*places(config), *held_out_places(config)]
 
 
 def model_of(place: Place, model: ModelConfig) -> ModelConfig:

@@ -23,12 +23,12 @@ from agent.commands.scale import Scale
 from agent.commands.serve import Serve
 from agent.commands.shared.acting import ActingConfig
 from agent.commands.train import Train
-from agent.console.page import PageConfig
+from agent.console.config import PageConfig
 from agent.recipes import RECIPES
 from agent.robot.drive import DriveConfig
 from agent.runs.checks import check_config
 from agent.serve.server import ServerConfig
-from agent.studies.scale.grid import GridConfig
+from agent.studies.scale.config import GridConfig
 from agent.training.config import DemonstrationsConfig
 from rollout.inference import InferenceConfig
 from rollout.workers.workers import WorkersConfig

@@ -13,8 +13,9 @@ from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.recipes import RECIPES
 from agent.runs.run_folder import RunFolder
-from agent.studies.scale import grid
-from agent.studies.scale.grid import Budget, GridConfig, Place, ScaleConfig, acting_parameters, model_of, places
+from agent.studies.scale import grid, law
+from agent.studies.scale.config import GridConfig, Place, ScaleConfig, places
+from agent.studies.scale.grid import Budget, acting_parameters, model_of
 from agent.training.config import DemonstrationsConfig, RunConfig
 from envs.make import make_world
 from rollout.workers.workers import WorkersConfig
@@ -72,7 +73,7 @@ def test_a_grid_runs_predicts_held_out_cells_and_resumes(
         *("--hold-out", "32x3", "--held-out-episodes", "1"),
     ]
     monkeypatch.setitem(RECIPES, "test", lambda: RUN)
-    monkeypatch.setattr(command, "fit_with_bootstrap", lambda cells: fit(cells, samples=5))
+    monkeypatch.setattr(law, "fit_with_bootstrap", lambda cells: fit(cells, samples=5))
     trained: list[str] = []
     train = grid.train
 
@@ -104,7 +105,7 @@ def test_a_grid_runs_predicts_held_out_cells_and_resumes(
         command.run(["test", *args, "--updates", "3"])
 
 
-fit = command.fit_with_bootstrap
+fit = law.fit_with_bootstrap
 
 
 def test_an_estimate_starts_no_run(
