@@ -27,11 +27,14 @@ h heads, c head size, f MLP width, K chunk size, C channels, M keypoints, H x W 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
+from transformers import PretrainedConfig
 
+from vla_model.backbones.pretrained import first_layers
 from vla_model.config import VLAConfig
 from vla_model.model import VLA
 from vla_model.numerics.dtypes import DtypeName
@@ -94,7 +97,29 @@ class Footprint:
 
 
 def count_parameters(config: VLAConfig, fine_tuning: FineTuning) -> Parameters:
-    """Counted on the meta device, with adapters for the LoRA targets that its decoder has."""
+    """With adapters for the LoRA targets that the decoder has.
+
+    The layers of a decoder are alike, so models with one and two of them are counted: building all 126 layers of the
+    largest takes seconds, even without memory.
+    """
+    assert isinstance(config.backbone, PretrainedConfig)
+    more = config.backbone.num_hidden_layers - 1
+    if more <= 1:
+        return _counted(config, fine_tuning)
+    one, two = (_counted(_with_layers(config, number), fine_tuning) for number in (1, 2))
+    per_layer = {field.name: getattr(two, field.name) - getattr(one, field.name) for field in fields(Parameters)}
+    return Parameters(**{name: getattr(one, name) + more * count for name, count in per_layer.items()})
+
+
+def _with_layers(config: VLAConfig, number: int) -> VLAConfig:
+    shallow = copy.deepcopy(config)
+    assert isinstance(shallow.backbone, PretrainedConfig)
+    first_layers(shallow.backbone, number)
+    return shallow
+
+
+def _counted(config: VLAConfig, fine_tuning: FineTuning) -> Parameters:
+    """Of a model built on the meta device."""
     with torch.device("meta"):
         model = VLA(config)
         prepare(model, adaptable(model, fine_tuning))

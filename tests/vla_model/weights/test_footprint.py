@@ -7,9 +7,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from families import toy_configs
 from tiny_model import WORLD_SPEC
 from torch import Tensor
 from transformers import LlamaConfig
@@ -99,6 +101,26 @@ def test_estimated_weights_casts_and_gradients_are_parameter_counts_times_bytes(
     assert found.gradients == 3 * 4 * counts.total + 2 * 4 * counts.largest_learning
     assert found.casts == 0.0
     assert learning(config, FULL, 8, num_parts=1, compute="float32").gradients == 4 * counts.total
+
+
+@pytest.mark.parametrize("family", ["llama2", "mixtral", "gemma2", "gemma3", "grok"])
+def test_a_deep_decoder_has_the_parameters_that_two_of_its_layers_say(family: str) -> None:
+    kind = toy_configs()[family]
+    fields: dict[str, Any] = kind.to_dict() | {"num_hidden_layers": 6}
+    if family.startswith("gemma"):
+        fields["layer_types"] = None  # as many as there are layers
+    deep = type(kind)(**fields)
+    config = VLAConfig(backbone=deep, **sizes_of(WORLD_SPEC))
+    for fine_tuning in (FULL, FineTuning(mode="lora", lora_targets=("q_proj", "o_proj"))):
+        with torch.device("meta"):
+            model = VLA(config)
+            prepare(model, fine_tuning)
+        counts = count_parameters(config, fine_tuning)
+        trained = [p.numel() for p in model.parameters() if p.requires_grad]
+        assert counts.total == sum(p.numel() for p in model.parameters())
+        assert counts.learning == sum(trained)
+        assert counts.largest_learning == max(trained)
+        assert deep.num_hidden_layers == 6, "the config is not changed"
 
 
 def test_low_precision_policies_need_less_memory_and_load_through_bfloat16() -> None:
