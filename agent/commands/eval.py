@@ -78,6 +78,7 @@ def _on_recordings(options: Any, args: list[str]) -> None:
     """Measure and print the action error on recorded datasets."""
     folder = RunFolder(folder_for(options.policy, options.out, "action_error.json"))
     check_place("cache", options.cache)
+    policy_folder(options.policy)
 
     from agent.evaluation.open_loop import read_action_error
     from agent.report.error_tables import print_action_error

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 from agent.runs.progress import progress_bars
 from envs.errors import UserError
 from envs.types import Observation
-from rollout.dataset.batches import TrainingData
 from vla_model.files.folders import read_json, write_json
-from vla_model.inputs.processor import Processor
-from vla_model.policy import VLAPolicy
+
+if TYPE_CHECKING:
+    from rollout.dataset.batches import TrainingData
+    from vla_model.inputs.processor import Processor
+    from vla_model.policy import VLAPolicy
 
 PREDICTORS = ("policy", "last", "mean")
 _AT_ONCE = 8

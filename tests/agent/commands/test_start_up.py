@@ -93,6 +93,7 @@ REFUSALS = {
     ("eval", "{new}", "--out", "{new}"): "is neither a policy",
     ("eval", "{policy}", "--out", "{new}", "--tasks", "lfit"): "did you mean 'lift'",
     ("eval", "{policy}"): "is not a run's folder",
+    ("eval", "{new}", "--data", "{here}", "--out", "{new}"): "is neither a policy",
     ("experts", "{policy}", "--out", "{new}", "--variations", "trian"): "did you mean 'train'",
     ("compare", "{here}"): "AFTER",
     ("scale", "sft_tiny", "--out", "{new}", "--hours", "nan"): "hours is nan",

@@ -14,7 +14,7 @@ from agent.learning.config import LearnerConfig
 from agent.recipes import RECIPES
 from agent.runs.run_folder import RunFolder
 from agent.studies.scale import grid, law
-from agent.studies.scale.config import GridConfig, Place, ScaleConfig, places
+from agent.studies.scale.config import GridConfig, Place, ScaleConfig, held_out_places, places
 from agent.studies.scale.grid import Budget, acting_parameters, model_of
 from agent.training.config import DemonstrationsConfig, RunConfig
 from envs.make import make_world
@@ -44,11 +44,11 @@ def test_places_are_every_width_amount_and_repeat_the_smallest_first() -> None:
     with pytest.raises(ValueError, match="two widths, two amounts and 5 runs"):
         places(replace(CONFIG, grid=replace(GRID, widths=(16,))))
     with pytest.raises(ValueError, match="'big' is not WIDTHxDEMONSTRATIONS"):
-        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("big",))))
+        held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("big",))))
     with pytest.raises(ValueError, match="'0x9' is not WIDTHxDEMONSTRATIONS"):
-        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("0x9",))))
+        held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("0x9",))))
     with pytest.raises(ValueError, match="'24x3' is in the grid that the fit is made of"):
-        grid.held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("24x3",))))
+        held_out_places(replace(CONFIG, grid=replace(GRID, hold_out=("24x3",))))
 
 
 def test_a_cell_with_the_recipes_width_has_its_model_and_counts_active_parameters() -> None:
