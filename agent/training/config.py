@@ -68,10 +68,10 @@ class RunConfig:
     """The processes that collect and evaluate; on the command line without a prefix: --workers, --ray-address. The
     learner's processes, if it has several, run at the same address."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
-    """Recorded datasets (of `collect`, `drive` and `console`) to clone in place of the scripted expert's
-    demonstrations, which are then not collected. Failed episodes are used for auxiliary losses only.
-    demonstrations.world and .tasks still define the evaluation; --evaluation.episodes-per-task 0 (a real robot) skips
-    it."""
+    """Recorded datasets (of `collect`, `drive`, `console` or any program that writes LeRobotDatasets) to clone in place
+    of the scripted expert's demonstrations, which are then not collected. Failed episodes are used for auxiliary losses
+    only. demonstrations.world and .tasks still define the evaluation; --evaluation.episodes-per-task 0 (a real robot)
+    skips it, and recordings of other programs have none."""
     drives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded drives to train on too: a person's corrections where they took over, and whole drives that succeeded
     without (docs/console.md)."""
@@ -92,10 +92,25 @@ class RunConfig:
     def check(self) -> None:
         """
         Raises:
-            UserError: the cache folder cannot be used, or a tracker is not installed.
+            UserError: the cache folder cannot be used, a tracker is not installed, or no dataset is given to which the
+                reading options apply.
         """
         check_place("cache", self.cache)
         check_trackers(self.log_to)
+        if not self.data and (self.reading.held_out or not self.reading.is_default):
+            raise UserError("frames, fit, cameras and held-out are for recorded datasets: name them with --data")
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the policy is evaluated in simulation: recordings of other programs have no simulator.
+
+        Raises:
+            UserError: a folder of `data` holds no dataset.
+        """
+        from rollout.dataset.read import read_info
+        from rollout.dataset.schema import is_own
+
+        return self.evaluation.episodes_per_task > 0 and all(is_own(read_info(Path(root))) for root in self.data)
 
     def from_demonstrations(self) -> RunConfig:
         """The config itself."""
@@ -108,7 +123,7 @@ class RunConfig:
             UserError: the world, its device, a task or a variation does not exist.
         """
         del run
-        variations = self.evaluation.variations if self.evaluation.episodes_per_task else ()
+        variations = self.evaluation.variations if self.is_simulated else ()
         if self.data and not variations:
             return  # of a robot: no world is made
         own = () if self.data else (self.demonstrations.variation,)

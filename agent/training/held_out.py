@@ -10,19 +10,11 @@ from agent.evaluation.open_loop import OpenLoop, open_loop, write_action_error
 from agent.runs.run_folder import PRETRAINED, RunFolder, run_of
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.foreign.infer import ReadingConfig
-from rollout.dataset.read import read_info
-from rollout.dataset.schema import is_own
 from rollout.dataset.segments import has_held_out
 from vla_model.policy import VLAPolicy, on_best_device
 
 if TYPE_CHECKING:
     from agent.training.config import RunConfig
-
-
-def is_simulated(config: RunConfig) -> bool:
-    """Whether a run's policy is evaluated in simulation: recordings of other programs have no simulator."""
-    foreign = any(not is_own(read_info(Path(root))) for root in config.data)
-    return bool(config.evaluation.episodes_per_task) and not foreign
 
 
 def held_out_roots(config: RunConfig) -> list[str]:

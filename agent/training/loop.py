@@ -33,7 +33,7 @@ from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
 from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
-from agent.training.held_out import held_out_roots, is_simulated, measure_held_out
+from agent.training.held_out import held_out_roots, measure_held_out
 from agent.training.recordings import check_recordings, say_changes, say_inferred, training_data
 from agent.training.trackers import MetricLog, metric_log
 from envs.errors import UserError
@@ -89,7 +89,7 @@ def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[s
     if held_out_roots(config):
         with run.phase("action error"):
             measure_held_out(config, run)
-    if not is_simulated(config):
+    if not config.is_simulated:
         return None, {}
     with run.phase("evaluate") as figures:
         evaluation, controls = evaluate_run(config, run)
@@ -204,7 +204,7 @@ def deployment_of(config: RunConfig, chunk_size: int) -> Deployment:
     A policy cloned from recordings without evaluation may be a robot's, so its deployment names no world.
     """
     steps = config.evaluation.n_action_steps or chunk_size
-    if config.data and not is_simulated(config):
+    if config.data and not config.is_simulated:
         return Deployment(n_action_steps=min(steps, chunk_size))
     return config.demonstrations.deployment(steps)
 

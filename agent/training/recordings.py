@@ -15,7 +15,6 @@ from agent.runs.checks import check_episodes
 from agent.runs.run_folder import RunFolder
 from agent.training.config import RunConfig
 from agent.training.demonstrations import check_demonstrations
-from agent.training.held_out import is_simulated
 from envs.errors import UserError
 from envs.make import make_world
 from envs.types import WorldSpec
@@ -36,7 +35,7 @@ def check_recordings(config: RunConfig) -> WorldSpec:
             recorded values are not finite, or the world lacks a task, a variation or an expert.
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
-    variations = evaluation.variations if is_simulated(config) else ()
+    variations = evaluation.variations if config.is_simulated else ()
     world_spec, conversion = None, None
     if config.data:
         world_spec, conversion = check_worlds(config.data, (*config.drives, *config.auxiliary), reading=config.reading)

@@ -145,7 +145,7 @@ def recordings_of(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any
 
 
 def check_tasks(root: Path, tasks: Mapping[int, str], index: NDArray[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Check that every frame has an instruction.
+    """Check that every frame has an instruction, one of its episode's.
 
     Args:
         root: of the dataset.
@@ -154,14 +154,18 @@ def check_tasks(root: Path, tasks: Mapping[int, str], index: NDArray[Any], rows:
         rows: the episodes, R frames in all.
 
     Raises:
-        UserError: a task is not defined, or its instruction is blank; the message says where.
+        UserError: a task is not defined, its instruction is blank, or the episode is listed with others; the message
+            says where.
     """
-    episodes = np.repeat([row["episode_index"] for row in rows], [row["length"] for row in rows])
-    for number in np.unique(index).tolist() if tasks else ():
-        if not str(tasks.get(number, "")).strip():
-            where = f"episode {episodes[(index == number).argmax()]} of {root} has frames of task {number}"
-            what = "does not have" if number not in tasks else "gives no instruction"
-            raise UserError(f"{where}, which meta/tasks {what}; tasks: {', '.join(map(repr, tasks.values()))}")
+    ends = np.cumsum([row["length"] for row in rows])
+    for row, own in zip(rows, np.split(index, ends[:-1]), strict=True):
+        for number in np.unique(own).tolist() if tasks else ():
+            text, where = tasks.get(number), f"episode {row['episode_index']} of {root} has frames of task {number}"
+            if text is None or not text.strip():
+                what = "does not have" if text is None else "gives no instruction"
+                raise UserError(f"{where}, which meta/tasks {what}; tasks: {', '.join(map(repr, tasks.values()))}")
+            if text not in row["tasks"]:
+                raise UserError(f"{where}, {text!r}, but is listed in meta/episodes with {row['tasks']}")
 
 
 def check_times(root: Path, fps: float, vectors: Mapping[str, NDArray[Any]], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +219,21 @@ def test_held_out_episodes_are_drawn_by_seed_and_stay_so_when_a_dataset_grows(tm
     assert held_out != episodes(few, "held out", seed=1)
     assert episodes(few, "trained on", share=0.0) == set(range(20))
     assert 0 < len(episodes(few, "held out", share=None)) < 8, "a tenth, of recordings of other programs"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: [line | {"task": " "} for line in lines], "of task 0, which meta/tasks gives no instruction"),
+        (lambda lines: lines[1:], "of task 0, which meta/tasks does not have; tasks: 'place the cube'"),
+        (lambda lines: [line | {"task": line["task"] + "!"} for line in lines], r"with \['pick the cube'\]"),
+    ],
+)
+def test_frames_without_an_instruction_are_refused(tmp_path: Path, change: Callable[[Any], Any], message: str) -> None:
+    root = write_recording(tmp_path / "a", SMALL)
+    file = root / "meta/tasks.jsonl"
+    lines = change([json.loads(line) for line in file.read_text().splitlines()])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=f"episode 0 of .*a has frames .*{message}"):
+        inferred(root)
+    assert not (tmp_path / "a.cache").exists()
