@@ -83,11 +83,7 @@ class Episode:
         return "ended by the environment" if self.terminated and not self.success else None
 
     def step(self, action: NDArray[np.float32]) -> float:
-        """Execute an action in [-1, 1]; returns the environment's reward.
-
-        Raises:
-            WorldError: as `begin`.
-        """
+        """Execute an action in [-1, 1]; returns the environment's reward, or raises as `begin`."""
         self.num_steps += 1
         with calling("step"):
             results = results_of("step", self.env.step(self.actions.stretch(action)), _STEP)

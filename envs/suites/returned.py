@@ -1,4 +1,6 @@
-"""Checks of the values that a user's environment or task returns, at every call; errors name the value.
+"""Checks of the values that a user's environment or task returns, at every call.
+
+Every function `..._of` returns what its first line says, and raises a WorldError that names any other value.
 
 Shape letters: H x W pixels.
 """
@@ -47,11 +49,7 @@ def calling(what: str) -> Generator[None]:
 
 
 def success_flag_of(what: str, value: Any) -> bool:
-    """A bool, from a bool or an array of one element with any number of dimensions.
-
-    Raises:
-        WorldError: it has several elements or none, or is neither true nor false.
-    """
+    """A bool, from a bool or an array of one element with any number of dimensions."""
     array = _numbers(what, value, "True or False, or an array of one", size=1)
     if array.item() not in (0, 1):
         raise WorldError(f"{what} must be True or False, or an array of one, got {kind_of(value)}: {_short(value)}")
@@ -59,11 +57,7 @@ def success_flag_of(what: str, value: Any) -> bool:
 
 
 def number_of(what: str, value: Any) -> float:
-    """A finite number within the range of float32.
-
-    Raises:
-        WorldError: it is not.
-    """
+    """A finite number within the range of float32."""
     number = _numbers(what, value, "a number", size=1).item()
     if not np.isfinite(to_float32(np.asarray(number))):
         raise NotFiniteError(f"{what} is {number}, which is not a finite float32")
@@ -71,11 +65,7 @@ def number_of(what: str, value: Any) -> float:
 
 
 def vector_of(what: str, value: Any, size: int | None = None) -> NDArray[np.float32]:
-    """A vector of finite numbers, float32 [size]; a single number becomes a vector of size 1.
-
-    Raises:
-        WorldError: it is not, or has another size.
-    """
+    """A vector of finite numbers, float32 [size]; a single number becomes a vector of size 1."""
     expected = "a vector of numbers" if size is None else f"a vector of {size}"
     array = _numbers(what, value, expected, size)
     if array.ndim > 1:
@@ -89,11 +79,7 @@ def vector_of(what: str, value: Any, size: int | None = None) -> NDArray[np.floa
 
 
 def labels_of(value: Any, names: tuple[str, ...] | None = None) -> dict[str, float]:
-    """Labels by name, in the order of `names`, where these are named.
-
-    Raises:
-        WorldError: not a mapping of names to numbers, or its names are not `names`.
-    """
+    """Labels by name, in the order of `names`, where these are named."""
     if not isinstance(value, Mapping):
         raise WorldError(f"labels must be a mapping of names to numbers, got {kind_of(value)}")
     if names is not None and set(value) != set(names):
@@ -102,14 +88,10 @@ def labels_of(value: Any, names: tuple[str, ...] | None = None) -> dict[str, flo
 
 
 def frames_of(value: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Frames:
-    """Frames by camera, copied so that the environment cannot overwrite them.
+    """Frames by camera, uint8 [H, W, 3], copied so that the environment cannot overwrite them.
 
     Args:
-        value: the value that the task returned.
         shapes: {camera: expected shape}, if known.
-
-    Raises:
-        WorldError: not uint8 images, or other cameras or sizes than expected.
     """
     if not isinstance(value, Mapping) or not value:
         raise WorldError(
@@ -126,22 +108,14 @@ def frames_of(value: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -
 
 
 def sentence_of(value: Any) -> str:
-    """An instruction.
-
-    Raises:
-        WorldError: it is not a string, or is empty.
-    """
+    """An instruction, which is not blank."""
     if not isinstance(value, str) or not value.strip():
         raise WorldError(f"the instruction must be a sentence, got {_short(value)}")
     return value
 
 
 def results_of(what: str, value: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """The return value of reset or step, checked to be a tuple with one element per name.
-
-    Raises:
-        WorldError: it is not.
-    """
+    """The return value of reset or step, checked to be a tuple with one element per name."""
     if not isinstance(value, tuple) or len(value) != len(names):
         got = f"a tuple of {len(value)}" if isinstance(value, tuple) else kind_of(value)
         raise WorldError(f"{what} must return ({', '.join(names)}), as gymnasium since 0.26 has it, got {got}")

@@ -32,10 +32,11 @@ from transformers.cache_utils import DynamicLayer
 import vla_model.backbones.grok  # noqa: F401  (registers Grok-1 with transformers)
 from envs.errors import UserError
 from vla_model.config import VLAConfig
+from vla_model.numerics.tensors import TensorBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructionPrefix:
+class InstructionPrefix(TensorBatch):
     """The key-value cache of B instructions."""
 
     keys_values: tuple[tuple[Tensor, Tensor], ...]
@@ -44,17 +45,6 @@ class InstructionPrefix:
     """bool [B, I], False where padded."""
     summary: Tensor
     """[B, d], mean of the last hidden states of the real tokens, which conditions the vision towers."""
-
-    def __len__(self) -> int:
-        return len(self.mask)
-
-    def rows(self, indices: Tensor | slice) -> InstructionPrefix:
-        """The prefixes of some rows."""
-        return InstructionPrefix(
-            keys_values=tuple((keys[indices], values[indices]) for keys, values in self.keys_values),
-            mask=self.mask[indices],
-            summary=self.summary[indices],
-        )
 
     def padded(self, length: int) -> InstructionPrefix:
         """The same prefix, padded with masked tokens to `length`."""

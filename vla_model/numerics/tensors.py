@@ -55,7 +55,7 @@ class TensorBatch:
     def __len__(self) -> int:
         return len(next(tensors_of(self)))
 
-    def rows(self, indices: Tensor) -> Self:
+    def rows(self, indices: Tensor | slice) -> Self:
         """Some of the samples."""
         return each_tensor(self, lambda tensor: tensor[indices])
 

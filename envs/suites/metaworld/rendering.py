@@ -8,8 +8,7 @@ Shape letters: V vertices, F faces, n clusters, H x W pixels.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -96,13 +95,11 @@ class Decimation:
             if key not in self._known:
                 self._known[key] = _decimated(vertices, normals, faces, face_normals, self._cell_m)
             small = self._known[key]
-            vertices[:], normals[:] = small.vertices, small.normals
-            faces[: len(small.faces)], face_normals[: len(small.faces)] = small.faces, small.face_normals
-            model.mesh_facenum[mesh] = len(small.faces)
+            count = model.mesh_facenum[mesh] = len(small.faces)
+            vertices[:], normals[:], faces[:count], face_normals[:count] = small
 
 
-@dataclass(frozen=True)
-class _Decimated:
+class _Decimated(NamedTuple):
     vertices: NDArray[np.float32]  # [V, 3], most of them unused by faces
     normals: NDArray[np.float32]
     faces: NDArray[np.int64]  # [F, 3]
