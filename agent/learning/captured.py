@@ -13,7 +13,7 @@ Left out: capturing the optimiser's step too. A gradient that is not finite has 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -80,6 +80,10 @@ class Captured(Generic[M]):
     def summed(self, counts: Tensor) -> Tensor:
         """Counts summed over processes, of which there is one."""
         return counts
+
+    def each(self, function: Callable[[Tensor], Tensor], tensors: Iterable[Tensor]) -> Iterable[Tensor]:
+        """As `map`."""
+        return map(function, tensors)
 
     def close(self) -> None:
         """Free the graphs."""

@@ -5,7 +5,7 @@ By torch's DistributedDataParallel, which overlaps the all-reduce with the backw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic
 
 import torch
@@ -40,6 +40,10 @@ class DataParallel(Generic[M]):
         """Counts summed over all processes, in place."""
         all_reduce(counts)
         return counts
+
+    def each(self, function: Callable[[Tensor], Tensor], tensors: Iterable[Tensor]) -> Iterable[Tensor]:
+        """As `map`."""
+        return map(function, tensors)
 
     def close(self) -> None:
         """The process group is closed by its creator."""

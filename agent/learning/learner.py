@@ -78,7 +78,7 @@ class Learner(Generic[M]):
         share = learning_rate_share(self.num_updates_done, self.config, self._progress)
         learning_rate = self.config.learning_rate * share
         decays = metrics["learner/grad_norm"] > 0.0  # in ppo's warm-up only the value head may change
-        self._optimizers.step(learning_rate, decays=decays)
+        self._optimizers.step(learning_rate, decays=decays, each=self._gradients.each)
         balance_experts(self.model, self._gradients.summed)
         self.num_updates_done += 1
         self._move_average()

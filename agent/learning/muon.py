@@ -72,6 +72,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return (x.mT if upright else x).float()
 
 
+Each = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterable[Tensor]]
+"""(function, tensors) -> function of each tensor, in their order."""
+
+
 class Muon(torch.optim.Optimizer):
     """The step above; the groups' "lr" and "weight_decay" are r and w."""
 
@@ -85,8 +89,13 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update every parameter that has a gradient. The closure is called first, and its value returned."""
+    def step(self, closure: Callable[[], float] | None = None, *, each: Each = map) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: called first; its value is returned.
+            each: as `map`, to orthogonalise matrices of different shapes in parallel.
+        """
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
@@ -98,12 +107,13 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
             directions = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            for indices in _by_shape(directions):
-                stacks = [_as_matrices(directions[i]) for i in indices]
-                steps = orthogonalised(torch.cat(stacks)).split([len(stack) for stack in stacks])
-                scale = _RMS * math.sqrt(max(stacks[0].shape[1:]))
-                for i, step in zip(indices, steps, strict=True):
-                    parameters[i].add_(step.reshape(parameters[i].shape), alpha=-group["lr"] * scale)
+            by_shape = _by_shape(directions)
+            stacks = [torch.cat([_as_matrices(directions[i]) for i in indices]) for indices in by_shape]
+            for indices, steps in zip(by_shape, each(orthogonalised, stacks), strict=True):
+                rate = group["lr"] * _RMS * math.sqrt(max(steps.shape[1:]))
+                counts = [len(_as_matrices(directions[i])) for i in indices]
+                for i, step in zip(indices, steps.split(counts), strict=True):
+                    parameters[i].add_(step.reshape(parameters[i].shape), alpha=-rate)
         return loss
 
 
@@ -113,8 +123,8 @@ def _as_matrices(tensor: Tensor) -> Tensor:
 
 
 def _by_shape(tensors: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of the tensors whose matrices have equal shapes."""
+    """Indices of the tensors whose matrices have equal shapes, those with most numbers first."""
     found: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, tensor in enumerate(tensors):
         found[_as_matrices(tensor).shape[1:]].append(index)
-    return list(found.values())
+    return sorted(found.values(), key=lambda indices: -sum(tensors[i].numel() for i in indices))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.learning.config import LearnerConfig
-from agent.learning.muon import Muon, is_hidden_matrix
+from agent.learning.muon import Each, Muon, is_hidden_matrix
 
 _VALUE_HEAD = "value_head."
 
@@ -33,7 +33,7 @@ class Optimizers:
             if not name.startswith(_VALUE_HEAD):
                 is_hidden = config.optimizer == "muon" and is_hidden_matrix(name, parameter)
                 (hidden if is_hidden else matrices if parameter.ndim >= 2 else vectors).append(parameter)
-        adamw = torch.optim.AdamW(
+        self._adamw = torch.optim.AdamW(
             [
                 {"params": matrices, "decay": config.weight_decay, "rate": 1.0},
                 {"params": vectors, "decay": 0.0, "rate": 1.0},
@@ -43,24 +43,29 @@ class Optimizers:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self._by_name: dict[str, torch.optim.Optimizer] = {"optimizer": adamw}
+        self._by_name: dict[str, torch.optim.Optimizer] = {"optimizer": self._adamw}
         """By the first part of their state's names in a file."""
+        self._muon: Muon | None = None
         if hidden:
             group = {"params": hidden, "decay": config.weight_decay, "rate": config.muon_rate}
-            self._by_name["muon"] = Muon([group], lr=config.learning_rate, weight_decay=config.weight_decay)
+            self._muon = Muon([group], lr=config.learning_rate, weight_decay=config.weight_decay)
+            self._by_name["muon"] = self._muon
 
-    def step(self, learning_rate: float, *, decays: bool) -> None:
+    def step(self, learning_rate: float, *, decays: bool, each: Each = map) -> None:
         """One step of all, and no gradient afterwards.
 
         Args:
             learning_rate: of this step.
             decays: whether weights decay in this step.
+            each: see Muon.step.
         """
         for optimizer in self._by_name.values():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group["rate"]
                 group["weight_decay"] = group["decay"] * decays
-            optimizer.step()
+        self._adamw.step()
+        if self._muon is not None:
+            self._muon.step(each=each)
         self.zero_grad()
 
     def zero_grad(self) -> None:
