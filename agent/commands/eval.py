@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, a
 from agent.commands.shared.options import parse_with
 from agent.runs.checks import NumEpisodes
 from agent.runs.policies import load_policy, steps_to_execute
-from agent.runs.run_folder import RunFolder, policy_folder
+from agent.runs.run_folder import ACTION_ERROR, RunFolder, policy_folder
 from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from envs.errors import UserError
@@ -21,7 +22,7 @@ from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
 
 if TYPE_CHECKING:
-    from agent.serve.foreign.sources import PolicySource
+    from agent.serve.foreign.sources import ForeignSource, PolicySource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +53,20 @@ class Eval:
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Eval, "eval", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
-    if options.data:
-        _on_recordings(options, args)
-        return
-    folder = RunFolder(folder_for(options.policy, options.out, "eval_info.json"))
-
     from agent.serve.foreign.sources import foreign_source
 
-    source = foreign_source(options.policy, options.adapter, options.server) or _own_source(options)
+    folder = RunFolder(folder_for(options.policy, options.out, ACTION_ERROR if options.data else "eval_info.json"))
+    check_place("cache", options.cache)
+    foreign = foreign_source(options.policy, options.adapter, options.server)
+    if options.data:
+        if options.policy == EXPERT:
+            raise UserError("a scripted expert acts by a simulator's state, which recordings lack: name a policy")
+        if foreign is None:
+            policy_folder(options.policy)
+        with locked(folder.root, ["llamarm", "eval", *args]):
+            _measure(options, foreign, folder)
+        return
+    source = foreign or _own_source(options)
     with (
         acting(options.policy, source, options.acting, options.rollout) as (measured, tasks, n_action_steps),
         locked(folder.root, ["llamarm", "eval", *args]),
@@ -74,40 +81,58 @@ def run(args: list[str]) -> None:
     print(folder.eval_info)
 
 
-def _on_recordings(options: Any, args: list[str]) -> None:
+def _measure(options: Any, foreign: ForeignSource | None, folder: RunFolder) -> None:
     """Measure and print the action error on recorded datasets."""
-    folder = RunFolder(folder_for(options.policy, options.out, "action_error.json"))
-    check_place("cache", options.cache)
-    policy_folder(options.policy)
-
     from agent.evaluation.open_loop import read_action_error
     from agent.report.error_tables import print_action_error
+
+    if foreign is None:
+        _measure_folder(options, folder)
+    else:
+        _measure_foreign(options, foreign, folder)
+    print_action_error(read_action_error(folder.action_error))
+    print(folder.action_error)
+
+
+def _measure_folder(options: Any, folder: RunFolder) -> None:
+    """A policy of ours: of its own data, on the held-out episodes."""
     from agent.training.held_out import measure_recordings, trained_on
     from rollout.dataset.segments import has_held_out
 
     policy = load_policy(options.policy, options.acting.dtype)
     steps = steps_to_execute(options.policy, policy, options.acting.n_action_steps)
     known, reading, seed = trained_on(options.policy)
-    seen = [root for root in options.data if Path(root).resolve() in known]
-    held_out = bool(seen) and all(has_held_out(root, reading, seed) for root in seen)
-    if held_out and len(seen) < len(options.data):
-        raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(seen)}")
-    if seen:
+    own = [root for root in options.data if Path(root).resolve() in known]
+    held_out = bool(own) and all(has_held_out(root, reading, seed) for root in own)
+    if held_out and len(own) < len(options.data):
+        raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(own)}")
+    if own:
         only = "only their held-out episodes are used" if held_out else "no episode is held out, so all are used"
-        print(f"llamarm: eval: the policy was trained on {', '.join(seen)}; {only}", file=sys.stderr)
-    with locked(folder.root, ["llamarm", "eval", *args]):
-        measure_recordings(
-            policy,
-            options.data,
-            folder,
-            n_action_steps=steps,
-            reading=reading,
-            part="held out" if held_out else "all",
-            seed=seed,
-            cache=options.cache,
-        )
-    print_action_error(read_action_error(folder.action_error))
-    print(folder.action_error)
+        print(f"llamarm: eval: the policy was trained on {', '.join(own)}; {only}", file=sys.stderr)
+    measure_recordings(
+        policy,
+        options.data,
+        folder,
+        n_action_steps=steps,
+        reading=reading,
+        part="held out" if held_out else "all",
+        seed=seed,
+        cache=options.cache,
+    )
+
+
+def _measure_foreign(options: Any, source: ForeignSource, folder: RunFolder) -> None:
+    """A server's or a function's policy; its training data are unknown, so the mean is that of the episodes."""
+    from agent.evaluation.open_loop import open_loop, write_action_error
+    from rollout.dataset.batches import TrainingData
+
+    data = TrainingData(options.data, cache=options.cache)
+    with closing(source):
+        steps = source.steps(options.acting.n_action_steps) or 1
+        source.check(data, (), "")
+        stats = data.stats["action"]
+        found = open_loop(source.make_policy(data), data, steps, stats["mean"], stats["std"])
+    write_action_error(folder.action_error, found)
 
 
 def _own_source(options: Any) -> PolicySource:

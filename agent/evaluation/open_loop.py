@@ -27,11 +27,10 @@ from agent.runs.progress import progress_bars
 from envs.errors import UserError
 from envs.types import Observation
 from vla_model.files.folders import read_json, write_json
+from vla_model.types import ActionChunk, Policy
 
 if TYPE_CHECKING:
     from rollout.dataset.batches import TrainingData
-    from vla_model.inputs.processor import Processor
-    from vla_model.policy import VLAPolicy
 
 PREDICTORS = ("policy", "last", "mean")
 _AT_ONCE = 8
@@ -102,24 +101,26 @@ class OpenLoop:
         }
 
 
-def open_loop(policy: VLAPolicy, data: TrainingData, n_action_steps: int | None = None) -> OpenLoop:
+def open_loop(
+    policy: Policy, data: TrainingData, steps: int, mean: NDArray[np.floating], std: NDArray[np.floating]
+) -> OpenLoop:
     """Compare a policy's actions with those of recorded episodes.
 
     Args:
-        policy: its processor says what the actions mean.
+        policy: of the data's world.
         data: the episodes, read as the policy sees them.
-        n_action_steps: actions of each chunk to compare; None for the policy's.
+        steps: actions of each chunk to compare.
+        mean: of the actions that the policy was trained on, or else of the data, in [-1, 1], [A].
+        std: their standard deviation, [A].
 
     Raises:
-        UserError: every episode ends with its first decision.
+        UserError: every episode ends with its first decision, or the policy gives no action or too few.
     """
-    processor, steps = policy.processor, n_action_steps or policy.n_action_steps
-    scale, units = _units(processor)
-    normalisation = processor.normalisations["action"]
+    scale, units = _units(data)
     found = OpenLoop(
-        names=processor.world_spec.action.names,
+        names=data.world_spec.action.names,
         units=units,
-        spread=scale * np.where(normalisation.std > 0, normalisation.std, 1.0),
+        spread=scale * np.where(std > 0, std, 1.0),
         n_action_steps=steps,
     )
     with progress_bars() as progress:
@@ -128,10 +129,10 @@ def open_loop(policy: VLAPolicy, data: TrainingData, n_action_steps: int | None 
             batch = range(first, min(first + _AT_ONCE, len(data.episodes)))
             for episode, recorded, predicted in _predict(policy, data, batch, steps):
                 row = data.episodes[episode]
-                task, trivial = row["tasks"][0], _trivial(recorded, normalisation.mean, steps)
+                task, trivial = row["tasks"][0], _trivial(recorded, mean, steps)
                 errors = found.per_task.setdefault(task, Errors.none(len(found.names)))
                 errors.add(_errors(recorded, {"policy": predicted, **trivial}, steps, scale))
-                _keep_plot(found, row, processor, recorded, predicted)
+                _keep_plot(found, row, data, recorded, predicted)
                 progress.advance(bar)
     if not found.all.count:
         raise UserError(f"every episode has at most {steps} actions, so it ends with the policy's first decision")
@@ -154,7 +155,7 @@ def read_action_error(path: Path) -> dict[str, Any]:
 
 
 def _predict(
-    policy: VLAPolicy, data: TrainingData, episodes: range, steps: int
+    policy: Policy, data: TrainingData, episodes: range, steps: int
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
     """Episode, recorded and predicted actions, [T, A] each."""
     rows = {episode: data.rows_of(episode) for episode in episodes}
@@ -172,17 +173,30 @@ def _predict(
             instruction=tuple(data.episodes[episode]["tasks"][0] for episode in acting),
             step=np.full(len(acting), step),
         )
-        chunk = policy.act([worlds[episode] for episode in acting], observation)
+        actions = _actions(policy.act([worlds[episode] for episode in acting], observation), steps)
         for i, episode in enumerate(acting):
             left = len(rows[episode]) - step
             recorded[episode].append(batch.action[i, :left])
-            predicted[episode].append(np.asarray(chunk.actions[i, : min(steps, left)], np.float32))
-    policy.forget(list(worlds.values()))
+            predicted[episode].append(actions[i, :left])
     for episode in episodes:
         yield episode, np.concatenate(recorded[episode]), np.concatenate(predicted[episode])
 
 
-def _trivial(recorded: NDArray[np.float32], mean: NDArray[np.float32], steps: int) -> dict[str, NDArray[np.float32]]:
+def _actions(chunk: ActionChunk, steps: int) -> NDArray[np.float32]:
+    """The first actions of a chunk, [B, n, A].
+
+    Raises:
+        UserError: a world has no action, or the chunk fewer.
+    """
+    if chunk.failed:
+        raise UserError(f"the policy gave no action: {next(iter(chunk.failed.values()))}")
+    actions = np.asarray(chunk.actions, np.float32)
+    if actions.shape[1] < steps:
+        raise UserError(f"a chunk of the policy has {actions.shape[1]} actions, but {steps} are to be compared")
+    return actions[:, :steps]
+
+
+def _trivial(recorded: NDArray[np.float32], mean: NDArray[np.floating], steps: int) -> dict[str, NDArray[np.float32]]:
     """The predictions of the two predictors that see nothing, [T, A] each."""
     decision = np.arange(len(recorded)) // steps * steps
     return {"last": recorded[np.maximum(decision - 1, 0)], "mean": np.broadcast_to(mean, recorded.shape)}
@@ -196,9 +210,9 @@ def _errors(
     return Errors(sums, count=len(counted), episodes=1)
 
 
-def _units(processor: Processor) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _units(data: TrainingData) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """The size of an action of 1 in the dimension's own unit, [A], and these units."""
-    spec, conversion = processor.world_spec.action, processor.conversion
+    spec, conversion = data.world_spec.action, data.conversion
     if conversion is None:
         return np.ones(spec.size), spec.units
     return (np.array(conversion.action_high) - np.array(conversion.action_low)) / 2, ("as recorded",) * spec.size
@@ -207,14 +221,14 @@ def _units(processor: Processor) -> tuple[NDArray[np.float64], tuple[str, ...]]:
 def _keep_plot(
     found: OpenLoop,
     row: dict[str, Any],
-    processor: Processor,
+    data: TrainingData,
     recorded: NDArray[np.float32],
     predicted: NDArray[np.float32],
 ) -> None:
     of_task = [plot for plot in found.plots if plot["task"] == row["tasks"][0]]
     if len(found.plots) >= _PLOTS or len(of_task) >= _PLOTS_PER_TASK:
         return
-    conversion = processor.conversion
+    conversion = data.conversion
 
     def rounded(actions: NDArray[np.float32]) -> Sequence[Any]:
         own = actions if conversion is None else conversion.recorded(actions)

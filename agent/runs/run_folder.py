@@ -63,6 +63,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 """Packages whose version can change results."""
+ACTION_ERROR = "action_error.json"
 PRETRAINED = "pretrained_model"
 """LeRobot's name of the policy's folder within a checkpoint."""
 VIDEOS = "videos"
@@ -109,7 +110,7 @@ class RunFolder:
 
     @property
     def action_error(self) -> Path:
-        return self.root / "action_error.json"
+        return self.root / ACTION_ERROR
 
     @property
     def experts(self) -> Path:

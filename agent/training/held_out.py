@@ -74,7 +74,8 @@ def measure_recordings(
         seed=seed,
         cache=cache,
     )
-    found = open_loop(on_best_device(policy, None), data, n_action_steps)
+    action, steps = processor.normalisations["action"], n_action_steps or policy.n_action_steps
+    found = open_loop(on_best_device(policy, None), data, steps, action.mean, action.std)
     write_action_error(folder.action_error, found)
     return found
 

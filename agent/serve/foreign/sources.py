@@ -21,6 +21,7 @@ from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from agent.serve.foreign.vla_eval_policy import VlaEvalPolicy
 from envs.errors import UserError
 from envs.imported import imported
+from envs.types import WorldSpec
 from envs.world import World
 from vla_model.files.deployment import Deployment, check_n_action_steps
 from vla_model.types import Policy
@@ -60,7 +61,25 @@ class PolicySource(Protocol):
         ...
 
 
-def foreign_source(name: str, adapter: AdapterConfig, access: ServerAccessConfig) -> PolicySource | None:
+class Described(Protocol):
+    """A world, or recordings of one."""
+
+    world_spec: WorldSpec
+
+
+class ForeignSource(PolicySource, Protocol):
+    """One that knows of a world only its spec, so that its policies also act on recordings."""
+
+    def check(self, world: Described, tasks: Sequence[str], variation: str) -> None:
+        """As PolicySource's."""
+        ...
+
+    def make_policy(self, world: Described) -> Policy:
+        """As PolicySource's."""
+        ...
+
+
+def foreign_source(name: str, adapter: AdapterConfig, access: ServerAccessConfig) -> ForeignSource | None:
     """The source of that name; None for a folder.
 
     Raises:
@@ -111,14 +130,14 @@ class OpenpiServer:
             check_n_action_steps(self._steps, horizon)
         return self._steps
 
-    def check(self, world: World, tasks: Sequence[str], variation: str) -> None:
+    def check(self, world: Described, tasks: Sequence[str], variation: str) -> None:
         """The adapter fits the world, and the world is the server's, as far as its metadata describes it."""
         del tasks, variation
         Adapter(self.adapter, world.world_spec)
         if self.adapter == AdapterConfig():
             check_metadata(self.url, self.metadata, world.world_spec)
 
-    def make_policy(self, world: World) -> Policy:
+    def make_policy(self, world: Described) -> Policy:
         """A client with connections of its own, in place of this process's last one."""
         self.close()
         adapter = Adapter(self.adapter, world.world_spec, self._steps)
@@ -171,12 +190,12 @@ class VlaEvalServer:
             )
         return 1
 
-    def check(self, world: World, tasks: Sequence[str], variation: str) -> None:
+    def check(self, world: Described, tasks: Sequence[str], variation: str) -> None:
         """The adapter fits the world."""
         del tasks, variation
         Adapter(self.adapter, world.world_spec)
 
-    def make_policy(self, world: World) -> Policy:
+    def make_policy(self, world: Described) -> Policy:
         """A client with connections of its own."""
         self.close()
         self._policy = self._connect(Adapter(self.adapter, world.world_spec))
@@ -214,11 +233,11 @@ class Function:
         """As asked, else all."""
         return asked
 
-    def check(self, world: World, tasks: Sequence[str], variation: str) -> None:
+    def check(self, world: Described, tasks: Sequence[str], variation: str) -> None:
         """The function itself refuses a world that its policy does not fit."""
         del world, tasks, variation
 
-    def make_policy(self, world: World) -> Policy:
+    def make_policy(self, world: Described) -> Policy:
         """Call the function.
 
         Raises:

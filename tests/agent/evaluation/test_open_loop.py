@@ -15,16 +15,13 @@ from envs.types import Observation
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.foreign.infer import ReadingConfig
 from vla_model.inputs.processor import Processor
-from vla_model.policy import VLAPolicy
-from vla_model.types import ActionChunk
+from vla_model.types import ActionChunk, Policy
 
 LENGTHS = (7, 5, 9)
 
 
 class Middle:
     """Always the middle of each action's range, for chunks of four."""
-
-    n_action_steps = 2
 
     def __init__(self, processor: Processor) -> None:
         self.processor = processor
@@ -46,7 +43,8 @@ def measured(root: Path) -> tuple[Any, Middle]:
     processor = Processor.from_statistics(data.world_spec, data.stats)
     processor.conversion = data.conversion
     policy = Middle(processor)
-    return open_loop(cast(VLAPolicy, policy), data), policy
+    action = data.stats["action"]
+    return open_loop(cast(Policy, policy), data, 2, action["mean"], action["std"]), policy
 
 
 def test_errors_are_in_recorded_units_beside_those_of_trivial_predictors(tmp_path: Path) -> None:
