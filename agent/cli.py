@@ -32,7 +32,7 @@ Train, evaluate and deploy vision-language-action policies for robot manipulatio
   report  RUN                write a run's report, one HTML file
 
 llamarm COMMAND --help (or llamarm help COMMAND) lists a command's options, llamarm train --help the recipes;
-llamarm --version prints the version.
+llamarm --version prints the version, llamarm --completion a script that completes commands and options in bash.
 """
 
 
@@ -68,12 +68,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: list[str]) -> None:
-    """Run the command that the first argument names, or print help or the version."""
+    """Run the command that the first argument names, or print help, the version or the completion."""
     first = args[0] if args else "help"
     if first == "--version":
         from agent.runs.run_folder import versions
 
         print(f"llamarm {versions()['llamarm']}")
+    elif first == "--completion":
+        from agent.commands.shared.completion import bash_completion
+
+        print(bash_completion(COMMANDS), end="")
     elif first in ("-h", "--help") or (first == "help" and len(args) < 2):
         print(_HELP, end="")
     elif first == "help":
