@@ -4,7 +4,7 @@
 
 User plus system CPU seconds of the process, the least of some repeats: on a busy machine the clock on the wall says
 little, and on an idle one it shows about the same. With `--before FOLDER` the code in another folder is measured beside
-it, call by call in turn.
+it, each call once.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ def calls() -> list[tuple[str, ...]]:
 
 def main(options: Options) -> None:
     """Measure and print."""
-    roots = [root.resolve() for root in (options.before, Path()) if root is not None]
+    roots = [] if options.before is None else [(options.before.resolve(), 1)]
+    roots.append((Path.cwd(), options.repeats))
     lines = head(
         "Start-up",
         "start_up",
         f"User plus system CPU seconds of a process, the least of {options.repeats}, with compiled bytecode and files "
-        "in the system's cache.",
+        "in the system's cache" + ("; the code before once." if options.before else "."),
     )
-    columns = [*(["before"] if options.before else []), "s"]
+    columns = [*(["before, s"] if options.before else []), "s"]
     lines += ["", f"| llamarm ... | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for args in calls():
-        times = [[cpu_seconds(args, root) for root in roots] for _ in range(options.repeats)]
-        least = (f"{min(column):.2f}" for column in zip(*times, strict=True))
+        least = (f"{min(cpu_seconds(args, root) for _ in range(repeats)):.2f}" for root, repeats in roots)
         lines.append(f"| `{' '.join(args)}` | {' | '.join(least)} |")
         print(lines[-1], flush=True)
     finish(lines, options.out)
