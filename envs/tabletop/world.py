@@ -26,7 +26,7 @@ from envs.tabletop.arm.panda import PANDA
 from envs.tabletop.episodes import phases
 from envs.tabletop.episodes.episode import Episode
 from envs.tabletop.episodes.layout import sample_episode
-from envs.tabletop.episodes.placing import PER_EPISODE_MODEL_FIELDS, beginnings
+from envs.tabletop.episodes.placing import PER_EPISODE_MODEL_FIELDS, initial_fields
 from envs.tabletop.episodes.reading import SampledEpisodes, read_state, read_view, state_spec
 from envs.tabletop.episodes.task import Task, View
 from envs.tabletop.episodes.variations import VARIATIONS
@@ -156,7 +156,7 @@ class TabletopWorld(World):
             self._running.begin(worlds, episodes)
             sampled = SampledEpisodes.of(episodes, self.scene, self.sim.on_device)
             self.sampled.write(self.sim.on_device(np.array(worlds)), sampled)
-            self.sim.begin(worlds, beginnings(self.scene, episodes))
+            self.sim.begin(worlds, initial_fields(self.scene, episodes))
             self._first_look(np.array(sorted(worlds)))
             self._draw(sorted(worlds))
         return self._observation(), {"localization": _copy(self._localization)}

@@ -23,18 +23,10 @@ _WITH_BEGIN = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtr
 the vocabulary is one token, whatever the merges."""
 _PRE = ("default", "gpt-2", "smollm", *GGUF_PRE_TOKENIZER_SPLITS)
 """Supported pre-tokenizers."""
-_KNOWN = {
-    "model",
-    "pre",
-    "tokens",
-    "scores",
-    "merges",
-    "token_type",
-    "token_type_count",
-    "add_bos_token",
-    "add_eos_token",
-}
-_KNOWN |= {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}
+_KNOWN = set(
+    """model pre tokens scores merges token_type token_type_count add_bos_token add_eos_token add_space_prefix
+    add_sep_token remove_extra_whitespaces""".split()
+)
 
 
 def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
