@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import threading
 import time
@@ -19,9 +20,12 @@ from agent import cli
 from agent.commands.compare import tables
 from agent.commands.shared.acting import ActingConfig, Folder, acting
 from agent.evaluation.eval_info import read_eval_info
+from agent.evaluation.evaluate import evaluation_specs
 from agent.evaluation.measure import measure
 from agent.runs.run_folder import RunFolder
-from benchmarks.campaign.sides import SPEC
+from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
+from agent.serve.foreign.sources import foreign_source
+from benchmarks.campaign.sides import SPEC, SidesWorld
 from rollout.workers.workers import WorkersConfig
 from vla_model.inputs.processor import Processor
 from vla_model.policy import VLAPolicy
@@ -230,6 +234,24 @@ def test_when_a_server_is_gone_what_was_measured_is_kept_and_the_rest_is_set_asi
     reasons = [why for why in failures(found).values() if why is not None]
     assert 0 < len(reasons) < 12
     assert all(why.startswith(f"its policy failed: {url} ") for why in reasons)
+
+
+def test_a_worker_gets_the_source_without_its_connections() -> None:
+    world = SidesWorld(2)
+    with openpi_server(Walker()) as url:
+        config = AdapterConfig(preset="libero", columns=(3,), scale=(0.1,), offset=(0.5,))
+        source = foreign_source(url, config, ServerAccessConfig())
+        assert source is not None
+        assert source.steps(None) == 5
+        source.make_policy(world)
+        in_worker = pickle.loads(pickle.dumps(source))  # noqa: S301, our own object
+        policy = in_worker.make_policy(world)
+        specs = evaluation_specs("sides", ("left", "right"), 2)
+        observation, _ = world.reset_to(specs[:2], [0, 1])
+        policy.begin([0, 1], observation["instruction"], (0, 0))
+        assert policy.act([0, 1], observation).actions[:, :, 0].tolist() == [[-1.0] * 5, [1.0] * 5]
+        for each in (source, in_worker):
+            each.close()
 
 
 def test_a_server_that_never_answers_right_is_given_up_with_its_words(

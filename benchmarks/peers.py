@@ -1,0 +1,192 @@
+"""ACT, trained by LeRobot, beside nano: one policy per task, the same demonstrations, wall-clock, cores and episodes.
+
+    python -m benchmarks.peers --lerobot VENV/bin --root runs/peers --out docs/results/peers.md
+
+For each task: the scripted expert's demonstrations (half of the episodes with noise in what is executed, never in what
+is cloned); nano for so many updates, without labels from the simulator; ACT by lerobot-train for as many seconds,
+counted from its first step, of which its last checkpoint is used; then both on the same held-out episodes, ACT by
+examples/serve_lerobot.py and `llamarm eval ws://...`. ACT reads no instruction, so each task has a policy of its own.
+What is already in --root is not done again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from agent.evaluation.compare import compare
+from agent.evaluation.eval_info import read_eval_info
+from agent.runs.run_folder import RunFolder
+from benchmarks.document import finish, head
+
+ROOT = Path(__file__).parents[1]
+WORLD = "metaworld-mt50"
+RECIPE = "sft_mt50_unlabelled"
+_BEGINS = "Start offline training"
+"""A line of lerobot-train's log, before its first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to compare."""
+
+    lerobot: Path
+    """Folder of the programs of the environment with LeRobot: python and lerobot-train."""
+    root: Path
+    """Folder of demonstrations, runs and evaluations."""
+    tasks: tuple[str, ...] = ("door-open-v3", "push-v3", "pick-place-v3")
+    demonstrations: int = 50
+    updates: int = 3000
+    """Of nano; ACT gets as many seconds as these take."""
+    episodes: int = 20
+    act_steps: tuple[int, ...] = (100, 10)
+    """Actions executed of each of ACT's chunks: LeRobot's default, and as often as is usual with it in simulation."""
+    act_args: tuple[str, ...] = ("--policy.pretrained_backbone_weights=null", "--batch_size=8", "--num_workers=0")
+    """Of lerobot-train; all else as it does by default."""
+    save_every: int = 100
+    """Steps between ACT's checkpoints."""
+    num_worlds: int = 4
+    port: int = 8177
+    out: Path | None = None
+    """File that the table is written to besides the screen."""
+
+
+def llamarm(*args: str) -> None:
+    """Run a command of ours."""
+    subprocess.run([sys.executable, "-m", "agent.cli", *args], check=True, cwd=ROOT)
+
+
+def trained_nano(task: str, demos: Path, options: Options) -> RunFolder:
+    """Nano's run, evaluated at its end."""
+    run = RunFolder(options.root / f"nano-{task}")
+    if not run.eval_info.exists():
+        resume = ["--resume"] if run.record_file.exists() else []
+        llamarm(
+            *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task, *resume],
+            *["--learner.num-updates", str(options.updates), "--save-every", str(options.updates)],
+            *["--evaluation.episodes-per-task", str(options.episodes), "--evaluation.no-controls"],
+            *["--evaluation.num-worlds", str(options.num_worlds), "--workers", "0"],
+        )
+    return run
+
+
+def seconds_of_updates(run: RunFolder) -> float:
+    """Wall-clock of the run's updates."""
+    return sum(phase["wall_s"] for phase in run.record["phases"] if phase["name"] == "update")
+
+
+def trained_act(task: str, demos: Path, seconds: float, options: Options) -> Path:
+    """The folder of ACT's last checkpoint after so many seconds of training."""
+    folder = options.root / f"act-{task}"
+    last = folder / "checkpoints" / "last" / "pretrained_model"
+    if last.exists():
+        return last
+    command = [
+        *[options.lerobot / "lerobot-train", f"--dataset.repo_id=local/{demos.name}", f"--dataset.root={demos}"],
+        *["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false", f"--output_dir={folder}"],
+        *["--steps=1000000", f"--save_freq={options.save_every}", "--eval_freq=0", "--wandb.enable=false", "--seed=0"],
+        *options.act_args,
+    ]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
+    log = options.root / f"act-{task}.log"
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=offline) as act:
+        while _BEGINS not in log.read_text():
+            if act.poll() is not None:
+                raise RuntimeError(f"lerobot-train ended before its first step; {log} says why")
+            time.sleep(0.2)
+        time.sleep(seconds)
+        act.kill()
+    if not last.exists():
+        raise RuntimeError(f"no checkpoint after {seconds:.0f} s: a smaller --save-every")
+    return last
+
+
+@contextmanager
+def served(policy: Path, options: Options) -> Iterator[str]:
+    """The URL of examples/serve_lerobot.py with that policy."""
+    command = [options.lerobot / "python", ROOT / "examples" / "serve_lerobot.py", policy, "--port", str(options.port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            for line in server.stdout:
+                if line.startswith("ws://"):
+                    yield line.split()[0]
+                    break
+            else:
+                raise RuntimeError(f"the server of {policy} ended before it listened")
+        finally:
+            server.terminate()
+
+
+def evaluated_act(task: str, policy: Path, options: Options) -> dict[int, dict[str, Any]]:
+    """{actions executed of each chunk: eval_info}."""
+    folders = {steps: options.root / f"eval-act-{task}-{steps}" for steps in options.act_steps}
+    missing = {steps: folder for steps, folder in folders.items() if not (folder / "eval_info.json").exists()}
+    if missing:
+        with served(policy, options) as url:
+            for steps, folder in missing.items():
+                llamarm(
+                    *["eval", url, "--world", WORLD, "--tasks", task, "--episodes", str(options.episodes)],
+                    *["--n-action-steps", str(steps), "--num-worlds", str(options.num_worlds), "--out", str(folder)],
+                )
+    return {steps: read_eval_info(folder / "eval_info.json") for steps, folder in folders.items()}
+
+
+def row(task: str, options: Options) -> Iterator[str]:
+    """Rows of the table for one task."""
+    demos = options.root.resolve() / f"demos-{task}"
+    count = str(options.demonstrations)
+    llamarm("collect", RECIPE, "--tasks", task, "--episodes-per-task", count, "--workers", "0", "--out", str(demos))
+    nano = trained_nano(task, demos, options)
+    seconds = seconds_of_updates(nano)
+    act = trained_act(task, demos, seconds, options)
+    own = read_eval_info(nano.eval_info)
+    yield f"| {task} | nano | {seconds:.0f} s, {options.updates} updates | {_cells(own)} | | |"
+    for info in evaluated_act(task, act, options).values():
+        paired = compare(info, own)
+        trained = f"{seconds:.0f} s, {int(act.resolve().parent.name)} steps"
+        difference = f"{len(paired.won)}, {len(paired.lost)} | {paired.p_value:.2g}"
+        yield f"| {task} | ACT | {trained} | {_cells(info)} | {difference} |"
+
+
+def _cells(info: dict[str, Any]) -> str:
+    overall, steps = info["overall"], info["protocol"]["n_action_steps"]
+    low, high = overall["pc_success_interval"]
+    return (
+        f"{steps} | {overall['pc_success']:.0f} % | {low:.0f} to {high:.0f} % | {overall['decision_ms']['median']:.0f}"
+    )
+
+
+def main(options: Options) -> None:
+    """Train, evaluate, print and write."""
+    options.root.mkdir(parents=True, exist_ok=True)
+    how = (
+        f"{options.demonstrations} demonstrations per task, one policy per task and kind, {options.episodes} held-out "
+        f"episodes each (seeds from 1,000,000; the same for both), {options.num_worlds} worlds. ACT: lerobot's "
+        f"defaults but {' '.join(options.act_args)}. nano: {RECIPE}, no labels from the simulator. One training seed. "
+        "Won and lost: episodes in which only nano, and only ACT succeeded; McNemar's exact p."
+    )
+    lines = [
+        *head("ACT by LeRobot beside nano", "peers", how),
+        "",
+        "| task | policy | trained | actions per decision | success | 95 % interval | decision, ms | won, lost | p |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task in options.tasks:
+        lines += row(task, options)
+        print(lines[-1], flush=True)
+    finish(lines, options.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
