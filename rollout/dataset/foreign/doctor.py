@@ -156,10 +156,14 @@ def _note_world(
     world: WorldSpec,
     conversion: Conversion | None,
 ) -> None:
-    bounds = None if conversion is None else (conversion.action_low, conversion.action_high)
+    of_state = world.state.low, world.state.high
+    of_action = world.action.low, world.action.high
+    if conversion is not None:
+        of_action = conversion.action_low, conversion.action_high
+    is_own = conversion is None
     found.dimensions = [
-        *_dimensions("state", world.state, recordings.state, (world.state.low, world.state.high)),
-        *_dimensions("action", world.action, recordings.action, bounds or (world.action.low, world.action.high)),
+        *_dimensions("state", world.state, recordings.state, of_state, is_own=is_own),
+        *_dimensions("action", world.action, recordings.action, of_action, is_own=is_own),
     ]
     found.warnings += [
         f"{d.beyond:.2%} of the rows have {d.name} of the action outside its range: they are clipped"
@@ -176,7 +180,12 @@ def _note_world(
 
 
 def _dimensions(
-    vector: str, spec: VectorSpec, values: NDArray[Any], bounds: tuple[Sequence[float], Sequence[float]]
+    vector: str,
+    spec: VectorSpec,
+    values: NDArray[Any],
+    bounds: tuple[Sequence[float], Sequence[float]],
+    *,
+    is_own: bool,
 ) -> list[Dimension]:
     found = []
     for i, (name, unit, low, high) in enumerate(zip(spec.names, spec.units, *bounds, strict=True)):
@@ -189,7 +198,7 @@ def _dimensions(
             Dimension(
                 vector=vector,
                 name=name,
-                unit="as recorded" if unit.endswith("at 1") else unit,
+                unit=unit if is_own else "as recorded",
                 least=ends[0],
                 most=ends[1],
                 low=low,
