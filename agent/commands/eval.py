@@ -18,6 +18,8 @@ from agent.runs.run_folder import ACTION_ERROR, RunFolder, policy_folder
 from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from envs.errors import UserError
+from rollout.dataset.foreign.features import name_of_camera
+from rollout.dataset.foreign.infer import ReadingConfig
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
 
@@ -42,12 +44,32 @@ class Eval:
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
     """Recorded datasets: measure the error of the policy's actions on their episodes instead of success in simulation;
     of datasets that its run was trained on, only on the held-out episodes."""
+    cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=CAMERA ...")] = ()
+    """With --data, new names of the datasets' cameras, as in `llamarm train`."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """With --data, folder of the caches of decoded frames; beside each dataset if not given."""
     server: ServerAccessConfig = field(default_factory=ServerAccessConfig)
     """How a server is reached."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     """What a server calls the parts of an observation, and what its answers mean."""
+
+    def renamed(self) -> dict[str, str]:
+        """The new names of cameras, by the names without LeRobot's prefix.
+
+        Raises:
+            UserError: an entry is malformed.
+        """
+        new = ReadingConfig(cameras=self.cameras).renamed()
+        return {name_of_camera(camera): name for camera, name in new.items()}
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: cameras is malformed, or an option needs --data.
+        """
+        self.renamed()
+        if (self.cameras or self.cache) and not self.data:
+            raise UserError("cameras and cache are for recorded datasets: name them with --data")
 
 
 def run(args: list[str]) -> None:
@@ -100,6 +122,8 @@ def _measure_folder(options: Any, folder: RunFolder) -> None:
     from rollout.dataset.segments import has_held_out
 
     policy = load_policy(options.policy, options.acting.dtype)
+    if policy.processor.conversion is not None:
+        policy.processor.conversion = policy.processor.conversion.with_cameras(options.renamed())
     steps = steps_to_execute(options.policy, policy, options.acting.n_action_steps)
     known, reading, seed = trained_on(options.policy)
     own = [root for root in options.data if Path(root).resolve() in known]
@@ -126,7 +150,7 @@ def _measure_foreign(options: Any, source: ForeignSource, folder: RunFolder) -> 
     from agent.evaluation.open_loop import open_loop, write_action_error
     from rollout.dataset.batches import TrainingData
 
-    data = TrainingData(options.data, cache=options.cache)
+    data = TrainingData(options.data, reading=ReadingConfig(cameras=options.cameras), cache=options.cache)
     with closing(source):
         steps = source.steps(options.acting.n_action_steps) or 1
         source.check(data, (), "")

@@ -12,7 +12,7 @@ Shape letters: H x W pixels of a policy's frame, h x w of the robot's, A action 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -38,6 +38,10 @@ class Conversion:
     def camera_name(self, own: str) -> str:
         """The policy's name of one of the robot's cameras."""
         return dict(self.cameras).get(own, own)
+
+    def with_cameras(self, renamed: Mapping[str, str]) -> Conversion:
+        """The same, with further cameras {the robot's: its name for the policy}."""
+        return replace(self, cameras=tuple((dict(self.cameras) | dict(renamed)).items()))
 
     def frame(self, frame: NDArray[np.uint8], camera: CameraSpec) -> NDArray[np.uint8]:
         """An RGB frame [h, w, 3] as the policy sees it, [H, W, 3]."""

@@ -137,7 +137,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         (Collect, {"out"}),
         (Train, {"out", "resume"}),
         (Data, {"data", "reading"}),
-        (Eval, {"policy", "out", "controls", "videos", "data", "cache", "server", "adapter"}),
+        (Eval, {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}),
         (Experts, {"policy", "out", "ablate"}),
         (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype", "num_worlds"}),
         (Scale, {"out", "estimate"}),

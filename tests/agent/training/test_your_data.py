@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serve.serving import client, infer, running
 from so101 import NAMES, TASKS, Layout, picture, state_of, write_recording
 
+from agent.cli import main
 from agent.evaluation.open_loop import read_action_error
 from agent.recipes import sft_tiny
 from agent.robot.agent import Agent
@@ -162,6 +163,21 @@ def test_an_arm_with_other_features_is_refused(policy: VLAPolicy) -> None:
         LeRobotRobot(arm, processor=policy.processor)
     with pytest.raises(ValueError, match=r"ranges lacks shoulder_pan.pos"):
         LeRobotRobot(So101(), control_dt_s=0.1)
+
+
+def test_cameras_of_another_dataset_are_renamed_for_a_policy(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cameras = {"observation.image": (48, 64), "observation.images.wrist": (32, 48)}
+    root = write_recording(tmp_path / "data", dataclasses.replace(LAYOUT, cameras=cameras))
+    args = ["eval", str(trained[1].root), "--data", str(root), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(args)
+    assert (
+        "camera 'front' is missing; cameras: image, wrist (--cameras front=... renames one)" in capsys.readouterr().err
+    )
+    main([*args, "--cameras", "front=observation.image"])
+    assert read_action_error(tmp_path / "out/action_error.json")["all"]["episodes"] == len(LAYOUT.lengths)
 
 
 def test_a_resumed_run_keeps_its_conversion_when_the_recordings_grew(
