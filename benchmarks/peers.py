@@ -47,6 +47,8 @@ class Options:
     demonstrations: int = 50
     updates: int = 3000
     """Of nano; ACT gets as many seconds as these take."""
+    nano_args: tuple[str, ...] = ()
+    """Of `llamarm train`."""
     episodes: int = 20
     act_steps: tuple[int, ...] = (100, 10)
     """Actions executed of each of ACT's chunks: LeRobot's default, and as often as is usual with it in simulation."""
@@ -74,7 +76,7 @@ def trained_nano(task: str, demos: Path, options: Options) -> RunFolder:
             *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task, *resume],
             *["--learner.num-updates", str(options.updates), "--save-every", str(options.updates)],
             *["--evaluation.episodes-per-task", str(options.episodes), "--evaluation.no-controls"],
-            *["--evaluation.num-worlds", str(options.num_worlds), "--workers", "0"],
+            *["--evaluation.num-worlds", str(options.num_worlds), "--workers", "0", *options.nano_args],
         )
     return run
 
