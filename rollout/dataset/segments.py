@@ -51,6 +51,8 @@ def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
         reading: with the share.
         seed: of the choice.
     """
+    if not _held_out_share(root, reading):
+        return False
     segments = training_segments(root, is_drive=False, failed_too=True)
     keep_part(segments, root, "held out", reading, seed)
     return bool(segments)
@@ -75,11 +77,9 @@ def keep_part(
         reading: with the share.
         seed: of the choice.
     """
-    share = reading.held_out
-    if share is None:
-        share = 0.0 if is_own(read_info(Path(root))) else DEFAULT_HELD_OUT
     if part == "all":
         return
+    share = _held_out_share(root, reading)
     order = {episode: np.random.default_rng([seed, episode]).random() for episode in segments}
     held_out = {episode for episode, place in order.items() if place < share}
     if share and not held_out and len(order) > 1:
@@ -89,6 +89,12 @@ def keep_part(
     for episode in list(segments):
         if (episode in held_out) != (part == "held out"):
             del segments[episode]
+
+
+def _held_out_share(root: str | Path, reading: ReadingConfig) -> float:
+    if reading.held_out is not None:
+        return reading.held_out
+    return 0.0 if is_own(read_info(Path(root))) else DEFAULT_HELD_OUT
 
 
 def _whole(reader: DatasetReader, row: dict[str, Any], failed_too: bool) -> list[tuple[int, int]]:
