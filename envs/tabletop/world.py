@@ -154,8 +154,7 @@ class TabletopWorld(World):
         if episodes:
             worlds = list(worlds)
             self._running.begin(worlds, episodes)
-            sampled = SampledEpisodes.of(episodes, self.scene, self.sim.on_device)
-            self.sampled.write(self.sim.on_device(np.array(worlds)), sampled)
+            self.sampled.write(self.sim.on_device(np.array(worlds)), episodes, self.scene, self.sim.on_device)
             self.sim.begin(worlds, initial_fields(self.scene, episodes))
             self._first_look(np.array(sorted(worlds)))
             self._draw(sorted(worlds))

@@ -21,6 +21,7 @@ from envs.tabletop.scene.things import DIAL_BAR_HALF_M, NUM_DRAWERS, NUM_RECEPTA
 from envs.types import Array, VectorSpec
 
 Fields = Mapping[str, Array]
+OnDevice = Callable[[NDArray[np.generic]], Array]
 
 _NOWHERE_M = -9.0
 """Coordinate of receptacles that a table does not have."""
@@ -40,10 +41,16 @@ class SampledEpisodes:
     base_height_m: Array  # [N]
 
     @classmethod
-    def of(
-        cls, episodes: Sequence[Episode], scene: Scene, on_device: Callable[[NDArray[np.generic]], Array]
-    ) -> SampledEpisodes:
-        """The values of these episodes, one row per episode."""
+    def zeros(cls, num_worlds: int, on_device: OnDevice) -> SampledEpisodes:
+        """Zeros for N worlds without an episode."""
+        vectors = {"start_pos": (2,), "direction": (2,), "drawer_start_m": (NUM_DRAWERS,), "dial_pos": (3,)}
+        shapes = vectors | {"receptacle_pos": (NUM_RECEPTACLES, 3)}
+        dtypes = {"target": np.int64, "goal": np.int64}
+        names = [field.name for field in fields(cls)]
+        return cls(**{n: on_device(np.zeros((num_worlds, *shapes.get(n, ())), dtypes.get(n))) for n in names})
+
+    def write(self, worlds: Array, episodes: Sequence[Episode], scene: Scene, on_device: OnDevice) -> None:
+        """Set the values of these n worlds to those of the n episodes that begin there."""
         dial_top_m = scene.model.body_pos[scene.dial_knob_body, 2] + DIAL_BAR_HALF_M[2]
         rows = {
             "target": np.array([e.target for e in episodes], np.int64),
@@ -55,32 +62,11 @@ class SampledEpisodes:
             "dial_pos": np.array([(*e.dial_xy_m, dial_top_m) for e in episodes]),
             "base_height_m": np.array([e.pose.base_height_m for e in episodes]),
         }
-        return cls(**{name: on_device(values) for name, values in rows.items()})
-
-    @classmethod
-    def zeros(cls, num_worlds: int, on_device: Callable[[NDArray[np.generic]], Array]) -> SampledEpisodes:
-        """Zeros for N worlds without an episode."""
-        shapes: dict[str, tuple[int, ...]] = {
-            "target": (),
-            "goal": (),
-            "start_pos": (2,),
-            "direction": (2,),
-            "drawer_start_m": (NUM_DRAWERS,),
-            "receptacle_pos": (NUM_RECEPTACLES, 3),
-            "dial_pos": (3,),
-            "base_height_m": (),
-        }
-        dtypes = {"target": np.int64, "goal": np.int64}
-        return cls(**{n: on_device(np.zeros((num_worlds, *shapes[n]), dtypes.get(n))) for n in shapes})
-
-    def write(self, worlds: Array, rows: SampledEpisodes) -> None:
-        """Copy the n rows of `rows` to these worlds."""
-        for name in _SAMPLED:
-            getattr(self, name)[worlds] = getattr(rows, name)
+        for name, values in rows.items():
+            getattr(self, name)[worlds] = on_device(values)
 
 
-_SAMPLED = tuple(f.name for f in fields(SampledEpisodes))
-_SEEN_BY_TASKS = tuple(name for name in _SAMPLED if name != "base_height_m")
+_SEEN_BY_TASKS = tuple(field.name for field in fields(SampledEpisodes) if field.name != "base_height_m")
 
 
 def state_spec(arm: ArmSpec) -> VectorSpec:

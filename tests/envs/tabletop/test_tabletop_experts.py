@@ -78,7 +78,8 @@ def test_following_another_instruction_never_succeeds_and_ends_early_if_irrevers
     task, rows = TASKS[name], np.arange(NUM_SEEDS)
     begin(world, [spec(name, seed) for seed in range(NUM_SEEDS)])
     episodes = [of_another_instruction(world.episode(n), task) for n in rows]
-    misled = SampledEpisodes.of(episodes, world.scene, world.sim.on_device)
+    misled = SampledEpisodes.zeros(NUM_SEEDS, world.sim.on_device)
+    misled.write(rows, episodes, world.scene, world.sim.on_device)
     result = run(world, lambda: task.expert(read_view(world.sim.field, misled, world.scene, rows, 0 * rows)))
     assert not result.success.any()
     assert set(result.failure) <= {None, task.wrong_name}
