@@ -1,7 +1,7 @@
 """Estimate of a model's memory (RSS) from its shape, for inference and for training on a batch.
 
     acting      process + weights (or their loading, if that is more) + work
-    learning    process + weights + moving average + Adam's two moments
+    learning    process + weights + moving average + AdamW's two moments (Muon keeps one)
                 + samples + weights cast for products, by each part of a batch + activations of all parts + work
                 + gradients of each part, and their mean
 
