@@ -84,8 +84,12 @@ def foreign_source(name: str, adapter: AdapterConfig, access: ServerAccessConfig
 
     Raises:
         UserError: the server cannot be reached, refuses this client or speaks another protocol; the function cannot be
-            imported.
+            imported; or options of a server were given with something else.
     """
+    if "://" not in name and (adapter, access) != (AdapterConfig(), ServerAccessConfig()):
+        raise UserError(
+            f"options --adapter and --server are of a server, ws://HOST:PORT or vla-eval+ws://HOST:PORT, got {name}"
+        )
     if name.startswith(_VLA_EVAL):
         return VlaEvalServer(name.removeprefix(_VLA_EVAL), adapter, access)
     if "://" in name:

@@ -304,6 +304,17 @@ def test_a_preset_for_cameras_that_the_world_lacks_says_how_to_name_one(
     )
 
 
+def test_options_of_a_server_are_refused_with_another_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (("--adapter.preset", "libero"), ("--server.timeout-s", "5")):
+        said = refused(["eval", "expert", "--world", WORLD, "--out", str(tmp_path), *options], capsys)
+        assert said == (
+            "llamarm: options --adapter and --server are of a server, ws://HOST:PORT or vla-eval+ws://HOST:PORT, got "
+            "expert\n"
+        )
+
+
 def test_nobody_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with openpi_server(Walker()) as url:
         pass
