@@ -75,7 +75,7 @@ def ready(
     Raises:
         UserError: see check_run.
     """
-    check_run(config)
+    check_run(config, _kept_processor(run))
     yield partial(_train, config, run)
 
 
@@ -97,8 +97,11 @@ def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[s
     return evaluation, controls
 
 
-def check_run(config: RunConfig) -> None:
+def check_run(config: RunConfig, kept: Processor | None = None) -> None:
     """Check a run before it starts.
+
+    Args:
+        kept: of the policy that is resumed, if any.
 
     Raises:
         UserError: a field is out of range, fields do not fit each other or the world, or something named does not
@@ -108,7 +111,7 @@ def check_run(config: RunConfig) -> None:
     check_model(config.model)
     _num_updates(config)
     check_device(config.demonstrations.world, config.demonstrations.device)
-    shape = shape_of(config.model, check_recordings(config))
+    shape = shape_of(config.model, check_recordings(config, kept))
     with torch.device("meta"):
         prepare(VLA(shape), config.fine_tuning)
     check_n_action_steps(deployment_of(config, shape.chunk_size).n_action_steps, shape.chunk_size)
@@ -191,10 +194,15 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
-def _data(config: RunConfig, run: RunFolder) -> tuple[TrainingData, Processor | None]:
-    """The run's data, and the last checkpoint's processor: its normalisation holds, even if the data changed."""
+def _kept_processor(run: RunFolder) -> Processor | None:
+    """The last checkpoint's: its normalisation and its conversion hold, even if the data changed."""
     last = run.last_checkpoint()
-    kept = None if last is None else Processor.load(last / PRETRAINED)
+    return None if last is None else Processor.load(last / PRETRAINED)
+
+
+def _data(config: RunConfig, run: RunFolder) -> tuple[TrainingData, Processor | None]:
+    """The run's data, and the last checkpoint's processor."""
+    kept = _kept_processor(run)
     return training_data(config, run, kept), kept
 
 

@@ -25,10 +25,13 @@ from rollout.dataset.segments import has_successes
 from vla_model.inputs.processor import Processor
 
 
-def check_recordings(config: RunConfig) -> WorldSpec:
+def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldSpec:
     """The spec of the policy's world: that of the recorded datasets, or the one that demonstrations are collected in.
 
     Nothing is written.
+
+    Args:
+        kept: of the policy that is resumed, if any.
 
     Raises:
         UserError: a folder holds no dataset, datasets or the evaluated world differ, no recorded episode succeeded,
@@ -38,7 +41,13 @@ def check_recordings(config: RunConfig) -> WorldSpec:
     variations = evaluation.variations if config.is_simulated else ()
     world_spec, conversion = None, None
     if config.data:
-        world_spec, conversion = check_worlds(config.data, (*config.drives, *config.auxiliary), reading=config.reading)
+        world_spec, conversion = check_worlds(
+            config.data,
+            (*config.drives, *config.auxiliary),
+            expected=None if kept is None else kept.world_spec,
+            conversion=None if kept is None else kept.conversion,
+            reading=config.reading,
+        )
         if not any(has_successes(root) for root in config.data):
             raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
