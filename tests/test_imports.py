@@ -93,6 +93,7 @@ TOO_HEAVY = {
     "vla_model": {"ray", "mujoco", "transformers", "torch"},
     "rollout.collect": {"ray", "mujoco", "torch"},
     "agent.cli": {"mujoco"},
+    "agent.recipes": {"mujoco", "peft", "ray", "scipy", "tensorboard", "torch", "transformers"},
     "agent.serve.client": {"ray", "mujoco", "torch", "transformers"},
 }
 """Module: libraries that importing it must not load. MuJoCo chooses what it draws with when it is first imported, so
