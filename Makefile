@@ -34,8 +34,9 @@ $(STAMP_METAWORLD): setup_metaworld.sh | setup
 	./setup_metaworld.sh
 	@touch $@
 
+# Two processes, each with the tests of whole files, whose models are too small for more than one thread.
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-learning: setup
 	$(BIN)/pytest -m "learning or long"
