@@ -129,6 +129,7 @@ def test_an_episode_whose_connection_breaks_is_set_aside_and_the_next_begins_ane
         (msgpack.packb({"model": "pi0"}), "does not speak vla-eval's protocol: 'payload' is missing"),
         ("hello", "does not speak vla-eval's protocol: a text frame came"),
     ],
+    ids=["another version", "another message", "a text frame"],
 )
 def test_who_does_not_speak_the_protocol_is_refused_at_once(first: bytes | str, message: str) -> None:
     def handler(connection: ServerConnection) -> None:
