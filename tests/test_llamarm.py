@@ -69,7 +69,8 @@ def test_what_a_page_imports_from_it_is_there(page: Path) -> None:
 
 
 def test_pages_show_it_in_place_of_the_modules_behind_it() -> None:
-    behind = re.compile(r"^from (agent|rollout|vla_model)\b", re.MULTILINE)
+    wire = "agent.serve import openpi, wire"  # needs neither torch nor MuJoCo, for servers in another interpreter
+    behind = re.compile(rf"^from (?!{re.escape(wire)}$)(agent|rollout|vla_model)\b", re.MULTILINE)
     assert not [page for page in PAGES if behind.search(page.read_text())]
     assert sum(len(SHOWN.findall(page.read_text())) for page in PAGES) > 5
 

@@ -189,7 +189,7 @@ def fill_dataset(
         world: an example, for suite, tasks and spec.
         run: runs every spec once and records every frame; one that it does not return counts as failed.
         set_aside: filled by `run`: {spec: why its workers died}.
-        broken: filled by `run`: {spec: error of its world}.
+        broken: filled by `run`: {spec: reason}.
     """
     from agent.evaluation.evaluate import failure_of
     from rollout.dataset.write import DatasetWriter

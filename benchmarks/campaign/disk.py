@@ -63,7 +63,8 @@ def disk(root: Path, size: int) -> Iterator[Disk]:
         yield made
     finally:
         if made.mounted:
-            subprocess.run(["umount", root], check=True)
+            # Lazily: a killed command's processes may take a moment to close their files.
+            subprocess.run(["umount", "--lazy", root], check=True)
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -120,10 +120,10 @@ def test_an_episode_whose_world_raised_is_skipped_and_not_retried(tmp_path: Path
         begun.extend(specs)
         return collect(ExpertPolicy(world), world, [spec for spec in specs if spec != lost])
 
-    why = "the reward is inf (step 3)"
+    why = "its world failed: the reward is inf (step 3)"
     for _ in range(2):
         outcome = fill_dataset(CONFIG, world, tmp_path, run, {}, {lost: why})
-        assert outcome.failed["left"] == {"step limit": 3, f"its world failed: {why}": 1}
+        assert outcome.failed["left"] == {"step limit": 3, why: 1}
     assert begun.count(lost) == 1
 
 
