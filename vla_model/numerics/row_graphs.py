@@ -100,8 +100,10 @@ class RowGraphs(Generic[X, K, Y]):
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
-            # Only this thread's calls are captured: another may draw or simulate on the same GPU.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            # Only this thread's calls are captured: another may draw or simulate on the same GPU. The first context
+            # sets the stream back, which a capture that fails leaves changed.
+            capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+            with torch.cuda.stream(torch.cuda.current_stream()), capture:
                 result = self._function(padded, padded_kept)
         except RuntimeError as error:
             raise CaptureError(f"a batch of {size} rows cannot be captured as a CUDA graph: {error}") from error
