@@ -17,16 +17,15 @@ import warp as wp
 
 from benchmarks.gpu.worlds import tabletop
 
-_BLOCK = 256
-"""Warp's threads per block where a launch does not say."""
-
 
 def compile_all(device: str) -> dict[str, Any]:
     """Compile what a chunk and its frames launch; returns how many modules, and the seconds."""
     began_s = time.perf_counter()
-    modules: dict[int, dict[Any, None]] = defaultdict(dict)
+    modules: dict[int | None, dict[Any, None]] = defaultdict(
+        dict
+    )  # by threads per block, None for the device's default
 
-    def note(kernel: Any, *args: Any, block_dim: int = _BLOCK, **kwargs: Any) -> None:
+    def note(kernel: Any, *args: Any, block_dim: int | None = None, **kwargs: Any) -> None:
         del args, kwargs
         modules[block_dim][kernel.module] = None
 

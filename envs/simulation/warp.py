@@ -8,8 +8,9 @@ becomes invalid are restored to their last valid state. All simulations share on
 affected simulations are unknown, and an error is raised. Constraint buffers are per simulation: an overflow fails only
 that simulation.
 
-A control step is thousands of small launches, so the physics of a tick is captured as a graph on both devices; on the
-CPU too this is ten times faster, with bit-identical results.
+A control step is thousands of small launches, so `launch` captures what it launches as a graph, on both devices; on the
+CPU too this is ten times faster, with bit-identical results. A suite may put its own kernels between those of `guard`
+and `advance`, into one graph with them.
 
 Stream rule: torch and Warp use one CUDA stream, torch's current one, so no synchronization is needed between them.
 
