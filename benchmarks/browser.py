@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _OPTIONS = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-sandbox")
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 """A software renderer on a busy machine needs seconds for its first frame."""
 
 
@@ -40,14 +40,14 @@ def browser_tab(address: str, width: int = 1440, height: int = 900) -> Iterator[
         browser.close()
 
 
-def wait_until(tab: Tab, true: Callable[[], bool]) -> None:
+def wait_until(tab: Tab, true: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Let the browser run until a condition holds.
 
     Raises:
         TimeoutError: the condition did not hold in time.
     """
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while not true():
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"not so within {PATIENCE_S:g} s")
+            raise TimeoutError(f"not so within {patience_s:g} s")
         tab.wait_for_timeout(20)

@@ -15,7 +15,7 @@ from agent.robot.clock import WallClock
 from rollout.dataset.read import DatasetReader
 
 DT_S = 0.05
-PATIENCE_S = 20.0
+PATIENCE_S = 100.0
 
 
 class RealArm(LineArm):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -102,18 +101,27 @@ class Bench:
             float(box["y"] + per_pixel * (camera.image_height / 2 + focal * y / z)),
         )
 
-    @contextmanager
-    def dragged(self, start: NDArray[np.float64], end: NDArray[np.float64]) -> Generator[None]:
-        """The mouse takes hold at one place and holds on to it at another one."""
-        mouse, (a, b) = self.tab.mouse, (np.array(self.pixel(start)), np.array(self.pixel(end)))
-        mouse.move(*a.tolist())
-        self.tab.wait_for_timeout(300)
-        mouse.down()
-        for share in np.linspace(0.1, 1.0, 10):
-            mouse.move(*(a + share * (b - a)).tolist())
-            self.tab.wait_for_timeout(50)
-        yield
-        mouse.up()
+    def drag(self, start: NDArray[np.float64], end: NDArray[np.float64], moved: Callable[[], bool]) -> None:
+        """The mouse presses at one place, moves to another and is released when `moved`. On a busy machine the page may
+        not yet show at `start` what is to be dragged, so this is repeated with longer waits.
+        """
+        mouse = self.tab.mouse
+        for attempt in range(1, 7):
+            a, b = np.array(self.pixel(start)), np.array(self.pixel(end))
+            mouse.move(*a.tolist())
+            self.tab.wait_for_timeout(300 * attempt)
+            mouse.down()
+            for share in np.linspace(0.1, 1.0, 10):
+                mouse.move(*(a + share * (b - a)).tolist())
+                self.tab.wait_for_timeout(50 * attempt)
+            try:
+                wait_until(self.tab, moved, patience_s=5.0 * attempt)
+                return
+            except TimeoutError:
+                continue
+            finally:
+                mouse.up()
+        raise TimeoutError(f"nothing was dragged from {start} to {end}")
 
     def end(self) -> Outcome:
         wait_until(self.tab, lambda: not self.session.busy and self.session.status.state == "idle")
@@ -228,13 +236,13 @@ def test_an_object_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: 
     assert scene is not None
     body = next(iter(scene.things.values()))
     start = bench.table.poses().pos_m[body]
-    with bench.dragged(start, start + np.array((0.0, 0.0, 0.10))):
-        wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
+    end = start + np.array((0.0, 0.0, 0.10))
+    bench.drag(start, end, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
     wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
     hand = bench.table.poses().tool_m
     grip = hand + np.array((0.0, 0.0, 0.10))  # on the gizmo's vertical axis
-    with bench.dragged(grip, grip + np.array((0.0, 0.0, 0.06))):
-        wait_until(bench.tab, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
+    end = grip + np.array((0.0, 0.0, 0.06))
+    bench.drag(grip, end, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
     moved = bench.table.poses().tool_m - hand
     assert np.abs(moved[:2]).max() < 0.02
     bench.tab.keyboard.press("Escape")
