@@ -103,24 +103,29 @@ class Bench:
 
     def drag(self, start: NDArray[np.float64], end: NDArray[np.float64], moved: Callable[[], bool]) -> None:
         """The mouse presses at one place, moves to another and is released when `moved`. On a busy machine the page may
-        not yet show at `start` what is to be dragged, so this is repeated with longer waits.
+        not yet show at `start` what is to be dragged, and turns the view instead: it is turned back, and the drag
+        repeated with longer waits.
         """
         mouse = self.tab.mouse
+        (client,) = self.page._server.get_clients().values()
+        position, look_at = client.camera.position, client.camera.look_at
         for attempt in range(1, 7):
             a, b = np.array(self.pixel(start)), np.array(self.pixel(end))
             mouse.move(*a.tolist())
-            self.tab.wait_for_timeout(300 * attempt)
+            self.tab.wait_for_timeout(1000 * attempt)
             mouse.down()
             for share in np.linspace(0.1, 1.0, 10):
                 mouse.move(*(a + share * (b - a)).tolist())
                 self.tab.wait_for_timeout(50 * attempt)
             try:
                 wait_until(self.tab, moved, patience_s=5.0 * attempt)
-                return
             except TimeoutError:
-                continue
-            finally:
                 mouse.up()
+                client.camera.position, client.camera.look_at = position, look_at
+                self.tab.wait_for_timeout(1000 * attempt)
+            else:
+                mouse.up()
+                return
         raise TimeoutError(f"nothing was dragged from {start} to {end}")
 
     def end(self) -> Outcome:
