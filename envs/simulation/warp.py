@@ -169,10 +169,6 @@ class WarpSim:
             frames[camera.name], start = rgb.view(len(sims), camera.height, camera.width, 3), stop
         return frames
 
-    def launch_steps(self, num_steps: int) -> None:
-        """Step the physics of all simulations, without any check."""
-        self.launch(num_steps, lambda: self._steps(num_steps))
-
     def launch(self, name: Hashable, kernels: Callable[[], object]) -> None:
         """Launch these kernels: individually the first time, which compiles them, then as one captured graph.
 

@@ -101,14 +101,30 @@ def foreign_source(name: str, adapter: AdapterConfig, access: ServerAccessConfig
 
 
 @dataclass
-class OpenpiServer:
-    """A server of openpi's protocol. Its metadata, if it is of `llamarm serve`, says what its policy was made for."""
+class _Server:
+    """A server, and this process's client of it."""
 
     url: str
     adapter: AdapterConfig
     access: ServerAccessConfig
+    _policy: ServedPolicy | VlaEvalPolicy | None = field(init=False, default=None)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._policy is not None:
+            self._policy.close()
+            self._policy = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without connections: a worker makes its own."""
+        return self.__dict__ | {"_policy": None}
+
+
+@dataclass
+class OpenpiServer(_Server):
+    """A server of openpi's protocol. Its metadata, if it is of `llamarm serve`, says what its policy was made for."""
+
     metadata: dict[str, Any] = field(init=False)
-    _policy: ServedPolicy | None = field(init=False, default=None)
     _steps: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -151,25 +167,10 @@ class OpenpiServer:
             raise UserError(str(error)) from error
         return self._policy
 
-    def close(self) -> None:
-        """Close the connections."""
-        if self._policy is not None:
-            self._policy.close()
-            self._policy = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without connections: a worker makes its own."""
-        return self.__dict__ | {"_policy": None}
-
 
 @dataclass
-class VlaEvalServer:
+class VlaEvalServer(_Server):
     """A model server of vla-eval, which executes its own chunks."""
-
-    url: str
-    adapter: AdapterConfig
-    access: ServerAccessConfig
-    _policy: VlaEvalPolicy | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.adapter.preset is None:
@@ -205,21 +206,11 @@ class VlaEvalServer:
         self._policy = self._connect(Adapter(self.adapter, world.world_spec))
         return self._policy
 
-    def close(self) -> None:
-        """Close the connections."""
-        if self._policy is not None:
-            self._policy.close()
-            self._policy = None
-
     def _connect(self, adapter: Adapter | None) -> VlaEvalPolicy:
         try:
             return VlaEvalPolicy(self.url, adapter, **self.access.connection_options())
         except ConnectionError as error:
             raise UserError(str(error)) from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without connections: a worker makes its own."""
-        return self.__dict__ | {"_policy": None}
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def test_a_captured_graph_gives_the_results_of_its_single_launches(world: Tablet
     for step in range(8):
         world.step_chunk(actions[:, step : step + 1])
         before = {name: values.clone() for name, values in sim.state.items()}
-        sim.launch_steps(SUBSTEPS)
+        sim.launch("steps", lambda: sim._steps(SUBSTEPS))
         as_graph = {name: values.clone() for name, values in sim.state.items()}
         for name, values in before.items():
             sim.state[name].copy_(values)
