@@ -326,10 +326,11 @@ def machine() -> dict[str, Any]:
     """CPU model, cores this process may use, memory and GPUs."""
     import torch
 
+    from rollout.dataset.decode import num_cores
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_model(), "cores": cores, "memory_gb": round(memory_gb, 1), "gpus": gpus}
+    return {"cpu": _cpu_model(), "cores": num_cores(), "memory_gb": round(memory_gb, 1), "gpus": gpus}
 
 
 def _cpu_model() -> str:

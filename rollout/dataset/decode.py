@@ -114,7 +114,7 @@ def decode(
         OSError: a file cannot be written.
     """
     task = progress.task_ids[-1]
-    with ThreadPoolExecutor(num_threads(), thread_name_prefix="decoding") as pool:
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="decoding") as pool:
         futures = [
             pool.submit(_write, camera, file, path, frames, partial(progress.advance, task))
             for camera, file in cameras
@@ -151,11 +151,11 @@ def probe(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], came
             return str(error)
         return None
 
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(num_cores()) as pool:
         return [error for error in pool.map(error_of, ends, ends.values()) if error is not None]
 
 
-def num_threads() -> int:
+def num_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -7,7 +7,6 @@ websockets' threads in place of its event loop.
 from __future__ import annotations
 
 import functools
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -16,8 +15,9 @@ from typing import Any
 
 import msgpack
 import numpy as np
+from peers import peer
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 Infer = Callable[[dict[str, Any]], Any]
 
@@ -47,10 +47,8 @@ unpackb = functools.partial(msgpack.unpackb, object_hook=unpack_array)
 @contextmanager
 def openpi_server(infer: Infer, *, metadata: dict[str, Any] | None = None, port: int = 0) -> Generator[str]:
     """The URL of a server of that policy; what `infer` returns is packed, unless it is a frame already."""
-    clients: list[ServerConnection] = []
 
     def handler(websocket: ServerConnection) -> None:
-        clients.append(websocket)
         websocket.send(packb(metadata or {}))
         while True:
             try:
@@ -68,13 +66,5 @@ def openpi_server(infer: Infer, *, metadata: dict[str, Any] | None = None, port:
                 websocket.close(1011, "Internal server error. Traceback included in previous frame.")
                 raise
 
-    with serve(handler, "127.0.0.1", port, compression=None, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            for client in clients:
-                client.close()
-            thread.join(timeout=30)
+    with peer(handler, port) as url:
+        yield url

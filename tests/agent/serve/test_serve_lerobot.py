@@ -7,13 +7,13 @@ lerobot 0.4.4 needs other versions than llamarm, so an interpreter of its own ru
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from peers import peer
 
 pytest.importorskip("lerobot", reason="lerobot is not installed")
 
@@ -22,7 +22,6 @@ from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from lerobot.policies.factory import make_pre_post_processors
-from websockets.sync.server import serve
 
 from agent.serve.client import ServedPolicy
 from envs.types import Observation
@@ -60,12 +59,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(name="url", scope="module")
 def serving(folder: Path) -> Generator[str]:
     policy = LeRobotPolicy(folder, "cpu", None, max_wait_ms=200.0)
-    with serve(policy.handle, "127.0.0.1", 0, compression=None, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        server.shutdown()
-        thread.join()
+    with peer(policy.handle) as url:
+        yield url
 
 
 def seen(count: int) -> Observation:

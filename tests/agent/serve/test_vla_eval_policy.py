@@ -12,9 +12,9 @@ import msgpack
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from peers import peer
 from serving import EXECUTE_STEPS, in_process, served, tiny_policy
 from test_foreign_policies import evaluated, failures
-from test_wrong_peers import peer
 from tiny_model import SENTENCES, observe, tiny_processor
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection

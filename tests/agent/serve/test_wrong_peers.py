@@ -15,12 +15,13 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from peers import peer
 from serving import client, served
 from test_vla_eval import receive, say
 from tiny_model import SENTENCES, observe
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 from agent.serve import openpi
 from agent.serve.client import ServedPolicy
@@ -28,19 +29,6 @@ from agent.serve.link import LimitsConfig
 
 HASTY: dict[str, Any] = {"timeout_s": 0.3, "patience_s": 0.6}
 METADATA = {"server": "llamarm", "action_horizon": 2, "action_dim": 3, "n_action_steps": 2, "policy_version": 5}
-
-
-@contextmanager
-def peer(handler: Callable[[ServerConnection], Any]) -> Generator[str]:
-    """The URL of a websocket server with that handler."""
-    with serve(handler, "127.0.0.1", 0, compression=None, max_size=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join(timeout=30)
 
 
 def answering(answer: Callable[[], bytes | str], connection: ServerConnection) -> None:
