@@ -23,6 +23,8 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
+from envs.suites.hosted.simulation import HostedSimulation
+from envs.suites.metaworld import tasks
 from envs.suites.metaworld.rendering import FrameRenderer
 from envs.suites.metaworld.sensor import CAMERA, CAMERA_POS_M, Sensor
 
@@ -38,21 +40,19 @@ _SECOND = slice(11, 14)
 warnings.filterwarnings("ignore", message="Constant.s. may be too high")
 
 
-class Simulation:
-    """Answers the requests of subprocesses.py, which documents their format."""
+class Simulation(HostedSimulation):
+    """Meta-World's HostedSimulation."""
 
-    def __init__(self, sensor: Sensor, max_steps: int, frames: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, sensor: dict[str, Any], max_steps: int) -> None:
         """
         Args:
-            sensor: the views to render.
+            sensor: the views to render, as `Sensor.of` reads them.
             max_steps: step limit of an episode.
-            frames: the buffer that each view is rendered to, uint8 [H, W, 3].
         """
-        self._sensor = sensor
+        self._sensor = Sensor.of(sensor)
         self._max_steps = max_steps
-        self._frames = frames
-        self._cameras = sensor.cameras
-        self._renderer = FrameRenderer(sensor)
+        self._cameras = self._sensor.cameras
+        self._renderer = FrameRenderer(self._sensor)
         self._task = ""
         self._model: Any = None
         """The task's compiled model, which is copied and never simulated."""
@@ -60,13 +60,21 @@ class Simulation:
         self._observation = np.zeros(39)
         self._num_steps = 0
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to a request."""
+    def answer(self, request: dict[str, Any], frames: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
         if request["do"] == "begin":
-            return self._begin(request["task"], request["seed"])
-        return self._step(request["actions"], render_ended=request["render_ended"])
+            reply = self._begin(request["task"], request["variation"], request["seed"])
+            self._render(frames)
+            return reply
+        if request["do"] == "expert":
+            action = ENV_POLICY_MAP[self._task]().get_action(self._observation)
+            return {"expert": np.clip(action, -1.0, 1.0).tolist()}
+        reply = self._step(request["actions"])
+        ended = reply["success"] or reply["truncated"] or reply["failure"] is not None
+        if request["render_ended"] or not ended:
+            self._render(frames)
+        return reply
 
-    def _begin(self, task: str, seed: int) -> dict[str, Any]:
+    def _begin(self, task: str, variation: str, seed: int) -> dict[str, Any]:
         if task != self._task:
             self._task, self._model = task, _compile(task)
             self._renderer.load(self._model)
@@ -78,12 +86,12 @@ class Simulation:
         self._observation = np.hstack((now, now, env._get_pos_goal()))
         env._prev_obs = now
         self._num_steps = 0
-        self._render()
-        return {"state": self._state(), "localization": self._localization(), "expert": self._expert()}
+        instruction = tasks.instruction(task, variation)
+        return {"state": self._state(), "localization": self._localization(), "instruction": instruction}
 
-    def _step(self, actions: list[list[float]], *, render_ended: bool) -> dict[str, Any]:
+    def _step(self, actions: list[list[float]]) -> dict[str, Any]:
         states, localization, dense = [], [], []
-        success = truncated = ended = False
+        success = truncated = False
         failure = None
         for action in actions:
             reward, success, failure = self._move(np.array(action, np.float32))
@@ -91,19 +99,15 @@ class Simulation:
             states.append(self._state())
             localization.append(self._localization())
             dense.append(reward)
-            ended = success or truncated or failure is not None
-            if ended:
+            if success or truncated or failure is not None:
                 break
-        if render_ended or not ended:
-            self._render()
         return {
             "states": states,
             "localization": localization,
-            "dense": dense,
+            "rewards": {"success": [0.0] * (len(dense) - 1) + [float(success)], "dense": dense},
             "success": success,
             "truncated": truncated,
             "failure": failure,
-            "expert": self._expert(),
         }
 
     def _move(self, action: NDArray[np.float32]) -> tuple[float, bool, str | None]:
@@ -128,12 +132,8 @@ class Simulation:
         in_frames = [camera.project(things) for camera in self._cameras]
         return np.concatenate([part.ravel() for part in (things, *in_frames)]).tolist()
 
-    def _expert(self) -> list[float]:
-        action = ENV_POLICY_MAP[self._task]().get_action(self._observation)
-        return np.clip(action, -1.0, 1.0).tolist()
-
-    def _render(self) -> None:
-        for view, frame in zip(self._sensor.views, self._frames, strict=True):
+    def _render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+        for view, frame in zip(self._sensor.views, frames, strict=True):
             self._renderer.render(self._env.model, self._env.data, view, frame)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent import cli
-from envs.suites.metaworld.subprocesses import metaworld_python
+from envs.suites.metaworld.world import INTERPRETER
 from rollout.dataset.read import DatasetReader
 
 try:
-    metaworld_python()
+    INTERPRETER.python()
 except ValueError as error:
     pytest.skip(str(error), allow_module_level=True)
 

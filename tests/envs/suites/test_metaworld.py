@@ -21,12 +21,11 @@ import pytest
 from envs.make import make_world
 from envs.simulation.gl import choose_backend
 from envs.suites.metaworld.sensor import PUBLISHED
-from envs.suites.metaworld.subprocesses import metaworld_python
-from envs.suites.metaworld.world import MetaworldConfig, MetaworldWorld
+from envs.suites.metaworld.world import INTERPRETER, MetaworldConfig, MetaworldWorld
 from envs.types import EpisodeSpec
 
 try:
-    PYTHON = metaworld_python()
+    PYTHON = INTERPRETER.python()
 except ValueError as error:
     pytest.skip(str(error), allow_module_level=True)
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from envs.suites.metaworld.sensor import CAMERA_AXES, CAMERA_POS_M, FAST, PUBLISHED, Sensor, View
-from envs.suites.metaworld.subprocesses import PYTHON_VARIABLE
 from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
-from envs.suites.metaworld.world import MetaworldWorld
+from envs.suites.metaworld.world import INTERPRETER, MetaworldWorld
 from vla_model.sizes import pointing_columns
 
 
@@ -49,6 +48,6 @@ def test_a_sensor_round_trips_through_json_and_labels_three_things_in_every_view
 
 
 def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
+    monkeypatch.setenv(INTERPRETER.variable, "/nowhere/python")
     with pytest.raises(ValueError, match=r"LLAMARM_METAWORLD_PYTHON names /nowhere/python.*make metaworld"):
         MetaworldWorld(1)

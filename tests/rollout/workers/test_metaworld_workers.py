@@ -15,14 +15,14 @@ from descendants import descendants
 from fake_world import contents
 
 from envs.make import make_world
-from envs.suites.metaworld.subprocesses import metaworld_python
+from envs.suites.metaworld.world import INTERPRETER
 from envs.types import EpisodeSpec
 from rollout.expert import ExpertPolicy
 from rollout.types import Trajectory
 from rollout.workers.workers import Workers, WorkersConfig
 
 try:
-    metaworld_python()
+    INTERPRETER.python()
 except ValueError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -37,7 +37,7 @@ def test_killing_a_worlds_process_does_not_change_the_episodes() -> None:
     def disturbed(trajectories: Iterator[Trajectory]) -> Iterator[Trajectory]:
         yield next(trajectories)
         commands = descendants(os.getpid())
-        of_worlds = [pid for pid, command in commands.items() if "envs.suites.metaworld.host" in command]
+        of_worlds = [pid for pid, command in commands.items() if "hosted/host.py" in command]
         assert len(of_worlds) == 3, "the host and its two forks"
         os.kill(max(of_worlds), signal.SIGKILL)
         yield from trajectories

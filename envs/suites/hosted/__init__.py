@@ -1,0 +1,11 @@
+"""Worlds whose simulator needs an interpreter of its own, because its packages conflict with ours.
+
+    our process                          host (imports the suite once)    a world's process
+    HostedWorld, Subprocesses  starts -> forks, then waits  ------------> HostedSimulation answers requests
+    closes the life socket, or dies   -> kills its forks, exits
+
+Both interpreters import this package: interpreter.py, subprocesses.py and world.py run in ours, host.py and
+simulation.py in the other, frames.py in both. A suite adds a subclass of HostedWorld and one of HostedSimulation.
+
+What of ours runs in the other interpreter needs Python 3.10, numpy and gymnasium, nothing else.
+"""

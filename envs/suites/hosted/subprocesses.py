@@ -1,0 +1,161 @@
+"""Client of the processes that run a suite's worlds in the suite's interpreter, one process per world.
+
+Requests and replies are JSON over one socket per world; frames are in shared memory. Nothing is pickled, so the two
+interpreters share only what both import of ours.
+
+    {"do": "share", "views"}    -> {}, from the host's code: maps the frames
+    any other request           -> the reply of the suite's HostedSimulation (simulation.py)
+    a request that raises       -> {"raised": the kind of exception, "message"}
+
+Shape letters: N worlds, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.errors import UserError
+from envs.suites.hosted.frames import Views, num_bytes, shared_frames
+from envs.suites.hosted.interpreter import ROOT
+
+_HOST = Path(__file__).with_name("host.py")
+_END_S = 10.0
+
+
+class WorldDiedError(RuntimeError):
+    """The process of a world ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What runs in the processes."""
+
+    title: str
+    """Names the suite in messages."""
+    python: Path
+    """The interpreter."""
+    target: str
+    """The suite's HostedSimulation, MODULE:CLASS."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the class, as JSON can hold them."""
+    folders: tuple[str, ...] = ()
+    """Where modules are looked for first."""
+
+
+class Subprocesses:
+    """N processes of one world each; they end with this process, even if it is killed."""
+
+    def __init__(self, num_worlds: int, launch: Launch) -> None:
+        """Start the processes; each makes its simulation at its first request.
+
+        Raises:
+            UserError: the interpreter cannot be started.
+        """
+        self._num_worlds = num_worlds
+        self._title, self._python = launch.title, launch.python
+        self._memory_fd = os.memfd_create("llamarm-frames")
+        self.frames: list[NDArray[np.uint8]] = []
+        """The last rendered frames, one uint8 [N, H, W, 3] per camera, after `share`."""
+        pairs = [socket.socketpair() for _ in range(num_worlds + 1)]
+        ours, theirs = zip(*pairs, strict=True)
+        *channel_fds, life_fd = (end.fileno() for end in theirs)
+        options = {
+            "title": launch.title,
+            "root": str(ROOT),
+            "folders": launch.folders,
+            "target": launch.target,
+            "arguments": dict(launch.arguments),
+            "memory_fd": self._memory_fd,
+            "channel_fds": channel_fds,
+            "life_fd": life_fd,
+        }
+        try:
+            self._host = subprocess.Popen(
+                [str(launch.python), "-I", str(_HOST), json.dumps(options)],
+                pass_fds=(self._memory_fd, *channel_fds, life_fd),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends them
+                env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+            )
+        except OSError as error:
+            os.close(self._memory_fd)
+            raise UserError(f"{launch.title}: the interpreter {launch.python} cannot be started: {error}") from error
+        for end in theirs:
+            end.close()
+        *self._channels, self._life = (Connection(end.detach()) for end in ours)
+
+    def share(self, views: Views) -> None:
+        """Allocate the frames of all worlds.
+
+        Args:
+            views: (H, W) of every camera.
+
+        Raises:
+            see `ask`.
+        """
+        os.ftruncate(self._memory_fd, num_bytes(self._num_worlds, views))
+        self.frames = shared_frames(self._memory_fd, self._num_worlds, views)
+        self.ask({world: {"do": "share", "views": [list(view) for view in views]} for world in range(self._num_worlds)})
+
+    def ask(self, requests: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """Send every world its request and wait for all replies.
+
+        Raises:
+            WorldDiedError: a world's process died; the replies of the others are lost, as below.
+            UserError: the interpreter does not fit, or the suite refused the request.
+            NotImplementedError: the suite does not support the request.
+            RuntimeError: anything else that a world raised, with its traceback.
+        """
+        replies: dict[int, dict[str, Any]] = {}
+        troubles: list[Exception] = []
+        for world, request in requests.items():
+            with suppress(OSError):  # a process that died is reported by its reply
+                self._channels[world].send_bytes(json.dumps(request).encode())
+        for world in requests:  # read all: an unread reply would be taken for the reply to the next request
+            try:
+                replies[world] = self._reply(world)
+            except (RuntimeError, UserError) as trouble:  # NotImplementedError is a RuntimeError
+                troubles.append(trouble)
+        if troubles:
+            raise troubles[0]
+        return replies
+
+    def _reply(self, world: int) -> dict[str, Any]:
+        try:
+            reply = json.loads(self._channels[world].recv_bytes())
+        except (EOFError, OSError) as error:
+            died = f"the process of {self._title}'s world {world} died; stderr has the reason"
+            raise WorldDiedError(died) from error
+        kind = reply.get("raised")
+        if kind == "UserError":
+            raise UserError(reply["message"])
+        if kind == "NotImplementedError":
+            raise NotImplementedError(reply["message"])
+        if kind is not None:
+            raise RuntimeError(f"{self._title} raised in world {world}:\n{reply['message']}")
+        return reply
+
+    def close(self) -> None:
+        """End the processes; a second call does nothing."""
+        for channel in (*self._channels, self._life):
+            channel.close()
+        if self._memory_fd >= 0:
+            os.close(self._memory_fd)
+            self._memory_fd = -1
+        try:
+            self._host.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._host.kill()
+            self._host.wait()
