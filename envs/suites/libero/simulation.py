@@ -1,0 +1,166 @@
+"""One LIBERO task as a simulation at 20 Hz: states, actions and success, without cameras.
+
+It equals the suite's own environment as published evaluations drive it, set to an initial state and stepped, except for
+rounding.
+
+Shape letters: B bodies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.suites.libero.control import Controller, ControllerState
+from envs.suites.libero.scene import Scene
+from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN
+
+_SETTLE = np.array([0.0] * 6 + [-1.0])
+_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value
+_BROKEN = (
+    mujoco.mjtWarning.mjWARN_BADQPOS.value,
+    mujoco.mjtWarning.mjWARN_BADQVEL.value,
+    mujoco.mjtWarning.mjWARN_BADQACC.value,
+)
+
+
+class Snapshot(NamedTuple):
+    """What `Simulation.save` returns; it belongs to the simulation that made it."""
+
+    physics: NDArray[np.float64]
+    before_last_substep: tuple[NDArray[np.float64], NDArray[np.float64]]
+    controller: ControllerState
+    body_pos: NDArray[np.float64]  # [B, 3]
+    body_quat: NDArray[np.float64]  # [B, 4]
+    num_steps: int
+    success: bool
+
+
+class Simulation:
+    """A task that episodes run in, one after the other."""
+
+    def __init__(self, task: str, variation: str = TRAIN) -> None:
+        """Compile the task.
+
+        Args:
+            task: a name in tasks.SUITES.
+            variation: one of tasks.variations_of(task).
+        """
+        self.scene = Scene(task, variation)
+        self.model, self.data = self.scene.model, self.scene.data
+        self._to_rest()
+        self.controller = Controller(self.model, self.data)
+        self._hand = self.model.body("robot0_right_hand").id
+        self.num_steps = 0
+        """Actions since the settling ended."""
+        self.success = False
+        """The suite's own flag after the last action."""
+
+    def begin(self, seed: int) -> None:
+        """Begin the episode of a seed, after the settling steps.
+
+        The same task, variation and seed give the same state, bit for bit, whatever was simulated before.
+        """
+        start = self.scene.initial_state(seed)
+        model, data = self.model, self.data
+        mujoco.mj_resetData(model, data)
+        model.body_pos[:], model.body_quat[:] = start.body_pos, start.body_quat
+        data.qpos[:], data.qvel[:] = start.qpos, start.qvel
+        mujoco.mj_forward(model, data)
+        self.controller.begin()
+        self.scene.show_switches()
+        for _ in range(SETTLE_STEPS):
+            self.step(_SETTLE)
+        self.num_steps = 0
+
+    def step(self, action: NDArray[np.floating]) -> bool:
+        """Execute an action, float [7] in [-1, 1]: control.py's units, then the gripper, closing above 0.
+
+        Returns:
+            success, by contacts and positions before the last physics step, as in the suite.
+        """
+        self.controller.step(action)
+        self.num_steps += 1
+        self.success = self.scene.succeeded()
+        self.scene.show_switches()
+        return self.success
+
+    def holds(self, predicate: Sequence[str]) -> bool:
+        """Whether one of the suite's predicates holds now, e.g. ("open", "wooden_cabinet_1_middle_region")."""
+        return self.scene.holds(predicate)
+
+    def save(self) -> Snapshot:
+        """All that the future depends on."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS))
+        mujoco.mj_getState(self.model, self.data, physics, _PHYSICS)
+        return Snapshot(
+            physics=physics,
+            before_last_substep=self.controller.before_last_substep,
+            controller=self.controller.save(),
+            body_pos=self.model.body_pos.copy(),
+            body_quat=self.model.body_quat.copy(),
+            num_steps=self.num_steps,
+            success=self.success,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot, bit for bit, kinematics and contacts of before its last physics step included."""
+        model, data = self.model, self.data
+        model.body_pos[:], model.body_quat[:] = snapshot.body_pos, snapshot.body_quat
+        mujoco.mj_setState(model, data, snapshot.physics, _PHYSICS)
+        data.qpos[:], data.qvel[:] = self.controller.before_last_substep = snapshot.before_last_substep
+        mujoco.mj_step1(model, data)
+        mujoco.mj_setState(model, data, snapshot.physics, _PHYSICS)
+        self.controller.restore(snapshot.controller)
+        self.num_steps, self.success = snapshot.num_steps, snapshot.success
+        self.scene.show_switches()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the physics are no longer finite."""
+        return any(self.data.warning[kind].number for kind in _BROKEN) or not np.isfinite(self.data.qpos).all()
+
+    @property
+    def hand_pos_m(self) -> NDArray[np.float64]:
+        """Position of the grip site between the fingertips, [3]."""
+        return self.controller.pos_m
+
+    @property
+    def hand_axes(self) -> NDArray[np.float64]:
+        """Rotation of the grip site, [3, 3]: its columns are the closing direction, y, and the approach direction."""
+        return self.controller.axes
+
+    @property
+    def fingers_m(self) -> NDArray[np.float64]:
+        """Joint positions of the fingers, [2]."""
+        return self.data.qpos[self.controller.finger_qpos]
+
+    @property
+    def state(self) -> NDArray[np.float64]:
+        """Proprioception as in published evaluations, [8]: position of the grip site, rotation vector of the hand's
+        body, fingers.
+        """
+        return np.concatenate((self.hand_pos_m, rotation_vector(self.data.xquat[self._hand]), self.fingers_m))
+
+    def _to_rest(self) -> None:
+        mujoco.mj_resetData(self.model, self.data)
+        robot = self.scene.suite_env.robots[0]
+        self.data.qpos[robot._ref_joint_pos_indexes] = robot.init_qpos
+        mujoco.mj_forward(self.model, self.data)
+
+
+def rotation_vector(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation vector [3] of a quaternion [4] with w first, as robosuite computes it.
+
+    Its angle is from 0 to 2 pi, because a quaternion and its negative are not identified. Policies trained on the
+    suite's demonstrations need that.
+    """
+    w = np.clip(quaternion[0], -1.0, 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    if np.isclose(sine, 0.0, rtol=0.0, atol=1e-9):
+        return np.zeros(3)
+    return quaternion[1:] * (2.0 * np.arccos(w) / sine)
