@@ -29,7 +29,7 @@ def sft_demo() -> RunConfig:
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=400, noise_std=0.3),
         sft=SFTConfig(hold_gripper=True),
-        learner=LearnerConfig(batch_size=128, num_updates=3000),
+        learner=LearnerConfig(batch_size=128, num_updates=1300, optimizer="muon", warmup_updates=150),
         evaluation=EvaluationConfig(episodes_per_task=20),
         save_every=500,
     )
@@ -41,7 +41,7 @@ def sft_tabletop() -> RunConfig:
     return replace(
         demo,
         demonstrations=replace(demo.demonstrations, tasks=()),
-        learner=replace(demo.learner, num_updates=10000),
+        learner=LearnerConfig(batch_size=128, num_updates=10000),
         evaluation=replace(
             demo.evaluation, variations=("train", "vision", "paraphrase", "combination", "execution", "synonym")
         ),
@@ -69,7 +69,7 @@ def sft_memory() -> RunConfig:
         # With a stride longer than the episode, the history is the first observation at every step.
         model=ModelConfig(history_length=1, history_stride=64),
         demonstrations=replace(demo.demonstrations, world="tabletop_memory", tasks=(), episodes_per_task=300),
-        learner=replace(demo.learner, batch_size=64, num_updates=1000),
+        learner=LearnerConfig(batch_size=64, num_updates=1000),
         evaluation=replace(demo.evaluation, episodes_per_task=100),
     )
 
@@ -81,7 +81,7 @@ def sft_few() -> RunConfig:
         demo,
         sft=SFTConfig(),
         demonstrations=replace(demo.demonstrations, episodes_per_task=30),
-        learner=replace(demo.learner, num_updates=600),
+        learner=LearnerConfig(batch_size=128, num_updates=600),
         save_every=600,
     )
 

@@ -7,7 +7,8 @@ Small networks are bound by kernel launches: a graph launches all kernels at onc
 updates). It repeats exactly what was captured, so the loss must be the same function of the batch each time, without
 control flow that depends on a tensor's values. A batch of another shape or another loss is captured anew.
 
-Left out: capturing the optimiser's step too. A gradient that is not finite has to be refused before it.
+Left out: capturing the optimiser's step too, AdamW's or Muon's. A gradient that is not finite has to be refused before
+it.
 """
 
 from __future__ import annotations

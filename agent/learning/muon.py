@@ -20,7 +20,8 @@ matrices. Matrices of equal shape are orthogonalised in one batch.
 
 AdamW keeps what is no such matrix: vectors, embeddings and learned tokens, the first layer of pixels, the last layers
 and what supervises directly (heatmaps, routers, localization and foresight heads), as the authors do. It keeps LoRA's
-factors too: their product is the update, and orthogonalising each of two thin factors is another method.
+factors too: a decoder's weight moves by dB A + B dA, whose singular values O(dB) and O(dA) do not equalise, and whose
+size is that of the other factor, B's 0 at first, not 0.2.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ _TINY = 1e-7
 
 _OTHERS = frozenset(
     {
-        *("stem", "queries", "positions", "ages", "heatmaps", "router", "gate", "to_parameters", "value_head"),
+        *("stem", "queries", "positions", "ages", "heatmaps", "router", "gate", "to_parameters", "last", "value_head"),
         *("localize_from_vision", "localize_from_queries", "foresee_from_vision", "foresee_from_queries"),
     }
 )
-"""Parts of the names of AdamW's matrices, besides _OTHER_KINDS. "gate" is the router of transformers' experts."""
+"""Parts of the names of AdamW's matrices, besides _OTHER_KINDS. "gate" is the router of transformers' experts, "last"
+the last layer of a flow."""
 _OTHER_KINDS = ("embed", "lora_")
 """Substrings of such parts."""
 

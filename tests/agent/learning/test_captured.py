@@ -12,7 +12,7 @@ from sides_policy import sides_model
 from agent.algorithms.sft import SFTBatch, fake_batch, sft_loss
 from agent.algorithms.sft_config import SFTConfig
 from agent.learning.captured import Captured
-from agent.learning.config import LearnerConfig
+from agent.learning.config import LearnerConfig, OptimizerName
 from agent.learning.gradients import Threads
 from agent.learning.learner import Learner
 from vla_model.model import VLA
@@ -21,8 +21,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 LOSS = partial(sft_loss, config=SFTConfig())
 
 
-def learner(*, capture: bool, num_parts: int, device: str = "cuda") -> Learner[VLA]:
-    config = LearnerConfig(batch_size=8, num_parts=num_parts, warmup_updates=1, capture=capture)
+def learner(*, capture: bool, num_parts: int, device: str = "cuda", optimizer: OptimizerName = "adamw") -> Learner[VLA]:
+    config = LearnerConfig(batch_size=8, num_parts=num_parts, warmup_updates=1, capture=capture, optimizer=optimizer)
     return Learner(copy.deepcopy(sides_model()).to(device), config, repeats=True)
 
 
@@ -41,6 +41,14 @@ def test_a_replayed_graph_gives_the_same_updates_as_eager_kernels(num_parts: int
         assert captured.update(batch(size, update), LOSS) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     for ours, theirs in zip(captured.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@needs_gpu
+def test_muon_steps_on_replayed_gradients_as_on_eager_ones() -> None:
+    plain, captured = (learner(capture=capture, num_parts=1, optimizer="muon") for capture in (False, True))
+    for update in range(4):
+        expected = plain.update(batch(8, update), LOSS)
+        assert captured.update(batch(8, update), LOSS) == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
 @needs_gpu

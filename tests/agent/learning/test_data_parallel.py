@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agent.algorithms.sft import SFTBatch, SFTEncoder, sft_loss
-from agent.learning.config import learning_rate_share
+from agent.learning.config import OptimizerName, learning_rate_share
 from agent.learning.learner import Learner
 from agent.recipes import sft_tiny
 from agent.report.curves import read_curves
@@ -38,10 +38,11 @@ from vla_model.numerics.precision import native_dtype
 from vla_model.sizes import SIZES
 
 
-def tiny(num_processes: int = 1) -> RunConfig:
+def tiny(num_processes: int = 1, optimizer: OptimizerName = "adamw") -> RunConfig:
     config = sft_tiny()
     model = replace(config.model, balancing_rate=0.05)  # the experts' biases are one thing that processes must share
-    return replace(config, model=model, learner=replace(config.learner, num_updates=5, num_processes=num_processes))
+    learner = replace(config.learner, num_updates=5, num_processes=num_processes, optimizer=optimizer)
+    return replace(config, model=model, learner=learner)
 
 
 def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
@@ -86,12 +87,16 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def learned_by_one(config: RunConfig, root: Path, dataset: Path) -> RunFolder:
+    run = new_run(root, config, dataset)
+    learn(config, run, Process(interrupted=lambda: False, report=lambda **_: None))
+    return run
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> RunFolder:
     """What one process learns."""
-    run = new_run(tmp_path_factory.mktemp("one") / "run", tiny(), dataset)
-    learn(tiny(), run, Process(interrupted=lambda: False, report=lambda **_: None))
-    return run
+    return learned_by_one(tiny(), tmp_path_factory.mktemp("one") / "run", dataset)
 
 
 def state(run: RunFolder) -> dict[str, Tensor]:
@@ -100,16 +105,27 @@ def state(run: RunFolder) -> dict[str, Tensor]:
     return load_file(last / "learner.safetensors")
 
 
-def test_two_processes_take_the_same_steps_as_one(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", tiny(2), dataset)
-    figures = run_in_processes(partial(learn, tiny(2), run), 2, run.root)
+def assert_two_processes_learn_the_same(config: RunConfig, one: RunFolder, run: RunFolder) -> None:
+    figures = run_in_processes(partial(learn, config, run), 2, run.root)
     assert figures["samples_per_s"] > 0
-    assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["000002", "000004", "000005"]
     ours, theirs = ({c.tag: c.values for c in read_curves(r.tensorboard) if "loss/" in c.tag} for r in (run, one))
     assert ours == theirs
     expected, found = state(one), state(run)
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_two_processes_take_the_same_steps_as_one(one: RunFolder, dataset: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", tiny(2), dataset)
+    assert_two_processes_learn_the_same(tiny(2), one, run)
+    assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["000002", "000004", "000005"]
+
+
+def test_two_processes_take_the_same_steps_as_one_by_muon(dataset: Path, tmp_path: Path) -> None:
+    one = learned_by_one(tiny(1, "muon"), tmp_path / "one", dataset)
+    assert any(name.startswith("muon.") for name in state(one))
+    config = tiny(2, "muon")
+    assert_two_processes_learn_the_same(config, one, new_run(tmp_path / "two", config, dataset))
 
 
 def test_one_process_resumes_a_run_of_two(one: RunFolder, dataset: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -122,11 +123,40 @@ def test_adamw_keeps_first_and_last_layers_tokens_routers_and_what_supervises() 
     }
 
 
-def test_adamw_keeps_the_factors_of_lora() -> None:
-    model = sides_model()
-    prepare(model, FineTuning(mode="lora", lora_rank=2))
-    trained = {name for name, p in model.named_parameters() if p.requires_grad and is_hidden_matrix(name, p)}
-    assert trained == {f"action_head.layers.{i}.{part}" for i in range(2) for part in ("gate_up", "down")}
+def test_of_a_flow_the_middle_is_muons_and_of_a_vision_transformer_its_layers() -> None:
+    flow = sides_model(action_distribution="flow")
+    last, encoder = "action_head.distribution.last.weight", "cameras.front.encoder.model."
+    muons = {name for name, p in flow.named_parameters() if is_hidden_matrix(name, p)}
+    assert "action_head.distribution.middle.weight" in muons
+    assert last in dict(flow.named_parameters()).keys() - muons
+    vision = sides_model(vision="vit", vision_patch_px=4, vision_layers=1, vision_channels=16)
+    found = {n: is_hidden_matrix(n, p) for n, p in vision.named_parameters() if n.startswith(encoder) and p.ndim >= 2}
+    assert found == {name: name.startswith(f"{encoder}layers.") for name in found}
+    assert len(set(found.values())) == 2
+
+
+def adapted(model: VLA, *, towers: bool = True) -> VLA:
+    torch.manual_seed(1)
+    prepare(model, FineTuning(mode="lora", lora_rank=2, towers=towers))
+    return model
+
+
+@pytest.mark.parametrize("towers", [False, True])
+def test_of_a_model_with_lora_muon_steps_trained_matrices_outside_the_decoder(towers: bool) -> None:
+    model = adapted(sides_model(), towers=towers)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with closing(Learner(model, MUON)) as learner:
+        learned(learner, range(2))
+        by_muon = {id(p) for p, state in learner._optimizers._by_name["muon"].state.items() if "momentum" in state}
+    names = {name for name, p in model.named_parameters() if id(p) in by_muon}
+    assert {name for name in names if name.startswith("action_head.")} == {
+        f"action_head.layers.{i}.{part}" for i in range(2) for part in ("gate_up", "down")
+    }
+    assert any(name.startswith("cameras.") for name in names) is towers
+    assert not any(name.startswith("backbone.") for name in names)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert names < moved
+    assert {name for name in moved if name.startswith("backbone.")} == {name for name in before if ".lora_" in name}
 
 
 def learned(learner: Learner[VLA], updates: range) -> list[float]:
@@ -134,8 +164,9 @@ def learned(learner: Learner[VLA], updates: range) -> list[float]:
     return [learner.update(fake_batch(learner.model.config, 8, update), LOSS)["loss/total"] for update in updates]
 
 
-def test_a_resumed_learner_continues_to_identical_numbers(tmp_path: Path) -> None:
-    straight, first, second = (Learner(sides_model(), MUON) for _ in range(3))
+@pytest.mark.parametrize("make_model", [sides_model, lambda: adapted(sides_model())], ids=["whole", "with lora"])
+def test_a_resumed_learner_continues_to_identical_numbers(make_model: Callable[[], VLA], tmp_path: Path) -> None:
+    straight, first, second = (Learner(make_model(), MUON) for _ in range(3))
     expected = learned(straight, range(6))
     learned(first, range(4))
     first.save(tmp_path)

@@ -23,7 +23,7 @@ from agent.algorithms.sft_config import SFTConfig
 from agent.algorithms.shrink_perturb import ShrinkPerturbConfig
 from agent.evaluation.config import EvaluationConfig
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
-from agent.learning.config import LearnerConfig
+from agent.learning.config import LearnerConfig, OptimizerName
 from agent.learning.learner import STATE_FILE, Learner
 from agent.report.curves import read_curves
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder, start_run
@@ -131,6 +131,15 @@ def test_rft_and_dagger_train_it_too(
     assert evaluation.mean_over_tasks >= 0.95
 
 
+@pytest.mark.long
+def test_dagger_trains_it_by_muon_too(first: Path, demonstrations: Path, tmp_path: Path) -> None:
+    algorithm = DaggerConfig(updates=60, sft=PLAIN, demonstrations=str(demonstrations))
+    learner = replace(CLONE, optimizer="muon", learning_rate=1e-3)
+    evaluation, run = run_here(sides_config(algorithm, first, learner, iterations=2), tmp_path / "run")
+    assert success_before(run) <= 0.6
+    assert evaluation.mean_over_tasks >= 0.95
+
+
 def small(first: Path, **changes: Any) -> ImproveConfig:
     practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=8)
     settings = {"algorithm": PPOConfig(warmup_iterations=0), "practice": practice, "iterations": 2} | changes
@@ -191,11 +200,12 @@ def test_the_best_policy_is_kept_and_a_collapse_ends_the_run(
     assert any(not torch.equal(best[name], end[name]) for name in best)
 
 
-@pytest.mark.parametrize("mode", ["lora", "head"])
+@pytest.mark.parametrize(("mode", "optimizer"), [("lora", "adamw"), ("head", "adamw"), ("lora", "muon")])
 def test_a_run_with_adapters_resumes_to_identical_numbers(
-    mode: Any, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: Any, optimizer: OptimizerName, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(first, fine_tuning=FineTuning(mode=mode, lora_rank=2), iterations=3)
+    config = replace(config, learner=replace(config.learner, optimizer=optimizer))
     _, straight = run_here(config, tmp_path / "straight")
     update, run = Learner.update, RunFolder(tmp_path / "run")
 
@@ -213,6 +223,9 @@ def test_a_run_with_adapters_resumes_to_identical_numbers(
     assert expected.keys() == resumed.keys()
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
     assert (run.checkpoint(3) / "adapter").exists()
+    ratios = next(c for c in read_curves(straight.tensorboard) if c.tag == "policy/first_log_ratio")
+    assert len(ratios.values) == 3
+    assert max(ratios.values) < 1e-5, "the published weights are those that the optimiser left"
 
 
 def test_diagnostics_are_logged(first: Path, tmp_path: Path) -> None:

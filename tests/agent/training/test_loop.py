@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from agent.learning.config import OptimizerName
 from agent.learning.learner import Learner
 from agent.recipes import RECIPES, sft_tiny
 from agent.report.render import write_report
@@ -96,13 +97,19 @@ def test_an_interrupted_run_resumes_to_identical_numbers(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
+LORA = FineTuning(mode="lora", lora_rank=2, towers=True)
+
+
 @pytest.mark.parametrize(
-    "fine_tuning", [FineTuning(mode="lora", lora_rank=2, towers=True), FineTuning(mode="head")], ids=["lora", "head"]
+    ("fine_tuning", "optimizer"),
+    [(LORA, "adamw"), (LORA, "muon"), (FineTuning(mode="head"), "adamw")],
+    ids=["lora", "lora with muon", "head"],
 )
 def test_a_run_with_adapters_resumes_to_identical_numbers_and_saves_the_adapter(
-    straight: RunFolder, fine_tuning: FineTuning, tmp_path: Path
+    straight: RunFolder, fine_tuning: FineTuning, optimizer: OptimizerName, tmp_path: Path
 ) -> None:
     config, data = replace(small(), fine_tuning=fine_tuning), TrainingData([straight.dataset])
+    config = replace(config, learner=replace(config.learner, optimizer=optimizer))
     runs = [RunFolder(tmp_path / name) for name in ("straight", "resumed")]
     for run in runs:
         shutil.copytree(straight.dataset, run.dataset)
