@@ -1,0 +1,10 @@
+"""LIBERO's scripted expert: from a task's goal and the simulator's state to actions.
+
+`expert.py` plans; `goals.py` chooses the skill; `transfer.py`, `drawers.py`, `hinges.py`, `insertion.py` and
+`dragging.py` are the skills; `grasps.py` and `placement.py` say where; `motion.py` moves the hand; `view.py` reads the
+simulation.
+"""
+
+from envs.suites.libero.expert.expert import Expert
+
+__all__ = ["Expert"]

@@ -1,0 +1,94 @@
+"""One scripted expert for every task of the suite: it reads the task's goal and the simulator's state.
+
+The expert is a plan of motions (goals.py), not a map from states to actions. It plans from any state: at the first
+call, when a skill ends, when a skill finds the state other than it counted on, and when somebody else moved the arm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.suites.libero.expert.goals import next_goal, skill
+from envs.suites.libero.expert.motion import Action, Arm, Lost
+from envs.suites.libero.expert.view import Goal, View
+
+if TYPE_CHECKING:
+    from envs.suites.libero.simulation import Simulation
+
+MOST_ATTEMPTS = 6
+"""Failures per goal before the expert gives up."""
+MOST_SURPRISES = 60
+"""Per episode, before the expert gives up."""
+DEVIATION_M = 0.06
+"""A hand further than this from where the last action should have taken it was moved by somebody else."""
+
+
+class Expert:
+    """Acts in one simulation.
+
+    Example:
+        >>> expert = Expert(simulation)
+        >>> simulation.begin(seed)
+        >>> expert.begin()
+        >>> while not simulation.success and not expert.gave_up:
+        ...     simulation.step(expert.action())
+    """
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._view = View(simulation)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the episode before."""
+        self.gave_up = False
+        """Whether it failed too often to go on; the hand then stays where it is."""
+        self.log: list[str] = []
+        """What was tried in this episode and how it ended, for people."""
+        self._attempts: Counter[Goal] = Counter()
+        self._surprises = 0
+        self._plan: Generator[Action, None, None] | None = None
+        self._expected: tuple[int, Action] | None = None
+        """Number of the next step, and where the hand should be then, [3]."""
+
+    def action(self) -> Action:
+        """The action for the state as it is, [7] in [-1, 1]. Does not step the simulation."""
+        if self._plan is None or self._interrupted():
+            self._plan = self._steps(Arm(self._view))
+        action = next(self._plan)
+        hand = self._view.hand
+        self._expected = self._simulation.num_steps + 1, hand + 0.025 * action[:3]
+        return np.clip(action, -1.0, 1.0)
+
+    def _interrupted(self) -> bool:
+        """Whether the state is not one that the last action led to."""
+        if self._expected is None:
+            return True
+        step, hand = self._expected
+        return self._simulation.num_steps != step or bool(np.linalg.norm(self._view.hand - hand) > DEVIATION_M)
+
+    def _steps(self, arm: Arm) -> Generator[Action, None, None]:
+        """Skill after skill until all goals hold; then, and after giving up, the hand stays where it is."""
+        if self._view.held() is not None:
+            arm.command = 1.0
+        while not self.gave_up:
+            goal = next_goal(self._view)
+            if goal is None:
+                yield arm.toward(self._view.hand)
+                continue
+            try:
+                done = yield from skill(arm, goal, self._attempts[goal])
+                end = "done" if done else "failed"
+                self._attempts[goal] += not done
+            except Lost as lost:
+                end = str(lost)
+                self._surprises += 1
+                yield arm.toward(self._view.hand)
+            self.log.append(f"{self._simulation.num_steps} {' '.join(goal)}: {end}")
+            self.gave_up = self._attempts[goal] >= MOST_ATTEMPTS or self._surprises >= MOST_SURPRISES
+        while True:
+            yield arm.toward(self._view.hand)

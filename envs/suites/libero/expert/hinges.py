@@ -1,0 +1,96 @@
+"""Turn knobs, and open and close hinged doors.
+
+A knob is pinched across its ridge and turned by turning the hand. A door is moved by a fingertip that follows the arc
+of its free edge.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps, hand_frame, turned
+from envs.suites.libero.expert.view import Array, View
+
+ARC_STEP_RAD = 0.06
+
+
+def ridge(points: Array) -> Array:
+    """The horizontal direction [3] along which the top 2 cm of a knob extend furthest."""
+    top = points[points[:, 2] > points[:, 2].max() - 0.02][:, :2]
+    direction = np.linalg.svd(top - top.mean(0), full_matrices=False)[2][0]
+    return np.array([*direction, 0.0])
+
+
+def turn_knob(arm: Arm, joint: int, angle: float, attempt: int) -> Steps:
+    """Turn a knob about a vertical axis to an angle of its joint (rad)."""
+    view = arm.view
+    anchor, axis = view.joint_line(joint)
+    points = view.cloud(view.moving_geoms(joint))
+    across = np.cross(UP, ridge(points))
+    axes, _ = hand_frame(across, DOWN, view.hand_axes)
+    sink = (0.012, 0.018, 0.006)[attempt % 3]
+    centre = np.array([*anchor[:2], points[:, 2].max() - sink])
+    yield from arm.rise(centre[2] + 0.12)
+    arm.command = OPEN
+    yield from arm.move(centre + 0.12 * UP, axes, tolerance=0.02, angle=0.08, steps=70)
+    yield from arm.release()
+    yield from arm.move(centre, axes, angle=0.08, steps=30, speed=0.7)
+    yield from arm.grip(CLOSED, 9)
+    start, begun = view.hand_axes, view.joint(joint)
+    way = np.sign(angle - begun)
+    for k in range(40):
+        if (view.joint(joint) - angle) * way > 0.05:
+            break
+        turn = way * min(0.09 * (k + 1), abs(angle - begun) + 0.6)
+        yield arm.toward(centre, turned(start, axis * turn), speed=0.6)
+    yield from arm.grip(OPEN, 6)
+    yield from arm.shift(0.15 * UP, steps=25)
+    return (view.joint(joint) - angle) * way > -0.02
+
+
+class Door:
+    """A hinged door's free edge, as it is now."""
+
+    def __init__(self, view: View, joint: int) -> None:
+        self._anchor, self._axis = view.joint_line(joint)
+        self.points = view.cloud(view.moving_geoms(joint))
+        radial = self.points - self._anchor
+        radial -= np.outer(radial @ self._axis, self._axis)
+        reach = np.linalg.norm(radial, axis=1)
+        self.radius = 0.85 * float(np.percentile(reach, 97))
+        arm = radial[reach > 0.8 * reach.max()].mean(0)
+        self._arm = arm / np.linalg.norm(arm)
+
+    def along(self, angle: float) -> Array:
+        """Unit vector [3] in which the edge moves when the joint's angle grows, after a turn by `angle`."""
+        return np.cross(self._axis, self._radial(angle))
+
+    def edge(self, angle: float, ahead: float) -> Array:
+        """A point [3] at the edge after a turn by `angle`, moved by `ahead` along the arc."""
+        return self._anchor + self.radius * self._radial(angle) + ahead * self.along(angle)
+
+    def _radial(self, angle: float) -> Array:
+        return turned(self._arm[:, None], self._axis * angle)[:, 0]
+
+
+def close_door(arm: Arm, joint: int) -> Steps:
+    """Push a door along its arc until it is closed (joint at 0)."""
+    view = arm.view
+    door = Door(view, joint)
+    angle = view.joint(joint)
+    way = -float(np.sign(angle))
+    height = min(door.points[:, 2].max() - 0.03, door.edge(0.0, 0.0)[2] + 0.3)
+    at = lambda turn, behind: np.array([*door.edge(way * turn, -way * behind)[:2], height])  # noqa: E731
+    axes, _ = hand_frame(np.cross(UP, door.along(0.0)), DOWN, view.hand_axes)
+    arm.command = CLOSED
+    high = max(view.hand[2], door.points[:, 2].max() + 0.08)
+    yield from arm.rise(high, steps=30)
+    start = at(0.0, 0.07)
+    yield from arm.move(np.array([*start[:2], high]), axes, tolerance=0.03, angle=0.3, steps=80)
+    yield from arm.move(start, axes, tolerance=0.02, steps=40)
+    for k in range(int(abs(angle) / ARC_STEP_RAD) + 8):
+        yield from arm.move(at(ARC_STEP_RAD * (k + 1), 0.012), tolerance=0.02, steps=4)
+        if abs(view.joint(joint)) < 0.004:
+            break
+    yield from arm.shift(-0.05 * way * door.along(way * abs(angle)), steps=8)
+    return abs(view.joint(joint)) < 0.005

@@ -1,0 +1,164 @@
+"""Motions of the hand, one action per step: each is a generator that reads the state anew before every action.
+
+A motion is closed-loop: its action drives the hand from wherever it is toward a pose, with
+
+    dx = GAIN (target - hand), at most `speed` x 5 cm;   dr = GAIN log(R_target R_hand^T), at most TURN x 0.5 rad
+
+so noise in executed actions is corrected and not accumulated. Motions are composed with `yield from`; their result says
+whether the target was reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from envs.suites.libero.expert.view import Array, View
+
+Action = NDArray[np.float64]
+Steps = Generator[Action, None, bool]
+"""Actions [7], one per control step, and at the end whether it went as planned."""
+
+OPEN, CLOSED = -1.0, 1.0
+"""Gripper commands."""
+
+DOWN = np.array([0.0, 0.0, -1.0])
+UP = -DOWN
+
+POSITION_UNIT_M, ROTATION_UNIT_RAD = 0.05, 0.5
+"""What an action of 1 asks for."""
+GAIN = 1.4
+TURN = 0.5
+OPENED_M = 0.07
+"""Fingers further apart than this are open."""
+
+
+class Lost(Exception):  # noqa: N818 - an event of the plan, not an error
+    """The state is not what a plan counted on, so there has to be another."""
+
+
+def rotation_vector(axes: Array, towards: Array) -> Array:
+    """The rotation that takes one frame [3, 3] to another, as axis times angle, [3]."""
+    return Rotation.from_matrix(towards @ axes.T).as_rotvec()
+
+
+def turned(axes: Array, vector: Array) -> Array:
+    """A frame [3, 3] after a rotation about a world axis, given as axis times angle [3]."""
+    return Rotation.from_rotvec(vector).as_matrix() @ axes
+
+
+def hand_frame(closing: Array, approach: Array, near: Array) -> tuple[Array, float]:
+    """The hand's axes for a closing direction and an approach direction, and their angle to the present ones.
+
+    The fingers are alike, so of the two signs of `closing` that nearer to the frame `near` [3, 3] is taken. The part of
+    `closing` along `approach` is dropped.
+    """
+    frames = []
+    for sign in (1.0, -1.0):
+        x = sign * (closing - approach * (closing @ approach))
+        x /= np.linalg.norm(x)
+        axes = np.column_stack([x, np.cross(approach, x), approach])
+        frames.append((float(np.linalg.norm(rotation_vector(near, axes))), axes))
+    angle, axes = min(frames, key=lambda frame: frame[0])
+    return axes, angle
+
+
+def level(axes: Array) -> Array:
+    """The hand's axes turned the shortest way so that it points straight down."""
+    approach = axes[:, 2]
+    axis = np.cross(approach, DOWN)
+    sine = np.linalg.norm(axis)
+    if sine < 1e-6:
+        return axes
+    return turned(axes, axis / sine * np.arctan2(sine, approach @ DOWN))
+
+
+class Arm:
+    """Moves the hand of one simulation; remembers the gripper's command between motions."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.command = OPEN
+
+    def toward(self, target: Array, axes: Array | None = None, speed: float = 1.0) -> Action:
+        """One action that takes the hand toward a position [3], and toward axes [3, 3] if given."""
+        action = np.zeros(7)
+        step = (target - self.view.hand) * (GAIN / POSITION_UNIT_M)
+        action[:3] = step * min(1.0, speed / max(float(np.linalg.norm(step)), 1e-9))
+        if axes is not None:
+            turn = rotation_vector(self.view.hand_axes, axes) * (GAIN / ROTATION_UNIT_RAD)
+            action[3:6] = turn * min(1.0, TURN / max(float(np.abs(turn).max()), 1e-9))
+        action[6] = self.command
+        return action
+
+    def at(self, target: Array, axes: Array | None, tolerance: float, angle: float) -> bool:
+        """Whether the hand is within a distance (m) and an angle (rad) of a pose."""
+        if np.linalg.norm(target - self.view.hand) >= tolerance:
+            return False
+        return axes is None or bool(np.linalg.norm(rotation_vector(self.view.hand_axes, axes)) < angle)
+
+    def move(
+        self,
+        target: Array,
+        axes: Array | None = None,
+        *,
+        tolerance: float = 0.006,
+        angle: float = 0.06,
+        steps: int = 60,
+        speed: float = 1.0,
+        gently: bool = False,
+    ) -> Steps:
+        """To a pose, for at most `steps` actions; gently: slowly at first, with what could swing out of the hand."""
+        for k in range(steps):
+            if self.at(target, axes, tolerance, angle):
+                return True
+            yield self.toward(target, axes, speed * min(1.0, 0.4 + 0.15 * k) if gently else speed)
+        return self.at(target, axes, tolerance, angle)
+
+    def rise(self, height: float, axes: Array | None = None, steps: int = 40) -> Steps:
+        """Straight up until the hand is at a height; not down."""
+        hand = self.view.hand
+        if hand[2] >= height - 0.02:
+            return True
+        return (yield from self.move(np.array([*hand[:2], height]), axes, tolerance=0.02, angle=9.0, steps=steps))
+
+    def shift(self, by: Array, axes: Array | None = None, *, tolerance: float = 0.02, steps: int = 20) -> Steps:
+        """By a vector from where the hand is."""
+        return (yield from self.move(self.view.hand + by, axes, tolerance=tolerance, angle=9.0, steps=steps))
+
+    def grip(self, command: float, steps: int) -> Steps:
+        """Open or close the fingers with the hand in its place."""
+        self.command = command
+        place = self.view.hand
+        for _ in range(steps):
+            yield self.toward(place)
+        return True
+
+    def release(self) -> Steps:
+        """Open the fingers and wait until they are open."""
+        self.command = OPEN
+        place = self.view.hand
+        for _ in range(12):
+            if self.view.opening > OPENED_M:
+                break
+            yield self.toward(place)
+        return True
+
+
+def watch(steps: Steps, condition: Callable[[], bool], what: str) -> Steps:
+    """A motion while a condition holds.
+
+    Raises:
+        Lost: it does not; `what` names it.
+    """
+    while True:
+        if not condition():
+            raise Lost(what)
+        try:
+            action = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield action
