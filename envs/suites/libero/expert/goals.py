@@ -64,7 +64,7 @@ def skill(arm: Arm, goal: Goal, attempt: int) -> Steps:
     if kind == "in" and region is not None and region.parent is not None:
         if region.joint_ids and opened(view, region.joint_ids[0]) < OPEN_ENOUGH_M:
             return open_drawer(arm, region.joint_ids[0], OPEN_FOR_THINGS_M, attempt)
-        if not region.joint_ids and view.thing(region.parent).joints:
+        if not region.joint_ids and view.thing(region.parent).joint_ids:
             return insert(arm, goal, attempt)
     name = goal[1]
     if region is not None and region.parent is None and not view.in_hand(name) and not _graspable(arm, name):
@@ -80,4 +80,4 @@ def _graspable(arm: Arm, name: str) -> bool:
 def _joint(view: View, name: str) -> int:
     """The hinge or slide of a region's part, or of a thing."""
     region = view.region(name)
-    return region.joint_ids[0] if region is not None else view.thing(name).joints[0]
+    return region.joint_ids[0] if region is not None else view.thing(name).joint_ids[0]

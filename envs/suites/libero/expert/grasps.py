@@ -164,9 +164,9 @@ def _cost(
     point: Array, width: float, depth: float, actual: float, offset: float, angle: float, centre_of_mass: Array
 ) -> float:
     lever = float(np.linalg.norm(point[:2] - centre_of_mass[:2]))
-    return (
-        -8 * depth + 4 * abs(depth - actual) + 6 * abs(offset) + 0.35 * angle + 4 * lever + 10 * max(0.0, width - 0.055)
-    )
+    shallow = abs(depth - actual)
+    wide = 20 * width + 10 * max(0.0, width - 0.055)  # of a box, across it and not askew
+    return -8 * depth + 4 * shallow + 6 * abs(offset) + 0.35 * angle + 4 * lever + wide
 
 
 def _distinct(grasps: list[Grasp], most: int = 12) -> list[Grasp]:

@@ -41,7 +41,7 @@ def box_of(view: View, target: str) -> Box:
     middle, axes = view.site(region)
     outward, side = -axes[:, 1], axes[:, 0]
     thing = view.thing(region.parent)
-    moving = {g for joint in thing.joints for g in view.moving_geoms(joint)}
+    moving = {g for joint in thing.joint_ids for g in view.moving_geoms(joint)}
     walls = view.cloud(g for g in thing.geom_ids if g not in moving)
     relative = walls - middle
     below = walls[(np.abs(relative @ side) < 0.045) & (np.abs(relative @ outward) < 0.04) & (relative[:, 2] < 0)]

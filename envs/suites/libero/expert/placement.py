@@ -67,18 +67,21 @@ def support_height(points: Array, xy: Array, radius: float = FOOT_M) -> float | 
     return float(points[near, 2].max()) if near.any() else None
 
 
-def slots(half_size: Array, axes: Array, count: int) -> Array:
-    """Centres of places for several things in one region, relative to its middle, [S, 2].
+def slots(half: Array, size: Array, count: int) -> Array:
+    """Places for several things side by side in one region, relative to its middle, [S, 2].
 
-    They lie on the region's longer horizontal axis, or on the world's y if it is square, as far apart as lets every
-    origin stay inside with a margin of a fifth.
+    They lie on the axis, x or y, along which the region holds more of them, as far apart as lets every origin stay
+    inside with a margin of a fifth.
+
+    Args:
+        half: half-sides of the region, [2].
+        size: of one thing, seen from above, [2].
+        count: number of things.
     """
     if count == 1:
         return np.zeros((1, 2))
-    extents = np.abs(axes @ half_size)[:2]
-    axis = int(extents[0] > extents[1] * 1.05)
-    direction = np.eye(2)[1 - axis]
-    reach = 0.8 * float(extents @ direction)
+    direction = np.eye(2)[int(np.argmax(half / size))]
+    reach = 0.8 * float(half @ direction)
     return np.linspace(-reach, reach, count)[:, None] * direction
 
 
@@ -108,10 +111,17 @@ def place_for(view: View, goal: Goal) -> Place:
     return _on_region(view, goal)
 
 
-def footprint_of(view: View, name: str) -> tuple[Array, Array]:
-    """A thing's smallest and greatest coordinates relative to its origin, seen from above, [2] each."""
-    points, origin = view.points(name)[:, :2], view.position(name)[:2]
-    return points.min(0) - origin, points.max(0) - origin
+def footprint_of(view: View, name: str, top: float = np.inf) -> tuple[Array, Array]:
+    """A thing's smallest and greatest coordinates relative to its origin, seen from above, [2] each.
+
+    Args:
+        view: where the thing is.
+        name: of the thing.
+        top: height above its lowest point up to which it counts.
+    """
+    points, origin = view.points(name), view.position(name)[:2]
+    base = points[points[:, 2] <= points[:, 2].min() + top, :2]
+    return base.min(0) - origin, base.max(0) - origin
 
 
 def _on_region(view: View, goal: Goal) -> Place:
@@ -120,19 +130,23 @@ def _on_region(view: View, goal: Goal) -> Place:
     region = view.region(target)
     assert region is not None
     middle, axes = view.site(region)
-    wanted = middle[:2] + _slot(view, goal)
+    half = np.abs(axes @ region.half_size_m)[:2]
+    low, high = footprint_of(view, name)
+    places = np.stack(np.meshgrid(*(np.linspace(-0.85, 0.85, 9),) * 2), -1).reshape(-1, 2) * half + middle[:2]
+    wanted = middle[:2] + _slot(view, goal, half, high - low)
+    places = np.concatenate([wanted[None], places])
     if region.parent is None:
         height = view.table_height(middle)
     else:
-        found = support_height(view.points(region.parent), middle, 0.05)
+        below = view.points(region.parent)
+        found = support_height(below, middle, 0.05)
         height = float(middle[2]) if found is None else found
+        top = below[np.abs(below[:, 2] - height) < FLOOR_M, :2]
+        base = footprint_of(view, name, FLOOR_M)
+        places = np.array([fitted(place, top.min(0), top.max(0), base) for place in places])
     others = view.obstacles(name)
-    low, high = footprint_of(view, name)
-    half = np.abs(axes @ region.half_size_m)[:2]
     reach = float(np.abs(np.r_[low, high]).max()) + float(half.max()) + ROOM_M
     standing = others[(others[:, 2] > height + FLOOR_M) & (np.abs(others[:, :2] - middle[:2]) < reach).all(1)]
-    grid = np.stack(np.meshgrid(*(np.linspace(-0.85, 0.85, 9),) * 2), -1).reshape(-1, 2) * half + middle[:2]
-    places = np.concatenate([wanted[None], grid])
     room = np.minimum(clearance(places, (low, high), standing), ROOM_M)
     return Place(places[int(np.argmin(np.linalg.norm(places - wanted, axis=1) - 10 * room))], height, None)
 
@@ -200,14 +214,14 @@ def _inside(view: View, goal: Goal) -> Place:
     return Place(xy, floor, float(around[:, 2].max()) if len(around) else None)
 
 
-def _slot(view: View, goal: Goal) -> Array:
+def _slot(view: View, goal: Goal, half: Array, size: Array) -> Array:
     """Offset from the middle of a region for one of the things that the task puts on it, [2]."""
     kind, name, target = goal
     region = view.region(target)
     assert region is not None
     same = [g for g in view.scene.goal if len(g) == 3 and g[2] == target and g[0] == kind]
-    middle, axes = view.site(region)
-    choices = slots(region.half_size_m, axes, len(same))
+    middle, _ = view.site(region)
+    choices = slots(half, size, len(same))
     others = [g[1] for g in same if g[1] != name and view.holds(g)]
     near = [
         min((float(np.linalg.norm(middle[:2] + c - view.position(o)[:2])) for o in others), default=0) for c in choices
