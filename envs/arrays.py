@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from envs.types import Array, Observation
@@ -18,6 +17,8 @@ from envs.types import Array, Observation
 
 def constant(values: Any, like: Array) -> Array:
     """Numbers (nested tuples) as an array with the dtype and device of `like`; cached, so do not modify it."""
+    from array_api_compat import array_namespace  # the interpreters of envs/suites/hosted lack it
+
     return _constant(array_namespace(like), values, like.dtype, like.device)
 
 

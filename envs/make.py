@@ -7,11 +7,10 @@ from contextlib import closing
 from typing import Literal, get_args
 
 from envs.errors import UserError
-from envs.imported import imported
-from envs.simulation.gl import choose_backend
+from envs.suites.hosted.function_world import FunctionWorld, split_name
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
-from envs.suites.returned import calling
+from envs.suites.own import own_world
 from envs.types import WorldSpec
 from envs.world import World
 
@@ -26,7 +25,8 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
 
     Args:
         name: one of WORLDS, or MODULE:FUNCTION of the user's own module: the function is called with num_worlds and
-            returns a World (docs/your_task.md).
+            returns a World (docs/your_task.md). MODULE:FUNCTION@PYTHON calls it in another interpreter, with 1 for each
+            of the worlds; `world_name` makes such a name.
         num_worlds: N.
         device: one of DEVICES; MODULE:FUNCTION runs on "cpu".
 
@@ -39,7 +39,8 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
     """
     check_device(name, device)
     if ":" in name:
-        return _own_world(name, num_worlds)
+        function, python = split_name(name)
+        return own_world(function, num_worlds) if python is None else FunctionWorld(num_worlds, function, python)
     if name in METAWORLDS:
         return MetaworldWorld(num_worlds, METAWORLDS[name])
     if device == "cpu":
@@ -59,10 +60,12 @@ def check_device(name: str, device: str) -> None:
     """Check that the world can run on the device, without making it.
 
     Raises:
-        UserError: no world or device of that name, no simulator of the world for the device, or no GPU for "cuda".
+        UserError: no world or device of that name, no simulator of the world for the device, no interpreter at the
+            path that the name has, or no GPU for "cuda".
     """
     if ":" not in name and name not in WORLDS:
         raise UserError(f"world {name!r} does not exist; worlds: {', '.join(WORLDS)}, or MODULE:FUNCTION of your own")
+    split_name(name)
     if ":" in name and device != "cpu":
         raise UserError(f"world {name!r} runs on the device 'cpu', got {device!r}")
     if name in METAWORLDS and device != "cpu":
@@ -87,13 +90,3 @@ def world_spec_of(name: str) -> WorldSpec:
     """
     with closing(make_world(name)) as world:
         return world.world_spec
-
-
-def _own_world(name: str, num_worlds: int) -> World:
-    choose_backend()  # before the module imports MuJoCo, which reads the variable once
-    make = imported("world", name)
-    with calling(f"world {name!r}"):
-        world = make(num_worlds)
-    if not isinstance(world, World):
-        raise UserError(f"world {name!r} gave a {type(world).__name__}, expected an envs.world.World")
-    return world

@@ -11,13 +11,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from typing import Any, NotRequired, Self, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.seeds import seed_of
+
+if TYPE_CHECKING:
+    from typing import NotRequired, Self  # the interpreters of envs/suites/hosted may be Python 3.10
 
 Array: TypeAlias = Any
 """A numpy.ndarray for worlds on the CPU, a torch.Tensor on the worlds' device for worlds on Warp.

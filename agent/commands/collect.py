@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
+from agent.runs.worlds import WorldPython
 from agent.training.config import DemonstrationsConfig
 from agent.training.demonstrations import collect_demonstrations
 from envs.make import WORLDS
@@ -21,6 +22,9 @@ class Collect:
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The dataset's folder."""
+    world_python: WorldPython = None
+    """Interpreter in which the world, a MODULE:FUNCTION, runs, for packages that conflict with ours
+    (docs/your_task.md)."""
 
 
 def run(args: list[str]) -> None:
@@ -30,7 +34,8 @@ def run(args: list[str]) -> None:
     else:
         name, demonstrations, rollout = _of_recipe(args)
     options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
-    outcome = collect_demonstrations(options.demonstrations, options.out, options.rollout)
+    demonstrations = options.demonstrations.in_interpreter(options.world_python)
+    outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))

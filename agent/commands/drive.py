@@ -19,6 +19,7 @@ from agent.robot.robots.imported import imported_robot
 from agent.runs.checks import Seed
 from agent.runs.names import check_name
 from agent.runs.policies import load_policy, say_place, where_to_act
+from agent.runs.worlds import WorldPython, named_world
 from envs.errors import UserError
 from envs.make import make_world
 from envs.types import EpisodeSpec
@@ -42,6 +43,9 @@ class Drive:
     """LeRobotDataset to which the drive is appended."""
     world: str | None = None
     """Suite of "sim", or MODULE:FUNCTION of your own (docs/your_task.md); default: the policy's suite."""
+    world_python: WorldPython = None
+    """Interpreter in which the world, a MODULE:FUNCTION, runs, for packages that conflict with ours
+    (docs/your_task.md)."""
     task: str | None = None
     """Task of "sim"; default: the policy's, if it has only one."""
     seed: Seed = 1_000_000
@@ -61,8 +65,9 @@ def run(args: list[str]) -> None:
     elif imported_arm is not None:
         raise UserError("a real robot needs an instruction: --instruction TEXT")
     named = (options.task,) if options.task else ()
+    asked = named_world(options.world, options.world_python)
     if imported_arm is None:
-        check_names(options.policy, options.world, named, (options.variation,))
+        check_names(options.policy, asked, named, (options.variation,))
 
     policy = load_policy(options.policy, options.dtype)
     spare_a_core()
@@ -71,7 +76,7 @@ def run(args: list[str]) -> None:
         if robot is None:
             from agent.robot.robots.sim_robot import SimRobot
 
-            name, tasks = where_to_act(options.policy, policy.processor.deployment, options.world, named)
+            name, tasks = where_to_act(options.policy, policy.processor.deployment, asked, named)
             world = stack.enter_context(closing(make_world(name)))
             if len(tasks) != 1:
                 raise UserError(f"name the task to drive: --task {' or '.join(tasks or world.tasks)}")

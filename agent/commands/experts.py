@@ -33,7 +33,7 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Experts, "experts", args, acting=ActingConfig(), rollout=WorkersConfig(workers=0))
     folder = folder_for(options.policy, options.out, "experts.json")
-    check_names(options.policy, options.acting.world, options.acting.tasks, options.acting.variations)
+    check_names(options.policy, options.acting.named_world, options.acting.tasks, options.acting.variations)
     policy = load_policy(options.policy, options.acting.dtype)
 
     from agent.studies.moe.study import study_experts, to_json

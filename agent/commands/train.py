@@ -11,6 +11,7 @@ import tyro
 from agent.commands.shared.options import parse_with, recipe_of
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
+from agent.runs.worlds import WorldPython
 
 if TYPE_CHECKING:
     from agent.evaluation.evaluate import Evaluation
@@ -24,13 +25,16 @@ class Train:
     """The run's folder."""
     resume: bool = False
     """Continue the run in that folder."""
+    world_python: WorldPython = None
+    """Interpreter in which the world, a MODULE:FUNCTION, runs, for packages that conflict with ours
+    (docs/your_task.md)."""
 
 
 def run(args: list[str]) -> None:
     """Run the command; the first argument is a recipe, and every field of its config is an option."""
     name, recipe = recipe_of("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe)
-    config = options.config
+    config = options.config.in_interpreter(options.world_python)
     command = ["llamarm", "train", *args]
     # Invalid input must not leave a folder behind, which would make the next try fail.
     check_start(options.out, config, resume=options.resume)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Annotated, Self
+
+import tyro
 
 from agent.runs.checks import check_episodes
+from envs.errors import UserError
 from envs.make import Device, check_device, make_world
+from envs.suites.hosted.function_world import world_name
 from envs.world import World
 from vla_model.files.deployment import Deployment
+
+WorldPython = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+"""An option of commands: the interpreter of a world MODULE:FUNCTION, if not ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +40,14 @@ class WorldConfig:
         """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
 
+    def in_interpreter(self, python: Path | None) -> Self:
+        """The same with the world, a MODULE:FUNCTION, in that interpreter; None leaves it in ours.
+
+        Raises:
+            UserError: see `world_name`.
+        """
+        return self if python is None else replace(self, world=world_name(self.world, python))
+
     def check_names(self, *variations: Sequence[str]) -> None:
         """Check names without importing a module of the user's own, which may take long.
 
@@ -49,3 +66,16 @@ class WorldConfig:
     def deployment(self, n_action_steps: int) -> Deployment:
         """The deployment of a policy for this world."""
         return Deployment(n_action_steps=n_action_steps, world=self.world, tasks=self.tasks)
+
+
+def named_world(world: str | None, python: Path | None) -> str | None:
+    """The name of the world for `make_world`, in that interpreter if one is given.
+
+    Raises:
+        UserError: an interpreter without a world, or see `world_name`.
+    """
+    if python is None:
+        return world
+    if world is None:
+        raise UserError(f"world-python {python} is the interpreter of a MODULE:FUNCTION; name that with --world")
+    return world_name(world, python)

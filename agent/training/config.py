@@ -5,9 +5,9 @@ Their fields are options of `llamarm train`, so importing this loads neither tor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NoReturn
+from typing import Annotated, ClassVar, Literal, NoReturn, Self
 
 import tyro
 from annotated_types import Interval
@@ -116,6 +116,10 @@ class RunConfig:
         """The config itself."""
         return self
 
+    def in_interpreter(self, python: Path | None) -> Self:
+        """The same with its world in that interpreter; see WorldConfig."""
+        return replace(self, demonstrations=self.demonstrations.in_interpreter(python))
+
     def check_names(self, run: RunFolder) -> None:
         """Refuse what can be refused without torch.
 
@@ -185,6 +189,10 @@ class ImproveConfig:
         raise UserError(
             "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
         )
+
+    def in_interpreter(self, python: Path | None) -> Self:
+        """The same with its world in that interpreter; see WorldConfig."""
+        return replace(self, practice=self.practice.in_interpreter(python))
 
     def check_names(self, run: RunFolder) -> None:
         """Refuse what can be refused without torch.

@@ -16,6 +16,7 @@ from agent.evaluation.config import EvaluationConfig
 from agent.runs.checks import NumWorlds, check_episodes, check_world
 from agent.runs.policies import DEFAULT_WORLD, say_place, steps_to_execute, where_to_act
 from agent.runs.run_folder import RunFolder, policy_folder
+from agent.runs.worlds import WorldPython, named_world
 from agent.training.demonstrations import check_expert
 from envs.errors import UserError
 from envs.make import check_device, make_world
@@ -41,6 +42,9 @@ class ActingConfig:
 
     world: str | None = None
     """Suite of worlds, or MODULE:FUNCTION of your own; default: the policy's suite."""
+    world_python: WorldPython = None
+    """Interpreter in which the world, a MODULE:FUNCTION, runs, for packages that conflict with ours
+    (docs/your_task.md)."""
     device: Literal["cpu", "warp", "cuda"] = "cpu"
     """Simulator: MuJoCo, or MuJoCo Warp on the CPU or on a GPU (then workers need --gpus-per-worker)."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = ()
@@ -55,6 +59,15 @@ class ActingConfig:
     """Number format of the policy's weights and computation; "auto" is bfloat16 where the hardware has it."""
     num_worlds: NumWorlds = 8
     """Parallel worlds in each process."""
+
+    @property
+    def named_world(self) -> str | None:
+        """The name of the world for `make_world`, if one is given.
+
+        Raises:
+            UserError: see `named_world`.
+        """
+        return named_world(self.world, self.world_python)
 
     def evaluation(self, n_action_steps: int | None, *, controls: bool = False, videos: int = 0) -> EvaluationConfig:
         """The evaluation's config, with `n_action_steps` actions executed of each chunk."""
@@ -97,11 +110,11 @@ def acting(
         UserError: no such world or task, the policy expects other cameras, states or actions, or n_action_steps exceeds
             the chunk size.
     """
-    if config.world is not None:
-        check_world(config.world)
+    if config.named_world is not None:
+        check_world(config.named_world)
     n_action_steps = source.steps(config.n_action_steps)
     made_for = source.deployment
-    world_name, named = where_to_act(name, made_for, config.world, config.tasks, anywhere=name == EXPERT)
+    world_name, named = where_to_act(name, made_for, config.named_world, config.tasks, anywhere=name == EXPERT)
     check_device(world_name, config.device)
     with closing(make_world(world_name)) as world, closing(source):
         tasks = check_episodes(world, named, config.variations)

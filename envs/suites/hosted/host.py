@@ -18,6 +18,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
@@ -49,7 +50,8 @@ def main() -> None:
     make, refusal = _prepared(options)
     if refusal is not None:
         for fd in channel_fds:  # it is the reply to the first request of each
-            Connection(fd).send_bytes(refusal)
+            with suppress(BrokenPipeError):  # our process may have ended at another world's refusal
+                Connection(fd).send_bytes(refusal)
         return
     forks = {}
     for world, fd in enumerate(channel_fds):
@@ -72,7 +74,7 @@ def _prepared(options: dict[str, Any]) -> tuple[Any, bytes | None]:
     sys.path[:0] = [folder for folder in options["folders"] if folder not in sys.path]
     try:
         make = pkgutil.resolve_name(options["target"])
-        make.prepare(**options["arguments"])
+        make.prepare(options["arguments"])
     except ModuleNotFoundError as error:
         return None, _reply_of("UserError", f"{sys.executable} cannot run {options['title']}: {error}")
     except Exception as error:

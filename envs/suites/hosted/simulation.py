@@ -16,7 +16,7 @@ render_ended. "expert" is asked at most once in a state.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ class HostedSimulation(ABC):
     """Simulates one world; made from JSON-able arguments with its first request, and lives as long as the world."""
 
     @classmethod
-    def prepare(cls, **arguments: Any) -> None:
-        """Called once with the same arguments in the host, before it forks, to import what all worlds need."""
+    def prepare(cls, arguments: Mapping[str, Any]) -> None:
+        """Called once with those arguments in the host, before it forks, to import what all worlds need."""
         del arguments
 
     @abstractmethod
