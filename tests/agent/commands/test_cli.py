@@ -134,17 +134,33 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        (Collect, {"out"}),
-        (Train, {"out", "resume"}),
+        (Collect, {"out", "world_python"}),
+        (Train, {"out", "resume", "world_python"}),
         (Data, {"data", "reading"}),
         (Eval, {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}),
         (Experts, {"policy", "out", "ablate"}),
-        (ActingConfig, {"world", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype", "num_worlds"}),
+        (
+            ActingConfig,
+            {"world", "world_python", "device", "tasks", "variations", "episodes", "n_action_steps", "dtype"}
+            | {"num_worlds"},
+        ),
         (Scale, {"out", "estimate"}),
         (Plan, {"memory", "gpu", "models", "world", "batch_sizes"}),
         (
             Drive,
-            {"policy", "robot", "instruction", "seconds", "record", "world", "task", "seed", "variation", "dtype"},
+            {
+                "policy",
+                "robot",
+                "instruction",
+                "seconds",
+                "record",
+                "world",
+                "world_python",
+                "task",
+                "seed",
+                "variation",
+            }
+            | {"dtype"},
         ),
         (Report, {"run"}),
     ],

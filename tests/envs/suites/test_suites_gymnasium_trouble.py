@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from test_suites_gymnasium import Corridor, Walk, corridors, seed_of, walk
+from corridor import Corridor, Walk, corridors, seed_of, walk
 
 from envs.make import make_world
 from envs.suites.gymnasium_env import GymnasiumTask
