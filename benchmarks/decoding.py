@@ -18,7 +18,7 @@ import av
 import tyro
 
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.frames import rgb_of
 
 

@@ -17,7 +17,8 @@ from agent.report.tables import print_table
 from envs.errors import UserError
 from rollout.dataset.check import check_worlds
 from rollout.dataset.foreign.doctor import Examination, examine
-from rollout.dataset.foreign.infer import MARGIN, ReadingConfig
+from rollout.dataset.foreign.infer import MARGIN
+from rollout.dataset.foreign.reading import ReadingConfig, as_entries
 from rollout.dataset.schema import is_own
 
 
@@ -29,17 +30,25 @@ class Data:
     """Folders of datasets, by whatever program."""
     reading: Annotated[ReadingConfig, tyro.conf.arg(name="")] = field(default_factory=ReadingConfig)
     """How they would be read."""
+    every_frame: bool = False
+    """Decode all frames, as training would; by default one of each file."""
 
 
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Data, "data", args)
-    found = [examine(root, options.reading) for root in options.data]
+    options.reading.check_left_out(options.data)
+    found = [examine(root, options.reading, every_frame=options.every_frame) for root in options.data]
     for number, one in enumerate(found):
         if number:
             print()
         _say(one)
     refused = any(one.refused for one in found)
+    several = len(found) > 1
+    entries = [entry for one in found for entry in as_entries(one.unreadable, str(one.root) if several else "")]
+    if entries:
+        before = " ".join((*options.reading.without_episodes, *entries))
+        print(f"\nTo leave out the episodes that would be refused: --without-episodes {before}")
     if len(found) > 1 and not refused:
         try:
             check_worlds(options.data, reading=options.reading)
@@ -75,6 +84,8 @@ def _say(found: Examination) -> None:
         for task, (episodes, frames) in found.tasks.items():
             table.add_row(task, str(episodes), str(frames))
         print_table(table)
+    if found.left_out:
+        print(f"left out: {' '.join(as_entries(found.left_out))}")
     for line in found.warnings:
         print(line)
     for line in found.refused:

@@ -19,7 +19,7 @@ from agent.runs.run_lock import locked
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from envs.errors import UserError
 from rollout.dataset.foreign.features import name_of_camera
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig, as_entries
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
 
@@ -46,6 +46,8 @@ class Eval:
     of datasets that its run was trained on, only on the held-out episodes."""
     cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=CAMERA ...")] = ()
     """With --data, new names of the datasets' cameras, as in `llamarm train`."""
+    without_episodes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[DATASET:]N[..M] ...")] = ()
+    """With --data, episodes to leave out, as in `llamarm train`; those that the policy's run left out are so anyway."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """With --data, folder of the caches of decoded frames; beside each dataset if not given."""
     server: ServerAccessConfig = field(default_factory=ServerAccessConfig)
@@ -65,11 +67,12 @@ class Eval:
     def check(self) -> None:
         """
         Raises:
-            UserError: cameras is malformed, or an option needs --data.
+            UserError: cameras or episodes are malformed, or an option needs --data.
         """
         self.renamed()
-        if (self.cameras or self.cache) and not self.data:
-            raise UserError("cameras and cache are for recorded datasets: name them with --data")
+        if (self.cameras or self.cache or self.without_episodes) and not self.data:
+            raise UserError("cameras, cache and without-episodes are for recorded datasets: name them with --data")
+        ReadingConfig(without_episodes=self.without_episodes).check_left_out(self.data)
 
 
 def run(args: list[str]) -> None:
@@ -127,6 +130,8 @@ def _measure_folder(options: Any, folder: RunFolder) -> None:
     steps = steps_to_execute(options.policy, policy, options.acting.n_action_steps)
     known, reading, seed = trained_on(options.policy)
     own = [root for root in options.data if Path(root).resolve() in known]
+    left_out = [entry for root in own for entry in as_entries(reading.left_out(root), root)]
+    reading = replace(reading, without_episodes=(*left_out, *options.without_episodes))
     held_out = bool(own) and all(has_held_out(root, reading, seed) for root in own)
     if held_out and len(own) < len(options.data):
         raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(own)}")
@@ -150,7 +155,8 @@ def _measure_foreign(options: Any, source: ForeignSource, folder: RunFolder) -> 
     from agent.evaluation.open_loop import open_loop, write_action_error
     from rollout.dataset.batches import TrainingData
 
-    data = TrainingData(options.data, reading=ReadingConfig(cameras=options.cameras), cache=options.cache)
+    reading = ReadingConfig(cameras=options.cameras, without_episodes=options.without_episodes)
+    data = TrainingData(options.data, reading=reading, cache=options.cache)
     with closing(source):
         steps = source.steps(options.acting.n_action_steps) or 1
         source.check(data, (), "")

@@ -23,7 +23,7 @@ from agent.runs.worlds import WorldConfig
 from agent.training.practice import PracticeConfig
 from agent.training.trackers import Tracker, check_trackers
 from envs.errors import UserError
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
 from vla_model.sizes import ModelConfig
@@ -97,8 +97,12 @@ class RunConfig:
         """
         check_place("cache", self.cache)
         check_trackers(self.log_to)
-        if not self.data and (self.reading.held_out or not self.reading.is_default):
-            raise UserError("frames, fit, cameras and held-out are for recorded datasets: name them with --data")
+        reading = self.reading
+        if not self.data and (reading.held_out or reading.without_episodes or not reading.is_default):
+            raise UserError(
+                "frames, fit, cameras, held-out and without-episodes are for recorded datasets: name them with --data"
+            )
+        reading.check_left_out((*self.data, *self.drives, *self.auxiliary))
 
     @property
     def is_simulated(self) -> bool:

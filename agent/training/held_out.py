@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from agent.evaluation.open_loop import OpenLoop, open_loop, write_action_error
 from agent.runs.run_folder import PRETRAINED, RunFolder, run_of
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.segments import has_held_out
 from vla_model.policy import VLAPolicy, on_best_device
 
@@ -85,5 +85,6 @@ def trained_on(policy: str) -> tuple[set[Path], ReadingConfig, int]:
     run = run_of(policy)
     config = {} if run is None else run.record["config"]
     reading = config.get("reading", {})
-    known = ReadingConfig(**(reading | {"cameras": tuple(reading.get("cameras", ()))}))
+    lists = {name: tuple(reading.get(name, ())) for name in ("cameras", "without_episodes")}
+    known = ReadingConfig(**(reading | lists))
     return {Path(root).resolve() for root in config.get("data", ())}, known, config.get("seed", 0)

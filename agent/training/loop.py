@@ -34,7 +34,7 @@ from agent.training.checkpoints import save_checkpoint
 from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
 from agent.training.held_out import held_out_roots, measure_held_out
-from agent.training.recordings import check_recordings, say_changes, say_inferred, training_data
+from agent.training.recordings import check_recordings, say_changes, say_inferred, say_left_out, training_data
 from agent.training.trackers import MetricLog, metric_log
 from envs.errors import UserError
 from envs.make import check_device, make_world
@@ -126,6 +126,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
     last = run.last_checkpoint()
     data, _ = _data(config, run)  # fills the cache of decoded frames before several processes need it
     say_changes(run, [data])
+    say_left_out(config)
     say_inferred(data)
     with progress_bars() as progress, interrupts_wait() as interrupted:
         bar = progress.add_task("updates", total=_num_updates(config), completed=int(last.name) if last else 0)

@@ -8,7 +8,7 @@ the checkpoint's (cameras, units, rates) are refused.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 from agent.runs.checks import check_episodes
@@ -20,6 +20,7 @@ from envs.make import make_world
 from envs.types import WorldSpec
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.check import check_worlds
+from rollout.dataset.foreign.reading import as_entries
 from rollout.dataset.frame_cache import check_pending
 from rollout.dataset.segments import has_successes
 from vla_model.inputs.processor import Processor
@@ -48,7 +49,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             conversion=None if kept is None else kept.conversion,
             reading=config.reading,
         )
-        if not any(has_successes(root) for root in config.data):
+        if not any(has_successes(root, config.reading.left_out(root)) for root in config.data):
             raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
@@ -57,7 +58,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
                 check_demonstrations(demonstrations, world)
                 world_spec = world.world_spec
                 if config.drives or config.auxiliary:
-                    check_worlds((*config.drives, *config.auxiliary), expected=world_spec)
+                    check_worlds((*config.drives, *config.auxiliary), expected=world_spec, reading=config.reading)
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
                     f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
@@ -65,7 +66,14 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
                 )
     for root in (*config.data, *config.drives, *config.auxiliary):
         cloned = root not in config.auxiliary
-        check_pending(root, config.cache, cloned=cloned, world_spec=world_spec, conversion=conversion)
+        check_pending(
+            root,
+            config.cache,
+            cloned=cloned,
+            left_out=config.reading.left_out(root),
+            world_spec=world_spec,
+            conversion=conversion,
+        )
     return world_spec
 
 
@@ -93,8 +101,17 @@ def training_data(config: RunConfig, run: RunFolder, processor: Processor | None
     )
 
 
+def say_left_out(config: RunConfig) -> None:
+    """Print to standard error which episodes are left out."""
+    for root in (*config.data, *config.drives, *config.auxiliary):
+        if left_out := config.reading.left_out(root):
+            _say([f"left out of {root}: episodes {' '.join(as_entries(left_out))}"])
+
+
 def say_inferred(data: TrainingData) -> None:
-    """Print to standard error what was inferred of recordings of other programs; the policy's processor keeps it."""
+    """Print to standard error what was inferred of recordings of other programs, and what is not used of them; the
+    policy's processor keeps it.
+    """
     conversion, world = data.conversion, data.world_spec
     if conversion is None:
         return
@@ -109,6 +126,10 @@ def say_inferred(data: TrainingData) -> None:
     if switches := [world.action.names[i] for i in world.action.grippers]:
         lines.append(f"actions of two values: {', '.join(switches)}")
     lines += [f"{share:.2%} of the rows have {name} outside its range: clipped" for name, share in data.clipped.items()]
+    _say(lines + data.not_used)
+
+
+def _say(lines: Iterable[str]) -> None:
     for line in lines:
         print(f"llamarm: train: {line}", file=sys.stderr)
 

@@ -39,7 +39,8 @@ from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.features import features_of
+from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.read import read_marks, read_stats, read_tasks
@@ -128,7 +129,8 @@ class TrainingData:
         """
         if not roots:
             raise UserError("expected at least one dataset, got none")
-        folders = (*roots, *drives, *auxiliary)
+        folders, reading = (*roots, *drives, *auxiliary), reading or ReadingConfig()
+        reading.check_left_out(folders)
         for root in folders:
             finish_recording(root)
         self.world_spec, self.conversion = check_worlds(
@@ -138,16 +140,16 @@ class TrainingData:
         as_seen: dict[str, Any] = {"world_spec": self.world_spec, "conversion": self.conversion}
         self._num_roots, cloned = len(roots), len(roots) + len(drives)
         segments = [
-            training_segments(root, len(roots) <= number < cloned, failed != "excluded")
+            training_segments(root, len(roots) <= number < cloned, failed != "excluded", reading.left_out(root))
             for number, root in enumerate(folders)
         ]
         for root, found in zip(roots, segments, strict=False):
-            keep_part(found, root, part, reading or ReadingConfig(), seed)
+            keep_part(found, root, part, reading, seed)
         if not any(segments):
             raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
-            check_pending(root, cache, cloned=number < cloned, **as_seen)
-        self._datasets = [open_cache(root, cache, **as_seen) for root in folders]
+            check_pending(root, cache, cloned=number < cloned, left_out=reading.left_out(root), **as_seen)
+        self._datasets = [open_cache(root, cache, left_out=reading.left_out(root), **as_seen) for root in folders]
         for number, dataset in enumerate(self._datasets):
             _check_vectors(dataset, cloned=number < cloned)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
@@ -247,6 +249,20 @@ class TrainingData:
         shares = (np.abs(np.concatenate(recorded)) == 1.0).mean(0)  # a range is wider than what is within it
         shares[list(self.world_spec.action.grippers)] = 0.0
         return {name: float(share) for name, share in zip(self.world_spec.action.names, shares, strict=True) if share}
+
+    @property
+    def not_used(self) -> list[str]:
+        """Messages: features of recordings of other programs that are not used, e.g. depth cameras."""
+        recorded = [(d.root, features_of(d.info, str(d.root))) for d in self._datasets if not schema.is_own(d.info)]
+        names = {camera.name for camera in self.world_spec.cameras}
+        rename = self.conversion.camera_name if self.conversion is not None else str
+        lines = [f"not used of {root}: {line}" for root, features in recorded for line in features.left_out]
+        return lines + [
+            f"not used of {root}: {camera.key}: a camera that the first dataset lacks"
+            for root, features in recorded
+            for camera in features.cameras
+            if rename(camera.name) not in names
+        ]
 
     def _measured(self, number: int) -> dict[str, FeatureStats]:
         """Statistics of a dataset's selected rows."""
@@ -456,5 +472,4 @@ def _check_vectors(dataset: CachedDataset, *, cloned: bool) -> None:
     if not schema.is_own(dataset.info):
         return  # checked before they were cached
     vectors = {VECTORS[name]: values for name, values in dataset.vectors.items()}
-    lengths = [row["length"] for row in dataset.episodes]
-    check_numbers(str(dataset.root), dataset.info, vectors, cloned=cloned, lengths=lengths)
+    check_numbers(str(dataset.root), dataset.info, vectors, cloned=cloned, episodes=dataset.episodes)

@@ -18,12 +18,15 @@ from envs.errors import UserError
 from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.foreign.features import Features, features_of, names_of
-from rollout.dataset.foreign.infer import ReadingConfig, Recordings, infer_world
-from rollout.dataset.read import episode_files, read_info, read_rows, read_tasks, read_vectors
+from rollout.dataset.foreign.infer import Recordings, check_units, infer_world
+from rollout.dataset.foreign.reading import ReadingConfig
+from rollout.dataset.read import read_episodes, read_info, read_tasks, read_vectors
 from vla_model.inputs.conversion import Conversion
 
 _TIMES = ("frame_index", "timestamp")
 TASK = "task_index"
+LEAVE_OUT = "leave such episodes out (--without-episodes; `llamarm data` lists them)"
+"""Remedy for episodes that cannot be trained on."""
 _LATE = 0.5
 """How far a frame may be from its time, in periods."""
 _ROUNDING = 1e-6
@@ -49,35 +52,44 @@ def check_worlds(
 
     Raises:
         UserError: a folder is given twice, holds no dataset, or one without units, with contradictions, or of another
-            world; the message lists every difference.
+            world; the message lists every difference. Or an episode to leave out does not exist.
     """
+    reading = reading or ReadingConfig()
+    reading.check_left_out((*roots, *others))
     places = Counter(Path(root).resolve() for root in (*roots, *others))
     if twice := [str(place) for place, count in places.items() if count > 1]:
         raise UserError(f"{twice[0]} is named twice, so its rows would count twice; name it once")
     infos = [(Path(root), read_info(Path(root))) for root in (*roots, *others)]
     first, one = infos[0]
-    world_spec = expected
+    world_spec, compared = expected, infos
     if world_spec is None and schema.is_own(one):
         world_spec = _world_spec(first, one)
-        if reading is not None and not reading.is_default:
+        if not reading.is_default:
             raise UserError(
                 f"{first} has a WorldSpec with its own frames and cameras: leave out --frames, --fit and --cameras"
             )
     elif world_spec is None:
-        world_spec, conversion = _inferred(infos[: len(roots)], reading or ReadingConfig())
+        world_spec, conversion = _inferred(infos[: len(roots)], reading)
+        compared = infos[len(roots) :]
     whose = f"that of {first}" if expected is None else "the policy's"
     for root, info in infos:
         if lines := _differences(root, info, world_spec, conversion, one):
             raise UserError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
         if schema.is_own(info) and (lines := schema.contradictions(info, _world_spec(root, info))):
             raise UserError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
+    for root, info in compared:
+        if conversion is not None and not schema.is_own(info):
+            check_units(_recordings(root, info, reading), world_spec, conversion, whose)
     return world_spec, conversion
 
 
 def _differences(
     root: Path, info: dict[str, Any], world_spec: WorldSpec, conversion: Conversion | None, one: dict[str, Any]
 ) -> list[str]:
-    if schema.is_own(info) or conversion is None:
+    if not schema.is_own(info) and conversion is None:
+        lacking = "it is a recording of another program, without a WorldSpec, so its units and ranges are unknown"
+        return [f"{lacking}; a policy of such recordings alone is trained with --data"]
+    if conversion is None or schema.is_own(info):
         lines = world_spec.differences(_world_spec(root, info))
         return lines or (schema.differences(schema.kind(one), schema.kind(info)) if schema.is_own(one) else [])
     return recorded_differences(features_of(info, str(root)), info["fps"], world_spec, conversion)
@@ -107,11 +119,17 @@ def _inferred(infos: Sequence[tuple[Path, dict[str, Any]]], reading: ReadingConf
         features = features_of(info, str(root))
         if read and (lines := _unlike(read[0], features)):
             raise UserError(f"{root} is of another kind: it differs from {read[0].root}:\n  " + "\n  ".join(lines))
-        rows = [row for path in episode_files(root) for row in read_rows(path) if row["length"]]
-        if not rows:
-            raise UserError(f"{root} has no episodes yet")
-        read.append(recordings_of(root, info, rows))
+        read.append(_recordings(root, info, reading))
     return infer_world(read, reading)
+
+
+def _recordings(root: Path, info: dict[str, Any], reading: ReadingConfig) -> Recordings:
+    """Of all episodes that are not left out."""
+    left_out = reading.left_out(root)
+    rows = [row for row in read_episodes(root, left_out) if row["length"]]
+    if not rows:
+        raise UserError(f"{root} has no episodes " + ("but those left out" if left_out else "yet"))
+    return recordings_of(root, info, rows)
 
 
 def _unlike(one: Recordings, features: Features) -> list[str]:
@@ -130,7 +148,7 @@ def recordings_of(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any
     keys = [key for key in (features.state_key, features.action_key) if key is not None]
     vectors = read_vectors(root, info, rows, [*keys, *_TIMES, TASK])
     lengths = [row["length"] for row in rows]
-    check_numbers(str(root), info, {key: vectors[key] for key in keys}, cloned=False, lengths=lengths)
+    check_numbers(str(root), info, {key: vectors[key] for key in keys}, cloned=False, episodes=rows)
     check_times(root, info["fps"], vectors, rows)
     if TASK in vectors:
         check_tasks(root, read_tasks(root), vectors[TASK].ravel(), rows)
@@ -190,7 +208,7 @@ def check_times(root: Path, fps: float, vectors: Mapping[str, NDArray[Any]], row
         what = f"has frame {number} twice" if number < step else f"lacks frame {step}: {number} is next"
         raise UserError(
             f"episode {episodes[first]} of {root} {what} (frame_index); {wrong.sum()} rows of "
-            f"{len(set(episodes[wrong].tolist()))} episodes are concerned; leave them out, or record them again"
+            f"{len(set(episodes[wrong].tolist()))} episodes are concerned; {LEAVE_OUT}, or record them again"
         )
     late_s = np.abs(found.get("timestamp", steps / fps) - steps / fps)
     if (wrong := late_s > _LATE / fps).any():
@@ -198,7 +216,7 @@ def check_times(root: Path, fps: float, vectors: Mapping[str, NDArray[Any]], row
         raise UserError(
             f"episode {episodes[first]} of {root} has frame {steps[first]} at {found['timestamp'][first]:.4f} s, "
             f"expected {steps[first] / fps:.4f} s at {fps:g} fps: its rows are not at a constant rate; correct fps in "
-            "meta/info.json, or leave the episode out"
+            f"meta/info.json, or {LEAVE_OUT}"
         )
 
 
@@ -208,7 +226,7 @@ def check_numbers(
     vectors: Mapping[str, NDArray[Any]],
     *,
     cloned: bool,
-    lengths: Sequence[int] | None = None,
+    episodes: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """
     Args:
@@ -216,7 +234,7 @@ def check_numbers(
         info: info.json.
         vectors: {feature: [R, D]}.
         cloned: whether actions are training targets.
-        lengths: of the dataset's episodes, R rows in all; None for a single episode.
+        episodes: their rows of meta/episodes, R frames in all; None for a single episode that is being written.
 
     Raises:
         UserError: numbers are not finite, or actions are outside [-1, 1]; the message says where.
@@ -227,18 +245,18 @@ def check_numbers(
             row, column = np.argwhere(~finite)[0].tolist()
             raise UserError(
                 f"{key} of {whose} has numbers that are not finite in {(~finite).any(1).sum()} of {len(values)} rows; "
-                f"the first is {values[row, column]} in {_name(info, key, column)}, {_where(lengths, row)}; leave the "
-                "episode out or record it again"
+                f"the first is {values[row, column]} in {_name(info, key, column)}, {_where(episodes, row)}; "
+                + (f"{LEAVE_OUT}, or record them again" if episodes is not None else "record it again")
             )
     # An arm moved by hand beyond the command range is held and brought back by commands above 1 (docs/driving.md).
     of_drives = schema.HELD in info["features"]
     for key in (schema.ACTION, schema.EXECUTED) if cloned else ():
         if key in vectors and not (of_drives and key == schema.EXECUTED):
-            _check_range(whose, key, info, np.abs(vectors[key]), lengths)
+            _check_range(whose, key, info, np.abs(vectors[key]), episodes)
 
 
 def _check_range(
-    whose: str, key: str, info: Mapping[str, Any], size: NDArray[Any], lengths: Sequence[int] | None
+    whose: str, key: str, info: Mapping[str, Any], size: NDArray[Any], episodes: Sequence[Mapping[str, Any]] | None
 ) -> None:
     beyond = size > 1.0 + _ROUNDING  # [R, D]
     if not beyond.any():
@@ -247,7 +265,7 @@ def _check_range(
     for column in np.flatnonzero(beyond.any(0)).tolist():
         row = int(size[:, column].argmax())
         name, share = _name(info, key, column), beyond[:, column].mean()
-        found.append(f"{name} in {share:.2%} of rows, up to {size[row, column]:.4g} in {_where(lengths, row)}")
+        found.append(f"{name} in {share:.2%} of rows, up to {size[row, column]:.4g} in {_where(episodes, row)}")
     raise UserError(
         f"{key} of {whose} is outside [-1, 1], the range of a policy's actions: {'; '.join(found)}; record actions in "
         "a unit in which 1 is the robot's largest command"
@@ -266,9 +284,10 @@ def _name(info: Mapping[str, Any], key: str, column: int) -> str:
     return repr(names_of("", key, feature)[column] if feature.get("names") else column)
 
 
-def _where(lengths: Sequence[int] | None, row: int) -> str:
-    if lengths is None:
+def _where(episodes: Sequence[Mapping[str, Any]] | None, row: int) -> str:
+    if episodes is None:
         return f"frame {row}"
-    ends = np.cumsum(lengths)
-    episode = int(np.searchsorted(ends, row, side="right"))
-    return f"episode {episode}, frame {row - int(ends[episode]) + lengths[episode]}"
+    ends = np.cumsum([episode["length"] for episode in episodes])
+    place = int(np.searchsorted(ends, row, side="right"))
+    episode = episodes[place]
+    return f"episode {episode['episode_index']}, frame {row - int(ends[place]) + episode['length']}"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -89,8 +90,8 @@ class CameraFile:
 
 Episodes: TypeAlias = list[tuple[int, dict[str, Any]]]
 """(number of its first row in the files, its row of meta/episodes)"""
-_Frames: TypeAlias = Iterator[tuple[int, Any]]
-"""(row, decoded frame)"""
+_Frames: TypeAlias = Iterator[tuple[int, NDArray[np.uint8]]]
+"""(row, frame as stored)"""
 
 
 def decode(
@@ -116,9 +117,9 @@ def decode(
     task = progress.task_ids[-1]
     with ThreadPoolExecutor(num_cores(), thread_name_prefix="decoding") as pool:
         futures = [
-            pool.submit(_write, camera, file, path, frames, partial(progress.advance, task))
+            pool.submit(_write, camera, file, frames, partial(progress.advance, task))
             for camera, file in cameras
-            for path, frames in _jobs(root, info, episodes, camera)
+            for frames in _jobs(root, info, episodes, camera)
         ]
         try:
             for future in futures:
@@ -128,31 +129,34 @@ def decode(
                 future.cancel()
 
 
-def probe(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], camera: CameraFile) -> list[str]:
-    """Errors of the files of a camera, found by decoding one frame of each: a video's last, a picture file's first."""
-    ends: dict[Path, dict[str, Any]] = {}
-    for row in rows:
-        path = video_file(root, info, row, camera.key) if camera.is_video else data_file(root, info, row)
-        before = ends.setdefault(path, row)
-        if camera.is_video and start_s(row, camera.key) > start_s(before, camera.key):
-            ends[path] = row
+def probe(
+    root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], camera: CameraFile, *, every_frame: bool = False
+) -> dict[str, list[int]]:
+    """{error: numbers of the episodes with it} of a camera's frames.
 
-    def error_of(path: Path, row: dict[str, Any]) -> str | None:
-        time_s = start_s(row, camera.key) + (row["length"] - 1) / info["fps"]
-        try:
-            with readable(path):
-                if camera.is_video:
-                    (video,) = decode_video(path, np.array([time_s]), info["fps"])
-                    camera.of_video(path, video)
-                else:
-                    _, picture = next(_pictures(root, path, camera, [0], [(0, row)]))
-                    camera.of_picture(path, picture)
-        except UserError as error:
-            return str(error)
-        return None
+    Args:
+        root: of the dataset.
+        info: info.json.
+        rows: the episodes.
+        camera: its frames.
+        every_frame: decode all of them; else one of each file, a video's last or the first picture, and all of a file
+            in which that one has an error.
+    """
+    by_path = _by_path(root, info, [(0, row) for row in rows], camera)
 
+    def errors_of(path: Path) -> Iterator[tuple[str, int]]:
+        of_file = by_path[path]
+        if every_frame or _error_of(_one_frame(root, path, info["fps"], camera, of_file)):
+            for episode in of_file:
+                if error := _error_of(_frames(root, path, info["fps"], camera, [episode])):
+                    yield error, episode[1]["episode_index"]
+
+    errors: dict[str, list[int]] = {}
     with ThreadPoolExecutor(num_cores()) as pool:
-        return [error for error in pool.map(error_of, ends, ends.values()) if error is not None]
+        for found in pool.map(lambda path: list(errors_of(path)), by_path):
+            for error, episode in found:
+                errors.setdefault(error, []).append(episode)
+    return errors
 
 
 def num_cores() -> int:
@@ -167,35 +171,92 @@ def decoding_bar(name: str, num_frames: int, *, quiet: bool) -> Progress:
     return progress
 
 
-def _write(camera: CameraFile, file: int, path: Path, frames: _Frames, advance: Callable[[], None]) -> None:
-    store = camera.of_video if camera.is_video else camera.of_picture
-    for row, frame in frames:
-        os.pwrite(file, np.ascontiguousarray(store(path, frame)).data, row * camera.frame_bytes)
-        advance()
+class _EpisodeError(UserError):
+    """An episode's frames cannot be decoded."""
+
+    def __init__(self, reason: UserError, episode: int) -> None:
+        super().__init__(str(reason))
+        self.episode = episode
 
 
-def _jobs(root: Path, info: dict[str, Any], episodes: Episodes, camera: CameraFile) -> Iterator[tuple[Path, _Frames]]:
-    """The work for one camera: files, and their frames, which are decoded on demand."""
-    by_path: dict[Path, Episodes] = {}
+def _write(camera: CameraFile, file: int, frames: _Frames, advance: Callable[[], None]) -> None:
+    try:
+        for row, frame in frames:
+            os.pwrite(file, np.ascontiguousarray(frame).data, row * camera.frame_bytes)
+            advance()
+    except _EpisodeError as error:
+        raise UserError(
+            f"{error}. This is episode {error.episode}, which --without-episodes {error.episode} leaves out; `llamarm "
+            "data --every-frame` lists all such episodes"
+        ) from error
+
+
+def _error_of(frames: _Frames) -> str | None:
+    try:
+        for _ in frames:
+            pass
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _by_path(root: Path, info: dict[str, Any], episodes: Episodes, camera: CameraFile) -> dict[Path, Episodes]:
+    """The episodes in each of a camera's files, in the order of their frames."""
+    found: dict[Path, Episodes] = {}
     for first, row in episodes:
         path = video_file(root, info, row, camera.key) if camera.is_video else data_file(root, info, row)
-        by_path.setdefault(path, []).append((first, row))
-    for path, of_file in by_path.items():
+        found.setdefault(path, []).append((first, row))
+    for of_file in found.values() if camera.is_video else ():
+        of_file.sort(key=lambda episode: start_s(episode[1], camera.key))
+    return found
+
+
+def _jobs(root: Path, info: dict[str, Any], episodes: Episodes, camera: CameraFile) -> Iterator[_Frames]:
+    """The work for one camera: its frames, which are decoded on demand."""
+    for path, of_file in _by_path(root, info, episodes, camera).items():
         if camera.is_video:
-            of_file.sort(key=lambda episode: start_s(episode[1], camera.key))
             for i in range(0, len(of_file), _EPISODES_PER_JOB):
-                yield path, _video_frames(path, info["fps"], camera, of_file[i : i + _EPISODES_PER_JOB])
+                yield _video_frames(path, info["fps"], camera, of_file[i : i + _EPISODES_PER_JOB])
         else:
             for groups in _row_groups(path):
-                yield path, _pictures(root, path, camera, groups, of_file)
+                yield _pictures(root, path, camera, groups, of_file)
+
+
+def _frames(root: Path, path: Path, fps: float, camera: CameraFile, episodes: Episodes) -> _Frames:
+    """All frames of some episodes of one file."""
+    if camera.is_video:
+        yield from _video_frames(path, fps, camera, episodes)
+    else:
+        for groups in _row_groups(path):
+            yield from _pictures(root, path, camera, groups, episodes)
+
+
+def _one_frame(root: Path, path: Path, fps: float, camera: CameraFile, episodes: Episodes) -> _Frames:
+    """The last frame of a video, or the first picture of a file."""
+    if not camera.is_video:
+        yield from islice(_frames(root, path, fps, camera, episodes), 1)
+        return
+    first, row = episodes[-1]
+    time_s = start_s(row, camera.key) + (row["length"] - 1) / fps
+    for frame in _decoded(path, np.array([time_s]), fps):
+        yield first, camera.of_video(path, frame)
 
 
 def _video_frames(path: Path, fps: float, camera: CameraFile, episodes: Episodes) -> _Frames:
-    rows = [np.arange(first, first + row["length"]) for first, row in episodes]
+    rows = [(first + step, row["episode_index"]) for first, row in episodes for step in range(row["length"])]
     times_s = [start_s(row, camera.key) + np.arange(row["length"]) / fps for _, row in episodes]
+    decoded = _decoded(path, np.concatenate(times_s), fps)
+    for number, episode in rows:
+        try:
+            frame = camera.of_video(path, next(decoded))
+        except UserError as error:
+            raise _EpisodeError(error, episode) from error
+        yield number, frame
+
+
+def _decoded(path: Path, times_s: NDArray[np.float64], fps: float) -> Iterator[av.VideoFrame]:
     with readable(path):
-        decoded = decode_video(path, np.concatenate(times_s), fps)
-        yield from zip(np.concatenate(rows).tolist(), decoded, strict=True)
+        yield from decode_video(path, times_s, fps)
 
 
 def _row_groups(path: Path) -> Iterator[list[int]]:
@@ -213,15 +274,25 @@ def _row_groups(path: Path) -> Iterator[list[int]]:
 
 def _pictures(root: Path, path: Path, camera: CameraFile, groups: list[int], episodes: Episodes) -> _Frames:
     places = {row["episode_index"]: (first, row["length"]) for first, row in episodes}
-    columns = [camera.key, "episode_index", "frame_index"]
+    for picture, episode, step in _stored_pictures(path, camera.key, groups):
+        first, length = places.get(episode, (0, 0))
+        if step >= length:
+            continue
+        try:
+            with readable(path):
+                # A picture is stored itself, or as the path of its file.
+                frame = decode_png(picture["bytes"] or (root / picture["path"]).read_bytes())
+            yield first + step, camera.of_picture(path, frame)
+        except UserError as error:
+            raise _EpisodeError(error, episode) from error
+
+
+def _stored_pictures(path: Path, key: str, groups: list[int]) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Each picture as stored, with its episode_index and frame_index."""
+    columns = [key, "episode_index", "frame_index"]
     with readable(path), pq.ParquetFile(path) as parquet:
         for batch in parquet.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=columns):
-            for picture, episode, step in zip(*(batch[name].to_pylist() for name in columns), strict=True):
-                first, length = places.get(episode, (0, 0))
-                if step < length:
-                    # A picture is stored itself, or as the path of its file.
-                    encoded = picture["bytes"] or (root / picture["path"]).read_bytes()
-                    yield first + step, decode_png(encoded)
+            yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
 
 
 def _planes(frame: av.VideoFrame) -> Planes:

@@ -13,6 +13,8 @@ A dataset only grows, so the cache is extended: rows are appended, and become va
 atomically, lists them. Rows that a killed process appended beyond the manifest are truncated by the next one. If a
 source file has changed, the cache's files are deleted, never rewritten, so that open readers are not affected.
 
+An episode that is left out is listed as one of length 0; when it is wanted after all, the cache is made again.
+
 Shape letters: R rows of all episodes, D vector elements, H x W pixels.
 """
 
@@ -23,7 +25,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +43,15 @@ from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, recordings_of
 from rollout.dataset.decode import CameraFile, decode, decoding_bar
 from rollout.dataset.foreign.features import features_of
-from rollout.dataset.read import cameras, episode_files, files_of, read_info, read_rows, read_vectors
+from rollout.dataset.read import (
+    cameras,
+    episode_files,
+    files_of,
+    read_episodes,
+    read_info,
+    read_rows,
+    read_vectors,
+)
 from vla_model.files.folders import read_json, write_json
 from vla_model.inputs.conversion import Conversion
 from vla_model.inputs.fit import to_rgb
@@ -54,6 +64,7 @@ _EPISODES_PER_COMMIT = 256
 _QUIET_FRAMES = 5000
 """Fewer frames, of fewer episodes, are decoded without a progress bar."""
 _MANIFEST = "manifest.json"
+_LEFT_OUT = "left_out"
 
 
 class FrameFile:
@@ -95,7 +106,7 @@ class CachedDataset:
     info: dict[str, Any]
     """info.json."""
     episodes: list[dict[str, Any]]
-    """Rows of meta/episodes in order."""
+    """Rows of meta/episodes in order, of the cached episodes."""
     frames: dict[str, FrameFile]
     """By camera."""
     vectors: dict[str, NDArray[np.float32]]
@@ -128,6 +139,7 @@ def check_pending(
     place: str | Path = "",
     *,
     cloned: bool,
+    left_out: Collection[int] = (),
     world_spec: WorldSpec | None = None,
     conversion: Conversion | None = None,
 ) -> None:
@@ -137,28 +149,29 @@ def check_pending(
         root: of the dataset.
         place: as for `open_cache`.
         cloned: whether the dataset's actions are training targets.
+        left_out: as for `open_cache`.
         world_spec: as for `open_cache`.
         conversion: as for `open_cache`.
 
     Raises:
         UserError: as `check_numbers`, or a file is damaged.
     """
-    cache = _Cache(root, place, world_spec, conversion)
-    rows = [row for _, row in cache.pending(cache.load() or cache.fresh())]
+    cache = _Cache(root, place, left_out, world_spec, conversion)
+    rows = [row for _, row in cache.pending(cache.load() or cache.fresh()) if row["length"]]
     if not rows:
         return
     if cache.conversion is not None:
         recordings_of(cache.root, cache.info, rows)
         return
     vectors = read_vectors(cache.root, cache.info, rows, list(VECTORS.values()))
-    lengths = [row["length"] for row in rows]
-    check_numbers(str(cache.root), cache.info, vectors, cloned=cloned, lengths=lengths)
+    check_numbers(str(cache.root), cache.info, vectors, cloned=cloned, episodes=rows)
 
 
 def open_cache(
     root: str | Path,
     place: str | Path = "",
     *,
+    left_out: Collection[int] = (),
     world_spec: WorldSpec | None = None,
     conversion: Conversion | None = None,
 ) -> CachedDataset:
@@ -167,14 +180,15 @@ def open_cache(
     Args:
         root: of the dataset.
         place: folder of caches; beside the dataset if not given.
+        left_out: numbers of episodes that are not decoded.
         world_spec: of the policy; needed for a recording of another program.
         conversion: likewise.
 
     Raises:
         UserError: no dataset, one without episodes or with a damaged file, or the cache cannot be written.
     """
-    cache = _Cache(root, place, world_spec, conversion)
-    if not any(row["length"] for file in episode_files(cache.root) for row in read_rows(file)):
+    cache = _Cache(root, place, left_out, world_spec, conversion)
+    if not any(row["length"] for row in read_episodes(cache.root, left_out)):
         raise UserError(f"{cache.root} has no episodes yet")
     try:
         with cache.locked():
@@ -196,7 +210,12 @@ class _Cache:
     """The cache of one dataset."""
 
     def __init__(
-        self, root: str | Path, place: str | Path, world_spec: WorldSpec | None, conversion: Conversion | None
+        self,
+        root: str | Path,
+        place: str | Path,
+        left_out: Collection[int],
+        world_spec: WorldSpec | None,
+        conversion: Conversion | None,
     ) -> None:
         """
         Raises:
@@ -204,6 +223,7 @@ class _Cache:
         """
         self.root = Path(root).resolve()
         self.info = read_info(self.root)
+        self._left_out = left_out
         self.conversion = None if schema.is_own(self.info) else conversion
         name = f"{self.root.name}.cache"
         if place:  # may hold the caches of several datasets with the same name
@@ -245,13 +265,19 @@ class _Cache:
         """The episodes that are not cached, each with the file that lists it."""
         known, files = _listed_in(manifest), episode_files(self.root)
         last = max(len(known) - 1, 0)  # the last of the known files may list more
-        found = [(file, row) for file in files[last:] for row in read_rows(file)]
+        found = [(file, self._wanted(row)) for file in files[last:] for row in read_rows(file)]
         return found[list(known.values())[-1] if known else 0 :]
+
+    def _wanted(self, row: dict[str, Any]) -> dict[str, Any]:
+        """An episode as listed in the manifest."""
+        return row | {"length": 0, _LEFT_OUT: True} if row["episode_index"] in self._left_out else row
 
     def _holds(self, manifest: dict[str, Any]) -> bool:
         """Whether the cached files are complete, and the source files unchanged and the first of the dataset's."""
         rows = _num_rows(manifest)
         if any(_size(self._file(name)) < rows * row_bytes for name, row_bytes in self._row_bytes.items()):
+            return False
+        if any(row.get(_LEFT_OUT) and row["episode_index"] not in self._left_out for row in manifest["episodes"]):
             return False
         known, files = _listed_in(manifest), episode_files(self.root)
         if list(known) != [str(file.relative_to(self.root)) for file in files[: len(known)]]:
@@ -283,7 +309,12 @@ class _Cache:
         if self.conversion is not None:
             arrays["action"] = self.conversion.actions(arrays["action"])
         return CachedDataset(
-            root=self.root, info=self.info, episodes=manifest["episodes"], frames=frames, vectors=arrays, tasks=tasks
+            root=self.root,
+            info=self.info,
+            episodes=[row for row in manifest["episodes"] if row["length"]],
+            frames=frames,
+            vectors=arrays,
+            tasks=tasks,
         )
 
     @cached_property
@@ -326,9 +357,14 @@ class _Cache:
         # Taken before reading: a file that changes meanwhile has another signature afterwards.
         sources, signed = [], functools.cache(self._signature)
         for file, row in pending:
-            read = dict.fromkeys([file, *files_of(self.root, self.info, row, self._keys)])
+            decoded = files_of(self.root, self.info, row, self._keys) if row["length"] else []
+            read = dict.fromkeys([file, *decoded])
             sources.append([signed(str(path.relative_to(self.root))) for path in read])
-        rows, first = [row for _, row in pending], _num_rows(manifest)
+        rows, first = [row for _, row in pending if row["length"]], _num_rows(manifest)
+        manifest["episodes"] += [row for _, row in pending]
+        manifest["sources"] += sources
+        if not rows:
+            return
         vectors = read_vectors(self.root, self.info, rows, [column.key for column in self._vectors.values()])
         for name, column in self._vectors.items():
             if column.row_bytes:
@@ -337,8 +373,6 @@ class _Cache:
         starts = np.cumsum([first, *(row["length"] for row in rows)]).tolist()
         cameras = [(camera, outputs[name].fileno()) for name, camera in self._cameras.items()]
         decode(self.root, self.info, list(zip(starts, rows, strict=False)), cameras, bar)
-        manifest["episodes"] += rows
-        manifest["sources"] += sources
 
     def _signature(self, name: str) -> list[Any]:
         """Signature of a file of the dataset, by its relative path."""

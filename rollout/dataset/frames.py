@@ -103,7 +103,8 @@ def decode_video(path: Path, times_s: NDArray[np.float64], fps: float) -> Iterat
         stream = container.streams.video[0]
         stream.thread_count = 1
         assert stream.time_base is not None
-        container.seek(int((times_s[0] - tolerance_s) / stream.time_base), stream=stream)
+        # To the last key frame before it, or itself: an episode begins with one, and need not decode those before.
+        container.seek(int((times_s[0] + tolerance_s) / stream.time_base), stream=stream)
         yield from _pick(container.decode(stream), times_s, tolerance_s, path)
 
 

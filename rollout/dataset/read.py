@@ -58,15 +58,16 @@ class StoredEpisode:
 class DatasetReader:
     """A snapshot of a dataset at the time of opening."""
 
-    def __init__(self, root: str | Path) -> None:
-        """Read info.json and the rows of meta/episodes.
+    def __init__(self, root: str | Path, left_out: Collection[int] = ()) -> None:
+        """Read info.json and the rows of meta/episodes, but for the episodes that are left out.
 
         Raises:
-            UserError: the folder holds no dataset, or one of another version.
+            UserError: the folder holds no dataset, or one of another version, or `left_out` has an episode that does
+                not exist.
         """
         self.root = Path(root)
         self.info = read_info(self.root)
-        self.episodes = [row for path in episode_files(self.root) for row in read_rows(path)]
+        self.episodes = read_episodes(self.root, left_out)
 
     def __iter__(self) -> Iterator[StoredEpisode]:
         return (self.episode(i) for i in range(len(self.episodes)))
@@ -123,6 +124,24 @@ def episode_files(root: Path) -> list[Path]:
     """The files that list episodes, in their order: those of meta/episodes, or version 2's meta/episodes.jsonl."""
     old = root / schema.OLD_EPISODES_PATH
     return sorted((root / "meta/episodes").glob("chunk-*/file-*.parquet")) or ([old] if old.exists() else [])
+
+
+def read_episodes(root: Path, left_out: Collection[int] = ()) -> list[dict[str, Any]]:
+    """The episodes of a dataset, without their statistics.
+
+    Args:
+        root: of the dataset.
+        left_out: numbers of episodes that are not returned.
+
+    Raises:
+        UserError: one of these does not exist, or a file is damaged.
+    """
+    rows = [row for path in episode_files(root) for row in read_rows(path)]
+    known = [row["episode_index"] for row in rows]
+    if unknown := sorted(set(left_out).difference(known)):
+        there = f"{min(known)} to {max(known)}" if known else "none"
+        raise UserError(f"episode {unknown[0]} of {root}, to be left out, does not exist; episodes: {there}")
+    return [row for row in rows if row["episode_index"] not in left_out]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -10,26 +10,29 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.errors import UserError
-from rollout.dataset.foreign.infer import DEFAULT_HELD_OUT, ReadingConfig
+from rollout.dataset.foreign.reading import DEFAULT_HELD_OUT, ReadingConfig
 from rollout.dataset.frame_cache import CachedDataset
 from rollout.dataset.read import DatasetReader, read_info, read_marks
 from rollout.dataset.schema import INTERVENTION, is_own
 
 
-def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dict[int, list[tuple[int, int]]]:
+def training_segments(
+    root: str | Path, is_drive: bool, failed_too: bool, left_out: Collection[int] = ()
+) -> dict[int, list[tuple[int, int]]]:
     """{episode_index: [(begin, end), ...]} of the segments to train on, counted within the episode.
 
     Args:
         root: of the dataset.
         is_drive: use the interventions of episodes that have any, and whole episodes that succeeded without.
         failed_too: use failed episodes; ignored for drives.
+        left_out: numbers of episodes that are not used.
 
     Raises:
         UserError: no dataset, one without episodes, or one without the success flags that are needed.
     """
-    reader = DatasetReader(root)
+    reader = DatasetReader(root, left_out)
     if not reader.episodes:
-        raise UserError(f"{root} has no episodes yet")
+        raise UserError(f"{root} has no episodes " + ("but those left out" if left_out else "yet"))
     found = {}
     for row in reader.episodes:
         parts = _parts(reader, row) if is_drive else _whole(reader, row, failed_too)
@@ -38,9 +41,9 @@ def training_segments(root: str | Path, is_drive: bool, failed_too: bool) -> dic
     return found
 
 
-def has_successes(root: str | Path) -> bool:
+def has_successes(root: str | Path, left_out: Collection[int] = ()) -> bool:
     """Whether an episode of a dataset succeeded; without success flags, all are taken to have."""
-    return any(row["length"] and row.get("success", True) for row in DatasetReader(root).episodes)
+    return any(row["length"] and row.get("success", True) for row in DatasetReader(root, left_out).episodes)
 
 
 def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
@@ -53,7 +56,7 @@ def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
     """
     if not _held_out_share(root, reading):
         return False
-    segments = training_segments(root, is_drive=False, failed_too=True)
+    segments = training_segments(root, is_drive=False, failed_too=True, left_out=reading.left_out(root))
     keep_part(segments, root, "held out", reading, seed)
     return bool(segments)
 
@@ -112,7 +115,10 @@ def _parts(reader: DatasetReader, row: dict[str, Any]) -> list[tuple[int, int]]:
 
 def _succeeded(row: dict[str, Any], root: Path) -> bool:
     if "success" not in row:
-        raise UserError(f"{root} has no success flags, so its failed episodes can't be left out")
+        raise UserError(
+            f"{root} has no success flags, as drives of `llamarm drive` and `llamarm console` have, so its failed "
+            "episodes can't be told; name it with --data, and failed episodes with --without-episodes"
+        )
     return row["success"]
 
 

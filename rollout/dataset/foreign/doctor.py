@@ -1,6 +1,7 @@
 """Examination of a dataset before training: what is in it, what is inferred, and everything that would be refused.
 
-Vectors are read whole; of every video and picture file one frame is decoded.
+Vectors are read whole; of every video and picture file one frame is decoded, or all. Ranges are those of the episodes
+that can be read.
 
 Shape letters: R rows of all episodes, D vector elements.
 """
@@ -8,7 +9,7 @@ Shape letters: R rows of all episodes, D vector elements.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +23,10 @@ from rollout.dataset import schema
 from rollout.dataset.check import TASK, check_numbers, check_tasks, check_times
 from rollout.dataset.decode import probe
 from rollout.dataset.foreign.features import Features, features_of
-from rollout.dataset.foreign.infer import ReadingConfig, Recordings, infer_world
+from rollout.dataset.foreign.infer import Recordings, infer_world
+from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.frame_cache import camera_files
-from rollout.dataset.read import data_file, episode_files, read_info, read_rows, read_tasks, read_vectors
+from rollout.dataset.read import data_file, read_episodes, read_info, read_tasks, read_vectors
 from vla_model.inputs.conversion import Conversion
 
 _COUNTED = ("frame_index", "timestamp", TASK)
@@ -67,67 +69,65 @@ class Examination:
     """What is not used, and what may be a mistake."""
     refused: list[str] = field(default_factory=list)
     """Errors; training on the dataset would end with the first."""
+    unreadable: set[int] = field(default_factory=set)
+    """Numbers of the episodes with errors."""
+    left_out: frozenset[int] = frozenset()
+    """Numbers of the episodes that were not examined."""
 
-    def tried(self, function: Callable[..., _Result], *args: Any) -> _Result | None:
-        """The result of a function; None after an error, which is noted."""
+    def tried(self, function: Callable[..., _Result], *args: Any, of: Iterable[int] = ()) -> _Result | None:
+        """The result of a function; None after an error, which is noted as one of these episodes."""
         try:
             return function(*args)
         except UserError as error:
-            self.refused.append(str(error))
+            self.note(str(error), of)
             return None
 
+    def note(self, error: str, of: Iterable[int] = ()) -> None:
+        """Add an error, once."""
+        self.unreadable.update(of)
+        if error not in self.refused:
+            self.refused.append(error)
 
-def examine(root: str | Path, reading: ReadingConfig) -> Examination:
+
+def examine(root: str | Path, reading: ReadingConfig, *, every_frame: bool = False) -> Examination:
     """Examine one dataset.
 
     Args:
         root: its folder.
         reading: how it would be read.
+        every_frame: decode all frames.
     """
-    found = Examination(root=Path(root))
+    found = Examination(root=Path(root), left_out=reading.left_out(root))
     info = found.tried(read_info, found.root)
     if info is None:
         return found
     found.info = info
     features = found.tried(features_of, info, str(root))
-    listed = [found.tried(read_rows, path) for path in episode_files(found.root)]
-    rows = [row for part in listed for row in part or () if row["length"]]
-    if not rows:
-        found.refused.append(f"{root} has no episodes yet")
+    rows = [row for row in found.tried(read_episodes, found.root, found.left_out) or () if row["length"]]
+    if not rows and not found.refused:
+        found.note(f"{root} has no episodes " + ("but those left out" if found.left_out else "yet"))
     found.lengths = [row["length"] for row in rows]
     if features is None or not rows:
         return found
     found.warnings += [f"not used: {line}" for line in features.left_out]
-    _read(found, features, rows, reading)
+    _read(found, features, rows, reading, every_frame=every_frame)
     return found
 
 
-def _read(found: Examination, features: Features, rows: list[dict[str, Any]], reading: ReadingConfig) -> None:
-    by_file: dict[Path, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_file.setdefault(data_file(found.root, found.info, row), []).append(row)
-    used = [features.action_key, *([] if features.state_key is None else [features.state_key]), *_COUNTED]
-    parts = [(of, found.tried(read_vectors, found.root, found.info, of, used)) for of in by_file.values()]
-    read = [(of, vectors) for of, vectors in parts if vectors is not None]
-    rows = [row for of, _ in read for row in of]
+def _read(
+    found: Examination, features: Features, rows: list[dict[str, Any]], reading: ReadingConfig, *, every_frame: bool
+) -> None:
+    keys = [key for key in (features.state_key, features.action_key) if key is not None]
+    rows, vectors = _vectors(found, rows, [*keys, *_COUNTED])
     if not rows:
         return
-    vectors = {key: np.concatenate([part[key] for _, part in read]) for key in read[0][1]}
-    lengths = [row["length"] for row in rows]
-    ends = np.cumsum(lengths).tolist()
-    pieces = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    measured = {key: vectors[key] for key in used if key not in _COUNTED}
-    cloned = schema.is_own(found.info)
-    found.tried(lambda: check_numbers(str(found.root), found.info, measured, cloned=cloned, lengths=lengths))
-    tasks = found.tried(read_tasks, found.root) or {}
-    for row, piece in zip(rows, pieces, strict=True):
-        found.tried(check_times, found.root, found.info["fps"], {k: v[piece] for k, v in vectors.items()}, [row])
-        index = vectors[TASK][piece].ravel() if TASK in vectors else np.zeros(0, np.int64)
-        found.tried(check_tasks, found.root, tasks, index, [row])
-        _note_tasks(found, row, tasks, index)
-    _note_duplicates(found, rows, [b"".join(v[piece].tobytes() for v in measured.values()) for piece in pieces])
-    sound = [bool(all(np.isfinite(v[piece]).all() for v in measured.values())) for piece in pieces]
-    keep = np.repeat(sound, lengths)
+    ends = np.cumsum([row["length"] for row in rows]).tolist()
+    pieces = [slice(end - row["length"], end) for row, end in zip(rows, ends, strict=True)]
+    parts = [{key: values[piece] for key, values in vectors.items()} for piece in pieces]
+    _check_rows(found, rows, {key: vectors[key] for key in keys}, parts)
+    _note_duplicates(found, rows, [b"".join(part[key].tobytes() for key in keys) for part in parts])
+    sound = [row["episode_index"] not in found.unreadable for row in rows]
+    keep = np.repeat(sound, [row["length"] for row in rows])
     if not keep.any():
         return
     state = vectors[features.state_key] if features.state_key else np.zeros((len(keep), 0))
@@ -137,10 +137,61 @@ def _read(found: Examination, features: Features, rows: list[dict[str, Any]], re
         features=features,
         state=state[keep],
         action=vectors[features.action_key][keep],
-        lengths=[length for length, is_sound in zip(lengths, sound, strict=True) if is_sound],
+        lengths=[row["length"] for row, is_sound in zip(rows, sound, strict=True) if is_sound],
     )
     if (world := found.tried(_world_of, recordings, reading)) is not None:
-        _note_world(found, recordings, rows, *world)
+        _note_world(found, recordings, rows, *world, every_frame=every_frame)
+
+
+def _vectors(
+    found: Examination, rows: list[dict[str, Any]], keys: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    """The episodes whose vectors can be read, and these, {feature: [R, D]}."""
+    by_file: dict[Path, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_file.setdefault(data_file(found.root, found.info, row), []).append(row)
+    read: list[tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]] = []
+    for of_file in by_file.values():
+        try:
+            read.append((of_file, read_vectors(found.root, found.info, of_file, keys)))
+        except UserError:
+            for row in of_file:
+                one = found.tried(read_vectors, found.root, found.info, [row], keys, of=[row["episode_index"]])
+                read += [] if one is None else [([row], one)]
+    names = read[0][1] if read else ()
+    return [row for of, _ in read for row in of], {
+        key: np.concatenate([part[key] for _, part in read]) for key in names
+    }
+
+
+def _check_rows(
+    found: Examination,
+    rows: list[dict[str, Any]],
+    measured: dict[str, NDArray[Any]],
+    parts: list[dict[str, NDArray[Any]]],
+) -> None:
+    """Check numbers, times and tasks.
+
+    Args:
+        rows: the episodes.
+        measured: {feature: [R, D]}, state and action.
+        parts: {feature: [T, D]} of each episode.
+    """
+    whose, cloned = str(found.root), schema.is_own(found.info)
+    found.tried(lambda: check_numbers(whose, found.info, measured, cloned=cloned, episodes=rows))
+    tasks = found.tried(read_tasks, found.root) or {}
+    for row, part in zip(rows, parts, strict=True):
+        number = [row["episode_index"]]
+        values = {key: part[key] for key in measured}
+        try:
+            check_numbers(whose, found.info, values, cloned=cloned, episodes=[row])
+        except UserError:
+            found.unreadable.update(number)  # the error of all of them together is noted already
+        found.tried(check_times, found.root, found.info["fps"], part, [row], of=number)
+        index = part[TASK].ravel() if TASK in part else np.zeros(0, np.int64)
+        if index.size:
+            found.tried(check_tasks, found.root, tasks, index, [row], of=number)
+        _note_tasks(found, row, tasks, index)
 
 
 def _world_of(recordings: Recordings, reading: ReadingConfig) -> tuple[WorldSpec, Conversion | None]:
@@ -155,6 +206,8 @@ def _note_world(
     rows: list[dict[str, Any]],
     world: WorldSpec,
     conversion: Conversion | None,
+    *,
+    every_frame: bool,
 ) -> None:
     of_state = world.state.low, world.state.high
     of_action = world.action.low, world.action.high
@@ -176,7 +229,8 @@ def _note_world(
         spec = next(spec for spec in world.cameras if spec.name == name)
         resized = f"{spec.width}x{spec.height}" + (f", {camera.fit}" if len(camera.stored) == 2 else "")
         found.cameras.append((name, camera.key, f"{camera.size[1]}x{camera.size[0]} {kind}", resized))
-        found.refused += probe(found.root, found.info, rows, camera)
+        for error, episodes in probe(found.root, found.info, rows, camera, every_frame=every_frame).items():
+            found.note(error, episodes)
 
 
 def _dimensions(

@@ -16,23 +16,20 @@ Shape letters: R rows of all episodes, D vector elements, E episodes.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
-from annotated_types import Interval
 from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.types import CameraSpec, VectorSpec, WorldSpec
 from rollout.dataset.foreign.features import CameraFeature, Features
+from rollout.dataset.foreign.reading import ReadingConfig
 from vla_model.inputs.conversion import Conversion
-from vla_model.inputs.fit import Fit
 
 MARGIN = 0.1
 """How far a range is widened to each side, as a share of it."""
@@ -41,61 +38,8 @@ _DIGITS = 3
 """Significant digits of a range's width to which its bounds are rounded."""
 _OTHER_UNIT = 10.0
 """Ratio of two datasets' ranges from which they are taken for different units."""
-DEFAULT_HELD_OUT = 0.1
-"""Share of the episodes of recordings of other programs."""
 DEFAULT_SIDE_PX = 128
 """Frames that are larger are resized to this."""
-_MAX_SIDE_PX = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingConfig:
-    """How recordings of other programs are read: their frames, and the episodes kept for measuring the error."""
-
-    frames: Annotated[str, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = ""
-    """Size of the frames that the policy sees, even numbers; by default at most 128x128."""
-    fit: Fit = "stretch"
-    """Whether a frame of another aspect ratio is stretched, or gets black borders."""
-    cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=CAMERA ...")] = ()
-    """New names of cameras, e.g. front=observation.images.top."""
-    held_out: Annotated[float | None, Interval(ge=0, le=0.9)] = None
-    """Share of the episodes that is not trained on, to measure the action error; by default 0.1 for recordings of
-    other programs, else 0."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            UserError: frames or cameras are malformed.
-        """
-        self.size()
-        self.renamed()
-
-    @property
-    def is_default(self) -> bool:
-        """Whether nothing is asked of the frames."""
-        return (self.frames, self.fit, self.cameras) == ("", "stretch", ())
-
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of the frames; None if not given."""
-        if not self.frames:
-            return None
-        found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", self.frames)
-        width, height = map(int, found.groups()) if found else (0, 0)
-        if any(side % 2 or not 2 <= side <= _MAX_SIDE_PX for side in (width, height)):
-            raise UserError(
-                f"frames is {self.frames!r}, expected WIDTHxHEIGHT, even and at most {_MAX_SIDE_PX}, e.g. 128x128"
-            )
-        return height, width
-
-    def renamed(self) -> dict[str, str]:
-        """The new names of cameras, by feature or name."""
-        pairs = [entry.partition("=") for entry in self.cameras]
-        for entry, (name, _, camera) in zip(self.cameras, pairs, strict=True):
-            if not re.fullmatch(r"\w+", name) or not camera:
-                raise UserError(f"cameras has {entry!r}, expected NAME=CAMERA, e.g. front=observation.images.top")
-        if len({camera for *_, camera in pairs}) < len(pairs):
-            raise UserError(f"cameras names a camera twice: {' '.join(self.cameras)}")
-        return {camera: name for name, _, camera in pairs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +92,26 @@ def infer_world(recordings: Sequence[Recordings], reading: ReadingConfig) -> tup
     return world, conversion
 
 
+def check_units(recordings: Recordings, world_spec: WorldSpec, conversion: Conversion, whose: str) -> None:
+    """Compare the numbers of a recording with the ranges of a policy of other recordings.
+
+    Args:
+        recordings: with the names of the policy's world.
+        world_spec: the policy's.
+        conversion: the policy's.
+        whose: name of what the ranges are of, for the message.
+
+    Raises:
+        UserError: they are in different units.
+    """
+    ranges = {
+        "state": (world_spec.state.low, world_spec.state.high),
+        "action": (conversion.action_low, conversion.action_high),
+    }
+    for name, bounds in ranges.items():
+        _check_same_units(recordings, name, _extent(recordings, name), np.array(bounds, np.float64).T, whose)
+
+
 def camera_names(features: Sequence[Features], renamed: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Conversion.cameras: (camera, its new name).
 
@@ -186,18 +150,20 @@ def _ranges(recordings: Sequence[Recordings], name: str) -> NDArray[np.float64]:
     Raises:
         UserError: the datasets are in different units.
     """
-    vectors = [np.asarray(getattr(r, name), np.float64) for r in recordings]
-    extents = [_extent(values, r.lengths) for values, r in zip(vectors, recordings, strict=True)]  # of [D, 2]
-    _check_units(recordings, name, extents)
-    values = np.concatenate(vectors)
+    extents = [_extent(r, name) for r in recordings]  # of [D, 2]
+    first = recordings[0]
+    for other, extent in zip(recordings[1:], extents[1:], strict=True):
+        _check_same_units(other, name, extent, extents[0], str(first.root))
+    values = np.concatenate([np.asarray(getattr(r, name), np.float64) for r in recordings])
     low, high = (np.stack([e[:, i] for e in extents]) for i in (0, 1))
     together = np.stack([low.min(0), high.max(0)], axis=1)
     return np.array([_range(column, extent) for column, extent in zip(values.T, together, strict=True)]).reshape(-1, 2)
 
 
-def _extent(values: NDArray[np.float64], lengths: Sequence[int]) -> NDArray[np.float64]:
-    """The smallest low and the largest high quantile of any episode, [D, 2]."""
-    ends = np.cumsum([0, *lengths])
+def _extent(recordings: Recordings, name: str) -> NDArray[np.float64]:
+    """The smallest low and the largest high quantile of the state or the action in any episode, [D, 2]."""
+    values = np.asarray(getattr(recordings, name), np.float64)
+    ends = np.cumsum([0, *recordings.lengths])
     found = np.array([np.quantile(values[a:b], _QUANTILES, axis=0) for a, b in pairwise(ends) if b > a])  # [E, 2, D]
     return np.stack([found[:, 0].min(0), found[:, 1].max(0)], axis=1)
 
@@ -219,22 +185,22 @@ def _range(column: NDArray[np.float64], extent: NDArray[np.float64]) -> tuple[fl
     return round(first * step, places), round(last * step, places)
 
 
-def _check_units(recordings: Sequence[Recordings], name: str, extents: Sequence[NDArray[np.float64]]) -> None:
-    """
+def _check_same_units(
+    recordings: Recordings, name: str, extent: NDArray[np.float64], other: NDArray[np.float64], whose: str
+) -> None:
+    """Compare the extents, [D, 2], of a dataset's state or action with others.
+
     Raises:
-        UserError: in most elements that move, the range of a dataset is many times that of the first.
+        UserError: of most elements that move, one is many times the other.
     """
-    names, one = getattr(recordings[0].features, name), extents[0]
-    for other, extent in zip(recordings[1:], extents[1:], strict=True):
-        mine, theirs = np.ptp(one, axis=1), np.ptp(extent, axis=1)
-        moves = (mine > 0) & (theirs > 0)
-        ratio = np.where(moves, np.maximum(mine, theirs) / np.where(moves, np.minimum(mine, theirs), 1.0), 1.0)
-        far = np.flatnonzero(ratio >= _OTHER_UNIT).tolist()
-        if 2 * len(far) > moves.sum():
-            lines = [
-                f"{name} {names[i]}: {extent[i, 0]:.4g} to {extent[i, 1]:.4g}, here {one[i, 0]:.4g} to {one[i, 1]:.4g}"
-                for i in far
-            ]
-            raise UserError(
-                f"{other.root} seems to be in other units than {recordings[0].root}:\n  " + "\n  ".join(lines)
-            )
+    theirs, ours = np.ptp(extent, axis=1), np.ptp(other, axis=1)
+    moves = (ours > 0) & (theirs > 0)
+    ratio = np.where(moves, np.maximum(ours, theirs) / np.where(moves, np.minimum(ours, theirs), 1.0), 1.0)
+    far = np.flatnonzero(ratio >= _OTHER_UNIT).tolist()
+    if 2 * len(far) > moves.sum():
+        names = getattr(recordings.features, name)
+        lines = [
+            f"{name} {names[i]}: {extent[i, 0]:.4g} to {extent[i, 1]:.4g}, there {other[i, 0]:.4g} to {other[i, 1]:.4g}"
+            for i in far
+        ]
+        raise UserError(f"{recordings.root} seems to be in other units than {whose}:\n  " + "\n  ".join(lines))

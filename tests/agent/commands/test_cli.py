@@ -136,8 +136,12 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     [
         (Collect, {"out", "world_python"}),
         (Train, {"out", "resume", "world_python"}),
-        (Data, {"data", "reading"}),
-        (Eval, {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}),
+        (Data, {"data", "reading", "every_frame"}),
+        (
+            Eval,
+            {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}
+            | {"without_episodes"},
+        ),
         (Experts, {"policy", "out", "ablate"}),
         (
             ActingConfig,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -53,7 +54,9 @@ def test_everything_that_would_be_refused_is_named_at_once(tmp_path: Path, capsy
     with pytest.raises(SystemExit) as ended:
         main(["data", str(root)])
     assert ended.value.code == 1
-    refused = [line for line in capsys.readouterr().out.splitlines() if line.startswith("refused: ")]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "To leave out the episodes that would be refused: --without-episodes 0..3"
+    refused = [line for line in lines if line.startswith("refused: ")]
     found = "\n".join(refused)
     for part in (
         "episode_000002.parquet is missing",
@@ -66,6 +69,33 @@ def test_everything_that_would_be_refused_is_named_at_once(tmp_path: Path, capsy
     ):
         assert part in found
     assert len(refused) == 5
+    rest = printed(capsys, root, "--without-episodes", "0..3", "--every-frame")
+    assert rest[-2:] == ["left out: 0..3", "Nothing would be refused."]
+
+
+def test_damage_within_a_file_is_found_by_decoding_every_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(codec="libx264", lengths=(20, 20, 20), per_file=3)
+    one, two = write_recording(tmp_path / "a", layout), write_recording(tmp_path / "b", layout)
+    spoil_frames_of_episode_1(two / "videos/observation.images.wrist/chunk-000/file-000.mp4")
+    assert printed(capsys, one, two)[-1] == "The datasets fit each other."
+    with pytest.raises(SystemExit):
+        main(["data", str(one), str(two), "--every-frame", "--without-episodes", f"{one}:0"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"To leave out the episodes that would be refused: --without-episodes {one}:0 {two}:1"
+    (refused,) = [line for line in lines if line.startswith("refused: ")]
+    assert "observation.images.wrist/chunk-000/file-000.mp4" in refused
+
+
+def spoil_frames_of_episode_1(video: Path) -> None:
+    """Zero the bytes of frames 25 to 30 of 60."""
+    with av.open(str(video)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.pos is not None]
+    content = bytearray(video.read_bytes())
+    for position, size in packets[25:31]:
+        content[position : position + size] = bytes(size)
+    video.write_bytes(content)
 
 
 def test_a_repeated_episode_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from so101 import NAMES, TASKS, Layout, action_of, write_recording
 from agent.evaluation.open_loop import open_loop, read_action_error, write_action_error
 from envs.types import Observation
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 from vla_model.inputs.processor import Processor
 from vla_model.types import ActionChunk, Policy
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from edits import replace_columns
 from line_arm import Script
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
@@ -30,7 +33,7 @@ from agent.training.loop import train
 from benchmarks.simulated import SimulatedClock, SimulatedInference
 from envs.types import Observation
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 from vla_model.policy import VLAPolicy
 
 LAYOUT = Layout(lengths=(12, 9, 14, 11, 10))
@@ -202,3 +205,89 @@ def test_a_resumed_run_keeps_its_conversion_when_the_recordings_grew(
     )
     assert first == last
     assert "The data changed" in capsys.readouterr().err
+
+
+def test_episodes_are_left_out_of_a_run_and_of_its_measurements(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named when the run is resumed, as the one recorded since is bad; evaluation leaves it out by itself."""
+    shutil.copytree(trained[1].root, tmp_path / "run")
+    root = write_recording(tmp_path / "data", dataclasses.replace(LAYOUT, lengths=(*LAYOUT.lengths, 40)))
+    spoil = pq.read_table(last := root / "data/chunk-000/file-001.parquet")
+    action = np.array(spoil["action"].to_pylist())
+    action[-1, 0] = np.nan
+    replace_columns(last, action=action.tolist())
+    run = RunFolder(tmp_path / "run")
+    record = run.record
+    record["config"]["data"] = [str(root)]
+    record["config"]["learner"]["num_updates"] = 3
+    run.record_file.write_text(json.dumps(record))
+    config = dataclasses.replace(
+        trained[0], data=(str(root),), learner=dataclasses.replace(trained[0].learner, num_updates=3)
+    )
+    with pytest.raises(ValueError, match=r"episode 5, frame 39; leave such episodes out \(--without-episodes"):
+        train(config, start_run(run.root, config, resume=True))
+    config = dataclasses.replace(config, reading=dataclasses.replace(config.reading, without_episodes=("5",)))
+    capsys.readouterr()
+    train(config, start_run(run.root, config, resume=True))
+    assert f"left out of {root}: episodes 5\n" in capsys.readouterr().err
+    assert run.record["config"]["reading"]["without_episodes"] == ["5"]
+    held_out = read_action_error(run.action_error)["all"]["episodes"]
+    main(["eval", str(run.root), "--data", str(root), "--out", str(tmp_path / "out")])
+    assert read_action_error(tmp_path / "out/action_error.json")["all"]["episodes"] == held_out
+    other = write_recording(tmp_path / "other", LAYOUT)
+    main(["eval", str(run.root), "--data", str(other), "--out", str(tmp_path / "o"), "--without-episodes", "1..3"])
+    assert read_action_error(tmp_path / "o/action_error.json")["all"]["episodes"] == 2
+
+
+def test_other_programs_recordings_join_as_drives_or_auxiliary_data_if_they_fit(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"observation.images.side": (16, 16)}
+    side = write_recording(tmp_path / "side", dataclasses.replace(LAYOUT, cameras={**LAYOUT.cameras, **more}))
+    config = dataclasses.replace(trained[0], auxiliary=(str(side),))
+    run = start_run(tmp_path / "run", config)
+    train(config, run)
+    rows = {Path(entry["dataset"]).name: entry["rows"] for entry in run.record["data"][0]["datasets"]}
+    assert rows["side"] == sum(LAYOUT.lengths)
+    assert f"not used of {side}: observation.images.side: a camera that the first " in capsys.readouterr().err
+    first = read_action_error(trained[1].action_error)
+    assert read_action_error(run.action_error)["spread"] == first["spread"], "ranges and statistics are of --data alone"
+    fast = write_recording(tmp_path / "fast", dataclasses.replace(LAYOUT, fps=50, names=list("abcdef")))
+    refused = r"fast is of another kind.*\n  state names are .*\n  action names .*\n  fps is 50"
+    for place in ("drives", "auxiliary"):
+        config = dataclasses.replace(trained[0], **{place: (str(fast),)})
+        run = start_run(tmp_path / place, config)
+        with pytest.raises(ValueError, match=refused):
+            train(config, run)
+    config = dataclasses.replace(trained[0], drives=(str(side),))
+    with pytest.raises(ValueError, match=r"side has no success flags.* name it with --data"):
+        train(config, start_run(tmp_path / "drives-too", config))
+
+
+@pytest.mark.parametrize("place", ["data", "drives", "auxiliary", "resumed", "evaluated"])
+def test_recordings_in_other_units_than_the_policys_are_refused(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    root = write_recording(tmp_path / "radians", dataclasses.replace(LAYOUT, lists="variable"))
+    for file in root.glob("data/*/*.parquet"):
+        for name in ("action", "observation.state"):
+            values = np.deg2rad(np.array(pq.read_table(file)[name].to_pylist()))
+            replace_columns(file, **{name: values.tolist()})
+    said = r"radians seems to be in other units than .*:\n  state shoulder_pan.pos: -0.\d+ to 0.\d+, there -\d+"
+    if place == "evaluated":
+        with pytest.raises(SystemExit):
+            main(["eval", str(trained[1].root), "--data", str(root), "--out", str(tmp_path / "out")])
+        assert re.search(said, capsys.readouterr().err)
+        return
+    run = tmp_path / "run"
+    given = {"data": (*trained[0].data, str(root)), "resumed": (str(root),)}.get(place, (str(root),))
+    config = dataclasses.replace(trained[0], **{"data" if place == "resumed" else place: given})
+    if place == "resumed":
+        shutil.copytree(trained[1].root, run)
+        record = RunFolder(run).record
+        record["config"]["data"] = list(given)
+        RunFolder(run).record_file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=said):
+        train(config, start_run(run, config, resume=place == "resumed"))
+    assert not (tmp_path / "radians.cache").exists()

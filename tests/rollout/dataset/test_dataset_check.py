@@ -74,7 +74,7 @@ def test_a_dataset_that_does_not_say_its_units_is_not_mixed_with_one_that_does(t
     write(tmp_path / "a", [1])
     write(tmp_path / "b", [2])
     change_info(tmp_path / "b", lambda info: info.pop("llamarm"))
-    with pytest.raises(ValueError, match=r"b: info.json has no key 'llamarm'"):
+    with pytest.raises(ValueError, match=r"b is of another kind.*\n  it is a recording of another program"):
         TrainingData([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(ValueError, match=r"a is of another kind.*\n  state units are"):
         TrainingData([tmp_path / "b", tmp_path / "a"])

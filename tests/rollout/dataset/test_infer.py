@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from so101 import Layout, write_recording
 
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.foreign.infer import ReadingConfig
+from rollout.dataset.foreign.reading import ReadingConfig
 
 SMALL = Layout(lists="variable", codec="libx264", version="v2.1", lengths=(40, 30, 20))
 FIRST = "data/chunk-000/episode_000000.parquet"
