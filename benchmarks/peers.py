@@ -1,17 +1,21 @@
-"""ACT, trained by LeRobot, beside nano: one policy per task, the same demonstrations, wall-clock, cores and episodes.
+"""ACT, trained by LeRobot, beside nano: one policy per task, the same demonstrations, processor time and episodes.
 
     python -m benchmarks.peers --lerobot VENV/bin --root runs/peers --out docs/results/peers.md
 
 For each task: the scripted expert's demonstrations (half of the episodes with noise in what is executed, never in what
-is cloned); nano for so many updates, without labels from the simulator; ACT by lerobot-train for as many seconds,
-counted from its first step, of which its last checkpoint is used; then both on the same held-out episodes, ACT by
-examples/serve_lerobot.py and `llamarm eval ws://...`. ACT reads no instruction, so each task has a policy of its own.
-What is already in --root is not done again.
+is cloned); nano for so many updates, without labels from the simulator; ACT by lerobot-train for the processor time
+that all of nano's training took, its start included, counted from ACT's first step, of which its last checkpoint is
+used; then both on the same held-out episodes, ACT by examples/serve_lerobot.py and `llamarm eval ws://...`. ACT reads
+no instruction, so each task has a policy of its own. Processor time, of all cores together, does not depend on what
+else runs; one thread each, because threads that wait for each other use it too. What is already in --root is not done
+again.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -21,12 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tyro
 
 from agent.evaluation.compare import compare
 from agent.evaluation.eval_info import read_eval_info
 from agent.runs.run_folder import RunFolder
 from benchmarks.document import finish, head
+from vla_model.files.folders import read_json, write_whole
 
 ROOT = Path(__file__).parents[1]
 WORLD = "metaworld-mt50"
@@ -46,7 +52,7 @@ class Options:
     tasks: tuple[str, ...] = ("door-open-v3", "push-v3", "pick-place-v3")
     demonstrations: int = 50
     updates: int = 3000
-    """Of nano; ACT gets as many seconds as these take."""
+    """Of nano; ACT gets as many seconds of processor time as these take."""
     nano_args: tuple[str, ...] = ()
     """Of `llamarm train`."""
     episodes: int = 20
@@ -62,32 +68,51 @@ class Options:
     """File that the table is written to besides the screen."""
 
 
-def llamarm(*args: str) -> None:
-    """Run a command of ours."""
+def llamarm(*args: str) -> float:
+    """Run a command of ours; gives the processor time of it and its processes, in seconds."""
+    before_s = _children_s()
     subprocess.run([sys.executable, "-m", "agent.cli", *args], check=True, cwd=ROOT)
+    return _children_s() - before_s
 
 
-def trained_nano(task: str, demos: Path, options: Options) -> RunFolder:
-    """Nano's run, evaluated at its end."""
-    run = RunFolder(options.root / f"nano-{task}")
-    if not run.eval_info.exists():
-        resume = ["--resume"] if run.record_file.exists() else []
-        llamarm(
-            *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task, *resume],
+def _children_s() -> float:
+    """Processor time of the children that have ended, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def trained_nano(task: str, demos: Path, options: Options) -> tuple[RunFolder, float]:
+    """Nano's run and the processor time that its training took, in seconds.
+
+    Raises:
+        RuntimeError: the run is not whole; what it took would be unknown after a resume.
+    """
+    run, took = RunFolder(options.root / f"nano-{task}"), options.root / f"nano-{task}.json"
+    if not took.exists():
+        if run.record_file.exists():
+            raise RuntimeError(f"{run.root} was interrupted, so its processor time is unknown; delete it")
+        cpu_s = llamarm(
+            *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task],
             *["--learner.num-updates", str(options.updates), "--save-every", str(options.updates)],
-            *["--evaluation.episodes-per-task", str(options.episodes), "--evaluation.no-controls"],
-            *["--evaluation.num-worlds", str(options.num_worlds), "--workers", "0", *options.nano_args],
+            *["--evaluation.episodes-per-task", "0", "--workers", "0", *options.nano_args],
         )
-    return run
+        write_whole(took, json.dumps({"cpu_s": cpu_s}))
+    return run, read_json(took)["cpu_s"]
 
 
-def seconds_of_updates(run: RunFolder) -> float:
-    """Wall-clock of the run's updates."""
-    return sum(phase["wall_s"] for phase in run.record["phases"] if phase["name"] == "update")
+def evaluated_nano(task: str, run: RunFolder, options: Options) -> dict[str, Any]:
+    """Its eval_info."""
+    info = options.root / f"eval-nano-{task}" / "eval_info.json"
+    if not info.exists():
+        llamarm(
+            *["eval", str(run.root), "--tasks", task, "--episodes", str(options.episodes)],
+            *["--num-worlds", str(options.num_worlds), "--out", str(info.parent)],
+        )
+    return read_eval_info(info)
 
 
-def trained_act(task: str, demos: Path, seconds: float, options: Options) -> Path:
-    """The folder of ACT's last checkpoint after so many seconds of training."""
+def trained_act(task: str, demos: Path, cpu_s: float, options: Options) -> Path:
+    """The folder of ACT's last checkpoint after so much processor time of training."""
     folder = options.root / f"act-{task}"
     last = folder / "checkpoints" / "last" / "pretrained_model"
     if last.exists():
@@ -101,15 +126,29 @@ def trained_act(task: str, demos: Path, seconds: float, options: Options) -> Pat
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
     log = options.root / f"act-{task}.log"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=offline) as act:
-        while _BEGINS not in log.read_text():
-            if act.poll() is not None:
-                raise RuntimeError(f"lerobot-train ended before its first step; {log} says why")
-            time.sleep(0.2)
-        time.sleep(seconds)
+        _wait_for(act, log, psutil.Process(act.pid), cpu_s)
         act.kill()
     if not last.exists():
-        raise RuntimeError(f"no checkpoint after {seconds:.0f} s: a smaller --save-every")
+        raise RuntimeError(f"no checkpoint after {cpu_s:.0f} s: a smaller --save-every")
     return last
+
+
+def _wait_for(act: subprocess.Popen[bytes], log: Path, process: psutil.Process, cpu_s: float) -> None:
+    """Return when lerobot-train has used so much processor time since its first step.
+
+    Raises:
+        RuntimeError: it ended before.
+    """
+    first_s = None
+    while act.poll() is None:
+        used = process.cpu_times()
+        now_s = used.user + used.system
+        if first_s is None and _BEGINS in log.read_text():
+            first_s = now_s
+        if first_s is not None and now_s - first_s >= cpu_s:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"lerobot-train ended before its time; {log} says why")
 
 
 @contextmanager
@@ -149,14 +188,13 @@ def row(task: str, options: Options) -> Iterator[str]:
     demos = options.root.resolve() / f"demos-{task}"
     count = str(options.demonstrations)
     llamarm("collect", RECIPE, "--tasks", task, "--episodes-per-task", count, "--workers", "0", "--out", str(demos))
-    nano = trained_nano(task, demos, options)
-    seconds = seconds_of_updates(nano)
-    act = trained_act(task, demos, seconds, options)
-    own = read_eval_info(nano.eval_info)
-    yield f"| {task} | nano | {seconds:.0f} s, {options.updates} updates | {_cells(own)} | | |"
+    run, cpu_s = trained_nano(task, demos, options)
+    own = evaluated_nano(task, run, options)
+    yield f"| {task} | nano | {cpu_s:.0f} s, {options.updates} updates | {_cells(own)} | | |"
+    act = trained_act(task, demos, cpu_s, options)
     for info in evaluated_act(task, act, options).values():
         paired = compare(info, own)
-        trained = f"{seconds:.0f} s, {int(act.resolve().parent.name)} steps"
+        trained = f"{cpu_s:.0f} s, {int(act.resolve().parent.name)} steps"
         difference = f"{len(paired.won)}, {len(paired.lost)} | {paired.p_value:.2g}"
         yield f"| {task} | ACT | {trained} | {_cells(info)} | {difference} |"
 
@@ -171,12 +209,15 @@ def _cells(info: dict[str, Any]) -> str:
 
 def main(options: Options) -> None:
     """Train, evaluate, print and write."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     options.root.mkdir(parents=True, exist_ok=True)
+    nano = " ".join((RECIPE, *options.nano_args))
     how = (
         f"{options.demonstrations} demonstrations per task, one policy per task and kind, {options.episodes} held-out "
-        f"episodes each (seeds from 1,000,000; the same for both), {options.num_worlds} worlds. ACT: lerobot's "
-        f"defaults but {' '.join(options.act_args)}. nano: {RECIPE}, no labels from the simulator. One training seed. "
-        "Won and lost: episodes in which only nano, and only ACT succeeded; McNemar's exact p."
+        f"episodes each (seeds from 1,000,000; the same for both), {options.num_worlds} worlds, one thread. ACT: "
+        f"lerobot's defaults but {' '.join(options.act_args)}. nano: {nano}, no labels from the simulator. One training "
+        "seed. Trained: processor time. Won and lost: episodes in which only nano, and only ACT succeeded; McNemar's "
+        "exact p."
     )
     lines = [
         *head("ACT by LeRobot beside nano", "peers", how),
@@ -185,8 +226,9 @@ def main(options: Options) -> None:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for task in options.tasks:
-        lines += row(task, options)
-        print(lines[-1], flush=True)
+        for line in row(task, options):
+            lines.append(line)
+            print(line, flush=True)
     finish(lines, options.out)
 
 
