@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import tyro
@@ -53,8 +53,8 @@ class Options:
     demonstrations: int = 50
     updates: int = 3000
     """Of nano; ACT gets as many seconds of processor time as these take."""
-    nano_args: tuple[str, ...] = ()
-    """Of `llamarm train`."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """Of nano."""
     episodes: int = 20
     act_steps: tuple[int, ...] = (100, 10)
     """Actions executed of each of ACT's chunks: LeRobot's default, and as often as is usual with it in simulation."""
@@ -94,7 +94,7 @@ def trained_nano(task: str, demos: Path, options: Options) -> tuple[RunFolder, f
         cpu_s = llamarm(
             *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task],
             *["--learner.num-updates", str(options.updates), "--save-every", str(options.updates)],
-            *["--evaluation.episodes-per-task", "0", "--workers", "0", *options.nano_args],
+            *["--evaluation.episodes-per-task", "0", "--workers", "0", "--learner.optimizer", options.optimizer],
         )
         write_whole(took, json.dumps({"cpu_s": cpu_s}))
     return run, read_json(took)["cpu_s"]
@@ -211,13 +211,12 @@ def main(options: Options) -> None:
     """Train, evaluate, print and write."""
     os.environ["OMP_NUM_THREADS"] = "1"
     options.root.mkdir(parents=True, exist_ok=True)
-    nano = " ".join((RECIPE, *options.nano_args))
     how = (
         f"{options.demonstrations} demonstrations per task, one policy per task and kind, {options.episodes} held-out "
         f"episodes each (seeds from 1,000,000; the same for both), {options.num_worlds} worlds, one thread. ACT: "
-        f"lerobot's defaults but {' '.join(options.act_args)}. nano: {nano}, no labels from the simulator. One training "
-        "seed. Trained: processor time. Won and lost: episodes in which only nano, and only ACT succeeded; McNemar's "
-        "exact p."
+        f"lerobot's defaults but {' '.join(options.act_args)}. nano: {RECIPE} by {options.optimizer}, no labels from "
+        "the simulator. One training seed. Trained: processor time. Won and lost: episodes in which only nano, and "
+        "only ACT succeeded; McNemar's exact p."
     )
     lines = [
         *head("ACT by LeRobot beside nano", "peers", how),
