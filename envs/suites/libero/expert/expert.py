@@ -80,6 +80,7 @@ class Expert:
             if goal is None:
                 yield arm.toward(self._view.hand)
                 continue
+            before = self._simulation.num_steps
             try:
                 done = yield from skill(arm, goal, self._attempts[goal])
                 end = "done" if done else "failed"
@@ -87,6 +88,7 @@ class Expert:
             except Lost as lost:
                 end = str(lost)
                 self._surprises += 1
+            if self._simulation.num_steps == before:  # nothing was tried: the next attempt needs another state
                 yield arm.toward(self._view.hand)
             self.log.append(f"{self._simulation.num_steps} {' '.join(goal)}: {end}")
             self.gave_up = self._attempts[goal] >= MOST_ATTEMPTS or self._surprises >= MOST_SURPRISES

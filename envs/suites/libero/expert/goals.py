@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from envs.suites.libero.expert.dragging import drag
 from envs.suites.libero.expert.drawers import close_drawer, open_drawer, opened
 from envs.suites.libero.expert.grasps import grasp_candidates
-from envs.suites.libero.expert.hinges import close_door, turn_knob
-from envs.suites.libero.expert.insertion import insert
+from envs.suites.libero.expert.hinges import close_door, open_door, turn_knob
+from envs.suites.libero.expert.insertion import box_of, insert
 from envs.suites.libero.expert.motion import Arm, Steps
 from envs.suites.libero.expert.transfer import transfer
 from envs.suites.libero.expert.view import Goal, View
@@ -57,14 +57,14 @@ def skill(arm: Arm, goal: Goal, attempt: int) -> Steps:
         return turn_knob(arm, _joint(view, goal[1]), ON_RAD if kind == "turnon" else OFF_RAD, attempt)
     if kind in ("open", "close"):
         joint = _joint(view, goal[1])
-        if view.model.jnt_type[joint] == 3:
-            return close_door(arm, joint)
+        if view.is_hinge(joint):
+            return open_door(arm, joint) if kind == "open" else close_door(arm, joint)
         return open_drawer(arm, joint, OPEN_M, attempt) if kind == "open" else close_drawer(arm, joint, attempt)
     region = view.region(goal[2])
-    if kind == "in" and region is not None and region.parent is not None:
+    if kind == "in" and region is not None:
         if region.joint_ids and opened(view, region.joint_ids[0]) < OPEN_ENOUGH_M:
             return open_drawer(arm, region.joint_ids[0], OPEN_FOR_THINGS_M, attempt)
-        if not region.joint_ids and view.thing(region.parent).joint_ids:
+        if not region.joint_ids and box_of(view, goal[2]) is not None:
             return insert(arm, goal, attempt)
     name = goal[1]
     if region is not None and region.parent is None and not view.in_hand(name) and not _graspable(arm, name):

@@ -12,6 +12,11 @@ from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps,
 from envs.suites.libero.expert.view import Array, View
 
 ARC_STEP_RAD = 0.06
+AJAR_RAD = 0.45
+"""A door this far open leaves room for a finger behind its edge."""
+CLOSED_RAD = 0.005
+MOST_TURN_RAD = 1.5
+"""Furthest turn of a knob without a new grip."""
 
 
 def ridge(points: Array) -> Array:
@@ -38,10 +43,10 @@ def turn_knob(arm: Arm, joint: int, angle: float, attempt: int) -> Steps:
     yield from arm.grip(CLOSED, 9)
     start, begun = view.hand_axes, view.joint(joint)
     way = np.sign(angle - begun)
-    for k in range(40):
+    for k in range(30):
         if (view.joint(joint) - angle) * way > 0.05:
             break
-        turn = way * min(0.09 * (k + 1), abs(angle - begun) + 0.6)
+        turn = way * min(0.09 * (k + 1), abs(angle - begun) + 0.6, MOST_TURN_RAD)
         yield arm.toward(centre, turned(start, axis * turn), speed=0.6)
     yield from arm.grip(OPEN, 6)
     yield from arm.shift(0.15 * UP, steps=25)
@@ -65,9 +70,12 @@ class Door:
         """Unit vector [3] in which the edge moves when the joint's angle grows, after a turn by `angle`."""
         return np.cross(self._axis, self._radial(angle))
 
-    def edge(self, angle: float, ahead: float) -> Array:
-        """A point [3] at the edge after a turn by `angle`, moved by `ahead` along the arc."""
-        return self._anchor + self.radius * self._radial(angle) + ahead * self.along(angle)
+    def edge(self, angle: float, ahead: float, radius: float = 1.0) -> Array:
+        """A point [3] at the edge after a turn by `angle`, moved by `ahead` along the arc.
+
+        `radius` is in units of `self.radius`.
+        """
+        return self._anchor + radius * self.radius * self._radial(angle) + ahead * self.along(angle)
 
     def _radial(self, angle: float) -> Array:
         return turned(self._arm[:, None], self._axis * angle)[:, 0]
@@ -75,22 +83,73 @@ class Door:
 
 def close_door(arm: Arm, joint: int) -> Steps:
     """Push a door along its arc until it is closed (joint at 0)."""
+    yield from _push(arm, joint, 0.0, 0.07)
+    return abs(arm.view.joint(joint)) < CLOSED_RAD
+
+
+def open_door(arm: Arm, joint: int) -> Steps:
+    """Pull a door ajar at its handle, and push it open from inside."""
+    view = arm.view
+    low, high = view.joint_range(joint)
+    wide = low if -low > high else high
+    way = float(np.sign(wide))
+    if abs(view.joint(joint)) < AJAR_RAD:
+        yield from _pull_ajar(arm, joint, way)
+    yield from _push(arm, joint, 0.9 * wide, 0.05)
+    return abs(view.joint(joint)) > 0.8 * abs(wide)
+
+
+def _pull_ajar(arm: Arm, joint: int, way: float) -> Steps:
+    """Pinch the handle with a level hand and pull it along its arc; the hand keeps its axes."""
     view = arm.view
     door = Door(view, joint)
-    angle = view.joint(joint)
-    way = -float(np.sign(angle))
+    out = way * door.along(0.0)
+    out = np.array([out[0], out[1], 0.0]) / np.linalg.norm(out[:2])
+    far = door.points @ out
+    bar = door.points[far > far.max() - 0.02]
+    middle = bar.mean(0)
+    axes, _ = hand_frame(np.cross(UP, out), -out, view.hand_axes)
+    arm.command = OPEN
+    yield from arm.rise(middle[2] + 0.1)
+    yield from arm.move(middle + 0.14 * out + 0.1 * UP, axes, tolerance=0.03, angle=0.2, steps=80)
+    yield from arm.move(middle + 0.12 * out, axes, tolerance=0.012, angle=0.08)
+    yield from arm.release()
+    yield from arm.move(middle - 0.004 * out, axes, angle=0.08, steps=30, speed=0.6)
+    yield from arm.grip(CLOSED, 10)
+    anchor, axis = view.joint_line(joint)
+    held, begun = view.hand, view.joint(joint)
+    for _ in range(30):
+        if abs(view.joint(joint)) > AJAR_RAD + 0.1:
+            break
+        turn = view.joint(joint) - begun + way * ARC_STEP_RAD * 1.5
+        yield arm.toward(anchor + turned((held - anchor)[:, None], axis * turn)[:, 0], axes, 0.6)
+    yield from arm.grip(OPEN, 6)
+    yield from arm.shift(0.12 * out, axes, steps=15)
+    return abs(view.joint(joint)) > AJAR_RAD
+
+
+def _push(arm: Arm, joint: int, goal: float, behind: float) -> Steps:
+    """Push a door's edge along its arc with closed fingertips until the joint is at an angle (rad)."""
+    view = arm.view
+    door = Door(view, joint)
+    begun = view.joint(joint)
+    way = float(np.sign(goal - begun))
     height = min(door.points[:, 2].max() - 0.03, door.edge(0.0, 0.0)[2] + 0.3)
-    at = lambda turn, behind: np.array([*door.edge(way * turn, -way * behind)[:2], height])  # noqa: E731
+
+    def at(turn: float, back: float) -> Array:
+        """The fingertips' place [3], `back` behind the edge after a turn."""
+        return np.array([*door.edge(way * turn, -way * back)[:2], height])
+
     axes, _ = hand_frame(np.cross(UP, door.along(0.0)), DOWN, view.hand_axes)
     arm.command = CLOSED
     high = max(view.hand[2], door.points[:, 2].max() + 0.08)
     yield from arm.rise(high, steps=30)
-    start = at(0.0, 0.07)
+    start = at(0.0, behind)
     yield from arm.move(np.array([*start[:2], high]), axes, tolerance=0.03, angle=0.3, steps=80)
     yield from arm.move(start, axes, tolerance=0.02, steps=40)
-    for k in range(int(abs(angle) / ARC_STEP_RAD) + 8):
+    for k in range(int(abs(goal - begun) / ARC_STEP_RAD) + 8):
         yield from arm.move(at(ARC_STEP_RAD * (k + 1), 0.012), tolerance=0.02, steps=4)
-        if abs(view.joint(joint)) < 0.004:
+        if (view.joint(joint) - goal) * way > -0.004:
             break
-    yield from arm.shift(-0.05 * way * door.along(way * abs(angle)), steps=8)
-    return abs(view.joint(joint)) < 0.005
+    yield from arm.shift(-0.05 * way * door.along(goal - begun), steps=8)
+    return True

@@ -14,44 +14,64 @@ from envs.suites.libero.expert.grasps import grasp_candidates
 from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps, hand_frame, turned
 from envs.suites.libero.expert.view import Array, Goal, View
 
-DEPTH_M = 0.055
-"""How far behind the front the thing's origin goes."""
+INSIDE_M = 0.015
+"""How far inside a region's box the thing's origin goes, from the side of the opening."""
+HANDLE_M = 0.035
+"""Parts narrower than this can be pinched as a handle."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A compartment that is open to one side."""
+    """A compartment that is covered, and open to one side."""
 
     middle: Array
     """[3]"""
     outward: Array
-    """Unit vector [3] through the opening."""
+    """Horizontal unit vector [3] through the opening."""
     side: Array
     """Horizontal unit vector [3] along the opening."""
     floor: float
     """Height of its bottom."""
     front: float
     """Distance from the middle to the furthest point of its fixed walls, along outward."""
+    depth: float
+    """How far behind the front the thing's origin goes."""
 
 
-def box_of(view: View, target: str) -> Box:
-    """The compartment of a region in a fixture with a door."""
+def box_of(view: View, target: str) -> Box | None:
+    """The compartment of a region; None if it is open to above, or closed on every side.
+
+    Doors do not count as walls.
+    """
     region = view.region(target)
-    assert region is not None and region.parent is not None
+    if region is None or region.parent is None:
+        return None
     middle, axes = view.site(region)
-    outward, side = -axes[:, 1], axes[:, 0]
+    half = np.abs(axes @ region.half_size_m)
     thing = view.thing(region.parent)
     moving = {g for joint in thing.joint_ids for g in view.moving_geoms(joint)}
     walls = view.cloud(g for g in thing.geom_ids if g not in moving)
     relative = walls - middle
-    below = walls[(np.abs(relative @ side) < 0.045) & (np.abs(relative @ outward) < 0.04) & (relative[:, 2] < 0)]
-    return Box(middle, outward, side, float(below[:, 2].max()), float((relative @ outward).max()))
+    central = (np.abs(relative[:, :2]) < half[:2] / 2).all(1)
+    if not (central & (relative[:, 2] > 0)).any():
+        return None
+    below = walls[central & (relative[:, 2] < 0), 2]
+    floor = float(below.max()) if len(below) else view.table_height(middle)
+    horizontal = [axis for axis in axes.T if abs(axis[2]) < 0.5]
+    for outward in (sign * axis for axis in horizontal for sign in (1.0, -1.0)):
+        side = np.cross(UP, outward)
+        ahead = (relative @ outward > 0) & (np.abs(relative @ side) < (np.abs(side) @ half) / 2)
+        if not (ahead & (np.abs(relative[:, 2]) < half[2] / 2)).any():
+            front = float((relative @ outward).max())
+            return Box(middle, outward, side, floor, front, front - float(np.abs(outward) @ half) + INSIDE_M)
+    return None
 
 
 def insert(arm: Arm, goal: Goal, attempt: int) -> Steps:
     """Put a thing into the box of a goal `in`."""
     view, name = arm.view, goal[1]
     box = box_of(view, goal[2])
+    assert box is not None
     pinch = _pinch(arm, name, box, attempt)
     if pinch is None:
         return False
@@ -78,9 +98,11 @@ def _pinch(arm: Arm, name: str, box: Box, attempt: int) -> tuple[Array, Array] |
     view, out = arm.view, box.outward
     middle, points = view.position(name), view.points(name)
     reach = (points - middle) @ out
-    tip = points[reach > reach.max() - 0.012]
-    if np.ptp(tip @ box.side) < 0.035 and attempt < 2:
-        point, closing, lean = tip.mean(0) + 0.2 * np.ptp(tip[:, 2]) * UP, box.side, np.radians((50, 35)[attempt])
+    tips = [points[reach > reach.max() - length] for length in (0.035, 0.012)]
+    slim = [tip for tip in tips if np.ptp(tip @ box.side) < HANDLE_M]
+    if slim and attempt % 3 < 2:
+        tip = slim[0]
+        point, closing, lean = tip.mean(0) + 0.2 * np.ptp(tip[:, 2]) * UP, box.side, np.radians((50, 35)[attempt % 3])
     else:
         prefer = lambda point, closing: -20 * (point - middle) @ out - 2 * abs(closing @ out)  # noqa: E731
         grasps = grasp_candidates(points, view.obstacles(name), view.centre_of_mass(name), view.hand_axes, prefer)
@@ -112,7 +134,7 @@ def _take_in(arm: Arm, name: str, box: Box, axes: Array, upright: Array) -> Step
     axes = turned(view.hand_axes, normal / (sine + 1e-9) * np.arcsin(min(1.0, sine)))
     yield from arm.move(view.hand, axes, tolerance=0.02, angle=0.05, steps=20)
     yield from arm.move(at(-0.11, 0.022), axes, steps=20)
-    inside = at(DEPTH_M, 0.022)
+    inside = at(box.depth, 0.022)
     yield from arm.move(inside, axes, steps=50, speed=0.6)
     yield from arm.move(inside - 0.02 * UP, axes, tolerance=0.005, steps=12, speed=0.4)
     yield from arm.grip(OPEN, 7)

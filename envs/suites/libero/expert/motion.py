@@ -32,6 +32,8 @@ POSITION_UNIT_M, ROTATION_UNIT_RAD = 0.05, 0.5
 """What an action of 1 asks for."""
 GAIN = 1.4
 TURN = 0.5
+STALL_STEPS, STALL_M, STALL_LEVER_M = 8, 0.003, 0.1
+"""A hand that moves, or turns at the end of that lever, less than this in so many steps has met something."""
 OPENED_M = 0.07
 """Fingers further apart than this are open."""
 
@@ -111,10 +113,17 @@ class Arm:
         speed: float = 1.0,
         gently: bool = False,
     ) -> Steps:
-        """To a pose, for at most `steps` actions; gently: slowly at first, with what could swing out of the hand."""
+        """To a pose, for at most `steps` actions or until the hand stops.
+
+        Gently: slowly at first, with what could swing out of the hand.
+        """
+        places = []
         for k in range(steps):
             if self.at(target, axes, tolerance, angle):
                 return True
+            places.append(np.concatenate([self.view.hand, STALL_LEVER_M * self.view.hand_axes.ravel()]))
+            if k >= STALL_STEPS and np.linalg.norm(places[k] - places[k - STALL_STEPS]) < STALL_M:
+                return False
             yield self.toward(target, axes, speed * min(1.0, 0.4 + 0.15 * k) if gently else speed)
         return self.at(target, axes, tolerance, angle)
 

@@ -10,13 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from envs.suites.libero.expert.grasps import Grasp, Preference, grasp_candidates
+from envs.suites.libero.expert.grasps import Grasp, grasp_candidates
 from envs.suites.libero.expert.motion import CLOSED, DOWN, UP, Arm, Lost, Steps, hand_frame, level, watch
 from envs.suites.libero.expert.placement import CLEARANCE_M, Place, highest_on_the_way, place_for
 from envs.suites.libero.expert.view import Array, Goal
 
 HOVER_M = 0.10
 LIFT_M = 0.06
+REACH_M, STRETCH_COST = 0.70, 15.0
+"""Horizontal distance from the arm's base beyond which a grasp costs more, and how much more, per metre."""
 SLIPPED_M = 0.05
 """A thing that moved further than this in the hand has slipped out of it."""
 MOVED_M = 0.02
@@ -45,13 +47,14 @@ def choose_grasp(arm: Arm, goal: Goal, attempt: int) -> Grasp | None:
     """The best grasp that was not tried yet; for a place under an overhang one that leans out of its way."""
     view, name = arm.view, goal[1]
     outward = overhung(arm, goal)
-    prefer: Preference | None = None
-    if outward is not None:
-        away = outward
-        prefer = lambda point, closing: 3 * abs(float(closing @ away))  # noqa: E731
-    grasps = grasp_candidates(
-        view.points(name), view.obstacles(name), view.centre_of_mass(name), view.hand_axes, prefer
-    )
+    shift = np.array([*(place_for(view, goal).xy - view.position(name)[:2]), 0.0])
+
+    def cost(point: Array, closing: Array) -> float:
+        """Of poses at the end of the arm's reach, before and after the way, and of fingers along an overhang."""
+        stretch = max(view.distance_from_base(point), view.distance_from_base(point + shift)) - REACH_M
+        return STRETCH_COST * max(0.0, stretch) + (0.0 if outward is None else 3 * abs(float(closing @ outward)))
+
+    grasps = grasp_candidates(view.points(name), view.obstacles(name), view.centre_of_mass(name), view.hand_axes, cost)
     if not grasps:
         return None
     grasp = grasps[min(attempt, len(grasps) - 1)]

@@ -78,6 +78,7 @@ class View:
         self._things: dict[str, Thing] = {**self.scene.objects, **self.scene.fixtures}
         self._points = {g: geom_points(self.model, g) for thing in self._things.values() for g in thing.geom_ids}
         self._fingers = [self._subtree(self.model.body(name).id) for name in _FINGERS]
+        self._base = self.model.body("robot0_link0").id
         of_things = set(self._points) | set(self.scene.robot_geom_ids)
         self._static = [g for g in range(self.model.ngeom) if self.scene.collides[g] and g not in of_things]
 
@@ -96,6 +97,10 @@ class View:
         """Distance between the fingers, 0 to 0.08."""
         fingers = self.simulation.fingers_m
         return float(fingers[0] - fingers[1])
+
+    def distance_from_base(self, point: Array) -> float:
+        """Horizontal distance of a point from the arm's first axis."""
+        return float(np.linalg.norm((point - self.data.xpos[self._base])[:2]))
 
     def thing(self, name: str) -> Thing:
         return self._things[name]
@@ -143,6 +148,9 @@ class View:
     def joint(self, joint: int) -> float:
         """Position of a hinge (rad) or slide (m)."""
         return float(self.data.qpos[self.model.jnt_qposadr[joint]])
+
+    def is_hinge(self, joint: int) -> bool:
+        return bool(self.model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE)
 
     def joint_range(self, joint: int) -> tuple[float, float]:
         low, high = self.model.jnt_range[joint]
