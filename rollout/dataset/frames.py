@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,8 @@ os.environ.setdefault("SVT_LOG", "1")
 TOLERANCE_S = 1e-4
 """How far a frame's time stamp may be from its time: LeRobot's default."""
 
+_FRACTION = 1001
+"""Largest denominator of a video's rate: 30000/1001 is the 29.97 of cameras."""
 _OPTIONS: dict[str, dict[str, str]] = {
     "libsvtav1": {"g": "2", "crf": "30", "preset": "12", "svtav1-params": "lp=1"},
     # Reordered frames (B-frames) would shift the time stamps within the file.
@@ -68,10 +71,11 @@ def decode_png(encoded: bytes) -> NDArray[np.uint8]:
     return np.asarray(frame, np.uint8)
 
 
-def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int, codec: VideoCodec) -> None:
+def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, codec: VideoCodec) -> None:
     """Write RGB frames, each [H, W, 3] with H and W even, as one mp4."""
+    rate = Fraction(fps).limit_denominator(_FRACTION)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(codec, fps, options=_OPTIONS[codec])
+        stream = container.add_stream(codec, rate, options=_OPTIONS[codec])
         stream.pix_fmt = "yuv420p"
         for number, frame in enumerate(frames):
             if not number:

@@ -67,18 +67,11 @@ _SAME_RATE = 1e-6
 _CODEC_NAMES: dict[VideoCodec, str] = {"libsvtav1": "av1", "h264": "h264"}
 
 
-def frames_per_second(world_spec: WorldSpec) -> int:
-    """LeRobot's integer fps.
-
-    Raises:
-        UserError: the control rate is not a whole number of hertz.
-    """
-    fps = round(1.0 / world_spec.control_dt_s)
-    if abs(fps * world_spec.control_dt_s - 1.0) > _SAME_RATE:
-        raise UserError(
-            f"control_dt_s is {world_spec.control_dt_s}, but LeRobot datasets need a whole number of frames per second"
-        )
-    return fps
+def frames_per_second(world_spec: WorldSpec) -> float:
+    """fps as LeRobot writes it: an int where it is whole, else, e.g. of a camera at 29.97, a float."""
+    fps = 1.0 / world_spec.control_dt_s
+    whole = round(fps)
+    return whole if abs(whole * world_spec.control_dt_s - 1.0) <= _SAME_RATE else float(f"{fps:.10g}")
 
 
 def make_features(
@@ -114,7 +107,7 @@ def make_features(
     return features
 
 
-def _video_info(camera: CameraSpec, fps: int, codec: VideoCodec) -> dict[str, Any]:
+def _video_info(camera: CameraSpec, fps: float, codec: VideoCodec) -> dict[str, Any]:
     if camera.height % 2 or camera.width % 2:
         raise UserError(
             f"video needs an even height and width, and camera {camera.name!r} has {camera.height} x {camera.width}; "

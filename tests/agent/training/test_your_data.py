@@ -152,6 +152,27 @@ def test_the_policys_actions_reach_the_arm_in_recorded_units(policy: VLAPolicy) 
     np.testing.assert_allclose(list(arm.sent[1].values()), conversion.recorded(np.full(6, 0.5)), rtol=1e-6)
 
 
+def test_an_arm_with_a_fractional_rate_is_driven_and_recorded(policy: VLAPolicy, tmp_path: Path) -> None:
+    arm, clock = So101(), SimulatedClock()
+    world = dataclasses.replace(policy.processor.world_spec, control_dt_s=1 / 29.97)
+    policy.processor.world_spec = world
+    robot = LeRobotRobot(arm, processor=policy.processor, clock=clock, frozen_after_s=np.inf)
+    script = Script(lambda n, x: np.full((1, 8, 6), 0.5, np.float32))
+    make_inference = partial(SimulatedInference, clock=clock, latency_s=lambda n: 0.0)
+    agent = Agent(script, robot, clock=clock, make_inference=make_inference)
+    agent.run(TASKS[1], 1.0, record=tmp_path / "drives", judge=lambda outcome: True)
+    data = TrainingData([tmp_path / "drives"])
+    assert data.world_spec == world
+    assert data.num_rows == 30
+    joined = TrainingData(
+        [write_recording(tmp_path / "more", dataclasses.replace(LAYOUT, fps=29.97))],
+        drives=[tmp_path / "drives"],
+        world_spec=world,
+        conversion=policy.processor.conversion,
+    )
+    assert joined.num_rows == 30 + sum(LAYOUT.lengths)
+
+
 def test_an_arm_with_other_features_is_refused(policy: VLAPolicy) -> None:
     arm = So101()
     arm.action_features = dict.fromkeys(NAMES[:-1], float)

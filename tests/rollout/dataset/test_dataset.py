@@ -290,9 +290,21 @@ def test_an_episode_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Pa
     assert len(DatasetReader(tmp_path).episodes) == 1
 
 
-def test_a_control_period_without_whole_frames_per_second_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="whole number of frames per second"):
-        DatasetWriter(tmp_path, dataclasses.replace(WORLD_SPEC, control_dt_s=0.03), robot_type="fake")
+@pytest.mark.parametrize(("fps", "written"), [(20.0, 20), (12.5, 12.5), (29.97, 29.97), (30000 / 1001, 29.97002997)])
+@pytest.mark.parametrize("mode", ["image", "video"])
+def test_the_control_rate_may_be_fractional(tmp_path: Path, mode: ImageMode, fps: float, written: float) -> None:
+    spec = dataclasses.replace(VIDEO_SPEC, control_dt_s=1 / fps)
+    recorded = episodes(range(2), VIDEO_SPEC)
+    write(tmp_path, recorded, spec, image_mode=mode, codec="h264")
+    reader = DatasetReader(tmp_path)
+    assert (reader.info["fps"], type(reader.info["fps"])) == (written, type(written))
+    for episode, t in zip(reader, recorded, strict=True):
+        np.testing.assert_allclose(np.diff(episode.columns["timestamp"]), 1 / fps, atol=1e-6)
+        for camera, frames in t.frames.items():
+            assert codec_error(episode.frames[camera], frames) <= (0 if mode == "image" else 4)
+    data = TrainingData([tmp_path])
+    assert data.world_spec == spec
+    data.gather(np.arange(data.num_rows), 2)
 
 
 def test_files_roll_over_to_the_next_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
