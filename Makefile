@@ -1,12 +1,13 @@
 # `make demo` and `make test` do everything, set-up included. Variables of the set-up: see setup.sh.
-export PYTHON TORCH METAWORLD_PYTHON
+export PYTHON TORCH METAWORLD_PYTHON LIBERO_PYTHON
 
 BIN := .venv/bin
 STAMP := .venv/set-up-done
 
 STAMP_METAWORLD := .venv-metaworld/set-up-done
+STAMP_LIBERO := .venv-libero/set-up-done
 
-.PHONY: setup demo smol metaworld test test-learning check clean
+.PHONY: setup demo smol metaworld libero test test-learning check clean
 
 setup: $(STAMP)
 
@@ -16,6 +17,9 @@ ifneq ($(filter command,$(origin PYTHON) $(origin TORCH)),)
 endif
 ifeq ($(origin METAWORLD_PYTHON),command line)
 .PHONY: $(STAMP_METAWORLD)
+endif
+ifeq ($(origin LIBERO_PYTHON),command line)
+.PHONY: $(STAMP_LIBERO)
 endif
 
 $(STAMP): pyproject.toml setup.sh
@@ -30,8 +34,14 @@ smol: setup
 
 metaworld: $(STAMP_METAWORLD)
 
-$(STAMP_METAWORLD): setup_metaworld.sh | setup
-	./setup_metaworld.sh
+libero: $(STAMP_LIBERO)
+
+$(STAMP_METAWORLD): setup_suite.sh | setup
+	./setup_suite.sh metaworld
+	@touch $@
+
+$(STAMP_LIBERO): setup_suite.sh | setup
+	./setup_suite.sh libero
 	@touch $@
 
 # Two processes, each with the tests of whole files, whose models are too small for more than one thread.
@@ -47,5 +57,5 @@ check: setup
 	$(BIN)/ty check
 
 clean:
-	rm -rf .venv .venv-metaworld build dist llamarm.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-metaworld .venv-libero build dist llamarm.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,13 +8,15 @@ from typing import Literal, get_args
 
 from envs.errors import UserError
 from envs.suites.hosted.function_world import FunctionWorld, split_name
+from envs.suites.libero.world import WORLDS as LIBERO_WORLDS
+from envs.suites.libero.world import LiberoWorld
 from envs.suites.metaworld.world import WORLDS as METAWORLDS
 from envs.suites.metaworld.world import MetaworldWorld
 from envs.suites.own import own_world
 from envs.types import WorldSpec
 from envs.world import World
 
-WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS)
+WORLDS = ("tabletop", "tabletop_memory", *METAWORLDS, *LIBERO_WORLDS)
 Device = Literal["cpu", "warp", "cuda"]
 """MuJoCo on the CPU; MuJoCo Warp on the CPU, for tests; MuJoCo Warp on an NVIDIA GPU."""
 DEVICES: tuple[Device, ...] = get_args(Device)
@@ -43,6 +45,8 @@ def make_world(name: str, num_worlds: int = 1, device: str = "cpu") -> World:
         return own_world(function, num_worlds) if python is None else FunctionWorld(num_worlds, function, python)
     if name in METAWORLDS:
         return MetaworldWorld(num_worlds, METAWORLDS[name])
+    if name in LIBERO_WORLDS:
+        return LiberoWorld(num_worlds, LIBERO_WORLDS[name])
     if device == "cpu":
         from envs.tabletop.world import TabletopWorld
 
@@ -68,8 +72,9 @@ def check_device(name: str, device: str) -> None:
     split_name(name)
     if ":" in name and device != "cpu":
         raise UserError(f"world {name!r} runs on the device 'cpu', got {device!r}")
-    if name in METAWORLDS and device != "cpu":
-        raise UserError(f"Meta-World's simulator runs on device 'cpu' alone, got {device!r}")
+    if (name in METAWORLDS or name in LIBERO_WORLDS) and device != "cpu":
+        suite = "Meta-World" if name in METAWORLDS else "LIBERO"
+        raise UserError(f"{suite}'s simulator runs on device 'cpu' alone, got {device!r}")
     if device not in DEVICES:
         raise UserError(f"device {device!r} does not exist; devices: {', '.join(DEVICES)}")
     if device != "cuda":

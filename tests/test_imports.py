@@ -89,6 +89,7 @@ TOO_HEAVY = {
     "envs.make": {"mujoco"},
     "envs.types": {"mujoco", "mujoco_warp", "torch"},
     "envs.tabletop.world": {"mujoco_warp", "torch", "warp"},
+    "envs.suites.libero.world": {"mujoco", "torch"},
     "envs.suites.metaworld.world": {"mujoco", "torch"},
     "vla_model": {"ray", "mujoco", "transformers", "torch"},
     "rollout.collect": {"ray", "mujoco", "torch"},

@@ -99,6 +99,7 @@ class Scene:
         self.model: mujoco.MjModel = self.suite_env.sim.model._model
         self.data: mujoco.MjData = self.suite_env.sim.data._data
         self._own_body_poses()
+        self.suite_env.visualize(dict.fromkeys(self.suite_env._visualizations, False))
         problem = self.suite_env.parsed_problem
         self.instruction: str = " ".join(problem["language_instruction"])
         """The sentence of the BDDL file; the suite's `Task.language` is made of the file's name, which for the
@@ -121,6 +122,17 @@ class Scene:
     def succeeded(self) -> bool:
         """The suite's own success flag in `data`."""
         return bool(self.suite_env._check_success())
+
+    def point_m(self, name: str) -> NDArray[np.float64]:
+        """Position of a thing's root body or of a region's middle in `data`, [3]."""
+        if name in self.regions:
+            return self.data.site_xpos[self.regions[name].site_id].copy()
+        return self.data.xpos[(self.objects | self.fixtures)[name].body_id].copy()
+
+    def part_m(self, name: str) -> NDArray[np.float64]:
+        """Centre of mass in `data` of the part that a region or a thing opens, closes or turns, [3]."""
+        joints = self.regions[name].joint_ids if name in self.regions else self.fixtures[name].joint_ids
+        return self.data.xipos[self.model.jnt_bodyid[joints[0]]].copy()
 
     def show_switches(self) -> None:
         """Set what the suite shows and hides by the state: a stove's burner glows if it is on."""

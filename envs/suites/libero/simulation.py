@@ -146,6 +146,16 @@ class Simulation:
         """
         return np.concatenate((self.hand_pos_m, rotation_vector(self.data.xquat[self._hand]), self.fingers_m))
 
+    @property
+    def things_m(self) -> NDArray[np.float64]:
+        """Positions of sensor.THINGS, [4, 3]."""
+        scene = self.scene
+        named = []
+        for _, first, *others in scene.goal[:2]:
+            points = [scene.point_m(first), scene.point_m(others[0])] if others else [scene.part_m(first)] * 2
+            named.extend(points)
+        return np.stack(named if len(named) == 4 else named * 2)
+
     def _to_rest(self) -> None:
         mujoco.mj_resetData(self.model, self.data)
         robot = self.scene.suite_env.robots[0]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from envs.suites.hosted.simulation import HostedSimulation
 from envs.suites.metaworld import tasks
-from envs.suites.metaworld.rendering import FrameRenderer
+from envs.suites.metaworld.rendering import render, renderer_of
 from envs.suites.metaworld.sensor import CAMERA, CAMERA_POS_M, Sensor
 
 _BROKEN = (
@@ -52,7 +52,7 @@ class Simulation(HostedSimulation):
         self._sensor = Sensor.of(sensor)
         self._max_steps = max_steps
         self._cameras = self._sensor.cameras
-        self._renderer = FrameRenderer(self._sensor)
+        self._renderer = renderer_of(self._sensor)
         self._task = ""
         self._model: Any = None
         """The task's compiled model, which is copied and never simulated."""
@@ -134,7 +134,7 @@ class Simulation(HostedSimulation):
 
     def _render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
         for view, frame in zip(self._sensor.views, frames, strict=True):
-            self._renderer.render(self._env.model, self._env.data, view, frame)
+            render(self._renderer, self._env.model, self._env.data, view, frame)
 
 
 def _compile(task: str) -> mujoco.MjModel:

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from envs.suites.libero.tasks import SUITES
+from envs.suites.libero.world import INTERPRETER
 
 ROOT = Path(__file__).parents[3]
-PYTHON = Path(os.environ.get("LLAMARM_LIBERO_PYTHON", ROOT / ".venv-libero" / "bin" / "python"))
-if not PYTHON.exists():
-    pytest.skip(f"{PYTHON} does not exist: make libero", allow_module_level=True)
+try:
+    PYTHON = INTERPRETER.python()
+except ValueError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 
 def run(script: str, *arguments: str) -> Any:

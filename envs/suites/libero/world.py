@@ -1,0 +1,86 @@
+"""LiberoWorld: N LIBERO environments, each running any of its tasks in its own process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from envs.errors import UserError
+from envs.suites.hosted.interpreter import Interpreter
+from envs.suites.hosted.subprocesses import Launch
+from envs.suites.hosted.world import HostedWorld
+from envs.suites.libero import tasks
+from envs.suites.libero.sensor import FAST, PUBLISHED, Sensor
+from envs.types import EpisodeSpec
+
+SUITE = "libero"
+INTERPRETER = Interpreter(
+    title="LIBERO", variable="LLAMARM_LIBERO_PYTHON", folder=".venv-libero", command="make libero"
+)
+ANY_MUJOCO_VARIABLE = "LLAMARM_LIBERO_ANY_MUJOCO"
+"""Environment variable: 1 to accept another version of MuJoCo than the suite's results hold for."""
+FOUR = ("spatial", "object", "goal", "10")
+"""The suites of published averages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiberoConfig:
+    """Suites and sensor."""
+
+    suites: tuple[str, ...] = FOUR
+    """Keys of tasks.SUITES."""
+    sensor: Sensor = FAST
+
+
+WORLDS = {
+    f"libero{ending}{of_sensor}": LiberoConfig(suites=suites, sensor=sensor)
+    for of_sensor, sensor in (("", FAST), ("-published", PUBLISHED))
+    for ending, suites in (("", FOUR), *((f"-{suite}", (suite,)) for suite in tasks.SUITES))
+}
+"""{name for `make_world`: config}."""
+
+
+class LiberoWorld(HostedWorld):
+    """LIBERO as a World. Its processes start with the first episode; a world compiles a task when it first begins."""
+
+    def __init__(self, num_worlds: int, config: LiberoConfig | None = None) -> None:
+        """N worlds without an episode.
+
+        Raises:
+            UserError: the interpreter with LIBERO does not exist.
+        """
+        self.config = config = config or LiberoConfig()
+        any_mujoco = os.environ.get(ANY_MUJOCO_VARIABLE) == "1"
+        super().__init__(
+            num_worlds=num_worlds,
+            world_spec=config.sensor.world_spec(config.suites),
+            suite=SUITE,
+            tasks=tuple(task for suite in config.suites for task in tasks.SUITES[suite]),
+            launch=Launch(
+                title=INTERPRETER.title,
+                python=INTERPRETER.python(),
+                target="envs.suites.libero.episodes:Episodes",
+                arguments={"sensor": asdict(config.sensor), "any_mujoco": any_mujoco},
+            ),
+            reward_weights={"success": 1.0},
+        )
+        self.task_groups = {suite: tasks.SUITES[suite] for suite in config.suites}
+
+    def variations_of(self, task: str) -> tuple[str, ...]:
+        return tasks.variations_of(task)
+
+    def check_spec(self, spec: object) -> None:
+        """
+        Raises:
+            UserError: as World's; of a variation whose resources the package lacks, that it lacks them.
+        """
+        if isinstance(spec, EpisodeSpec) and spec.variation in tasks.WITHOUT_RESOURCES:
+            raise UserError(
+                f"LIBERO-PRO's variation {spec.variation!r} has neither tasks nor initial states in the package; "
+                f"variations: {', '.join(tasks.VARIATIONS)}"
+            )
+        super().check_spec(spec)
+
+    def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
+        return {"task": spec.task, "seed": spec.seed, "variation": spec.variation}

@@ -1,0 +1,107 @@
+"""What is known of LIBERO without running it: tasks, seeds, and where a point appears in a frame."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_SELECTION_SEED
+from envs.suites.libero import tasks
+from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, STATE, Sensor
+from envs.suites.libero.world import INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
+from envs.types import EpisodeSpec
+from vla_model.sizes import pointing_columns
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiberoWorld]:
+    """A world whose processes are never started."""
+    monkeypatch.setenv(INTERPRETER.variable, sys.executable)
+    with closing(LiberoWorld(1, WORLDS["libero"])) as world:
+        yield world
+
+
+def test_the_four_suites_and_libero_90_have_130_tasks_of_different_names() -> None:
+    assert {suite: len(of) for suite, of in tasks.SUITES.items()} == {
+        "spatial": 10,
+        "object": 10,
+        "goal": 10,
+        "10": 10,
+        "90": 90,
+    }
+    names = [task for of in tasks.SUITES.values() for task in of]
+    assert len(set(names)) == 130
+    assert {tasks.variations_of(task) for task in tasks.SUITES["90"]} == {("train",)}
+    assert tasks.folder_of("turn_on_the_stove", "swap") == "libero_goal_swap"
+
+
+def test_the_first_evaluation_seeds_are_the_official_states_and_no_other_seed_is() -> None:
+    assert tasks.FIRST_OFFICIAL_SEED == FIRST_EVALUATION_SEED
+    assert [tasks.official_index(FIRST_EVALUATION_SEED + i) for i in (0, 49, 50)] == [0, 49, None]
+    assert tasks.official_index(0) is None and tasks.official_index(FIRST_SELECTION_SEED) is None
+
+
+def test_a_world_has_the_tasks_and_horizons_of_its_suites(world: LiberoWorld) -> None:
+    assert len(world.tasks) == 40 and list(world.task_groups) == ["spatial", "object", "goal", "10"]
+    assert tasks.HORIZONS == {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
+    assert {name for name in WORLDS if "published" not in name} == {
+        "libero",
+        *(f"libero-{suite}" for suite in tasks.SUITES),
+    }
+
+
+def test_unknown_tasks_and_variations_are_refused_with_those_that_exist(world: LiberoWorld) -> None:
+    def spec(task: str, variation: str) -> EpisodeSpec:
+        return EpisodeSpec(suite="libero", task=task, seed=0, variation=variation)
+
+    with pytest.raises(ValueError, match="task 'fly' does not exist in libero; tasks: pick_up_the_black_bowl"):
+        world.check_spec(spec("fly", "train"))
+    with pytest.raises(ValueError, match="variation 'dark' does not exist; variations: train, lan, object, swap, task"):
+        world.check_spec(spec("turn_on_the_stove", "dark"))
+    with pytest.raises(ValueError, match="variation 'env' has neither tasks nor initial states in the package"):
+        world.check_spec(spec("turn_on_the_stove", "env"))
+    world.check_spec(spec("turn_on_the_stove", "task"))
+
+
+def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INTERPRETER.variable, "/nowhere/python")
+    with pytest.raises(ValueError, match=r"LLAMARM_LIBERO_PYTHON names /nowhere/python.*make libero"):
+        LiberoWorld(1)
+
+
+def test_a_sensor_round_trips_through_json_and_labels_four_things_in_both_cameras() -> None:
+    assert Sensor.of(asdict(FAST)) == FAST
+    spec = PUBLISHED.world_spec(("spatial",))
+    assert [(camera.name, camera.height) for camera in spec.cameras] == [("image", 256), ("wrist_image", 256)]
+    assert pointing_columns(spec)["wrist_image"] == [[20, 21], [22, 23], [24, 25], [26, 27]]
+    assert (STATE.size, ACTION.size) == (8, 7) and ACTION.is_gripper.tolist() == [False] * 6 + [True]
+
+
+def test_the_fixed_camera_is_calibrated_where_it_stands_in_one_place() -> None:
+    def calibrated(*suites: str) -> list[str]:
+        return [camera.name for camera in FAST.world_spec(suites).calibrated_cameras]
+
+    assert calibrated("spatial", "goal") == calibrated("object") == ["image"]
+    assert calibrated("spatial", "object") == calibrated("10") == calibrated("90") == []
+
+
+def test_a_frame_is_upright_and_mirrored() -> None:
+    (pos_m, down), ahead_m = FIXED_CAMERAS["tabletop"], 1.5
+    camera = FAST.world_spec(("goal",)).cameras[0]
+    ahead = np.array([-math.sqrt(1 - down**2), 0.0, -down])  # towards the robot and down
+    middle = np.array(pos_m) + ahead_m * ahead
+    half_frame_m = ahead_m * math.tan(math.radians(22.5))
+    to_the_side, higher = np.array([0.0, half_frame_m, 0.0]), np.array([0.0, 0.0, 0.1])
+    assert camera.project(middle) == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert camera.project(middle + to_the_side) == pytest.approx([-1.0, 0.0], abs=1e-6)
+    assert camera.project(middle + higher)[1] < 0.0
+
+
+def test_a_config_names_its_suites() -> None:
+    assert WORLDS["libero-10-published"] == LiberoConfig(suites=("10",), sensor=PUBLISHED)
