@@ -61,19 +61,24 @@ class Decimation:
 
 
 def shrink_textures(model: mujoco.MjModel, side_px: int) -> None:
-    """Average flat textures down to at most side_px per side, in place; the model is only used for rendering."""
-    for texture in np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_2D.value).tolist():
+    """Average textures down to about side_px per side, in place; the model is only used for rendering.
+
+    Sides of a cube map are shrunk one by one: OpenGL gets six of them, even where the model has one for all.
+    """
+    flat = mujoco.mjtTexture.mjTEXTURE_2D.value
+    for texture in range(model.ntex):
         height, width = int(model.tex_height[texture]), int(model.tex_width[texture])
-        step = -(-max(height, width) // side_px)
-        if step == 1:
-            continue
-        channels, first = int(model.tex_nchannel[texture]), model.tex_adr[texture]
-        texels = model.tex_data[first : first + height * width * channels].reshape(height, width, channels)
-        height, width = max(height // step, 1), max(width // step, 1)
-        rows, columns = min(step, texels.shape[0]), min(step, texels.shape[1])
-        blocks = texels[: height * rows, : width * columns].reshape(height, rows, width, columns, channels)
-        small = blocks.mean(axis=(1, 3), dtype=np.float32).astype(np.uint8)
-        model.tex_height[texture], model.tex_width[texture] = height, width
+        num_sides = 1 if model.tex_type[texture] == flat else max(height // width, 1)
+        height //= num_sides
+        step = max(max(height, width) // side_px, 1)
+        first, channels = int(model.tex_adr[texture]), int(model.tex_nchannel[texture])
+        rows, columns = min(step, height), min(step, width)
+        new_height, new_width = height // rows, width // columns
+        texels = model.tex_data[first : first + num_sides * height * width * channels]
+        sides = texels.reshape(num_sides, height, width, channels)[:, : new_height * rows, : new_width * columns]
+        blocks = sides.reshape(num_sides, new_height, rows, new_width, columns, channels)
+        small = blocks.mean(axis=(2, 4), dtype=np.float32).astype(np.uint8)
+        model.tex_height[texture], model.tex_width[texture] = num_sides * new_height, new_width
         model.tex_data[first : first + small.size] = small.ravel()
 
 

@@ -20,4 +20,4 @@ class Quality:
     textured: bool = False
     """Whether textured meshes are decimated too."""
     texture_px: int = 0
-    """Longest side of a flat texture; 0 keeps their sizes."""
+    """About the longest side of a texture; 0 keeps their sizes."""

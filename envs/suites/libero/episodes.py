@@ -5,7 +5,7 @@ Shape letters: k actions, L localization dims.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -31,7 +31,7 @@ class Episodes(HostedSimulation):
     """LIBERO's HostedSimulation."""
 
     @classmethod
-    def prepare(cls, **arguments: Any) -> None:
+    def prepare(cls, arguments: Mapping[str, Any]) -> None:
         """
         Raises:
             UserError: MuJoCo has another version, and `any_mujoco` is false.

@@ -116,10 +116,10 @@ import json, sys
 from envs.suites.libero import episodes
 episodes.MUJOCO = "2.3.7"
 try:
-    episodes.Episodes.prepare(sensor={}, any_mujoco=False)
+    episodes.Episodes.prepare({"any_mujoco": False})
 except ValueError as error:
     print(json.dumps(str(error)))
-episodes.Episodes.prepare(sensor={}, any_mujoco=True)
+episodes.Episodes.prepare({"any_mujoco": True})
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.run(
