@@ -189,6 +189,18 @@ def sft_mt50_unlabelled() -> RunConfig:
     )
 
 
+def sft_libero() -> RunConfig:
+    """LIBERO's four suites cloned from its scripted expert (make libero installs it): one policy for 40 tasks."""
+    mt50 = sft_mt50()
+    return replace(
+        mt50,
+        model=ModelConfig(name="nano_steady", foreseen_steps=(3, 5, 10, 20, 40), foreseen_keyframes=True),
+        # Every world compiles every task, so fewer worlds begin sooner.
+        demonstrations=DemonstrationsConfig(world="libero", episodes_per_task=50, num_worlds=2, noise_std=0.1),
+        evaluation=replace(mt50.evaluation, num_worlds=2),
+    )
+
+
 def rft_mt50() -> ImproveConfig:
     """Fine-tunes the policy of --init on Meta-World's 50 tasks by cloning its own successes."""
     rft = rft_tabletop()
@@ -258,6 +270,7 @@ RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "dagger_few": dagger_few,
     "sft_mt10": sft_mt10,
     "sft_mt50": sft_mt50,
+    "sft_libero": sft_libero,
     "sft_mt50_unlabelled": sft_mt50_unlabelled,
     "rft_mt50": rft_mt50,
     "dagger_mt50": dagger_mt50,

@@ -38,6 +38,8 @@ class World(VectorEnv[Observation, Array, Array]):
 
     arm: ArmSpec | None = None
     """The world's arm, if known: its limits apply when a robot of this world is controlled."""
+    one_expert: bool = False
+    """Whether one expert acts in every task, so that one task shows whether there is an expert."""
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:
@@ -48,6 +50,8 @@ class World(VectorEnv[Observation, Array, Array]):
         self.tasks = tasks
         self.task_groups: dict[str, tuple[str, ...]] = {}
         """{name: tasks}: the suite's splits in published tables, which cover every task; empty if it has none."""
+        self.notes: dict[str, str] = {}
+        """{name: what}: why results are not comparable with the suite's others; written into every evaluation."""
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
         self.single_observation_space = observation_space(world_spec)
         self.observation_space = batch_space(self.single_observation_space, num_worlds)
@@ -90,6 +94,12 @@ class World(VectorEnv[Observation, Array, Array]):
     def example_spec(self, seed: int) -> EpisodeSpec:
         """An episode for gymnasium's `reset(seed=...)`: the task is the seed modulo the number of tasks."""
         return EpisodeSpec(suite=self.suite, task=self.tasks[seed % len(self.tasks)], seed=seed)
+
+    def in_order(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
+        """The order in which worlds of this suite run those episodes fastest: as given, unless it is slow to change the
+        task.
+        """
+        return list(specs)
 
     def variations_of(self, task: str) -> tuple[str, ...] | None:
         """Variations that a task's episodes may have; None if unknown."""

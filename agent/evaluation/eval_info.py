@@ -134,6 +134,7 @@ def _protocol(evaluation: Evaluation) -> dict[str, Any]:
         "interval_of_averages": "95 %, from the tasks' Wilson intervals by the square-and-add rule",
         "task_groups": {name: list(tasks) for name, tasks in evaluation.task_groups.items()},
         "success": "decided by the world",
+        **({"notes": dict(evaluation.notes)} if evaluation.notes else {}),
     }
 
 

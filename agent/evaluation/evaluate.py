@@ -105,6 +105,8 @@ class Evaluation:
     """{task: [layers, E]}: mean over all decisions; empty if the policy has no experts."""
     task_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the world."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Of the world."""
     decision_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Duration of the policy's call at each decision of every episode, for all worlds that it decided for together."""
 
@@ -192,7 +194,7 @@ def evaluate(
         ([s for s in specs if s.id not in recorded], None),
     ):
         batch_began_s, steps, frames = time.perf_counter(), 0, 0
-        for trajectory in run(batch, n_action_steps=n_action_steps, all_frames=videos is not None):
+        for trajectory in run(world.in_order(batch), n_action_steps=n_action_steps, all_frames=videos is not None):
             if trajectory.broken:
                 failed[trajectory.spec] = trajectory.failure or ""
                 continue
@@ -220,6 +222,7 @@ def evaluate(
         frames_per_s=speeds[-1][1],
         expert_usage=_usage_by_task([(spec.task, usage[spec.id]) for spec in specs if spec.id in usage]),
         task_groups=world.task_groups,
+        notes=world.notes,
         decision_s=np.concatenate(decisions_s),
     )
 

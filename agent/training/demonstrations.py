@@ -159,12 +159,13 @@ def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
 
 
 def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
-    """Reset the world to an episode of every task and query the expert.
+    """Reset the world to an episode of every task, or of one if all have the same expert, and query it.
 
     Raises:
         UserError: a task has none.
     """
-    for task in tasks or world.tasks:
+    tasks = tasks or world.tasks
+    for task in tasks[:1] if world.one_expert else tasks:
         world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
         try:
             world.expert_action()
@@ -206,7 +207,7 @@ def fill_dataset(
         done = sum(ledger.summary().episodes.values())
         bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
         while specs := ledger.missing():
-            for trajectory in run(specs):
+            for trajectory in run(world.in_order(specs)):
                 if (reason := failure_of(trajectory)) is None:
                     writer.append(trajectory)
                     ledger.succeeded.add(trajectory.spec.id)

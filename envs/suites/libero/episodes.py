@@ -19,12 +19,8 @@ from envs.suites.libero.expert import Expert
 from envs.suites.libero.memory import compile_without_cache, forget_last_model, forget_textures
 from envs.suites.libero.sensor import CAMERAS, Sensor, projection_of
 from envs.suites.libero.simulation import Simulation
-from envs.suites.libero.tasks import HORIZONS, suite_of
+from envs.suites.libero.tasks import HORIZONS, MUJOCO, suite_of
 from envs.types import CameraSpec
-
-MUJOCO = "3.3.2"
-"""Newer versions change physics and frames: objects of the official states jump while they settle, and policies lose
-several points (docs/libero.md)."""
 
 
 class Episodes(HostedSimulation):

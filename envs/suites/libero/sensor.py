@@ -24,8 +24,8 @@ CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
 CONTROL_DT_S = 0.05
 
 THINGS = ("object", "place", "second_object", "second_place")
-"""What the goal's first two predicates name: the thing to move and where to, or twice the part to open, close or turn.
-The first again if the goal has one predicate."""
+"""What two predicates of the goal name: a thing to move and where to, then the second such pair, or twice the part to
+open, close or turn. The first again if the goal has one predicate."""
 
 STATE = VectorSpec(
     names=("hand_x", "hand_y", "hand_z", "hand_turn_x", "hand_turn_y", "hand_turn_z", "left_finger", "right_finger"),

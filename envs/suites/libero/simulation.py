@@ -151,7 +151,8 @@ class Simulation:
         """Positions of sensor.THINGS, [4, 3]."""
         scene = self.scene
         named = []
-        for _, first, *others in scene.goal[:2]:
+        to_place_first = sorted(scene.goal, key=len, reverse=True)
+        for _, first, *others in to_place_first[:2]:
             points = [scene.point_m(first), scene.point_m(others[0])] if others else [scene.part_m(first)] * 2
             named.extend(points)
         return np.stack(named if len(named) == 4 else named * 2)

@@ -29,6 +29,10 @@ and another goal in the same scene. libero-90 has none."""
 WITHOUT_RESOURCES = ("env",)
 """Suites of LIBERO-PRO, as variations, of which the package has neither tasks nor initial states."""
 
+MUJOCO = "3.3.2"
+"""Newer versions change physics and frames: objects of the official states jump while they settle, and policies lose
+several points (docs/libero.md)."""
+
 NUM_OFFICIAL = 50
 """Official initial states of every task and variation."""
 FIRST_OFFICIAL_SEED = 1_000_000

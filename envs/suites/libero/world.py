@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from envs.errors import UserError
@@ -42,7 +45,9 @@ WORLDS = {
 
 
 class LiberoWorld(HostedWorld):
-    """LIBERO as a World. Its processes start with the first episode; a world compiles a task when it first begins."""
+    """LIBERO as a World. Its processes start with the first episode; a world compiles a task when it begins another."""
+
+    one_expert = True
 
     def __init__(self, num_worlds: int, config: LiberoConfig | None = None) -> None:
         """N worlds without an episode.
@@ -66,6 +71,12 @@ class LiberoWorld(HostedWorld):
             reward_weights={"success": 1.0},
         )
         self.task_groups = {suite: tasks.SUITES[suite] for suite in config.suites}
+        if any_mujoco and (version := _mujoco_of(INTERPRETER.python())) != tasks.MUJOCO:
+            self.notes = {"mujoco": f"{version}, not {tasks.MUJOCO}: other physics and frames than published results"}
+
+    def in_order(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
+        """One task after the other, because each change of task takes a world 3 to 6 s."""
+        return sorted(specs, key=lambda spec: (self.tasks.index(spec.task), spec.variation))
 
     def variations_of(self, task: str) -> tuple[str, ...]:
         return tasks.variations_of(task)
@@ -84,3 +95,9 @@ class LiberoWorld(HostedWorld):
 
     def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
         return {"task": spec.task, "seed": spec.seed, "variation": spec.variation}
+
+
+def _mujoco_of(python: Path) -> str:
+    """The version of MuJoCo in that interpreter."""
+    ask = "from importlib.metadata import version; print(version('mujoco'))"
+    return subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()

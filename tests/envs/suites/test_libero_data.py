@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_SELECTION_SEED
 from envs.suites.libero import tasks
 from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, STATE, Sensor
-from envs.suites.libero.world import INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
+from envs.suites.libero.world import ANY_MUJOCO_VARIABLE, INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
 from envs.types import EpisodeSpec
 from vla_model.sizes import pointing_columns
 
@@ -56,6 +57,18 @@ def test_a_world_has_the_tasks_and_horizons_of_its_suites(world: LiberoWorld) ->
     }
 
 
+def test_episodes_of_one_task_run_together_in_the_order_of_their_seeds(world: LiberoWorld) -> None:
+    first, second = world.tasks[0], world.tasks[1]
+    given = [
+        EpisodeSpec(suite="libero", task=task, seed=seed, variation=variation)
+        for seed in (1, 2)
+        for task in (second, first)
+        for variation in ("train", "swap")
+    ]
+    ordered = [(spec.task, spec.variation, spec.seed) for spec in world.in_order(given)]
+    assert ordered == [(t, v, s) for t in (first, second) for v in ("swap", "train") for s in (1, 2)]
+
+
 def test_unknown_tasks_and_variations_are_refused_with_those_that_exist(world: LiberoWorld) -> None:
     def spec(task: str, variation: str) -> EpisodeSpec:
         return EpisodeSpec(suite="libero", task=task, seed=0, variation=variation)
@@ -73,6 +86,15 @@ def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(mo
     monkeypatch.setenv(INTERPRETER.variable, "/nowhere/python")
     with pytest.raises(ValueError, match=r"LLAMARM_LIBERO_PYTHON names /nowhere/python.*make libero"):
         LiberoWorld(1)
+
+
+def test_another_mujoco_is_noted_in_every_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(INTERPRETER.variable, sys.executable)
+    monkeypatch.setenv(ANY_MUJOCO_VARIABLE, "1")
+    with closing(LiberoWorld(1)) as world:
+        assert world.notes == {
+            "mujoco": f"{version('mujoco')}, not 3.3.2: other physics and frames than published results"
+        }
 
 
 def test_a_sensor_round_trips_through_json_and_labels_four_things_in_both_cameras() -> None:
