@@ -104,8 +104,8 @@ def _own_folders() -> Iterator[str]:
     """Folders in which modules of the user's own are found, and no library of this interpreter."""
     with suppress(FileNotFoundError):  # the current folder was deleted
         yield str(Path.cwd())
-    installed = tuple({sys.prefix, sys.base_prefix, sys.exec_prefix})
-    for folder in filter(None, sys.path):
-        libraries = any(part in ("site-packages", "dist-packages") for part in Path(folder).parts)
-        if not libraries and not folder.startswith(installed) and Path(folder).is_dir():
-            yield folder
+    for folder in map(Path, filter(None, sys.path)):
+        is_ours = any(folder.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        is_library = "site-packages" in folder.parts or "dist-packages" in folder.parts
+        if folder.is_dir() and not is_ours and not is_library:
+            yield str(folder)

@@ -59,7 +59,6 @@ def main() -> None:
             for other in {*channel_fds, options["life_fd"]} - {fd}:
                 os.close(other)
             _answer(Connection(fd), world, make, options)
-            os._exit(0)
         forks[pid] = world
     for fd in channel_fds:
         os.close(fd)
@@ -96,7 +95,7 @@ def _missing() -> str:
 
 
 def _answer(channel: Connection, world: int, make: Any, options: dict[str, Any]) -> None:
-    """Answer requests of one world until its socket closes."""
+    """Answer requests of one world until its socket closes, which ends the process without its destructors."""
     from envs.suites.hosted.frames import shared_frames
 
     simulation, frames = None, []
@@ -104,7 +103,7 @@ def _answer(channel: Connection, world: int, make: Any, options: dict[str, Any])
         try:
             request = json.loads(channel.recv_bytes())
         except EOFError:
-            return
+            os._exit(0)
         try:
             if request["do"] == "share":
                 every = shared_frames(options["memory_fd"], len(options["channel_fds"]), request["views"])
