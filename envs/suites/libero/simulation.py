@@ -59,6 +59,8 @@ class Simulation:
         """Actions since the settling ended."""
         self.success = False
         """The suite's own flag after the last action."""
+        self.last_action = _SETTLE
+        """The action executed last, [7]: the expert plans anew when it was not its own."""
 
     def begin(self, seed: int) -> None:
         """Begin the episode of a seed, after the settling steps.
@@ -84,6 +86,7 @@ class Simulation:
             success, by contacts and positions before the last physics step, as in the suite.
         """
         self.controller.step(action)
+        self.last_action = np.array(action, dtype=np.float64)
         self.num_steps += 1
         self.success = self.scene.succeeded()
         self.scene.show_switches()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps, hand_frame
+from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, OPENED_M, UP, Arm, Steps, hand_frame
 from envs.suites.libero.expert.view import Array, View
 
 REACH_M = 0.02
-"""How much further than the suite asks for a drawer is pulled."""
+"""How much further than asked for a drawer is pulled."""
+HELD_M = 0.025
+"""Closed fingers this near to a handle hold it."""
 
 
 def outward(view: View, joint: int) -> Array:
@@ -45,6 +47,20 @@ def open_drawer(arm: Arm, joint: int, far: float, attempt: int) -> Steps:
     approach = (-out, -0.94 * out + 0.34 * DOWN, (DOWN - out) / np.sqrt(2))[attempt % 3]
     bar = np.cross(out, UP)
     axes, _ = hand_frame(np.cross(bar, approach), approach, view.hand_axes)
+    if not (arm.at(middle, axes, HELD_M, 0.3) and view.opening < OPENED_M):
+        yield from _grasp_handle(arm, middle, axes, out)
+    arm.command = CLOSED
+    pull = far - opened(view, joint) + REACH_M
+    yield from arm.move(view.hand + pull * out, axes, tolerance=0.01, speed=0.8)
+    yield from arm.grip(OPEN, 6)
+    yield from arm.shift(0.03 * out - 0.06 * approach, axes)
+    yield from arm.shift(0.2 * UP, steps=30)
+    return opened(view, joint) > far - 0.01
+
+
+def _grasp_handle(arm: Arm, middle: Array, axes: Array, out: Array) -> Steps:
+    """To the front of a drawer, and along the hand's axes to its handle."""
+    view, approach = arm.view, axes[:, 2]
     yield from arm.rise(middle[2] + 0.2)
     arm.command = OPEN
     front = middle + 0.14 * out
@@ -52,13 +68,7 @@ def open_drawer(arm: Arm, joint: int, far: float, attempt: int) -> Steps:
     yield from arm.move(middle - 0.12 * approach + 0.02 * out, axes, tolerance=0.012, angle=0.08)
     yield from arm.release()
     yield from arm.move(middle + 0.006 * approach, axes, angle=0.08, steps=30, speed=0.6)
-    yield from arm.grip(CLOSED, 10)
-    pull = far - opened(view, joint) + REACH_M
-    yield from arm.move(view.hand + pull * out, axes, tolerance=0.01, speed=0.8)
-    yield from arm.grip(OPEN, 6)
-    yield from arm.shift(0.03 * out - 0.06 * approach, axes)
-    yield from arm.shift(0.2 * UP, steps=30)
-    return opened(view, joint) > far - 0.01
+    return (yield from arm.grip(CLOSED, 10))
 
 
 def close_drawer(arm: Arm, joint: int, attempt: int) -> Steps:
@@ -72,11 +82,12 @@ def close_drawer(arm: Arm, joint: int, attempt: int) -> Steps:
     middle = points.mean(0)
     face = middle + out * ((points - middle) @ out).max()
     arm.command = CLOSED
-    height = max(view.hand[2], middle[2] + 0.25)
-    yield from arm.rise(height, steps=30)
     before = face + 0.10 * out
-    yield from arm.move(np.array([*before[:2], height]), axes, tolerance=0.04, angle=0.3, steps=70)
-    yield from arm.move(before, axes, tolerance=0.02, angle=0.15)
+    if not arm.at(face + 0.05 * out, axes, 0.07, 0.3):
+        height = max(view.hand[2], middle[2] + 0.25)
+        yield from arm.rise(height, steps=30)
+        yield from arm.move(np.array([*before[:2], height]), axes, tolerance=0.04, angle=0.3, steps=70)
+        yield from arm.move(before, axes, tolerance=0.02, angle=0.15)
     yield from arm.move(face - out * (0.05 + opened(view, joint)), axes, tolerance=0.004, speed=0.9)
     yield from arm.shift(0.05 * out + 0.03 * UP, axes, steps=8)
     return opened(view, joint) < 0.005

@@ -23,8 +23,9 @@ MOST_ATTEMPTS = 6
 """Failures per goal before the expert gives up."""
 MOST_SURPRISES = 60
 """Per episode, before the expert gives up."""
-DEVIATION_M = 0.06
-"""A hand further than this from where the last action should have taken it was moved by somebody else."""
+DRIFT, MOST_DRIFT = 0.9, 2.5
+"""The share of differences between executed actions and the expert's that is kept per step, and the sum, in units of
+actions (1.3 cm of motion), beyond which the arm is somewhere else than the plan has it."""
 
 
 class Expert:
@@ -52,24 +53,31 @@ class Expert:
         self._attempts: Counter[Goal] = Counter()
         self._surprises = 0
         self._plan: Generator[Action, None, None] | None = None
-        self._expected: tuple[int, Action] | None = None
-        """Number of the next step, and where the hand should be then, [3]."""
+        self._asked: tuple[int, Action] | None = None
+        """Number of the step after the last action, and that action."""
+        self._drift = np.zeros(6)
 
     def action(self) -> Action:
         """The action for the state as it is, [7] in [-1, 1]. Does not step the simulation."""
         if self._plan is None or self._interrupted():
             self._plan = self._steps(Arm(self._view))
-        action = next(self._plan)
-        hand = self._view.hand
-        self._expected = self._simulation.num_steps + 1, hand + 0.025 * action[:3]
-        return np.clip(action, -1.0, 1.0)
+            self._drift = np.zeros(6)
+        action = np.clip(next(self._plan), -1.0, 1.0)
+        self._asked = self._simulation.num_steps + 1, action
+        return action.copy()
 
     def _interrupted(self) -> bool:
-        """Whether the state is not one that the last action led to."""
-        if self._expected is None:
+        """Whether somebody else acted since the last call: other steps, another grip, or another way for a while.
+
+        Noise in executed actions is no reason: motions are closed-loop.
+        """
+        if self._asked is None:
             return True
-        step, hand = self._expected
-        return self._simulation.num_steps != step or bool(np.linalg.norm(self._view.hand - hand) > DEVIATION_M)
+        step, asked = self._asked
+        executed = self._simulation.last_action
+        self._drift = DRIFT * self._drift + (executed - asked)[:6]
+        grip = (executed[6] > 0) != (asked[6] > 0)
+        return self._simulation.num_steps != step or grip or bool(np.linalg.norm(self._drift) > MOST_DRIFT)
 
     def _steps(self, arm: Arm) -> Generator[Action, None, None]:
         """Skill after skill until all goals hold; then, and after giving up, the hand stays where it is."""

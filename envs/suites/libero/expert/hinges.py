@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps, hand_frame, turned
+from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, OPENED_M, UP, Arm, Steps, hand_frame, turned
 from envs.suites.libero.expert.view import Array, View
 
 ARC_STEP_RAD = 0.06
@@ -35,12 +35,14 @@ def turn_knob(arm: Arm, joint: int, angle: float, attempt: int) -> Steps:
     axes, _ = hand_frame(across, DOWN, view.hand_axes)
     sink = (0.012, 0.018, 0.006)[attempt % 3]
     centre = np.array([*anchor[:2], points[:, 2].max() - sink])
-    yield from arm.rise(centre[2] + 0.12)
-    arm.command = OPEN
-    yield from arm.move(centre + 0.12 * UP, axes, tolerance=0.02, angle=0.08, steps=70)
-    yield from arm.release()
-    yield from arm.move(centre, axes, angle=0.08, steps=30, speed=0.7)
-    yield from arm.grip(CLOSED, 9)
+    if not (arm.at(centre, axes, 0.02, 0.3) and view.opening < OPENED_M):
+        yield from arm.rise(centre[2] + 0.12)
+        arm.command = OPEN
+        yield from arm.move(centre + 0.12 * UP, axes, tolerance=0.02, angle=0.08, steps=70)
+        yield from arm.release()
+        yield from arm.move(centre, axes, angle=0.08, steps=30, speed=0.7)
+        yield from arm.grip(CLOSED, 9)
+    arm.command = CLOSED
     start, begun = view.hand_axes, view.joint(joint)
     way = np.sign(angle - begun)
     for k in range(30):

@@ -17,8 +17,14 @@ from envs.suites.libero.expert.view import Array, Goal
 
 HOVER_M = 0.10
 LIFT_M = 0.06
+OVER_M = 0.015
+"""A thing in the hand no further than this from its place, seen from above, only has to go down."""
 REACH_M, STRETCH_COST = 0.70, 15.0
 """Horizontal distance from the arm's base beyond which a grasp costs more, and how much more, per metre."""
+LEAN_M, LEAN_RAD_PER_M, MOST_LEAN_RAD = 0.74, 6.0, 0.55
+"""Distance beyond which the hand leans outward to reach further, how much per metre, and how much at most."""
+TILT_RAD = 0.1
+"""A hand that leans less than this with a thing is levelled; one that leans more grasped it so."""
 SLIPPED_M = 0.05
 """A thing that moved further than this in the hand has slipped out of it."""
 MOVED_M = 0.02
@@ -44,25 +50,36 @@ def transfer(arm: Arm, goal: Goal, attempt: int) -> Steps:
 
 
 def choose_grasp(arm: Arm, goal: Goal, attempt: int) -> Grasp | None:
-    """The best grasp that was not tried yet; for a place under an overhang one that leans out of its way."""
+    """The best grasp that was not tried yet.
+
+    For a place under an overhang the hand leans out of its way, and at the end of the arm's reach it leans outward.
+    """
     view, name = arm.view, goal[1]
     outward = overhung(arm, goal)
     shift = np.array([*(place_for(view, goal).xy - view.position(name)[:2]), 0.0])
 
+    def furthest(point: Array) -> Array:
+        """Of the hand's two positions, at the grasp and at the place, that further from the arm's base."""
+        return max((point, point + shift), key=view.distance_from_base)
+
     def cost(point: Array, closing: Array) -> float:
-        """Of poses at the end of the arm's reach, before and after the way, and of fingers along an overhang."""
-        stretch = max(view.distance_from_base(point), view.distance_from_base(point + shift)) - REACH_M
-        return STRETCH_COST * max(0.0, stretch) + (0.0 if outward is None else 3 * abs(float(closing @ outward)))
+        """Of poses at the end of the arm's reach, and of fingers along the direction in which the hand leans."""
+        stretch = STRETCH_COST * max(0.0, view.distance_from_base(furthest(point)) - REACH_M)
+        return stretch + (0.0 if outward is None else 3 * abs(float(closing @ outward)))
 
     grasps = grasp_candidates(view.points(name), view.obstacles(name), view.centre_of_mass(name), view.hand_axes, cost)
     if not grasps:
         return None
     grasp = grasps[min(attempt, len(grasps) - 1)]
-    if outward is not None and abs(grasp.closing @ outward) < 0.5:
-        tilt = np.radians((32, 40, 25)[attempt % 3])
-        axes, _ = hand_frame(grasp.closing, np.cos(tilt) * DOWN + np.sin(tilt) * outward, view.hand_axes)
-        return Grasp(grasp.point, axes, grasp.width, grasp.cost)
-    return grasp
+    if outward is not None:
+        lean = np.radians((32, 40, 25)[attempt % 3]) if abs(grasp.closing @ outward) < 0.5 else 0.0
+    else:
+        outward = view.from_base(furthest(grasp.point))
+        lean = np.clip(LEAN_RAD_PER_M * (view.distance_from_base(furthest(grasp.point)) - LEAN_M), 0.0, MOST_LEAN_RAD)
+    if lean == 0.0:
+        return grasp
+    axes, _ = hand_frame(grasp.closing, np.cos(lean) * DOWN + np.sin(lean) * outward, view.hand_axes)
+    return Grasp(grasp.point, axes, grasp.width, grasp.cost)
 
 
 def overhung(arm: Arm, goal: Goal) -> Array | None:
@@ -131,9 +148,10 @@ def put(arm: Arm, goal: Goal) -> Steps:
     """
     view, name = arm.view, goal[1]
     arm.command = CLOSED
-    axes = view.hand_axes if overhung(arm, goal) is not None else level(view.hand_axes)
+    axes = view.hand_axes if view.hand_axes[2, 2] > -np.cos(TILT_RAD) else level(view.hand_axes)
     place = place_for(view, goal)
-    yield from watch(_over(arm, name, place, axes), _held(arm, name), f"{name} slipped out of the hand")
+    if np.linalg.norm(view.position(name)[:2] - place.xy) > OVER_M:
+        yield from watch(_over(arm, name, place, axes), _held(arm, name), f"{name} slipped out of the hand")
     below = view.hand[2] - view.points(name)[:, 2].min()
     height = place.support + below + 0.008
     if goal[0] == "in" and place.wall is not None:

@@ -102,6 +102,11 @@ class View:
         """Horizontal distance of a point from the arm's first axis."""
         return float(np.linalg.norm((point - self.data.xpos[self._base])[:2]))
 
+    def from_base(self, point: Array) -> Array:
+        """Horizontal unit vector [3] from the arm's first axis to a point."""
+        away = (point - self.data.xpos[self._base]) * [1.0, 1.0, 0.0]
+        return away / np.linalg.norm(away)
+
     def thing(self, name: str) -> Thing:
         return self._things[name]
 
