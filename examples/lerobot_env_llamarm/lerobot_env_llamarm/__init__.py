@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import gymnasium
@@ -20,7 +20,7 @@ import numpy as np
 
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from envs.make import make_world
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, WorldSpec
 
 GYM_ID = "lerobot_env_llamarm/World-v0"
 
@@ -29,25 +29,34 @@ class WorldEnv(gymnasium.Env):
     """One task of a world, with the observations, info and attributes that LeRobot reads.
 
     Observations are {"pixels": {camera: uint8 [H, W, 3]}, "agent_pos": float32 [S]}; info has "is_success" at every
-    step, and the environment the attributes task, task_description and _max_episode_steps.
+    step, and the environment the attributes task, task_description and _max_episode_steps. The world is made by the
+    first reset: LeRobot makes the environments of all tasks before it evaluates the first, and 50 tasks of 10
+    environments are 500 simulators.
     """
 
     def __init__(self, world="tabletop", task=None, variation="train", max_episode_steps=1000, render_mode="rgb_array"):
-        self.world = make_world(world)
-        self.task = task or self.world.tasks[0]
-        if self.task not in self.world.tasks:
-            raise ValueError(f"task {self.task!r} does not exist; tasks: {', '.join(self.world.tasks)}")
+        self._name, self._world = world, None
+        spec, tasks = described(world)
+        self.task = task or tasks[0]
+        if self.task not in tasks:
+            raise ValueError(f"task {self.task!r} does not exist; tasks: {', '.join(tasks)}")
         self.variation = variation
         self.render_mode = render_mode
         self.task_description = ""
         self._max_episode_steps = max_episode_steps  # the world has its own limit, per task
-        spec = self.world.world_spec
         frames = {c.name: gymnasium.spaces.Box(0, 255, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
         state = gymnasium.spaces.Box(-np.inf, np.inf, (spec.state.size,), np.float32)
         self.observation_space = gymnasium.spaces.Dict({"pixels": gymnasium.spaces.Dict(frames), "agent_pos": state})
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action.size,), np.float32)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / spec.control_dt_s)}
         self._steps = 0
+
+    @property
+    def world(self):
+        """The simulator, made when it is first used."""
+        if self._world is None:
+            self._world = make_world(self._name)
+        return self._world
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -73,23 +82,29 @@ class WorldEnv(gymnasium.Env):
         return next(iter(self._observation()["pixels"].values()))
 
     def close(self):
-        self.world.close()
+        if self._world is not None:
+            self._world.close()
+            self._world = None
 
     def _observation(self):
         frames = {name: np.asarray(frames[0]) for name, frames in self._seen["frames"].items()}
         return {"pixels": frames, "agent_pos": np.asarray(self._seen["state"][0], np.float32)}
 
 
+@cache
+def described(world: str) -> tuple[WorldSpec, tuple[str, ...]]:
+    """Spec and tasks of a world."""
+    with closing(make_world(world)) as example:
+        return example.world_spec, tuple(example.tasks)
+
+
 def make_envs(
     world: str, tasks: list[str] | None = None, n_envs: int = 1, use_async_envs: bool = False, **options: Any
 ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
-    """{suite: {task id: VectorEnv}} of these tasks, or of all; a task's environments are made when it is first used."""
+    """{suite: {task id: VectorEnv}} of these tasks, or of all; a task's simulators are made when it is first reset."""
     vector = gymnasium.vector.AsyncVectorEnv if use_async_envs else gymnasium.vector.SyncVectorEnv
-    if not tasks:
-        with closing(make_world(world)) as example:
-            tasks = list(example.tasks)
     makers: list[list[Callable[[], WorldEnv]]] = [
-        [partial(WorldEnv, world, task, **options)] * n_envs for task in tasks
+        [partial(WorldEnv, world, task, **options)] * n_envs for task in tasks or described(world)[1]
     ]
     return {world: {i: vector(each) for i, each in enumerate(makers)}}
 
@@ -122,8 +137,7 @@ else:
         max_episode_steps: int = 1000
 
         def __post_init__(self):
-            with closing(make_world(self.world)) as world:
-                spec = world.world_spec
+            spec, _ = described(self.world)
             self.fps = round(1 / spec.control_dt_s)
             self.features = {
                 "action": PolicyFeature(type=FeatureType.ACTION, shape=(spec.action.size,)),

@@ -53,6 +53,25 @@ def test_the_factory_gives_vector_environments_by_suite_and_task(package: Module
     assert len(package.make_envs(WORLD)[WORLD]) == 3, "all tasks where none is named"
 
 
+def test_a_simulator_is_made_when_its_task_is_first_reset(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LeRobot makes the environments of every task at once."""
+    made: list[str] = []
+
+    def making(name: str) -> SidesWorld:
+        made.append(name)
+        return SidesWorld(1)
+
+    monkeypatch.setattr(package, "make_world", making)
+    package.described.cache_clear()
+    envs = package.make_envs(WORLD, n_envs=4)
+    assert made == [WORLD], "one, for its spec and tasks"
+    envs[WORLD][1].reset(seed=0)
+    assert len(made) == 5
+    envs[WORLD][1].close()
+    envs[WORLD][0].close()
+    assert len(made) == 5
+
+
 def test_an_unknown_task_is_refused_with_those_that_there_are(package: ModuleType) -> None:
     with pytest.raises(ValueError, match="task 'up' does not exist; tasks: left, right, either"):
         package.WorldEnv(WORLD, "up")
