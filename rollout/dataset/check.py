@@ -74,6 +74,7 @@ def check_worlds(
     whose = f"that of {first}" if expected is None else "the policy's"
     for root, info in infos:
         if lines := _differences(root, info, world_spec, conversion, one):
+            lines += _hints(root, info, conversion) if expected is None else []
             raise UserError(f"{root} is of another kind: its world differs from {whose}:\n  " + "\n  ".join(lines))
         if schema.is_own(info) and (lines := schema.contradictions(info, _world_spec(root, info))):
             raise UserError(f"{root / schema.INFO_PATH} contradicts its own world_spec: {'; '.join(lines)}")
@@ -93,6 +94,14 @@ def _differences(
         lines = world_spec.differences(_world_spec(root, info))
         return lines or (schema.differences(schema.kind(one), schema.kind(info)) if schema.is_own(one) else [])
     return recorded_differences(features_of(info, str(root)), info["fps"], world_spec, conversion)
+
+
+def _hints(root: Path, info: dict[str, Any], conversion: Conversion | None) -> list[str]:
+    """Drives of a policy of recordings have the size of its frames, which --frames gives the recordings too."""
+    if conversion is None or not schema.is_own(info):
+        return []
+    sizes = {f"{camera.width}x{camera.height}" for camera in _world_spec(root, info).cameras}
+    return [f"(--frames {sizes.pop()} reads the recordings at its size)"] if len(sizes) == 1 else []
 
 
 def recorded_differences(features: Features, fps: float, world_spec: WorldSpec, conversion: Conversion) -> list[str]:

@@ -140,12 +140,20 @@ class OpenpiServer(_Server):
         return Deployment.of(self.metadata) if {"world", "tasks", "n_action_steps"} <= self.metadata.keys() else None
 
     def steps(self, asked: int | None) -> int | None:
-        """As asked, else the server's, else the preset's; printed if it is not known."""
+        """As asked, else the server's, else the preset's; printed if it is not known.
+
+        Raises:
+            UserError: the server's is no number of actions, or exceeds its chunk.
+        """
         default = self.metadata.get("n_action_steps", self.adapter.resolved().n_action_steps)
         self._steps = default if asked is None else asked
         horizon = self.metadata.get("action_horizon")
         if self._steps is None:
             say_of(self.url, "its n_action_steps is not known; all actions of a chunk are executed (--n-action-steps)")
+        elif self._steps < 1:
+            raise UserError(
+                f"{self.url} says that n_action_steps is {self._steps}, expected 1 or more (--n-action-steps)"
+            )
         elif horizon is not None:
             check_n_action_steps(self._steps, horizon)
         return self._steps

@@ -315,6 +315,23 @@ def test_options_of_a_server_are_refused_with_another_policy(
         )
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"n_action_steps": 0}, "says that n_action_steps is 0, expected 1 or more (--n-action-steps)"),
+        ({"n_action_steps": 9, "action_horizon": 5}, "n_action_steps must be within 1..5, the chunk's length, got 9"),
+        ({"n_action_steps": "all"}, "says that n_action_steps is 'all', expected a value of int"),
+    ],
+)
+def test_a_server_that_misstates_its_protocol_is_refused_before_an_episode(
+    metadata: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with openpi_server(Walker(), metadata=metadata) as url:
+        said = refused(["eval", url, "--world", WORLD, "--out", str(tmp_path), *LIBERO, *WALKS], capsys)
+    assert message in said
+    assert "evaluation" not in said
+
+
 def test_nobody_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with openpi_server(Walker()) as url:
         pass

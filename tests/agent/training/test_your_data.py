@@ -164,8 +164,13 @@ def test_an_arm_with_a_fractional_rate_is_driven_and_recorded(policy: VLAPolicy,
     data = TrainingData([tmp_path / "drives"])
     assert data.world_spec == world
     assert data.num_rows == 30
+    more = write_recording(tmp_path / "more", dataclasses.replace(LAYOUT, fps=29.97))
+    with pytest.raises(
+        ValueError, match=r"camera 'front' is 24x32, (.*\n)*.*--frames 32x24 reads the recordings at its"
+    ):
+        TrainingData([more], drives=[tmp_path / "drives"], reading=ReadingConfig(cameras=("front=top",)))
     joined = TrainingData(
-        [write_recording(tmp_path / "more", dataclasses.replace(LAYOUT, fps=29.97))],
+        [more],
         drives=[tmp_path / "drives"],
         world_spec=world,
         conversion=policy.processor.conversion,
