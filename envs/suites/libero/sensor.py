@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from envs.suites.hosted.quality import Quality
 from envs.types import CameraSpec, VectorSpec, WorldSpec, positions_and_places
 
-CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
-"""{name, as in openpi's and LeRobot's data: the suite's name}: a fixed camera that faces the robot, and the hand's."""
+CAMERAS = {"front": "agentview", "wrist": "robot0_eye_in_hand"}
+"""{name: the suite's name}: a fixed camera that faces the robot, and the hand's."""
 
 CONTROL_DT_S = 0.05
 
@@ -46,13 +46,13 @@ ACTION = VectorSpec(
 """Displacement and rotation vector of the hand's goal, in the world's axes; the gripper closes above 0."""
 
 
-FOV_DEG = {"image": 45.0, "wrist_image": 75.0}
+FOV_DEG = {"front": 45.0, "wrist": 75.0}
 
 FIXED_CAMERAS = {
     "tabletop": ((0.658613174683477, 0.0, 1.610350024037242), 0.6282664504107285),
     "floor": ((0.8965773716836134, 0.0, 0.65), 0.5287697435534315),
 }
-"""{arena: position of "image", sine of the angle by which it looks down}; it faces the robot, towards -x."""
+"""{arena: position of "front", sine of the angle by which it looks down}; it faces the robot, towards -x."""
 ARENAS = {"spatial": "tabletop", "goal": "tabletop", "object": "floor"}
 """{suite: its only arena}. Those of "10" and "90" have several, in which the camera stands elsewhere."""
 
@@ -78,7 +78,7 @@ class Sensor:
         return positions_and_places(THINGS, list(CAMERAS), 3.0)
 
     def world_spec(self, suites: Collection[str]) -> WorldSpec:
-        """The spec of a world with tasks of those suites; "image" is calibrated if it stands in one place."""
+        """The spec of a world with tasks of those suites; "front" is calibrated if it stands in one place."""
         arenas = {ARENAS.get(suite) for suite in suites}
         arena = arenas.pop() if len(arenas) == 1 else None
         projection = None
@@ -86,8 +86,8 @@ class Sensor:
             pos_m, down = FIXED_CAMERAS[arena]
             ahead = math.sqrt(1.0 - down * down)
             axes = np.array([[0.0, -down, ahead], [1.0, 0.0, 0.0], [0.0, ahead, down]])
-            projection = tuple(projection_of(np.array(pos_m), axes, FOV_DEG["image"]).ravel().tolist())
-        of_camera = {"image": projection, "wrist_image": None}
+            projection = tuple(projection_of(np.array(pos_m), axes, FOV_DEG["front"]).ravel().tolist())
+        of_camera = {"front": projection, "wrist": None}
         return WorldSpec(
             cameras=tuple(
                 CameraSpec(name=name, height=self.size_px, width=self.size_px, projection=of_camera[name])

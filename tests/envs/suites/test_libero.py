@@ -104,7 +104,7 @@ def test_the_published_sensor_gives_the_frames_of_the_suite_s_own_renderer(tmp_p
         seen, _ = world.reset_to([spec(SOUP, 1_000_000)], [0])
         subprocess.run([str(PYTHON), "-c", REFERENCE, SOUP, str(file)], env=environment, check=True)
     reference = np.load(file)
-    for name, camera in (("image", "agentview"), ("wrist_image", "robot0_eye_in_hand")):
+    for name, camera in (("front", "agentview"), ("wrist", "robot0_eye_in_hand")):
         assert np.abs(seen["frames"][name][0].astype(int) - reference[camera]).mean() < 0.5
     assert seen["state"][0, :3] == pytest.approx(reference["position"], abs=1e-4)
     assert seen["state"][0, 6:] == pytest.approx(reference["fingers"], abs=1e-4)

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_SELECTION_SEED
+from agent.serve.foreign.adapter import Adapter
+from agent.serve.foreign.config import AdapterConfig
 from envs.suites.libero import tasks
 from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, STATE, Sensor
 from envs.suites.libero.world import ANY_MUJOCO_VARIABLE, INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, Observation
 from vla_model.sizes import pointing_columns
 
 
@@ -100,16 +102,28 @@ def test_another_mujoco_is_noted_in_every_result(monkeypatch: pytest.MonkeyPatch
 def test_a_sensor_round_trips_through_json_and_labels_four_things_in_both_cameras() -> None:
     assert Sensor.of(asdict(FAST)) == FAST
     spec = PUBLISHED.world_spec(("spatial",))
-    assert [(camera.name, camera.height) for camera in spec.cameras] == [("image", 256), ("wrist_image", 256)]
-    assert pointing_columns(spec)["wrist_image"] == [[20, 21], [22, 23], [24, 25], [26, 27]]
+    assert [(camera.name, camera.height) for camera in spec.cameras] == [("front", 256), ("wrist", 256)]
+    assert pointing_columns(spec)["wrist"] == [[20, 21], [22, 23], [24, 25], [26, 27]]
     assert (STATE.size, ACTION.size) == (8, 7) and ACTION.is_gripper.tolist() == [False] * 6 + [True]
+
+
+def test_openpi_s_libero_client_sends_the_world_s_cameras_and_state_and_gets_its_actions() -> None:
+    adapter = Adapter(AdapterConfig(preset="libero"), PUBLISHED.world_spec(("spatial",)))
+    frames = {name: np.full((1, 256, 256, 3), value, np.uint8) for name, value in (("front", 1), ("wrist", 2))}
+    observation = Observation(frames=frames, state=np.arange(8, dtype=np.float32)[None], instruction=("turn",))
+    request = adapter.request(observation, 0, "turn")
+    assert request["observation/image"].shape == (224, 224, 3) and request["observation/image"].max() == 1
+    assert request["observation/wrist_image"].max() == 2
+    assert request["observation/state"].tolist() == list(range(8)) and request["prompt"] == "turn"
+    answer = np.linspace(-1, 1, 35, dtype=np.float32).reshape(5, 7)
+    assert (adapter.actions(answer) == answer).all(), "their gripper closes at 1, as ours"
 
 
 def test_the_fixed_camera_is_calibrated_where_it_stands_in_one_place() -> None:
     def calibrated(*suites: str) -> list[str]:
         return [camera.name for camera in FAST.world_spec(suites).calibrated_cameras]
 
-    assert calibrated("spatial", "goal") == calibrated("object") == ["image"]
+    assert calibrated("spatial", "goal") == calibrated("object") == ["front"]
     assert calibrated("spatial", "object") == calibrated("10") == calibrated("90") == []
 
 
