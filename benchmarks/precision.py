@@ -21,10 +21,11 @@ import numpy as np
 import torch
 import tyro
 
-from agent.commands.shared.acting import ActingConfig, acting
+from agent.commands.shared.acting import ActingConfig, Folder, acting
 from agent.evaluation.compare import compare_episodes
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.measure import run_specs
+from agent.runs.policies import load_policy
 from agent.runs.run_folder import machine
 from benchmarks.document import finish, head
 from benchmarks.model import median_ms, noise
@@ -99,9 +100,12 @@ def success(options: Options, policy: str) -> Iterator[str]:
     found: dict[DtypeName, Evaluation] = {}
     for dtype in FORMATS:
         config = ActingConfig(episodes=options.episodes, dtype=dtype)
-        with acting(policy, config, WorkersConfig(workers=options.workers)) as (measured, tasks):
-            specs = evaluation_specs(measured.example.suite, tasks, options.episodes)
-            found[dtype] = run_specs(measured, config.evaluation(policy), dtype, specs)
+        source = Folder(policy, load_policy(policy, dtype))
+        with acting(policy, source, config, WorkersConfig(workers=options.workers)) as (setup, tasks, n_action_steps):
+            specs = evaluation_specs(setup.example.suite, tasks, options.episodes)
+            with setup.pool(config.num_worlds) as workers:
+                evaluation = config.evaluation(n_action_steps)
+                found[dtype] = run_specs(workers, setup.example, evaluation, dtype, specs)
     yield "| weights in | success % | 95 % interval | change | 95 % interval | won, lost | p |"
     yield "|---|---|---|---|---|---|---|"
     first = {r.spec.id: r.success for r in found["float32"].results}

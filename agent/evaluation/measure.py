@@ -17,7 +17,7 @@ from agent.runs.run_folder import RunFolder
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
-from rollout.workers.workers import Workers, WorkersConfig
+from rollout.workers.workers import WorkerReport, Workers, WorkersConfig
 from vla_model.types import Policy
 
 
@@ -35,35 +35,41 @@ class EvaluationSetup:
     card: Path | None = None
     """Folder of the policy whose model card gets the results; None for none."""
 
+    def pool(self, num_worlds: int) -> Workers:
+        """The processes of the episodes, with that many worlds each; nothing starts before the first use."""
+        return Workers(partial(self.make_world, num_worlds), self.make_policy, self.workers)
+
 
 Evaluations = tuple[Evaluation, dict[str, Evaluation]]
 """Of a policy, and of its blind controls by name."""
 
 
 def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
-    """Evaluate, run the controls, write eval_info.json, videos and the model card; returns the evaluation and the
-    controls by name.
+    """Evaluate, run the controls in the same processes, write eval_info.json, videos and the model card; returns the
+    evaluation and the controls by name.
 
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
     """
     specs = config.specs(setup.example.suite, tasks)
-    run = partial(run_specs, setup, config)
-    evaluation = run("evaluation", specs, videos_dir=folder.videos)
-    write_eval_info(folder.eval_info, eval_info(evaluation, {}))  # before controls, in case they fail
-    # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of all.
-    lost = {r.spec.seed for r in evaluation.results if r.lost}
-    instructions = {
-        spec: text
-        for spec, text in evaluation.instructions.items()
-        if spec.variation == config.variations[0] and spec.seed not in lost
-    }
-    blind: dict[str, Callable[[Policy], Policy]] = {}
-    if config.controls and instructions and len(tasks) > 1:
-        blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=instructions)
-    if config.controls and instructions:
-        blind["black frames"] = BlackFrames
-    controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
+    with setup.pool(config.num_worlds) as workers:
+        run = partial(run_specs, workers, setup.example, config)
+        evaluation = run("evaluation", specs, videos_dir=folder.videos)
+        write_eval_info(folder.eval_info, eval_info(evaluation, {}))  # before controls, in case they fail
+        # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of
+        # all.
+        lost = {r.spec.seed for r in evaluation.results if r.lost}
+        instructions = {
+            spec: text
+            for spec, text in evaluation.instructions.items()
+            if spec.variation == config.variations[0] and spec.seed not in lost
+        }
+        blind: dict[str, Callable[[Policy], Policy]] = {}
+        if config.controls and instructions and len(tasks) > 1:
+            blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=instructions)
+        if config.controls and instructions:
+            blind["black frames"] = BlackFrames
+        controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
     info = eval_info(evaluation, controls)
     write_eval_info(folder.eval_info, info)
     if setup.card is not None:
@@ -72,7 +78,8 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
 
 
 def run_specs(
-    setup: EvaluationSetup,
+    workers: Workers,
+    example: World,
     config: EvaluationConfig,
     name: str,
     specs: Sequence[EpisodeSpec],
@@ -81,20 +88,19 @@ def run_specs(
     videos_dir: Path | None = None,
     on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> Evaluation:
-    """Evaluate on some episodes, with a progress bar; prints the workers' report.
+    """Evaluate on some episodes, with a progress bar; begins a new report of the workers and prints it.
 
     Args:
-        config: its n_action_steps, num_worlds and videos_per_task are used.
+        workers: of `EvaluationSetup.pool`.
+        example: of their worlds.
+        config: its n_action_steps and videos_per_task are used.
         name: of the bar.
         control: wraps the policy in every process.
         videos_dir: folder of the videos; None for none.
         on_trajectory: called after each episode, in this process.
     """
-    make_worlds = partial(setup.make_world, config.num_worlds)
-    with (
-        Workers(make_worlds, setup.make_policy, setup.workers, wrap=control) as workers,
-        progress_bars() as progress,
-    ):
+    workers.report = WorkerReport()
+    with progress_bars() as progress:
         bar = EpisodesBar(progress, name, len(specs))
 
         def after(trajectory: Trajectory) -> None:
@@ -103,8 +109,8 @@ def run_specs(
                 on_trajectory(trajectory)
 
         evaluation = evaluate(
-            workers.collect,
-            setup.example,
+            partial(workers.collect, wrap=control),
+            example,
             specs,
             n_action_steps=config.n_action_steps,
             videos_per_task=0 if videos_dir is None else config.videos_per_task,
@@ -119,7 +125,6 @@ def run_specs(
 
 def rerun(setup: EvaluationSetup, config: EvaluationConfig, specs: Sequence[EpisodeSpec]) -> list[Trajectory]:
     """Run some specs again, all in one process, with every step recorded."""
-    one = replace(setup.workers, workers=min(1, setup.workers.workers))
-    make_worlds = partial(setup.make_world, min(len(specs), config.num_worlds))
-    with Workers(make_worlds, setup.make_policy, one) as workers:
+    one = replace(setup, workers=replace(setup.workers, workers=min(1, setup.workers.workers)))
+    with one.pool(min(len(specs), config.num_worlds)) as workers:
         return list(workers.collect(specs, n_action_steps=config.n_action_steps, all_frames=True))

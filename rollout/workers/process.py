@@ -33,6 +33,8 @@ class Call:
     weights: Published | None
     n_action_steps: int | None
     all_frames: bool
+    wrap: Callable[[Policy], Policy] | None = None
+    """Gives the policy that acts, from the worker's; None for the worker's own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Collector:
     def collect(self, specs: Iterable[EpisodeSpec], call: Call) -> Iterator[Trajectory]:
         """Start a new collect with the call's weights."""
         pull(self._policy, call.weights)
-        return collect(self._policy, self._world, specs, n_action_steps=call.n_action_steps, all_frames=call.all_frames)
+        policy = self._policy if call.wrap is None else call.wrap(self._policy)
+        return collect(policy, self._world, specs, n_action_steps=call.n_action_steps, all_frames=call.all_frames)
 
     def run(self, call: Call) -> Iterator[Trajectory]:
         """Continue the running episodes, if any, and run the call's specs."""

@@ -40,13 +40,15 @@ class Death:
 
 @dataclass
 class WorkerReport:
-    """All deaths since the workers were made, and the specs that were given up."""
+    """All deaths since the report was made, and the specs that were given up."""
 
     deaths: list[Death] = field(default_factory=list)
     set_aside: dict[EpisodeSpec, str] = field(default_factory=dict)
     """Specs given up because workers died running them alone: {spec: reason of the last death}."""
     broken: dict[EpisodeSpec, str] = field(default_factory=dict)
     """Specs that were not run to their end: {spec: "its world failed: ..." or "its policy failed: ..."}."""
+    any_valid: bool = False
+    """Whether an episode was run to its end."""
 
     @property
     def by_cause(self) -> dict[str, int]:

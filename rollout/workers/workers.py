@@ -59,8 +59,6 @@ class Workers:
         make_world: Callable[[], World],
         make_policy: Callable[[World], Policy],
         config: WorkersConfig,
-        *,
-        wrap: Callable[[Policy], Policy] | None = None,
     ) -> None:
         """Nothing starts before the first use.
 
@@ -69,14 +67,12 @@ class Workers:
             make_policy: called there with that world; with `config.inference` called once, in the inference process,
                 with a world that is closed afterwards.
             config: number, place and limits of the workers.
-            wrap: called in each worker's process with its policy; returns the policy that acts, e.g. a blind control.
         """
         self.report = WorkerReport()
-        """Every worker that was replaced, and the specs that were given up."""
-        self._make_world, self._make_policy, self._wrap = make_world, make_policy, wrap
+        """Every worker that was replaced, and the specs that were given up. Assign a new one to begin another."""
+        self._make_world, self._make_policy = make_world, make_policy
         self._config = config
         self._num_cpus = 0.0
-        self._any_valid = False
         self._local: Collector | None = None
         self._remotes: list[Remote] = []
         self._num_made = 0
@@ -101,11 +97,20 @@ class Workers:
         self._latest = Published(version, partial(ray.get, ray.put(dict(state_dict))))
 
     def collect(
-        self, specs: Sequence[EpisodeSpec], *, n_action_steps: int | None = None, all_frames: bool = False
+        self,
+        specs: Sequence[EpisodeSpec],
+        *,
+        n_action_steps: int | None = None,
+        all_frames: bool = False,
+        wrap: Callable[[Policy], Policy] | None = None,
     ) -> Iterator[Trajectory]:
         """Like rollout.collect.collect, without the specs that failed.
 
         `report.set_aside` has the specs that killed every worker, `report.broken` those whose world or policy failed.
+
+        Args:
+            wrap: called in each worker's process with its policy; returns the policy that acts in these episodes, e.g.
+                a blind control.
 
         Raises:
             UserError: as collect, with 0 workers; or the world failed in each of the first MAX_BROKEN_FIRST episodes.
@@ -114,10 +119,9 @@ class Workers:
         """
         self._in_use = self._latest
         own_policy = self._config.workers == 0 or self._config.inference is None
-        call = Call(list(specs), False, self._in_use if own_policy else None, n_action_steps, all_frames)
+        call = Call(list(specs), False, self._in_use if own_policy else None, n_action_steps, all_frames, wrap)
         if self._config.workers == 0:
-            make_policy = partial(_wrapped, self._wrap, self._make_policy)
-            self._local = self._local or Collector(self._make_world, make_policy)
+            self._local = self._local or Collector(self._make_world, self._make_policy)
             yield from self._valid(self._local.collect(call.specs, call))
             return
         self._start()
@@ -150,12 +154,12 @@ class Workers:
         """Yield the valid trajectories, and report the broken ones."""
         for trajectory in trajectories:
             if not trajectory.broken:
-                self._any_valid = True
+                self.report.any_valid = True
                 yield trajectory
                 continue
             reason = trajectory.failure or ""
             self.report.broken[trajectory.spec] = reason
-            if len(self.report.broken) >= MAX_BROKEN_FIRST and not self._any_valid:
+            if len(self.report.broken) >= MAX_BROKEN_FIRST and not self.report.any_valid:
                 raise UserError(
                     f"none of the first {MAX_BROKEN_FIRST} episodes could be run to its end; of the last one {reason}"
                 )
@@ -175,7 +179,6 @@ class Workers:
         self._num_made += 1
         here = self._server is None
         make_policy = self._make_policy if here else partial(_remote_policy, self._server, name)
-        make_policy = partial(_wrapped, self._wrap, make_policy)
         return Remote(self._make_world, make_policy, self._config, num_cpus=self._num_cpus, name=name)
 
     def _end(self, remote: Remote) -> None:
@@ -264,11 +267,6 @@ class Workers:
             self._start()
         else:
             self._remotes[self._remotes.index(remote)] = self._new_worker()
-
-
-def _wrapped(wrap: Callable[[Policy], Policy] | None, make_policy: Callable[[World], Policy], world: World) -> Policy:
-    policy = make_policy(world)
-    return policy if wrap is None else wrap(policy)
 
 
 def _remote_policy(server: Any, worker: str, _: World) -> RemotePolicy:

@@ -73,7 +73,8 @@ def study_experts(
 
     def run(name: str, policy: VLAPolicy, on_trajectory: Callable[[Trajectory], None] | None = None) -> Evaluation:
         acting = replace(setup, make_policy=partial(on_best_device, policy))
-        return run_specs(acting, config, name, specs, on_trajectory=on_trajectory)
+        with acting.pool(config.num_worlds) as workers:
+            return run_specs(workers, setup.example, config, name, specs, on_trajectory=on_trajectory)
 
     evaluation = run("whole policy", policy, partial(_note, usage, setup.example))
     found = [

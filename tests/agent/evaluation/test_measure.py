@@ -18,6 +18,7 @@ from agent.evaluation.statistics import Proportion
 from agent.runs.run_folder import RunFolder
 from agent.runs.seeds import FIRST_EVALUATION_SEED
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
+from envs.world import World
 from rollout.workers.workers import WorkersConfig
 from vla_model.types import ActionChunk
 
@@ -44,6 +45,24 @@ def test_a_single_task_has_no_shuffled_instructions(tmp_path: Path) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=0, n_action_steps=None, num_worlds=2)
     _, controls = measure(reader(workers=0), ("left",), config, RunFolder(tmp_path))
     assert set(controls) == {"black frames"}
+
+
+def test_worlds_and_policies_are_made_once_for_an_evaluation_and_its_controls(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def make_world(num_worlds: int) -> SidesWorld:
+        made.append("world")
+        return SidesWorld(num_worlds)
+
+    def make_policy(_: World) -> Reader:
+        made.append("policy")
+        return Reader()
+
+    config = EvaluationConfig(episodes_per_task=2, videos_per_task=1, n_action_steps=None, num_worlds=2)
+    setup = EvaluationSetup(SidesWorld(1), make_world, make_policy, WorkersConfig(workers=0))
+    _, controls = measure(setup, ("left", "right"), config, RunFolder(tmp_path))
+    assert len(controls) == 2
+    assert made == ["world", "policy"]
 
 
 def test_workers_give_the_same_evaluation_as_one_process(tmp_path: Path) -> None:
@@ -110,7 +129,9 @@ class Frail(SidesWorld):
         return result
 
 
-def test_an_episode_whose_world_raised_counts_as_failed_and_the_evaluation_is_complete(tmp_path: Path) -> None:
+def test_an_episode_whose_world_raised_counts_as_failed_and_the_evaluation_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = EvaluationConfig(episodes_per_task=2, videos_per_task=2, n_action_steps=2, num_worlds=2)
     measured = EvaluationSetup(Frail(1), Frail, lambda _: Reader(), WorkersConfig(workers=0))
     evaluation, controls = measure(measured, ("left", "right"), config, RunFolder(tmp_path))
@@ -124,6 +145,7 @@ def test_an_episode_whose_world_raised_counts_as_failed_and_the_evaluation_is_co
     assert (failed["id"], failed["failure"]) == ("sides/left/train/1000001", reason)
     assert (info["per_task"][0]["pc_success"], info["per_task"][0]["median_steps"]) == (50.0, 3.0)
     assert {r.spec.seed for r in controls["black frames"].results} == {FIRST_EVALUATION_SEED}
+    assert capsys.readouterr().err.count("set aside") == 1, "a control reports its own episodes only"
 
 
 def test_an_episode_whose_world_raised_counts_as_failed_without_workers_too() -> None:
@@ -145,4 +167,4 @@ def test_an_episode_that_ends_every_worker_counts_as_failed_and_is_not_shuffled(
     assert evaluation.success == Proportion(successes=3, episodes=4)
     assert {r.spec.seed for r in controls["black frames"].results} == {FIRST_EVALUATION_SEED}
     assert len(controls["shuffled instructions"].results) == 2
-    assert "set aside: sides/left/train/1000001" in capsys.readouterr().out
+    assert "set aside: sides/left/train/1000001" in capsys.readouterr().err

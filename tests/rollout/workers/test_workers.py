@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_world import CountingPolicy, FakeWorld, contents, fake_spec
 
 from envs.types import EpisodeSpec, Info, Observation
 from envs.world import World
 from rollout.workers.workers import Workers, WorkersConfig
-from vla_model.types import ActionChunk
+from vla_model.types import ActionChunk, Policy
 
 
 def make_policy(_: World) -> CountingPolicy:
@@ -123,6 +124,38 @@ def test_a_collect_uses_the_weights_published_before_it(num_workers: int) -> Non
             assert {float(a) for t in found for a in t.action[:, 2]} == {push}
         with pytest.raises(ValueError, match="must increase: 4 is published, got 4"):
             workers.publish(4, {"push": 1.0})
+
+
+class Twice:
+    """Another policy's actions, doubled."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.version = policy.version
+        self._policy = policy
+
+    def begin(self, worlds: Sequence[int], instructions: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+        self._policy.begin(worlds, instructions, seeds)
+
+    def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
+        return self._policy.act(worlds, observation).map(lambda actions: 2 * actions)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_collect_may_wrap_the_policy_of_the_running_workers(num_workers: int) -> None:
+    specs = [fake_spec(s) for s in range(8)]
+
+    def make(_: World) -> CountingPolicy:
+        return CountingPolicy(2, version=os.getpid())
+
+    with Workers(partial(FakeWorld, 2), make, WorkersConfig(workers=num_workers)) as workers:
+        before, wrapped, after = (
+            sorted(workers.collect(specs, n_action_steps=1, wrap=wrap), key=lambda t: t.spec)
+            for wrap in (None, Twice, None)
+        )
+    for one, two, three in zip(before, wrapped, after, strict=True):
+        np.testing.assert_array_equal(2 * one.action[0], two.action[0])
+        np.testing.assert_array_equal(one.action, three.action)
+    assert len({t.policy_version for t in (*before, *wrapped, *after)}) == 1, "one process"
 
 
 def test_a_worker_without_requested_gpus_sees_none() -> None:
