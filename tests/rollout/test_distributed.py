@@ -16,11 +16,12 @@ from torch.distributed.distributed_c10d import all_reduce
 from rollout.distributed import Process, run_in_processes
 
 
-def sum_of_ranks(process: Process) -> dict[str, Any]:
+def sum_of_ranks(seen: Path, process: Process) -> dict[str, Any]:
     total = torch.tensor(process.rank + 1.0)
     all_reduce(total)
     process.report(total=float(total))
-    time.sleep(1.5)
+    while not seen.exists():
+        time.sleep(0.01)
     return {"rank": process.rank, "count": process.count, "total": float(total), "pid": os.getpid()}
 
 
@@ -55,13 +56,18 @@ def has_ended(pid: int) -> bool:
 
 
 def test_processes_share_a_group_and_return_the_result_of_rank_0(tmp_path: Path) -> None:
-    reports: list[dict[str, Any]] = []
-    result = run_in_processes(sum_of_ranks, 2, tmp_path, on_report=lambda **report: reports.append(report))
+    folder, seen = tmp_path / "group", tmp_path / "seen"
+    folder.mkdir()
+
+    def on_report(**report: float) -> None:
+        assert report == {"total": 3.0}
+        seen.touch()
+
+    result = run_in_processes(partial(sum_of_ranks, seen), 2, folder, on_report=on_report)
     pid = result.pop("pid")
     assert result == {"rank": 0, "count": 2, "total": 3.0}
-    assert reports[-1] == {"total": 3.0}
-    assert not list(tmp_path.iterdir())
-    deadline_s = time.monotonic() + 10
+    assert not list(folder.iterdir())
+    deadline_s = time.monotonic() + 60
     while not has_ended(pid):
         assert time.monotonic() < deadline_s, "a process was left behind"
         time.sleep(0.1)

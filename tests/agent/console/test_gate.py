@@ -49,7 +49,7 @@ def test_a_foreign_page_is_disconnected_before_the_first_message(server: viser.V
     address = f"{HOST}:{server.get_port()}"
     protocol = Subprotocol(f"viser-v{viser.__version__}")
     with connect(f"ws://{address}", subprotocols=[protocol], origin=Origin(f"http://{address}")) as connection:
-        assert connection.recv(timeout=10)
+        assert connection.recv(timeout=60)
     strange = connect(f"ws://{address}", subprotocols=[protocol], origin=Origin("http://stranger.example"))
     with strange as connection, pytest.raises(ConnectionClosed):
-        connection.recv(timeout=10)
+        connection.recv(timeout=60)

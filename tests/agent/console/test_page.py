@@ -51,6 +51,17 @@ class WatchedTable(LiveTable):
         super().stop()
 
 
+class WatchedSession(DriveSession):
+    """Records how many actions its table had been sent when it was stopped."""
+
+    num_sent_at_stop = 0
+
+    def stop(self, reason: str = "on the page") -> None:
+        assert isinstance(self._robot, WatchedTable)
+        self.num_sent_at_stop = len(self._robot.sent_s)
+        super().stop(reason)
+
+
 class ToldExpert(TableExpert):
     """Records its instruction."""
 
@@ -74,7 +85,7 @@ class Bench:
 
     table: WatchedTable
     expert: ToldExpert
-    session: DriveSession
+    session: WatchedSession
     page: Page
     tab: Tab
     record: Path
@@ -140,7 +151,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     world = TabletopWorld(1, TabletopConfig(max_steps=3000))
     table = WatchedTable(world, EpisodeSpec(suite="tabletop", task="reach", seed=1_000_000))
     expert, record = ToldExpert(table), tmp_path_factory.mktemp("page") / "drives"
-    session = DriveSession(expert, table, close=world.close)
+    session = WatchedSession(expert, table, close=world.close)
     session.show(table.episode)
     config = PageConfig(port=0, record=record, rate_hz=20.0)
     page = Page(session, table.spec, config, table=table, tasks=world.tasks, variations=VARIATIONS)
@@ -170,21 +181,17 @@ def test_the_policy_gets_the_typed_instruction_and_the_task_succeeds(bench: Benc
     assert bench.errors == []
 
 
-def test_stop_rests_the_arm_within_a_period_of_the_click(bench: Bench) -> None:
-    """The browser renders in software on the loop's cores, so a click may be slow: one timely stop is enough."""
-    bench.tab.evaluate("addEventListener('click', () => { window.clicked_ms = Date.now() }, true)")
+def test_stop_rests_the_arm_before_another_period(bench: Bench) -> None:
+    """`benchmarks.console` measures the time since the click, which is the browser's too."""
     bench.expert.pace = 0.05
-    delays_s = []
-    while not delays_s or (min(delays_s) > DT_S and len(delays_s) < 5):
-        bench.choose("stack")
-        bench.start("stack it")
-        bench.table.stopped_s.clear()
-        bench.tab.get_by_role("button", name="Stop").click()
-        assert bench.end().ended == "stopped: on the page"
-        assert bench.table.sent_s[-1] < bench.table.stopped_s[0], "nothing is sent after it"
-        delays_s.append(bench.table.stopped_s[0] - bench.tab.evaluate("window.clicked_ms") / 1000)
+    bench.choose("stack")
+    bench.start("stack it")
+    bench.table.stopped_s.clear()
+    bench.tab.get_by_role("button", name="Stop").click()
+    assert bench.end().ended == "stopped: on the page"
     bench.expert.pace = 1.0
-    assert min(delays_s) <= DT_S
+    assert bench.table.sent_s[-1] < bench.table.stopped_s[0], "nothing is sent after it"
+    assert len(bench.table.sent_s) <= bench.session.num_sent_at_stop + 1, "at most the action that was under way"
 
 
 def test_a_takeover_by_keyboard_is_marked_and_can_be_trained_on(bench: Bench) -> None:
@@ -196,16 +203,20 @@ def test_a_takeover_by_keyboard_is_marked_and_can_be_trained_on(bench: Bench) ->
     wait_until(bench.tab, lambda: (period := bench.session.status.period) is not None and period.by_hand)
     period = bench.session.status.period
     assert period is not None
-    before = period.reading.state
-    for _ in range(4):
-        bench.tab.keyboard.press("j")
-        bench.tab.wait_for_timeout(1000 * DT_S)
-    bench.tab.locator(".llamarm-state", has_text="You drive").wait_for()
-    bench.tab.wait_for_timeout(3000 * DT_S)
-    after = bench.session.status.period
-    assert after is not None
     tcp_y = bench.table.spec.world.state.names.index("tcp_y")
-    assert after.reading.state[tcp_y] - before[tcp_y] == pytest.approx(4 * 0.5 * 0.04, abs=0.01)
+    before, num_sent = period.reading.state[tcp_y], len(bench.table.sent_s)
+
+    def moved_m() -> float:
+        period = bench.session.status.period
+        assert period is not None
+        return float(period.reading.state[tcp_y] - before)
+
+    for presses in range(1, 5):
+        bench.tab.keyboard.press("j")
+        wait_until(bench.tab, lambda: moved_m() > 0.5 * 0.04 * presses - 0.01)  # noqa: B023
+    bench.tab.locator(".llamarm-state", has_text="You drive").wait_for()
+    wait_until(bench.tab, lambda: len(bench.table.sent_s) >= num_sent + 8)
+    assert moved_m() == pytest.approx(4 * 0.5 * 0.04, abs=0.01)
     bench.tab.keyboard.press("y")
     outcome = bench.end()
     assert (outcome.success, outcome.ended) == (True, "stopped: marked on the page")

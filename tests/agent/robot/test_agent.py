@@ -28,29 +28,28 @@ class RealArm(LineArm):
         super().__init__(WallClock(), dt_s=dt_s)
 
 
-def slow(seconds: float) -> Script:
-    """Its inference takes that long."""
-
-    def chunk(n: int, x: float) -> list[float]:
-        del n, x
-        time.sleep(seconds)
-        return [0.5] * 8
-
-    return Script(chunk)
-
-
 def test_the_loop_keeps_its_rate_during_inference() -> None:
     arm = RealArm(dt_s=0.1)
-    outcome = Agent(slow(0.15), arm).run("go", 2.0)
-    begun_s = np.array([s for s, _ in arm.sent[:-1]])
-    assert outcome.num_steps + outcome.missed_periods == 20
-    assert np.median(np.diff(begun_s)) == pytest.approx(0.1, abs=0.02)
-    assert len(outcome.inference_ms) >= 5 and outcome.inference_ms.min() >= 150
-    assert outcome.interventions == (), "answers within two periods never leave it without a move"
+    sent_meanwhile: list[int] = []
+
+    def chunk(n: int, x: float) -> list[float]:
+        """Answers, but for the first time, once another action was sent: never, if the loop waited for it."""
+        del x
+        before, until_s = len(arm.sent), time.monotonic() + 60
+        while n and len(arm.sent) == before and time.monotonic() < until_s:
+            time.sleep(0.002)
+        sent_meanwhile.append(len(arm.sent) - before)
+        return [0.5] * 8
+
+    outcome = Agent(Script(chunk), arm).run("go", 2.0)
+    periods = np.array([s for s, _ in arm.sent[:-1]]) / 0.1
+    assert outcome.num_steps <= 20 <= outcome.num_steps + outcome.missed_periods
+    assert (periods - periods[0] > np.arange(len(periods)) - 1).all(), "one action per period; a late one may be missed"
+    assert len(sent_meanwhile) > 1 and min(sent_meanwhile[1:]) >= 1
 
 
 def test_a_stop_from_another_thread_ends_the_wait_at_once() -> None:
-    arm = RealArm(dt_s=0.5)
+    arm = RealArm(dt_s=60.0)
     agent = Agent(always(0.5), arm)
     thrown_s: list[float] = []
 
@@ -59,9 +58,9 @@ def test_a_stop_from_another_thread_ends_the_wait_at_once() -> None:
         agent.stop("another thread")
 
     threading.Timer(0.8, stop).start()
-    outcome = agent.run("go", 10.0)
+    outcome = agent.run("go", 600.0)
     assert outcome.ended == "stopped: another thread"
-    assert arm.stops_s[0] - thrown_s[0] < 0.25, "well before the period of 0.5 s was over"
+    assert arm.stops_s[0] - thrown_s[0] < 30.0, "well before the period of 60 s was over"
 
 
 @pytest.mark.usefixtures("nothing_ignored")
@@ -109,8 +108,8 @@ def test_a_hanging_policy_delays_neither_a_period_nor_the_end() -> None:
     outcome = Agent(Script(chunk), arm).run("go", 1.0)
     forever.set()
     assert outcome.ended == "time limit"
-    assert outcome.num_steps + outcome.missed_periods == 20
-    assert arm.actions[-8:] == [0.0] * 8
+    assert outcome.num_steps <= 20 <= outcome.num_steps + outcome.missed_periods
+    assert arm.actions[-2:] == [0.0, 0.0], "it rests before it is stopped"
     assert {i.reason for i in outcome.interventions} == {"silent policy"}
 
 

@@ -117,7 +117,7 @@ def status(url: str, **options: Any) -> int:
 
 def settled(url: str) -> float:
     """How many clients are connected, once no other leaves; a server notices with a delay."""
-    for _ in range(100):
+    for _ in range(1200):
         lines = [line for line in page(url, "/metrics").splitlines() if line.startswith("llamarm_clients{")]
         count = sum(float(line.split()[-1]) for line in lines)
         if count <= 1:

@@ -39,7 +39,7 @@ def test_observations_of_several_worlds_are_batched() -> None:
     here, observation = tiny_policy(), observe(2, 0)
     worlds, sentences = [0, 2], (SENTENCES[0], SENTENCES[2])
     here.begin(worlds, sentences, (0, 0))
-    with served(max_wait_ms=500) as url, ServedPolicy(url) as policy:
+    with served(max_wait_ms=10_000) as url, ServedPolicy(url) as policy:
         policy.begin(worlds, sentences, (0, 0))
         policy.act(worlds, observation)
         assert_allclose(policy.act(worlds, observation).actions, here.act(worlds, observation).actions, atol=0.02)
@@ -58,7 +58,7 @@ def test_after_a_reconnection_the_episode_continues(history_length: int) -> None
 
     def serve_again() -> None:
         with running(PolicyServer(make(), ServerConfig(port=port), EXECUTE_STEPS)):
-            answered.wait(timeout=20)
+            answered.wait(timeout=600)
 
     seeds_and_steps = [(1, 0), (2, 2), (4, 5), (5, 6)]
     seen = [Observation(**(observe(1, seed) | {"step": np.array([step])})) for seed, step in seeds_and_steps]
@@ -110,14 +110,14 @@ def test_concurrent_calls_get_their_own_answers() -> None:
 def test_close_ends_a_wait_in_another_thread() -> None:
     """The server is down, so the other thread is reconnecting."""
     with served() as url:
-        policy = ServedPolicy(url, patience_s=30.0)
+        policy = ServedPolicy(url, patience_s=600.0)
     policy.begin([0], (SENTENCES[0],), (0,))
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(policy.act, [0], observe(1))
         time.sleep(0.3)
         policy.close()
         with pytest.raises(ConnectionError, match=r"were closed"):
-            waiting.result(timeout=10)
+            waiting.result(timeout=60)
 
 
 def test_a_different_world_is_refused_with_every_difference() -> None:

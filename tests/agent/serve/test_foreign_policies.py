@@ -167,14 +167,16 @@ def test_an_observation_without_an_answer_costs_its_episode_alone(tmp_path: Path
 
     def infer(obs: dict[str, Any]) -> Any:
         if obs["prompt"] == "go right, number 1000001":
-            time.sleep(2.0)
+            ended.wait(timeout=600)
         return walker(obs)
 
-    hasty = ("--server.timeout-s", "0.4", "--server.patience-s", "0.6")
+    ended = threading.Event()
+    hasty = ("--server.timeout-s", "1.5", "--server.patience-s", "2")
     with openpi_server(infer) as url:
         info = evaluated(url, tmp_path, *LIBERO, *WALKS, *hasty, "--videos", "0", "--num-worlds", "4")
+        ended.set()
     (why,) = [why for why in failures(info).values() if why is not None]
-    assert why.endswith("gave no answer for 0.6 s")
+    assert why.endswith("gave no answer for 2 s")
 
 
 def test_a_server_that_comes_back_costs_nothing(tmp_path: Path) -> None:
@@ -193,9 +195,9 @@ def test_a_server_that_comes_back_costs_nothing(tmp_path: Path) -> None:
 
     def serve_twice() -> None:
         with openpi_server(infer, port=port):
-            gone.wait(timeout=60)
+            gone.wait(timeout=600)
         with openpi_server(infer, port=port):
-            done.wait(timeout=60)
+            done.wait(timeout=600)
 
     server = threading.Thread(target=serve_twice)
     server.start()
@@ -227,10 +229,9 @@ def test_when_a_server_is_gone_what_was_measured_is_kept_and_the_rest_is_set_asi
     with openpi_server(infer) as url:
         evaluation = threading.Thread(target=evaluate, args=(url,))
         evaluation.start()
-        gone.wait(timeout=60)
-    began_s = time.monotonic()
-    evaluation.join(timeout=120)
-    assert time.monotonic() - began_s < 60
+        gone.wait(timeout=600)
+    evaluation.join(timeout=300)
+    assert not evaluation.is_alive(), "each episode would have waited for the server again"
     reasons = [why for why in failures(found).values() if why is not None]
     assert 0 < len(reasons) < 12
     assert all(why.startswith(f"its policy failed: {url} ") for why in reasons)

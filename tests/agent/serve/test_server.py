@@ -176,13 +176,13 @@ def test_clients_observations_are_batched_and_each_gets_its_own_actions() -> Non
         with client(url) as connection:
             infer(connection, said(number, sentence))
             for round_ in range(5):
-                barrier.wait(timeout=30)
+                barrier.wait(timeout=300)
                 seed = 10 * number + round_
                 expected[number, round_], found[number, round_] = seed, infer(connection, said(seed, sentence))
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=300)
 
     expected, found = {}, {}
-    with served(max_wait_ms=500) as url, ThreadPoolExecutor(4) as pool:
+    with served(max_wait_ms=2000) as url, ThreadPoolExecutor(4) as pool:
         list(pool.map(ask, range(4), [url] * 4))
         large = metric(url, "llamarm_batch_size_count") - metric(url, 'llamarm_batch_size_bucket{le="2.0"}')
     assert large >= 5, "each round is one batch of four"

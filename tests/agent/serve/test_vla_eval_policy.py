@@ -24,8 +24,6 @@ from agent.serve.foreign.config import AdapterConfig
 from agent.serve.foreign.vla_eval_policy import VlaEvalPolicy
 from agent.serve.vla_eval import pack
 
-HASTY = {"timeout_s": 1.0, "patience_s": 1.0}
-
 
 def test_observations_are_answered_with_the_actions_of_a_chunk_one_by_one() -> None:
     here = tiny_policy()
@@ -138,5 +136,5 @@ def test_who_does_not_speak_the_protocol_is_refused_at_once(first: bytes | str, 
 
     began_s = time.monotonic()
     with peer(handler) as url, pytest.raises(ConnectionError, match=message):
-        VlaEvalPolicy(url, None, timeout_s=30.0, patience_s=600.0)
-    assert time.monotonic() - began_s < 60
+        VlaEvalPolicy(url, None, timeout_s=600.0, patience_s=600.0)
+    assert time.monotonic() - began_s < 300

@@ -27,7 +27,7 @@ from agent.serve import openpi
 from agent.serve.client import ServedPolicy
 from agent.serve.link import LimitsConfig
 
-HASTY: dict[str, Any] = {"timeout_s": 0.3, "patience_s": 0.6}
+HASTY: dict[str, Any] = {"timeout_s": 0.5, "patience_s": 0.5}
 METADATA = {"server": "llamarm", "action_horizon": 2, "action_dim": 3, "n_action_steps": 2, "policy_version": 5}
 
 
@@ -41,7 +41,7 @@ def answering(answer: Callable[[], bytes | str], connection: ServerConnection) -
 
 
 def connected(url: str, **options: Any) -> np.ndarray:
-    with ServedPolicy(url, **HASTY | options) as policy:
+    with ServedPolicy(url, **options) as policy:
         policy.begin([0], (SENTENCES[0],), (0,))
         return policy.act([0], observe(1)).actions
 
@@ -92,7 +92,7 @@ def test_a_silent_listener_times_out() -> None:
 
 
 def test_a_silent_websocket_times_out() -> None:
-    silence = r"cannot be reached: it said nothing for 0\.3 s; openpi's servers speak first"
+    silence = r"cannot be reached: it said nothing for 0\.5 s; openpi's servers speak first"
     with peer(lambda connection: connection.recv()) as url, pytest.raises(ConnectionError, match=silence):
         ServedPolicy(url, **HASTY)
 
@@ -134,8 +134,8 @@ def test_a_server_that_never_answers_times_out() -> None:
             while True:
                 connection.recv()
 
-    with peer(silent) as url, pytest.raises(ConnectionError, match=r"gave no answer for 0\.6 s"):
-        connected(url)
+    with peer(silent) as url, pytest.raises(ConnectionError, match=r"gave no answer for 0\.5 s"):
+        connected(url, **HASTY)
 
 
 def test_a_server_that_closes_within_a_message_is_an_error() -> None:
@@ -146,7 +146,7 @@ def test_a_server_that_closes_within_a_message_is_an_error() -> None:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
     with peer(half) as url, pytest.raises(ConnectionError, match=r"gave no answer|cannot be reached"):
-        connected(url)
+        connected(url, **HASTY)
 
 
 def test_sending_to_a_server_that_does_not_read_times_out() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
+import threading
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fake_world import WORLD_SPEC, CountingPolicy, FakeWorld, episode_length, fa
 
 from envs.types import CameraSpec
 from rollout.collect import collect
-from rollout.dataset import frame_cache
+from rollout.dataset import batches, frame_cache
 from rollout.dataset.batches import Batch, BatchStream, TrainingData
 from rollout.dataset.schema import ImageMode
 from rollout.dataset.write import DatasetWriter
@@ -340,21 +341,32 @@ def test_of_drives_the_rows_by_hand_are_learned_and_whole_successes_without_any(
     assert data.stats["index"]["count"] == [episode_length(30)], "statistics are those of the demonstrations"
 
 
-def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on() -> None:
+def test_the_stream_says_how_long_it_was_waited_for_and_passes_errors_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, asked, made = 0.0, threading.Event(), threading.Event()
+
+    def clock_s() -> float:
+        read_s = now_s
+        asked.set()
+        return read_s
+
     def make(step: int) -> Batch:
+        """The first one takes 5 s from when it is asked for; the third fails, when the second was put."""
+        nonlocal now_s
         if step == 2:
+            made.set()
             raise RuntimeError("the disk is gone")
-        time.sleep(0.05)
+        asked.wait()
+        now_s = 5.0
         empty: dict[str, Any] = {field.name: np.zeros(0) for field in dataclasses.fields(Batch)}
         return Batch(**empty)
 
+    monkeypatch.setattr(batches, "time", SimpleNamespace(perf_counter=clock_s))
     stream = BatchStream(make, 0, 2)
     next(stream)
-    assert 0.03 < stream.wait_s < 0.5
-    time.sleep(0.15)
-    before = stream.wait_s
+    assert stream.wait_s == 5.0
+    made.wait()
     next(stream)
-    assert stream.wait_s - before < 0.03
+    assert stream.wait_s == 5.0
     with pytest.raises(RuntimeError, match="the disk is gone"):
         next(stream)
 

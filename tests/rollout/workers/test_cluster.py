@@ -22,15 +22,21 @@ from ray.cluster_utils import Cluster
 from fake_world import CountingPolicy, FakeWorld, fake_spec
 from rollout.workers.workers import Workers, WorkersConfig
 
+folder = Path(sys.argv[1])
+
 class LocalPolicy(CountingPolicy):
-    '''Its version is the node that it acts on.'''
+    '''Its version is the node that it acts on. It first acts when the other node's is there too.'''
 
     def act(self, worlds, observation):
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
         time.sleep(0.02)
         return super().act(worlds, observation)
 
 def make_policy(world):
-    return LocalPolicy(1, version=int(ray.get_runtime_context().get_node_id()[:8], 16))
+    node = ray.get_runtime_context().get_node_id()[:8]
+    (folder / node).touch()
+    return LocalPolicy(1, version=int(node, 16))
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 second = cluster.add_node(num_cpus=1)
@@ -44,7 +50,7 @@ with Workers(partial(FakeWorld, 2), make_policy, config) as workers:
             cluster.remove_node(second, allow_graceful=False)
             second = None
 causes = [death.cause for death in workers.report.deaths]
-Path(sys.argv[1]).write_text(json.dumps({"seeds": seeds, "nodes": nodes, "causes": causes}))
+Path(sys.argv[2]).write_text(json.dumps({"seeds": seeds, "nodes": nodes, "causes": causes}))
 ray.shutdown()
 cluster.shutdown()
 """
@@ -57,7 +63,8 @@ def test_workers_spread_over_two_nodes_and_losing_one_loses_no_episode(tmp_path:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-    command = [sys.executable, "-c", CODE, str(tmp_path / "found.json")]
+    (tmp_path / "nodes").mkdir()
+    command = [sys.executable, "-c", CODE, str(tmp_path / "nodes"), str(tmp_path / "found.json")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())

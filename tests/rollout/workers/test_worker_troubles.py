@@ -26,6 +26,13 @@ Trouble = Literal["hangs", "holds Python's lock", "raises", "eats memory", "dies
 IMPATIENT = WorkersConfig(workers=2, progress_deadline_s=4.0, memory_limit_gb=0.6)
 
 
+@pytest.fixture
+def checked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats that come often, so that a deadline of a few seconds is many of them."""
+    for module in ("handle", "workers"):
+        monkeypatch.setattr(f"rollout.workers.{module}.CHECK_EVERY_S", 0.1)
+
+
 class TroubledWorld(FakeWorld):
     """Makes trouble when it should begin a seed of `troubles`: once where a file is given, which then notes it."""
 
@@ -69,6 +76,7 @@ class TroubledWorld(FakeWorld):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("checked_often")
 def test_hanging_raising_and_leaking_worlds_lose_no_episode_and_are_reported() -> None:
     specs = [fake_spec(s) for s in range(30)]
     troubles: dict[int, tuple[Trouble, Path | None]] = {
@@ -96,6 +104,7 @@ def test_hanging_raising_and_leaking_worlds_lose_no_episode_and_are_reported() -
     assert all(f"(pid {death.pid} on {death.node})" in text for death in report.deaths)
 
 
+@pytest.mark.usefixtures("checked_often")
 def test_a_single_failure_loses_no_episode(tmp_path: Path) -> None:
     specs = [fake_spec(s) for s in range(20)]
     troubles: dict[int, tuple[Trouble, Path | None]] = {
@@ -121,10 +130,10 @@ def make_at_third_try(folder: Path, _: World) -> CountingPolicy:
 
 
 def test_a_worker_that_misses_its_start_deadline_is_replaced(tmp_path: Path) -> None:
-    config = WorkersConfig(workers=1, start_deadline_s=5.0)
+    config = WorkersConfig(workers=1, start_deadline_s=8.0)
     with Workers(partial(FakeWorld, 2), partial(make_at_third_try, tmp_path), config) as workers:
         assert len(contents(workers.collect([fake_spec(s) for s in (1, 2)]))) == 2
-    assert [death.reason for death in workers.report.deaths] == ["not ready 5 s after its start"] * 2
+    assert [death.reason for death in workers.report.deaths] == ["not ready 8 s after its start"] * 2
     assert "worker 0 (while it started) hung" in workers.report.lines()[1]
 
 
@@ -147,11 +156,12 @@ class DeliberatePolicy(CountingPolicy):
     """Says which process it acts in. An episode lasts longer than the deadline, each decision does not."""
 
     def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
-        time.sleep(0.25)
+        time.sleep(0.2)
         self.version = os.getpid()
         return super().act(worlds, observation)
 
 
+@pytest.mark.usefixtures("checked_often")
 def test_a_long_episode_and_a_slow_caller_do_not_count_as_a_hang() -> None:
     config = WorkersConfig(workers=1, progress_deadline_s=1.0)
     with Workers(partial(FakeWorld, 1), lambda _: DeliberatePolicy(1), config) as workers:
