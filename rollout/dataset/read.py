@@ -94,8 +94,8 @@ def read_info(root: Path) -> dict[str, Any]:
             f"{root} is a LeRobot dataset of version {version}, expected one of {known}; LeRobot converts older ones"
         )
     if misused := schema.misused(info):
-        said = ", ".join(f"{key} is {json.dumps(info[key])[:80]}" for key in misused)
-        raise UserError(f"{path} is damaged: {said}; {schema.RESTORE}")
+        said = ", ".join(f"{key} is {json.dumps(info.get(key))[:80]}" for key in misused)
+        raise UserError(f"{path} is damaged: {said}; {schema.RESTORE if schema.is_own(info) else _RESTORE}")
     return info
 
 
@@ -299,7 +299,8 @@ def _read_data(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]],
             begin, end = np.searchsorted(episodes, [episode, episode + 1])
             if end - begin != rows[number]["length"]:
                 raise UserError(
-                    f"episode {episode} of {root} has {end - begin} rows, expected {rows[number]['length']}"
+                    f"episode {episode} of {root} has {end - begin} rows, expected {rows[number]['length']} "
+                    f"(meta/episodes); {_RESTORE}, or leave it out (--without-episodes {episode})"
                 )
             found[number] = table.slice(begin, end - begin).select(list(keys))
     return [found[number] for number in range(len(rows))]
@@ -371,4 +372,7 @@ def _vector(column: pa.ChunkedArray, info: dict[str, Any], key: str, path: Path)
         found = "missing values" if column.null_count else f"rows of {' and '.join(map(str, sorted(sizes)))} values"
         raise UserError(f"{path}: {key} has {found}, expected {size} values in each row (meta/info.json)")
     with readable(path):
-        return _to_numpy(column).reshape(len(column), -1)
+        values = _to_numpy(column).reshape(len(column), -1)
+    if values.dtype.kind not in "fiub":
+        raise UserError(f"{path}: {key} has values of type {column.type}, expected numbers")
+    return values

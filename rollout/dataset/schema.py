@@ -23,6 +23,7 @@ import dataclasses
 import json
 import math
 import os
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -171,16 +172,29 @@ def read_world_spec(info: dict[str, Any]) -> WorldSpec:
 
 def misused(info: dict[str, Any]) -> list[str]:
     """The keys of info.json whose value is invalid."""
-    fps, features, path = info["fps"], info["features"], info["data_path"]
-    number = "{episode_index" if info["codebase_version"] != CODEBASE_VERSION else "{file_index"
+    fps, features = info["fps"], info["features"]
+    number = "episode_index" if info["codebase_version"] != CODEBASE_VERSION else "file_index"
     sound = {
         "fps": isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < math.inf,
         "features": isinstance(features, dict)
         and bool(features)
         and all(isinstance(feature, dict) and feature.keys() >= {"dtype", "shape"} for feature in features.values()),
-        "data_path": isinstance(path, str) and number in path,
+        "data_path": number in _fields(info["data_path"]) <= {number, "chunk_index", "episode_chunk"},
     }
+    if sound["features"] and any(feature["dtype"] == "video" for feature in features.values()):
+        fields = _fields(info.get("video_path"))
+        sound["video_path"] = {number, "video_key"} <= fields <= {number, "video_key", "chunk_index", "episode_chunk"}
     return [key for key, is_sound in sound.items() if not is_sound]
+
+
+def _fields(path: object) -> set[str]:
+    """The names in braces of a path; none of something else."""
+    if not isinstance(path, str):
+        return set()
+    try:
+        return {name for _, name, *_ in string.Formatter().parse(path) if name is not None}
+    except ValueError:  # braces that do not match
+        return set()
 
 
 def contradictions(info: dict[str, Any], world_spec: WorldSpec) -> list[str]:

@@ -163,6 +163,15 @@ BAD = {
     "gap": (column("frame_index", 99), r"episode 0 of .*a lacks frame 7: 8 is next \(frame_index\)"),
     "late": (column("timestamp", 1.5), r"episode 0 of .*a has frame 7 at 1\.5000 s, expected 0\.2333 s at 30 fps"),
     "fps 0": (info(fps=0), r"info\.json is damaged: fps is 0"),
+    "unknown place": (info(data_path="data/{when}/{episode_index}"), r"info\.json is damaged: data_path is"),
+    "no place of videos": (
+        info(video_path=None),
+        r"info\.json is damaged: video_path is null; restore it from a copy$",
+    ),
+    "text": (
+        lambda root: replace_columns(root / FIRST, action=[["far"] * 6] * 40),
+        r"episode_000000\.parquet: action has values of type .*string.*, expected numbers",
+    ),
     "other version": (info(codebase_version="v1.6"), r"of version v1\.6, expected one of v3\.0, v2\.1, v2\.0"),
     "no episodes": (lambda root: (root / "meta/episodes.jsonl").write_text(""), r"a has no episodes yet"),
     "no action": (

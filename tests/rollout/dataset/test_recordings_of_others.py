@@ -100,7 +100,8 @@ def test_cameras_may_be_called_anything_and_depth_is_left_out(tmp_path: Path) ->
     depth = {"dtype": "video", "shape": [48, 64, 3], "names": None, "info": {"video.is_depth_map": True}}
     flat = {"dtype": "image", "shape": [1, 48, 64], "names": ["channels", "height", "width"]}
     cameras = {"observation.image": (48, 64), "left.eye": (32, 48)}
-    root = write_recording(tmp_path / "a", Layout(cameras=cameras, more_features={"d": depth, "e": flat}))
+    layout = Layout(cameras=cameras, more_features={"d": depth, "e": flat}, codec="libx264")
+    root = write_recording(tmp_path / "a", layout)
     assert [camera.name for camera in read(root).world_spec.cameras] == ["image", "left_eye"]
     change_info(
         root, lambda info: info["features"]["left.eye"].update(shape=[3, 32, 48], names=["c", "height", "width"])
