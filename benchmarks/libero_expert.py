@@ -65,8 +65,10 @@ def play(block: Block) -> None:
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """The episodes that were run."""
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    """The episodes that were run, each once, also where two runs wrote to one file."""
+    lines = results.read_text().splitlines() if results.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return list({(row["task"], row["variation"], row["seed"]): row for row in rows}.values())
 
 
 def blocks(options: argparse.Namespace) -> Iterator[Block]:
