@@ -105,7 +105,7 @@ def evaluated_nano(task: str, run: RunFolder, options: Options) -> dict[str, Any
     info = options.root / f"eval-nano-{task}" / "eval_info.json"
     if not info.exists():
         llamarm(
-            *["eval", str(run.root), "--tasks", task, "--episodes", str(options.episodes)],
+            *["eval", str(run.root), "--world", WORLD, "--tasks", task, "--episodes", str(options.episodes)],
             *["--num-worlds", str(options.num_worlds), "--out", str(info.parent)],
         )
     return read_eval_info(info)
