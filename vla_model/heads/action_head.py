@@ -9,6 +9,7 @@ Shape letters: B batch, K chunk size, A action dims, d decoder width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vla_model.config import VLAConfig
@@ -60,4 +61,11 @@ class ActionHead(nn.Module):
             update, routing = layer.forward_with_routing(norm(hidden), mask)
             hidden = hidden + update
             routings.append(routing)
-        return self.distribution(self.to_parameters(self.last_norm(hidden)), noise), tuple(routings)
+        return self._distribution(self.last_norm(hidden), noise), tuple(routings)
+
+    def _distribution(self, features: Tensor, noise: Tensor | None) -> ActionDistribution:
+        """Of the output layer's input [B, K, d]."""
+        parameters = self.to_parameters(features)
+        if self.distribution.takes_fitted and torch.is_grad_enabled():
+            return self.distribution(parameters, noise, self.to_parameters(features.detach()))
+        return self.distribution(parameters, noise)

@@ -4,8 +4,8 @@
     tokens    one categorical distribution over uniform bins per action dimension
 
 An ActionDistribution is the distribution of a batch. A module makes it from the action head's output [B, K, P], defines
-P and whether the loss takes noise, and holds further learned weights. A new distribution is such a module class,
-registered in action_head.DISTRIBUTIONS.
+P, whether the loss takes noise and whether it takes the output for fixed hidden states, and holds further learned
+weights. A new distribution is such a module class, registered in action_head.DISTRIBUTIONS.
 
 Everything is float32, whatever the model computes in. Given the observation, the actions of a chunk are independent in
 all distributions, so each has its own log-probability, and the first k of a chunk can be scored alone.
@@ -99,22 +99,37 @@ class LaplaceActions:
     """float32 [B, K, A]"""
     log_scale: Tensor
     """float32 [B, K, A]"""
+    fitted_log_scale: Tensor | None = None
+    """For the loss: equal to log_scale, with a gradient that ends at the output layer; None for log_scale itself."""
 
     @classmethod
-    def from_parameters(cls, parameters: Tensor, min_log_scale: float) -> LaplaceActions:
-        """From [B, K, A * 2]."""
+    def from_parameters(cls, parameters: Tensor, min_log_scale: float, fitted: Tensor | None = None) -> LaplaceActions:
+        """From [B, K, A * 2].
+
+        Args:
+            fitted: equal to `parameters`, for fitted_log_scale.
+        """
+        loc, log_scale = cls._split(parameters, min_log_scale)
+        fitted_log_scale = None if fitted is None else cls._split(fitted, min_log_scale)[1]
+        return cls(loc=loc, log_scale=log_scale, fitted_log_scale=fitted_log_scale)
+
+    @classmethod
+    def _split(cls, parameters: Tensor, min_log_scale: float) -> tuple[Tensor, Tensor]:
         loc, log_scale = parameters.float().unflatten(-1, (-1, 2)).unbind(-1)
-        return cls(loc=loc, log_scale=log_scale.clamp(min_log_scale, cls.max_log_scale))
+        return loc, log_scale.clamp(min_log_scale, cls.max_log_scale)
 
     def loss(self, target: Tensor, mask: Tensor) -> Tensor:
         """L1 of loc, plus the negative log-likelihood of the scale with loc held fixed.
 
         The likelihood does not train loc: its gradient with respect to loc is sign(loc - a) / b, so a large b at hard
         samples would stop learning there, and easy samples of tiny b would dominate (Seitzer et al. 2022, "On the
-        Pitfalls of Heteroscedastic Uncertainty Estimation").
+        Pitfalls of Heteroscedastic Uncertainty Estimation"). For the same reason it trains no layer that loc is
+        computed by: with loc held fixed it does not see that such a step makes the errors larger, to which it then
+        adapts the scale by the next.
         """
         error = (self.loc - target).abs()
-        scale_nll = math.log(2.0) + self.log_scale + error.detach() * torch.exp(-self.log_scale)
+        log_scale = self.log_scale if self.fitted_log_scale is None else self.fitted_log_scale
+        scale_nll = math.log(2.0) + log_scale + error.detach() * torch.exp(-log_scale)
         return masked_mean(error + scale_nll, mask)
 
     def mode(self) -> Tensor:
@@ -141,7 +156,7 @@ class LaplaceActions:
         return torch.stack([self.loc, self.log_scale], dim=-1)
 
     def rows(self, rows: slice) -> LaplaceActions:
-        return replace(self, loc=self.loc[rows], log_scale=self.log_scale[rows])
+        return replace(self, loc=self.loc[rows], log_scale=self.log_scale[rows], fitted_log_scale=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,20 +231,22 @@ class Laplace(nn.Module):
     """The action head's output -> LaplaceActions."""
 
     takes_noise: ClassVar[bool] = False
+    takes_fitted: ClassVar[bool] = True
 
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()
         self.num_parameters = 2 * config.action_size
         self._config = config
 
-    def forward(self, parameters: Tensor, noise: Tensor | None = None) -> LaplaceActions:
-        return LaplaceActions.from_parameters(parameters, self._config.min_log_scale)
+    def forward(self, parameters: Tensor, noise: Tensor | None = None, fitted: Tensor | None = None) -> LaplaceActions:
+        return LaplaceActions.from_parameters(parameters, self._config.min_log_scale, fitted)
 
 
 class Tokens(nn.Module):
     """The action head's output -> TokenActions."""
 
     takes_noise: ClassVar[bool] = False
+    takes_fitted: ClassVar[bool] = False
 
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()

@@ -132,6 +132,7 @@ class Flow(nn.Module):
     """
 
     takes_noise: ClassVar[bool] = True
+    takes_fitted: ClassVar[bool] = False
 
     def __init__(self, config: VLAConfig) -> None:
         super().__init__()

@@ -40,3 +40,32 @@ def test_every_distribution_gives_a_chunk_of_actions_in_float32_even_under_autoc
     assert actions.mode().shape == sample.actions.shape == (6, 4, 3)
     assert log_prob.shape == entropy.shape == (6, 4)
     assert {x.dtype for x in (actions.mode(), sample.actions, sample.sampled, log_prob, entropy)} == {torch.float32}
+
+
+def test_the_scale_is_fitted_by_the_output_layer_alone_so_only_the_error_trains_the_layers_before_it() -> None:
+    torch.manual_seed(0)
+    head = ActionHead(tiny_config())
+    hidden, target, mask = torch.randn(6, 4, 32), torch.randn(6, 4, 3), torch.ones(6, 4, dtype=torch.bool)
+    before = [p for name, p in head.named_parameters() if not name.startswith("to_parameters")]
+
+    def gradients(error_alone: bool) -> tuple[torch.Tensor, ...]:
+        actions, _ = head(hidden)
+        assert isinstance(actions, LaplaceActions)
+        loss = (actions.loc - target).abs().mean() if error_alone else actions.loss(target, mask)
+        return torch.autograd.grad(loss, [*before, head.to_parameters.weight], allow_unused=True)
+
+    *of_error, error_weight = gradients(True)
+    *of_loss, loss_weight = gradients(False)
+    torch.testing.assert_close(of_loss, of_error, rtol=0, atol=0)
+    assert not error_weight[1::2].any()  # rows of the scale
+    torch.testing.assert_close(loss_weight[::2], error_weight[::2], rtol=0, atol=0)
+    assert loss_weight[1::2].abs().sum(-1).min() > 0
+
+
+def test_a_distribution_scored_by_its_likelihood_trains_all_layers_by_its_scale() -> None:
+    torch.manual_seed(0)
+    head = ActionHead(tiny_config())
+    actions, _ = head(torch.randn(6, 4, 32))
+    assert isinstance(actions, LaplaceActions)
+    (gradient,) = torch.autograd.grad(actions.log_scale.sum(), head.last_norm.weight)
+    assert gradient.abs().max() > 0
