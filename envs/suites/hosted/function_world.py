@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from envs.errors import UserError
 from envs.suites.hosted.function_simulation import REWARD
 from envs.suites.hosted.subprocesses import Launch, Subprocesses, WorldDiedError
 from envs.suites.hosted.world import HostedWorld
-from envs.types import EpisodeSpec, WorldSpec
+from envs.types import WorldSpec
 
 
 def world_name(function: str, python: str | Path) -> str:
@@ -95,9 +93,6 @@ class FunctionWorld(HostedWorld):
     def variations_of(self, task: str) -> tuple[str, ...] | None:
         known = self._variations[task]
         return None if known is None else tuple(known)
-
-    def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
-        return {"spec": asdict(spec) | {"seed": int(spec.seed), "repeat": int(spec.repeat)}}
 
 
 def _own_folders() -> Iterator[str]:

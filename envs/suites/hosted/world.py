@@ -6,7 +6,7 @@ Shape letters: N worlds, k actions executed of a chunk, A action dims, S state d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from envs.world import World
 
 
 class HostedWorld(World):
-    """A suite's worlds; a subclass gives their spec and what begins an episode.
+    """A suite's worlds; a subclass gives their spec and what runs in the processes.
 
     The expert is asked for an action only when `expert_action` is called, and once in a state.
     """
@@ -63,13 +63,9 @@ class HostedWorld(World):
         self._failure: list[str | None] = [None] * num_worlds
         self._broken: set[int] = set()
 
-    def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
-        """What the simulation gets, besides {"do": "begin"}, to begin that episode; JSON-able."""
-        return {"task": spec.task, "seed": spec.seed}
-
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         self.check_reset(specs, worlds)
-        requests = {n: {"do": "begin", **self.begin_request(s)} for n, s in zip(worlds, specs, strict=True)}
+        requests = {n: {"do": "begin", "spec": _content(s)} for n, s in zip(worlds, specs, strict=True)}
         replies = self._ask(requests)
         for n, reply in replies.items():
             self._begin(n, reply)
@@ -196,6 +192,11 @@ class HostedWorld(World):
             broken=frozenset(self._broken),
             all_frames=record.all_frames,
         )
+
+
+def _content(spec: EpisodeSpec) -> dict[str, Any]:
+    """The fields, as JSON can hold them: NumPy's integers are none of its numbers."""
+    return asdict(spec) | {"seed": int(spec.seed), "repeat": int(spec.repeat)}
 
 
 @dataclass(frozen=True)

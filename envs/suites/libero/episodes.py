@@ -1,6 +1,6 @@
 """Episodes of LIBERO in a world's process: simulation, frames, labels and the expert of one task at a time.
 
-Shape letters: k actions, L localization dims.
+Shape letters: L localization dims.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.suites.hosted.rendering import FrameRenderer
-from envs.suites.hosted.simulation import HostedSimulation
+from envs.suites.hosted.simulation import Moved, StepwiseSimulation
 from envs.suites.libero.expert import Expert
 from envs.suites.libero.memory import compile_without_cache, forget_last_model, forget_textures
 from envs.suites.libero.sensor import CAMERAS, Sensor, projection_of
 from envs.suites.libero.simulation import Simulation
 from envs.suites.libero.tasks import HORIZONS, MUJOCO, suite_of
-from envs.types import CameraSpec
+from envs.types import CameraSpec, EpisodeSpec
 
 
-class Episodes(HostedSimulation):
+class Episodes(StepwiseSimulation):
     """LIBERO's HostedSimulation."""
 
     @classmethod
@@ -52,29 +52,27 @@ class Episodes(HostedSimulation):
         self._simulation: Any = None
         self._expert: Any = None
 
-    def answer(self, request: dict[str, Any], frames: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-        if request["do"] == "begin":
-            reply = self._begin(request["task"], request["variation"], request["seed"])
-            self._render(frames)
-            return reply
-        if request["do"] == "expert":
-            return {"expert": self._expert.action().tolist()}
-        reply = self._step(request["actions"])
-        ended = reply["success"] or reply["truncated"] or reply["failure"] is not None
-        if request["render_ended"] or not ended:
-            self._render(frames)
-        return reply
-
-    def _begin(self, task: str, variation: str, seed: int) -> dict[str, Any]:
-        if (task, variation) != self._loaded:
-            self._load(task, variation)
-        self._simulation.begin(seed)
+    def begin(self, spec: EpisodeSpec) -> str:
+        if (spec.task, spec.variation) != self._loaded:
+            self._load(spec.task, spec.variation)
+        self._simulation.begin(spec.seed)
         self._expert.begin()
-        return {
-            "state": self._simulation.state.tolist(),
-            "localization": self._localization(),
-            "instruction": self._simulation.scene.instruction,
-        }
+        return self._simulation.scene.instruction
+
+    def move(self, action: list[float]) -> Moved:
+        success = self._simulation.step(np.array(action))
+        if self._simulation.is_broken:
+            return Moved(failure="non-finite physics")
+        return Moved(success=success)
+
+    def reached_step_limit(self) -> bool:
+        return self._simulation.num_steps >= HORIZONS[suite_of(self._loaded[0])]
+
+    def state(self) -> list[float]:
+        return np.nan_to_num(self._simulation.state).tolist()
+
+    def expert_action(self) -> list[float]:
+        return self._expert.action().tolist()
 
     def _load(self, task: str, variation: str) -> None:
         self._simulation = self._expert = None
@@ -87,30 +85,7 @@ class Episodes(HostedSimulation):
         forget_textures(self._simulation.model)
         self._loaded = (task, variation)
 
-    def _step(self, actions: list[list[float]]) -> dict[str, Any]:
-        simulation, horizon = self._simulation, HORIZONS[suite_of(self._loaded[0])]
-        states, localization = [], []
-        success = truncated = False
-        failure = None
-        for action in actions:
-            success = simulation.step(np.array(action))
-            if simulation.is_broken:
-                success, failure = False, "non-finite physics"
-            truncated = not success and failure is None and simulation.num_steps >= horizon
-            states.append(np.nan_to_num(simulation.state).tolist())
-            localization.append(self._localization())
-            if success or truncated or failure is not None:
-                break
-        return {
-            "states": states,
-            "localization": localization,
-            "rewards": {"success": [0.0] * (len(states) - 1) + [float(success)]},
-            "success": success,
-            "truncated": truncated,
-            "failure": failure,
-        }
-
-    def _localization(self) -> list[float]:
+    def localization(self) -> list[float]:
         model, data = self._simulation.model, self._simulation.data
         things = np.nan_to_num(self._simulation.things_m)
         in_frames = []
@@ -122,7 +97,7 @@ class Episodes(HostedSimulation):
             in_frames.append(frame.project(things))
         return np.concatenate([part.ravel() for part in (things, *in_frames)]).tolist()
 
-    def _render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+    def render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
         whole = mujoco.MjrRect(0, 0, self._sensor.size_px, self._sensor.size_px)
         for camera, frame in zip(CAMERAS.values(), frames, strict=True):
             pixels = self._renderer.render(self._simulation.model, self._simulation.data, camera, whole, frame.shape)

@@ -15,17 +15,13 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.simulation.bad_numbers import has_bad_numbers
 from envs.suites.libero.control import Controller, ControllerState
 from envs.suites.libero.scene import Scene
 from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN
 
 _SETTLE = np.array([0.0] * 6 + [-1.0])
 _PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value
-_BROKEN = (
-    mujoco.mjtWarning.mjWARN_BADQPOS.value,
-    mujoco.mjtWarning.mjWARN_BADQVEL.value,
-    mujoco.mjtWarning.mjWARN_BADQACC.value,
-)
 
 
 class Snapshot(NamedTuple):
@@ -125,7 +121,7 @@ class Simulation:
     @property
     def is_broken(self) -> bool:
         """Whether the physics are no longer finite."""
-        return any(self.data.warning[kind].number for kind in _BROKEN) or not np.isfinite(self.data.qpos).all()
+        return has_bad_numbers(self.data) or not np.isfinite(self.data.qpos).all()
 
     @property
     def hand_pos_m(self) -> NDArray[np.float64]:

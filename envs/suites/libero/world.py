@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from envs.errors import UserError
 from envs.suites.hosted.interpreter import Interpreter
@@ -92,9 +91,6 @@ class LiberoWorld(HostedWorld):
                 f"variations: {', '.join(tasks.VARIATIONS)}"
             )
         super().check_spec(spec)
-
-    def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
-        return {"task": spec.task, "seed": spec.seed, "variation": spec.variation}
 
 
 def _mujoco_of(python: Path) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from envs.suites.hosted.interpreter import Interpreter
 from envs.suites.hosted.subprocesses import Launch
 from envs.suites.hosted.world import HostedWorld
 from envs.suites.metaworld import tasks
 from envs.suites.metaworld.sensor import FAST, PUBLISHED, Sensor
-from envs.types import EpisodeSpec
 
 SUITE = "metaworld"
 INTERPRETER = Interpreter(
@@ -75,6 +73,3 @@ class MetaworldWorld(HostedWorld):
     def variations_of(self, task: str) -> tuple[str, ...]:
         del task
         return tuple(tasks.VARIATIONS)
-
-    def begin_request(self, spec: EpisodeSpec) -> dict[str, Any]:
-        return {"task": spec.task, "seed": spec.seed, "variation": spec.variation}
