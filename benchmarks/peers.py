@@ -8,18 +8,19 @@ that all of nano's training took, its start included, counted from ACT's first s
 used; then both on the same held-out episodes, ACT by examples/serve_lerobot.py and `llamarm eval ws://...`. ACT reads
 no instruction, so each task has a policy of its own. Processor time, of all cores together, does not depend on what
 else runs; one thread each, because threads that wait for each other use it too. What is already in --root is not done
-again.
+again; a training that was cut short goes on from its last checkpoint, with the processor time that it had used then.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ WORLD = "metaworld-mt50"
 RECIPE = "sft_mt50_unlabelled"
 _BEGINS = "Start offline training"
 """A line of lerobot-train's log, before its first step."""
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,43 +63,103 @@ class Options:
     act_args: tuple[str, ...] = ("--policy.pretrained_backbone_weights=null", "--batch_size=8", "--num_workers=0")
     """Of lerobot-train; all else as it does by default."""
     save_every: int = 100
-    """Steps between ACT's checkpoints."""
+    """Updates between checkpoints, of both."""
     num_worlds: int = 4
     port: int = 8177
     out: Path | None = None
     """File that the table is written to besides the screen."""
 
 
-def llamarm(*args: str) -> float:
-    """Run a command of ours; gives the processor time of it and its processes, in seconds."""
-    before_s = _children_s()
+def llamarm(*args: str) -> None:
+    """Run a command of ours."""
     subprocess.run([sys.executable, "-m", "agent.cli", *args], check=True, cwd=ROOT)
-    return _children_s() - before_s
 
 
-def _children_s() -> float:
-    """Processor time of the children that have ended, theirs included."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training in a process of its own, with the processor time that its checkpoints took."""
+
+    spent: Path
+    """JSON: processor time at the last checkpoint, in seconds, and whether the training is done."""
+    checkpoints: Path
+    """Its folder of checkpoints, of numbers."""
+    log: Path
+
+    @property
+    def cpu_s(self) -> float:
+        """At the last checkpoint, of all processes so far; 0 before the first."""
+        return read_json(self.spent)["cpu_s"] if self.spent.exists() else 0.0
+
+    @property
+    def is_done(self) -> bool:
+        return self.spent.exists() and read_json(self.spent)["is_done"]
+
+    def checkpoint(self) -> str:
+        """Name of the last checkpoint; empty before the first."""
+        names = [path.name for path in self.checkpoints.glob("*") if path.name.isdecimal()]
+        return max(names, key=int, default="")
+
+    def run(self, command: Sequence[str | Path], *, begins: str = "", limit_s: float = math.inf) -> None:
+        """Run the command until it ends, or has used so much processor time since that line of its log.
+
+        Raises:
+            RuntimeError: it failed, or ended before its time.
+        """
+        spent_s = before_s = self.cpu_s
+        last, first_s = self.checkpoint(), None
+        quiet = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
+        with (
+            self.log.open("w") as file,
+            subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=quiet, cwd=ROOT) as child,
+        ):
+            process, used_s = psutil.Process(child.pid), 0.0
+            while child.poll() is None:
+                used_s = _used_s(process) or used_s
+                if first_s is None and begins in self.log.read_text():
+                    first_s = used_s if begins else 0.0
+                spent_s = before_s + used_s - (used_s if first_s is None else first_s)
+                if spent_s >= limit_s:
+                    child.kill()
+                elif (newest := self.checkpoint()) != last:
+                    last = newest
+                    self._note(spent_s, is_done=False)
+                time.sleep(_POLL_S)
+        if spent_s < limit_s and (child.returncode or limit_s < math.inf):
+            raise RuntimeError(f"{command[0]} ended with {child.returncode} before its time; {self.log} says why")
+        self._note(spent_s, is_done=True)
+
+    def _note(self, spent_s: float, *, is_done: bool) -> None:
+        write_whole(self.spent, json.dumps({"cpu_s": spent_s, "is_done": is_done}))
+
+
+def _used_s(process: psutil.Process) -> float:
+    """Processor time of a process and its children, in seconds; 0 if it has ended."""
+    try:
+        times = [process.cpu_times(), *(child.cpu_times() for child in process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return 0.0
+    ended = times[0].children_user + times[0].children_system
+    return ended + sum(one.user + one.system for one in times)
 
 
 def trained_nano(task: str, demos: Path, options: Options) -> tuple[RunFolder, float]:
-    """Nano's run and the processor time that its training took, in seconds.
-
-    Raises:
-        RuntimeError: the run is not whole; what it took would be unknown after a resume.
-    """
-    run, took = RunFolder(options.root / f"nano-{task}"), options.root / f"nano-{task}.json"
-    if not took.exists():
-        if run.record_file.exists():
-            raise RuntimeError(f"{run.root} was interrupted, so its processor time is unknown; delete it")
-        cpu_s = llamarm(
-            *["train", RECIPE, "--data", str(demos), "--out", str(run.root), "--demonstrations.tasks", task],
-            *["--learner.num-updates", str(options.updates), "--save-every", str(options.updates)],
-            *["--evaluation.episodes-per-task", "0", "--workers", "0", "--learner.optimizer", options.optimizer],
+    """Nano's run and the processor time that its training took, in seconds."""
+    run = RunFolder(options.root / f"nano-{task}")
+    training = Training(
+        spent=options.root / f"nano-{task}.json",
+        checkpoints=run.checkpoints,
+        log=options.root / f"nano-{task}.log",
+    )
+    if not training.is_done:
+        training.run(
+            [
+                *[sys.executable, "-m", "agent.cli", "train", RECIPE, "--data", str(demos), "--out", str(run.root)],
+                *["--demonstrations.tasks", task, "--learner.num-updates", str(options.updates)],
+                *["--save-every", str(options.save_every), "--learner.optimizer", options.optimizer],
+                *["--evaluation.episodes-per-task", "0", "--workers", "0", *["--resume"] * run.record_file.exists()],
+            ]
         )
-        write_whole(took, json.dumps({"cpu_s": cpu_s}))
-    return run, read_json(took)["cpu_s"]
+    return run, training.cpu_s
 
 
 def evaluated_nano(task: str, run: RunFolder, options: Options) -> dict[str, Any]:
@@ -114,41 +176,27 @@ def evaluated_nano(task: str, run: RunFolder, options: Options) -> dict[str, Any
 def trained_act(task: str, demos: Path, cpu_s: float, options: Options) -> Path:
     """The folder of ACT's last checkpoint after so much processor time of training."""
     folder = options.root / f"act-{task}"
-    last = folder / "checkpoints" / "last" / "pretrained_model"
-    if last.exists():
-        return last
-    command = [
-        *[options.lerobot / "lerobot-train", f"--dataset.repo_id=local/{demos.name}", f"--dataset.root={demos}"],
-        *["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false", f"--output_dir={folder}"],
-        *["--steps=1000000", f"--save_freq={options.save_every}", "--eval_freq=0", "--wandb.enable=false", "--seed=0"],
-        *options.act_args,
-    ]
-    offline = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
-    log = options.root / f"act-{task}.log"
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=offline) as act:
-        _wait_for(act, log, psutil.Process(act.pid), cpu_s)
-        act.kill()
+    training = Training(
+        spent=options.root / f"act-{task}.json",
+        checkpoints=folder / "checkpoints",
+        log=options.root / f"act-{task}.log",
+    )
+    last = training.checkpoints / "last" / "pretrained_model"
+    if not training.is_done:
+        if not last.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # lerobot-train refuses a folder that exists
+        anew = [
+            *[f"--dataset.repo_id=local/{demos.name}", f"--dataset.root={demos}", f"--output_dir={folder}"],
+            *["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false", "--steps=1000000"],
+            *[f"--save_freq={options.save_every}", "--eval_freq=0", "--wandb.enable=false", "--seed=0"],
+            *options.act_args,
+        ]
+        goes_on = ["--resume=true", f"--config_path={last / 'train_config.json'}"]
+        program = options.lerobot / "lerobot-train"
+        training.run([program, *(goes_on if last.exists() else anew)], begins=_BEGINS, limit_s=cpu_s)
     if not last.exists():
         raise RuntimeError(f"no checkpoint after {cpu_s:.0f} s: a smaller --save-every")
     return last
-
-
-def _wait_for(act: subprocess.Popen[bytes], log: Path, process: psutil.Process, cpu_s: float) -> None:
-    """Return when lerobot-train has used so much processor time since its first step.
-
-    Raises:
-        RuntimeError: it ended before.
-    """
-    first_s = None
-    while act.poll() is None:
-        used = process.cpu_times()
-        now_s = used.user + used.system
-        if first_s is None and _BEGINS in log.read_text():
-            first_s = now_s
-        if first_s is not None and now_s - first_s >= cpu_s:
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"lerobot-train ended before its time; {log} says why")
 
 
 @contextmanager
