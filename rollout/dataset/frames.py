@@ -9,7 +9,8 @@ Shape letters: T frames of one episode, H x W pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -80,8 +81,33 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, co
         for number, frame in enumerate(frames):
             if not number:
                 stream.height, stream.width = frame.shape[:2]
+                with _unchanged_scheduling():
+                    stream.codec_context.open()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+@contextmanager
+def _unchanged_scheduling() -> Generator[None]:
+    """Give this process's threads the calling thread's scheduling policy afterwards.
+
+    SVT-AV1, where it may (as root, so in most containers), makes the calling thread and its own real-time threads of
+    the highest priority, which would run before every other process, control loops included.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    others = _threads()
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+        for thread in _threads() - others:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setscheduler(thread, policy, parameters)
+
+
+def _threads() -> set[int]:
+    """Ids of this process's threads."""
+    return {int(thread.name) for thread in Path("/proc/self/task").iterdir()}
 
 
 def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,25 @@ def test_an_episode_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Pa
         assert not list(tmp_path.rglob("*.parquet"))
         writer.append(good)
     assert len(DatasetReader(tmp_path).episodes) == 1
+
+
+@pytest.mark.parametrize("codec", ["libsvtav1", "h264"])
+def test_encoding_a_video_makes_no_thread_real_time(tmp_path: Path, codec: VideoCodec) -> None:
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+
+    before = policies()
+    during = []
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for _ in range(4):
+            yield np.zeros((64, 64, 3), np.uint8)
+            during.append(policies())
+
+    encode_video(tmp_path / "episode.mp4", frames(), 20, codec)
+    assert os.SCHED_FIFO not in before
+    assert during == [before] * 4
+    assert policies() == before
 
 
 @pytest.mark.parametrize(("fps", "written"), [(20.0, 20), (12.5, 12.5), (29.97, 29.97), (30000 / 1001, 29.97002997)])
