@@ -43,12 +43,14 @@ def main() -> None:
     options = parser.parse_args()
 
     policy = load_policy(options.policy)
-    films = [film(policy, EpisodeSpec(suite="tabletop", task=task, seed=options.seed)) for task in options.tasks]
-    write_webp(options.out, films, period_s=policy.processor.world_spec.control_dt_s)
+    episodes = [
+        pictures_of(policy, EpisodeSpec(suite="tabletop", task=task, seed=options.seed)) for task in options.tasks
+    ]
+    write_webp(options.out, episodes, period_s=policy.processor.world_spec.control_dt_s)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")
 
 
-def film(policy: VLAPolicy, spec: EpisodeSpec) -> list[Image.Image]:
+def pictures_of(policy: VLAPolicy, spec: EpisodeSpec) -> list[Image.Image]:
     """One episode: a picture per control step, the last with the outcome."""
     world, finer = TabletopWorld(1), TabletopWorld(1, TabletopConfig(cameras=(_finer_camera(),)))
     observation, _ = world.reset(options={"specs": [spec]})
@@ -69,11 +71,11 @@ def film(policy: VLAPolicy, spec: EpisodeSpec) -> list[Image.Image]:
     return [_page(frame, sentence, "") for frame in frames] + [_page(frames[-1], sentence, outcome)]
 
 
-def write_webp(path: Path, films: Sequence[Sequence[Image.Image]], *, period_s: float) -> None:
-    """Write films side by side as one animation; shorter ones keep their last picture."""
+def write_webp(path: Path, episodes: Sequence[Sequence[Image.Image]], *, period_s: float) -> None:
+    """Write episodes side by side as one animation; shorter ones keep their last picture."""
     pages = []
-    for i in range(max(map(len, films))):
-        row = [film[min(i, len(film) - 1)] for film in films]
+    for i in range(max(map(len, episodes))):
+        row = [pictures[min(i, len(pictures) - 1)] for pictures in episodes]
         page = Image.new("RGB", (sum(picture.width for picture in row), row[0].height))
         for column, picture in enumerate(row):
             page.paste(picture, (column * picture.width, 0))
@@ -92,7 +94,7 @@ def _page(frame: NDArray[np.uint8], sentence: str, outcome: str) -> Image.Image:
     """A frame [H, W, 3] below its sentence, and below the outcome if there is one."""
     page = Image.new("RGB", (_SIZE_PX, _SIZE_PX + _CAPTION_PX), _BACKGROUND)
     page.paste(Image.fromarray(frame).resize((_SIZE_PX, _SIZE_PX), Image.Resampling.BOX), (0, _CAPTION_PX))
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(_TEXT_PX)
+    draw, font = ImageDraw.ImageDraw(page), ImageFont.load_default(_TEXT_PX)
     draw.text((8, 5), textwrap.fill(sentence, _LETTERS_PER_LINE), _TEXT, font)
     if outcome:
         colour = _SUCCESS if outcome == "success" else _FAILURE

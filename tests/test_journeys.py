@@ -1,8 +1,8 @@
 """How much one reads to follow a command to what it is about, measured by following imports.
 
 A journey is the shortest chain of imports through named stops, with the files of its algorithm: its own, and those of
-agent/algorithms that this one imports but for method.py, the interface that all algorithms have. The README prints what
-is measured here.
+agent/algorithms that this one imports but for method.py, the interface that all algorithms have. docs/overview.md
+prints what is measured here.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def test_from_the_command_line_to_an_evaluated_episode_it_is_not_far() -> None:
     assert len(files := journeys()["evaluation"]) <= EVALUATION[2], files
 
 
-def test_the_readme_names_the_files_of_every_journey() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_overview_names_the_files_of_every_journey() -> None:
+    text = (ROOT / "docs/overview.md").read_text()
     for name, files in journeys().items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
         assert row == f"| {name} | {len(files)} | {', '.join(f'`{file}`' for file in files)} |"

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.moving_picture import film, write_webp
+from benchmarks.moving_picture import pictures_of, write_webp
 from benchmarks.untrained import untrained
 from envs.tabletop.world import TabletopWorld
 from envs.types import EpisodeSpec
 from vla_model.policy import VLAPolicy
 
 
-def test_a_film_has_a_picture_per_step_and_ends_with_the_outcome(tmp_path: Path) -> None:
+def test_an_episode_has_a_picture_per_step_and_ends_with_the_outcome(tmp_path: Path) -> None:
     world = TabletopWorld(1)
     policy = VLAPolicy(*untrained(world.world_spec))
     spec = EpisodeSpec(suite="tabletop", task="lift", seed=1_000_000)
 
-    pictures = film(policy, spec)
+    pictures = pictures_of(policy, spec)
 
     limit = world.task_of(spec).max_steps
     assert len(pictures) == 1 + limit + 1  # the start, one per step, the last again with "step limit"
