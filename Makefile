@@ -7,7 +7,7 @@ STAMP := .venv/set-up-done
 STAMP_METAWORLD := .venv-metaworld/set-up-done
 STAMP_LIBERO := .venv-libero/set-up-done
 
-.PHONY: setup demo smol metaworld libero test test-learning check clean
+.PHONY: setup demo smol metaworld libero test test-learning check docs clean
 
 setup: $(STAMP)
 
@@ -51,10 +51,14 @@ test: setup
 test-learning: setup
 	$(BIN)/pytest -m "learning or long"
 
-check: setup
+# The documentation is checked by building it: strictly, with its links.
+check: setup docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/ty check
+
+docs: setup
+	$(BIN)/python -m docs.site
 
 clean:
 	rm -rf .venv .venv-metaworld .venv-libero build dist llamarm.egg-info .pytest_cache .ruff_cache

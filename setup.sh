@@ -76,7 +76,7 @@ if [ -n "${TORCH:-}" ] || ! has_torch; then
 fi
 
 say "installing llamarm and what it needs"
-pip_install --editable '.[dev]'
+pip_install --editable '.[dev,docs]'
 
 if ! backend=$(.venv/bin/python -m envs.simulation.gl 2>/dev/null); then
     # shellcheck disable=SC2046  # one word per package

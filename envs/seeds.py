@@ -10,7 +10,7 @@ def seed_of(*parts: int | str) -> int:
 
     Order and types of the parts matter: ("a", 12), ("a1", 2) and ("a", "12") give different seeds.
 
-    Example:
+    Examples:
         >>> seed_of("noise", 7)
         4216765194895824993
     """

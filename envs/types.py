@@ -75,7 +75,7 @@ class CameraSpec:
 class VectorSpec:
     """Name, unit and range of every element of a float32 vector.
 
-    Example:
+    Examples:
         >>> gripper = VectorSpec(names=("gripper",), units=("1",), low=(-1.0,), high=(1.0,))
         >>> gripper.size
         1
@@ -310,7 +310,7 @@ class EpisodeSpec:
     Raises:
         UserError: seed or repeat is not a whole number of at least 0.
 
-    Example:
+    Examples:
         >>> EpisodeSpec(suite="tabletop", task="pick_place", seed=7).id
         'tabletop/pick_place/train/7'
     """

@@ -54,7 +54,7 @@ def staleness(published: int, acted: Iterable[int]) -> dict[str, float]:
         published: the learner's latest version.
         acted: `policy_version` of each trajectory, at least one.
 
-    Example:
+    Examples:
         >>> staleness(7, [7, 6, 6, 3])
         {'weights/age_mean': 1.5, 'weights/age_max': 4.0}
     """

@@ -117,7 +117,7 @@ class VLAConfig(PretrainedConfig):
     action_distribution: str = "laplace"
     """A name in `action_head.DISTRIBUTIONS`."""
     action_limits: list[Any] | None = None
-    """Of "tokens": normalised -1 and 1 of every action dimension, [A][2]; None in older models, whose bins span 5
+    """Of "tokens": normalised -1 and 1 of every action dimension, `[A][2]`; None in older models, whose bins span 5
     standard deviations each way."""
     flow_steps: int = 4
     """Integration steps of `flow` from noise to an action."""

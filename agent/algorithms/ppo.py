@@ -151,7 +151,7 @@ def generalised_advantages(
 ) -> NDArray[np.float32]:
     """A_t of one complete episode, float32 [T].
 
-    Example:
+    Examples:
         >>> generalised_advantages(np.array([0.0, 1.0]), np.array([0.5, 0.5]), 0.5, 1.0)
         array([0. , 0.5], dtype=float32)
     """

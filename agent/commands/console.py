@@ -40,7 +40,7 @@ class Console:
     """A run (its best policy, else its last checkpoint), a checkpoint, a policy's folder, or "expert" for the scripted
     expert of "sim"."""
     robot: str = "sim"
-    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/driving.md)."""
+    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/your_robot.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """Initial instruction; default: with "sim" the task's."""
     task: str | None = None

@@ -34,7 +34,7 @@ class Drive:
     policy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="POLICY")]
     """A run (its best policy, else its last checkpoint), a checkpoint, or a policy's folder."""
     robot: str = "sim"
-    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/driving.md)."""
+    """"sim", or MODULE:FUNCTION, which is called without arguments and returns the robot (docs/your_robot.md)."""
     instruction: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """The policy's instruction; default: with "sim" the task's."""
     seconds: Annotated[float, Interval(gt=0, le=86_400)] = 20.0

@@ -26,7 +26,7 @@ Shares = NDArray[np.float64]
 class UsageByPhase:
     """Accumulates expert usage over decisions, by task and phase.
 
-    Example:
+    Examples:
         >>> usage = UsageByPhase()
         >>> usage.add("lift", np.array(["reach", "carry"]), np.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
         >>> usage.by_task()

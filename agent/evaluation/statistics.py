@@ -39,7 +39,7 @@ _Z = 1.959964
 class Proportion:
     """Successes of a number of episodes.
 
-    Example:
+    Examples:
         >>> Proportion(successes=8, episodes=10).interval
         (0.4901624715366449, 0.9433178485456247)
     """
@@ -70,7 +70,7 @@ class Proportion:
 class Average:
     """A weighted mean of success rates.
 
-    Example:
+    Examples:
         >>> per_task = {"a": Proportion(successes=8, episodes=10), "b": Proportion(successes=6, episodes=10)}
         >>> round(averages(per_task, {})["mean over tasks"].rate, 3)
         0.7
@@ -125,7 +125,7 @@ def difference_interval(won: int, lost: int, num_episodes: int) -> tuple[float, 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of several tests at once, adjusted by Holm's method.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """

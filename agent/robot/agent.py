@@ -28,7 +28,7 @@ from vla_model.types import Policy
 class Agent:
     """A policy and a robot.
 
-    Example:
+    Examples:
         >>> policy = VLAPolicy.from_pretrained(policy_folder("runs/demo"))
         >>> robot = SimRobot(make_world("tabletop"), EpisodeSpec(suite="tabletop", task="pick_place", seed=1_000_000))
         >>> outcome = Agent(policy, robot).run("put the red cube in the blue bowl", seconds=20)

@@ -45,7 +45,7 @@ class Axis:
 
         position = (current value of `state` if relative, else offset) + scale * action
 
-    Example:
+    Examples:
         >>> up = Axis(state="tcp_z", relative=True, scale=0.04)  # 1 is 4 cm upwards
         >>> elbow = Axis(state="elbow.pos", relative=False, scale=90.0)  # 1 is 90 degrees, -1 is -90
     """

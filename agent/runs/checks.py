@@ -65,7 +65,7 @@ def check_config(config: DataclassInstance) -> None:
     Raises:
         UserError: lists every field that is out of its range, by its option's name, or the first violated rule.
 
-    Example:
+    Examples:
         >>> check_config(LearnerConfig(learning_rate=float("nan")))
         Traceback (most recent call last):
         UserError: learning-rate is nan, expected a finite number above 0

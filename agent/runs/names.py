@@ -14,7 +14,7 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> str:
     Raises:
         UserError: it is unknown; the message suggests the closest and lists all.
 
-    Example:
+    Examples:
         >>> check_name("task", "lfit", ["lift", "stack"])
         Traceback (most recent call last):
         envs.errors.UserError: task 'lfit' does not exist, did you mean 'lift'? There are: lift, stack

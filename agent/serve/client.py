@@ -63,7 +63,7 @@ class ServedPolicy:
     history for a policy that uses one. Actions depend on nothing else, so the result is the same. Calls from several
     threads are serialized.
 
-    Example:
+    Examples:
         with ServedPolicy("ws://127.0.0.1:8000") as policy:
             policy.begin([0], ("lift the red cube",), seeds=(0,))
             actions = policy.act([0], observation).actions

@@ -32,7 +32,7 @@ class TabletopEnv(gymnasium.Env[SingleObservation, NDArray[np.float32]]):
     info holds "is_success", "failure" (why the episode failed before its step limit, else ""), "instruction",
     "episode_id", "localization" (float32 [L], a training label) and, after a step, "reward_terms" by name.
 
-    Example:
+    Examples:
         >>> env = TabletopEnv("lift")
         >>> observation, info = env.reset(seed=3)
         >>> observation["pixels"]["front"].shape

@@ -205,7 +205,7 @@ def _routers(model: nn.Module) -> Iterator[Router]:
 class MixtureOfExperts(nn.Module):
     """A layer of experts, on any [..., size] tensor.
 
-    Example:
+    Examples:
         >>> MixtureOfExperts(256, num_experts=5, top_k_experts=2)(torch.randn(32, 256)).shape
         torch.Size([32, 256])
     """

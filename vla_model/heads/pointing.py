@@ -30,7 +30,7 @@ class Pointing:
     shift: Tensor
     """float32 [B, 2]: added to x, y in [-1, 1] of the augmented frame, it gives them in the original frame."""
     columns: list[list[int]]
-    """[P][2]: columns of each object's u and v in a localization vector."""
+    """`[P][2]`: columns of each object's u and v in a localization vector."""
 
     def loss_and_count(self, localization: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss of the objects that are in the frame, and their number.

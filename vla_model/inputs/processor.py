@@ -252,7 +252,7 @@ class Processor:
         return self.normalisations["action"].inverse(actions).clamp(-1.0, 1.0)
 
     def action_limits(self) -> list[list[float]]:
-        """Normalised -1 and 1 of every action dimension, [A][2]: all recorded actions lie between them."""
+        """Normalised -1 and 1 of every action dimension, `[A][2]`: all recorded actions lie between them."""
         size = self.world_spec.action.size
         ends = self.normalise_actions(np.stack([-np.ones(size), np.ones(size)], axis=1).T).T.tolist()
         return [end if end[0] < end[1] else [-1.0, 1.0] for end in ends]  # any interval for a constant one

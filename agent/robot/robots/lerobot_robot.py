@@ -31,7 +31,7 @@ class LeRobotRobot:
     LeRobot gives neither units nor ranges, so `ranges` must, or the processor of a policy that was trained on the arm's
     recordings. Many arms go limp when they are disconnected.
 
-    Example:
+    Examples:
         >>> arm = SO101Follower(SO101FollowerConfig(port="/dev/ttyACM0", id="mine", use_degrees=False, cameras=...))
         >>> ranges = {name: (-100.0, 100.0) for name in arm.action_features} | {"gripper.pos": (0.0, 100.0)}
         >>> top = CameraSpec(name="front", height=128, width=128)  # the policy's name of the arm's camera "top"

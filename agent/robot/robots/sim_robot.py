@@ -31,7 +31,7 @@ from envs.world import World
 class SimRobot:
     """Robot of agent/robot/types.py that wraps any World with one world, e.g. a gymnasium environment by envs/suites.
 
-    Example:
+    Examples:
         >>> from envs.make import make_world
         >>> robot = SimRobot(make_world("tabletop"), EpisodeSpec(suite="tabletop", task="pick_place", seed=1_000_000))
         >>> robot.connect()

@@ -103,7 +103,7 @@ class Subprocesses:
             views: (H, W) of every camera.
 
         Raises:
-            see `ask`.
+            Exception: whatever `ask` raises.
         """
         os.ftruncate(self._memory_fd, num_bytes(self._num_worlds, views))
         self.frames = shared_frames(self._memory_fd, self._num_worlds, views)

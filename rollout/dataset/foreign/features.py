@@ -110,7 +110,7 @@ def _camera(where: str, key: str, feature: Mapping[str, Any]) -> CameraFeature:
 def name_of_camera(key: str) -> str:
     """A camera's name from its feature's key.
 
-    Example:
+    Examples:
         >>> name_of_camera("observation.images.top"), name_of_camera("observation.image")
         ('top', 'image')
     """

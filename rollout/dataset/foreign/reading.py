@@ -117,7 +117,7 @@ def _is_called(root: str | Path, name: str) -> bool:
 def as_entries(numbers: Iterable[int], dataset: str = "") -> list[str]:
     """These episodes as values of `ReadingConfig.without_episodes`.
 
-    Example:
+    Examples:
         >>> as_entries([3, 7, 8, 9]), as_entries([0], "so101")
         (['3', '7..9'], ['so101:0'])
     """

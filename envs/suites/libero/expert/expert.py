@@ -31,7 +31,7 @@ actions (1.3 cm of motion), beyond which the arm is somewhere else than the plan
 class Expert:
     """Acts in one simulation.
 
-    Example:
+    Examples:
         >>> expert = Expert(simulation)
         >>> simulation.begin(seed)
         >>> expert.begin()

@@ -47,7 +47,8 @@ def highest_on_the_way(others: Array, start: Array, end: Array) -> float:
 
     Args:
         others: [P, 3].
-        start, end: [2 or 3].
+        start: [2 or 3].
+        end: likewise.
     """
     a, way = start[:2], end[:2] - start[:2]
     share = np.clip((others[:, :2] - a) @ way / max(float(way @ way), 1e-12), 0.0, 1.0)
@@ -163,7 +164,8 @@ def fitted(wanted: Array, low: Array, high: Array, footprint: tuple[Array, Array
 
     Args:
         wanted: [2].
-        low, high: of the free room, [2] each.
+        low: the free room's smallest coordinates, [2].
+        high: its greatest ones, [2].
         footprint: smallest and greatest coordinates relative to the point, [2] each.
     """
     first, last = low - footprint[0] + MARGIN_M, high - footprint[1] - MARGIN_M

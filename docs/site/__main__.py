@@ -1,0 +1,50 @@
+"""Build the site into build/site, strictly: an unknown link or reference is an error."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from docs.site.api import write_api
+from docs.site.commands import write_commands
+from docs.site.links import faults
+from docs.site.stage import stage
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+CONFIG = Path(__file__).with_name("zensical.toml")
+
+
+def main() -> None:
+    """Stage the documents, write the reference, build, and check what was built."""
+    staged, site = BUILD / "docs", BUILD / "site"
+    stage(ROOT, staged)
+    navigation = {"@COMMANDS@": write_commands(staged), "@PACKAGES@": write_api(ROOT, staged)}
+    config = BUILD / "zensical.toml"
+    config.write_text(with_navigation(CONFIG.read_text(), navigation))
+    shutil.rmtree(site, ignore_errors=True)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", str(config)]
+    built = subprocess.run(command, cwd=BUILD, check=False, stderr=subprocess.PIPE, text=True)
+    # Docstrings that do not fit their signature are reported, and are not among the warnings of --strict.
+    unfit = [line for line in built.stderr.splitlines() if line.startswith("griffe: ")]
+    if built.returncode or unfit:
+        sys.exit(built.stderr)
+    found = list(faults(site))
+    if found:
+        sys.exit("\n".join(found))
+    print(f"{len(list(site.rglob('*.html')))} pages: {site / 'index.html'}")
+
+
+def with_navigation(config: str, navigation: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """The config with the generated pages in place of their marks."""
+    for mark, entries in navigation.items():
+        listed = ",\n".join(f'    {{ "{title}" = "{page}" }}' for title, page in entries)
+        config = config.replace(f'    "{mark}"', listed)
+    return config
+
+
+if __name__ == "__main__":
+    main()
