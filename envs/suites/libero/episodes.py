@@ -19,7 +19,7 @@ from envs.suites.libero.expert import Expert
 from envs.suites.libero.memory import compile_without_cache, forget_last_model, forget_textures
 from envs.suites.libero.sensor import CAMERAS, Sensor, projection_of
 from envs.suites.libero.simulation import Simulation
-from envs.suites.libero.tasks import HORIZONS, MUJOCO, suite_of
+from envs.suites.libero.tasks import HORIZONS, MUJOCO, published_sentence, suite_of
 from envs.types import CameraSpec, EpisodeSpec
 
 
@@ -39,13 +39,15 @@ class Episodes(StepwiseSimulation):
             )
         compile_without_cache()
 
-    def __init__(self, *, sensor: dict[str, Any], any_mujoco: bool) -> None:
+    def __init__(self, *, sensor: dict[str, Any], any_mujoco: bool, published_sentences: bool = False) -> None:
         """
         Args:
             sensor: as `Sensor.of` reads it.
             any_mujoco: accept another version of MuJoCo.
+            published_sentences: give those of published evaluations, where they have one, and not the BDDL files'.
         """
         del any_mujoco
+        self._published_sentences = published_sentences
         self._sensor = Sensor.of(sensor)
         self._renderer = FrameRenderer(self._sensor.size_px, self._sensor.size_px, self._sensor.quality, _visible())
         self._loaded = ("", "")
@@ -57,7 +59,8 @@ class Episodes(StepwiseSimulation):
             self._load(spec.task, spec.variation)
         self._simulation.begin(spec.seed)
         self._expert.begin()
-        return self._simulation.scene.instruction
+        published = published_sentence(spec.task, spec.variation) if self._published_sentences else None
+        return published or self._simulation.scene.instruction
 
     def move(self, action: list[float]) -> Moved:
         success = self._simulation.step(np.array(action))

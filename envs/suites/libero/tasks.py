@@ -5,6 +5,8 @@ Nothing here imports a simulator, because both interpreters import this module.
 
 from __future__ import annotations
 
+import re
+
 from envs.suites.libero.names import GOAL, LONG, NINETY, OBJECT, SPATIAL
 
 SUITES: dict[str, tuple[str, ...]] = {
@@ -56,6 +58,17 @@ def folder_of(task: str, variation: str) -> str:
     """The folder of the package that holds the task's BDDL file and initial states."""
     base = f"libero_{suite_of(task)}"
     return base if variation == TRAIN else f"{base}_{variation}"
+
+
+def published_sentence(task: str, variation: str) -> str | None:
+    """The sentence that published evaluations give to a policy: the words of the task's name, as the suite's
+    `Task.language` and the demonstrations that these policies were trained on have it.
+
+    None of the variations whose sentence is another one than the task's, which only the BDDL file has.
+    """
+    if variation in ("lan", "task"):
+        return None
+    return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 
 
 def official_index(seed: int) -> int | None:

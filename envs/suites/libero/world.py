@@ -28,15 +28,17 @@ FOUR = ("spatial", "object", "goal", "10")
 
 @dataclass(frozen=True, kw_only=True)
 class LiberoConfig:
-    """Suites and sensor."""
+    """Suites, sensor and sentences."""
 
     suites: tuple[str, ...] = FOUR
     """Keys of tasks.SUITES."""
     sensor: Sensor = FAST
+    published_sentences: bool = False
+    """tasks.published_sentence, in place of the BDDL files' sentences."""
 
 
 WORLDS = {
-    f"libero{ending}{of_sensor}": LiberoConfig(suites=suites, sensor=sensor)
+    f"libero{ending}{of_sensor}": LiberoConfig(suites=suites, sensor=sensor, published_sentences=sensor is PUBLISHED)
     for of_sensor, sensor in (("", FAST), ("-published", PUBLISHED))
     for ending, suites in (("", FOUR), *((f"-{suite}", (suite,)) for suite in tasks.SUITES))
 }
@@ -65,7 +67,11 @@ class LiberoWorld(HostedWorld):
                 title=INTERPRETER.title,
                 python=INTERPRETER.python(),
                 target="envs.suites.libero.episodes:Episodes",
-                arguments={"sensor": asdict(config.sensor), "any_mujoco": any_mujoco},
+                arguments={
+                    "sensor": asdict(config.sensor),
+                    "any_mujoco": any_mujoco,
+                    "published_sentences": config.published_sentences,
+                },
             ),
             reward_weights={"success": 1.0},
         )

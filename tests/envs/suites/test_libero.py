@@ -14,7 +14,7 @@ import pytest
 
 from envs.simulation.gl import choose_backend
 from envs.suites.libero.sensor import PUBLISHED, THINGS
-from envs.suites.libero.world import INTERPRETER, LiberoConfig, LiberoWorld
+from envs.suites.libero.world import INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
 from envs.types import EpisodeSpec
 
 try:
@@ -60,6 +60,32 @@ def test_the_sentence_is_the_bddl_file_s_and_not_the_file_name_s(world: LiberoWo
         for variation in ("train", "lan", "task")
     }
     assert said == {"train": "turn on the stove", "lan": "switch on the stove", "task": "turn off the stove"}
+
+
+def test_published_worlds_say_what_published_evaluations_say() -> None:
+    task = "open_the_middle_drawer_of_the_cabinet"  # "open the middle layer of the drawer" in its BDDL file
+    with closing(LiberoWorld(1, WORLDS["libero-goal-published"])) as world:
+        said = {
+            variation: world.reset_to([spec(task, 0, variation)], [0])[0]["instruction"][0]
+            for variation in ("train", "task")
+        }
+    assert said["train"] == "open the middle drawer of the cabinet"
+    assert said["task"] == "open the bottom drawer of the cabinet", "only the BDDL file names the other goal"
+
+
+def test_the_published_sentence_of_every_task_is_the_suite_s() -> None:
+    script = """
+import json
+from libero.libero.benchmark import grab_language_from_filename
+from envs.suites.libero.tasks import SUITES, published_sentence
+tasks = [task for suite in SUITES.values() for task in suite]
+print(json.dumps([t for t in tasks if published_sentence(t, "swap") != grab_language_from_filename(f"{t}.bddl")]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(
+        [str(PYTHON), "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(out.splitlines()[-1]) == []
 
 
 def test_labels_are_where_the_calibrated_camera_shows_the_things(world: LiberoWorld) -> None:

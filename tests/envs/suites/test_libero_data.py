@@ -140,4 +140,4 @@ def test_a_frame_is_upright_and_mirrored() -> None:
 
 
 def test_a_config_names_its_suites() -> None:
-    assert WORLDS["libero-10-published"] == LiberoConfig(suites=("10",), sensor=PUBLISHED)
+    assert WORLDS["libero-10-published"] == LiberoConfig(suites=("10",), sensor=PUBLISHED, published_sentences=True)
