@@ -18,6 +18,7 @@ from envs.errors import UserError
 from rollout.dataset.check import check_worlds
 from rollout.dataset.foreign.doctor import Examination, examine
 from rollout.dataset.foreign.infer import MARGIN
+from rollout.dataset.foreign.outcomes import Outcomes
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
 from rollout.dataset.schema import is_own
 
@@ -42,7 +43,7 @@ def run(args: list[str]) -> None:
     for number, one in enumerate(found):
         if number:
             print()
-        _say(one)
+        _say(one, with_failed=options.reading.with_failed)
     refused = any(one.refused for one in found)
     several = len(found) > 1
     entries = [entry for one in found for entry in as_entries(one.unreadable, str(one.root) if several else "")]
@@ -60,7 +61,7 @@ def run(args: list[str]) -> None:
         sys.exit(1)
 
 
-def _say(found: Examination) -> None:
+def _say(found: Examination, *, with_failed: bool) -> None:
     for line in _summary(found):
         print(line)
     if found.cameras:
@@ -86,12 +87,23 @@ def _say(found: Examination) -> None:
         print_table(table)
     if found.left_out:
         print(f"left out: {' '.join(as_entries(found.left_out))}")
+    if found.outcomes is not None:
+        print(_outcomes(found.outcomes, with_failed=with_failed))
     for line in found.warnings:
         print(line)
     for line in found.refused:
         print(f"refused: {line}")
     if not found.refused:
         print("Nothing would be refused.")
+
+
+def _outcomes(outcomes: Outcomes, *, with_failed: bool) -> str:
+    """Which episodes failed, and what becomes of them."""
+    said = f"by {outcomes.key}, {len(outcomes.succeeded)} episodes succeeded and {len(outcomes.failed)} failed"
+    if not outcomes.failed:
+        return said
+    becomes = "used all the same" if with_failed else "left out; --with-failed uses them"
+    return f"{said}: {' '.join(as_entries(outcomes.failed))} ({becomes})"
 
 
 def _summary(found: Examination) -> Iterator[str]:

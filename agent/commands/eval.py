@@ -48,6 +48,8 @@ class Eval:
     """With --data, new names of the datasets' cameras, as in `llamarm train`."""
     without_episodes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[DATASET:]N[..M] ...")] = ()
     """With --data, episodes to leave out, as in `llamarm train`; those that the policy's run left out are so anyway."""
+    with_failed: bool = False
+    """With --data, use failed episodes too, as in `llamarm train`."""
     cache: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     """With --data, folder of the caches of decoded frames; beside each dataset if not given."""
     server: ServerAccessConfig = field(default_factory=ServerAccessConfig)
@@ -70,8 +72,10 @@ class Eval:
             UserError: cameras or episodes are malformed, or an option needs --data.
         """
         self.renamed()
-        if (self.cameras or self.cache or self.without_episodes) and not self.data:
-            raise UserError("cameras, cache and without-episodes are for recorded datasets: name them with --data")
+        if (self.cameras or self.cache or self.without_episodes or self.with_failed) and not self.data:
+            raise UserError(
+                "cameras, cache, without-episodes and with-failed are for recorded datasets: name them with --data"
+            )
         ReadingConfig(without_episodes=self.without_episodes).check_left_out(self.data)
 
 
@@ -131,7 +135,11 @@ def _measure_folder(options: Any, folder: RunFolder) -> None:
     known, reading, seed = trained_on(options.policy)
     own = [root for root in options.data if Path(root).resolve() in known]
     left_out = [entry for root in own for entry in as_entries(reading.left_out(root), root)]
-    reading = replace(reading, without_episodes=(*left_out, *options.without_episodes))
+    reading = replace(
+        reading,
+        without_episodes=(*left_out, *options.without_episodes),
+        with_failed=reading.with_failed or options.with_failed,
+    )
     held_out = bool(own) and all(has_held_out(root, reading, seed) for root in own)
     if held_out and len(own) < len(options.data):
         raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(own)}")
@@ -155,7 +163,9 @@ def _measure_foreign(options: Any, source: ForeignSource, folder: RunFolder) -> 
     from agent.evaluation.open_loop import open_loop, write_action_error
     from rollout.dataset.batches import TrainingData
 
-    reading = ReadingConfig(cameras=options.cameras, without_episodes=options.without_episodes)
+    reading = ReadingConfig(
+        cameras=options.cameras, without_episodes=options.without_episodes, with_failed=options.with_failed
+    )
     data = TrainingData(options.data, reading=reading, cache=options.cache)
     with closing(source):
         steps = source.steps(options.acting.n_action_steps) or 1

@@ -20,6 +20,7 @@ from envs.make import make_world
 from envs.types import WorldSpec
 from rollout.dataset.batches import TrainingData
 from rollout.dataset.check import check_worlds
+from rollout.dataset.foreign.outcomes import unused_episodes
 from rollout.dataset.foreign.reading import as_entries
 from rollout.dataset.frame_cache import check_pending
 from rollout.dataset.segments import has_successes
@@ -49,7 +50,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             conversion=None if kept is None else kept.conversion,
             reading=config.reading,
         )
-        if not any(has_successes(root, config.reading.left_out(root)) for root in config.data):
+        if not any(has_successes(root, unused_episodes(root, config.reading)) for root in config.data):
             raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
@@ -70,7 +71,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             root,
             config.cache,
             cloned=cloned,
-            left_out=config.reading.left_out(root),
+            left_out=unused_episodes(root, config.reading),
             world_spec=world_spec,
             conversion=conversion,
         )
@@ -104,8 +105,11 @@ def training_data(config: RunConfig, run: RunFolder, processor: Processor | None
 def say_left_out(config: RunConfig) -> None:
     """Print to standard error which episodes are left out."""
     for root in (*config.data, *config.drives, *config.auxiliary):
-        if left_out := config.reading.left_out(root):
-            _say([f"left out of {root}: episodes {' '.join(as_entries(left_out))}"])
+        named = config.reading.left_out(root)
+        if named:
+            _say([f"left out of {root}: episodes {' '.join(as_entries(named))}"])
+        if failed := unused_episodes(root, config.reading) - named:
+            _say([f"left out of {root}, because they failed: episodes {' '.join(as_entries(failed))} (--with-failed)"])
 
 
 def say_inferred(data: TrainingData) -> None:

@@ -40,11 +40,12 @@ from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.check import check_numbers, check_worlds
 from rollout.dataset.foreign.features import features_of
+from rollout.dataset.foreign.outcomes import unused_episodes
 from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.frame_cache import VECTORS, CachedDataset, FrameFile, check_pending, open_cache
 from rollout.dataset.keyframes import NEVER, keyframes, next_of, waypoints
 from rollout.dataset.read import read_marks, read_stats, read_tasks
-from rollout.dataset.segments import keep_part, split_by_task, training_segments
+from rollout.dataset.segments import keep_part, split_by_task, succeeded, training_segments
 from rollout.dataset.statistics import FeatureStats, aggregate, vector_stats
 from rollout.dataset.write import finish_recording
 from vla_model.config import NOTHING, Foreseen
@@ -140,7 +141,7 @@ class TrainingData:
         as_seen: dict[str, Any] = {"world_spec": self.world_spec, "conversion": self.conversion}
         self._num_roots, cloned = len(roots), len(roots) + len(drives)
         segments = [
-            training_segments(root, len(roots) <= number < cloned, failed != "excluded", reading.left_out(root))
+            training_segments(root, len(roots) <= number < cloned, failed != "excluded", unused_episodes(root, reading))
             for number, root in enumerate(folders)
         ]
         for root, found in zip(roots, segments, strict=False):
@@ -148,8 +149,10 @@ class TrainingData:
         if not any(segments):
             raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
         for number, root in enumerate(folders):
-            check_pending(root, cache, cloned=number < cloned, left_out=reading.left_out(root), **as_seen)
-        self._datasets = [open_cache(root, cache, left_out=reading.left_out(root), **as_seen) for root in folders]
+            check_pending(root, cache, cloned=number < cloned, left_out=unused_episodes(root, reading), **as_seen)
+        self._datasets = [
+            open_cache(root, cache, left_out=unused_episodes(root, reading), **as_seen) for root in folders
+        ]
         for number, dataset in enumerate(self._datasets):
             _check_vectors(dataset, cloned=number < cloned)
         self._held = [_held_rows(dataset) for dataset in self._datasets]
@@ -171,11 +174,14 @@ class TrainingData:
         self._dataset, self._start, first, self._end, self._instruction = np.array(spans, np.int64).T
         self._imitated = np.array(
             [
-                number < cloned and (failed == "cloned" or number >= self._num_roots or row.get("success", True))
+                number < cloned
+                and (failed == "cloned" or number >= self._num_roots or succeeded(row, self._datasets[number].info))
                 for number, *_, row in chosen
             ]
         )
-        self._has_future = self._imitated & np.array([row.get("success", True) for *_, row in chosen])
+        self._has_future = self._imitated & np.array(
+            [succeeded(row, self._datasets[number].info) for number, *_, row in chosen]
+        )
         ends = self._start + np.array([row["length"] for *_, row in chosen])
         self._ends = self._has_future & (self._end == ends)  # not of a segment after which the episode continues
         self._length = lengths = self._end - first

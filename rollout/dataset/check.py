@@ -19,6 +19,7 @@ from envs.types import WorldSpec
 from rollout.dataset import schema
 from rollout.dataset.foreign.features import Features, features_of, names_of
 from rollout.dataset.foreign.infer import Recordings, check_units, infer_world
+from rollout.dataset.foreign.outcomes import unused_episodes
 from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.read import read_episodes, read_info, read_tasks, read_vectors
 from vla_model.inputs.conversion import Conversion
@@ -134,10 +135,10 @@ def _inferred(infos: Sequence[tuple[Path, dict[str, Any]]], reading: ReadingConf
 
 def _recordings(root: Path, info: dict[str, Any], reading: ReadingConfig) -> Recordings:
     """Of all episodes that are not left out."""
-    left_out = reading.left_out(root)
-    rows = [row for row in read_episodes(root, left_out) if row["length"]]
+    without = unused_episodes(root, reading)
+    rows = [row for row in read_episodes(root, without) if row["length"]]
     if not rows:
-        raise UserError(f"{root} has no episodes " + ("but those left out" if left_out else "yet"))
+        raise UserError(f"{root} has no episodes " + ("but those left out" if without else "yet"))
     return recordings_of(root, info, rows)
 
 

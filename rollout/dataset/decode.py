@@ -34,6 +34,7 @@ from vla_model.inputs.fit import Fit, Planes, fitted, planes_of
 _EPISODES_PER_JOB = 8
 _BYTES_PER_JOB = 64 << 20
 _ROWS_AT_ONCE = 32
+_FRAMES_PER_ADVANCE = 32
 _LIMITED_RANGE, _BT709 = 1, 1
 """FFmpeg's numbers of a colour range and a colour space."""
 
@@ -179,11 +180,15 @@ class _EpisodeError(UserError):
         self.episode = episode
 
 
-def _write(camera: CameraFile, file: int, frames: _Frames, advance: Callable[[], None]) -> None:
+def _write(camera: CameraFile, file: int, frames: _Frames, advance: Callable[[int], None]) -> None:
+    count = 0
     try:
         for row, frame in frames:
             os.pwrite(file, np.ascontiguousarray(frame).data, row * camera.frame_bytes)
-            advance()
+            count += 1
+            if count % _FRAMES_PER_ADVANCE == 0:
+                advance(_FRAMES_PER_ADVANCE)
+        advance(count % _FRAMES_PER_ADVANCE)
     except _EpisodeError as error:
         raise UserError(
             f"{error}. This is episode {error.episode}, which --without-episodes {error.episode} leaves out; `llamarm "

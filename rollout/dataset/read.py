@@ -31,6 +31,8 @@ from vla_model.files.folders import read_json
 _RESTORE = "restore it from a copy"
 _STATISTICS = {"min", "max", "mean", "std", "count", *QUANTILES}
 """Of every feature."""
+_SET = 0.5
+"""A flag of numbers is set above this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +264,28 @@ def read_marks(root: Path, info: dict[str, Any], row: dict[str, Any], key: str) 
         return np.zeros(row["length"], bool)
     (table,) = _read_data(root, info, [row], [key])
     return _to_numpy(table[key])
+
+
+def read_flags(root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], key: str) -> list[bool | None]:
+    """Whether a flag is set in a frame of each episode; None of an episode where all frames lack it (null).
+
+    Raises:
+        UserError: a file is missing or damaged, or the column has neither booleans nor numbers.
+    """
+    found: list[bool | None] = []
+    for row, table in zip(rows, _read_data(root, info, rows, [key]), strict=True):
+        column = table[key].combine_chunks()
+        values = (column.flatten() if pa.types.is_nested(column.type) else column).drop_null()
+        if len(values) and not _is_number(values.type):
+            raise UserError(
+                f"{data_file(root, info, row)}: {key} has values of type {column.type}, expected booleans or numbers"
+            )
+        found.append(bool((values.to_numpy(zero_copy_only=False) > _SET).any()) if len(values) else None)
+    return found
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def cameras(features: dict[str, dict[str, Any]]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.errors import UserError
+from rollout.dataset.foreign.outcomes import unused_episodes
 from rollout.dataset.foreign.reading import DEFAULT_HELD_OUT, ReadingConfig
 from rollout.dataset.frame_cache import CachedDataset
 from rollout.dataset.read import DatasetReader, read_info, read_marks
@@ -41,9 +42,21 @@ def training_segments(
     return found
 
 
+def succeeded(row: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
+    """Whether an episode that is used succeeded, or has no success flag. Of other programs' recordings those that
+    failed are not used (foreign/outcomes.py), unless they are to be used like the others.
+
+    Args:
+        row: of meta/episodes.
+        info: info.json of its dataset.
+    """
+    return not is_own(info) or row.get("success", True)
+
+
 def has_successes(root: str | Path, left_out: Collection[int] = ()) -> bool:
     """Whether an episode of a dataset succeeded; without success flags, all are taken to have."""
-    return any(row["length"] and row.get("success", True) for row in DatasetReader(root, left_out).episodes)
+    reader = DatasetReader(root, left_out)
+    return any(row["length"] and succeeded(row, reader.info) for row in reader.episodes)
 
 
 def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
@@ -56,7 +69,7 @@ def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:
     """
     if not _held_out_share(root, reading):
         return False
-    segments = training_segments(root, is_drive=False, failed_too=True, left_out=reading.left_out(root))
+    segments = training_segments(root, is_drive=False, failed_too=True, left_out=unused_episodes(root, reading))
     keep_part(segments, root, "held out", reading, seed)
     return bool(segments)
 

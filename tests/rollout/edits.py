@@ -27,6 +27,15 @@ def replace_columns(file: Path, **columns: Any) -> None:
     pq.write_table(table, file)
 
 
+def add_column(root: Path, key: str, dtype: str, values: Callable[[int, int], Any], kind: pa.DataType) -> None:
+    """Add a feature of one number to every data file; its value is that of an episode and a frame."""
+    change_info(root, lambda info: info["features"].update({key: {"dtype": dtype, "shape": [1], "names": None}}))
+    for file in sorted((root / "data").glob("*/*.parquet")):
+        table = pq.read_table(file)
+        at = zip(table["episode_index"].to_pylist(), table["frame_index"].to_pylist(), strict=True)
+        pq.write_table(table.append_column(key, pa.array([values(*place) for place in at], kind)), file)
+
+
 def actions_of(file: Path, change: Callable[[NDArray[Any]], None]) -> None:
     """Change a data file's actions in place."""
     table = pq.read_table(file)

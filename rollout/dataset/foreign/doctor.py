@@ -24,6 +24,7 @@ from rollout.dataset.check import TASK, check_numbers, check_tasks, check_times
 from rollout.dataset.decode import probe
 from rollout.dataset.foreign.features import Features, features_of
 from rollout.dataset.foreign.infer import Recordings, infer_world
+from rollout.dataset.foreign.outcomes import Outcomes, outcomes_of, unused_episodes
 from rollout.dataset.foreign.reading import ReadingConfig
 from rollout.dataset.frame_cache import camera_files
 from rollout.dataset.read import data_file, read_episodes, read_info, read_tasks, read_vectors
@@ -72,7 +73,9 @@ class Examination:
     unreadable: set[int] = field(default_factory=set)
     """Numbers of the episodes with errors."""
     left_out: frozenset[int] = frozenset()
-    """Numbers of the episodes that were not examined."""
+    """Numbers of the episodes that were named to be left out, and not examined."""
+    outcomes: Outcomes | None = None
+    """Success flags of the others, if there are any."""
 
     def tried(self, function: Callable[..., _Result], *args: Any, of: Iterable[int] = ()) -> _Result | None:
         """The result of a function; None after an error, which is noted as one of these episodes."""
@@ -104,6 +107,7 @@ def examine(root: str | Path, reading: ReadingConfig, *, every_frame: bool = Fal
     found.info = info
     features = found.tried(features_of, info, str(root))
     rows = [row for row in found.tried(read_episodes, found.root, found.left_out) or () if row["length"]]
+    rows = _without_failed(found, rows, reading)
     if not rows and not found.refused:
         found.note(f"{root} has no episodes " + ("but those left out" if found.left_out else "yet"))
     found.lengths = [row["length"] for row in rows]
@@ -112,6 +116,16 @@ def examine(root: str | Path, reading: ReadingConfig, *, every_frame: bool = Fal
     found.warnings += [f"not used: {line}" for line in features.left_out]
     _read(found, features, rows, reading, every_frame=every_frame)
     return found
+
+
+def _without_failed(found: Examination, rows: list[dict[str, Any]], reading: ReadingConfig) -> list[dict[str, Any]]:
+    """The episodes that training would use, by their success flags, which are noted."""
+    found.outcomes = found.tried(outcomes_of, found.root, found.info, rows)
+    if found.outcomes is None or reading.with_failed:
+        return rows
+    if rows and len(found.outcomes.failed) == len(rows):
+        found.tried(unused_episodes, found.root, reading)
+    return [row for row in rows if row["episode_index"] not in found.outcomes.failed]
 
 
 def _read(

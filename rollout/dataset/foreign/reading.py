@@ -40,6 +40,9 @@ class ReadingConfig:
     """Episodes to leave out, as if they had not been recorded, e.g. 3 7..9; of several datasets so101:3. `llamarm data`
     lists those that cannot be read."""
 
+    with_failed: bool = field(default=False, metadata=_MAY_CHANGE)
+    """Use the episodes of other programs' recordings that failed, too, if they have success flags."""
+
     def check(self) -> None:
         """
         Raises:
@@ -91,7 +94,7 @@ class ReadingConfig:
                 raise UserError(f"without-episodes has {entry!r}, which is {what}; datasets: {names}{hint}")
 
     def left_out(self, root: str | Path) -> frozenset[int]:
-        """The numbers of the episodes of this dataset that are left out."""
+        """The numbers of the episodes of this dataset that are named to be left out."""
         spans = [span for dataset, span in self._spans() if dataset is None or _is_called(root, dataset)]
         return frozenset(number for span in spans for number in span)
 

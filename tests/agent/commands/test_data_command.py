@@ -6,9 +6,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from edits import change_info, replace_columns
+from edits import add_column, change_info, replace_columns
 from so101 import Layout, write_recording
 
 from agent.cli import main
@@ -96,6 +97,17 @@ def spoil_frames_of_episode_1(video: Path) -> None:
     for position, size in packets[25:31]:
         content[position : position + size] = bytes(size)
     video.write_bytes(content)
+
+
+def test_failed_episodes_are_counted_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_recording(tmp_path / "a", Layout(lengths=(7, 5, 6, 8)))
+    add_column(root, "next.success", "bool", lambda episode, _: episode == 1, pa.bool_())
+    lines = printed(capsys, root)
+    assert lines[2].startswith("1 episodes, 5 frames, ")
+    said = "by next.success, 1 episodes succeeded and 3 failed: 0 2..3 "
+    assert said + "(left out; --with-failed uses them)" in lines and lines[-1] == "Nothing would be refused."
+    lines = printed(capsys, root, "--with-failed")
+    assert lines[2].startswith("4 episodes, 26 frames, ") and said + "(used all the same)" in lines
 
 
 def test_a_repeated_episode_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

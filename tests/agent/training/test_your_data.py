@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from edits import replace_columns
+from edits import add_column, replace_columns
 from line_arm import Script
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
@@ -264,6 +265,21 @@ def test_episodes_are_left_out_of_a_run_and_of_its_measurements(
     other = write_recording(tmp_path / "other", LAYOUT)
     main(["eval", str(run.root), "--data", str(other), "--out", str(tmp_path / "o"), "--without-episodes", "1..3"])
     assert read_action_error(tmp_path / "o/action_error.json")["all"]["episodes"] == 2
+
+
+def test_failed_episodes_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_recording(tmp_path / "data", LAYOUT)
+    add_column(root, "next.success", "bool", lambda episode, _: episode != 3, pa.bool_())
+    tiny = sft_tiny()
+    config = dataclasses.replace(
+        tiny, data=(str(root),), learner=dataclasses.replace(tiny.learner, num_updates=2), save_every=2
+    )
+    train(config, run := start_run(tmp_path / "run", config))
+    said = f"left out of {root}, because they failed: episodes 3 (--with-failed)"
+    assert said in capsys.readouterr().err
+    measured = read_action_error(run.action_error)["all"]["episodes"]
+    main(["eval", str(run.root), "--data", str(root), "--out", str(tmp_path / "o"), "--with-failed"])
+    assert read_action_error(tmp_path / "o/action_error.json")["all"]["episodes"] >= measured
 
 
 def test_other_programs_recordings_join_as_drives_or_auxiliary_data_if_they_fit(
