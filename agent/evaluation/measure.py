@@ -119,7 +119,7 @@ def run_specs(
             broken=workers.report.broken,
         )
         for line in workers.report.lines():
-            progress.console.print(line, highlight=False, soft_wrap=True)
+            progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
     return evaluation
 
 

@@ -28,7 +28,7 @@ def print_success(evaluation: Evaluation, controls: dict[str, Evaluation]) -> No
     if evaluation.task_groups:
         print_table(_groups_table(evaluation, controls))
     for reason, count in evaluation.failures.items():
-        print(f"failed: {reason}, {count} episodes")
+        print(f"failed: {reason}, {count} episode{'s' * (count > 1)}")
 
 
 def _groups_table(evaluation: Evaluation, controls: dict[str, Evaluation]) -> Table:

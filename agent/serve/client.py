@@ -190,7 +190,8 @@ class ServedPolicy:
         if actions.ndim != 2 or any(
             want not in (None, have) for want, have in zip(expected, actions.shape, strict=True)
         ):
-            shape = ", ".join("any" if want is None else str(want) for want in expected)
+            named = zip(("actions", "dimensions"), expected, strict=True)
+            shape = ", ".join(name if want is None else str(want) for name, want in named)
             raise ConnectionError(f"{self._url} answers with actions of shape {actions.shape}, expected [{shape}]")
         return self._adapter.actions(checked_actions(self._url, actions))
 

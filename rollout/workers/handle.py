@@ -103,7 +103,7 @@ def start_ray(address: str | None = None) -> bool:
         Whether the Ray is on this machine only.
 
     Raises:
-        UserError: no cluster at that address.
+        UserError: no cluster at that address, or Ray does not start on this machine.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     ours = not address
@@ -126,6 +126,10 @@ def start_ray(address: str | None = None) -> bool:
                 ray.init(log_to_driver=False, logging_level="ERROR", **(local if ours else {"address": address}))
             except ConnectionError as error:
                 raise UserError(f"no Ray cluster found at {address!r}; {_START_ONE}") from error
+            except Exception as error:
+                if type(error) is not Exception:  # which Ray raises where its own processes do not start in time
+                    raise
+                raise UserError(f"Ray did not start: {error}; try again, or without Ray: --workers 0") from error
     return ours
 
 

@@ -265,7 +265,7 @@ def test_a_server_that_never_answers_right_is_given_up_with_its_words(
         )
     last = said.splitlines()[-1]
     assert last.startswith("llamarm: none of the first 16 episodes could be run to its end; of the last one its policy")
-    assert last.endswith("answers with actions of shape (7,), expected [any, any]")
+    assert last.endswith("answers with actions of shape (7,), expected [actions, dimensions]")
 
 
 @pytest.mark.parametrize(

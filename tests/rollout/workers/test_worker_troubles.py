@@ -9,17 +9,19 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Never
 
 import numpy as np
 import pytest
+import ray
 from fake_world import CountingPolicy, FakeWorld, contents, fake_spec
 from numpy.typing import NDArray
 from test_workers import make_policy
 
+from envs.errors import UserError
 from envs.types import ChunkResult, EpisodeSpec, Info, Observation
 from envs.world import World
-from rollout.workers.handle import Remote
+from rollout.workers.handle import Remote, start_ray
 from rollout.workers.workers import Workers, WorkersConfig
 from vla_model.types import ActionChunk
 
@@ -32,6 +34,23 @@ def checked_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats that come often, so that a deadline of a few seconds is many of them."""
     for module in ("handle", "workers"):
         monkeypatch.setattr(f"rollout.workers.{module}.CHECK_EVERY_S", 0.1)
+
+
+def test_a_ray_that_does_not_start_is_a_refusal_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Exception("The current node timed out during startup.")
+
+    def init(**_: object) -> Never:
+        raise late
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    said = r"Ray did not start: The current node timed out during startup.; try again, or without Ray: --workers 0"
+    with pytest.raises(UserError, match=said):
+        start_ray(None)
+    late = TypeError("init")
+    with pytest.raises(TypeError, match="init"):
+        start_ray(None)
 
 
 class TroubledWorld(FakeWorld):
