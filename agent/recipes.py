@@ -31,7 +31,7 @@ def sft_demo() -> RunConfig:
         sft=SFTConfig(hold_gripper=True),
         learner=LearnerConfig(batch_size=128, num_updates=1300, optimizer="muon", warmup_updates=150),
         evaluation=EvaluationConfig(episodes_per_task=20),
-        save_every=500,
+        save_every=250,
     )
 
 
