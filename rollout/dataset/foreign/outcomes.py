@@ -1,4 +1,4 @@
-"""Which episodes of other programs' recordings failed, so that they are not imitated.
+"""Which episodes of other programs' recordings failed, so that they are not cloned.
 
     success                 of an episode's row in meta/episodes: whether it succeeded
     next.success            of a frame, LeRobot's: whether the task is done after its action. One such frame suffices,

@@ -60,7 +60,7 @@ def test_the_row_of_an_episode_says_more_than_its_frames(tmp_path: Path) -> None
     file.write_text("".join(json.dumps(row | {"success": f}) + "\n" for row, f in zip(rows, flags, strict=True)))
     assert used(root, held_out=0.0) == [0, 1, 3]
     batch = TrainingData([root], failed="auxiliary", reading=ReadingConfig(held_out=0.0)).gather(np.arange(20), 1)
-    assert batch.mask.all(), "an episode without a flag is imitated"
+    assert batch.mask.all(), "an episode without a flag is cloned"
 
 
 def test_held_out_episodes_are_of_those_that_succeeded(tmp_path: Path) -> None:
