@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,8 @@ class Training:
             self.log.open("w") as file,
             subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=quiet, cwd=ROOT) as child,
         ):
+            # A training of ours leaves a checkpoint then, which is noted below.
+            signal.signal(signal.SIGTERM, lambda *_: child.terminate())
             process, used_s = psutil.Process(child.pid), 0.0
             while child.poll() is None:
                 used_s = _used_s(process) or used_s
@@ -124,6 +127,9 @@ class Training:
                     last = newest
                     self._note(spent_s, is_done=False)
                 time.sleep(_POLL_S)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.checkpoint() != last:
+            self._note(spent_s, is_done=False)
         if spent_s < limit_s and (child.returncode or limit_s < math.inf):
             raise RuntimeError(f"{command[0]} ended with {child.returncode} before its time; {self.log} says why")
         self._note(spent_s, is_done=True)
