@@ -21,6 +21,7 @@ class Trajectory:
     """One finished episode. Row t is the observation at control step t and the action taken there.
 
     Example (an episode of three steps with chunks of two actions):
+
         frame_step = [0, 2] if only decision steps were rendered, [0, 1, 2] if all were recorded;
         decision_step = [0, 2].
     """

@@ -1,8 +1,8 @@
 """A policy before any robot training, from the name of its model and changes to its config.
 
-nano, llama3_8b, ...         a size of SIZES: random weights and the tokenizer of the small models
-smol                         the first 8 layers of SmolLM2-135M, after `make smol`
-PATH                         a local model folder or .gguf file of the families in pretrained.py
+- `nano, llama3_8b, ...`: a size of SIZES: random weights and the tokenizer of the small models
+- `smol`: the first 8 layers of SmolLM2-135M, after `make smol`
+- `PATH`: a local model folder or .gguf file of the families in pretrained.py
 """
 
 from __future__ import annotations

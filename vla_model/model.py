@@ -7,6 +7,7 @@
     auxiliary heads, training only: positions of the objects in the instruction, and future states
 
 Shape letters, here and in the files it uses:
+
     B batch   I instruction tokens   R other tokens   V tokens of an observation   n past observations
     K chunk size   A action dims   S state dims   L localization dims   H x W pixels   M keypoints per camera
     d decoder width   E experts   k experts per token

@@ -54,6 +54,7 @@ class Policy(Protocol):
     """Acts in several worlds at once. A world is identified by its index, so a policy may keep state per world.
 
     Example (episodes begin in the worlds 0 to 2, and the one in world 1 ends first):
+
         policy.begin(range(3), instructions, seeds)
         policy.act(range(3), observation)  # a chunk of three rows
         policy.act([0, 2], rows_of(observation, [0, 2]))  # two rows: worlds 0 and 2

@@ -1,7 +1,7 @@
 """The optimisers of a model's weights: AdamW, or Muon for the hidden matrices and AdamW for the rest.
 
-rate of a weight     learning rate x schedule, x value_rate in the value head, x muon_rate where Muon steps
-weight decay         on matrices outside the value head
+- rate of a weight: learning rate x schedule, x value_rate in the value head, x muon_rate where Muon steps
+- weight decay: on matrices outside the value head
 """
 
 from __future__ import annotations

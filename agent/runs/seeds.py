@@ -1,10 +1,10 @@
 """Seed ranges of episodes, which keep training and evaluation disjoint.
 
-0 ..              demonstrations, counted up from DemonstrationsConfig.first_seed
-100 000 ..        practice, counted up from PracticeConfig.first_seed
-900 000 ..        held-out demonstrations for the action error of `llamarm scale`; no recipe reaches them
-1 000 000 ..      evaluation: `llamarm eval`, and the end of every run
-2 000 000 ..      selection of the best policy during a run
+- from 0: demonstrations, counted up from DemonstrationsConfig.first_seed
+- from 100 000: practice, counted up from PracticeConfig.first_seed
+- from 900 000: held-out demonstrations for the action error of `llamarm scale`; no recipe reaches them
+- from 1 000 000: evaluation: `llamarm eval`, and the end of every run
+- from 2 000 000: selection of the best policy during a run
 """
 
 from __future__ import annotations

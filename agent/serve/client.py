@@ -64,9 +64,9 @@ class ServedPolicy:
     threads are serialized.
 
     Examples:
-        with ServedPolicy("ws://127.0.0.1:8000") as policy:
-            policy.begin([0], ("lift the red cube",), seeds=(0,))
-            actions = policy.act([0], observation).actions
+        >>> with ServedPolicy("ws://127.0.0.1:8000") as policy:
+        ...     policy.begin([0], ("lift the red cube",), seeds=(0,))
+        ...     actions = policy.act([0], observation).actions
     """
 
     def __init__(self, url: str, *, adapter: Adapts | None = None, fail_rows: bool = False, **options: Any) -> None:

@@ -36,6 +36,7 @@ def main() -> None:
     if found:
         sys.exit("\n".join(found))
     print(f"{len(list(site.rglob('*.html')))} pages: {site / 'index.html'}")
+    print(f"With search, at http://127.0.0.1:8000: python -m http.server --bind 127.0.0.1 --directory {site}")
 
 
 def with_navigation(config: str, navigation: Mapping[str, Sequence[tuple[str, str]]]) -> str:

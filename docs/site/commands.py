@@ -36,6 +36,13 @@ class Option:
     group: str
     """The part of a name before its last dot: `learner`."""
 
+    required: bool
+
+    @property
+    def usage(self) -> str:
+        """The option and its values, as they are typed."""
+        return f"{self.name} {self.values}".strip()
+
     @property
     def field(self) -> str:
         """The name without the `no-` of a flag that is set by default."""
@@ -86,6 +93,7 @@ def options_of(parser: Any) -> Iterator[Option]:
             values="" if action.nargs == 0 or not action.option_strings else str(action.metavar),
             meaning=meaning,
             default=default,
+            required=not action.option_strings or "(required)" in (action.help or ""),
             group=named.removeprefix("--").rpartition(".")[0] if action.option_strings else "",
         )
 
@@ -108,7 +116,7 @@ def listed(found: Sequence[Option]) -> list[str]:
             lines += [f"### `--{group}`", ""]
         shown = option.values and option.default not in ("", "None")
         default = f" <small>default `{option.default}`</small>" if shown else ""
-        lines += [f"`{f'{option.name} {option.values}'.strip()}`{default}", f":   {plain(option.meaning)}", ""]
+        lines += [f"`{option.usage}`{default}", f":   {plain(option.meaning)}", ""]
     return lines
 
 
@@ -150,12 +158,13 @@ def _command(command: str) -> list[str]:
     if command == "train":
         return lines + _train()
     first = ["sft_demo"] if command in ("collect", "scale") else []
-    parser = parser_of([command, *first])
-    usage = " ".join(parser.format_usage().split()).removeprefix("usage: ").replace(" [-h]", "")
-    lines += ["```", usage.replace(" sft_demo ", " RECIPE "), "```", ""]
+    found = list(options_of(parser_of([command, *first])))
+    # An argument without a name, or an option without a default, has to be given.
+    required = ["RECIPE"] * len(first) + [option.usage for option in found if option.required]
+    lines += ["```", " ".join(["llamarm", command, *required, "[OPTIONS]"]), "```", ""]
     if first:
         lines += ["The defaults are those of the [recipe](recipes.md) `sft_demo`.", ""]
-    return lines + listed(list(options_of(parser)))
+    return lines + listed(found)
 
 
 def _train() -> list[str]:

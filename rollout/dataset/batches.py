@@ -1,6 +1,6 @@
 """Datasets -> random training batches, prefetched so that the learner does not wait.
 
-The batch of step s with seed r is a pure function of (r, s): rows s*B .. s*B+B-1 of an endless sequence that visits
+The batch of step s with seed r is a pure function of (r, s): rows `s*B .. s*B+B-1` of an endless sequence that visits
 every row once per epoch, shuffled anew in each. So a run resumed at step s gets the same batches.
 
 The target of row t is the chunk of its next K actions. `mask` is False, and a loss must not count the action, where

@@ -1,7 +1,7 @@
 """A study of experts as tables and as a picture, both from experts.json.
 
-experts.md    usage by task and by phase, mutual information of both with the expert, success without each expert
-experts.png   the same as coloured tables
+- `experts.md`: usage by task and by phase, mutual information of both with the expert, success without each expert
+- `experts.png`: the same as coloured tables
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A fitted grid as tables and as a picture.
 
-scale.md     every run's outcome, the gain of each doubling, and predictions of held-out runs
-scale.png    error and success over demonstrations, and the surface of success
+- `scale.md`: every run's outcome, the gain of each doubling, and predictions of held-out runs
+- `scale.png`: error and success over demonstrations, and the surface of success
 """
 
 from __future__ import annotations
