@@ -73,7 +73,6 @@ KEPT = {
         "see",
     },
     r"tests/test_words\.py": {""},
-    r"docs/results/faults\.md": {""},  # what was wrong, in the words of then
     r"docs/results/policy_gradients\.md": {"--seen"},  # the option of a run of then
 }
 """Pattern of a file: beginnings of words that it may use: the names of before, where they are read."""
