@@ -92,6 +92,7 @@ def test_every_command_and_recipe_has_its_place(tmp_path: Path) -> None:
 
 def test_help_is_shown_as_it_is_written() -> None:
     assert commands.plain("KEY[NAME] of `a_b` is *new*") == r"KEY\[NAME\] of `a_b` is \*new\*"
+    assert commands.plain("(docs/your_task.md)") == "([`docs/your_task.md`](../your_task.md))"
 
 
 def test_broken_links_and_other_hosts_are_found(tmp_path: Path) -> None:

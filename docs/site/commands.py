@@ -20,6 +20,7 @@ from docs.site.stage import write
 SUMMARY = re.compile(r"^  (\w+) +.*?  +(\S.*)$", re.MULTILINE)
 _DEFAULT = re.compile(r"\s*\((?:default: ?(?P<default>.*)|required)\)$", re.DOTALL)
 _CODE = re.compile(r"(`[^`]*`)")
+_SPECIAL = re.compile(r"docs/([\w/]+)\.md|[*_<>\[\]|]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +122,13 @@ def listed(found: Sequence[Option]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, but for what it has in backticks."""
+    """A help text as Markdown that shows it as it is, but for code in backticks and links to the documents it names."""
+
+    def shown(match: re.Match[str]) -> str:
+        return f"[`{match[0]}`](../{match[1]}.md)" if match[1] else f"\\{match[0]}"
+
     parts = _CODE.split(text)
-    return "".join(part if index % 2 else re.sub(r"([*_<>\[\]|])", r"\\\1", part) for index, part in enumerate(parts))
+    return "".join(part if index % 2 else _SPECIAL.sub(shown, part) for index, part in enumerate(parts))
 
 
 def write_commands(staged: Path) -> list[tuple[str, str]]:
