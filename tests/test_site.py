@@ -13,7 +13,7 @@ import llamarm
 from agent import cli
 from agent.recipes import RECIPES
 from docs.site import api, commands, links, stage
-from docs.site.__main__ import CONFIG, ROOT, with_navigation
+from docs.site.__main__ import CONFIG, ROOT, unlisted, with_navigation
 
 LINKS = {
     "../your_task.md#another-arm": "../your_task.md#another-arm",
@@ -28,6 +28,8 @@ LINKS = {
     "#here": "#here",
 }
 """Link of docs/results/demo.md: what it is on the site."""
+GENERATED = {"reference/api.md", "reference/commands.md", "reference/recipes.md"}
+"""Generated pages that the navigation names itself."""
 
 
 def test_links_to_files_become_links_to_their_pages() -> None:
@@ -43,12 +45,22 @@ def test_a_link_to_no_file_is_refused() -> None:
 
 
 def test_every_document_is_in_the_navigation() -> None:
-    listed = set(re.findall(r'"([\w/]+\.md)"', CONFIG.read_text()))
-    assert {page.as_posix() for _, page in stage.pages(ROOT)} <= listed
+    listed = set(re.findall(r'"([\w/]+\.md)"', CONFIG.read_text())) - GENERATED
+    added = {page for _, page in unlisted(CONFIG.read_text(), ROOT)}
+    assert {page.as_posix() for _, page in stage.pages(ROOT)} == listed | added
+
+
+def test_a_document_that_the_navigation_lacks_is_added_by_its_heading() -> None:
+    config = CONFIG.read_text().replace('{ "Limits" = "limits.md" },', "")
+    assert ("Limits and known faults", "limits.md") in unlisted(config, ROOT)
 
 
 def test_the_navigation_names_every_generated_page() -> None:
-    pages = {"@COMMANDS@": [("llamarm eval", "reference/eval.md")], "@PACKAGES@": [("envs", "reference/envs.md")]}
+    pages = {
+        "@COMMANDS@": [("llamarm eval", "reference/eval.md")],
+        "@PACKAGES@": [("envs", "reference/envs.md")],
+        "@UNLISTED@": [],
+    }
     text = with_navigation(CONFIG.read_text(), pages)
     assert "@" not in text
     assert {"llamarm eval": "reference/eval.md"} in str_entries(tomllib.loads(text)["project"]["nav"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from docs.site.api import write_api
 from docs.site.commands import write_commands
 from docs.site.links import faults
-from docs.site.stage import stage
+from docs.site.stage import pages, stage
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
@@ -22,9 +22,14 @@ def main() -> None:
     """Stage the documents, write the reference, build, and check what was built."""
     staged, site = BUILD / "docs", BUILD / "site"
     stage(ROOT, staged)
-    navigation = {"@COMMANDS@": write_commands(staged), "@PACKAGES@": write_api(ROOT, staged)}
+    settings = CONFIG.read_text()
+    navigation = {
+        "@COMMANDS@": write_commands(staged),
+        "@PACKAGES@": write_api(ROOT, staged),
+        "@UNLISTED@": unlisted(settings, ROOT),
+    }
     config = BUILD / "zensical.toml"
-    config.write_text(with_navigation(CONFIG.read_text(), navigation))
+    config.write_text(with_navigation(settings, navigation))
     shutil.rmtree(site, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", str(config)]
     built = subprocess.run(command, cwd=BUILD, check=False, stderr=subprocess.PIPE, text=True)
@@ -37,6 +42,15 @@ def main() -> None:
         sys.exit("\n".join(found))
     print(f"{len(list(site.rglob('*.html')))} pages: {site / 'index.html'}")
     print(f"With search, at http://127.0.0.1:8000: python -m http.server --bind 127.0.0.1 --directory {site}")
+
+
+def unlisted(config: str, root: Path) -> list[tuple[str, str]]:
+    """Each document that the config's navigation does not name, by its first heading: a new page is found at once."""
+    return [
+        (document.read_text().partition("\n")[0].removeprefix("# ").replace('"', "'"), page.as_posix())
+        for document, page in pages(root)
+        if f'"{page.as_posix()}"' not in config
+    ]
 
 
 def with_navigation(config: str, navigation: Mapping[str, Sequence[tuple[str, str]]]) -> str:
