@@ -107,6 +107,7 @@ def test_commands_are_read_from_blocks_and_sentences() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_a_document_s_blocks_are_of_their_language(document: Path) -> None:
     for language, text in OF_LANGUAGE.findall(document.read_text()):
+        assert language in PARSERS, f"no parser for a block of {language}"
         PARSERS[language](text)
 
 

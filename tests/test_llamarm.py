@@ -13,7 +13,7 @@ import pytest
 import llamarm
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.py")])
 SHOWN = re.compile(r"^from llamarm import (.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -73,6 +73,13 @@ def test_pages_show_it_in_place_of_the_modules_behind_it() -> None:
     behind = re.compile(rf"^from (?!{re.escape(wire)}$)(agent|rollout|vla_model)\b", re.MULTILINE)
     assert not [page for page in PAGES if behind.search(page.read_text())]
     assert sum(len(SHOWN.findall(page.read_text())) for page in PAGES) > 5
+
+
+@pytest.mark.parametrize("page", ["worlds", "specs"])
+def test_the_examples_of_concepts_run(page: str) -> None:
+    (code,) = BLOCK.findall((ROOT / "docs" / "concepts" / f"{page}.md").read_text())
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.long
