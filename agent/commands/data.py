@@ -111,7 +111,8 @@ def _summary(found: Examination) -> Iterator[str]:
     if not found.info:
         return
     info = found.info
-    yield f"LeRobotDataset {info['codebase_version']} of {info.get('robot_type')}, {info['fps']:g} frames per second"
+    robot = f" of {info['robot_type']}" if info.get("robot_type") else ""
+    yield f"LeRobotDataset {info['codebase_version']}{robot}, {info['fps']:g} frames per second"
     if lengths := found.lengths:
         seconds = [length / info["fps"] for length in (min(lengths), int(np.median(lengths)), max(lengths))]
         yield (

@@ -106,7 +106,9 @@ def test_failed_episodes_are_counted_and_left_out(tmp_path: Path, capsys: pytest
     assert lines[2].startswith("1 episodes, 5 frames, ")
     said = "by next.success, 1 episodes succeeded and 3 failed: 0 2..3 "
     assert said + "(left out; --with-failed uses them)" in lines and lines[-1] == "Nothing would be refused."
+    change_info(root, lambda info: info.update(robot_type=None))
     lines = printed(capsys, root, "--with-failed")
+    assert lines[1] == "LeRobotDataset v3.0, 30 frames per second"
     assert lines[2].startswith("4 episodes, 26 frames, ") and said + "(used all the same)" in lines
 
 
