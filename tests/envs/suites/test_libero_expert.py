@@ -12,22 +12,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from envs.suites.libero.expert.dragging import detour
 from envs.suites.libero.expert.goals import ordered
-from envs.suites.libero.expert.grasps import Grasp, grasp_candidates, intervals
+from envs.suites.libero.expert.grasps import Grasp, grasp_candidates, intervals, lean_over, ranked, twins
 from envs.suites.libero.expert.hinges import ridge
-from envs.suites.libero.expert.motion import DOWN, hand_frame, level, rotation_vector, turned
+from envs.suites.libero.expert.motion import DOWN, hand_frame, hand_frames, level, rotation_vector, turned
 from envs.suites.libero.expert.placement import (
     clearance,
     fitted,
     free_room,
+    from_way,
     highest_on_the_way,
     slots,
     support_height,
 )
+from envs.suites.libero.expert.reach import Reach, crowding, way_out
 from envs.suites.libero.expert.view import box_surface
 
 ROOT = Path(__file__).parents[3]
@@ -87,6 +91,83 @@ def test_neighbours_leave_only_the_grasp_that_has_room() -> None:
     assert all(abs(grasp.closing[1]) > 0.9 for grasp in found)
     over = box([0, 0, 0.2], [0.3, 0.3, 0.02])  # the hand does not fit below
     assert grasps(thing, over) == []
+
+
+def test_under_a_roof_there_are_only_grasps_for_a_leaning_hand() -> None:
+    thing = box([0, 0, 0.05], [0.04, 0.04, 0.1])
+    roof = box([0.06, 0, 0.2], [0.2, 0.3, 0.02])
+    assert grasps(thing, roof) == []
+    covered = grasp_candidates(thing, roof, thing.mean(0), HAND, covered=True)
+    upright = covered[0]
+    leaning = lean_over(upright, np.array([0.8, 0.0, 0.0]), 0.5)  # the tip toward +x, so the palm toward -x
+    assert_allclose(leaning.axes[:, 2], [np.sin(0.8), 0, -np.cos(0.8)])
+    assert leaning.cost == upright.cost + 0.5
+    assert crowding(roof, 0.0, [upright.point], upright.axes) > 0.01
+    assert crowding(roof, 0.0, [leaning.point], leaning.axes) == 0.0
+
+
+def test_the_hand_is_as_deep_in_a_thing_or_a_table_as_the_thing_in_the_hand() -> None:
+    at = np.array([0.5, 0.2, 0.3])
+    below_palm = at + np.array([0.1, 0.0, 0.04])  # HAND closes along y, so 0.1 along x is beside it
+    assert crowding(below_palm[None], 0.0, [at], HAND) == 0.0
+    in_palm = at + np.array([0.0, 0.1, 0.045 + 0.002])
+    assert crowding(in_palm[None], 0.0, [at], HAND) == pytest.approx(0.002)
+    assert crowding(in_palm[None], 0.0, [at], HAND, 0.01) == pytest.approx(0.012)
+    assert crowding(NOTHING, 0.295, [at], HAND) == pytest.approx(0.005)  # fingertips 10 mm below the grip site
+
+
+def test_a_thing_under_an_edge_is_taken_out_the_shortest_way() -> None:
+    thing = box([0.003, 0.003, 0.03], [0.1, 0.1, 0.06])
+    wall = box([0.066, 0.0, 0.05], [0.004, 0.2, 0.1])
+    assert way_out(thing, wall).tolist() == [0, 0], "beside it, not above"
+    way = way_out(thing, box([0.0, 0.125, 0.1], [0.3, 0.2, 0.02]))  # begins at y = 0.025, and the thing ends at 0.053
+    assert 0.028 <= -way[1] <= 0.05
+    assert np.linalg.norm(way) <= 0.05
+
+
+def test_of_grasps_the_best_with_all_costs_comes_first_and_hopeless_ones_are_not_examined() -> None:
+    found = [Grasp(np.zeros(3), HAND, 0.02, cost) for cost in (3.0, 0.0, 1.0, 9.0)]
+    examined: list[float] = []
+
+    def extra(grasp: Grasp) -> float:
+        examined.append(grasp.cost)
+        return {0.0: 5.0, 1.0: 1.0}.get(grasp.cost, 0.0)
+
+    order = ranked(found, extra)
+    assert next(order).cost == 2.0
+    assert examined == [0.0, 1.0]
+    assert [grasp.cost for grasp in order] == [3.0, 5.0, 9.0]
+
+
+def test_the_same_grasp_with_the_fingers_exchanged_costs_the_further_turn() -> None:
+    near, far = twins(Grasp(np.zeros(3), HAND, 0.02, 1.0), HAND)
+    assert_allclose(near.axes, HAND, atol=1e-12)
+    assert_allclose(far.axes, HAND * [-1, -1, 1], atol=1e-12)
+    assert (near.cost, far.cost) == (1.0, pytest.approx(1.0 + 0.35 * np.pi))
+
+
+ONE_JOINT = """<mujoco><worldbody><body><joint name="j" axis="0 0 1" limited="true" range="{}"/>
+<geom size="0.01" mass="1"/><site name="hand" pos="0.5 0 0"/></body></worldbody></mujoco>"""
+
+
+@pytest.mark.parametrize(("limit_rad", "short_rad"), [(2.0, 0.0), (0.7, 0.4)])
+def test_an_arm_misses_what_a_joint_s_limit_less_0_1_rad_keeps_it_from(limit_rad: float, short_rad: float) -> None:
+    model = mujoco.MjModel.from_xml_string(ONE_JOINT.format(f"{np.degrees(-limit_rad)} {np.degrees(limit_rad)}"))
+    reach = Reach(model, model.site("hand").id, [0], np.zeros(1))
+    target = 0.5 * np.array([np.cos(1.0), np.sin(1.0), 0.0]), turned(np.eye(3), np.array([0.0, 0.0, 1.0]))
+    miss = reach.miss(np.zeros(1), [target])
+    assert miss == pytest.approx(0.1 * short_rad, abs=0.005)  # 0.1 m per rad
+    home = np.array([0.5, 0.0, 0.0]), np.eye(3)
+    assert reach.miss(np.zeros(1), [target, home]) == pytest.approx(miss), "the worst of all poses"
+
+
+def test_a_thing_is_dragged_around_what_stands_in_its_way() -> None:
+    start, end = np.zeros(2), np.array([0.4, 0.0])
+    assert detour(start, end, NOTHING[:, :2], 0.07) is end
+    post = np.array([[0.2, 0.03]])
+    corner = detour(start, end, post, 0.07)
+    assert min(from_way(post, start, corner)[0], from_way(post, corner, end)[0]) >= 0.07
+    assert corner[1] < 0, "on the side with more room"
 
 
 def test_intervals_end_at_gaps_wider_than_22_mm() -> None:
@@ -158,6 +239,8 @@ def test_the_hand_takes_the_nearer_of_two_alike_orientations() -> None:
     assert_allclose(np.abs(axes[:, 0]), [1, 0, 0], atol=1e-12)
     assert angle == pytest.approx(np.pi / 2)
     assert np.linalg.det(axes) == pytest.approx(1.0)
+    one, other = hand_frames(np.array([0.0, 1.0, 0.0]), DOWN)
+    assert_allclose(one, other * [-1, -1, 1])
 
 
 def test_a_tilted_hand_is_levelled_the_shortest_way() -> None:

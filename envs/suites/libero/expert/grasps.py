@@ -15,12 +15,13 @@ Shape letters: P points of the thing, O points of everything else. Lengths in me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from envs.suites.libero.expert.motion import DOWN, hand_frame
+from envs.suites.libero.expert.motion import DOWN, hand_frame, hand_frames, rotation_vector
 from envs.suites.libero.expert.view import Array
 
 MAX_WIDTH_M = 0.072
@@ -41,6 +42,8 @@ LOWEST_M = 0.012
 """The grip site stays this far above the thing's lowest point."""
 OFFSETS_M = (-0.025, 0.025)
 """Strips beside the middle, tried if those through the middle give few candidates."""
+TURN_COST = 0.35
+"""Of turning the hand to a grasp, per radian."""
 NUM_DIRECTIONS = 12
 MOST_POINTS = 2500
 
@@ -81,10 +84,10 @@ def thinned(points: Array, most: int = MOST_POINTS) -> Array:
 class _Direction:
     """Points of a thing and of its surroundings, along and across one closing direction."""
 
-    def __init__(self, points: Array, others: Array, centre: Array, angle: float) -> None:
+    def __init__(self, points: Array, others: Array, centre: Array, angle: float, covered: bool) -> None:
         self.closing = np.array([np.cos(angle), np.sin(angle), 0.0])
         self._across = np.array([-np.sin(angle), np.cos(angle), 0.0])
-        self._centre = centre
+        self._centre, self._covered = centre, covered
         self._thing = self._project(points)
         self._others = self._project(others)
 
@@ -92,10 +95,12 @@ class _Direction:
         relative = points - self._centre
         return relative @ self.closing, relative @ self._across, points[:, 2]
 
-    def _along(self, of: tuple[Array, Array, Array], offset: float, half: float, above: float) -> Array:
-        """Positions along the closing direction of the points in a strip and above a height."""
+    def _along(
+        self, of: tuple[Array, Array, Array], offset: float, half: float, above: float, below: float = np.inf
+    ) -> Array:
+        """Positions along the closing direction of the points in a strip and between two heights."""
         u, v, z = of
-        return u[(np.abs(v - offset) < half) & (z > above)]
+        return u[(np.abs(v - offset) < half) & (z > above) & (z < below)]
 
     def parts(self, offset: float, height: float) -> Iterator[tuple[float, float]]:
         """Middle and width of every part that the fingers can close on."""
@@ -107,12 +112,14 @@ class _Direction:
 
     def _free(self, offset: float, height: float, middle: float) -> bool:
         """Whether fingers and hand have room."""
-        low = height - FINGERTIP_M - 0.006
+        low, palm = height - FINGERTIP_M - 0.006, height + HAND_M[2]
         thing = np.abs(self._along(self._thing, offset, FINGER_M + 0.003, low) - middle)
-        others = np.abs(self._along(self._others, offset, FINGER_M + 0.005, low) - middle)
+        others = np.abs(self._along(self._others, offset, FINGER_M + 0.005, low, palm) - middle)
         slot = np.concatenate([thing, others])
         if ((slot > SLOT_M[0]) & (slot < SLOT_M[1])).any() or (others < 0.05).any():
             return False
+        if self._covered:
+            return True
         length, half, palm = HAND_M
         above = [self._along(of, offset, half, height + palm) for of in (self._thing, self._others)]
         return not (np.abs(np.concatenate(above) - middle) < length).any()
@@ -128,6 +135,8 @@ def grasp_candidates(
     centre_of_mass: Array,
     hand_axes: Array,
     prefer: Preference | None = None,
+    *,
+    covered: bool = False,
 ) -> list[Grasp]:
     """Grasps from above, best first, no two alike.
 
@@ -137,12 +146,14 @@ def grasp_candidates(
         centre_of_mass: of the thing, [3].
         hand_axes: as they are now, [3, 3].
         prefer: extra cost.
+        covered: also grasps over which the hand has no room; it has to lean.
     """
     low, high = points.min(0), points.max(0)
     centre = np.array([*(low + high)[:2] / 2, 0.0])
     near = (np.abs(others[:, :2] - centre[:2]) < 0.2).all(1) & (others[:, 2] > low[2] + 0.002)
     points, others = thinned(points), thinned(others[near], 2 * MOST_POINTS)
-    directions = [_Direction(points, others, centre, np.pi * k / NUM_DIRECTIONS) for k in range(NUM_DIRECTIONS)]
+    angles = np.pi * np.arange(NUM_DIRECTIONS) / NUM_DIRECTIONS
+    directions = [_Direction(points, others, centre, angle, covered) for angle in angles]
     found: list[Grasp] = []
     for offsets, depths in (((0.0,), DEPTHS_M), (OFFSETS_M, DEPTHS_M[:3])):
         if len(found) >= 6:
@@ -166,7 +177,38 @@ def _cost(
     lever = float(np.linalg.norm(point[:2] - centre_of_mass[:2]))
     shallow = abs(depth - actual)
     wide = 20 * width + 10 * max(0.0, width - 0.055)  # of a box, across it and not askew
-    return -8 * depth + 4 * shallow + 6 * abs(offset) + 0.35 * angle + 4 * lever + wide
+    return -8 * depth + 4 * shallow + 6 * abs(offset) + TURN_COST * angle + 4 * lever + wide
+
+
+def lean_over(grasp: Grasp, lean: Array, cost: float = 0.0) -> Grasp:
+    """A grasp with the hand's tip leaning in a horizontal direction, by the length of `lean` [3] in rad."""
+    angle = float(np.linalg.norm(lean))
+    if angle == 0.0:
+        return grasp
+    axes, _ = hand_frame(grasp.closing, np.cos(angle) * DOWN + np.sin(angle) / angle * lean, grasp.axes)
+    return replace(grasp, axes=axes, cost=grasp.cost + cost)
+
+
+def twins(grasp: Grasp, hand_axes: Array) -> list[Grasp]:
+    """The same grasp with the fingers one way round and the other, which costs more for the further turn."""
+    frames = hand_frames(grasp.closing, grasp.axes[:, 2])
+    turns = [float(np.linalg.norm(rotation_vector(hand_axes, axes))) for axes in frames]
+    return [
+        replace(grasp, axes=axes, cost=grasp.cost + TURN_COST * (turn - min(turns)))
+        for axes, turn in zip(frames, turns, strict=True)
+    ]
+
+
+def ranked(grasps: Iterable[Grasp], extra: Callable[[Grasp], float]) -> Iterator[Grasp]:
+    """Grasps with an extra cost added, best first; it is worked out only for those that may come next."""
+    heap = [(grasp.cost, k, False, grasp) for k, grasp in enumerate(grasps)]
+    heapq.heapify(heap)
+    while heap:
+        cost, k, known, grasp = heapq.heappop(heap)
+        if known:
+            yield replace(grasp, cost=cost)
+        else:
+            heapq.heappush(heap, (cost + extra(grasp), k, True, grasp))
 
 
 def _distinct(grasps: list[Grasp], most: int = 12) -> list[Grasp]:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, OPENED_M, UP, Arm, Steps, hand_frame, turned
+from envs.suites.libero.expert.motion import (
+    CLOSED,
+    DOWN,
+    OPEN,
+    OPENED_M,
+    UP,
+    Arm,
+    Steps,
+    hand_frame,
+    hand_frames,
+    turned,
+)
 from envs.suites.libero.expert.view import Array, View
 
 ARC_STEP_RAD = 0.06
@@ -142,11 +153,13 @@ def _push(arm: Arm, joint: int, goal: float, behind: float) -> Steps:
         """The fingertips' place [3], `back` behind the edge after a turn."""
         return np.array([*door.edge(way * turn, -way * back)[:2], height])
 
-    axes, _ = hand_frame(np.cross(UP, door.along(0.0)), DOWN, view.hand_axes)
     arm.command = CLOSED
     high = max(view.hand[2], door.points[:, 2].max() + 0.08)
+    start, end = at(0.0, behind), at(abs(goal - begun), 0.0)
+    along = door.along(0.0)
+    frames = [*hand_frames(np.cross(UP, along), DOWN), *hand_frames(along, DOWN)]
+    axes = arm.best(frames, (start, end))
     yield from arm.rise(high, steps=30)
-    start = at(0.0, behind)
     yield from arm.move(np.array([*start[:2], high]), axes, tolerance=0.03, angle=0.3, steps=80)
     yield from arm.move(start, axes, tolerance=0.02, steps=40)
     for k in range(int(abs(goal - begun) / ARC_STEP_RAD) + 8):

@@ -10,7 +10,7 @@ whether the target was reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ STALL_STEPS, STALL_M, STALL_LEVER_M = 8, 0.003, 0.1
 """A hand that moves, or turns at the end of that lever, less than this in so many steps has met something."""
 OPENED_M = 0.07
 """Fingers further apart than this are open."""
+MISS_M, MISS_COST = 0.01, 100.0
+"""A pose that the hand stays further away from than this is out of reach, and how many radians of turning the hand are
+taken into account per metre beyond."""
 
 
 class Lost(Exception):  # noqa: N818 - an event of the plan, not an error
@@ -52,19 +55,21 @@ def turned(axes: Array, vector: Array) -> Array:
     return Rotation.from_rotvec(vector).as_matrix() @ axes
 
 
-def hand_frame(closing: Array, approach: Array, near: Array) -> tuple[Array, float]:
-    """The hand's axes for a closing direction and an approach direction, and their angle to the present ones.
+def hand_frames(closing: Array, approach: Array) -> tuple[Array, Array]:
+    """The hand's axes [3, 3] for a closing direction and an approach direction: two, because the fingers are alike.
 
-    The fingers are alike, so of the two signs of `closing` that nearer to the frame `near` [3, 3] is taken. The part of
-    `closing` along `approach` is dropped.
+    The part of `closing` along `approach` is dropped.
     """
-    frames = []
-    for sign in (1.0, -1.0):
-        x = sign * (closing - approach * (closing @ approach))
-        x /= np.linalg.norm(x)
-        axes = np.column_stack([x, np.cross(approach, x), approach])
-        frames.append((float(np.linalg.norm(rotation_vector(near, axes))), axes))
-    angle, axes = min(frames, key=lambda frame: frame[0])
+    x = closing - approach * (closing @ approach)
+    x /= np.linalg.norm(x)
+    y = np.cross(approach, x)
+    return np.column_stack([x, y, approach]), np.column_stack([-x, -y, approach])
+
+
+def hand_frame(closing: Array, approach: Array, near: Array) -> tuple[Array, float]:
+    """Of the hand's two alike orientations that nearer to the frame `near` [3, 3], and the angle between them."""
+    angles = [(float(np.linalg.norm(rotation_vector(near, axes))), axes) for axes in hand_frames(closing, approach)]
+    angle, axes = min(angles, key=lambda frame: frame[0])
     return axes, angle
 
 
@@ -95,6 +100,16 @@ class Arm:
             action[3:6] = turn * min(1.0, TURN / max(float(np.abs(turn).max()), 1e-9))
         action[6] = self.command
         return action
+
+    def miss_cost(self, axes: Array, points: Iterable[Array]) -> float:
+        """Of taking the hand through points [3] with axes [3, 3]: 0 unless it does not get there."""
+        return MISS_COST * max(0.0, self.view.miss([(point, axes) for point in points]) - MISS_M)
+
+    def best(self, frames: Iterable[Array], points: Sequence[Array]) -> Array:
+        """The axes [3, 3] with which the hand gets through points [3], after the smallest turn."""
+        now = self.view.hand_axes
+        turn = lambda axes: float(np.linalg.norm(rotation_vector(now, axes)))  # noqa: E731
+        return min(frames, key=lambda axes: turn(axes) + self.miss_cost(axes, points))
 
     def at(self, target: Array, axes: Array | None, tolerance: float, angle: float) -> bool:
         """Whether the hand is within a distance (m) and an angle (rad) of a pose."""

@@ -8,12 +8,14 @@ Shape letters: P points. All lengths in metres, all positions and axes in the wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from envs.suites.libero.expert.reach import Pose, Reach
 
 if TYPE_CHECKING:
     from envs.suites.libero.scene import Region, Thing
@@ -78,6 +80,10 @@ class View:
         self._things: dict[str, Thing] = {**self.scene.objects, **self.scene.fixtures}
         self._points = {g: geom_points(self.model, g) for thing in self._things.values() for g in thing.geom_ids}
         self._fingers = [self._subtree(self.model.body(name).id) for name in _FINGERS]
+        control = simulation.controller
+        joints = [self.model.joint(f"robot0_joint{i}").id for i in range(1, 8)]
+        self._arm = control.arm_qpos
+        self._reach = Reach(self.model, self.model.site("gripper0_grip_site").id, joints, control.rest_rad)
         self._base = self.model.body("robot0_link0").id
         of_things = set(self._points) | set(self.scene.robot_geom_ids)
         self._static = [g for g in range(self.model.ngeom) if self.scene.collides[g] and g not in of_things]
@@ -97,6 +103,10 @@ class View:
         """Distance between the fingers, 0 to 0.08."""
         fingers = self.simulation.fingers_m
         return float(fingers[0] - fingers[1])
+
+    def miss(self, poses: Sequence[Pose]) -> float:
+        """How far the hand would stay from the worst of several poses, taken one after the other, in metres."""
+        return self._reach.miss(self.data.qpos[self._arm], poses)
 
     def distance_from_base(self, point: Array) -> float:
         """Horizontal distance of a point from the arm's first axis."""
