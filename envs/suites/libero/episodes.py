@@ -19,7 +19,7 @@ from envs.suites.libero.expert import Expert
 from envs.suites.libero.memory import compile_without_cache, forget_last_model, forget_textures
 from envs.suites.libero.sensor import CAMERAS, Sensor, projection_of
 from envs.suites.libero.simulation import Simulation
-from envs.suites.libero.tasks import HORIZONS, MUJOCO, published_sentence, suite_of
+from envs.suites.libero.tasks import MUJOCO, published_sentence, scene_number
 from envs.types import CameraSpec, EpisodeSpec
 
 
@@ -50,13 +50,14 @@ class Episodes(StepwiseSimulation):
         self._published_sentences = published_sentences
         self._sensor = Sensor.of(sensor)
         self._renderer = FrameRenderer(self._sensor.size_px, self._sensor.size_px, self._sensor.quality, _visible())
-        self._loaded = ("", "")
+        self._loaded: tuple[str, str, int] | None = None
         self._simulation: Any = None
         self._expert: Any = None
 
     def begin(self, spec: EpisodeSpec) -> str:
-        if (spec.task, spec.variation) != self._loaded:
-            self._load(spec.task, spec.variation)
+        wanted = (spec.task, spec.variation, scene_number(spec.variation, spec.seed))
+        if wanted != self._loaded:
+            self._load(*wanted)
         self._simulation.begin(spec.seed)
         self._expert.begin()
         published = published_sentence(spec.task, spec.variation) if self._published_sentences else None
@@ -69,7 +70,7 @@ class Episodes(StepwiseSimulation):
         return Moved(success=success)
 
     def reached_step_limit(self) -> bool:
-        return self._simulation.num_steps >= HORIZONS[suite_of(self._loaded[0])]
+        return self._simulation.num_steps >= self._simulation.scene.horizon
 
     def state(self) -> list[float]:
         return np.nan_to_num(self._simulation.state).tolist()
@@ -77,16 +78,16 @@ class Episodes(StepwiseSimulation):
     def expert_action(self) -> list[float]:
         return self._expert.action().tolist()
 
-    def _load(self, task: str, variation: str) -> None:
+    def _load(self, task: str, variation: str, number: int) -> None:
         self._simulation = self._expert = None
         forget_last_model()
-        self._loaded = ("", "")
-        self._simulation = Simulation(task, variation)
+        self._loaded = None
+        self._simulation = Simulation(task, variation, number)
         self._expert = Expert(self._simulation)
         forget_last_model()
         self._renderer.load(self._simulation.model)
         forget_textures(self._simulation.model)
-        self._loaded = (task, variation)
+        self._loaded = (task, variation, number)
 
     def localization(self) -> list[float]:
         model, data = self._simulation.model, self._simulation.data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.seeds import seed_of
-from envs.suites.libero.tasks import TRAIN, folder_of, official_index
+from envs.suites.libero.tasks import HORIZONS, TRAIN, folder_of, official_index, suite_of
 
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # else every process asks for a private macro file
 
@@ -75,20 +76,17 @@ class InitialState:
 class Scene:
     """The compiled task."""
 
-    def __init__(self, task: str, variation: str = TRAIN) -> None:
+    def __init__(self, task: str, variation: str = TRAIN, bddl: Path | None = None) -> None:
         """Compile, which takes 0.5 to 4 s.
 
         Args:
             task: a name in tasks.SUITES.
             variation: one of tasks.variations_of(task).
+            bddl: what to compile in place of the package's file.
         """
         self.task, self.variation = task, variation
-        folder = folder_of(task, variation)
-        bddl = Path(get_libero_path("bddl_files")) / folder / f"{task}.bddl"
-        states = Path(get_libero_path("init_states")) / folder / f"{task}.pruned_init"
-        self._official = load_initial_states(states)  # [S, 1 + P + D]: time, qpos, qvel
         wrapper = ControlEnv(
-            bddl_file_name=str(bddl),
+            bddl_file_name=str(bddl or bddl_path(task, variation)),
             use_camera_obs=False,
             has_renderer=False,
             has_offscreen_renderer=False,
@@ -109,7 +107,7 @@ class Scene:
         self.interest: tuple[str, ...] = tuple(problem["obj_of_interest"])
         self.collides: NDArray[np.bool_] = (self.model.geom_contype | self.model.geom_conaffinity) != 0
         """Geoms that collide; the others are only drawn."""
-        of_robot = [self.model.body(body).name.startswith(_ROBOT_BODIES) for body in self.model.geom_bodyid]
+        of_robot = [self.is_of_robot(geom) for geom in range(self.model.ngeom)]
         self.robot_geom_ids = frozenset(np.flatnonzero(of_robot & self.collides).tolist())
         self.objects = {name: self._thing(name, made) for name, made in self.suite_env.objects_dict.items()}
         self.fixtures = {name: self._thing(name, made) for name, made in self.suite_env.fixtures_dict.items()}
@@ -138,12 +136,25 @@ class Scene:
         """Set what the suite shows and hides by the state: a stove's burner glows if it is on."""
         self.suite_env._post_process()
 
-    def initial_state(self, seed: int) -> InitialState:
+    def is_of_robot(self, geom: int) -> bool:
+        """Whether a geom belongs to the arm, its mount or the gripper."""
+        return self.model.body(self.model.geom_bodyid[geom]).name.startswith(_ROBOT_BODIES)
+
+    @property
+    def horizon(self) -> int:
+        """Step limit, after the settling steps."""
+        return HORIZONS[suite_of(self.task)]
+
+    def initial_state(self, seed: int, attempt: int = 0) -> InitialState:
         """Where everything is when the episode of that seed begins; changes `data`.
+
+        Args:
+            attempt: number of states of that seed, drawn before, of which `is_fair` was false.
 
         Raises:
             UserError: after many tries no placement is free.
         """
+        del attempt
         sampled = self._sampled(seed)
         index = official_index(seed)
         if index is None:
@@ -151,34 +162,56 @@ class Scene:
         _, qpos, qvel = np.split(self._official[index], [1, 1 + self.model.nq])
         return InitialState(qpos=qpos, qvel=qvel, body_pos=sampled.body_pos, body_quat=sampled.body_quat)
 
+    def is_fair(self) -> bool:
+        """Whether an episode may begin in `data`, after the settling steps."""
+        return True
+
+    @cached_property
+    def _official(self) -> NDArray[np.float64]:
+        return official_states(self.task, self.variation)
+
     def _sampled(self, seed: int) -> InitialState:
         """A state as after the suite's own reset with a seed, and the arm near its rest pose."""
         model, data, env = self.model, self.data, self.suite_env
         stream = seed_of("libero", self.task, self.variation, int(seed))
         np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
-        model.body_pos[:], model.body_quat[:] = self._own_pos, self._own_quat
-        mujoco.mj_resetData(model, data)
-        robot = env.robots[0]
-        data.qpos[robot._ref_joint_pos_indexes] = robot.init_qpos
-        data.qpos[robot._ref_gripper_joint_pos_indexes] = robot.gripper.init_qpos
+        self.to_rest()
         for sampler in env.object_property_initializers:
             env.object_states_dict[sampler.name].set_joint(sampler.sample())
         mujoco.mj_step1(model, data)
-        for pos, quat, made in self._placements():
-            if made.name in env.fixtures_dict:
-                model.body(made.root_body).pos, model.body(made.root_body).quat = pos, quat
-            else:
-                env.sim.data.set_joint_qpos(made.joints[-1], np.concatenate((pos, quat)))
-        qpos = data.qpos.copy()
-        qpos[robot._ref_joint_pos_indexes] += JOINT_NOISE_RAD * np.random.default_rng(stream).standard_normal(7)
+        for pos, quat, made in self.placements():
+            self.set_pose(made.name, pos, quat)
+        return self.with_joint_noise(np.random.default_rng(stream))
+
+    def to_rest(self) -> None:
+        """Everything as compiled, and the arm in its rest pose; changes `data`."""
+        model, data, robot = self.model, self.data, self.suite_env.robots[0]
+        model.body_pos[:], model.body_quat[:] = self._own_pos, self._own_quat
+        mujoco.mj_resetData(model, data)
+        data.qpos[robot._ref_joint_pos_indexes] = robot.init_qpos
+        data.qpos[robot._ref_gripper_joint_pos_indexes] = robot.gripper.init_qpos
+
+    def set_pose(self, name: str, pos: NDArray[np.float64], quat: NDArray[np.float64]) -> None:
+        """Put a thing somewhere: a fixture's body in the model, a movable thing's joint in `data`."""
+        if name in self.fixtures:
+            body = self.fixtures[name].body_id
+            self.model.body_pos[body], self.model.body_quat[body] = pos, quat
+        else:
+            joint = self.suite_env.objects_dict[name].joints[-1]
+            self.suite_env.sim.data.set_joint_qpos(joint, np.concatenate((pos, quat)))
+
+    def with_joint_noise(self, rng: np.random.Generator) -> InitialState:
+        """The state of `data` at rest, with the noise that official states have in the arm's joints."""
+        qpos = self.data.qpos.copy()
+        qpos[self.suite_env.robots[0]._ref_joint_pos_indexes] += JOINT_NOISE_RAD * rng.standard_normal(7)
         return InitialState(
             qpos=qpos,
-            qvel=np.zeros(model.nv),
-            body_pos=model.body_pos.copy(),
-            body_quat=model.body_quat.copy(),
+            qvel=np.zeros(self.model.nv),
+            body_pos=self.model.body_pos.copy(),
+            body_quat=self.model.body_quat.copy(),
         )
 
-    def _placements(self) -> list[tuple[Any, Any, Any]]:
+    def placements(self) -> list[tuple[Any, Any, Any]]:
         """(position, quaternion, thing of the suite) of everything that is placed."""
         env = self.suite_env
         for _ in range(100):
@@ -201,7 +234,7 @@ class Scene:
 
     def _thing(self, name: str, made: Any) -> Thing:
         body = int(self.suite_env.obj_body_id[name])
-        of_thing = self._subtree(body)
+        of_thing = self.bodies_of(body)
         slide_or_hinge = self.model.jnt_type >= mujoco.mjtJoint.mjJNT_SLIDE.value
         return Thing(
             name=name,
@@ -220,10 +253,21 @@ class Scene:
             joint_ids=tuple(self.model.joint(name).id for name in made.joints or ()),
         )
 
-    def _subtree(self, body: int) -> NDArray[np.bool_]:
+    def bodies_of(self, body: int) -> NDArray[np.bool_]:
         """Whether each body is that body or below it, bool [B]."""
         below = np.zeros(self.model.nbody, bool)
         below[body] = True
         for other in range(body + 1, self.model.nbody):
             below[other] = below[self.model.body_parentid[other]]
         return below
+
+
+def bddl_path(task: str, variation: str) -> Path:
+    """The package's file of a task of LIBERO or LIBERO-PRO."""
+    return Path(get_libero_path("bddl_files")) / folder_of(task, variation) / f"{task}.bddl"
+
+
+def official_states(task: str, variation: str) -> NDArray[np.float64]:
+    """The official initial states of a task, [S, 1 + P + D]: time, qpos, qvel."""
+    folder = Path(get_libero_path("init_states")) / folder_of(task, variation)
+    return load_initial_states(folder / f"{task}.pruned_init")

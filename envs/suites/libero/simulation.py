@@ -15,12 +15,16 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.errors import UserError
 from envs.simulation.bad_numbers import has_bad_numbers
 from envs.suites.libero.control import Controller, ControllerState
-from envs.suites.libero.scene import Scene
-from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN
+from envs.suites.libero.scene import InitialState, Scene
+from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN, WIDE
+from envs.suites.libero.wide.scene import WideScene
 
 _SETTLE = np.array([0.0] * 6 + [-1.0])
+MOST_ATTEMPTS = 50
+"""States that may be drawn for an episode."""
 _PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
@@ -39,14 +43,15 @@ class Snapshot(NamedTuple):
 class Simulation:
     """A task that episodes run in, one after the other."""
 
-    def __init__(self, task: str, variation: str = TRAIN) -> None:
+    def __init__(self, task: str, variation: str = TRAIN, number: int = 0) -> None:
         """Compile the task.
 
         Args:
             task: a name in tasks.SUITES.
             variation: one of tasks.variations_of(task).
+            number: tasks.scene_number of the seeds that it will run.
         """
-        self.scene = Scene(task, variation)
+        self.scene = WideScene(task, number) if variation == WIDE else Scene(task, variation)
         self.model, self.data = self.scene.model, self.scene.data
         self._to_rest()
         self.controller = Controller(self.model, self.data)
@@ -62,8 +67,20 @@ class Simulation:
         """Begin the episode of a seed, after the settling steps.
 
         The same task, variation and seed give the same state, bit for bit, whatever was simulated before.
+
+        Raises:
+            UserError: no state that the scene drew is fair, or see Scene.initial_state.
         """
-        start = self.scene.initial_state(seed)
+        for attempt in range(MOST_ATTEMPTS):
+            self._settle(self.scene.initial_state(seed, attempt))
+            if self.scene.is_fair():
+                break
+        else:
+            raise UserError(f"{self.scene.task}, {self.scene.variation}, {seed}: {MOST_ATTEMPTS} states, none is fair")
+        self.num_steps = 0
+
+    def _settle(self, start: InitialState) -> None:
+        """Set a state and execute the settling steps."""
         model, data = self.model, self.data
         mujoco.mj_resetData(model, data)
         model.body_pos[:], model.body_quat[:] = start.body_pos, start.body_quat
@@ -73,7 +90,6 @@ class Simulation:
         self.scene.show_switches()
         for _ in range(SETTLE_STEPS):
             self.step(_SETTLE)
-        self.num_steps = 0
 
     def step(self, action: NDArray[np.floating]) -> bool:
         """Execute an action, float [7] in [-1, 1]: control.py's units, then the gripper, closing above 0.

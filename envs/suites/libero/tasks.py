@@ -28,6 +28,10 @@ TRAIN = "train"
 VARIATIONS = (TRAIN, "lan", "object", "swap", "task")
 """LIBERO itself, and LIBERO-PRO's complete suites: another sentence, recoloured or resized objects, exchanged places,
 and another goal in the same scene. libero-90 has none."""
+WIDE = "wide"
+"""Training episodes without what LIBERO-PRO evaluates (wide/): of the same four suites."""
+EPISODES_PER_SCENE = 25
+"""Consecutive seeds of a task's wide episodes that share a compiled scene."""
 WITHOUT_RESOURCES = ("env",)
 """Suites of LIBERO-PRO, as variations, of which the package has neither tasks nor initial states."""
 
@@ -51,7 +55,12 @@ def suite_of(task: str) -> str:
 
 def variations_of(task: str) -> tuple[str, ...]:
     """The variations that a task has."""
-    return (TRAIN,) if suite_of(task) == "90" else VARIATIONS
+    return (TRAIN,) if suite_of(task) == "90" else (*VARIATIONS, WIDE)
+
+
+def scene_number(variation: str, seed: int) -> int:
+    """Which of a task's scenes in that variation a seed's episode runs in; all but "wide" have one."""
+    return seed // EPISODES_PER_SCENE if variation == WIDE else 0
 
 
 def folder_of(task: str, variation: str) -> str:
@@ -66,7 +75,7 @@ def published_sentence(task: str, variation: str) -> str | None:
 
     None of the variations whose sentence is another one than the task's, which only the BDDL file has.
     """
-    if variation in ("lan", "task"):
+    if variation in ("lan", "task", WIDE):
         return None
     return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 

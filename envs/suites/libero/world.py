@@ -80,8 +80,12 @@ class LiberoWorld(HostedWorld):
             self.notes = {"mujoco": f"{version}, not {tasks.MUJOCO}: other physics and frames than published results"}
 
     def in_order(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
-        """One task after the other, because each change of task takes a world 3 to 6 s."""
-        return sorted(specs, key=lambda spec: (self.tasks.index(spec.task), spec.variation))
+        """One scene after the other, because each change of scene takes a world 3 to 6 s."""
+
+        def scene(spec: EpisodeSpec) -> tuple[int, str, int]:
+            return self.tasks.index(spec.task), spec.variation, tasks.scene_number(spec.variation, spec.seed)
+
+        return sorted(specs, key=scene)
 
     def variations_of(self, task: str) -> tuple[str, ...]:
         return tasks.variations_of(task)
@@ -94,7 +98,7 @@ class LiberoWorld(HostedWorld):
         if isinstance(spec, EpisodeSpec) and spec.variation in tasks.WITHOUT_RESOURCES:
             raise UserError(
                 f"LIBERO-PRO's variation {spec.variation!r} has neither tasks nor initial states in the package; "
-                f"variations: {', '.join(tasks.VARIATIONS)}"
+                f"variations: {', '.join(self.variations_of(spec.task))}"
             )
         super().check_spec(spec)
 

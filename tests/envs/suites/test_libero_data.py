@@ -71,13 +71,22 @@ def test_episodes_of_one_task_run_together_in_the_order_of_their_seeds(world: Li
     assert ordered == [(t, v, s) for t in (first, second) for v in ("swap", "train") for s in (1, 2)]
 
 
+def test_wide_episodes_of_one_scene_run_together(world: LiberoWorld) -> None:
+    task = world.tasks[0]
+    given = [EpisodeSpec(suite="libero", task=task, seed=s, variation="wide") for s in (30, 1, 26, 0)]
+    assert [spec.seed for spec in world.in_order(given)] == [1, 0, 30, 26]
+    assert "wide" in tasks.variations_of(task) and "wide" not in tasks.variations_of(tasks.SUITES["90"][0])
+
+
 def test_unknown_tasks_and_variations_are_refused_with_those_that_exist(world: LiberoWorld) -> None:
     def spec(task: str, variation: str) -> EpisodeSpec:
         return EpisodeSpec(suite="libero", task=task, seed=0, variation=variation)
 
     with pytest.raises(ValueError, match="task 'fly' does not exist in libero; tasks: pick_up_the_black_bowl"):
         world.check_spec(spec("fly", "train"))
-    with pytest.raises(ValueError, match="variation 'dark' does not exist; variations: train, lan, object, swap, task"):
+    with pytest.raises(
+        ValueError, match="variation 'dark' does not exist; variations: train, lan, object, swap, task, wide"
+    ):
         world.check_spec(spec("turn_on_the_stove", "dark"))
     with pytest.raises(ValueError, match="variation 'env' has neither tasks nor initial states in the package"):
         world.check_spec(spec("turn_on_the_stove", "env"))

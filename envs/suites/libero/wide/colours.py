@@ -1,0 +1,64 @@
+"""Tints of surfaces, drawn per episode: the renderer multiplies a texture by its material's colour."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.suites.libero.wide.vocabulary import COLOURED
+
+_TINTED = 0.5
+"""Probability that a thing, or the arena, is tinted."""
+_DARKEST = 0.6
+_MOST_OF_THINGS, _MOST_OF_ARENA = 0.45, 0.6
+"""Saturation of a tint."""
+
+
+class _Surface(NamedTuple):
+    """What has one tint."""
+
+    most: float
+    materials: NDArray[np.int64]
+    plain: NDArray[np.int64]  # geoms without a material
+
+
+class Colours:
+    """The colours of a model's materials and geoms, as compiled and as tinted."""
+
+    def __init__(
+        self, model: mujoco.MjModel, things: Iterable[tuple[str, Iterable[int]]], arena: Iterable[int]
+    ) -> None:
+        """
+        Args:
+            things: category and drawn geoms of each; those of coloured categories only become darker.
+            arena: geoms of the table, the floor and the walls; each material is tinted by itself.
+        """
+        self._model = model
+        self._of_materials, self._of_geoms = model.mat_rgba.copy(), model.geom_rgba.copy()
+        self._surfaces: list[_Surface] = []
+        for category, of_thing in things:
+            geoms = np.array(sorted(of_thing), np.int64)
+            materials = model.geom_matid[geoms]
+            most = 0.0 if category in COLOURED else _MOST_OF_THINGS
+            self._surfaces.append(_Surface(most, np.unique(materials[materials >= 0]), geoms[materials < 0]))
+        none = np.zeros(0, np.int64)
+        for material in np.unique(model.geom_matid[sorted(arena)]):
+            if material >= 0:
+                self._surfaces.append(_Surface(_MOST_OF_ARENA, np.array([material]), none))
+
+    def tint(self, rng: np.random.Generator) -> None:
+        """Draw new tints; the model is rendered with them from now on."""
+        model = self._model
+        model.mat_rgba[:], model.geom_rgba[:] = self._of_materials, self._of_geoms
+        for surface in self._surfaces:
+            light, hue = rng.uniform(_DARKEST, 1.0), rng.random()
+            saturation, tinted = rng.random() * surface.most, rng.random() < _TINTED
+            if tinted:
+                colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
+                model.mat_rgba[surface.materials, :3] *= colour
+                model.geom_rgba[surface.plain, :3] *= colour

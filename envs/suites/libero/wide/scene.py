@@ -1,0 +1,153 @@
+"""A wide scene, compiled, and the episodes in it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from envs.errors import UserError
+from envs.seeds import seed_of
+from envs.suites.libero.scene import InitialState, Scene
+from envs.suites.libero.tasks import WIDE
+from envs.suites.libero.wide.colours import Colours
+from envs.suites.libero.wide.composition import bddl_text, compose
+from envs.suites.libero.wide.goals import Goal, afforded, part_of, parts, sample_goal
+from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place
+from envs.suites.libero.wide.layout import Layout, Pose
+from envs.suites.libero.wide.relations import relations
+from envs.suites.libero.wide.sentences import Speaker
+from envs.suites.libero.wide.shapes import shapes_of, supports_of
+
+MOST_SAMPLES = 300
+HORIZONS = (300, 520)
+"""Step limits for goals of one predicate and of two."""
+_MOVED_M, _TURNED_RAD = 0.03, 0.3
+"""A thing that moves or turns further than this while it settles did not stand."""
+_OPEN_FOR_THINGS, _OTHERWISE_OPEN = 0.7, 0.1
+"""Probability that a drawer into which something goes is open, and that something else is open or on."""
+
+
+class SampledEpisode(NamedTuple):
+    """What an episode asks for, and where things are."""
+
+    goal: Goal
+    sentence: str
+    poses: dict[str, Pose]
+    switches: dict[str, bool]
+    """{part: whether it is open or on}"""
+
+
+class WideScene(Scene):
+    """A task's wide scene of one number."""
+
+    def __init__(self, task: str, number: int, refused: HeldOut | None = None) -> None:
+        """Compile, which takes 0.5 to 4 s.
+
+        Args:
+            task: a name in tasks.SUITES.
+            number: tasks.scene_number of the seeds.
+            refused: what episodes must not have; LIBERO-PRO's by default.
+        """
+        self.composition = compose(task, number)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "wide.bddl"
+            file.write_text(bddl_text(self.composition))
+            stream = seed_of("libero wide rest", task, number)
+            np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
+            super().__init__(task, WIDE, file)
+        self.shapes = shapes_of(self)
+        self._supports = supports_of(self)
+        self._base_m = self.model.body("robot0_link0").pos[:2]
+        self._refused = refused or held_out()
+        self._goals = afforded(self.composition, self.shapes, self._refused)
+        self._colours = self._colours_of_things()
+        self._poses: dict[str, Pose] = {}
+
+    @property
+    def horizon(self) -> int:
+        return HORIZONS[len(self.goal) - 1]
+
+    def initial_state(self, seed: int, attempt: int = 0) -> InitialState:
+        """As Scene's; goal, sentence and colours are from now on the episode's."""
+        rng = np.random.default_rng(seed_of("libero wide", self.task, int(seed), attempt))
+        self.to_rest()
+        sampled = self.sample(rng)
+        self.goal, self.instruction, self._poses = sampled.goal, sampled.sentence, sampled.poses
+        self.interest = tuple(name for predicate in sampled.goal for name in predicate[1:])
+        self.suite_env.parsed_problem["goal_state"] = [list(predicate) for predicate in sampled.goal]
+        self._colours.tint(rng)
+        for part, on in sampled.switches.items():
+            self.suite_env.object_states_dict[part].set_joint(rng.uniform(*self._range(part, on)))
+        for name, pose in sampled.poses.items():
+            self.set_pose(name, pose.pos, pose.quat)
+        return self.with_joint_noise(rng)
+
+    def is_fair(self) -> bool:
+        """Whether the goal is still to be reached, and nothing has fallen over or rolled away."""
+        data = self.data
+        for name, thing in self.objects.items():
+            pose = self._poses[name]
+            moved_m = np.linalg.norm(data.xpos[thing.body_id][:2] - pose.pos[:2])
+            turned = abs(float(data.xquat[thing.body_id] @ pose.quat))
+            if moved_m > _MOVED_M or turned < np.cos(_TURNED_RAD / 2):
+                return False
+        return not self.succeeded()
+
+    def sample(self, rng: np.random.Generator) -> SampledEpisode:
+        """An episode that LIBERO-PRO does not have.
+
+        Raises:
+            UserError: none was found.
+        """
+        composition, refused = self.composition, self._refused
+        for _ in range(MOST_SAMPLES if self._goals else 0):
+            goal = sample_goal(self._goals, rng)
+            layout = Layout(composition, self.shapes, self._supports, self._base_m, goal, rng)
+            if not layout.sample() or layout.is_held_out(refused):
+                continue
+            where = relations(composition, goal, layout, rng)
+            if where is not None:
+                sentence = Speaker(composition.categories, refused, rng).say(goal, where)
+                return SampledEpisode(goal, sentence, layout.poses, self._switches(goal, rng))
+        raise UserError(f"no wide episode was found in a scene of {self.task}: {composition.categories}")
+
+    def _switches(self, goal: Goal, rng: np.random.Generator) -> dict[str, bool]:
+        """What is open or on at the beginning: what the goal wants to be otherwise, doors that things go through, most
+        drawers that things go into, and some that the goal has nothing to do with.
+        """
+        here = self.composition.categories
+        wanted = {predicate[1]: predicate[0] in ("open", "turnon") for predicate in goal if len(predicate) == 2}
+        ways = {part_of(predicate[2], self.composition) for predicate in goal if len(predicate) == 3}
+        named = {named_place(name, here)[0] for predicate in goal for name in predicate[1:]}
+        switches = {}
+        for part in parts(self.composition):
+            chance = rng.random()
+            if part in wanted and not (part in ways and part not in self.fixtures):
+                switches[part] = not wanted[part]
+            elif part in ways:
+                switches[part] = part in self.fixtures or chance < _OPEN_FOR_THINGS
+            else:
+                switches[part] = named_place(part, here)[0] not in named and chance < _OTHERWISE_OPEN
+        return switches
+
+    def _range(self, part: str, on: bool) -> tuple[float, float]:
+        """Of a joint that is open or on, or is not."""
+        thing, _ = named_place(part, self.composition.categories)
+        ranges = self.suite_env.get_object(thing).object_properties["articulation"]
+        names = ("turnon", "turnoff") if "default_turnon_ranges" in ranges else ("open", "close")
+        low, high = ranges[f"default_{names[0] if on else names[1]}_ranges"]
+        return (low, high) if on else (0.0, 0.0)
+
+    def _colours_of_things(self) -> Colours:
+        model = self.model
+        of_things = {}
+        for name, thing in (self.objects | self.fixtures).items():
+            of_things[name] = np.flatnonzero(self.bodies_of(thing.body_id)[model.geom_bodyid])
+        others = np.ones(model.ngeom, bool)
+        others[np.concatenate(list(of_things.values()))] = False
+        others[[geom for geom in range(model.ngeom) if self.is_of_robot(geom)]] = False
+        named = [(self.composition.categories[name], geoms) for name, geoms in of_things.items()]
+        return Colours(model, named, np.flatnonzero(others))

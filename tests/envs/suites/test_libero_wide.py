@@ -1,0 +1,226 @@
+"""LIBERO's variation "wide" in the suite's own interpreter, against all files of LIBERO-PRO.
+
+Skipped where `make libero` has not built it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs.suites.libero.tasks import EPISODES_PER_SCENE, SUITES
+from envs.suites.libero.world import INTERPRETER, LiberoConfig, LiberoWorld
+from envs.types import EpisodeSpec
+
+ROOT = Path(__file__).parents[3]
+try:
+    PYTHON = INTERPRETER.python()
+except ValueError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+PLATE = "put_the_bowl_on_the_plate"
+BOOK = "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy"
+ONE_PER_ARENA = (
+    PLATE,
+    SUITES["object"][0],
+    "KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it",
+    "LIVING_ROOM_SCENE5_put_the_white_mug_on_the_left_plate_and_put_the_yellow_and_white_mug_on_the_right_plate",
+    BOOK,
+)
+
+
+def run(script: str, *arguments: str) -> Any:
+    """What the script prints last, as JSON."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+    out = subprocess.run(
+        [str(PYTHON), "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+FILES = """
+import json, re, sys
+from collections import Counter
+import mujoco
+import numpy as np
+from envs.suites.libero.scene import Scene, bddl_path, official_states
+from envs.suites.libero.tasks import SUITES, published_sentence
+from envs.suites.libero.wide import held_out as h
+from envs.suites.libero.wide.scene import WideScene
+from envs.suites.libero.wide.vocabulary import NAMES, RECEPTACLES, REGIONS, TWIN_FIXTURES
+FOUR = [task for base in ("spatial", "object", "goal", "10") for task in SUITES[base]]
+PRO = [(task, variation) for task in FOUR for variation in ("lan", "object", "swap", "task")]
+problems = {key: h.read_problem(bddl_path(*key)) for key in PRO}
+"""
+
+RECOGNISED = """
+rng, refused = np.random.default_rng(0), h.held_out()
+found = Counter(files=len(PRO))
+for (task, variation), problem in problems.items():
+    said = problem.sentence
+    found["sentences"] += refused.has_sentence(said) and refused.has_sentence(said.upper() + "!")
+    found["tasks"] += refused.has_task(problem.goal, problem.categories)
+    for state in official_states(task, variation):
+        points = h.points_of(problem, state)
+        near = {name: xy + rng.uniform(-h.MARGIN_M, h.MARGIN_M, 2) for name, xy in points.items()}
+        found["states"] += 1
+        found["placements"] += refused.has_placement(problem.arena, problem.goal, problem.categories, points)
+        found["moved"] += refused.has_placement(problem.arena, problem.goal, problem.categories, near)
+base = [h.read_problem(bddl_path(task, "train")) for of in SUITES.values() for task in of]
+own = {kind for problem in base for kind in problem.categories.values()}
+pro = {kind for problem in problems.values() for kind in problem.categories.values()} - own
+used = {*NAMES, *RECEPTACLES, *REGIONS, *TWIN_FIXTURES}
+print(json.dumps([found, len(pro), sorted(pro & used)]))
+"""
+
+
+def test_every_sentence_task_state_and_object_of_libero_pro_is_held_out() -> None:
+    found, num_objects, used = run(FILES + RECOGNISED)
+    assert found == {
+        "files": 160,
+        "sentences": 160,
+        "tasks": 160,
+        "states": 8000,
+        "placements": 8000,
+        "moved": 8000,
+    }
+    assert num_objects >= 15 and used == [], "objects that only LIBERO-PRO has are in no wide scene"
+
+
+SAMPLED = """
+def words(said):
+    plain = re.sub("['\u2019]", "", said.lower())
+    return [word for word in re.findall("[a-z0-9]+", plain) if word not in ("a", "an", "the")]
+
+def kinds(goal, categories):
+    return sorted(h.of_categories(predicate, categories) for predicate in goal)
+
+trained = [h.read_problem(bddl_path(task, "train")) for task in FOUR]
+trained = [kinds(problem.goal, problem.categories) for problem in trained]
+said = [words(problem.sentence) for problem in problems.values()]
+said += [words(sentence) for key in PRO if (sentence := published_sentence(*key))]
+new = [kinds(problem.goal, problem.categories) for (_, of), problem in problems.items() if of == "task"]
+new = [goal for goal in new if goal not in trained]
+whole = [(kinds(p.goal, p.categories), sorted(p.categories.values())) for p in problems.values()]
+states = {key: official_states(*key) for key in PRO}
+
+def things_of(predicate, categories):
+    return [thing for name in predicate[1:] if (thing := h.named_place(name, categories)[0])]
+
+def places_in(arena):
+    for key, problem in problems.items():
+        if problem.arena == arena:
+            points = [h.points_of(problem, state) for state in states[key]]
+            for predicate in problem.goal:
+                things = things_of(predicate, problem.categories)
+                at = np.array([[of_state[thing] for thing in things] for of_state in points])
+                yield h.of_categories(predicate, problem.categories), at  # [50, things, 2]
+
+def of_pro(scene, count):
+    rng, found = np.random.default_rng(1), Counter()
+    here, places = scene.composition.categories, list(places_in(scene.composition.arena))
+    for _ in range(count):
+        sampled = scene.sample(rng)
+        goal = kinds(sampled.goal, here)
+        found["sentences"] += words(sampled.sentence) in said
+        found["tasks"] += goal in new or (goal, sorted(here.values())) in whole
+        for predicate in sampled.goal:
+            at = np.array([sampled.poses[thing].pos[:2] for thing in things_of(predicate, here)])
+            kind = h.of_categories(predicate, here)
+            near = [np.abs(theirs - at).max((1, 2)) < h.MARGIN_M for of, theirs in places if of == kind]
+            found["placements"] += any(one.any() for one in near)
+    return {kind: found[kind] for kind in ("sentences", "tasks", "placements")}
+
+filtered = [of_pro(WideScene(task, number), int(sys.argv[1])) for number, task in enumerate(sys.argv[2:])]
+unfiltered = of_pro(WideScene(sys.argv[2], 0, h.HeldOut((), (), (), ())), 3 * int(sys.argv[1]))
+print(json.dumps([filtered, unfiltered]))
+"""
+
+
+def test_wide_episodes_have_no_sentence_task_or_placement_of_libero_pro_and_would_without_the_filter() -> None:
+    filtered, unfiltered = run(FILES + SAMPLED, "200", *ONE_PER_ARENA)
+    assert filtered == [{"sentences": 0, "tasks": 0, "placements": 0}] * len(ONE_PER_ARENA)
+    assert min(unfiltered.values()) > 0, unfiltered
+
+
+STATES = """
+worst = [0.0, 0.0]
+for task in sys.argv[1:]:
+    scene, problem = Scene(task, "swap"), problems[task, "swap"]
+    for i in (0, 7):
+        start = scene.initial_state(1_000_000 + i)
+        scene.model.body_pos[:], scene.data.qpos[:] = start.body_pos, start.qpos
+        mujoco.mj_kinematics(scene.model, scene.data)
+        for name, xy in h.points_of(problem, official_states(task, "swap")[i]).items():
+            far = np.abs(scene.point_m(name)[:2] - xy).max()
+            worst[name in scene.fixtures] = max(worst[name in scene.fixtures], float(far))
+print(json.dumps(worst))
+"""
+
+
+def test_positions_read_from_official_states_are_those_of_the_compiled_scene() -> None:
+    movable, fixtures = run(FILES + STATES, PLATE, BOOK)
+    assert movable == pytest.approx(0.0, abs=1e-6), "the order of things in a state"
+    assert fixtures < 0.026, "fixtures are sampled within their regions"
+
+
+EPISODES = """
+import json, sys
+from envs.suites.libero.simulation import Simulation
+simulation = Simulation(sys.argv[1], "wide", 0)
+said, goals, far = [], [], []
+for seed in range(12):
+    simulation.begin(seed)
+    scene = simulation.scene
+    said.append(scene.instruction)
+    goals.append(scene.goal)
+    far.append([scene.point_m(name)[:2].tolist() for name in scene.objects])
+    assert not simulation.success and scene.succeeded() == all(simulation.holds(goal) for goal in scene.goal)
+simulation.begin(3)
+again = [scene.point_m(name)[:2].tolist() for name in scene.objects]
+repeats = again == far[3] and scene.instruction == said[3]
+print(json.dumps([said, goals, far, repeats, float(scene.model.mat_rgba.min())]))
+"""
+
+
+def test_episodes_of_one_scene_differ_in_goal_sentence_and_place_and_begin_unsolved() -> None:
+    said, goals, places, repeats, darkest = run(EPISODES, SUITES["spatial"][0])
+    assert repeats and darkest >= 0.0
+    assert len({str(goal) for goal in goals}) >= 6 and len(set(said)) >= 10
+    spread = np.ptp(np.array(places), axis=0)  # over episodes, [things, 2]
+    assert (spread > 0.15).all(), "every thing is moved over the table"
+
+
+def test_a_wide_spec_gives_the_same_first_observation_after_other_episodes_and_in_another_process() -> None:
+    def spec(seed: int, variation: str = "wide") -> EpisodeSpec:
+        return EpisodeSpec(suite="libero", task=PLATE, seed=seed, variation=variation)
+
+    with closing(LiberoWorld(1, LiberoConfig(suites=("goal",)))) as world:
+        first, info = world.reset_to([spec(3)], [0])
+        assert not info["broken"]
+        world.step_chunk(np.ones((1, 8, 7)))
+        other, _ = world.reset_to([spec(4)], [0])
+        world.reset_to([spec(0, "train")], [0])
+        again, _ = world.reset_to([spec(3)], [0])
+    with closing(LiberoWorld(1, LiberoConfig(suites=("goal",)))) as world:
+        elsewhere, _ = world.reset_to([spec(3)], [0])
+    for seen in (again, elsewhere):
+        assert seen["instruction"] == first["instruction"] and (seen["state"] == first["state"]).all()
+        for name, frames in first["frames"].items():
+            assert frames.any() and (seen["frames"][name] == frames).all()
+    assert (other["frames"]["front"] != first["frames"]["front"]).mean() > 0.2, "places and tints differ"
+
+
+def test_seeds_share_a_scene_in_blocks() -> None:
+    from envs.suites.libero.tasks import scene_number
+
+    blocks = [scene_number("wide", seed) for seed in (0, EPISODES_PER_SCENE - 1, EPISODES_PER_SCENE)]
+    assert blocks == [0, 0, 1] and scene_number("swap", 100) == 0
