@@ -201,6 +201,26 @@ def sft_libero() -> RunConfig:
     )
 
 
+def sft_libero_unlabelled() -> RunConfig:
+    """As sft_libero, without labels from the simulator's state: foresight of the hand alone, from recorded states."""
+    libero = sft_libero()
+    return replace(
+        libero,
+        model=replace(libero.model, foreseen_waypoints=True),
+        sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
+    )
+
+
+def sft_libero_wide() -> RunConfig:
+    """As sft_libero, and as many demonstrations of the variation "wide", which has nothing of LIBERO-PRO."""
+    libero = sft_libero()
+    return replace(
+        libero,
+        demonstrations=replace(libero.demonstrations, further_variations=("wide",), attempts_per_episode=4.0),
+        evaluation=replace(libero.evaluation, variations=("train", "lan", "object", "swap", "task")),
+    )
+
+
 def rft_mt50() -> ImproveConfig:
     """Fine-tunes the policy of --init on Meta-World's 50 tasks by cloning its own successes."""
     rft = rft_tabletop()
@@ -225,6 +245,16 @@ def dagger_mt50() -> ImproveConfig:
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
         evaluate_every=1,
+    )
+
+
+def dagger_libero() -> ImproveConfig:
+    """Fine-tunes the policy of --init on LIBERO's 40 tasks with expert labels, mostly of tasks it fails."""
+    dagger, libero = dagger_mt50(), sft_libero()
+    return replace(
+        dagger,
+        practice=replace(dagger.practice, world="libero", num_worlds=libero.demonstrations.num_worlds),
+        evaluation=libero.evaluation,
     )
 
 
@@ -271,9 +301,12 @@ RECIPES: dict[str, Callable[[], RunConfig | ImproveConfig]] = {
     "sft_mt10": sft_mt10,
     "sft_mt50": sft_mt50,
     "sft_libero": sft_libero,
+    "sft_libero_unlabelled": sft_libero_unlabelled,
+    "sft_libero_wide": sft_libero_wide,
     "sft_mt50_unlabelled": sft_mt50_unlabelled,
     "rft_mt50": rft_mt50,
     "dagger_mt50": dagger_mt50,
+    "dagger_libero": dagger_libero,
     "ppo_mt50": ppo_mt50,
 }
 """Every recipe by name."""

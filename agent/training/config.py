@@ -34,6 +34,8 @@ from vla_model.weights.config import FineTuning
 class DemonstrationsConfig(WorldConfig):
     """Which episodes the scripted expert demonstrates, and how."""
 
+    further_variations: tuple[str, ...] = ()
+    """Besides `variation`: of each a task has episodes_per_task episodes too."""
     episodes_per_task: Annotated[int, Interval(ge=1, le=100_000)] = 50
     """Successful ones."""
     first_seed: Annotated[int, Interval(ge=0, lt=FIRST_EVALUATION_SEED)] = 0
@@ -49,6 +51,11 @@ class DemonstrationsConfig(WorldConfig):
     noise_correlation: Annotated[float, Interval(ge=0, lt=1)] = 0.8
     image_mode: Literal["image", "video"] = "image"
     """Exact PNGs, or one video per camera and episode."""
+
+    @property
+    def variations(self) -> tuple[str, ...]:
+        """All that are demonstrated."""
+        return self.variation, *self.further_variations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +141,7 @@ class RunConfig:
         variations = self.evaluation.variations if self.is_simulated else ()
         if self.data and not variations:
             return  # of a robot: no world is made
-        own = () if self.data else (self.demonstrations.variation,)
+        own = () if self.data else self.demonstrations.variations
         self.demonstrations.check_names(variations, own)
 
 

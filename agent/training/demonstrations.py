@@ -1,8 +1,8 @@
 """Demonstrations of a world's scripted expert, as a LeRobotDataset.
 
-For each task the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which the expert
-succeeds; seeds in which it fails are skipped, recorded in meta/failed_episodes.jsonl and counted. So the episodes do
-not depend on the number of workers or on interruptions; only their order does.
+For each task and variation the dataset holds the first `episodes_per_task` seeds, counted from `first_seed`, in which
+the expert succeeds; seeds in which it fails are skipped, recorded in meta/failed_episodes.jsonl and counted. So the
+episodes do not depend on the number of workers or on interruptions; only their order does.
 
 meta/demonstrations.json records the world, device and noise; adding episodes with others is refused. More tasks, seeds
 or episodes may be added; episodes of the dataset that the config does not ask for are reported.
@@ -65,6 +65,7 @@ class DemonstrationsLedger:
         self.failed: dict[str, str] = {}
         self._config = config
         self._suite = suite
+        self._kinds = [(task, variation) for variation in config.variations for task in self.tasks]
 
     def missing(self) -> list[EpisodeSpec]:
         """Untried episodes that would complete every task if all succeeded, tasks interleaved.
@@ -72,41 +73,50 @@ class DemonstrationsLedger:
         Raises:
             UserError: a task has used up its attempts; the message counts the reasons.
         """
-        per_task = [self._missing_of(task) for task in self.tasks]
-        longest = max(len(specs) for specs in per_task)
-        return [specs[i] for i in range(longest) for specs in per_task if i < len(specs)]
+        per_kind = [self._missing_of(*kind) for kind in self._kinds]
+        longest = max(len(specs) for specs in per_kind)
+        return [specs[i] for i in range(longest) for specs in per_kind if i < len(specs)]
 
     def requested(self) -> set[str]:
-        """Ids of a complete dataset's episodes: of each task the first episodes_per_task that did not fail."""
-        return {spec.id for task in self.tasks for spec in self._candidates(task)}
+        """Ids of a complete dataset's episodes: of each task and variation the first episodes_per_task that did not
+        fail.
+        """
+        return {spec.id for kind in self._kinds for spec in self._candidates(*kind)}
 
     def summary(self) -> Demonstrations:
-        episodes = {task: sum(spec.id in self.succeeded for spec in self._attempts(task)) for task in self.tasks}
-        return Demonstrations(episodes=episodes, failed={task: dict(self._reasons(task)) for task in self.tasks})
+        episodes = {task: sum(spec.id in self.succeeded for spec in self._attempts_of(task)) for task in self.tasks}
+        failed = {task: dict(self._reasons(self._attempts_of(task))) for task in self.tasks}
+        return Demonstrations(episodes=episodes, failed=failed)
 
-    def _attempts(self, task: str) -> list[EpisodeSpec]:
+    def _attempts_of(self, task: str) -> list[EpisodeSpec]:
+        return [spec for variation in self._config.variations for spec in self._attempts(task, variation)]
+
+    def _attempts(self, task: str, variation: str) -> list[EpisodeSpec]:
         """All episodes that may be tried, in order."""
         config = self._config
         count = math.ceil(config.attempts_per_episode * config.episodes_per_task)
         last = check_training_seed(check_training_seed(config.first_seed) + count - 1)
         return [
-            EpisodeSpec(suite=self._suite, task=task, seed=seed, variation=config.variation)
+            EpisodeSpec(suite=self._suite, task=task, seed=seed, variation=variation)
             for seed in range(config.first_seed, last + 1)
         ]
 
-    def _candidates(self, task: str) -> list[EpisodeSpec]:
+    def _candidates(self, task: str, variation: str) -> list[EpisodeSpec]:
         """The first episodes_per_task that did not fail."""
-        return [spec for spec in self._attempts(task) if spec.id not in self.failed][: self._config.episodes_per_task]
+        untried = [spec for spec in self._attempts(task, variation) if spec.id not in self.failed]
+        return untried[: self._config.episodes_per_task]
 
-    def _reasons(self, task: str) -> Counter[str]:
-        return Counter(self.failed[spec.id] for spec in self._attempts(task) if spec.id in self.failed)
+    def _reasons(self, attempts: Sequence[EpisodeSpec]) -> Counter[str]:
+        return Counter(self.failed[spec.id] for spec in attempts if spec.id in self.failed)
 
-    def _missing_of(self, task: str) -> list[EpisodeSpec]:
-        candidates, count = self._candidates(task), self._config.episodes_per_task
+    def _missing_of(self, task: str, variation: str) -> list[EpisodeSpec]:
+        candidates, count = self._candidates(task, variation), self._config.episodes_per_task
         if len(candidates) < count:
-            reasons = ", ".join(f"{reason} {times} times" for reason, times in self._reasons(task).most_common())
+            attempts = self._attempts(task, variation)
+            reasons = ", ".join(f"{reason} {times} times" for reason, times in self._reasons(attempts).most_common())
+            where = f"{task}, variation {variation}," if self._config.further_variations else task
             raise UserError(
-                f"the expert of {task} cannot succeed in {count} of {len(self._attempts(task))} episodes: {reasons}; "
+                f"the expert of {where} cannot succeed in {count} of {len(attempts)} episodes: {reasons}; "
                 "raise attempts_per_episode, or leave the task out"
             )
         return [spec for spec in candidates if spec.id not in self.succeeded]
@@ -153,7 +163,7 @@ def check_demonstrations(config: DemonstrationsConfig, world: World) -> None:
     Raises:
         UserError: unknown tasks or variation, evaluation seeds, fewer attempts than episodes, or no scripted expert.
     """
-    tasks = check_episodes(world, config.tasks, (config.variation,))
+    tasks = check_episodes(world, config.tasks, config.variations)
     DemonstrationsLedger(config, world.suite, tasks).missing()
     check_expert(world, tasks, config.variation)
 
@@ -205,7 +215,8 @@ def fill_dataset(
         ledger.succeeded = writer.finished_ids()
         _say_others(ledger, root)
         done = sum(ledger.summary().episodes.values())
-        bar = EpisodesBar(progress, "demonstrations", len(ledger.tasks) * config.episodes_per_task, completed=done)
+        total = len(ledger.tasks) * len(config.variations) * config.episodes_per_task
+        bar = EpisodesBar(progress, "demonstrations", total, completed=done)
         while specs := ledger.missing():
             for trajectory in run(world.in_order(specs)):
                 if (reason := failure_of(trajectory)) is None:

@@ -86,6 +86,21 @@ def test_a_larger_number_of_episodes_extends_the_dataset(tmp_path: Path) -> None
     assert len(stored(tmp_path)) == 8
 
 
+def test_further_variations_have_as_many_episodes_of_each_task_and_may_be_added_later(tmp_path: Path) -> None:
+    fill(tmp_path, replace(CONFIG, episodes_per_task=2))
+    both = replace(CONFIG, episodes_per_task=2, further_variations=("wide",))
+    outcome = fill(tmp_path, both)
+    assert stored(tmp_path) == {
+        f"sides/{task}/{variation}/{seed}"
+        for task in ("left", "right")
+        for variation in ("train", "wide")
+        for seed in (1, 2)
+    }
+    assert outcome.episodes == {"left": 4, "right": 4} and outcome.failed["left"] == {"step limit": 2}
+    with pytest.raises(ValueError, match="of either, variation train, cannot succeed in 2 of 4 episodes"):
+        fill(tmp_path, replace(both, tasks=("either",)))
+
+
 def test_an_expert_that_always_fails_ends_collection_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expert of either cannot succeed in 3 of 6 episodes: step limit 6 times"):
         fill(tmp_path, replace(CONFIG, tasks=("left", "either"), episodes_per_task=3))
