@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -173,6 +174,11 @@ class Connections:
             if isinstance(error.__cause__, ValueError):  # the answer was not HTTP/1.1
                 raise ConnectionError(f"{self.url} speaks no websocket: {error.__cause__}") from error
             return None, error
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectionError(
+                f"the certificate of {self.url} is not trusted: {error.verify_message}; the environment variable "
+                "SSL_CERT_FILE names a file of certificates to trust, e.g. the server's own"
+            ) from error
         except (OSError, ConnectionClosed) as error:  # a proxy may close at once
             return None, error
         except InvalidHandshake as error:

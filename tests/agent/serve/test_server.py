@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from agent import cli
 from agent.runs.checks import check_config
 from agent.serve import openpi
+from agent.serve.client import ServedPolicy
 from agent.serve.link import LimitsConfig
 from agent.serve.server import PolicyServer, ServerConfig
 from vla_model.weights.checkpoint import save_policy
@@ -124,7 +125,7 @@ def test_unknown_paths_and_pages_in_browsers_are_refused() -> None:
         assert status(url, origin="http://evil.example") == 403
 
 
-def test_tls_encrypts_with_the_given_certificate(tmp_path: Path) -> None:
+def test_tls_encrypts_with_the_given_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
@@ -137,6 +138,10 @@ def test_tls_encrypts_with_the_given_certificate(tmp_path: Path) -> None:
             infer(connection, said(0))
         with pytest.raises(InvalidMessage), client(url.replace("wss", "ws")):
             pass
+        with pytest.raises(ConnectionError, match=r"is not trusted: self-signed certificate; .* SSL_CERT_FILE names"):
+            ServedPolicy(url, patience_s=3600.0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        ServedPolicy(url).close()
 
 
 def test_a_client_above_the_limit_is_refused_until_one_disconnects() -> None:
