@@ -72,7 +72,8 @@ def detour(start: Array, end: Array, points: Array, radius: float) -> Array:
     straight.
 
     Args:
-        start, end: of the disc's middle, [2].
+        start: of the disc's middle, [2].
+        end: likewise.
         points: that stand in the way, [P, 2].
         radius: of the disc.
     """
