@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from envs.suites.libero.expert.dragging import detour
 from envs.suites.libero.expert.goals import ordered
 from envs.suites.libero.expert.grasps import Grasp, grasp_candidates, intervals, lean_over, ranked, twins
 from envs.suites.libero.expert.hinges import ridge
@@ -26,7 +25,6 @@ from envs.suites.libero.expert.placement import (
     clearance,
     fitted,
     free_room,
-    from_way,
     highest_on_the_way,
     slots,
     support_height,
@@ -159,15 +157,6 @@ def test_an_arm_misses_what_a_joint_s_limit_less_0_1_rad_keeps_it_from(limit_rad
     assert miss == pytest.approx(0.1 * short_rad, abs=0.005)  # 0.1 m per rad
     home = np.array([0.5, 0.0, 0.0]), np.eye(3)
     assert reach.miss(np.zeros(1), [target, home]) == pytest.approx(miss), "the worst of all poses"
-
-
-def test_a_thing_is_dragged_around_what_stands_in_its_way() -> None:
-    start, end = np.zeros(2), np.array([0.4, 0.0])
-    assert detour(start, end, NOTHING[:, :2], 0.07) is end
-    post = np.array([[0.2, 0.03]])
-    corner = detour(start, end, post, 0.07)
-    assert min(from_way(post, start, corner)[0], from_way(post, corner, end)[0]) >= 0.07
-    assert corner[1] < 0, "on the side with more room"
 
 
 def test_intervals_end_at_gaps_wider_than_22_mm() -> None:

@@ -50,15 +50,10 @@ def highest_on_the_way(others: Array, start: Array, end: Array) -> float:
         start: [2 or 3].
         end: likewise.
     """
-    near = from_way(others[:, :2], start[:2], end[:2]) < PATH_M
+    a, way = start[:2], end[:2] - start[:2]
+    share = np.clip((others[:, :2] - a) @ way / max(float(way @ way), 1e-12), 0.0, 1.0)
+    near = np.linalg.norm(others[:, :2] - (a + share[:, None] * way), axis=1) < PATH_M
     return float(others[near, 2].max()) if near.any() else 0.0
-
-
-def from_way(points: Array, start: Array, end: Array) -> Array:
-    """Distances [P] of points [P, 2] from the segment between two points [2]."""
-    way = end - start
-    share = np.clip((points - start) @ way / max(float(way @ way), 1e-12), 0.0, 1.0)
-    return np.linalg.norm(points - (start + share[:, None] * way), axis=1)
 
 
 def support_height(points: Array, xy: Array, radius: float = FOOT_M) -> float | None:
