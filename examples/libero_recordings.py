@@ -21,14 +21,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from envs.errors import UserError
 from envs.suites.libero.sensor import CONTROL_DT_S
 from envs.suites.libero.tasks import SUITES, TRAIN, published_sentence
 from envs.suites.libero.world import FOUR, INTERPRETER, WORLDS
-from envs.types import EpisodeSpec, VectorSpec
-from rollout.dataset.read import DatasetReader
-from rollout.dataset.write import DatasetWriter
-from rollout.types import Trajectory
+from llamarm import DatasetReader, DatasetWriter, EpisodeSpec, Trajectory, UserError, VectorSpec
 
 CAMERAS = {"front": ("image", "agentview", "front"), "wrist": ("image2", "wrist_image", "eye_in_hand", "wrist")}
 """{our name: what others call the camera}."""

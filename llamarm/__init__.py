@@ -22,6 +22,7 @@ Training and evaluation
     collect              runs episodes and yields their trajectories
     evaluation_specs, evaluate           fixed held-out episodes, and a policy's success on them
     DatasetReader        reads a collected or recorded dataset
+    DatasetWriter, Trajectory            writes one: of which episodes
 Errors
     UserError            invalid input, with a one-line message; a ValueError
 
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from envs.types import WorldSpec as WorldSpec
     from rollout.collect import collect as collect
     from rollout.dataset.read import DatasetReader as DatasetReader
+    from rollout.dataset.write import DatasetWriter as DatasetWriter
+    from rollout.types import Trajectory as Trajectory
     from vla_model.heads.moe import MixtureOfExperts as MixtureOfExperts
     from vla_model.policy import VLAPolicy as VLAPolicy
     from vla_model.types import ActionChunk as ActionChunk
@@ -84,6 +87,8 @@ _HOMES = {
     "envs.types": ("CameraSpec", "EpisodeSpec", "VectorSpec", "WorldSpec"),
     "rollout.collect": ("collect",),
     "rollout.dataset.read": ("DatasetReader",),
+    "rollout.dataset.write": ("DatasetWriter",),
+    "rollout.types": ("Trajectory",),
     "vla_model.heads.moe": ("MixtureOfExperts",),
     "vla_model.policy": ("VLAPolicy",),
     "vla_model.types": ("ActionChunk", "Policy"),
