@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -40,10 +41,14 @@ class World(VectorEnv[Observation, Array, Array]):
     """The world's arm, if known: its limits apply when a robot of this world is controlled."""
     one_expert: bool = False
     """Whether one expert acts in every task, so that one task shows whether there is an expert."""
+    absent_variations: Mapping[str, str] = MappingProxyType({})
+    """{variation: why}: those that the suite has, and these worlds cannot run."""
 
     def __init__(self, *, num_worlds: int, world_spec: WorldSpec, suite: str, tasks: tuple[str, ...]) -> None:
         if num_worlds < 1:
             raise UserError(f"num_worlds must be at least 1, got {num_worlds}")
+        if not tasks:
+            raise UserError(f"suite {suite!r} has no task")
         self.num_envs = num_worlds
         self.world_spec = world_spec
         self.suite = suite
@@ -120,7 +125,8 @@ class World(VectorEnv[Observation, Array, Array]):
             raise UserError(f"task {spec.task!r} does not exist in {self.suite}; tasks: {', '.join(self.tasks)}")
         variations = self.variations_of(spec.task)
         if variations is not None and spec.variation not in variations:
-            raise UserError(f"variation {spec.variation!r} does not exist; variations: {', '.join(variations)}")
+            why = self.absent_variations.get(spec.variation, "does not exist")
+            raise UserError(f"variation {spec.variation!r} {why}; variations: {', '.join(variations)}")
 
     def check_reset(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> None:
         """Check the arguments of `reset_to`.

@@ -99,6 +99,8 @@ def check_episodes(world: World, tasks: Sequence[str], variations: Sequence[str]
     for task in found:
         if (known := world.variations_of(task)) is not None:
             for variation in variations:
+                if why := world.absent_variations.get(variation):
+                    raise UserError(f"variation {variation!r} {why}. There are: {', '.join(known)}")
                 check_name("variation", variation, known)
     return found
 

@@ -15,14 +15,17 @@ def own_world(name: str, num_worlds: int) -> World:
     """N worlds of MODULE:FUNCTION, which is called with N.
 
     Raises:
-        UserError: the function cannot be imported, raised, or does not return a World.
+        UserError: the function cannot be imported, raised, or does not return a World of N worlds.
     """
     choose_backend()  # before the module imports MuJoCo, which reads the variable once
     make = imported("world", name)
     with calling(f"world {name!r}"):
         world = make(num_worlds)
     if isinstance(world, World):
-        return world
+        if world.num_envs == num_worlds:
+            return world
+        world.close()
+        raise UserError(f"world {name!r} was called with {num_worlds}, and gave a World of {world.num_envs}")
     how = (
         "; write a GymnasiumTask whose make_env returns it, and let the function return a GymnasiumWorld "
         "(docs/your_task.md)"

@@ -82,9 +82,9 @@ class FunctionSimulation(HostedSimulation):
             "success": bool(result.success[0]),
             "truncated": bool(result.truncated[0]),
             "failure": result.failure[0],
-            "broken": 0 in result.broken,
+            **({"broken": result.failure[0]} if 0 in result.broken else {}),
         }
 
     def _show(self, observation: Observation, frames: Sequence[NDArray[np.uint8]]) -> None:
         for camera, shared in zip(self._world.world_spec.cameras, frames, strict=True):
-            shared[:] = to_numpy(observation["frames"][camera.name])[0]
+            np.copyto(shared, to_numpy(observation["frames"][camera.name])[0], casting="no")

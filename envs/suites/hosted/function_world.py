@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from envs.errors import UserError
 from envs.suites.hosted.function_simulation import REWARD
-from envs.suites.hosted.subprocesses import Launch, Subprocesses, WorldDiedError
+from envs.suites.hosted.interpreter import Launch
+from envs.suites.hosted.subprocesses import Subprocesses
 from envs.suites.hosted.world import HostedWorld
 from envs.types import WorldSpec
 
@@ -80,11 +82,6 @@ class FunctionWorld(HostedWorld):
                 reward_weights={REWARD: 1.0},
                 processes=processes,
             )
-        except WorldDiedError as error:
-            processes.close()
-            raise UserError(
-                f"world {function!r} could not be made by {python}, which must be Python 3.10 or newer: {error}"
-            ) from error
         except BaseException:
             processes.close()
             raise
@@ -99,8 +96,9 @@ def _own_folders() -> Iterator[str]:
     """Folders in which modules of the user's own are found, and no library of this interpreter."""
     with suppress(FileNotFoundError):  # the current folder was deleted
         yield str(Path.cwd())
+    standard_library = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib")}
     for folder in map(Path, filter(None, sys.path)):
-        is_ours = any(folder.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        is_standard = any(folder.is_relative_to(path) for path in standard_library)
         is_library = "site-packages" in folder.parts or "dist-packages" in folder.parts
-        if folder.is_dir() and not is_ours and not is_library:
+        if folder.is_dir() and not is_standard and not is_library:
             yield str(folder)

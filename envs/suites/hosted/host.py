@@ -1,9 +1,10 @@
-"""The process that imports a suite once, in the suite's interpreter, and forks one process per world.
+"""The processes of a suite, in the suite's interpreter: one imports the suite and forks one more per world.
 
-Run as a script, by subprocesses.py, which documents the sockets. Until `main` has checked the interpreter, only the
-standard library is imported.
+Run as a script, by subprocesses.py, which documents the sockets. Until `_prepared` has checked the interpreter, only
+the standard library is imported.
 
-A world that hangs in C code does not notice that its socket closed, so the host kills its forks.
+The first process only waits for our process to end and then kills its process group: an import or a world that hangs
+does not notice that its socket closed, and a world may have started processes of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import json
 import os
 import pkgutil
+import re
 import signal
 import sys
 import traceback
@@ -23,7 +25,6 @@ from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
-_WATCH_S = 0.5
 _OLDEST_PYTHON = (3, 10)
 _OLDEST_GYMNASIUM = (1, 1)
 _OURS = ("envs", "llamarm")
@@ -46,6 +47,21 @@ class _OurPackages:
 def main() -> None:
     """Run until the life socket closes; sys.argv[1] holds the options from subprocesses.py as JSON."""
     options = json.loads(sys.argv[1])
+    fds = [*options["channel_fds"], options["life_fd"], options["memory_fd"]]
+    for fd in fds:
+        os.set_inheritable(fd, False)  # what a world starts must not keep its socket open after its death
+    del sys.path[0]  # this script's folder
+    if os.fork() == 0:
+        _run_worlds(options)
+        os._exit(0)
+    for fd in options["channel_fds"]:
+        os.close(fd)
+    Connection(options["life_fd"]).poll(None)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _run_worlds(options: dict[str, Any]) -> None:
+    """Import the suite, fork the worlds, and report their ends to our process."""
     channel_fds = options["channel_fds"]
     make, refusal = _prepared(options)
     if refusal is not None:
@@ -62,7 +78,13 @@ def main() -> None:
         forks[pid] = world
     for fd in channel_fds:
         os.close(fd)
-    _watch(options["title"], Connection(options["life_fd"]), forks)
+    life = Connection(options["life_fd"])
+    while forks:
+        pid, status = os.wait()
+        if pid in forks:
+            end = {"world": forks.pop(pid), "status": os.waitstatus_to_exitcode(status)}
+            with suppress(BrokenPipeError):  # our process ended first
+                life.send_bytes(json.dumps(end).encode())
 
 
 def _prepared(options: dict[str, Any]) -> tuple[Any, bytes | None]:
@@ -74,8 +96,9 @@ def _prepared(options: dict[str, Any]) -> tuple[Any, bytes | None]:
     try:
         make = pkgutil.resolve_name(options["target"])
         make.prepare(options["arguments"])
-    except ModuleNotFoundError as error:
-        return None, _reply_of("UserError", f"{sys.executable} cannot run {options['title']}: {error}")
+    except ImportError as error:
+        what = f"{sys.executable} cannot run {options['title']}: {error}"
+        return None, _reply_of("UserError", "; ".join(filter(None, (what, options["remedy"]))))
     except Exception as error:
         return None, _raised(error)
     return make, None
@@ -89,7 +112,7 @@ def _missing() -> str:
         if importlib.util.find_spec(package) is None:
             return f"it has no {package}; install it with: {sys.executable} -m pip install numpy 'gymnasium>=1.1'"
     version = importlib.metadata.version("gymnasium")
-    if tuple(int(number) for number in version.split(".")[:2]) < _OLDEST_GYMNASIUM:
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_GYMNASIUM:
         return f"it has gymnasium {version}; install 1.1 or newer: {sys.executable} -m pip install 'gymnasium>=1.1'"
     return ""
 
@@ -102,7 +125,7 @@ def _answer(channel: Connection, world: int, make: Any, options: dict[str, Any])
     while True:
         try:
             request = json.loads(channel.recv_bytes())
-        except EOFError:
+        except (EOFError, OSError):
             os._exit(0)
         try:
             if request["do"] == "share":
@@ -129,17 +152,6 @@ def _raised(error: Exception) -> bytes:
 
 def _reply_of(raised: str, message: str) -> bytes:
     return json.dumps({"raised": raised, "message": message}).encode()
-
-
-def _watch(title: str, life: Connection, forks: dict[int, int]) -> None:
-    """Report world processes that end, with their exit status; kill all when the life socket closes."""
-    while not life.poll(_WATCH_S):
-        pid, status = os.waitpid(-1, os.WNOHANG) if forks else (0, 0)
-        if pid:
-            code = os.waitstatus_to_exitcode(status)
-            print(f"{title}: the process of world {forks.pop(pid)} ended with status {code}", file=sys.stderr)
-    for pid in forks:
-        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

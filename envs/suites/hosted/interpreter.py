@@ -1,15 +1,35 @@
-"""The interpreter of a suite whose packages conflict with ours."""
+"""The interpreter of a suite whose packages conflict with ours, and what runs there."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from envs.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 """The folder with our packages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What runs in the processes of worlds."""
+
+    title: str
+    """Names the suite in messages."""
+    python: Path
+    """The interpreter."""
+    target: str
+    """The suite's HostedSimulation, MODULE:CLASS."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the class, as JSON can hold them."""
+    folders: tuple[str, ...] = ()
+    """Where modules are looked for first."""
+    remedy: str = ""
+    """What to do if the interpreter lacks a package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +55,18 @@ class Interpreter:
         python = Path(named) if named else ROOT / self.folder / "bin" / "python"
         if not python.exists():
             where = f"{self.variable} names {python}, which does not exist" if named else f"{python} does not exist"
-            raise UserError(
-                f"{self.title} runs in an interpreter of its own, and {where}; build it with: {self.command}"
-            )
+            raise UserError(f"{self.title} runs in an interpreter of its own, and {where}; {self.remedy}")
         return python
+
+    def launch(self, target: str, arguments: Mapping[str, Any]) -> Launch:
+        """A launch in this interpreter.
+
+        Raises:
+            UserError: it does not exist.
+        """
+        return Launch(title=self.title, python=self.python(), target=target, arguments=arguments, remedy=self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it does not exist or lacks a package."""
+        return f"build it with: {self.command}"

@@ -3,14 +3,14 @@
 Requests and replies are JSON; their letters: k actions of a request, m of them executed, A action dims, S state dims,
 L localization dims, H x W pixels.
 
-    {"do": "begin", "spec"}             -> {"state" [S], "localization" [L], "instruction"}, or {"broken": reason}
+    {"do": "begin", "spec"}             -> {"state" [S], "localization" [L], "instruction"}
     {"do": "step", "actions" [k][A],    -> {"states" [m][S], "localization" [m][L], "rewards" {term: [m]},
-     "render_ended"}                        "success", "truncated", "failure": the reason or None, "broken"}
+     "render_ended"}                        "success", "truncated", "failure": the reason or None}
     {"do": "expert"}                    -> {"expert" [A]}
 
-"spec" has the fields of an EpisodeSpec. Without an error of the environment, "broken" may be left out. "begin" renders
-the frames; "step" renders them after its last action, except after an episode's end without render_ended. "expert" is
-asked at most once in a state.
+"spec" has the fields of an EpisodeSpec. "begin" renders the frames; "step" renders them after its last action, except
+after an episode's end without render_ended. "expert" is asked at most once in a state. A reply with "broken": reason
+ends the episode by an error of the environment; of a step it may have the other keys, of the actions before the error.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.suites.returned import WorldError, calling
 from envs.types import EpisodeSpec
 
 
@@ -61,9 +62,21 @@ class Moved:
 
 
 class StepwiseSimulation(HostedSimulation):
-    """A HostedSimulation that executes one action at a time, until the first success, failure or step limit."""
+    """A HostedSimulation that executes one action at a time, until the first success, failure or step limit.
+
+    An exception of the suite ends only the episode in which it is raised.
+    """
 
     def answer(self, request: dict[str, Any], frames: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+        try:
+            with calling(request["do"]):
+                return self._answer(request, frames)
+        except WorldError as error:
+            if isinstance(error.__cause__, NotImplementedError):
+                raise error.__cause__ from None
+            return {"broken": str(error)}
+
+    def _answer(self, request: dict[str, Any], frames: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
         if request["do"] == "expert":
             return {"expert": self.expert_action()}
         if request["do"] == "begin":
@@ -121,7 +134,11 @@ class StepwiseSimulation(HostedSimulation):
 
     @abstractmethod
     def expert_action(self) -> list[float]:
-        """The suite's scripted action, [A]."""
+        """The suite's scripted action, [A].
+
+        Raises:
+            NotImplementedError: it has none.
+        """
 
     @abstractmethod
     def render(self, frames: Sequence[NDArray[np.uint8]]) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arrays import to_numpy
-from envs.suites.hosted.subprocesses import Launch, Subprocesses
+from envs.suites.hosted.interpreter import Launch
+from envs.suites.hosted.subprocesses import Subprocesses
 from envs.types import Array, ChunkResult, EpisodeSpec, Info, Observation, WorldSpec
 from envs.world import World
 
@@ -22,6 +23,9 @@ class HostedWorld(World):
     """A suite's worlds; a subclass gives their spec and what runs in the processes.
 
     The expert is asked for an action only when `expert_action` is called, and once in a state.
+
+    If a process dies or a call is interrupted, all processes end and no world runs an episode; the next `reset_to`
+    starts new ones.
     """
 
     def __init__(
@@ -48,9 +52,6 @@ class HostedWorld(World):
         super().__init__(num_worlds=num_worlds, world_spec=world_spec, suite=suite, tasks=tasks)
         self._launch = launch
         self._reward_weights = dict(reward_weights)
-        self._processes: Subprocesses | None = None
-        if processes is not None:
-            self._use(processes)
         self._frames = {c.name: np.zeros((num_worlds, c.height, c.width, 3), np.uint8) for c in world_spec.cameras}
         self._state = np.zeros((num_worlds, world_spec.state.size), np.float32)
         self._localization = np.zeros((num_worlds, world_spec.localization.size), np.float32)
@@ -62,6 +63,9 @@ class HostedWorld(World):
         self._success = np.zeros(num_worlds, bool)
         self._failure: list[str | None] = [None] * num_worlds
         self._broken: set[int] = set()
+        self._processes: Subprocesses | None = None
+        if processes is not None:
+            self._use(processes)
 
     def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
         self.check_reset(specs, worlds)
@@ -98,10 +102,14 @@ class HostedWorld(World):
         """
         alive = np.flatnonzero(self._alive).tolist()
         asked = {n: {"do": "expert"} for n in alive if n not in self._expert}
-        self._expert |= {n: reply["expert"] for n, reply in self._ask(asked).items()}
+        for n, reply in self._ask(asked).items():
+            if "broken" in reply:
+                self._break(n, reply["broken"])
+            else:
+                self._expert[n] = reply["expert"]
         actions = np.zeros((self.num_envs, self.world_spec.action.size), np.float32)
-        for n in alive:
-            actions[n] = self._expert[n]
+        for n, action in self._expert.items():
+            actions[n] = action
         return actions
 
     def close_extras(self, **kwargs: object) -> None:
@@ -121,27 +129,43 @@ class HostedWorld(World):
         if self._processes is None:
             self._use(Subprocesses(self.num_envs, self._launch))
         assert self._processes is not None
-        return self._processes.ask(requests)
+        try:
+            return self._processes.ask(requests)
+        finally:
+            if self._processes.closed:
+                self._processes = None
+                self._begun[:] = False
 
     def _use(self, processes: Subprocesses) -> None:
+        try:
+            processes.share([(camera.height, camera.width) for camera in self.world_spec.cameras])
+        except BaseException:
+            processes.close()
+            raise
         self._processes = processes
-        processes.share([(camera.height, camera.width) for camera in self.world_spec.cameras])
 
     def _begin(self, n: int, reply: dict[str, Any]) -> None:
         self._begun[n] = True
-        self._truncated[n] = self._success[n] = False
+        self._terminated[n] = self._truncated[n] = self._success[n] = False
+        self._failure[n] = None
         self._expert.pop(n, None)
-        self._failure[n] = reply.get("broken")
-        self._terminated[n] = broken = self._failure[n] is not None
         self._broken.discard(n)
-        if broken:  # it must not show data of the previous episode
-            self._broken.add(n)
+        if "broken" in reply:  # it must not show data of the previous episode
+            self._break(n, reply["broken"])
             self._instruction[n] = ""
             for values in (self._state, self._localization, *self._frames.values()):
                 values[n] = 0
             return
         self._state[n], self._localization[n] = reply["state"], reply["localization"]
         self._instruction[n] = reply["instruction"]
+
+    def _break(self, n: int, reason: str) -> None:
+        """End the episode of world n by an error of its environment."""
+        self._expert.pop(n, None)
+        self._failure[n] = reason
+        self._terminated[n] = True
+        self._truncated[n] = self._success[n] = False
+        self._broken.add(n)
 
     def _checked(self, actions: Array) -> NDArray[np.float32]:
         self.check_action_shape(actions)
@@ -154,14 +178,15 @@ class HostedWorld(World):
         alive = np.flatnonzero(self._alive).tolist()
         requests = {n: {"do": "step", "actions": actions[n].tolist(), "render_ended": render_ended} for n in alive}
         for n, reply in self._ask(requests).items():
-            record.add(n, first, reply)
-            self._state[n], self._localization[n] = record.states[n, -1], record.localization[n, -1]
             self._expert.pop(n, None)
-            self._success[n], self._failure[n] = reply["success"], reply["failure"]
-            self._terminated[n] = reply["success"] or reply["failure"] is not None
-            self._truncated[n] = reply["truncated"]
-            if reply.get("broken"):
-                self._broken.add(n)
+            if "states" in reply:
+                record.add(n, first, reply)
+                self._state[n], self._localization[n] = record.states[n, -1], record.localization[n, -1]
+                self._success[n], self._failure[n] = reply["success"], reply["failure"]
+                self._terminated[n] = reply["success"] or reply["failure"] is not None
+                self._truncated[n] = reply["truncated"]
+            if "broken" in reply:
+                self._break(n, reply["broken"])
         self._copy_frames(alive)
 
     def _copy_frames(self, worlds: list[int]) -> None:

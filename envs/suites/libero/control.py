@@ -30,6 +30,8 @@ _DAMPING, _REST_DAMPING = 2 * np.sqrt(_STIFFNESS), 2 * np.sqrt(_REST_STIFFNESS)
 _FINGER_SPEED = 0.01
 """Share of the fingers' half range per substep, so that 8 actions open or close them."""
 _OPPOSED = np.array([-1.0, 1.0])
+_NEWER_FULL_M = "MjData" in str(mujoco.mj_fullM.__doc__)
+"""Whether this MuJoCo's mj_fullM takes the data, as newer versions' does."""
 
 
 class _Kinematics(NamedTuple):
@@ -138,7 +140,10 @@ class Controller:
         model, data = self._model, self._data
         jacobian = self._full_jacobian
         mujoco.mj_jacSite(model, data, jacobian[:3], jacobian[3:], self._site)
-        mujoco.mj_fullM(model, self._full_mass, data.qM)
+        if _NEWER_FULL_M:
+            mujoco.mj_fullM(model, data, self._full_mass)
+        else:
+            mujoco.mj_fullM(model, self._full_mass, data.qM)
         return _Kinematics(
             pos_m=self.pos_m,
             axes=self.axes,

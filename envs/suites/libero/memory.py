@@ -1,7 +1,8 @@
 """What compiling a LIBERO task leaves behind: 1.3 GB, of which 0.2 GB are used again.
 
 MuJoCo keeps decoded meshes and textures of everything that it has compiled, and the last model's specification. Its
-function for the first has no Python interface in 3.3.2, so it is called in the library itself.
+functions for the first have no Python interface in 3.3.2, so they are called in the library itself. Newer versions have
+others, with which 3.3.7 crashes while it compiles.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ _MADV_DONTNEED = 4
 
 
 def compile_without_cache() -> None:
-    """Keep no decoded meshes and textures from now on: tasks share few of them, and each world compiles its own."""
+    """Keep no decoded meshes and textures from now on, if this MuJoCo can do without: tasks share few of them, and each
+    world compiles its own.
+    """
     (library,) = Path(mujoco.__file__).parent.glob("libmujoco.so*")
     functions = ctypes.CDLL(str(library))
-    functions.mj_globalCache.restype = ctypes.c_void_p
-    functions.mj_setCacheSize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    functions.mj_setCacheSize(functions.mj_globalCache(), 0)
+    if hasattr(functions, "mj_globalCache"):
+        functions.mj_globalCache.restype = ctypes.c_void_p
+        functions.mj_setCacheSize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        functions.mj_setCacheSize(functions.mj_globalCache(), 0)
 
 
 def forget_last_model() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from envs.errors import UserError
 from envs.suites.hosted.interpreter import Interpreter
-from envs.suites.hosted.subprocesses import Launch
 from envs.suites.hosted.world import HostedWorld
 from envs.suites.libero import tasks
 from envs.suites.libero.sensor import FAST, PUBLISHED, Sensor
@@ -49,25 +48,28 @@ class LiberoWorld(HostedWorld):
     """LIBERO as a World. Its processes start with the first episode; a world compiles a task when it begins another."""
 
     one_expert = True
+    absent_variations = dict.fromkeys(
+        tasks.WITHOUT_RESOURCES, "of LIBERO-PRO has neither tasks nor initial states in the package"
+    )
 
     def __init__(self, num_worlds: int, config: LiberoConfig | None = None) -> None:
         """N worlds without an episode.
 
         Raises:
-            UserError: the interpreter with LIBERO does not exist.
+            UserError: the interpreter with LIBERO or a suite does not exist.
         """
         self.config = config = config or LiberoConfig()
+        if unknown := [suite for suite in config.suites if suite not in tasks.SUITES]:
+            raise UserError(f"LIBERO has no suite {unknown[0]!r}; suites: {', '.join(tasks.SUITES)}")
         any_mujoco = os.environ.get(ANY_MUJOCO_VARIABLE) == "1"
         super().__init__(
             num_worlds=num_worlds,
             world_spec=config.sensor.world_spec(config.suites),
             suite=SUITE,
             tasks=tuple(task for suite in config.suites for task in tasks.SUITES[suite]),
-            launch=Launch(
-                title=INTERPRETER.title,
-                python=INTERPRETER.python(),
-                target="envs.suites.libero.episodes:Episodes",
-                arguments={
+            launch=INTERPRETER.launch(
+                "envs.suites.libero.episodes:Episodes",
+                {
                     "sensor": asdict(config.sensor),
                     "any_mujoco": any_mujoco,
                     "published_sentences": config.published_sentences,
@@ -90,20 +92,16 @@ class LiberoWorld(HostedWorld):
     def variations_of(self, task: str) -> tuple[str, ...]:
         return tasks.variations_of(task)
 
-    def check_spec(self, spec: object) -> None:
-        """
-        Raises:
-            UserError: as World's; of a variation whose resources the package lacks, that it lacks them.
-        """
-        if isinstance(spec, EpisodeSpec) and spec.variation in tasks.WITHOUT_RESOURCES:
-            raise UserError(
-                f"LIBERO-PRO's variation {spec.variation!r} has neither tasks nor initial states in the package; "
-                f"variations: {', '.join(self.variations_of(spec.task))}"
-            )
-        super().check_spec(spec)
-
 
 def _mujoco_of(python: Path) -> str:
-    """The version of MuJoCo in that interpreter."""
+    """The version of MuJoCo in that interpreter.
+
+    Raises:
+        UserError: it has none.
+    """
     ask = "from importlib.metadata import version; print(version('mujoco'))"
-    return subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        run = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"{python} cannot run {INTERPRETER.title}: it has no mujoco; {INTERPRETER.remedy}") from error
+    return run.stdout.strip()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from envs.errors import UserError
 from envs.suites.hosted.interpreter import Interpreter
-from envs.suites.hosted.subprocesses import Launch
 from envs.suites.hosted.world import HostedWorld
 from envs.suites.metaworld import tasks
 from envs.suites.metaworld.sensor import FAST, PUBLISHED, Sensor
@@ -18,7 +18,9 @@ INTERPRETER = Interpreter(
     command="make metaworld",
 )
 MAX_STEPS = 400
-"""As in LeRobot's config and Evo-1; the suite's own limit is 500."""
+"""As in LeRobot's config and Evo-1."""
+LARGEST_MAX_STEPS = 500
+"""The suite's own limit, after which its environments refuse to step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class MetaworldConfig:
     tasks: tuple[str, ...] = tuple(tasks.TASKS)
     sensor: Sensor = FAST
     max_steps: int = MAX_STEPS
-    """At most 500. An episode ends with its first success."""
+    """At most LARGEST_MAX_STEPS. An episode ends with its first success."""
     success_weight: float = 1.0
     """Weight of the reward term "success": 1 in the step in which the task succeeds."""
     dense_weight: float = 0.0
@@ -51,19 +53,21 @@ class MetaworldWorld(HostedWorld):
         """N worlds without an episode.
 
         Raises:
-            UserError: the interpreter with Meta-World or a task does not exist.
+            UserError: the interpreter with Meta-World or a task does not exist, or the step limit is not 1 to 500.
         """
         self.config = config = config or MetaworldConfig()
+        if unknown := [task for task in config.tasks if task not in tasks.TASKS]:
+            raise UserError(f"task {unknown[0]!r} does not exist in Meta-World; tasks: {', '.join(tasks.TASKS)}")
+        if not 1 <= config.max_steps <= LARGEST_MAX_STEPS:
+            raise UserError(f"max_steps must be 1 to {LARGEST_MAX_STEPS}, got {config.max_steps}")
         super().__init__(
             num_worlds=num_worlds,
             world_spec=config.sensor.world_spec,
             suite=SUITE,
             tasks=tuple(config.tasks),
-            launch=Launch(
-                title=INTERPRETER.title,
-                python=INTERPRETER.python(),
-                target="envs.suites.metaworld.simulation:Simulation",
-                arguments={"sensor": asdict(config.sensor), "max_steps": config.max_steps},
+            launch=INTERPRETER.launch(
+                "envs.suites.metaworld.simulation:Simulation",
+                {"sensor": asdict(config.sensor), "max_steps": config.max_steps},
             ),
             reward_weights={"success": config.success_weight, "dense": config.dense_weight},
         )

@@ -7,6 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,16 @@ import gymnasium
 import numpy as np
 import pytest
 from corridor import Corridor, Walk, corridors, walk
+from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.suites.hosted.function_world import FunctionWorld, world_name
+from envs.suites.hosted.interpreter import Launch
+from envs.suites.hosted.simulation import Moved, StepwiseSimulation
 from envs.suites.hosted.subprocesses import WorldDiedError
-from envs.types import ChunkResult
+from envs.suites.hosted.world import HostedWorld
+from envs.types import CameraSpec, ChunkResult, EpisodeSpec, VectorSpec, WorldSpec
 from envs.world import World
 from llamarm import GymnasiumTask, GymnasiumWorld
 
@@ -45,6 +53,15 @@ class Mortal(Walk):
     def success(self, env: Any, info: dict[str, Any]) -> bool:
         if env.unwrapped.x == -0.5:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().success(env, info)
+
+
+class Slow(Walk):
+    """A step backwards takes longer than a test waits."""
+
+    def success(self, env: Any, info: dict[str, Any]) -> bool:
+        if env.unwrapped.x == -0.5:
+            time.sleep(600)
         return super().success(env, info)
 
 
@@ -103,6 +120,21 @@ def raising(num_worlds: int) -> GymnasiumWorld:
 
 def wrong(num_worlds: int) -> Any:
     return Corridor() if num_worlds else None
+
+
+def double(num_worlds: int) -> GymnasiumWorld:
+    return corridors(2 * num_worlds)
+
+
+def slow(num_worlds: int) -> GymnasiumWorld:
+    return corridors(num_worlds, walk=Slow())
+
+
+def parent(num_worlds: int) -> GymnasiumWorld:
+    """Starts a process that outlives it and has its standard output."""
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    print(f"{os.getpid()} {sleeper.pid}")
+    return corridors(num_worlds, walk=Mortal())
 
 
 def lean(num_worlds: int) -> GymnasiumWorld:
@@ -164,11 +196,148 @@ def test_our_side_there_can_be_read_by_python_3_10() -> None:
             assert not newer, f"{name} imports {newer}, which Python 3.10 lacks"
 
 
-def test_a_process_that_dies_in_an_episode_is_named() -> None:
+def test_a_process_that_dies_in_an_episode_is_named_and_the_next_episode_has_new_processes() -> None:
     with closing(hosted("mortal")) as world:
-        world.reset_to([walk(0), walk(1)], [0, 1])
-        with pytest.raises(WorldDiedError, match="the process of test_hosted:mortal's world 1 died"):
+        first, _ = world.reset_to([walk(0), walk(1)], [0, 1])
+        with pytest.raises(WorldDiedError, match="the process of test_hosted:mortal's world 1 died: killed by SIGKILL"):
             world.step_chunk(np.array([[[1.0]], [[-1.0]]], np.float32))
+        assert world.step_chunk(np.ones((2, 1, 1), np.float32)).num_steps.tolist() == [0, 0]
+        np.testing.assert_equal(world.reset_to([walk(0), walk(1)], [0, 1])[0], first)
+
+
+def test_after_an_interrupted_step_the_next_episode_is_not_its_reply() -> None:
+    with closing(hosted("slow")) as world:
+        first, _ = world.reset_to([walk(0), walk(1)], [0, 1])
+        interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            world.step_chunk(np.full((2, 1, 1), -1.0, np.float32))
+        np.testing.assert_equal(world.reset_to([walk(0), walk(1)], [0, 1])[0], first)
+
+
+RUN = """
+import sys
+from corridor import walk
+from envs.make import make_world
+world = make_world(sys.argv[1] + "@" + sys.executable, 1)
+world.reset_to([walk(0)], [0])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def started(name: str) -> subprocess.Popen[str]:
+    """Another process with a hosted world, whose output begins with what the world printed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, "-c", RUN, name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def comes_true(is_true: Callable[[], bool]) -> bool:
+    return any(is_true() or time.sleep(0.05) for _ in range(600))
+
+
+def test_what_a_world_prints_is_seen_and_what_it_started_ends_with_the_process_that_asked_for_it() -> None:
+    with started("test_hosted:parent") as ours:
+        assert ours.stdout is not None
+        pids = ours.stdout.readline().split()
+        assert ours.stdout.readline() == "ready\n" and all(Path(f"/proc/{pid}").exists() for pid in pids)
+        ours.kill()
+    assert comes_true(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_an_import_that_hangs_ends_with_the_process_that_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ("import os, time", "print(os.getpid())", "time.sleep(1000)")
+    (tmp_path / "hanging.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    with started("hanging:make") as ours:
+        assert ours.stdout is not None
+        importing = Path("/proc", ours.stdout.readline().strip())
+        assert importing.name.isdigit() and importing.exists()
+        ours.kill()
+    assert comes_true(lambda: not importing.exists())
+
+
+class Suite(StepwiseSimulation):
+    """A suite whose episodes of some seeds raise."""
+
+    def begin(self, spec: EpisodeSpec) -> str:
+        self._seed, self._x = spec.seed, 0.0
+        return str(1 // (spec.seed - 1))
+
+    def move(self, action: list[float]) -> Moved:
+        if self._seed == 2:
+            raise RuntimeError("the suite fell over")
+        self._x += action[0]
+        return Moved()
+
+    def expert_action(self) -> list[float]:
+        if self._seed == 3:
+            raise ValueError("the expert fell over")
+        if self._seed == 4:
+            raise NotImplementedError("no expert")
+        return [0.5]
+
+    def reached_step_limit(self) -> bool:
+        return False
+
+    def state(self) -> list[float]:
+        return [self._x]
+
+    def localization(self) -> list[float]:
+        return []
+
+    def render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+        frames[0][:] = 7
+
+
+def test_an_exception_of_a_suite_breaks_only_its_episode() -> None:
+    one = VectorSpec(names=("x",), units=("m",), low=(-1.0,), high=(1.0,))
+    spec = WorldSpec(
+        cameras=(CameraSpec(name="front", height=2, width=2),),
+        state=one,
+        action=one,
+        localization=VectorSpec(names=(), units=(), low=(), high=()),
+        control_dt_s=0.1,
+    )
+    launch = Launch(title="Suite", python=HERE, target="test_hosted:Suite", folders=tuple(sys.path))
+    world = HostedWorld(
+        num_worlds=4,
+        world_spec=spec,
+        suite="corridor",
+        tasks=("walk",),
+        launch=launch,
+        reward_weights={"success": 1.0},
+    )
+    with closing(world):
+        observation, info = world.reset_to([walk(seed) for seed in (0, 1, 2, 3)], range(4))
+        assert list(info["broken"]) == [1] and "begin raised ZeroDivisionError" in info["broken"][1]
+        assert [frame.max() for frame in observation["frames"]["front"]] == [7, 0, 7, 7]
+        assert world.expert_action().tolist() == [[0.5], [0.0], [0.5], [0.0]]
+        result = world.step_chunk(np.ones((4, 2, 1), np.float32))
+        assert result.broken == {1, 2, 3} and result.num_steps.tolist() == [2, 0, 0, 0]
+        assert result.terminated.tolist() == [False, True, True, True]
+        assert result.failure[0] is None and "step raised RuntimeError: the suite fell over (" in str(result.failure[2])
+        assert "expert raised ValueError: the expert fell over (test_hosted.py:" in str(result.failure[3])
+        assert not world.reset_to([walk(0)], [1])[1]["broken"]
+        assert world.step_chunk(np.ones((4, 1, 1), np.float32)).num_steps.tolist() == [1, 1, 0, 0]
+        world.reset_to([walk(4)], [3])
+        with pytest.raises(NotImplementedError, match="no expert"):
+            world.expert_action()
+
+
+def test_packages_that_an_interpreter_has_for_its_user_alone_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Path(sys.base_prefix, "bin", "python3")
+    folder = tmp_path / ".local/lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    folder.mkdir(parents=True)
+    (folder / "packages.pth").write_text(sysconfig.get_path("purelib"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with closing(make_world(f"test_hosted:lean@{base}")) as world:
+        assert world.tasks == ("walk",)
 
 
 def test_a_task_without_an_expert_says_so() -> None:
@@ -182,7 +351,11 @@ def test_a_task_without_an_expert_says_so() -> None:
     ("function", "message"),
     [
         ("raising", r"world 'test_hosted:raising' raised RuntimeError: no room for 1 \(test_hosted.py:"),
-        ("dead", "'test_hosted:dead' could not be made by .*python.*: the process of test_hosted:dead's world 0 died"),
+        (
+            "dead",
+            "test_hosted:dead did not start in .*python.*: the process of test_hosted:dead's world 0 died: killed",
+        ),
+        ("double", "world 'test_hosted:double' was called with 1, and gave a World of 2"),
         ("wrong", "gave a Corridor, expected an envs.world.World; write a GymnasiumTask whose make_env returns it"),
         ("succeeds", r"info of a step has no 'is_success': it has 'success'; write success\(self, env, info\) in Succ"),
         ("flat", r"the observation has no 'agent_pos': it is an array float64 \(1,\); write state\(self, env, observ"),
@@ -201,7 +374,7 @@ def test_a_function_that_gives_no_world_is_refused_by_name(function: str, messag
         ("test_hosted:fussy@{tmp}/python", "the interpreter of world 'test_hosted:fussy' does not exist: /"),
         ("test_hosted:fussy@python3", "needs the whole path of its interpreter after @, got 'python3'"),
         ("test_hosted:fussy@{tmp}", "the interpreter of world 'test_hosted:fussy' is a folder; name /.*/bin/python"),
-        ("test_hosted:fussy@/bin/true", "made by /bin/true, which must be Python 3.10 or newer"),
+        ("test_hosted:fussy@/bin/true", "did not start in /bin/true, which must be Python 3.10 or newer"),
         ("test_hosted:fussy@{tmp}/text", "test_hosted:fussy: the interpreter /.*/text cannot be started"),
         ("test_hosted:fussy@{tmp}/bare", r"it has no numpy; install it with: .* -m pip install numpy 'gymnasium>=1.1'"),
     ],

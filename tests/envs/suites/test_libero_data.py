@@ -12,9 +12,11 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
+from agent.runs.checks import check_episodes
 from agent.runs.seeds import FIRST_EVALUATION_SEED, FIRST_SELECTION_SEED
 from agent.serve.foreign.adapter import Adapter
 from agent.serve.foreign.config import AdapterConfig
+from envs.errors import UserError
 from envs.suites.libero import tasks
 from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, STATE, Sensor
 from envs.suites.libero.world import ANY_MUJOCO_VARIABLE, INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
@@ -88,14 +90,37 @@ def test_unknown_tasks_and_variations_are_refused_with_those_that_exist(world: L
         ValueError, match="variation 'dark' does not exist; variations: train, lan, object, swap, task, wide"
     ):
         world.check_spec(spec("turn_on_the_stove", "dark"))
-    with pytest.raises(ValueError, match="variation 'env' has neither tasks nor initial states in the package"):
+    with pytest.raises(ValueError, match="variation 'env' of LIBERO-PRO has neither tasks nor initial"):
         world.check_spec(spec("turn_on_the_stove", "env"))
+    with pytest.raises(
+        ValueError, match=r"variation 'env' of LIBERO-PRO has neither tasks nor .* There are: train, lan"
+    ):
+        check_episodes(world, (), ("train", "env"))
     world.check_spec(spec("turn_on_the_stove", "task"))
 
 
 def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(INTERPRETER.variable, "/nowhere/python")
     with pytest.raises(ValueError, match=r"LLAMARM_LIBERO_PYTHON names /nowhere/python.*make libero"):
+        LiberoWorld(1)
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        (sys.executable, "cannot run LIBERO: No module named 'libero'; build it with: make libero"),
+        ("/bin/true", "LIBERO did not start in /bin/true, which must be Python 3.10 or newer"),
+    ],
+)
+def test_an_interpreter_without_libero_is_refused_by_name(
+    python: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(INTERPRETER.variable, python)
+    with closing(LiberoWorld(1)) as world, pytest.raises(UserError, match=message):
+        world.reset_to([world.example_spec(0)], [0])
+    monkeypatch.setenv(INTERPRETER.variable, "/bin/false")
+    monkeypatch.setenv(ANY_MUJOCO_VARIABLE, "1")
+    with pytest.raises(UserError, match="/bin/false cannot run LIBERO: it has no mujoco; build it with: make libero"):
         LiberoWorld(1)
 
 
@@ -149,4 +174,6 @@ def test_a_frame_is_upright_and_mirrored() -> None:
 
 
 def test_a_config_names_its_suites() -> None:
+    with pytest.raises(UserError, match="LIBERO has no suite 'long'; suites: spatial, object, goal, 10, 90"):
+        LiberoWorld(1, LiberoConfig(suites=("goal", "long")))
     assert WORLDS["libero-10-published"] == LiberoConfig(suites=("10",), sensor=PUBLISHED, published_sentences=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
+from envs.errors import UserError
 from envs.suites.metaworld.sensor import CAMERA_AXES, CAMERA_POS_M, FAST, PUBLISHED, Sensor, View
 from envs.suites.metaworld.tasks import MT10, SPLITS, TASKS, VARIATIONS, instruction
-from envs.suites.metaworld.world import INTERPRETER, MetaworldWorld
+from envs.suites.metaworld.world import INTERPRETER, MetaworldConfig, MetaworldWorld
 from vla_model.sizes import pointing_columns
 
 
@@ -51,3 +53,22 @@ def test_the_error_for_a_missing_interpreter_gives_the_command_that_builds_it(mo
     monkeypatch.setenv(INTERPRETER.variable, "/nowhere/python")
     with pytest.raises(ValueError, match=r"LLAMARM_METAWORLD_PYTHON names /nowhere/python.*make metaworld"):
         MetaworldWorld(1)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            MetaworldConfig(tasks=("reach-v3", "fly-v3")),
+            "task 'fly-v3' does not exist in Meta-World; tasks: assembly-v3",
+        ),
+        (MetaworldConfig(max_steps=501), "max_steps must be 1 to 500, got 501"),
+        (MetaworldConfig(tasks=()), "suite 'metaworld' has no task"),
+    ],
+)
+def test_a_config_that_the_suite_cannot_run_is_refused(
+    config: MetaworldConfig, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(INTERPRETER.variable, sys.executable)
+    with pytest.raises(UserError, match=message):
+        MetaworldWorld(1, config)
