@@ -34,9 +34,7 @@ def run(args: list[str]) -> None:
     else:
         name, demonstrations, rollout = _of_recipe(args)
     options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
-    demonstrations = options.demonstrations
-    if options.world_python is not None:
-        demonstrations = demonstrations.in_interpreter(options.world_python)
+    demonstrations = options.demonstrations.in_interpreter(options.world_python)
     outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())

@@ -34,9 +34,7 @@ def run(args: list[str]) -> None:
     """Run the command; the first argument is a recipe, and every field of its config is an option."""
     name, recipe = recipe_of("train", args)
     options = parse_with(Train, f"train {name}", args[1:], config=recipe)
-    config = options.config
-    if options.world_python is not None:
-        config = config.in_interpreter(options.world_python)
+    config = options.config.in_interpreter(options.world_python)
     command = ["llamarm", "train", *args]
     # Invalid input must not leave a folder behind, which would make the next try fail.
     check_start(options.out, config, resume=options.resume)

@@ -40,13 +40,13 @@ class WorldConfig:
         """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
 
-    def in_interpreter(self, python: Path) -> Self:
-        """The same with the world, a MODULE:FUNCTION, in that interpreter.
+    def in_interpreter(self, python: Path | None) -> Self:
+        """The same with the world, a MODULE:FUNCTION, in that interpreter; as it is if none is given.
 
         Raises:
             UserError: see `world_name`.
         """
-        return replace(self, world=world_name(self.world, python))
+        return self if python is None else replace(self, world=world_name(self.world, python))
 
     def check_names(self, *variations: Sequence[str]) -> None:
         """Check names without importing a module of the user's own, which may take long.

@@ -127,7 +127,7 @@ class RunConfig:
         """The config itself."""
         return self
 
-    def in_interpreter(self, python: Path) -> Self:
+    def in_interpreter(self, python: Path | None) -> Self:
         """The same with its world in that interpreter; see WorldConfig."""
         return replace(self, demonstrations=self.demonstrations.in_interpreter(python))
 
@@ -201,7 +201,7 @@ class ImproveConfig:
             "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
         )
 
-    def in_interpreter(self, python: Path) -> Self:
+    def in_interpreter(self, python: Path | None) -> Self:
         """The same with its world in that interpreter; see WorldConfig."""
         return replace(self, practice=self.practice.in_interpreter(python))
 

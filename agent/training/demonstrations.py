@@ -172,11 +172,13 @@ def check_expert(world: World, tasks: Sequence[str], variation: str) -> None:
     """Reset the world to an episode of every task, or of one if all have the same expert, and query it.
 
     Raises:
-        UserError: a task has none.
+        UserError: a task has none, or its world failed to begin the episode.
     """
     tasks = tasks or world.tasks
     for task in tasks[:1] if world.one_expert else tasks:
-        world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
+        _, info = world.reset_to([EpisodeSpec(suite=world.suite, task=task, seed=0, variation=variation)], [0])
+        if (broken := info.get("broken", {}).get(0)) is not None:
+            raise UserError(f"task {task!r} of {world.suite} cannot begin: {broken}")
         try:
             world.expert_action()
         except NotImplementedError as error:

@@ -265,7 +265,13 @@ class Processor:
         """
         differences = self.world_spec.differences(world_spec, labels=False)
         if differences:
-            raise UserError("the policy was made for another world:\n  " + "\n  ".join(differences))
+            own = self.deployment.world if self.deployment is not None else None
+            remedy = f"use it in {own}" if own else "use it in a world like its own"
+            raise UserError(
+                "the policy was made for another world:\n  "
+                + "\n  ".join(differences)
+                + f"\n{remedy}, or train a policy for this world"
+            )
 
     def save(self, folder: Path) -> None:
         """Write processor.json and tokenizer.json."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from robosuite.utils.transform_utils import convert_quat, quat2axisangle
 
 from envs.errors import UserError
 from envs.simulation.bad_numbers import has_bad_numbers
@@ -158,8 +159,12 @@ class Simulation:
     def state(self) -> NDArray[np.float64]:
         """Proprioception as in published evaluations, [8]: position of the grip site, rotation vector of the hand's
         body, fingers.
+
+        The angle is from 0 to 2 pi, because robosuite does not identify a quaternion with its negative. Policies
+        trained on the suite's demonstrations need that.
         """
-        return np.concatenate((self.hand_pos_m, rotation_vector(self.data.xquat[self._hand]), self.fingers_m))
+        turn_rad = quat2axisangle(convert_quat(self.data.xquat[self._hand], to="xyzw"))
+        return np.concatenate((self.hand_pos_m, turn_rad, self.fingers_m))
 
     @property
     def things_m(self) -> NDArray[np.float64]:
@@ -177,16 +182,3 @@ class Simulation:
         robot = self.scene.suite_env.robots[0]
         self.data.qpos[robot._ref_joint_pos_indexes] = robot.init_qpos
         mujoco.mj_forward(self.model, self.data)
-
-
-def rotation_vector(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation vector [3] of a quaternion [4] with w first, as robosuite computes it.
-
-    Its angle is from 0 to 2 pi, because a quaternion and its negative are not identified. Policies trained on the
-    suite's demonstrations need that.
-    """
-    w = np.clip(quaternion[0], -1.0, 1.0)
-    sine = np.sqrt(1.0 - w * w)
-    if np.isclose(sine, 0.0, rtol=0.0, atol=1e-9):
-        return np.zeros(3)
-    return quaternion[1:] * (2.0 * np.arccos(w) / sine)

@@ -6,16 +6,14 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.suites.hosted.quality import Quality
 from envs.suites.hosted.rendering import FrameRenderer
 from envs.suites.metaworld.sensor import CAMERA, Sensor, View
 
 
 def renderer_of(sensor: Sensor) -> FrameRenderer:
     """A renderer of the sensor's views."""
-    quality = Quality(shadows=sensor.shadows, samples=sensor.samples, cell_m=sensor.cell_m)
     width, height = (max(getattr(view, side) for view in sensor.views) for side in ("width_px", "height_px"))
-    return FrameRenderer(width, height, quality)
+    return FrameRenderer(width, height, sensor.quality)
 
 
 def render(

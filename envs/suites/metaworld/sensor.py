@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from envs.suites.hosted.quality import Quality
 from envs.types import CameraSpec, VectorSpec, WorldSpec, positions_and_places
 
 CAMERA = "corner2"
@@ -32,6 +33,8 @@ CAMERA_FOV_DEG = 60.0
 
 CONTROL_DT_S = 0.0125
 """Five physics steps."""
+
+FAST_QUALITY = Quality(cell_m=0.012)
 
 THINGS = ("object", "second", "goal")
 """The object to move; the task's second object (the first again if it has only one); the goal position."""
@@ -89,19 +92,12 @@ class Sensor:
     """How frames are rendered."""
 
     views: tuple[View, ...]
-    shadows: bool = False
-    """Whether to render shadows and reflections."""
-    samples: int = 0
-    """Multisampling: samples per pixel."""
-    cell_m: float = 0.012
-    """Cell size of mesh decimation: vertices of large meshes in one cube of this side are merged; 0 turns it off.
-    Affects rendering only."""
+    quality: Quality = FAST_QUALITY
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
-        others = {name: value for name, value in content.items() if name != "views"}
-        return cls(views=tuple(View(**view) for view in content["views"]), **others)
+        return cls(views=tuple(View(**view) for view in content["views"]), quality=Quality(**content["quality"]))
 
     @property
     def cameras(self) -> tuple[CameraSpec, ...]:
@@ -123,7 +119,7 @@ class Sensor:
         )
 
 
-PUBLISHED = Sensor(views=(View(whole_px=480, width_px=480, height_px=480),), shadows=True, samples=4, cell_m=0.0)
+PUBLISHED = Sensor(views=(View(whole_px=480, width_px=480, height_px=480),), quality=Quality(shadows=True, samples=4))
 """The frames of published evaluations."""
 
 FAST = Sensor(views=(View(whole_px=208, left_px=56, top_px=52, width_px=128, height_px=144),))

@@ -28,6 +28,7 @@ def test_a_runs_config_holds_the_interpreter_in_the_worlds_name(
     assert isinstance(trained, RunConfig)
     with pytest.raises(ValueError, match="another interpreter runs a world MODULE:FUNCTION, got 'tabletop'"):
         trained.in_interpreter(HERE)
+    assert trained.in_interpreter(None) == trained
     acting = ActingConfig(world=WORLD, world_python=Path("python"))
     assert acting.named_world == f"{WORLD}@{tmp_path}/python", "relative to the current folder"
     with pytest.raises(ValueError, match="is the interpreter of a MODULE:FUNCTION; name that with --world"):

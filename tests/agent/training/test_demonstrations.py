@@ -20,10 +20,11 @@ from agent.training.demonstrations import (
     HOW_PATH,
     Demonstrations,
     DemonstrationsLedger,
+    check_expert,
     collect_demonstrations,
     fill_dataset,
 )
-from envs.types import EpisodeSpec
+from envs.types import EpisodeSpec, Info, Observation
 from rollout.collect import collect
 from rollout.dataset.read import DatasetReader
 from rollout.expert import ExpertPolicy
@@ -125,6 +126,16 @@ def test_an_episode_that_ends_every_worker_is_skipped(tmp_path: Path) -> None:
     outcome = fill_dataset(CONFIG, world, tmp_path, run, {lost: "hung: no decision for 9 s"})
     assert outcome.episodes == {"left": 9, "right": 9}
     assert outcome.failed["left"] == {"step limit": 3, "its workers died, hung: no decision for 9 s": 1}
+
+
+def test_a_world_that_cannot_begin_is_refused_before_anything_is_collected() -> None:
+    class Unable(SidesWorld):
+        def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> tuple[Observation, Info]:
+            observation, info = super().reset_to(specs, worlds)
+            return observation, info | {"broken": dict.fromkeys(worlds, "no room on the table")}
+
+    with pytest.raises(ValueError, match="task 'left' of sides cannot begin: no room on the table"):
+        check_expert(Unable(1), ("left",), "train")
 
 
 def test_an_episode_whose_world_raised_is_skipped_and_not_retried(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_crop_enlarges_a_part_of_the_whole_frame() -> None:
 
 def test_a_sensor_round_trips_through_json_and_labels_three_things_in_every_view() -> None:
     assert Sensor.of(asdict(FAST)) == FAST
-    assert PUBLISHED.cameras[0].height == PUBLISHED.cameras[0].width == 480 and PUBLISHED.shadows
+    assert PUBLISHED.cameras[0].height == PUBLISHED.cameras[0].width == 480 and PUBLISHED.quality.shadows
     columns = pointing_columns(FAST.world_spec)
     assert columns == {"corner2": [[9, 10], [11, 12], [13, 14]]}
 

@@ -15,6 +15,7 @@ from tiny_model import STATISTICS, WORLD_SPEC, observe, tiny_processor, vector
 
 from benchmarks.make_tokenizer import sentences
 from envs.types import CameraSpec, Observation
+from vla_model.files.deployment import Deployment
 from vla_model.inputs.processor import Processor
 
 
@@ -148,8 +149,13 @@ def test_the_check_lists_every_difference() -> None:
         "state names are ('x', 'y', 'z', 'angle')",
         "action units are ('m', 'rad', 'm')",
         "control_dt_s is 0.05, expected 0.1",
+        "\nuse it in a world like its own, or train a policy for this world",
     ):
         assert part in message
+    deployed = tiny_processor()
+    deployed.deployment = Deployment(n_action_steps=2, world="tabletop")
+    with pytest.raises(ValueError, match="\nuse it in tabletop, or train a policy for this world"):
+        deployed.check(other)
 
 
 def test_observations_of_another_shape_are_refused() -> None:
