@@ -152,7 +152,9 @@ class Subprocesses:
                 end = json.loads(self._life.recv_bytes())
                 if end["world"] == world:
                     status = end["status"]
-                    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"it exited with {status}"
+                    if status < 0:
+                        return f"killed by signal {-status}, {signal.strsignal(-status)}"
+                    return f"it exited with {status}"
         return "stderr may have the reason"
 
     def _raised(self, world: int, kind: str, message: str) -> Exception:
