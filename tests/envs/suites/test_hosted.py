@@ -199,7 +199,7 @@ def test_our_side_there_can_be_read_by_python_3_10() -> None:
 def test_a_process_that_dies_in_an_episode_is_named_and_the_next_episode_has_new_processes() -> None:
     with closing(hosted("mortal")) as world:
         first, _ = world.reset_to([walk(0), walk(1)], [0, 1])
-        with pytest.raises(WorldDiedError, match="the process of test_hosted:mortal's world 1 died: killed by signal 9"):
+        with pytest.raises(WorldDiedError, match="of test_hosted:mortal's world 1 died: killed by signal 9"):
             world.step_chunk(np.array([[[1.0]], [[-1.0]]], np.float32))
         assert world.step_chunk(np.ones((2, 1, 1), np.float32)).num_steps.tolist() == [0, 0]
         np.testing.assert_equal(world.reset_to([walk(0), walk(1)], [0, 1])[0], first)

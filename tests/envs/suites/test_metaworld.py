@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -161,9 +162,9 @@ print(json.dumps(observation[:4].tolist()))
 
 
 def processes_of(host: int) -> list[int]:
-    """The host and the forks that live."""
-    children = Path(f"/proc/{host}/task/{host}/children")
-    return [host, *map(int, children.read_text().split())] if children.exists() else []
+    """The host, the process that imports the suite, and the worlds' in their order."""
+    children = Path(f"/proc/{host}/task/{host}/children").read_text().split()
+    return [host, *(pid for child in children for pid in processes_of(int(child)))]
 
 
 def wait_until_gone(pids: list[int]) -> bool:
@@ -183,8 +184,8 @@ def test_an_exception_in_one_world_does_not_desynchronize_the_other(world: Metaw
     expected, _ = world.reset_to([spec("reach-v3", 1), spec("push-v3", 3)], [0, 1])
     assert world._processes is not None
     step = {"do": "step", "actions": [[0.0, 0.0, 0.0, 0.0]], "render_ended": True}
-    with pytest.raises(RuntimeError, match="Meta-World raised in world 0"):
-        world._processes.ask({0: {"do": "begin", "task": "no-such-task", "seed": 1}, 1: step})
+    replies = world._processes.ask({0: {"do": "begin", "spec": asdict(spec("no-such-task", 1))}, 1: step})
+    assert "begin raised KeyError: 'no-such-task'" in replies[0]["broken"] and len(replies[1]["states"]) == 1
     again, _ = world.reset_to([spec("push-v3", 3)], [1])
     assert (again["state"][1] == expected["state"][1]).all()
 
@@ -194,8 +195,8 @@ def test_a_killed_process_raises_an_error_naming_its_world_and_close_ends_the_ot
     world.reset_to([spec("reach-v3", 1), spec("reach-v3", 2)], [0, 1])
     assert world._processes is not None
     pids = processes_of(world._processes._host.pid)
-    assert len(pids) == 3
-    os.kill(pids[2], signal.SIGKILL)
+    assert len(pids) == 4
+    os.kill(pids[3], signal.SIGKILL)
     with pytest.raises(RuntimeError, match="the process of Meta-World's world 1 died"):
         world.step_chunk(np.zeros((2, 1, 4)))
     world.close()
@@ -216,7 +217,7 @@ time.sleep(60)
     with subprocess.Popen([sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdout is not None
         pids = processes_of(int(victim.stdout.readline()))
-        assert len(pids) == 2
+        assert len(pids) == 3
         victim.kill()
     assert wait_until_gone(pids)
 
