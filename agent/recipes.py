@@ -194,7 +194,12 @@ def sft_libero() -> RunConfig:
     mt50 = sft_mt50()
     return replace(
         mt50,
-        model=ModelConfig(name="nano_steady", foreseen_steps=(3, 5, 10, 20, 40), foreseen_keyframes=True),
+        model=ModelConfig(
+            name="nano_steady",
+            instruction_length=32,  # the longest sentence of these suites and their variations has 27 tokens
+            foreseen_steps=(3, 5, 10, 20, 40),
+            foreseen_keyframes=True,
+        ),
         # Every world compiles every task, so fewer worlds begin sooner.
         demonstrations=DemonstrationsConfig(world="libero", episodes_per_task=50, num_worlds=2, noise_std=0.1),
         evaluation=replace(mt50.evaluation, num_worlds=2),
