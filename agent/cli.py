@@ -1,4 +1,4 @@
-"""The command `llamarm`: data, collect, train, eval, compare, experts, scale, plan, drive, console, serve, report.
+"""The command `llamarm`, of which `llamarm --help` lists the commands.
 
 It only imports and runs the command's module, agent/commands/COMMAND.py: `llamarm --help` loads neither a simulator nor
 torch.
@@ -18,6 +18,7 @@ usage: llamarm COMMAND ...
 
 Train, evaluate and deploy vision-language-action policies for robot manipulation.
 
+  doctor                     what this machine can do, and the command for what is missing
   data    DIR ...            what a LeRobotDataset of any program holds, and what of it would be refused
   collect RECIPE --out DIR   record the scripted expert's demonstrations as a LeRobotDataset (or WORLD for RECIPE)
   train   RECIPE --out DIR   train a policy, evaluate it and write the report
@@ -37,6 +38,7 @@ llamarm --version prints the version, llamarm --completion a script that complet
 
 
 COMMANDS = (
+    "doctor",
     "data",
     "collect",
     "train",

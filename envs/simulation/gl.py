@@ -7,7 +7,7 @@ chosen backend's own class, so it does not depend on where MuJoCo was first impo
 EGL is preferred to OSMesa: it can use a GPU, Mesa's software rasterizer is as fast through either, and newer
 distributions no longer ship OSMesa.
 
-`python -m envs.simulation.gl` renders one frame and prints the backend, or what to install.
+`python -m envs.simulation.gl` renders one frame and prints the backend and what draws with it, or what to install.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from envs.errors import UserError
 APT_PACKAGES = ("libegl1", "libopengl0", "libgl1-mesa-dri")
 """Debian and Ubuntu packages for software rendering: EGL's loader, desktop OpenGL, Mesa's drivers."""
 
+_GL_RENDERER = 0x1F01
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 _EGL_CONFIG = (0x3033, 0x0001, 0x3040, 0x0008, 0x3038)  # surface type: pbuffer, renderable type: OpenGL, end
 
@@ -69,7 +70,7 @@ def gl_context(width: int, height: int) -> Any:
     """
     backend = choose_backend()
     if backend not in ("egl", "osmesa", "glfw", "cgl"):
-        raise UserError(f"MUJOCO_GL is {backend!r}; backends that render: egl, osmesa, glfw, cgl")
+        raise UserError(f"MUJOCO_GL is {backend!r}; backends that render: egl, osmesa, glfw, cgl; unset, one is chosen")
     return importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
 
 
@@ -119,8 +120,10 @@ def _egl_device_displays(egl: ctypes.CDLL) -> Iterator[int]:
             yield display
 
 
-def _red_frame() -> np.ndarray:
-    """An offscreen buffer filled with red through MuJoCo and read back, uint8 [64, 64, 3], to test rendering."""
+def _red_frame() -> tuple[np.ndarray, str]:
+    """An offscreen buffer filled with red through MuJoCo and read back, uint8 [64, 64, 3], and what drew it: a GPU's
+    name, or that of a software rasterizer.
+    """
     context = gl_context(64, 64)
     context.make_current()
     import mujoco
@@ -131,16 +134,26 @@ def _red_frame() -> np.ndarray:
     mujoco.mjr_rectangle(view, 1.0, 0.0, 0.0, 1.0)
     frame = np.zeros((64, 64, 3), np.uint8)
     mujoco.mjr_readPixels(frame, None, view, renderer)
+    drawn_by = _renderer_name()
     renderer.free()
     context.free()
-    return frame
+    return frame, drawn_by
+
+
+def _renderer_name() -> str:
+    """OpenGL's name of what draws in the current context; "" where its library has another name."""
+    library = _load("libOpenGL.so.0", "libGL.so.1", "libOSMesa.so.8", "libOSMesa.so.6")
+    if library is None:
+        return ""
+    library.glGetString.restype = ctypes.c_char_p
+    return (library.glGetString(_GL_RENDERER) or b"").decode()
 
 
 if __name__ == "__main__":
     try:
-        red = _red_frame()
+        red, drawn_by = _red_frame()
     except (RuntimeError, ImportError, ValueError) as error:
         sys.exit(str(error))
     if (red != (255, 0, 0)).any():
         sys.exit(f"{os.environ['MUJOCO_GL']} does not draw: a red frame came back with mean colour {red.mean((0, 1))}")
-    print(os.environ["MUJOCO_GL"])
+    print(os.environ["MUJOCO_GL"] + (f" by {drawn_by}" if drawn_by else ""))

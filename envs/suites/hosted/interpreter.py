@@ -45,15 +45,21 @@ class Interpreter:
     command: str
     """Builds it, e.g. "make metaworld"."""
 
+    @property
+    def path(self) -> Path:
+        """Where the interpreter is, if it was built."""
+        named = os.environ.get(self.variable)
+        return Path(named) if named else ROOT / self.folder / "bin" / "python"
+
     def python(self) -> Path:
         """The interpreter.
 
         Raises:
             UserError: it does not exist.
         """
-        named = os.environ.get(self.variable)
-        python = Path(named) if named else ROOT / self.folder / "bin" / "python"
+        python = self.path
         if not python.exists():
+            named = os.environ.get(self.variable)
             where = f"{self.variable} names {python}, which does not exist" if named else f"{python} does not exist"
             raise UserError(f"{self.title} runs in an interpreter of its own, and {where}; {self.remedy}")
         return python

@@ -47,7 +47,7 @@ def run_python(code: str) -> str:
 
 def test_the_chosen_backend_draws_even_when_mujoco_was_imported_first() -> None:
     assert (
-        run_python("import mujoco; from envs.simulation.gl import _red_frame; print(_red_frame().mean((0, 1)))")
+        run_python("import mujoco; from envs.simulation.gl import _red_frame; print(_red_frame()[0].mean((0, 1)))")
         == "[255.   0.   0.]"
     )
 
