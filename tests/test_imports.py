@@ -27,7 +27,7 @@ MAY_IMPORT = {
 ORDER = {
     "envs": "errors seeds types arrays arm instructions world imported simulation suites tabletop make registration",
     "vla_model": "types config numerics files backbones vision heads inputs sizes model weights create policy",
-    "rollout": "types weights broken_worlds peak_memory expert inference collect dataset workers distributed",
+    "rollout": "types weights broken_worlds peak_memory expert inference collect dataset codecs workers distributed",
     "agent": "runs learning algorithms evaluation training report studies robot serve console recipes commands cli",
 }
 """Room: its files and folders in the order of their imports; each may import those before it."""

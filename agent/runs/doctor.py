@@ -159,7 +159,7 @@ def _rendering() -> Part:
 
 def _video() -> Part:
     """A video in every codec of datasets, written and read."""
-    worked, found = ran([sys.executable, "-m", "rollout.dataset.codecs"])
+    worked, found = ran([sys.executable, "-m", "rollout.codecs"])
     remedy = "" if worked else f"{sys.executable} -m pip install --force-reinstall av"
     return Part(name="video", found=found, works=worked, remedy=remedy, needed=True)
 

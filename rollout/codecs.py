@@ -1,4 +1,4 @@
-"""`python -m rollout.dataset.codecs` writes and reads a video in each codec, and prints those with which it can."""
+"""`python -m rollout.codecs` writes and reads a video in each codec, and prints those with which it can."""
 
 from __future__ import annotations
 
