@@ -29,7 +29,7 @@ def sft_demo() -> RunConfig:
     return RunConfig(
         demonstrations=DemonstrationsConfig(tasks=DEMO_TASKS, episodes_per_task=400, noise_std=0.3),
         sft=SFTConfig(hold_gripper=True),
-        learner=LearnerConfig(batch_size=128, num_updates=1300, optimizer="muon", warmup_updates=150),
+        learner=LearnerConfig(batch_size=128, num_updates=1700, optimizer="muon", warmup_updates=150),
         evaluation=EvaluationConfig(episodes_per_task=20),
         save_every=250,
     )
