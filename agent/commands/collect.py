@@ -8,10 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.shared.messages import say_ahead, say_next
-from agent.commands.shared.options import parse_with, recipe_for, recipe_of
-from agent.recipes import RECIPES
-from agent.runs.worlds import WorldPython, count_episodes
+from agent.commands.shared.options import parse_with, recipe_of
+from agent.runs.worlds import WorldPython
 from agent.training.config import DemonstrationsConfig
 from agent.training.demonstrations import collect_demonstrations
 from envs.make import WORLDS
@@ -37,18 +35,10 @@ def run(args: list[str]) -> None:
         name, demonstrations, rollout = _of_recipe(args)
     options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
     demonstrations = options.demonstrations.in_interpreter(options.world_python)
-    amount = count_episodes(demonstrations.episodes_per_task, demonstrations.num_tasks())
-    say_ahead("collect", f"collects {amount} of {demonstrations.world} in {options.out}, less those that are there")
     outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))
-    recipe = name if name in RECIPES else recipe_for(name)
-    meant = RECIPES[recipe]().from_demonstrations().demonstrations
-    place: list[str] = []
-    if (meant.world, meant.tasks) != (demonstrations.world, demonstrations.tasks):
-        place = ["--demonstrations.world", demonstrations.world, "--demonstrations.tasks", *outcome.episodes]
-    say_next({"clone them": ["train", recipe, "--data", options.out, *place, "--out", f"{options.out}_policy"]})
 
 
 def _of_recipe(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse
 from agent.runs.run_folder import RunFolder
 
@@ -35,7 +34,6 @@ class Compare:
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Compare, "compare", args)
-    say_ahead("compare", f"pairs the episodes of {options.before} and {options.after} by their ids; none is run")
 
     from agent.evaluation.eval_info import read_eval_info
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from agent.commands.shared.acting import EXPERT, check_names
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse_with, spare_a_core
 from agent.console.config import PageConfig
 from agent.robot.drive import DriveConfig
@@ -62,9 +61,8 @@ def run(args: list[str]) -> None:
     if options.robot == "sim":
         check_names(options.policy, DEFAULT_WORLD, _named(options), (options.variation,))
     elif options.policy == EXPERT:
-        raise UserError("the scripted expert drives only 'sim': name a policy, or leave out --robot")
+        raise UserError("the scripted expert drives only 'sim'")
 
-    say_ahead("console", f"loads {options.policy}, then shows a page that drives {options.robot} until Ctrl-C")
     policy = None if options.policy == EXPERT else load_policy(options.policy)
     spare_a_core()
     if policy is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -13,10 +12,8 @@ import tyro
 from annotated_types import MinLen
 from rich.table import Table
 
-from agent.commands.shared.messages import say_ahead, say_next
-from agent.commands.shared.options import parse, recipe_for
+from agent.commands.shared.options import parse
 from agent.report.tables import print_table
-from agent.training.demonstrations import HOW_PATH
 from envs.errors import UserError
 from rollout.dataset.check import check_worlds
 from rollout.dataset.foreign.doctor import Examination, examine
@@ -24,7 +21,6 @@ from rollout.dataset.foreign.infer import MARGIN
 from rollout.dataset.foreign.outcomes import Outcomes
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
 from rollout.dataset.schema import is_own
-from vla_model.files.folders import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +39,6 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Data, "data", args)
     options.reading.check_left_out(options.data)
-    frames = "decodes every frame" if options.every_frame else "decodes one frame of each file"
-    say_ahead("data", f"reads all episodes of {', '.join(options.data)}, and {frames}")
     found = [examine(root, options.reading, every_frame=options.every_frame) for root in options.data]
     for number, one in enumerate(found):
         if number:
@@ -65,15 +59,6 @@ def run(args: list[str]) -> None:
             print(f"\nrefused: {error}")
     if refused:
         sys.exit(1)
-    reading = [arg for arg in args if arg not in options.data and not arg.startswith("--every-frame")]
-    out = ["--out", f"runs/{Path(options.data[0]).resolve().name}"]
-    say_next({"clone them": ["train", _recipe(Path(options.data[0])), "--data", *options.data, *reading, *out]})
-
-
-def _recipe(root: Path) -> str:
-    """The recipe that clones a dataset: that of the world of demonstrations."""
-    how = root / HOW_PATH
-    return recipe_for(read_json(how).get("world", "") if how.exists() else "")
 
 
 def _say(found: Examination, *, with_failed: bool) -> None:

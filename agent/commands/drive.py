@@ -12,7 +12,6 @@ import tyro
 from annotated_types import Interval
 
 from agent.commands.shared.acting import check_names
-from agent.commands.shared.messages import say_ahead, say_next
 from agent.commands.shared.options import parse_with, spare_a_core
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
@@ -70,8 +69,6 @@ def run(args: list[str]) -> None:
     if imported_arm is None:
         check_names(options.policy, asked, named, (options.variation,))
 
-    kept = f", recorded in {options.record}" if options.record else ""
-    say_ahead("drive", f"drives {options.robot} with {options.policy} for at most {options.seconds:g} s{kept}")
     policy = load_policy(options.policy, options.dtype)
     spare_a_core()
     with ExitStack() as stack:
@@ -93,8 +90,6 @@ def run(args: list[str]) -> None:
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():
         print(line)
-    if options.record:
-        say_next({"what was recorded": ["data", options.record]})
 
 
 def judge(outcome: Outcome) -> bool | None:

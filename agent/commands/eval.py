@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, check_names, folder_for
-from agent.commands.shared.messages import duration_of, say_ahead, say_next
 from agent.commands.shared.options import parse_with
 from agent.runs.checks import NumEpisodes
 from agent.runs.policies import load_policy, steps_to_execute
@@ -93,10 +92,8 @@ def run(args: list[str]) -> None:
             raise UserError("a scripted expert acts by a simulator's state, which recordings lack: name a policy")
         if foreign is None:
             policy_folder(options.policy)
-        say_ahead("eval", f"measures the error of {options.policy}'s actions in recordings: {', '.join(options.data)}")
         with locked(folder.root, ["llamarm", "eval", *args]):
             _measure(options, foreign, folder)
-        say_next({"one page of it": ["report", folder.root]})
         return
     source = foreign or _own_source(options)
     with (
@@ -107,13 +104,10 @@ def run(args: list[str]) -> None:
         from agent.report.success_tables import print_success
 
         config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
-        expected = duration_of(config.count(len(tasks)), folder.root)
-        say_ahead("eval", f"{config.ahead(len(tasks))}, of {options.policy}{expected}")
         card = policy_folder(options.policy) if options.out is None else None
         evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)
-    say_next({"one page of it": ["report", folder.root]})
 
 
 def _measure(options: Any, foreign: ForeignSource | None, folder: RunFolder) -> None:

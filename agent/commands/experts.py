@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.acting import ActingConfig, Folder, acting, check_names, folder_for
-from agent.commands.shared.messages import duration_of, say_ahead, say_next
 from agent.commands.shared.options import parse_with
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
@@ -50,10 +49,6 @@ def run(args: list[str]) -> None:
         locked(folder, ["llamarm", "experts", *args]),
     ):
         config = options.acting.evaluation(n_action_steps)
-        count = policy.model.config.moe_layers * policy.model.config.num_experts if options.ablate else 0
-        again = f", and again without each of {count} experts" if count else ""
-        expected = duration_of(config.count(len(tasks)) * (1 + count), folder)
-        say_ahead("experts", f"{config.ahead(len(tasks))}, of {options.policy}{again}{expected}")
         found = to_json(study_experts(policy, measured, tasks, config, ablate=options.ablate))
         write_json(RunFolder(folder).experts, found)
         lines = [f"# Experts of {Path(options.policy).resolve().name}", "", *tables(found)]
@@ -62,5 +57,3 @@ def run(args: list[str]) -> None:
     print("\n".join(lines))
     for file in ("experts.json", "experts.md", "experts.png"):
         print(folder / file)
-    if RunFolder(folder).eval_info.exists():
-        say_next({"the run's page, with them": ["report", folder]})

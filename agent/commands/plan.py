@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from annotated_types import Interval, MinLen
 
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse
 from agent.runs.checks import check_config, check_world
 from envs.errors import UserError
@@ -84,7 +83,6 @@ def run(args: list[str]) -> None:
     bytes_ = parse_memory(options.gpu if on_gpu else options.memory)
     spec = world_spec_of(check_world(options.world))
     names = options.models or (*SIZES, "smol")
-    say_ahead("plan", f"counts the memory of {len(names)} models from their shapes; none is made")
     for name in names:
         check_config(ModelConfig(name=name))
     rows = [row_of(name, spec, bytes_, on_gpu, options.batch_sizes) for name in names]

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse
 
 
@@ -23,7 +22,6 @@ class Report:
 def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Report, "report", args)
-    say_ahead("report", f"writes what {options.run} holds as one page; nothing is run")
 
     from agent.report.render import write_report
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from agent.commands.shared.messages import say_ahead, say_next
 from agent.commands.shared.options import parse_with, recipe_of
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
@@ -40,8 +39,6 @@ def run(args: list[str]) -> None:
     options = parse_with(Scale, f"scale {name}", args[1:], grid=GridConfig(), run=recipe.from_demonstrations())
     config = ScaleConfig(grid=options.grid, run=options.run)
     _check(config, RunFolder(options.out))
-    then = "" if options.estimate else f", then trains {len(all_places(config))} models of the grid"
-    say_ahead("scale", f"times updates on this machine{then}")
 
     from agent.studies.scale.grid import measured_budget, recorded_budget
 
@@ -79,8 +76,6 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
     print("\n".join(lines))
     for file in ("scale.json", "scale.md", "scale.png"):
         print(folder.root / file)
-    best = next(place for place, cell in runs if cell is point)
-    say_next({"the best model of the grid": ["report", folder.root / "cells" / best.name]})
 
 
 def best_cell(cells: Sequence[Cell]) -> Cell:

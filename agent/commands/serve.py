@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse_with, spare_a_core
 from agent.runs.addresses import check_address
 from agent.runs.policies import load_policy, steps_to_execute
@@ -33,7 +32,6 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse_with(Serve, "serve", args, server=ServerConfig())
     check_address(options.server.host, options.server.port)
-    say_ahead("serve", f"loads {options.policy}, then answers on port {options.server.port} until Ctrl-C")
     policy = load_policy(options.policy, options.dtype)
     spare_a_core()
     policy = policy.to("auto")

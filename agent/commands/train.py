@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from agent.commands.shared.messages import say_ahead, say_next
 from agent.commands.shared.options import parse_with, recipe_of
-from agent.runs.policies import DEFAULT_WORLD
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
 from agent.runs.worlds import WorldPython
 
 if TYPE_CHECKING:
     from agent.evaluation.evaluate import Evaluation
-    from agent.training.config import ImproveConfig, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,6 @@ def run(args: list[str]) -> None:
     # Invalid input must not leave a folder behind, which would make the next try fail.
     check_start(options.out, config, resume=options.resume)
     config.check_names(RunFolder(options.out))
-    say_ahead("train", config.ahead(RunFolder(options.out)))
 
     from agent.report.render import write_report
     from agent.training import improve, loop
@@ -56,20 +52,6 @@ def run(args: list[str]) -> None:
     _say_outcome(folder, evaluation, controls)
     print(report)
     print(folder.root)
-    say_next(_next(folder, config))
-
-
-def _next(folder: RunFolder, config: RunConfig | ImproveConfig) -> dict[str, list[object]]:
-    """What the run's policy is good for now."""
-    steps: dict[str, list[object]] = {}
-    if folder.before.eval_info.exists():
-        steps["the gain, with its significance"] = ["compare", folder.before.root, folder.root]
-    if config.acts_in == DEFAULT_WORLD:
-        steps["instruct it in a browser"] = ["console", folder.root]
-    elif config.acts_in is not None:
-        steps["more episodes, with videos"] = ["eval", folder.root, "--episodes", 50, "--out", f"{folder.root}_50"]
-    steps["let other programs use it"] = ["serve", folder.root]
-    return steps
 
 
 def _say_outcome(folder: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated
 from annotated_types import Interval, MinLen
 
 from agent.runs.checks import NumEpisodes, NumWorlds
-from agent.runs.worlds import count_episodes
 from envs.types import EpisodeSpec
 
 
@@ -29,16 +28,6 @@ class EvaluationConfig:
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: NumWorlds = 8
     """Parallel worlds in each process."""
-
-    def count(self, num_tasks: int) -> int:
-        """Episodes of that many tasks, blind ones too."""
-        return num_tasks * self.episodes_per_task * (len(self.variations) + (2 if self.controls else 0))
-
-    def ahead(self, num_tasks: int | None) -> str:
-        """What an evaluation does, as part of a sentence; the number of tasks may be unknown."""
-        seen = count_episodes(self.episodes_per_task * len(self.variations), num_tasks)
-        blind = "" if num_tasks is None else f" {2 * self.episodes_per_task * num_tasks:,}"
-        return f"evaluates {seen}" + (f", then{blind} blind controls" if self.controls else "")
 
     def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:
         """The episodes, variation by variation.

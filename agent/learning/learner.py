@@ -131,10 +131,7 @@ class Learner(Generic[M]):
         """
         path = folder / STATE_FILE
         if not path.exists():
-            raise UserError(
-                f"{folder} holds no {STATE_FILE}, so training cannot go on from it; delete it to go on from "
-                "the one before"
-            )
+            raise UserError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
         tensors = load_tensors(path)
         try:
             self.num_updates_done = int(tensors["num_updates_done"])

@@ -22,17 +22,6 @@ WorldPython = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 """An option of commands: the interpreter of a world MODULE:FUNCTION, if not ours."""
 
 
-def count_episodes(per_task: int, num_tasks: int | None) -> str:
-    """Part of a sentence: "2,400 episodes of 6 tasks"; "400 episodes of every task" if their number is unknown."""
-    if num_tasks is None:
-        return f"{_plural(per_task, 'episode')} of every task"
-    return f"{_plural(per_task * num_tasks, 'episode')} of {_plural(num_tasks, 'task')}"
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """The world of a run's episodes, for training and evaluation."""
@@ -50,13 +39,6 @@ class WorldConfig:
     def make_worlds(self) -> Callable[[int], World]:
         """A picklable function of a number of worlds that creates them on the device."""
         return partial(make_world, self.world, device=self.device)
-
-    def num_tasks(self) -> int | None:
-        """How many tasks are meant; None for all of a MODULE:FUNCTION, which is not imported to count them."""
-        if self.tasks or ":" in self.world:
-            return len(self.tasks) or None
-        with closing(make_world(self.world)) as world:
-            return len(world.tasks)
 
     def in_interpreter(self, python: Path | None) -> Self:
         """The same with the world, a MODULE:FUNCTION, in that interpreter; as it is if none is given.

@@ -19,7 +19,7 @@ from agent.learning.config import LearnerConfig
 from agent.runs.checks import HOW, NumWorlds, Seed, Share
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.runs.seeds import FIRST_EVALUATION_SEED
-from agent.runs.worlds import WorldConfig, count_episodes
+from agent.runs.worlds import WorldConfig
 from agent.training.practice import PracticeConfig
 from agent.training.trackers import Tracker, check_trackers
 from envs.errors import UserError
@@ -123,27 +123,9 @@ class RunConfig:
 
         return self.evaluation.episodes_per_task > 0 and all(is_own(read_info(Path(root))) for root in self.data)
 
-    @property
-    def acts_in(self) -> str | None:
-        """The world of the policy; None if it acts in no simulation."""
-        return self.demonstrations.world if self.is_simulated else None
-
     def from_demonstrations(self) -> RunConfig:
         """The config itself."""
         return self
-
-    def ahead(self, run: RunFolder) -> str:
-        """What the run does, in one sentence with its amounts."""
-        num_tasks = None if self.data and not self.is_simulated else self.demonstrations.num_tasks()
-        collected = count_episodes(self.demonstrations.episodes_per_task, num_tasks)
-        last, updates = run.last_checkpoint(), self.learner.num_updates or 0
-        done = f" ({int(last.name):,} are done)" if last else ""
-        steps = [
-            f"reads {', '.join(self.data)}" if self.data else f"collects {collected}",
-            f"makes {updates:,} updates of {self.learner.batch_size:,} samples{done}",
-            *([self.evaluation.ahead(num_tasks)] if self.is_simulated else []),
-        ]
-        return ", then ".join(steps)
 
     def in_interpreter(self, python: Path | None) -> Self:
         """The same with its world in that interpreter; see WorldConfig."""
@@ -210,30 +192,13 @@ class ImproveConfig:
             raise UserError(f"learner.num-processes is {learner.num_processes}, but fine-tuning by rollouts needs 1")
         self.algorithm.check_learner(learner, self.iterations)
 
-    @property
-    def acts_in(self) -> str | None:
-        """The world of the policy."""
-        return self.practice.world
-
-    def ahead(self, run: RunFolder) -> str:
-        """What the run does, in one sentence with its amounts."""
-        num_tasks, last = self.practice.num_tasks(), run.last_checkpoint()
-        done = f" ({int(last.name):,} are done)" if last else ""
-        practised = count_episodes(self.practice.episodes_per_task, num_tasks)
-        chosen = count_episodes(self.selection_episodes, num_tasks)
-        return (
-            f"fine-tunes {self.init or last} in {self.iterations:,} iterations{done} of {practised}, chooses the best "
-            f"by {chosen} every {self.evaluate_every:,}, and {self.evaluation.ahead(num_tasks)}, before and after"
-        )
-
     def from_demonstrations(self) -> NoReturn:
         """
         Raises:
             UserError: a fine-tuning run has none.
         """
         raise UserError(
-            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it; take "
-            "one that begins with sft_"
+            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
         )
 
     def in_interpreter(self, python: Path | None) -> Self:

@@ -51,10 +51,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             reading=config.reading,
         )
         if not any(has_successes(root, unused_episodes(root, config.reading)) for root in config.data):
-            raise UserError(
-                f"no episode of {', '.join(config.data)} was selected: none succeeded; record successes, or name them "
-                "with --auxiliary beside others"
-            )
+            raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
             check_episodes(world, demonstrations.tasks, variations)
@@ -65,9 +62,8 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
                     check_worlds((*config.drives, *config.auxiliary), expected=world_spec, reading=config.reading)
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
-                    f"a policy of these recordings cannot be evaluated in {demonstrations.world}; name their own world "
-                    "with --demonstrations.world, or leave that out with --evaluation.episodes-per-task 0: it is made "
-                    "for another world:\n  " + "\n  ".join(lines)
+                    f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
+                    "another world:\n  " + "\n  ".join(lines)
                 )
     for root in (*config.data, *config.drives, *config.auxiliary):
         cloned = root not in config.auxiliary

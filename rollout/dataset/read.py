@@ -87,7 +87,7 @@ def read_info(root: Path) -> dict[str, Any]:
     """
     path = root / schema.INFO_PATH
     if not path.exists():
-        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing; name the folder that has it")
+        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
     keys = ("codebase_version", "fps", "features", "data_path")
     info = read_json(path, keys, schema.RESTORE)
     if (version := info["codebase_version"]) not in schema.READ_VERSIONS:

@@ -63,7 +63,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, damaged or not as it was written, or a tensor is not finite.
     """
     if not path.is_file():
-        raise UserError(f"{path.parent} lacks {path.name}; take a whole copy of it")
+        raise UserError(f"{path.parent} lacks {path.name}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -54,7 +54,7 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
     if fine_tuning.mode == "full":
         raise UserError("full fine-tuning freezes no weights: save the policy with save_policy")
     if folder.exists():
-        raise UserError(f"{folder} exists and is not overwritten; name another folder")
+        raise UserError(f"{folder} exists and is not overwritten")
     content = {
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "value_head": model.config.value_head,

@@ -39,7 +39,7 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
-        raise UserError(f"{folder} exists, is not a saved policy and is not overwritten; name another folder")
+        raise UserError(f"{folder} exists, is not a saved policy and is not overwritten")
     weights = merged_state_dict(model)
     with fresh_folder(folder) as fresh:
         model.config.save_pretrained(fresh)
@@ -113,7 +113,7 @@ def load_config(folder: str | Path) -> VLAConfig:
 def _check_parts(folder: Path) -> None:
     missing = [part for part in _PARTS if not (folder / part).is_file()]
     if missing:
-        raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}; take a whole copy of it")
+        raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
     for part in (CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE):
         read_json(folder / part, remedy="take another copy of the policy")
     try:

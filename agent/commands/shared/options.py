@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import make_dataclass
@@ -31,17 +30,10 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
         UserError: an option is empty or out of its range, or options contradict each other.
     """
     _check_written(args)
-    tyro._experimental_options["ansi_codes"] = _in_colour()
     named = [option_by_new_name(arg) for arg in args]
     parsed = tyro.cli(options, prog=f"llamarm {command}", args=named, config=_MARKERS)
     check_config(parsed)
     return parsed
-
-
-def _in_colour() -> bool:
-    """Whether help and refusals may be coloured: tyro asks neither NO_COLOR nor, for refusals, standard error."""
-    terminals = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
-    return terminals and not os.environ.get("NO_COLOR")
 
 
 def _check_written(args: Sequence[str]) -> None:
@@ -81,15 +73,6 @@ def recipe_of(command: str, args: list[str]) -> tuple[str, RunConfig | ImproveCo
         print(f"  {name:{width}}  {(recipe.__doc__ or '').strip().partition(chr(10))[0]}")
     print(f"\nllamarm {command} RECIPE --help lists its options.")
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
-
-
-def recipe_for(world: str) -> str:
-    """The recipe that clones demonstrations of a world: the first of its own, else the demo's."""
-    from agent.recipes import RECIPES
-
-    configs = {name: recipe() for name, recipe in RECIPES.items()}
-    trained = (name for name, config in configs.items() if config.loop == "train" and config.acts_in == world)
-    return next(trained, "sft_demo")
 
 
 def spare_a_core() -> None:

@@ -139,8 +139,7 @@ def measured_budget(config: ScaleConfig) -> Budget:
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
         raise UserError(
-            f"{config.grid.hours} hours are too few, as one update of every run takes {sum(seconds.values()):.1f} s; "
-            "raise --hours"
+            f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values())} s"
         )
     return Budget(updates=updates, seconds_per_update=seconds)
 

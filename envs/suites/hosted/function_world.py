@@ -45,9 +45,7 @@ def split_name(name: str) -> tuple[str, Path | None]:
     if python.is_dir():
         raise UserError(f"the interpreter of world {function!r} is a folder; name {python}/bin/python")
     if not python.exists():
-        raise UserError(
-            f"the interpreter of world {function!r} does not exist: {python}; name bin/python of a virtual environment"
-        )
+        raise UserError(f"the interpreter of world {function!r} does not exist: {python}")
     return function, python
 
 

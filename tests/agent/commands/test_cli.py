@@ -51,10 +51,6 @@ class RunConfig:
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
     loop: ClassVar = "train"
-    acts_in: ClassVar[str | None] = None
-
-    def ahead(self, run: RunFolder) -> str:
-        return f"trains in {run.root}"
 
     def check_names(self, run: RunFolder) -> None:
         """As of the configs of recipes."""
@@ -144,7 +140,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         (
             Eval,
             {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}
-            | {"without_episodes", "with_failed"},
+            | {"without_episodes"},
         ),
         (Experts, {"policy", "out", "ablate"}),
         (
@@ -220,10 +216,7 @@ def test_train_prints_the_table_figures_and_folder(
     called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
-    said = capsys.readouterr()
-    assert said.err.splitlines()[0] == f"llamarm: train: trains in {tmp_path / 'run'}"
-    assert said.err.splitlines()[-1].startswith(f"Next: llamarm serve {tmp_path / 'run'}")
-    lines = said.out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert any("lift" in line and "100.0 %" in line for line in lines)
     assert any(line.startswith("update: ") and line.endswith("samples_per_s 250") for line in lines)
     assert lines[-1] == str(called.run.root)
@@ -244,10 +237,7 @@ def test_ctrl_c_prints_the_command_that_resumes(
 @pytest.mark.usefixtures("called")
 def test_a_misspelt_name_gets_a_suggestion_and_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
-        (
-            "trian",
-            "tiny",
-        ): "command 'trian' does not exist, did you mean 'train'? There are: doctor, data, collect, train",
+        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: data, collect, train",
         ("train", "tinny"): "recipe 'tinny' does not exist, did you mean 'tiny'? There are: tiny, large",
         ("eval", "expert", "--world", "tabeltop", "--out", "x"): "did you mean 'tabletop'?",
         ("eval", "expert", "--tasks", "lfit", "--out", "x"): "task 'lfit' does not exist, did you mean 'lift'?",
@@ -318,7 +308,7 @@ def test_an_unwritable_path_is_reported_in_one_line(
     (tmp_path / "file").write_text("")
     status, error = failing(["train", "tiny", "--out", str(tmp_path / "file" / "run")], capsys)
     assert status == 2
-    assert error.splitlines()[1:] == [f"llamarm: Not a directory: {tmp_path}/file/run; name another folder"]
+    assert error == f"llamarm: Not a directory: {tmp_path}/file/run; name another folder\n"
 
 
 @pytest.mark.parametrize(
@@ -330,10 +320,9 @@ def test_a_path_where_no_folder_can_be_made_is_reported_in_one_line(
     del called
     status, error = failing([*command, "--out", "/proc/none/run"], capsys)
     assert status == 2
-    *first, line = error.splitlines()
-    assert [said for said in first if not said.startswith(f"llamarm: {command[0]}: ")] == []
-    assert line.startswith("llamarm: /proc/none/run")
-    assert line.endswith(" cannot be made: /proc/none cannot hold folders; name another")
+    assert error.startswith("llamarm: /proc/none/run")
+    assert error.endswith(" cannot be made: /proc/none cannot hold folders; name another\n")
+    assert error.count("\n") == 1
 
 
 def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +342,7 @@ def test_a_closed_pipe_loses_no_result_and_prints_no_traceback() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writing)
-    assert [line.partition(": counts")[0] for line in ran.stderr.splitlines()] == ["llamarm: plan"]
+    assert ran.stderr == ""
 
 
 def test_a_closed_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
