@@ -58,6 +58,10 @@ class RunConfig:
     def from_demonstrations(self) -> RunConfig:
         return self
 
+    def in_interpreter(self, python: Path | None) -> RunConfig:
+        assert python is None
+        return self
+
 
 def tiny() -> RunConfig:
     """A run for tests."""
@@ -140,7 +144,7 @@ def failing(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         (
             Eval,
             {"policy", "out", "controls", "videos", "data", "cameras", "cache", "server", "adapter"}
-            | {"without_episodes"},
+            | {"without_episodes", "with_failed"},
         ),
         (Experts, {"policy", "out", "ablate"}),
         (
@@ -237,7 +241,7 @@ def test_ctrl_c_prints_the_command_that_resumes(
 @pytest.mark.usefixtures("called")
 def test_a_misspelt_name_gets_a_suggestion_and_a_list(capsys: pytest.CaptureFixture[str]) -> None:
     expected = {
-        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: data, collect, train",
+        ("trian", "tiny"): "command 'trian' does not exist, did you mean 'train'? There are: doctor, data",
         ("train", "tinny"): "recipe 'tinny' does not exist, did you mean 'tiny'? There are: tiny, large",
         ("eval", "expert", "--world", "tabeltop", "--out", "x"): "did you mean 'tabletop'?",
         ("eval", "expert", "--tasks", "lfit", "--out", "x"): "task 'lfit' does not exist, did you mean 'lift'?",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, Never
 
 import numpy as np
 import pytest
-import ray
 from fake_world import CountingPolicy, FakeWorld, contents, fake_spec
 from numpy.typing import NDArray
 from test_workers import make_policy
@@ -43,8 +44,8 @@ def test_a_ray_that_does_not_start_is_a_refusal_and_another_error_is_not(monkeyp
         raise late
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
+    # Ray itself, imported here, would start on all network interfaces in the tests after this one.
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     said = r"Ray did not start: The current node timed out during startup.; try again, or without Ray: --workers 0"
     with pytest.raises(UserError, match=said):
         start_ray(None)

@@ -54,7 +54,8 @@ class WideScene(Scene):
         self.composition = compose(task, number)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "wide.bddl"
-            file.write_text(bddl_text(self.composition))
+            with file.open("w") as bddl:
+                bddl.write(bddl_text(self.composition))
             stream = seed_of("libero wide rest", task, number)
             np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
             super().__init__(task, WIDE, file)
