@@ -5,16 +5,13 @@ The second part is skipped where `make libero` has not built the suite's interpr
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
+from libero_interpreter import needs_libero, run_in_libero
 from numpy.testing import assert_allclose
 
 from envs.suites.libero.expert.goals import ordered
@@ -31,10 +28,6 @@ from envs.suites.libero.expert.placement import (
 )
 from envs.suites.libero.expert.reach import Reach, crowding, way_out
 from envs.suites.libero.expert.view import box_surface
-
-ROOT = Path(__file__).parents[3]
-PYTHON = Path(os.environ.get("LLAMARM_LIBERO_PYTHON", ROOT / ".venv-libero" / "bin" / "python"))
-needs_libero = pytest.mark.skipif(not PYTHON.exists(), reason=f"{PYTHON} does not exist: make libero")
 
 HAND = np.column_stack([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], DOWN])
 """Pointing down, closing along y."""
@@ -270,18 +263,7 @@ print(json.dumps({"success": simulation.success, "num_steps": simulation.num_ste
 
 def play(task: str, disturb: int = -1) -> dict[str, Any]:
     """An episode from the first official state; at step `disturb` somebody else acts 12 times at random."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "MUJOCO_GL": "egl",
-        "OMP_NUM_THREADS": "1",
-        "LP_NUM_THREADS": "0",
-    }
-    out = subprocess.run(
-        [str(PYTHON), "-c", PLAY, task, str(disturb)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+    return run_in_libero(PLAY, task, str(disturb))
 
 
 SKILLS = {

@@ -5,32 +5,12 @@ Skipped where `make libero` has not built that interpreter.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import pytest
+from libero_interpreter import needs_libero, run_in_libero
 
 from envs.suites.libero.tasks import SUITES
-from envs.suites.libero.world import INTERPRETER
 
-ROOT = Path(__file__).parents[3]
-try:
-    PYTHON = INTERPRETER.python()
-except ValueError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
-
-def run(script: str, *arguments: str) -> Any:
-    """What the script prints last, as JSON."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
-    out = subprocess.run(
-        [str(PYTHON), "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
+pytestmark = needs_libero
 
 
 EQUALITY = """
@@ -72,7 +52,7 @@ print(json.dumps({"worst": worst, "state": state, "turn": turn, "same_success": 
     "suite", ["object", *(pytest.param(suite, marks=pytest.mark.long) for suite in SUITES if suite != "object")]
 )
 def test_states_equal_robosuite_s_over_200_random_actions(suite: str) -> None:
-    found = run(EQUALITY, SUITES[suite][0], f"libero_{suite}")
+    found = run_in_libero(EQUALITY, SUITES[suite][0], f"libero_{suite}")
     assert found["worst"] < 1e-6
     assert found["same_success"]
     assert found["state"] < 2e-3  # robosuite reads it one physics step earlier
@@ -109,7 +89,7 @@ print(json.dumps({"begun": begun, "saved": [at_save, restored], "continued": [fi
 
 
 def test_episodes_and_snapshots_repeat_bit_for_bit_in_any_order_and_process() -> None:
-    first, second = run(EPISODES), run(EPISODES)
+    first, second = run_in_libero(EPISODES), run_in_libero(EPISODES)
     assert first == second
     assert len(set(first["begun"]["3"])) == 1 and len(first["begun"]["3"]) == 2
     assert len(set(first["begun"]["1000000"])) == 1

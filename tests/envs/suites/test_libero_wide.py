@@ -5,25 +5,17 @@ Skipped where `make libero` has not built it.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from libero_interpreter import needs_libero, run_in_libero
 
 from envs.suites.libero.tasks import EPISODES_PER_SCENE, SUITES
-from envs.suites.libero.world import INTERPRETER, LiberoConfig, LiberoWorld
+from envs.suites.libero.world import LiberoConfig, LiberoWorld
 from envs.types import EpisodeSpec
 
-ROOT = Path(__file__).parents[3]
-try:
-    PYTHON = INTERPRETER.python()
-except ValueError as error:
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = needs_libero
 
 PLATE = "put_the_bowl_on_the_plate"
 BOOK = "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy"
@@ -34,16 +26,6 @@ ONE_PER_ARENA = (
     "LIVING_ROOM_SCENE5_put_the_white_mug_on_the_left_plate_and_put_the_yellow_and_white_mug_on_the_right_plate",
     BOOK,
 )
-
-
-def run(script: str, *arguments: str) -> Any:
-    """What the script prints last, as JSON."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
-    out = subprocess.run(
-        [str(PYTHON), "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout.splitlines()[-1])
 
 
 FILES = """
@@ -83,7 +65,7 @@ print(json.dumps([found, len(pro), sorted(pro & used)]))
 
 
 def test_every_sentence_task_state_and_object_of_libero_pro_is_held_out() -> None:
-    found, num_objects, used = run(FILES + RECOGNISED)
+    found, num_objects, used = run_in_libero(FILES + RECOGNISED)
     assert found == {
         "files": 160,
         "sentences": 160,
@@ -146,7 +128,7 @@ print(json.dumps([filtered, unfiltered]))
 
 
 def test_wide_episodes_have_no_sentence_task_or_placement_of_libero_pro_and_would_without_the_filter() -> None:
-    filtered, unfiltered = run(FILES + SAMPLED, "200", *ONE_PER_ARENA)
+    filtered, unfiltered = run_in_libero(FILES + SAMPLED, "200", *ONE_PER_ARENA)
     assert filtered == [{"sentences": 0, "tasks": 0, "placements": 0}] * len(ONE_PER_ARENA)
     assert min(unfiltered.values()) > 0, unfiltered
 
@@ -167,7 +149,7 @@ print(json.dumps(worst))
 
 
 def test_positions_read_from_official_states_are_those_of_the_compiled_scene() -> None:
-    movable, fixtures = run(FILES + STATES, PLATE, BOOK)
+    movable, fixtures = run_in_libero(FILES + STATES, PLATE, BOOK)
     assert movable == pytest.approx(0.0, abs=1e-6), "the order of things in a state"
     assert fixtures < 0.026, "fixtures are sampled within their regions"
 
@@ -192,7 +174,7 @@ print(json.dumps([said, goals, far, repeats, float(scene.model.mat_rgba.min())])
 
 
 def test_episodes_of_one_scene_differ_in_goal_sentence_and_place_and_begin_unsolved() -> None:
-    said, goals, places, repeats, darkest = run(EPISODES, SUITES["spatial"][0])
+    said, goals, places, repeats, darkest = run_in_libero(EPISODES, SUITES["spatial"][0])
     assert repeats and darkest >= 0.0
     assert len({str(goal) for goal in goals}) >= 6 and len(set(said)) >= 10
     spread = np.ptp(np.array(places), axis=0)  # over episodes, [things, 2]
