@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.commands.shared.messages import say_ahead
 from agent.commands.shared.options import parse
 from envs.errors import UserError
 
@@ -30,7 +29,10 @@ def run(args: list[str]) -> None:
     if args and not args[0].startswith("-"):
         raise UserError(f"doctor examines this machine and takes no {args[0]!r}; a dataset: llamarm data {args[0]}")
     parse(Doctor, "doctor", args)
-    say_ahead("doctor", "draws a frame, writes and reads a video in each codec, and asks each suite for its versions")
+    said = (
+        "llamarm: doctor: draws a frame, writes and reads a video in each codec, and asks each suite for its versions"
+    )
+    print(said, file=sys.stderr, flush=True)
 
     from agent.runs.doctor import parts
 

@@ -11,7 +11,7 @@ nothing: its scale is the task's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -72,26 +72,15 @@ def unused_episodes(root: str | Path, reading: ReadingConfig) -> frozenset[int]:
         UserError: a file is missing or damaged, or every episode failed.
     """
     named = reading.left_out(root)
-    return named if reading.with_failed else named | failed_episodes(root, named)
-
-
-def failed_episodes(root: str | Path, named: Collection[int] = ()) -> frozenset[int]:
-    """The numbers of the episodes that failed, of recordings of other programs.
-
-    Args:
-        root: of the dataset.
-        named: numbers of episodes that are not read.
-
-    Raises:
-        UserError: as `unused_episodes`.
-    """
+    if reading.with_failed:
+        return named
     path = Path(root) / schema.INFO_PATH
-    return _failed(Path(root), frozenset(named), path.stat().st_mtime_ns if path.exists() else 0)
+    return named | _failed(Path(root), named, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache(maxsize=64)
 def _failed(root: Path, named: frozenset[int], _written_ns: int) -> frozenset[int]:
-    """As `failed_episodes`; read again when info.json was written, as it is with every episode."""
+    """The episodes that failed, of those not named; read again when info.json was written, as with every episode."""
     rows = [row for row in read_episodes(root, named) if row["length"]]
     found = outcomes_of(root, read_info(root), rows)
     if found is None:
