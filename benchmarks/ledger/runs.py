@@ -59,7 +59,11 @@ def _success(info: dict[str, Any]) -> dict[str, Figure]:
 
 
 def _controls(info: dict[str, Any]) -> dict[str, Figure]:
-    return {name: Figure(value=round(part["pc_success"], 1), unit="%") for name, part in info["controls"].items()}
+    """Of every blind control, of all tasks and by task."""
+    figures = {name: part["pc_success"] for name, part in info["controls"].items()}
+    for name, part in info["controls"].items():
+        figures |= {f"{name}/{task}": rate["pc_success"] for task, rate in part["per_task"].items()}
+    return {name: Figure(value=round(value, 1), unit="%") for name, value in figures.items()}
 
 
 def _times(record: dict[str, Any]) -> dict[str, Figure]:
