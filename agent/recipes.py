@@ -202,7 +202,11 @@ def sft_libero() -> RunConfig:
         ),
         # Every world compiles every task, so fewer worlds begin sooner.
         demonstrations=DemonstrationsConfig(world="libero", episodes_per_task=50, num_worlds=2, noise_std=0.1),
+        # Where a thing must be released, success comes two or three steps after the command to open.
+        sft=SFTConfig(hold_gripper=True),
+        learner=LearnerConfig(batch_size=128, num_updates=8000, optimizer="muon", warmup_updates=200),
         evaluation=replace(mt50.evaluation, num_worlds=2),
+        save_every=1000,
     )
 
 
@@ -212,7 +216,7 @@ def sft_libero_unlabelled() -> RunConfig:
     return replace(
         libero,
         model=replace(libero.model, foreseen_waypoints=True),
-        sft=SFTConfig(localization_weight=0.0, pointing_weight=0.0),
+        sft=replace(libero.sft, localization_weight=0.0, pointing_weight=0.0),
     )
 
 
