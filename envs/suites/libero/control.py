@@ -45,14 +45,6 @@ class _Kinematics(NamedTuple):
     speeds: NDArray[np.float64]  # [7]
 
 
-class ControllerState(NamedTuple):
-    """What `Controller.save` returns."""
-
-    goal_axes: NDArray[np.float64]
-    fingers: NDArray[np.float64]
-    fresh: bool
-
-
 class Controller:
     """Torques of the arm and positions of the fingers for one action at a time."""
 
@@ -84,8 +76,6 @@ class Controller:
         self._goal_pos_m = self._at_rest.pos_m
         self._fingers = np.zeros(2)
         self._fresh = True
-        self.before_last_substep = (data.qpos.copy(), data.qvel.copy())
-        """The positions and speeds that kinematics and contacts of the data belong to after `step`."""
 
     @property
     def pos_m(self) -> NDArray[np.float64]:
@@ -103,14 +93,6 @@ class Controller:
         self._fingers = np.zeros(2)
         self._fresh = True
 
-    def save(self) -> ControllerState:
-        """All that the next actions depend on, besides the data."""
-        return ControllerState(self.goal_axes, self._fingers, self._fresh)
-
-    def restore(self, state: ControllerState) -> None:
-        """Continue from a saved state."""
-        self.goal_axes, self._fingers, self._fresh = state
-
     def step(self, action: NDArray[np.floating]) -> None:
         """Execute an action, float [7], for SUBSTEPS physics steps.
 
@@ -118,8 +100,6 @@ class Controller:
         """
         model, data = self._model, self._data
         for substep in range(SUBSTEPS):
-            if substep == SUBSTEPS - 1:
-                self.before_last_substep = (data.qpos.copy(), data.qvel.copy())
             mujoco.mj_step1(model, data)
             now = self._at_rest if self._fresh else self._kinematics()
             self._fresh = False

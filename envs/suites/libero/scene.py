@@ -40,7 +40,6 @@ class Thing:
     """A movable object or a fixture."""
 
     name: str
-    category: str
     body_id: int
     """The root body."""
     geom_ids: tuple[int, ...]
@@ -109,8 +108,8 @@ class Scene:
         """Geoms that collide; the others are only drawn."""
         of_robot = [self.is_of_robot(geom) for geom in range(self.model.ngeom)]
         self.robot_geom_ids = frozenset(np.flatnonzero(of_robot & self.collides).tolist())
-        self.objects = {name: self._thing(name, made) for name, made in self.suite_env.objects_dict.items()}
-        self.fixtures = {name: self._thing(name, made) for name, made in self.suite_env.fixtures_dict.items()}
+        self.objects = {name: self._thing(name) for name in self.suite_env.objects_dict}
+        self.fixtures = {name: self._thing(name) for name in self.suite_env.fixtures_dict}
         self.regions = {name: self._region(made) for name, made in self.suite_env.object_sites_dict.items()}
 
     def holds(self, predicate: Sequence[str]) -> bool:
@@ -232,13 +231,12 @@ class Scene:
             body.quat = string_to_array(root.get("quat", "1 0 0 0"))
         self._own_pos, self._own_quat = model.body_pos.copy(), model.body_quat.copy()
 
-    def _thing(self, name: str, made: Any) -> Thing:
+    def _thing(self, name: str) -> Thing:
         body = int(self.suite_env.obj_body_id[name])
         of_thing = self.bodies_of(body)
         slide_or_hinge = self.model.jnt_type >= mujoco.mjtJoint.mjJNT_SLIDE.value
         return Thing(
             name=name,
-            category=made.category_name,
             body_id=body,
             geom_ids=tuple(np.flatnonzero(of_thing[self.model.geom_bodyid] & self.collides).tolist()),
             joint_ids=tuple(np.flatnonzero(of_thing[self.model.jnt_bodyid] & slide_or_hinge).tolist()),

@@ -2,14 +2,11 @@
 
 It equals the suite's own environment as published evaluations drive it, set to an initial state and stepped, except for
 rounding.
-
-Shape letters: B bodies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -18,7 +15,7 @@ from robosuite.utils.transform_utils import convert_quat, quat2axisangle
 
 from envs.errors import UserError
 from envs.simulation.bad_numbers import has_bad_numbers
-from envs.suites.libero.control import Controller, ControllerState
+from envs.suites.libero.control import Controller
 from envs.suites.libero.scene import InitialState, Scene
 from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN, WIDE
 from envs.suites.libero.wide.scene import WideScene
@@ -26,19 +23,6 @@ from envs.suites.libero.wide.scene import WideScene
 _SETTLE = np.array([0.0] * 6 + [-1.0])
 MOST_ATTEMPTS = 50
 """States that may be drawn for an episode."""
-_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value
-
-
-class Snapshot(NamedTuple):
-    """What `Simulation.save` returns; it belongs to the simulation that made it."""
-
-    physics: NDArray[np.float64]
-    before_last_substep: tuple[NDArray[np.float64], NDArray[np.float64]]
-    controller: ControllerState
-    body_pos: NDArray[np.float64]  # [B, 3]
-    body_quat: NDArray[np.float64]  # [B, 4]
-    num_steps: int
-    success: bool
 
 
 class Simulation:
@@ -108,32 +92,6 @@ class Simulation:
     def holds(self, predicate: Sequence[str]) -> bool:
         """Whether one of the suite's predicates holds now, e.g. ("open", "wooden_cabinet_1_middle_region")."""
         return self.scene.holds(predicate)
-
-    def save(self) -> Snapshot:
-        """All that the future depends on."""
-        physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS))
-        mujoco.mj_getState(self.model, self.data, physics, _PHYSICS)
-        return Snapshot(
-            physics=physics,
-            before_last_substep=self.controller.before_last_substep,
-            controller=self.controller.save(),
-            body_pos=self.model.body_pos.copy(),
-            body_quat=self.model.body_quat.copy(),
-            num_steps=self.num_steps,
-            success=self.success,
-        )
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot, bit for bit, kinematics and contacts of before its last physics step included."""
-        model, data = self.model, self.data
-        model.body_pos[:], model.body_quat[:] = snapshot.body_pos, snapshot.body_quat
-        mujoco.mj_setState(model, data, snapshot.physics, _PHYSICS)
-        data.qpos[:], data.qvel[:] = self.controller.before_last_substep = snapshot.before_last_substep
-        mujoco.mj_step1(model, data)
-        mujoco.mj_setState(model, data, snapshot.physics, _PHYSICS)
-        self.controller.restore(snapshot.controller)
-        self.num_steps, self.success = snapshot.num_steps, snapshot.success
-        self.scene.show_switches()
 
     @property
     def is_broken(self) -> bool:
