@@ -31,7 +31,7 @@ class Agent:
     Examples:
         >>> policy = VLAPolicy.from_pretrained(policy_folder("runs/demo"))
         >>> robot = SimRobot(make_world("tabletop"), EpisodeSpec(suite="tabletop", task="pick_place", seed=1_000_000))
-        >>> outcome = Agent(policy, robot).run("put the red cube in the blue bowl", seconds=20)
+        >>> outcome = Agent(policy, robot).run("put the blue cylinder in the red bowl", seconds=20)
         >>> outcome.success
         True
     """

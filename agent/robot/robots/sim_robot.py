@@ -36,7 +36,7 @@ class SimRobot:
         >>> robot = SimRobot(make_world("tabletop"), EpisodeSpec(suite="tabletop", task="pick_place", seed=1_000_000))
         >>> robot.connect()
         >>> robot.instruction
-        'put the red cube in the blue bowl'
+        'pick up the blue cylinder and put it in the red bowl'
     """
 
     def __init__(self, world: World, episode: EpisodeSpec, *, clock: Clock | None = None) -> None:
