@@ -188,7 +188,10 @@ def overlap_table(options: Options, first: Path, root: Path) -> Iterator[str]:
     for name, parts, seconds in zip(("in turn", "overlapped"), (in_turn, overlapped), whole, strict=True):
         yield f"| {name} | {parts['collect']:.1f} | {parts['update']:.1f} | {seconds:.1f} |"
     yield ""
-    yield f"Overlap hides {100 * hidden:.0f} % of the shorter phase."
+    yield (
+        f"Overlap shortens an iteration by {whole[0] - whole[1]:.1f} s, {100 * hidden:.0f} % of the shorter phase "
+        "(more than 100 % is noise)."
+    )
 
 
 def main(options: Options) -> None:

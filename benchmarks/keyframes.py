@@ -41,7 +41,7 @@ class Options:
     """File to which the table is written, in addition to the screen."""
 
 
-def told(hand: NDArray[np.float64], thing: NDArray[np.float64]) -> float | None:
+def explained(hand: NDArray[np.float64], thing: NDArray[np.float64]) -> float | None:
     """R^2 above, None for an object at a fixed position; inputs [episodes, D], [episodes, 3]."""
     n = len(thing)
     if np.linalg.norm(thing.std(0)) < FIXED_M:
@@ -81,7 +81,7 @@ def main(options: Options) -> None:
         cells = []
         for thing in options.things:
             thing_m = labels[begins[episodes]][:, columns[thing]].astype(np.float64)
-            cells += [_cell(told(places[episodes], thing_m)) for places in (at_keyframes, at_all)]
+            cells += [_cell(explained(places[episodes], thing_m)) for places in (at_keyframes, at_all)]
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
     finish(lines, options.out)
 

@@ -122,9 +122,9 @@ def _fill(args: Sequence[str], full: Disk, where: str, tally: Tally) -> None:
     if done.status == 0:
         tally.counts["commands that had room enough"] += 1
     elif not done.one_line:
-        tally.fault(f"{where}not told in one line, {done.said}")
+        tally.fault(f"{where}not reported in one line, {done.said}")
     else:
-        tally.counts["told in one line"] += 1
+        tally.counts["reported in one line"] += 1
 
 
 def evaluates(work: Work, share: float) -> Tally:

@@ -126,10 +126,11 @@ def number(value: float, sign: str = "") -> str:
 
 
 def _with_unit(text: str, unit: str) -> tuple[str, ...]:
-    """With and without its unit, which an enumeration writes once; without separators of thousands; 100.0 as 100."""
+    """With its unit and without, as in an enumeration; 1,000 as 1000, 100.0 as 100, 0.5 as 0.50 and 0.500."""
     texts = [f"{text} {unit}", text] if unit not in ("", "/s") else [text]
     texts += [text.replace(",", "") for text in texts]
-    texts += [re.sub(r"\.0(?!\d)", "", text) for text in texts]
+    decimals = ((r"\.0(?!\d)", ""), (r"(\.\d+)", r"\g<1>0"), (r"(\.\d+)", r"\g<1>00"))
+    texts += [re.sub(*change, text) for change in decimals for text in texts]
     return tuple(dict.fromkeys(texts))
 
 

@@ -115,7 +115,7 @@ def test_an_episode_planted_in_a_dataset_is_found(work: Work, tmp_path: Path) ->
 def test_a_collection_on_a_full_disk_says_so_in_one_line_and_goes_on_with_room(work: Work) -> None:
     tally = disk.runs(work, "collect", 0.5)
     assert faults(tally) == (0, 0, 0), tally.notes
-    assert tally.counts["told in one line"] == 1
+    assert tally.counts["reported in one line"] == 1
     assert tally.counts["episodes finished before the disk was full"] >= 1
     assert tally.counts["results compared"] == len(undisturbed(work, "collect").made)
 

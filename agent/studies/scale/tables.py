@@ -68,8 +68,8 @@ def _surfaces(fit: Fit) -> Iterator[str]:
         yield f"| {name} | {' | '.join(_with_interval(surface, samples, field) for field in _NUMBERS)} |"
     yield ""
     yield (
-        f"The runs scatter about the error's surface by {100 * fit.error_std:.1f} %, and about that of success as if "
-        f"each episode counted {fit.episodes_share:.2f}."
+        f"Residuals of the runs: {100 * fit.error_std:.1f} % of the error; success varies as in "
+        f"{fit.episodes_share:.2f} times as many independent episodes (at most 1)."
     )
 
 
