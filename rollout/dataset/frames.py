@@ -81,14 +81,14 @@ def encode_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, co
         for number, frame in enumerate(frames):
             if not number:
                 stream.height, stream.width = frame.shape[:2]
-                with _unchanged_scheduling():
+                with unchanged_scheduling():
                     stream.codec_context.open()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
 
 @contextmanager
-def _unchanged_scheduling() -> Generator[None]:
+def unchanged_scheduling() -> Generator[None]:
     """Give this process's threads the calling thread's scheduling policy afterwards.
 
     SVT-AV1, where it may (as root, so in most containers), makes the calling thread and its own real-time threads of

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rollout.dataset.frames import unchanged_scheduling
+
 NAMES = tuple(f"{joint}.pos" for joint in ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"))
 NAMES += ("gripper.pos",)
 TASKS = ("pick the cube", "place the cube")
@@ -150,6 +152,8 @@ def _write_videos(root: Path, layout: Layout, number: int, group: list[dict[str,
             stream = container.add_stream(layout.codec, rate, options=_OPTIONS[layout.codec])
             assert isinstance(stream, av.VideoStream)
             stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+            with unchanged_scheduling():
+                stream.codec_context.open()
             for row in group:
                 row |= {f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": number}
                 row |= {f"videos/{key}/from_timestamp": begin / layout.fps}
