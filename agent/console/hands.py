@@ -69,7 +69,7 @@ class Hands:
         self._thing: Any = None
         if table is not None:
             with gui.add_folder("Disturb"):
-                self._note = gui.add_markdown("While the arm is driven, things can be dragged in the 3-D view.")
+                self._note = gui.add_markdown("While the arm is driven, objects can be dragged in the 3-D view.")
                 self._thing = gui.add_dropdown("Thing", ("-",))
                 self._push = gui.add_button_group("Push it", tuple(_PUSHES))
                 self._push.on_click(on_input(self._push_thing))

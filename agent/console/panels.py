@@ -59,7 +59,7 @@ def usage_html(usage: NDArray[np.float32] | None) -> str:
     if usage is None:
         return _box(f'<span style="color:{_CALM}">The policy reports no experts.</span>')
     rows = []
-    for layer, shares in enumerate(usage):
+    for layer, shares in enumerate(usage, 1):
         parts = "".join(
             f'<div style="width:{100 * share:.1f}%;background:{COLOURS[i % len(COLOURS)]};overflow:hidden;'
             f'text-align:center">{100 * share:.0f}</div>'
@@ -71,7 +71,7 @@ def usage_html(usage: NDArray[np.float32] | None) -> str:
             f'overflow:hidden">{parts}</div></div>'
         )
     names = " ".join(
-        f'<span style="color:{COLOURS[i % len(COLOURS)]}">&#9632;</span> expert {i}' for i in range(usage.shape[1])
+        f'<span style="color:{COLOURS[i % len(COLOURS)]}">&#9632;</span> expert {i + 1}' for i in range(usage.shape[1])
     )
     return _box("".join(rows) + f'<div style="margin-top:2px">{names}, share in %</div>')
 
@@ -96,8 +96,8 @@ def _headline(status: Status) -> tuple[str, str]:
             return f"Holding: {period.holding}", _WARN
         return ("You drive", "#1971c2") if period.by_hand else ("The policy drives", _GOOD)
     if status.state == "idle" and status.outcome is not None:
-        words = {True: "Success", False: "No success", None: "Success unknown"}[status.outcome.success]
-        return f"{words}: {status.outcome.ended}", _GOOD if status.outcome.success else _BAD
+        result = status.outcome.result
+        return result[0].upper() + result[1:], _GOOD if status.outcome.success else _BAD
     return _HEADLINES.get(status.state, _HEADLINES["waiting"])
 
 

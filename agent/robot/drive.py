@@ -96,14 +96,19 @@ class Outcome:
     """Each time that the action sent differs from the action requested."""
 
     @property
+    def result(self) -> str:
+        """The success flag in words, and why the drive ended where that says more: "no success: step limit"."""
+        flag = {True: "success", False: "no success", None: "success unknown"}[self.success]
+        return flag if flag == self.ended else f"{flag}: {self.ended}"
+
+    @property
     def jitter_p99_ms(self) -> float:
         """99th percentile of the lateness."""
         return float(np.percentile(self.lateness_ms, 99)) if len(self.lateness_ms) else 0.0
 
     def lines(self) -> list[str]:
         """A summary to print: result, jitter, latency and interventions."""
-        outcome = {True: "success", False: "no success", None: "success unknown"}[self.success]
-        lines = [f"{self.instruction} -> {outcome}: {self.ended}, {self.num_steps} control periods"]
+        lines = [f"{self.instruction} -> {self.result}, {self.num_steps} control periods"]
         if self.num_steps:
             lines.append(f"jitter {self.jitter_p99_ms:.1f} ms (99th percentile); {self.missed_periods} periods missed")
         if len(self.inference_ms):

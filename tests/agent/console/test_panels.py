@@ -46,6 +46,8 @@ def test_the_headline_shows_who_drives_or_why_the_arm_holds() -> None:
     held = replace(driving, period=replace(PERIOD, holding="late chunk"))
     assert "Holding: late chunk" in status_html(held, 0.1, 30.0)
     assert "No success: step limit" in status_html(Status(outcome=OUTCOME), 0.1, 30.0)
+    succeeded = replace(OUTCOME, success=True, ended="success")
+    assert ">Success<" in status_html(Status(outcome=succeeded), 0.1, 30.0)
     assert "Did it succeed?" in status_html(Status(state="judging", outcome=OUTCOME), 0.1, 30.0)
     assert "cannot be reached" in status_html(Status(trouble="the arm cannot be reached"), 0.1, 30.0)
 
