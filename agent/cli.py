@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from agent.runs.exit_status import ending
 from agent.runs.interrupts import termination_stops
+from agent.runs.messages import ending
 
 _HELP = """\
 usage: llamarm COMMAND ...

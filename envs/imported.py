@@ -23,7 +23,7 @@ def imported(kind: str, name: str) -> Any:
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
-        raise UserError(f"{kind} {name!r} is not MODULE:FUNCTION")
+        raise UserError(f"{kind} {name!r} is not MODULE:FUNCTION, as in my_package.my_module:make")
     here = Path.cwd()
     for package in _OURS:
         for path in (here / package / "__init__.py", here / f"{package}.py"):

@@ -110,7 +110,7 @@ def _start(count: int, on_this_machine: bool) -> list[Any]:
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if 0 < gpus < count:
-        raise UserError(f"{count} processes need one GPU each, but Ray has {gpus}")
+        raise UserError(f"{count} processes need one GPU each, but Ray has {gpus}: --learner.num-processes {gpus}")
     env_vars = {"OMP_NUM_THREADS": "1"} | environment()
     if on_this_machine:
         env_vars["GLOO_SOCKET_IFNAME"] = "lo"

@@ -219,7 +219,9 @@ class VLAPolicy:
                 finite; the message names them, and the old weights stay.
         """
         if self._dtype_name == "int8":
-            raise UserError("a policy of 8-bit weights cannot load other weights")
+            raise UserError(
+                "a policy of 8-bit weights cannot load other weights; load it with dtype 'bfloat16' or 'float32'"
+            )
         problems = mismatches(self.model.state_dict(), state_dict)
         if problems:
             raise UserError(f"weights of version {version} do not fit: {'; '.join(problems)}")

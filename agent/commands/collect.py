@@ -8,7 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from agent.commands.shared.options import parse_with, recipe_of
+from agent.commands.shared.options import parse_with, recipe_for, recipe_of
+from agent.runs.messages import say_next
 from agent.runs.worlds import WorldPython
 from agent.training.config import DemonstrationsConfig
 from agent.training.demonstrations import collect_demonstrations
@@ -31,14 +32,21 @@ def run(args: list[str]) -> None:
     """Run the command; the first argument is a recipe or a world."""
     if args and (args[0] in WORLDS or ":" in args[0]):
         name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
+        recipe = recipe_for(name)
     else:
         name, demonstrations, rollout = _of_recipe(args)
+        recipe = name
     options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
     demonstrations = options.demonstrations.in_interpreter(options.world_python)
     outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))
+    _, meant, _ = _of_recipe([recipe])
+    place = ["--demonstrations.world", demonstrations.world, "--demonstrations.tasks", *outcome.episodes]
+    if (meant.world, meant.tasks) == (demonstrations.world, demonstrations.tasks):
+        place = []
+    say_next("clone them", "train", recipe, "--data", options.out, *place, "--out", f"{options.out}_policy")
 
 
 def _of_recipe(args: list[str]) -> tuple[str, DemonstrationsConfig, WorkersConfig]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from agent.commands.shared.options import parse
+from agent.runs.messages import say_next
 from agent.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run(args: list[str]) -> None:
         names = str(options.before), str(options.after)
     infos = tuple(read_eval_info(RunFolder(folder).eval_info) for folder in (options.before, options.after))
     print("\n".join(tables(names, *infos)))
+    say_next(f"see {names[1]} on one page", "report", options.after)
 
 
 def tables(names: tuple[str, str], before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

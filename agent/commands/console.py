@@ -61,7 +61,7 @@ def run(args: list[str]) -> None:
     if options.robot == "sim":
         check_names(options.policy, DEFAULT_WORLD, _named(options), (options.variation,))
     elif options.policy == EXPERT:
-        raise UserError("the scripted expert drives only 'sim'")
+        raise UserError("the scripted expert drives only 'sim': name a policy, or leave out --robot")
 
     policy = None if options.policy == EXPERT else load_policy(options.policy)
     spare_a_core()

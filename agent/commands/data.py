@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -12,8 +13,10 @@ import tyro
 from annotated_types import MinLen
 from rich.table import Table
 
-from agent.commands.shared.options import parse
+from agent.commands.shared.options import parse, recipe_for
 from agent.report.tables import print_table
+from agent.runs.messages import say, say_next
+from agent.training.demonstrations import HOW_PATH
 from envs.errors import UserError
 from rollout.dataset.check import check_worlds
 from rollout.dataset.foreign.doctor import Examination, examine
@@ -21,6 +24,7 @@ from rollout.dataset.foreign.infer import MARGIN
 from rollout.dataset.foreign.outcomes import Outcomes
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
 from rollout.dataset.schema import is_own
+from vla_model.files.folders import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ def run(args: list[str]) -> None:
     """Run the command."""
     options = parse(Data, "data", args)
     options.reading.check_left_out(options.data)
+    say("data", f"reads all numbers, and decodes {'every frame' if options.every_frame else 'one frame of each file'}")
     found = [examine(root, options.reading, every_frame=options.every_frame) for root in options.data]
     for number, one in enumerate(found):
         if number:
@@ -59,6 +64,11 @@ def run(args: list[str]) -> None:
             print(f"\nrefused: {error}")
     if refused:
         sys.exit(1)
+    first, how = Path(options.data[0]), Path(options.data[0], HOW_PATH)
+    recipe = recipe_for(read_json(how).get("world", "") if how.exists() else "")
+    reading = [arg for arg in args if arg not in options.data and arg.replace("_", "-") != "--every-frame"]
+    out = f"runs/{first.resolve().name}"
+    say_next("train on it", "train", recipe, "--data", *options.data, *reading, "--out", out)
 
 
 def _say(found: Examination, *, with_failed: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.commands.shared.options import parse
+from agent.runs.messages import say
 from envs.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ def run(args: list[str]) -> None:
     if args and not args[0].startswith("-"):
         raise UserError(f"doctor examines this machine and takes no {args[0]!r}; a dataset: llamarm data {args[0]}")
     parse(Doctor, "doctor", args)
-    said = (
-        "llamarm: doctor: draws a frame, writes and reads a video in each codec, and asks each suite for its versions"
-    )
-    print(said, file=sys.stderr, flush=True)
+    say("doctor", "draws a frame, writes and reads a video in each codec, and asks each suite for its versions")
 
     from agent.runs.doctor import parts
 

@@ -17,6 +17,7 @@ from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.imported import imported_robot
 from agent.runs.checks import Seed
+from agent.runs.messages import say_next
 from agent.runs.names import check_name
 from agent.runs.policies import load_policy, say_place, where_to_act
 from agent.runs.worlds import WorldPython, named_world
@@ -90,6 +91,8 @@ def run(args: list[str]) -> None:
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():
         print(line)
+    if options.record:
+        say_next("see what is recorded", "data", options.record)
 
 
 def judge(outcome: Outcome) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, check_names, folder_for
 from agent.commands.shared.options import parse_with
 from agent.runs.checks import NumEpisodes
+from agent.runs.messages import say, say_next
 from agent.runs.policies import load_policy, steps_to_execute
 from agent.runs.run_folder import ACTION_ERROR, RunFolder, policy_folder
 from agent.runs.run_lock import locked
@@ -94,6 +94,7 @@ def run(args: list[str]) -> None:
             policy_folder(options.policy)
         with locked(folder.root, ["llamarm", "eval", *args]):
             _measure(options, foreign, folder)
+        say_next("see it on one page", "report", folder.root)
         return
     source = foreign or _own_source(options)
     with (
@@ -105,9 +106,11 @@ def run(args: list[str]) -> None:
 
         config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
         card = policy_folder(options.policy) if options.out is None else None
+        say("eval", config.ahead(tasks))
         evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)
+    say_next("see it on one page", "report", folder.root)
 
 
 def _measure(options: Any, foreign: ForeignSource | None, folder: RunFolder) -> None:
@@ -145,7 +148,7 @@ def _measure_folder(options: Any, folder: RunFolder) -> None:
         raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(own)}")
     if own:
         only = "only their held-out episodes are used" if held_out else "no episode is held out, so all are used"
-        print(f"llamarm: eval: the policy was trained on {', '.join(own)}; {only}", file=sys.stderr)
+        say("eval", f"the policy was trained on {', '.join(own)}; {only}")
     measure_recordings(
         policy,
         options.data,

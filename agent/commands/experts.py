@@ -10,6 +10,7 @@ import tyro
 
 from agent.commands.shared.acting import ActingConfig, Folder, acting, check_names, folder_for
 from agent.commands.shared.options import parse_with
+from agent.runs.messages import say_next
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
 from agent.runs.run_lock import locked
@@ -57,3 +58,5 @@ def run(args: list[str]) -> None:
     print("\n".join(lines))
     for file in ("experts.json", "experts.md", "experts.png"):
         print(folder / file)
+    if RunFolder(folder).eval_info.exists():
+        say_next("see them on the policy's page", "report", folder)

@@ -9,6 +9,8 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.options import parse
+from agent.runs.messages import say_next
+from agent.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +28,5 @@ def run(args: list[str]) -> None:
     from agent.report.render import write_report
 
     print(write_report(options.run))
+    if RunFolder(options.run).last_checkpoint():
+        say_next("serve its policy to other programs", "serve", options.run)

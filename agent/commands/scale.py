@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
+from agent.runs.messages import say_next
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
 from agent.studies.scale.config import GridConfig, Place, ScaleConfig, all_places, held_out_places
@@ -44,6 +45,7 @@ def run(args: list[str]) -> None:
 
     if options.estimate:
         print("\n".join(_ahead(config, measured_budget(config))))
+        say_next("train them", "scale", *(arg for arg in args if arg != "--estimate"))
         return
     command, resume = ["llamarm", "scale", *args], RunFolder(options.out).record_file.exists()
     check_start(options.out, config, resume=resume)
@@ -76,6 +78,8 @@ def report(config: ScaleConfig, folder: RunFolder, budget: Budget, found: dict[P
     print("\n".join(lines))
     for file in ("scale.json", "scale.md", "scale.png"):
         print(folder.root / file)
+    best = next(place for place, cell in runs if cell is point)
+    say_next("see the grid's best policy on one page", "report", folder.root / "cells" / best.name)
 
 
 def best_cell(cells: Sequence[Cell]) -> Cell:

@@ -11,6 +11,7 @@ from annotated_types import Interval
 
 from agent.commands.shared.options import parse_with, spare_a_core
 from agent.runs.addresses import check_address
+from agent.runs.messages import say_next
 from agent.runs.policies import load_policy, steps_to_execute
 from agent.serve.server import PolicyServer, ServerConfig, log_to_stderr, serve_until_stopped
 from vla_model.numerics.dtypes import DtypeName
@@ -38,10 +39,13 @@ def run(args: list[str]) -> None:
     n_action_steps = steps_to_execute(options.policy, policy, options.n_action_steps)
     server = PolicyServer(policy, options.server, n_action_steps)
     log_to_stderr(options.server.debug)
-    asyncio.run(
-        serve_until_stopped(
-            server,
-            lambda url: print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True),
-        )
-    )
+    made_for, is_open = policy.processor.deployment, not (options.server.api_key_file or options.server.certificate)
+
+    def say_ready(url: str) -> None:
+        print(f"{url} (openpi) and {url}/vla-eval serve {options.policy}; Ctrl-C stops", flush=True)
+        if is_open and made_for is not None and made_for.world is not None:
+            place = ("--world", made_for.world, "--out", f"{options.policy.rstrip('/')}_served")
+            say_next("evaluate it, in another terminal", "eval", url, *place)
+
+    asyncio.run(serve_until_stopped(server, say_ready))
     print("Stopped.")

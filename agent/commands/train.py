@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
-from agent.runs.run_folder import RunFolder, check_start, start_run
+from agent.runs.messages import say, say_next
+from agent.runs.policies import DEFAULT_WORLD
+from agent.runs.run_folder import RunFolder, check_start, policy_folder, start_run
 from agent.runs.run_lock import locked
 from agent.runs.worlds import WorldPython
+from vla_model.files.deployment import saved_world
 
 if TYPE_CHECKING:
     from agent.evaluation.evaluate import Evaluation
@@ -46,12 +49,22 @@ def run(args: list[str]) -> None:
     ready = {"train": loop.ready, "improve": improve.ready}[config.loop]
     with ready(config, RunFolder(options.out)) as work, locked(options.out, command):
         folder = start_run(options.out, config, resume=options.resume)
+        say("train", config.ahead(folder))
         with folder.session(command):
             evaluation, controls = work()
         report = write_report(folder.root)
     _say_outcome(folder, evaluation, controls)
     print(report)
     print(folder.root)
+    _say_next(folder)
+
+
+def _say_next(folder: RunFolder) -> None:
+    if folder.before.eval_info.exists():
+        say_next("compare the best policy with the initial one", "compare", folder.before.root, folder.root)
+    if saved_world(policy_folder(folder.root)) == DEFAULT_WORLD:
+        say_next("instruct the policy in a browser", "console", folder.root)
+    say_next("serve it to other programs", "serve", folder.root)
 
 
 def _say_outcome(folder: RunFolder, evaluation: Evaluation | None, controls: dict[str, Evaluation]) -> None:

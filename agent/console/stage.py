@@ -151,7 +151,10 @@ def tool_axes(spec: RobotSpec) -> tuple[int, int, int]:
     position = [spec.world.state.names[i] for i in spec.world.state.position]
     if not position or any(name not in states for name in position):
         shown = ", ".join(state for state in states if state is not None)
-        raise UserError(f"{spec.name} has no axes that move the hand along x, y and z; its axes show: {shown}")
+        raise UserError(
+            f"{spec.name} has no axes that move the hand along x, y and z; its axes show: {shown}; give each an "
+            "axis whose state is a position of the hand"
+        )
     x, y, z = (states.index(name) for name in position)
     return x, y, z
 

@@ -81,10 +81,13 @@ def compare_episodes(first: Mapping[str, bool], second: Mapping[str, bool]) -> C
         UserError: they are not of the same episodes, or of none.
     """
     if not first:
-        raise UserError("there is no episode to compare")
+        raise UserError("there is no episode to compare; llamarm eval evaluates some")
     if first.keys() != second.keys():
         together = len(first.keys() | second.keys())
-        raise UserError(f"the evaluations share {len(first.keys() & second.keys())} of {together} episodes")
+        raise UserError(
+            f"the evaluations share {len(first.keys() & second.keys())} of {together} episodes; evaluate one again "
+            "with the --tasks, --variations and --episodes of the other"
+        )
     return Comparison(
         pc_success=(100 * sum(first.values()) / len(first), 100 * sum(second.values()) / len(second)),
         won=tuple(id_ for id_ in first if second[id_] and not first[id_]),

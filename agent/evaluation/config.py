@@ -9,6 +9,7 @@ from typing import Annotated
 from annotated_types import Interval, MinLen
 
 from agent.runs.checks import NumEpisodes, NumWorlds
+from agent.runs.worlds import amount_of
 from envs.types import EpisodeSpec
 
 
@@ -28,6 +29,12 @@ class EvaluationConfig:
     """Actions executed of each chunk; None for the whole chunk."""
     num_worlds: NumWorlds = 8
     """Parallel worlds in each process."""
+
+    def ahead(self, tasks: Sequence[str]) -> str:
+        """What an evaluation will do, for its user; without tasks, it is on all of the world."""
+        seen = f"evaluates {amount_of('episodes', self.episodes_per_task * len(self.variations), tasks)}"
+        blind = f", then {amount_of('episodes', self.episodes_per_task, tasks)} with each blind control"
+        return seen + (blind if self.controls else "")
 
     def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:
         """The episodes, variation by variation.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.runs.messages import say
 from agent.runs.progress import progress_bars
 from envs.errors import UserError
 from envs.types import Observation
@@ -123,6 +124,12 @@ def open_loop(
         spread=scale * np.where(std > 0, std, 1.0),
         n_action_steps=steps,
     )
+    if all(len(data.rows_of(episode)) <= steps for episode in range(len(data.episodes))):
+        raise UserError(
+            f"every episode has at most {steps} actions, so it ends with the policy's first decision; execute fewer "
+            "with --n-action-steps, or name longer episodes"
+        )
+    say("action error", f"predicts the actions of {len(data.episodes):,} recorded episodes, {steps} at a time")
     with progress_bars() as progress:
         bar = progress.add_task("action error", total=len(data.episodes))
         for first in range(0, len(data.episodes), _AT_ONCE):
@@ -134,8 +141,6 @@ def open_loop(
                 errors.add(_errors(recorded, {"policy": predicted, **trivial}, steps, scale))
                 _keep_plot(found, row, data, recorded, predicted)
                 progress.advance(bar)
-    if not found.all.count:
-        raise UserError(f"every episode has at most {steps} actions, so it ends with the policy's first decision")
     return found
 
 
@@ -192,7 +197,10 @@ def _actions(chunk: ActionChunk, steps: int) -> NDArray[np.float32]:
         raise UserError(f"the policy gave no action: {next(iter(chunk.failed.values()))}")
     actions = np.asarray(chunk.actions, np.float32)
     if actions.shape[1] < steps:
-        raise UserError(f"a chunk of the policy has {actions.shape[1]} actions, but {steps} are to be compared")
+        raise UserError(
+            f"a chunk of the policy has {actions.shape[1]} actions, but {steps} are to be compared: give "
+            f"--n-action-steps {actions.shape[1]} or fewer"
+        )
     return actions[:, :steps]
 
 

@@ -131,7 +131,10 @@ class Learner(Generic[M]):
         """
         path = folder / STATE_FILE
         if not path.exists():
-            raise UserError(f"{folder} holds no {STATE_FILE}, so training cannot go on from it")
+            raise UserError(
+                f"{folder} holds no {STATE_FILE}, so training cannot go on from it; delete it to go on from the one "
+                "before"
+            )
         tensors = load_tensors(path)
         try:
             self.num_updates_done = int(tensors["num_updates_done"])
@@ -139,7 +142,7 @@ class Learner(Generic[M]):
             self.average.load_state_dict(_with_prefix(tensors, "average."))
             self._optimizers.load(tensors)
         except (KeyError, RuntimeError) as error:
-            raise UserError(f"{path} is not of this training's model: {error}") from error
+            raise UserError(f"{path} is not of this training's model: {error}; begin a run in another --out") from error
 
     def reset_optimizer(self) -> None:
         """Keep the weights; reset the optimiser's moments, the moving average and the schedule."""

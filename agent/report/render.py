@@ -39,7 +39,8 @@ def write_report(root: Path) -> Path:
     folder = RunFolder(root)
     if not any(file.exists() for file in (folder.record_file, folder.eval_info, folder.action_error)):
         raise UserError(
-            f"{root} holds neither a run ({folder.record_file.name}) nor an evaluation ({folder.eval_info.name})"
+            f"{root} holds neither a run ({folder.record_file.name}) nor an evaluation ({folder.eval_info.name}); "
+            "name the folder of a llamarm train or eval"
         )
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -27,4 +27,6 @@ def check_address(host: str, port: int) -> None:
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
     """The error message."""
-    return f"nothing can be served on {host}, port {port}: {error.strerror or error}"
+    return (
+        f"nothing can be served on {host}, port {port}: {error.strerror or error}; name others with --host and --port"
+    )

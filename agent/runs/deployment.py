@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from agent.runs.messages import say
 from agent.runs.run_folder import run_of
 from envs.errors import UserError
 from vla_model.files.deployment import Deployment
@@ -35,9 +35,4 @@ def recorded_deployment(policy: str | Path, chunk_size: int) -> Deployment | Non
 def say_differences(name: str, made_for: Deployment | None, used: Deployment) -> None:
     """Print how a policy's use differs from its deployment, if that is known."""
     for line in made_for.differences(used) if made_for else ():
-        say_of(name, line)
-
-
-def say_of(name: str, line: str) -> None:
-    """Print a line about a policy on standard error."""
-    print(f"llamarm: {name}: {line}", file=sys.stderr)
+        say(name, line)

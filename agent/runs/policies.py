@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.runs.checks import check_world
-from agent.runs.deployment import recorded_deployment, say_differences, say_of
+from agent.runs.deployment import recorded_deployment, say_differences
+from agent.runs.messages import say
 from agent.runs.run_folder import policy_folder
 from envs.errors import UserError
 from vla_model.files.deployment import Deployment, check_n_action_steps
@@ -53,9 +54,7 @@ def steps_to_execute(name: str, policy: VLAPolicy, asked: int | None) -> int:
     if made_for is not None:
         say_differences(name, made_for, replace(made_for, n_action_steps=steps))
     elif asked is None:
-        say_of(
-            name, f"its n_action_steps is not known; all {length} actions of a chunk are executed (--n-action-steps)"
-        )
+        say(name, f"its n_action_steps is not known; all {length} actions of a chunk are executed (--n-action-steps)")
     return steps
 
 
@@ -85,7 +84,7 @@ def where_to_act(
     chosen = check_world(world or known or DEFAULT_WORLD)
     if made_for is None or known is None:
         if not anywhere and world is None:
-            say_of(name, f"its world is not known; it acts in {chosen} (--world)")
+            say(name, f"its world is not known; it acts in {chosen} (--world)")
         return chosen, tasks
     return chosen, tasks or (made_for.tasks if chosen == known else ())
 

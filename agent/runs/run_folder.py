@@ -228,7 +228,10 @@ def check_start(root: Path, config: DataclassInstance, *, resume: bool = False) 
             if key not in may_change
         ]
         if changes:
-            raise UserError(f"the run in {root} has another config: {'; '.join(changes)}")
+            raise UserError(
+                f"the run in {root} has another config: {'; '.join(changes)}; resume with its own, or name another "
+                "--out"
+            )
     if not resume and made and folder.record_file.exists():
         raise UserError(f"{root} already holds a run; --resume goes on with it, another --out begins a new one")
     if not resume and made:
@@ -276,7 +279,10 @@ def policy_folder(path: str | Path) -> Path:
         # A killed save may have left the previous folder under another name.
         if any((place / "config.json").exists() for place in (folder, previous_folder(folder))):
             return folder
-    raise UserError(f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints")
+    raise UserError(
+        f"{path} is neither a policy (config.json), nor a checkpoint, nor a run with checkpoints; llamarm train "
+        "makes one"
+    )
 
 
 def run_of(policy: str | Path) -> RunFolder | None:

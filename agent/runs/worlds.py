@@ -22,6 +22,13 @@ WorldPython = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 """An option of commands: the interpreter of a world MODULE:FUNCTION, if not ours."""
 
 
+def amount_of(what: str, per_task: int, tasks: Sequence[str]) -> str:
+    """As "2,400 demonstrations of 6 tasks"; without tasks, so of all of a world, as "400 episodes per task"."""
+    if not tasks:
+        return f"{per_task:,} {what} per task"
+    return f"{per_task * len(tasks):,} {what} of {len(tasks)} task{'s' * (len(tasks) > 1)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """The world of a run's episodes, for training and evaluation."""

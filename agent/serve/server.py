@@ -279,9 +279,9 @@ def _read_key(file: Path | None) -> bytes | None:
     try:
         key = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the key in {file} cannot be read: {error}") from error
+        raise UserError(f"the key in {file} cannot be read: {error}; name another with --api-key-file") from error
     if not key:
-        raise UserError(f"{file} is empty, expected the key that clients send")
+        raise UserError(f"{file} is empty, expected the key that clients send; write one into it")
     return f"Api-Key {key}".encode()
 
 
@@ -292,5 +292,8 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(config.certificate, config.private_key)
     except OSError as error:
-        raise UserError(f"{config.certificate} and {config.private_key} cannot be used for TLS: {error}") from error
+        raise UserError(
+            f"{config.certificate} and {config.private_key} cannot be used for TLS, expected a certificate and its "
+            f"key in PEM: {error}"
+        ) from error
     return context

@@ -19,7 +19,7 @@ from agent.learning.config import LearnerConfig
 from agent.runs.checks import HOW, NumWorlds, Seed, Share
 from agent.runs.run_folder import PRETRAINED, RunFolder, policy_folder
 from agent.runs.seeds import FIRST_EVALUATION_SEED
-from agent.runs.worlds import WorldConfig
+from agent.runs.worlds import WorldConfig, amount_of
 from agent.training.practice import PracticeConfig
 from agent.training.trackers import Tracker, check_trackers
 from envs.errors import UserError
@@ -127,6 +127,19 @@ class RunConfig:
         """The config itself."""
         return self
 
+    def ahead(self, run: RunFolder) -> str:
+        """What the run will do, for its user, with the amounts of it."""
+        demonstrations, tasks = self.demonstrations, self.demonstrations.tasks
+        count = demonstrations.episodes_per_task * len(demonstrations.variations)
+        last = run.last_checkpoint()
+        done = f" ({int(last.name):,} are done)" if last else ""
+        steps = [
+            f"reads {', '.join(self.data)}" if self.data else f"collects {amount_of('demonstrations', count, tasks)}",
+            f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{done}",
+            *([self.evaluation.ahead(tasks)] if self.is_simulated else []),
+        ]
+        return "; ".join(steps)
+
     def in_interpreter(self, python: Path | None) -> Self:
         """The same with its world in that interpreter; see WorldConfig."""
         return replace(self, demonstrations=self.demonstrations.in_interpreter(python))
@@ -198,7 +211,19 @@ class ImproveConfig:
             UserError: a fine-tuning run has none.
         """
         raise UserError(
-            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it"
+            "this recipe fine-tunes a policy: it has no demonstrations to collect, and no grid can be made of it; "
+            "take one that begins with sft_"
+        )
+
+    def ahead(self, run: RunFolder) -> str:
+        """What the run will do, for its user, with the amounts of it."""
+        practice, tasks, last = self.practice, self.practice.tasks, run.last_checkpoint()
+        done = f" ({int(last.name):,} are done)" if last else ""
+        chosen = amount_of("episodes", self.selection_episodes, tasks)
+        return (
+            f"fine-tunes {self.init or last} in {self.iterations:,} iterations of "
+            f"{amount_of('episodes', practice.episodes_per_task, tasks)}{done}; chooses the best by {chosen}, every "
+            f"{self.evaluate_every:,} iterations; {self.evaluation.ahead(tasks)}, of the initial and the best policy"
         )
 
     def in_interpreter(self, python: Path | None) -> Self:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TextIO
 
 from agent.runs.checks import check_config, check_episodes
+from agent.runs.messages import say
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
 from agent.runs.seeds import check_training_seed
@@ -218,6 +219,8 @@ def fill_dataset(
         _say_others(ledger, root)
         done = sum(ledger.summary().episodes.values())
         total = len(ledger.tasks) * len(config.variations) * config.episodes_per_task
+        tasks = f"{len(ledger.tasks)} task{'s' * (len(ledger.tasks) > 1)}"
+        say("collect", f"{total:,} demonstrations of {tasks} in {root}; {done:,} are there")
         bar = EpisodesBar(progress, "demonstrations", total, completed=done)
         while specs := ledger.missing():
             for trajectory in run(world.in_order(specs)):

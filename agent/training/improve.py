@@ -209,7 +209,10 @@ class _Improvement:
         def collect(run: RunEpisodes, iteration: int) -> list[Trajectory]:
             found = self.method.collect(run, partial(specs, iteration), iteration)
             if not found:
-                raise UserError(f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}")
+                raise UserError(
+                    f"no episode of iteration {iteration + 1} came back; {actors.report.lines()[-1]}; try again "
+                    "with --resume"
+                )
             return sorted(found, key=lambda t: t.spec)
 
         if not config.overlap:

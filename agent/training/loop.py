@@ -11,7 +11,6 @@ numbers whether or not a process died before it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -28,6 +27,7 @@ from agent.learning.bad_batch import saved_if_not_finite
 from agent.learning.learner import Learner
 from agent.runs.checks import check_config
 from agent.runs.interrupts import interrupts_wait
+from agent.runs.messages import say
 from agent.runs.progress import progress_bars
 from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.checkpoints import save_checkpoint
@@ -161,7 +161,7 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     processor.conversion = data.conversion
     if process.rank == 0:
         for line in processor.warnings(data.instructions):
-            print(f"llamarm: train: {line}", file=sys.stderr)
+            say("train", line)
     processor.deployment = deployment_of(config, model.config.chunk_size)
     prepare(model, config.fine_tuning)
     learner = Learner(model.to(process.device), config.learner, repeats=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 
 from agent.runs.checks import check_episodes
+from agent.runs.messages import say
 from agent.runs.run_folder import RunFolder
 from agent.training.config import RunConfig
 from agent.training.demonstrations import check_demonstrations
@@ -51,7 +52,10 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             reading=config.reading,
         )
         if not any(has_successes(root, unused_episodes(root, config.reading)) for root in config.data):
-            raise UserError(f"no episode of {', '.join(config.data)} was selected: none succeeded")
+            raise UserError(
+                f"no episode of {', '.join(config.data)} was selected: none succeeded; record successes, or name "
+                "them with --auxiliary beside others"
+            )
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
             check_episodes(world, demonstrations.tasks, variations)
@@ -63,7 +67,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             elif lines := world_spec.differences(world.world_spec, labels=False):
                 raise UserError(
                     f"a policy of these recordings cannot be evaluated in {demonstrations.world}, as it is made for "
-                    "another world:\n  " + "\n  ".join(lines)
+                    "another world:\n  " + "\n  ".join(lines) + "\nname their own with --demonstrations.world"
                 )
     for root in (*config.data, *config.drives, *config.auxiliary):
         cloned = root not in config.auxiliary
@@ -135,7 +139,7 @@ def say_inferred(data: TrainingData) -> None:
 
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
-        print(f"llamarm: train: {line}", file=sys.stderr)
+        say("train", line)
 
 
 def say_changes(run: RunFolder, data: Sequence[TrainingData]) -> None:

@@ -25,7 +25,9 @@ def own_world(name: str, num_worlds: int) -> World:
         if world.num_envs == num_worlds:
             return world
         world.close()
-        raise UserError(f"world {name!r} was called with {num_worlds}, and gave a World of {world.num_envs}")
+        raise UserError(
+            f"world {name!r} was called with {num_worlds}, and gave a World of {world.num_envs}; give it as many"
+        )
     how = (
         "; write a GymnasiumTask whose make_env returns it, and let the function return a GymnasiumWorld "
         "(docs/your_task.md)"

@@ -147,7 +147,7 @@ class TrainingData:
         for root, found in zip(roots, segments, strict=False):
             keep_part(found, root, part, reading, seed)
         if not any(segments):
-            raise UserError(f"no episode of {', '.join(map(str, folders))} was selected")
+            raise UserError(f"no episode of {', '.join(map(str, folders))} was selected; look with llamarm data")
         for number, root in enumerate(folders):
             check_pending(root, cache, cloned=number < cloned, left_out=unused_episodes(root, reading), **as_seen)
         self._datasets = [

@@ -87,7 +87,7 @@ def read_info(root: Path) -> dict[str, Any]:
     """
     path = root / schema.INFO_PATH
     if not path.exists():
-        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing")
+        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing; name the folder that has it")
     keys = ("codebase_version", "fps", "features", "data_path")
     info = read_json(path, keys, schema.RESTORE)
     if (version := info["codebase_version"]) not in schema.READ_VERSIONS:
@@ -334,7 +334,7 @@ def _check_columns(path: Path, names: Collection[str], keys: Sequence[str]) -> N
     if missing := [key for key in keys if key not in names]:
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of meta/info.json; it has: "
-            f"{', '.join(names)}"
+            f"{', '.join(names)}; correct meta/info.json, or {_RESTORE}"
         )
 
 
@@ -394,7 +394,10 @@ def _vector(column: pa.ChunkedArray, info: dict[str, Any], key: str, path: Path)
     sizes = pc.call_function("list_value_length", [column]).drop_null().unique().to_pylist() if is_list else [1]
     if column.null_count or any(found != size for found in sizes):
         found = "missing values" if column.null_count else f"rows of {' and '.join(map(str, sorted(sizes)))} values"
-        raise UserError(f"{path}: {key} has {found}, expected {size} values in each row (meta/info.json)")
+        raise UserError(
+            f"{path}: {key} has {found}, expected {size} values in each row (meta/info.json); correct "
+            f"meta/info.json, or {_RESTORE}"
+        )
     with readable(path):
         values = _to_numpy(column).reshape(len(column), -1)
     if values.dtype.kind not in "fiub":

@@ -330,14 +330,20 @@ class DatasetWriter:
         if not (self.root / schema.INFO_PATH).exists():
             others = [p.name for p in self.root.iterdir() if p.name != "meta"]
             if others or (self.root / "meta/episodes").exists():
-                raise UserError(f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(others)}")
+                raise UserError(
+                    f"{self.root} is not empty and holds no {schema.INFO_PATH}: {', '.join(others)}; name another "
+                    "folder"
+                )
             self._write_totals()
             return
         found = read_info(self.root)
         self._refuse_another(found)
         files = episode_files(self.root)
         if files != [self._path(schema.EPISODES_PATH, number) for number in range(len(files))]:
-            raise UserError(f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1")
+            raise UserError(
+                f"{self.root} is damaged: its {len(files)} files in meta/episodes are not numbered 0..N-1; restore "
+                "it from a copy"
+            )
         self._drop_orphans(len(files))
         rows = [self._whole_row(number, path, found) for number, path in enumerate(files)]
         if any(len(row["tasks"]) > 1 for row in rows):  # their frames use the task_index of tasks.parquet
@@ -366,7 +372,10 @@ class DatasetWriter:
                     f"{self.root} is damaged: {file} of episode {number} is missing; restore it from a copy"
                 )
         if (found := num_rows_in(self._path(schema.DATA_PATH, number))) != rows[0]["length"]:
-            raise UserError(f"episode {number} of {self.root} has {found} rows, expected {rows[0]['length']}")
+            raise UserError(
+                f"episode {number} of {self.root} has {found} rows, expected {rows[0]['length']}; restore it from a "
+                "copy"
+            )
         return rows[0]
 
     def _finish_recording(self, *, success: bool, ended: str, duration_s: float = 0.0) -> None:
@@ -409,7 +418,9 @@ class DatasetWriter:
         if lines and schema.HELD in self.info["features"].keys() - found["features"].keys():
             lines.append(f"it has no column {schema.HELD!r}: record to another folder; --drives takes both folders")
         if lines:
-            raise UserError(f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines))
+            raise UserError(
+                f"{self.root} holds a dataset of another kind:\n  " + "\n  ".join(lines) + "\nname another folder"
+            )
 
     def _drop_orphans(self, num_episodes: int) -> None:
         """Delete the files of episodes that were not completed."""

@@ -169,7 +169,7 @@ class _Keys:
         if name not in self._given:
             if default:
                 return default[0]
-            raise UserError(f"{self.path} lacks the key {self._prefix}{name}")
+            raise UserError(f"{self.path} lacks the key {self._prefix}{name}; take another file of the model")
         value = self._given[name]
         if isinstance(value, list):
             if len(set(value)) != 1:

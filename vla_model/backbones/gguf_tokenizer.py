@@ -44,7 +44,9 @@ def gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
         architecture, vocabulary, named = get_gguf_tokenizer(str(path))
         tokenizer, _ = convert_gguf_tokenizer(architecture, vocabulary)
     except (KeyError, ValueError, IndexError, TypeError, struct.error) as error:
-        raise UserError(f"{path} has no tokenizer that can be read: {error!r}") from error
+        raise UserError(
+            f"{path} has no tokenizer that can be read: {error!r}; take another file of the model"
+        ) from error
     is_bytes, pre = given["model"] == "gpt2", given.get("pre", "default")
     if is_bytes and pre in _WITH_BEGIN:
         assert isinstance(tokenizer.model, models.BPE)

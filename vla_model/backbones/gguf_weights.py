@@ -66,15 +66,18 @@ class GGUFFile:
             self.metadata, _ = read_gguf_metadata(str(path))
             header = GgufHeader.from_file(str(path))
         except (ValueError, struct.error) as error:
-            raise UserError(f"{path} is no GGUF file, or truncated: {error}") from error
+            raise UserError(f"{path} is no GGUF file, or truncated: {error}; download it again") from error
         needed = header.data_start + max((info.offset + info.nbytes for info in header.tensors), default=0)
         if path.stat().st_size < needed:
-            raise UserError(f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}")
+            raise UserError(
+                f"{path} is truncated: it has {path.stat().st_size} bytes and its header says {needed}; download it "
+                "again"
+            )
         self.architecture = header.architecture
         if self.architecture not in CONFIGS:
             raise UserError(f"{path} is of the family {self.architecture!r}; families: {', '.join(CONFIGS)}")
         if (kind := self.metadata.get("general.type", "model")) != "model":
-            raise UserError(f"{path} has general.type {kind!r}, expected a whole model")
+            raise UserError(f"{path} has general.type {kind!r}, expected a whole model; take the model's own file")
         if (count := self.metadata.get("split.count", 1)) > 1:
             raise UserError(f"{path} is one of {count} files (split.count); join them with llama.cpp's gguf-split")
         self._infos = {info.name: info for info in header.tensors}
@@ -120,7 +123,7 @@ class GGUFFile:
 
     def _tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         if name not in self._tensors:
-            raise UserError(f"{self.path} lacks the tensor {name}")
+            raise UserError(f"{self.path} lacks the tensor {name}; take another file of the model")
         tensor = self._tensors[name][...]
         info = self._infos[name]
         if info.ggml_type in GGML_BLOCK:

@@ -118,7 +118,9 @@ def folder_config(folder: Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0]  # the other lines advise to install another transformers
-        raise UserError(f"{path} is damaged or of an unknown model: {why}") from error
+        raise UserError(
+            f"{path} is damaged or of an unknown model: {why}; download it again, or take another model"
+        ) from error
 
 
 def _checked_config(folder: Path) -> PretrainedConfig:
@@ -140,7 +142,9 @@ def check_weights(folder: Path) -> None:
     if (folder / _INDEX).is_file():
         names = read_json(folder / _INDEX).get("weight_map")
         if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-            raise UserError(f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor")
+            raise UserError(
+                f"{folder / _INDEX} is broken: its weight_map must say the file of every tensor; download it again"
+            )
         files = {folder / name for name in names.values()}
     missing = sorted(file.name for file in files if not file.is_file())
     if missing:
@@ -152,9 +156,11 @@ def check_weights(folder: Path) -> None:
             with safe_open(file, framework="pt") as weights:
                 absent = {name for name, home in names.items() if home == file.name} - set(weights.keys())
         except SafetensorError as error:
-            raise UserError(f"{file} is broken or truncated: {error}") from error
+            raise UserError(f"{file} is broken or truncated: {error}; download it again") from error
         if absent:
-            raise UserError(f"{file} lacks tensors that {_INDEX} lists: {', '.join(sorted(absent)[:5])}")
+            raise UserError(
+                f"{file} lacks tensors that {_INDEX} lists: {', '.join(sorted(absent)[:5])}; download it again"
+            )
 
 
 def first_layers(config: PretrainedConfig, num_layers: int | None) -> PretrainedConfig:
@@ -182,7 +188,9 @@ def _folder_tokenizer(folder: Path) -> Tokenizer:
             f"{type(error).__name__}: {said[0] if said else ''}"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UserError(f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one")
+        raise UserError(
+            f"{folder} has no tokenizer.json, and the tokenizer it has cannot be turned into one; add the model's own"
+        )
     return tokenizer.backend_tokenizer
 
 
@@ -217,7 +225,9 @@ def load_weights(
     except (RuntimeError, OSError) as error:
         raise UserError(f"the weights in {path} do not fit its config: {error}") from error
     if info["missing_keys"]:
-        raise UserError(f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}")
+        raise UserError(
+            f"the weights in {path} lack {', '.join(sorted(info['missing_keys'])[:5])}; download them again"
+        )
     if wrong := sorted(info["mismatched_keys"]):
         name, came, expected = wrong[0]
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""

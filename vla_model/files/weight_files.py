@@ -63,14 +63,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         UserError: the file is missing, damaged or not as it was written, or a tensor is not finite.
     """
     if not path.is_file():
-        raise UserError(f"{path.parent} lacks {path.name}")
+        raise UserError(f"{path.parent} lacks {path.name}; take a whole copy of it")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         hashes = json.loads(metadata[_HASHES]) if _HASHES in metadata else None
     except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path.name} in {path.parent} is broken: {error}") from error
+        raise UserError(f"{path.name} in {path.parent} is broken: {error}; take another copy") from error
     if hashes is not None:
         changed = [name for name, tensor in sorted(tensors.items()) if hashes.get(name) != tensor_hash(tensor)]
         if changed or len(hashes) != len(tensors):
@@ -89,7 +89,9 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     if broken := not_finite(tensors):
         more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-        raise UserError(f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}")
+        raise UserError(
+            f"{where} has weights that are not finite: {', '.join(broken[:5])}{more}; take an earlier checkpoint"
+        )
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -300,7 +300,7 @@ class Processor:
         content = read_json(path, ("world_spec", "statistics", "instruction_length"), _REMEDY)
         try:
             if (number := content.get("format", 1)) not in range(1, _FORMAT + 1):
-                raise UserError(f"format {number} is not known to this version of llamarm")
+                raise UserError(f"format {number} is not known to this version; update llamarm")
             world_spec = WorldSpec.of(content["world_spec"])
             statistics = {_FEATURES[name]: content["statistics"][name] for name in _FEATURES}
             length = content["instruction_length"]

@@ -54,7 +54,7 @@ def save_adapter(folder: str | Path, model: VLA, fine_tuning: FineTuning) -> Non
     if fine_tuning.mode == "full":
         raise UserError("full fine-tuning freezes no weights: save the policy with save_policy")
     if folder.exists():
-        raise UserError(f"{folder} exists and is not overwritten")
+        raise UserError(f"{folder} exists and is not overwritten; name another folder")
     content = {
         "fine_tuning": dataclasses.asdict(fine_tuning),
         "value_head": model.config.value_head,
@@ -90,7 +90,8 @@ def load_adapted(base: str | Path, folder: str | Path) -> tuple[VLA, Processor]:
     if found != base_hash:
         raise UserError(
             f"{folder} was trained on another base than {base}: "
-            f"the frozen weights have the hash {base_hash[:12]}, here they have {found[:12]}"
+            f"the frozen weights have the hash {base_hash[:12]}, here they have {found[:12]}; name the policy that "
+            "was fine-tuned"
         )
     weights = _load(folder / HEADS_FILE, trained_state_dict(model, fine_tuning))
     model.load_state_dict(weights, strict=False)
@@ -117,14 +118,14 @@ def _read(folder: Path) -> tuple[FineTuning, bool, str]:
     """The content of fine_tuning.json: fine-tuning, value head, hash of the base."""
     path = folder / FINE_TUNING_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}")
+        raise UserError(f"{folder} is not a saved adapter: it lacks {FINE_TUNING_FILE}; take a whole copy of it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         fields = content["fine_tuning"]
         fine_tuning = FineTuning(**(fields | {"lora_targets": tuple(fields["lora_targets"])}))
         return fine_tuning, bool(content["value_head"]), str(content["base"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{FINE_TUNING_FILE} in {folder} is broken: {error}") from error
+        raise UserError(f"{FINE_TUNING_FILE} in {folder} is broken: {error}; take another copy") from error
 
 
 def _load(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

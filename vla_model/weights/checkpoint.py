@@ -39,7 +39,7 @@ def save_policy(folder: str | Path, model: VLA, processor: Processor) -> None:
     """
     folder = Path(folder)
     if folder.exists() and any(not (folder / part).is_file() for part in _PARTS):
-        raise UserError(f"{folder} exists, is not a saved policy and is not overwritten")
+        raise UserError(f"{folder} exists, is not a saved policy and is not overwritten; name another folder")
     weights = merged_state_dict(model)
     with fresh_folder(folder) as fresh:
         model.config.save_pretrained(fresh)
@@ -93,7 +93,10 @@ def load_policy(folder: str | Path, *, value_head: bool = False, dtype: DtypeNam
         weights |= {name: tensor for name, tensor in model.state_dict().items() if name.startswith("value_head.")}
     if problems := mismatches(model.state_dict(), weights):
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}")
+        raise UserError(
+            f"{WEIGHTS_FILE} does not fit {CONFIG_FILE} in {folder}: {'; '.join(problems[:5])}{more}; take both "
+            "from one policy"
+        )
     model.load_state_dict(weights, strict=True)
     if processor.deployment is not None:
         check_n_action_steps(processor.deployment.n_action_steps, config.chunk_size)
@@ -113,14 +116,14 @@ def load_config(folder: str | Path) -> VLAConfig:
 def _check_parts(folder: Path) -> None:
     missing = [part for part in _PARTS if not (folder / part).is_file()]
     if missing:
-        raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}")
+        raise UserError(f"{folder} is not a saved policy: it lacks {', '.join(missing)}; take a whole copy of it")
     for part in (CONFIG_FILE, PROCESSOR_FILE, TOKENIZER_FILE):
         read_json(folder / part, remedy="take another copy of the policy")
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
             weights.keys()
     except SafetensorError as error:
-        raise UserError(f"{WEIGHTS_FILE} in {folder} is broken: {error}") from error
+        raise UserError(f"{WEIGHTS_FILE} in {folder} is broken: {error}; take another copy") from error
 
 
 def _config(folder: Path) -> VLAConfig:
@@ -141,4 +144,7 @@ def _check_fit(folder: Path, processor: Processor, config: VLAConfig) -> None:
         f"{name} is {getattr(config, name)} and {size}" for name, size in asked.items() if getattr(config, name) != size
     ]
     if wrong:
-        raise UserError(f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}")
+        raise UserError(
+            f"{CONFIG_FILE} and {PROCESSOR_FILE} in {folder} are of two policies: {'; '.join(wrong)}; take both "
+            "from one"
+        )

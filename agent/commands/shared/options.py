@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import make_dataclass
@@ -30,6 +31,9 @@ def parse(options: type[Options], command: str, args: Sequence[str]) -> Options:
         UserError: an option is empty or out of its range, or options contradict each other.
     """
     _check_written(args)
+    # tyro itself asks neither NO_COLOR nor, for refusals, whether standard error is a terminal.
+    terminals = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+    tyro._experimental_options["ansi_codes"] = terminals and not os.environ.get("NO_COLOR")
     named = [option_by_new_name(arg) for arg in args]
     parsed = tyro.cli(options, prog=f"llamarm {command}", args=named, config=_MARKERS)
     check_config(parsed)
@@ -73,6 +77,15 @@ def recipe_of(command: str, args: list[str]) -> tuple[str, RunConfig | ImproveCo
         print(f"  {name:{width}}  {(recipe.__doc__ or '').strip().partition(chr(10))[0]}")
     print(f"\nllamarm {command} RECIPE --help lists its options.")
     sys.exit(0 if set(args) & {"-h", "--help"} else 2)
+
+
+def recipe_for(world: str) -> str:
+    """The recipe that clones demonstrations of a world: the first of that world, else the demo's."""
+    from agent.recipes import RECIPES
+
+    configs = {name: recipe() for name, recipe in RECIPES.items()}
+    cloning = {name: config.from_demonstrations() for name, config in configs.items() if config.loop == "train"}
+    return next((name for name, config in cloning.items() if config.demonstrations.world == world), "sft_demo")
 
 
 def spare_a_core() -> None:

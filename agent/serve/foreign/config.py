@@ -40,7 +40,9 @@ class ServerAccessConfig:
         try:
             key = None if self.api_key_file is None else self.api_key_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"the key in {self.api_key_file} cannot be read: {error}") from error
+            raise UserError(
+                f"the key in {self.api_key_file} cannot be read: {error}; --server.api-key-file names its file"
+            ) from error
         return {"api_key": key, "timeout_s": self.timeout_s, "patience_s": self.patience_s}
 
 

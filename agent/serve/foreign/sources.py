@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.runs.deployment import say_of
+from agent.runs.messages import say
 from agent.serve.client import ServedPolicy, check_metadata
 from agent.serve.foreign.adapter import Adapter
 from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
@@ -149,7 +149,7 @@ class OpenpiServer(_Server):
         self._steps = default if asked is None else asked
         horizon = self.metadata.get("action_horizon")
         if self._steps is None:
-            say_of(self.url, "its n_action_steps is not known; all actions of a chunk are executed (--n-action-steps)")
+            say(self.url, "its n_action_steps is not known; all actions of a chunk are executed (--n-action-steps)")
         elif self._steps < 1:
             raise UserError(
                 f"{self.url} says that n_action_steps is {self._steps}, expected 1 or more (--n-action-steps)"

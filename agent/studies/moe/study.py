@@ -22,6 +22,7 @@ from agent.evaluation.evaluate import Evaluation
 from agent.evaluation.expert_usage import UsageByPhase
 from agent.evaluation.measure import EvaluationConfig, EvaluationSetup, run_specs
 from agent.evaluation.statistics import holm
+from agent.runs.messages import say
 from envs.types import EpisodeSpec
 from envs.world import World
 from rollout.types import Trajectory
@@ -70,6 +71,7 @@ def study_experts(
     without = [policy.without_expert(*pair) for pair in pairs] if ablate else []
     specs = config.specs(setup.example.suite, tasks)
     usage = UsageByPhase(phases=setup.example.phases)
+    say("experts", config.ahead(tasks) + (f", and again without each of {len(without)} experts" if without else ""))
 
     def run(name: str, policy: VLAPolicy, on_trajectory: Callable[[Trajectory], None] | None = None) -> Evaluation:
         acting = replace(setup, make_policy=partial(on_best_device, policy))

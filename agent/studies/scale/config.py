@@ -73,8 +73,8 @@ def places(config: ScaleConfig) -> list[Place]:
     needed = 5 + (len(set(grid.experts)) > 1)
     if len(set(grid.widths)) < 2 or len(set(grid.amounts)) < 2 or len(found) < needed:
         raise UserError(
-            f"a surface needs two widths, two amounts and {needed} runs; got widths {list(grid.widths)}, "
-            f"amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
+            f"a surface needs two widths, two amounts and {needed} runs (--widths, --amounts, --repeats); got "
+            f"widths {list(grid.widths)}, amounts {list(grid.amounts)}, experts {list(grid.experts)}: {len(found)} runs"
         )
     return found
 

@@ -25,6 +25,7 @@ import torch
 from agent.algorithms.sft import fake_batch, sft_loss
 from agent.evaluation.evaluate import Evaluation
 from agent.learning.learner import Learner
+from agent.runs.messages import say
 from agent.runs.run_folder import RunFolder, start_run
 from agent.runs.seeds import FIRST_HELD_OUT_SEED
 from agent.studies.scale.action_error import action_error
@@ -131,6 +132,7 @@ def measured_budget(config: ScaleConfig) -> Budget:
     """
     world_spec = world_spec_of(config.run.demonstrations.world)
     cells = all_places(config)
+    say("scale", "times a few updates of each model size on this machine")
     by_size: dict[tuple[int, int], float] = {}
     for place in cells:
         size = (place.width, place.experts)
@@ -139,7 +141,8 @@ def measured_budget(config: ScaleConfig) -> Budget:
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
         raise UserError(
-            f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values())} s"
+            f"{config.grid.hours} hours are too few: one update of every run takes {sum(seconds.values()):.1f} s; "
+            "raise --hours"
         )
     return Budget(updates=updates, seconds_per_update=seconds)
 

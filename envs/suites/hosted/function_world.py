@@ -23,7 +23,7 @@ def world_name(function: str, python: str | Path) -> str:
         UserError: `function` is not MODULE:FUNCTION, or see `split_name`.
     """
     if ":" not in function or "@" in function:
-        raise UserError(f"another interpreter runs a world MODULE:FUNCTION, got {function!r}")
+        raise UserError(f"another interpreter runs a world MODULE:FUNCTION, got {function!r}; leave out --world-python")
     # Links are kept: that of a virtual environment is what makes it one.
     name = f"{function}@{Path(python).absolute()}"
     split_name(name)
@@ -45,7 +45,9 @@ def split_name(name: str) -> tuple[str, Path | None]:
     if python.is_dir():
         raise UserError(f"the interpreter of world {function!r} is a folder; name {python}/bin/python")
     if not python.exists():
-        raise UserError(f"the interpreter of world {function!r} does not exist: {python}")
+        raise UserError(
+            f"the interpreter of world {function!r} does not exist: {python}; name bin/python of a virtual environment"
+        )
     return function, python
 
 

@@ -87,7 +87,9 @@ class Subprocesses:
             )
         except OSError as error:
             os.close(self._memory_fd)
-            raise UserError(f"{launch.title}: the interpreter {launch.python} cannot be started: {error}") from error
+            raise UserError(
+                f"{launch.title}: the interpreter {launch.python} cannot be started: {error}; run it by hand to see why"
+            ) from error
         for end in theirs:
             end.close()
         *self._channels, self._life = (Connection(end.detach()) for end in ours)

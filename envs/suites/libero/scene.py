@@ -220,7 +220,9 @@ class Scene:
                 return list(env.conditional_placement_on_objects_initializer.sample(placed).values())
             except RandomizationError:
                 continue
-        raise UserError(f"LIBERO finds no free placement of the things of {self.task!r}, variation {self.variation!r}")
+        raise UserError(
+            f"LIBERO finds no free placement of the things of {self.task!r}, variation {self.variation!r}; leave it out"
+        )
 
     def _own_body_poses(self) -> None:
         """Undo the constructor's sampling of fixtures: placements relative to a fixture's sites assume its own pose."""

@@ -61,7 +61,10 @@ class Simulation:
             if self.scene.is_fair():
                 break
         else:
-            raise UserError(f"{self.scene.task}, {self.scene.variation}, {seed}: {MOST_ATTEMPTS} states, none is fair")
+            raise UserError(
+                f"none of {MOST_ATTEMPTS} initial states of {self.scene.task}, variation {self.scene.variation}, "
+                f"seed {seed} is fair; leave the seed or the task out"
+            )
         self.num_steps = 0
 
     def _settle(self, start: InitialState) -> None:

@@ -203,4 +203,8 @@ def _check_same_units(
             f"{name} {names[i]}: {extent[i, 0]:.4g} to {extent[i, 1]:.4g}, there {other[i, 0]:.4g} to {other[i, 1]:.4g}"
             for i in far
         ]
-        raise UserError(f"{recordings.root} seems to be in other units than {whose}:\n  " + "\n  ".join(lines))
+        raise UserError(
+            f"{recordings.root} seems to be in other units than {whose}:\n  "
+            + "\n  ".join(lines)
+            + "\nconvert it, or leave it out"
+        )

@@ -30,7 +30,7 @@ from agent.commands.shared.acting import ActingConfig
 from agent.commands.train import Train
 from agent.evaluation.evaluate import EpisodeResult, Evaluation
 from agent.runs.checks import check_config
-from agent.runs.run_folder import RunFolder
+from agent.runs.run_folder import PRETRAINED, RunFolder
 from agent.training.config import DemonstrationsConfig
 from envs.types import EpisodeSpec
 
@@ -54,6 +54,9 @@ class RunConfig:
 
     def check_names(self, run: RunFolder) -> None:
         """As of the configs of recipes."""
+
+    def ahead(self, run: RunFolder) -> str:
+        return f"trains in {run.root.name}"
 
     def from_demonstrations(self) -> RunConfig:
         return self
@@ -106,7 +109,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
 
     def train(config: RunConfig, run: RunFolder) -> tuple[Evaluation, dict[str, Evaluation]]:
         called.config, called.run = config, run
-        run.checkpoints.mkdir(exist_ok=True)
+        policy = run.checkpoint(1) / PRETRAINED
+        policy.mkdir(parents=True, exist_ok=True)
+        (policy / "config.json").write_text("{}")
         if called.error is not None:
             raise called.error
         if called.number is not None:
@@ -220,7 +225,12 @@ def test_train_prints_the_table_figures_and_folder(
     called: Called, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "llamarm: train: trains in run",
+        f"To serve it to other programs: llamarm serve {tmp_path / 'run'}",
+    ]
+    lines = said.out.splitlines()
     assert any("lift" in line and "100.0 %" in line for line in lines)
     assert any(line.startswith("update: ") and line.endswith("samples_per_s 250") for line in lines)
     assert lines[-1] == str(called.run.root)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from next_commands import next_commands
 
 from agent import cli
 from agent.commands.drive import judge
@@ -128,8 +129,14 @@ def evaluated(folder: Path, *args: str) -> dict[str, Any]:
     return json.loads((folder / "eval_info.json").read_text())
 
 
-def test_eval_of_the_expert_writes_results_controls_and_a_video(tmp_path: Path) -> None:
+def test_eval_of_the_expert_writes_results_controls_and_a_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = evaluated(tmp_path, "expert", "--tasks", "reach", "press_button", "--episodes", "2", "--controls")
+    said = capsys.readouterr().err
+    amount = "4 episodes of 2 tasks"
+    assert said.startswith(f"llamarm: eval: evaluates {amount}, then {amount} with each blind control\n")
+    assert next_commands(said) == [["report", str(tmp_path)]]
     assert info["overall"]["n_episodes"] == 4
     assert info["overall"]["pc_success"] == 100.0
     assert set(info["controls"]) == {"shuffled instructions", "black frames"}

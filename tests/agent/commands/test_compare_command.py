@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from next_commands import next_commands
 
 from agent import cli
 from agent.evaluation.eval_info import write_eval_info
@@ -33,7 +34,8 @@ def test_two_evaluations_are_compared_by_variation_and_by_task(
     before = write(tmp_path / "nano", dict.fromkeys(ids, False) | {"toy/push/train/0": True})
     after = write(tmp_path / "smol", {id_: id_.startswith("toy/lift") for id_ in ids}, n_action_steps=4)
     cli.main(["compare", str(before), str(after)])
-    text = capsys.readouterr().out
+    text, said = capsys.readouterr()
+    assert next_commands(said) == [["report", str(after)]]
     assert text.startswith("# nano and smol\n")
     assert "nano executed 2 actions of each chunk, smol 4" in text
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]

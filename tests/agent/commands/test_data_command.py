@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from edits import add_column, change_info, replace_columns
+from next_commands import next_commands
 from so101 import Layout, write_recording
 
 from agent.cli import main
@@ -127,6 +128,14 @@ def test_datasets_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["data", str(one), str(two)])
     assert "action names are ('a', " in capsys.readouterr().out
+
+
+def test_the_last_line_trains_on_what_was_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(write_recording(tmp_path / "a", Layout(lengths=(5, 5))))
+    main(["data", "--frames", "32x16", root, "--every_frame"])
+    said = capsys.readouterr().err
+    assert said.startswith("llamarm: data: reads all numbers, and decodes every frame\n")
+    assert next_commands(said) == [["train", "sft_demo", "--data", root, "--frames", "32x16", "--out", "runs/a"]]
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

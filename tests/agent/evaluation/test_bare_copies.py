@@ -57,8 +57,14 @@ def evaluated(policy: Path, out: Path, *args: str) -> dict[str, Any]:
     return json.loads((out / "eval_info.json").read_text())
 
 
-def announced(policy: Path, *args: str) -> tuple[dict[str, Any], str]:
-    """The metadata that `serve` sends to a client, and its standard error."""
+def about_policies(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines about policies that `eval` writes to standard error, but for what it will do."""
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("llamarm: ") and not line.startswith("llamarm: eval: ")]
+
+
+def announced(policy: Path, *args: str) -> tuple[dict[str, Any], list[str]]:
+    """The metadata that `serve` sends to a client, and the lines on its standard error but for the last, what to do."""
     command = [sys.executable, "-m", "agent.cli", "serve", str(policy), "--port", "0", *args]
     root = Path(__file__).parents[3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
@@ -67,7 +73,10 @@ def announced(policy: Path, *args: str) -> tuple[dict[str, Any], str]:
             metadata = wire.unpack(connection.recv(timeout=60))
         process.terminate()
         _, said = process.communicate(timeout=60)
-    return metadata, said
+    *before, last = said.splitlines()
+    assert last.startswith("To evaluate it, in another terminal: llamarm eval ws://127.0.0.1:")
+    assert last.endswith(f" --world tabletop --out {policy}_served")
+    return metadata, before
 
 
 def test_a_run_saves_its_policys_deployment(run: RunFolder) -> None:
@@ -82,7 +91,7 @@ def test_a_copied_policy_folder_evaluates_as_the_run_does(
     assert of_copy["protocol"]["tasks"] == of_run["protocol"]["tasks"] == ["press_button", "reach"]
     assert of_copy["per_episode"] == of_run["per_episode"]
     assert len(of_copy["per_episode"]) == 4
-    assert "llamarm: " not in capsys.readouterr().err, "nothing differs"
+    assert not about_policies(capsys), "nothing differs"
 
 
 def test_a_difference_from_the_deployment_is_printed_once(
@@ -90,8 +99,7 @@ def test_a_difference_from_the_deployment_is_printed_once(
 ) -> None:
     info = evaluated(run.root, tmp_path / "a", "--n-action-steps", "4", "--tasks", "lift")
     assert info["protocol"]["n_action_steps"] == 4
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
-    assert said == [
+    assert about_policies(capsys) == [
         f"llamarm: {run.root}: 4 actions of each chunk are executed; the policy was made for 3",
         f"llamarm: {run.root}: it does lift; the policy was made for reach, press_button",
     ]
@@ -125,7 +133,7 @@ def test_an_older_runs_deployment_is_read_from_its_record(
     assert load_policy(str(older.root)).processor.deployment == MADE_FOR
     info = evaluated(older.root, tmp_path / "a")
     assert (info["protocol"]["n_action_steps"], info["protocol"]["tasks"]) == (3, ["press_button", "reach"])
-    assert "llamarm: " not in capsys.readouterr().err
+    assert not about_policies(capsys)
 
 
 def test_for_an_older_copy_unknown_settings_and_their_defaults_are_printed(
@@ -134,8 +142,7 @@ def test_for_an_older_copy_unknown_settings_and_their_defaults_are_printed(
     forget(bare)
     info = evaluated(bare, tmp_path / "a", "--tasks", "reach")
     assert info["protocol"]["n_action_steps"] == 8
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm: ")]
-    assert said == [
+    assert about_policies(capsys) == [
         f"llamarm: {bare}: its n_action_steps is not known; all 8 actions of a chunk are executed (--n-action-steps)",
         f"llamarm: {bare}: its world is not known; it acts in tabletop (--world)",
     ]
@@ -147,10 +154,10 @@ def test_a_copied_policy_folder_is_served_as_the_run_is(run: RunFolder, bare: Pa
     assert of_copy == of_run | {"policy_version": 0}, "the number of its checkpoint is all that a copy does not know"
     assert (of_run["n_action_steps"], of_run["world"], of_run["tasks"]) == (3, "tabletop", ["reach", "press_button"])
     assert of_run["control_hz"] == 10.0
-    assert said == said_too == ""
+    assert said == said_too == []
     differently, said = announced(bare, "--n-action-steps", "2")
     assert differently == of_copy | {"n_action_steps": 2}
-    assert said == f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3\n"
+    assert said == [f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3"]
 
 
 def test_drive_runs_the_only_task_of_a_policys_deployment(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:

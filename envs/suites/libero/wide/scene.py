@@ -113,7 +113,9 @@ class WideScene(Scene):
             if where is not None:
                 sentence = Speaker(composition.categories, refused, rng).say(goal, where)
                 return SampledEpisode(goal, sentence, layout.poses, self._switches(goal, rng))
-        raise UserError(f"no wide episode was found in a scene of {self.task}: {composition.categories}")
+        raise UserError(
+            f"no wide episode was found in a scene of {self.task}: {composition.categories}; leave the task out"
+        )
 
     def _switches(self, goal: Goal, rng: np.random.Generator) -> dict[str, bool]:
         """What is open or on at the beginning: what the goal wants to be otherwise, doors that things go through, most

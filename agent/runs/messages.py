@@ -1,4 +1,6 @@
-"""How a command ends after an exception: one line and an exit status, or for a bug the traceback."""
+"""Messages on standard error, as standard output is for results: what a command is about to do, the commands that may
+follow it, and how it ends after an exception: one line and an exit status, or for a bug the traceback.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,20 @@ _REMEDIES = {
     errno.ENAMETOOLONG: _OTHER_PLACE,
 }
 """Advice for OSErrors that users can fix; others are bugs and keep their traceback."""
+
+
+def say(about: str, line: str) -> None:
+    """Print a line about a command, a policy or a server."""
+    print(f"llamarm: {about}: {line}", file=sys.stderr, flush=True)
+
+
+def say_next(purpose: str, *words: object) -> None:
+    """Print a command that may follow, to be pasted: what it is for, and its words after `llamarm`."""
+    print(_command_to(purpose, *words), file=sys.stderr, flush=True)
+
+
+def _command_to(purpose: str, *words: object) -> str:
+    return f"To {purpose}: {shlex.join(['llamarm', *map(str, words)])}"
 
 
 class Ending(NamedTuple):
@@ -56,12 +72,10 @@ def ending(error: BaseException, args: list[str]) -> Ending | None:
 
 def _stopped(stop: KeyboardInterrupt, args: list[str]) -> Ending:
     """The command to continue with; as in a shell, the status is 128 plus the signal's number."""
-    again = ["llamarm", *args]
-    if args[0] == "train" and "--resume" not in args:
-        again.append("--resume")
+    again = [*args, "--resume"] if args[0] == "train" and "--resume" not in args else args
     what = "start over" if args[0] in ("eval", "experts", "drive", "console") else "go on"
     number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
-    return Ending(f"\nStopped. To {what}: {shlex.join(again)}\n", 128 + number)
+    return Ending(f"\nStopped. {_command_to(what, *again)}\n", 128 + number)
 
 
 def _reader_has_gone() -> bool:
