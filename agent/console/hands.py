@@ -70,7 +70,7 @@ class Hands:
         if table is not None:
             with gui.add_folder("Disturb"):
                 self._note = gui.add_markdown("While the arm is driven, objects can be dragged in the 3-D view.")
-                self._thing = gui.add_dropdown("Thing", ("-",))
+                self._thing = gui.add_dropdown("Object", ("-",))
                 self._push = gui.add_button_group("Push it", tuple(_PUSHES))
                 self._push.on_click(on_input(self._push_thing))
 
