@@ -113,32 +113,40 @@ class Bench:
             float(box["y"] + per_pixel * (camera.image_height / 2 + focal * y / z)),
         )
 
-    def drag(self, start: NDArray[np.float64], end: NDArray[np.float64], moved: Callable[[], bool]) -> None:
-        """The mouse presses at one place, moves to another and is released when `moved`. On a busy machine the page may
-        not yet show at `start` what is to be dragged, and turns the view instead: it is turned back, and the drag
-        repeated with longer waits.
+    def drag(self, place: Callable[[], NDArray[np.float64]], up_m: float, above_m: float = 0.0) -> None:
+        """The mouse takes what is `above_m` over a place, moves it up and releases it when the place has moved half as
+        far. On a busy machine the page may not yet show there what is to be dragged, and turns the view
+        instead: it is turned back, and the drag repeated from where the place is then, with longer waits.
         """
         mouse = self.tab.mouse
         (client,) = self.page._server.get_clients().values()
         position, look_at = client.camera.position, client.camera.look_at
         for attempt in range(1, 7):
-            a, b = np.array(self.pixel(start)), np.array(self.pixel(end))
+            before = place()
+            a, b = (
+                np.array(self.pixel(before + np.array((0.0, 0.0, height_m)))) for height_m in (above_m, above_m + up_m)
+            )
             mouse.move(*a.tolist())
-            self.tab.wait_for_timeout(1000 * attempt)
+            self.redrawn(after_s=1.0 * attempt)
             mouse.down()
             for share in np.linspace(0.1, 1.0, 10):
                 mouse.move(*(a + share * (b - a)).tolist())
                 self.tab.wait_for_timeout(50 * attempt)
             try:
-                wait_until(self.tab, moved, patience_s=5.0 * attempt)
+                wait_until(self.tab, lambda z_m=before[2] + up_m / 2: bool(place()[2] > z_m), patience_s=5.0 * attempt)
             except TimeoutError:
                 mouse.up()
                 client.camera.position, client.camera.look_at = position, look_at
-                self.tab.wait_for_timeout(1000 * attempt)
+                self.redrawn(after_s=1.0 * attempt)
             else:
                 mouse.up()
                 return
-        raise TimeoutError(f"nothing was dragged from {start} to {end}")
+        raise TimeoutError(f"nothing was dragged up by {up_m} m from {place()}")
+
+    def redrawn(self, after_s: float) -> None:
+        """Wait so long, and until the page has drawn a frame that it began afterwards."""
+        self.tab.wait_for_timeout(1000 * after_s)
+        self.tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def end(self) -> Outcome:
         wait_until(self.tab, lambda: not self.session.busy and self.session.status.state == "idle")
@@ -253,13 +261,11 @@ def test_an_object_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: 
     assert scene is not None
     body = next(iter(scene.things.values()))
     start = bench.table.poses().pos_m[body]
-    end = start + np.array((0.0, 0.0, 0.10))
-    bench.drag(start, end, lambda: bench.table.poses().pos_m[body][2] - start[2] > 0.06)
+    bench.drag(lambda: bench.table.poses().pos_m[body], up_m=0.10)
     wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
     hand = bench.table.poses().tool_m
-    grip = hand + np.array((0.0, 0.0, 0.10))  # on the gizmo's vertical axis
-    end = grip + np.array((0.0, 0.0, 0.06))
-    bench.drag(grip, end, lambda: bench.table.poses().tool_m[2] - hand[2] > 0.03)
+    # The gizmo's vertical axis is above the hand.
+    bench.drag(lambda: bench.table.poses().tool_m, up_m=0.06, above_m=0.10)
     moved = bench.table.poses().tool_m - hand
     assert np.abs(moved[:2]).max() < 0.02
     bench.tab.keyboard.press("Escape")

@@ -69,7 +69,7 @@ def announced(policy: Path, *args: str) -> tuple[dict[str, Any], list[str]]:
     root = Path(__file__).parents[3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
         assert process.stdout is not None
-        with connect(process.stdout.readline().split()[0], compression=None) as connection:
+        with connect(process.stdout.readline().split()[0], compression=None, open_timeout=None) as connection:
             metadata = wire.unpack(connection.recv(timeout=60))
         process.terminate()
         _, said = process.communicate(timeout=60)

@@ -65,7 +65,7 @@ def served(policy: VLAPolicy | None = None, **changes: Any) -> Generator[str]:
 @contextmanager
 def client(url: str, **options: Any) -> Generator[Connection]:
     """A connection with openpi's protocol, whose metadata was received."""
-    with connect(url, compression=None, max_size=None, **options) as connection:
+    with connect(url, compression=None, max_size=None, open_timeout=None, **options) as connection:
         assert connection.recv(timeout=30)
         yield connection
 
@@ -110,7 +110,7 @@ def metric(url: str, name: str) -> float:
 
 def status(url: str, **options: Any) -> int:
     """HTTP status with which a connection is refused."""
-    with pytest.raises(InvalidStatus) as refused, connect(url, **options):
+    with pytest.raises(InvalidStatus) as refused, connect(url, open_timeout=None, **options):
         pass
     return refused.value.response.status_code
 

@@ -100,7 +100,7 @@ def spoilt(number: int, whole: bytes) -> bytes:
 def test_1000_invalid_messages_do_not_affect_another_client() -> None:
     here, observation = tiny_policy(), openpi.pack(said(0))
     step = msgpack.packb({"type": "observation", "payload": seen(0), "seq": 1})
-    with watched() as (url, _), client(url) as good, connect(url + "/vla-eval") as patient:
+    with watched() as (url, _), client(url) as good, connect(url + "/vla-eval", open_timeout=None) as patient:
         for number in range(500):
             patient.send(spoilt(number, step))
             assert msgpack.unpackb(patient.recv(timeout=30))["type"] in ("action", "error", "hello")
@@ -122,7 +122,7 @@ def test_garbage_instead_of_a_handshake_ends_only_its_connection() -> None:
 
 def test_the_state_of_a_vanished_client_is_dropped() -> None:
     with watched() as (url, server):
-        connection = connect(url, ping_interval=None).__enter__()
+        connection = connect(url, ping_interval=None, open_timeout=None).__enter__()
         connection.recv(timeout=30)
         infer(connection, said(0))
         assert server._inference._index

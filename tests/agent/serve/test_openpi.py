@@ -43,7 +43,7 @@ def test_a_packed_array_is_unpacked_unchanged(dtype: str) -> None:
 
 
 def test_the_server_first_sends_its_metadata() -> None:
-    with served() as url, connect(url) as connection:
+    with served() as url, connect(url, open_timeout=None) as connection:
         metadata = msgpack.unpackb(connection.recv(timeout=30))
     assert metadata["observation"] == {
         "observation/front": [32, 48, 3],
