@@ -127,7 +127,7 @@ class Bench:
                 np.array(self.pixel(before + np.array((0.0, 0.0, height_m)))) for height_m in (above_m, above_m + up_m)
             )
             mouse.move(*a.tolist())
-            self.redrawn(after_s=1.0 * attempt)
+            self.wait_for_frame(after_s=1.0 * attempt)
             mouse.down()
             for share in np.linspace(0.1, 1.0, 10):
                 mouse.move(*(a + share * (b - a)).tolist())
@@ -137,13 +137,13 @@ class Bench:
             except TimeoutError:
                 mouse.up()
                 client.camera.position, client.camera.look_at = position, look_at
-                self.redrawn(after_s=1.0 * attempt)
+                self.wait_for_frame(after_s=1.0 * attempt)
             else:
                 mouse.up()
                 return
         raise TimeoutError(f"nothing was dragged up by {up_m} m from {place()}")
 
-    def redrawn(self, after_s: float) -> None:
+    def wait_for_frame(self, after_s: float) -> None:
         """Wait so long, and until the page has drawn a frame that it began afterwards."""
         self.tab.wait_for_timeout(1000 * after_s)
         self.tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
