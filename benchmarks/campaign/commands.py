@@ -92,6 +92,10 @@ def drive_args(policy: Path, record: Path) -> list[str]:
     return ["drive", str(policy), "--world", WORLD, *task, "--record", str(record)]
 
 
+_ANNOUNCED = ("llamarm: collect: ", "llamarm: train: ", "llamarm: eval: ")
+"""Begin the line with which a command that was not refused says what it will do."""
+
+
 @dataclass(frozen=True)
 class Done:
     """A command that came to its end."""
@@ -102,8 +106,9 @@ class Done:
 
     @property
     def one_line(self) -> bool:
-        """Whether it said in one line why it could not."""
+        """Whether it said in one line why it could not, besides what it was about to do."""
         ours = [line for line in self.stderr.splitlines() if line.startswith("llamarm: ")]
+        ours = [line for line in ours if not line.startswith(_ANNOUNCED)]
         return self.status == REFUSED and len(ours) == 1 and "Traceback" not in self.stderr
 
     @property
