@@ -113,9 +113,9 @@ class Bench:
             float(box["y"] + per_pixel * (camera.image_height / 2 + focal * y / z)),
         )
 
-    def drag(self, place: Callable[[], NDArray[np.float64]], up_m: float, above_m: float = 0.0) -> None:
-        """The mouse takes what is `above_m` over a place, moves it up and releases it when the place has moved half as
-        far. On a busy machine the page may not yet show there what is to be dragged, and turns the view
+    def drag(self, place: Callable[[], NDArray[np.float64]], up_m: float, least_m: float, above_m: float = 0.0) -> None:
+        """The mouse takes what is `above_m` over a place, moves it up and releases it when the place has moved
+        more than `least_m`. On a busy machine the page may not yet show there what is to be dragged, and turns the view
         instead: it is turned back, and the drag repeated from where the place is then, with longer waits.
         """
         mouse = self.tab.mouse
@@ -133,7 +133,7 @@ class Bench:
                 mouse.move(*(a + share * (b - a)).tolist())
                 self.tab.wait_for_timeout(50 * attempt)
             try:
-                wait_until(self.tab, lambda z_m=before[2] + up_m / 2: bool(place()[2] > z_m), patience_s=5.0 * attempt)
+                wait_until(self.tab, lambda z_m=before[2] + least_m: bool(place()[2] > z_m), patience_s=5.0 * attempt)
             except TimeoutError:
                 mouse.up()
                 client.camera.position, client.camera.look_at = position, look_at
@@ -261,11 +261,11 @@ def test_an_object_is_dragged_with_the_mouse_and_the_hand_with_its_gizmo(bench: 
     assert scene is not None
     body = next(iter(scene.things.values()))
     start = bench.table.poses().pos_m[body]
-    bench.drag(lambda: bench.table.poses().pos_m[body], up_m=0.10)
+    bench.drag(lambda: bench.table.poses().pos_m[body], up_m=0.10, least_m=0.06)
     wait_until(bench.tab, lambda: bench.table.poses().pos_m[body][2] - start[2] < 0.04)
     hand = bench.table.poses().tool_m
     # The gizmo's vertical axis is above the hand.
-    bench.drag(lambda: bench.table.poses().tool_m, up_m=0.06, above_m=0.10)
+    bench.drag(lambda: bench.table.poses().tool_m, up_m=0.06, least_m=0.03, above_m=0.10)
     moved = bench.table.poses().tool_m - hand
     assert np.abs(moved[:2]).max() < 0.02
     bench.tab.keyboard.press("Escape")
