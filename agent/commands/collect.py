@@ -30,18 +30,18 @@ class Collect:
 
 def run(args: list[str]) -> None:
     """Run the command; the first argument is a recipe or a world."""
-    if args and (args[0] in WORLDS or ":" in args[0]):
+    is_world = bool(args) and (args[0] in WORLDS or ":" in args[0])
+    if is_world:
         name, demonstrations, rollout = args[0], DemonstrationsConfig(world=args[0]), WorkersConfig()
-        recipe = recipe_for(name)
     else:
         name, demonstrations, rollout = _of_recipe(args)
-        recipe = name
     options = parse_with(Collect, f"collect {name}", args[1:], demonstrations=demonstrations, rollout=rollout)
     demonstrations = options.demonstrations.in_interpreter(options.world_python)
     outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
         print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))
+    recipe = recipe_for(name) if is_world else name
     _, meant, _ = _of_recipe([recipe])
     place = ["--demonstrations.world", demonstrations.world, "--demonstrations.tasks", *outcome.episodes]
     if (meant.world, meant.tasks) == (demonstrations.world, demonstrations.tasks):

@@ -131,11 +131,9 @@ class RunConfig:
         """What the run will do, for its user, with the amounts of it."""
         demonstrations, tasks = self.demonstrations, self.demonstrations.tasks
         count = demonstrations.episodes_per_task * len(demonstrations.variations)
-        last = run.last_checkpoint()
-        done = f" ({int(last.name):,} are done)" if last else ""
         steps = [
             f"reads {', '.join(self.data)}" if self.data else f"collects {amount_of('demonstrations', count, tasks)}",
-            f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{done}",
+            f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{_done(run)}",
             *([self.evaluation.ahead(tasks)] if self.is_simulated else []),
         ]
         return "; ".join(steps)
@@ -217,13 +215,13 @@ class ImproveConfig:
 
     def ahead(self, run: RunFolder) -> str:
         """What the run will do, for its user, with the amounts of it."""
-        practice, tasks, last = self.practice, self.practice.tasks, run.last_checkpoint()
-        done = f" ({int(last.name):,} are done)" if last else ""
+        practice, tasks = self.practice, self.practice.tasks
         chosen = amount_of("episodes", self.selection_episodes, tasks)
         return (
-            f"fine-tunes {self.init or last} in {self.iterations:,} iterations of "
-            f"{amount_of('episodes', practice.episodes_per_task, tasks)}{done}; chooses the best by {chosen}, every "
-            f"{self.evaluate_every:,} iterations; {self.evaluation.ahead(tasks)}, of the initial and the best policy"
+            f"fine-tunes {self.init or run.last_checkpoint()} in {self.iterations:,} iterations of "
+            f"{amount_of('episodes', practice.episodes_per_task, tasks)}{_done(run)}; chooses the best by {chosen}, "
+            f"every {self.evaluate_every:,} iterations; {self.evaluation.ahead(tasks)}, of the initial and the best "
+            "policy"
         )
 
     def in_interpreter(self, python: Path | None) -> Self:
@@ -251,3 +249,9 @@ class ImproveConfig:
         if not self.init:
             raise UserError("there is no initial policy; name a run or a policy's folder with --init")
         return policy_folder(self.init)
+
+
+def _done(run: RunFolder) -> str:
+    """How much of a run was done before."""
+    last = run.last_checkpoint()
+    return f" ({int(last.name):,} are done)" if last else ""

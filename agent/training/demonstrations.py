@@ -26,6 +26,7 @@ from agent.runs.messages import say
 from agent.runs.names import check_name
 from agent.runs.progress import EpisodesBar, progress_bars
 from agent.runs.seeds import check_training_seed
+from agent.runs.worlds import amount_of
 from agent.training.config import DemonstrationsConfig
 from envs.errors import UserError
 from envs.make import check_device, make_world
@@ -219,8 +220,8 @@ def fill_dataset(
         _say_others(ledger, root)
         done = sum(ledger.summary().episodes.values())
         total = len(ledger.tasks) * len(config.variations) * config.episodes_per_task
-        tasks = f"{len(ledger.tasks)} task{'s' * (len(ledger.tasks) > 1)}"
-        say("collect", f"{total:,} demonstrations of {tasks} in {root}; {done:,} are there")
+        amount = amount_of("demonstrations", len(config.variations) * config.episodes_per_task, ledger.tasks)
+        say("collect", f"{amount} in {root}; {done:,} are there")
         bar = EpisodesBar(progress, "demonstrations", total, completed=done)
         while specs := ledger.missing():
             for trajectory in run(world.in_order(specs)):
