@@ -248,16 +248,19 @@ expert = Expert(simulation)
 rng = np.random.default_rng(0)
 simulation.begin(1_000_000)
 expert.begin()
+hand_m, closed = [], []
 while simulation.num_steps < HORIZONS[suite_of(task)] and not simulation.success and not expert.gave_up:
     action = expert.action()
     assert action.shape == (7,) and (np.abs(action) <= 1).all()
+    hand_m.append(simulation.hand_pos_m.tolist())
+    closed.append(bool(action[6] > 0))
     if simulation.num_steps == disturb:
         for _ in range(12):
             simulation.step(rng.uniform(-1, 1, 7))
     else:
         simulation.step(action)
 print(json.dumps({"success": simulation.success, "num_steps": simulation.num_steps, "log": expert.log,
-                  "qpos": simulation.data.qpos.tolist()}))
+                  "qpos": simulation.data.qpos.tolist(), "hand_m": hand_m, "closed": closed}))
 """
 
 
@@ -289,3 +292,13 @@ def test_the_expert_goes_on_from_where_somebody_else_left_the_arm_and_repeats_ex
     ended = play(task, disturb=60)
     assert ended["success"], ended["log"]
     assert play(task, disturb=60) == ended
+
+
+@needs_libero
+def test_a_thing_that_rests_is_let_go_at_once() -> None:
+    ended = play("STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy")
+    assert ended["success"], ended["log"]
+    opened = ended["closed"].index(False, ended["closed"].index(True))
+    moved_m = np.linalg.norm(np.diff(ended["hand_m"][: opened + 1], axis=0), axis=1)
+    assert moved_m[-1] < 0.0015, "the book stops at the floor of its compartment"
+    assert moved_m[-8:].max() > 0.0015, "for eight steps nothing that the policy sees changes"

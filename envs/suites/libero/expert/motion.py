@@ -34,6 +34,9 @@ GAIN = 1.4
 TURN = 0.5
 STALL_STEPS, STALL_M, STALL_LEVER_M = 8, 0.003, 0.1
 """A hand that moves, or turns at the end of that lever, less than this in so many steps has met something."""
+LANDED_STEPS = 3
+"""The same for a thing in the hand on its way down. A longer wait would show a policy the same frames with two labels:
+hold, and at its end let go."""
 OPENED_M = 0.07
 """Fingers further apart than this are open."""
 MISS_M, MISS_COST = 0.01, 100.0
@@ -127,8 +130,9 @@ class Arm:
         steps: int = 60,
         speed: float = 1.0,
         gently: bool = False,
+        stall_steps: int = STALL_STEPS,
     ) -> Steps:
-        """To a pose, for at most `steps` actions or until the hand stops.
+        """To a pose, for at most `steps` actions or until the hand stops for `stall_steps`.
 
         Gently: slowly at first, with what could swing out of the hand.
         """
@@ -137,7 +141,7 @@ class Arm:
             if self.at(target, axes, tolerance, angle):
                 return True
             places.append(np.concatenate([self.view.hand, STALL_LEVER_M * self.view.hand_axes.ravel()]))
-            if k >= STALL_STEPS and np.linalg.norm(places[k] - places[k - STALL_STEPS]) < STALL_M:
+            if k >= stall_steps and np.linalg.norm(places[k] - places[k - stall_steps]) < STALL_M:
                 return False
             yield self.toward(target, axes, speed * min(1.0, 0.4 + 0.15 * k) if gently else speed)
         return self.at(target, axes, tolerance, angle)

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.suites.libero.expert.choice import HOVER_M, LIFT_M, choose_grasp
 from envs.suites.libero.expert.grasps import Grasp
-from envs.suites.libero.expert.motion import CLOSED, UP, Arm, Lost, Steps, level, watch
+from envs.suites.libero.expert.motion import CLOSED, LANDED_STEPS, UP, Arm, Lost, Steps, level, watch
 from envs.suites.libero.expert.placement import CLEARANCE_M, Place, highest_on_the_way, place_for
 from envs.suites.libero.expert.reach import FREED_M, way_out
 from envs.suites.libero.expert.view import Array, Goal
@@ -112,7 +112,7 @@ def put(arm: Arm, goal: Goal) -> Steps:
     if goal[0] == "in" and place.wall is not None:
         height = max(height + 0.015, place.wall - 0.035)
     offset = (view.hand - view.position(name))[:2]
-    yield from arm.move(np.array([*(place.xy + offset), height]), axes, steps=40, speed=0.6)
+    yield from arm.move(np.array([*(place.xy + offset), height]), axes, steps=40, speed=0.6, stall_steps=LANDED_STEPS)
     yield from arm.grip(-1.0, 8)
     yield from arm.shift(0.10 * UP)
     for _ in range(3):
