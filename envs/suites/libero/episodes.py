@@ -49,7 +49,8 @@ class Episodes(StepwiseSimulation):
         del any_mujoco
         self._published_sentences = published_sentences
         self._sensor = Sensor.of(sensor)
-        self._renderer = FrameRenderer(self._sensor.size_px, self._sensor.size_px, self._sensor.quality, _visible())
+        side = self._sensor.rendered_px
+        self._renderer = FrameRenderer(side, side, self._sensor.quality, _visible())
         self._loaded: tuple[str, str, int] | None = None
         self._simulation: Any = None
         self._expert: Any = None
@@ -102,10 +103,13 @@ class Episodes(StepwiseSimulation):
         return np.concatenate([part.ravel() for part in (things, *in_frames)]).tolist()
 
     def render(self, frames: Sequence[NDArray[np.uint8]]) -> None:
-        whole = mujoco.MjrRect(0, 0, self._sensor.size_px, self._sensor.size_px)
+        side = self._sensor.rendered_px
+        whole = mujoco.MjrRect(0, 0, side, side)
         for camera, frame in zip(CAMERAS.values(), frames, strict=True):
-            pixels = self._renderer.render(self._simulation.model, self._simulation.data, camera, whole, frame.shape)
-            frame[:] = pixels[::-1, ::-1]
+            pixels = self._renderer.render(
+                self._simulation.model, self._simulation.data, camera, whole, (side, side, 3)
+            )
+            frame[:] = self._sensor.reduced(pixels[::-1, ::-1])
 
 
 def _visible() -> mujoco.MjvOption:

@@ -66,11 +66,26 @@ class Sensor:
 
     size_px: int
     quality: Quality
+    rendered_per_px: int = 1
+    """A pixel is the mean of so many times so many rendered ones."""
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
-        return cls(size_px=content["size_px"], quality=Quality(**content["quality"]))
+        quality = Quality(**content["quality"])
+        return cls(size_px=content["size_px"], rendered_per_px=content["rendered_per_px"], quality=quality)
+
+    @property
+    def rendered_px(self) -> int:
+        """The side of the square that is rendered."""
+        return self.size_px * self.rendered_per_px
+
+    def reduced(self, rendered: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The frame [size_px, size_px, 3] of what was rendered, [rendered_px, rendered_px, 3]."""
+        if self.rendered_per_px == 1:
+            return rendered
+        blocks = rendered.reshape(self.size_px, self.rendered_per_px, self.size_px, self.rendered_per_px, 3)
+        return np.rint(blocks.mean((1, 3))).astype(np.uint8)
 
     @property
     def localization(self) -> VectorSpec:
@@ -115,6 +130,9 @@ def projection_of(pos_m: NDArray[np.float64], axes: NDArray[np.float64], fov_deg
 
 PUBLISHED = Sensor(size_px=256, quality=Quality(shadows=True, samples=4))
 """The frames of published evaluations."""
+
+PUBLISHED_128 = Sensor(size_px=128, rendered_per_px=2, quality=PUBLISHED.quality)
+"""The same frames at the size of FAST, to evaluate a policy on them that was trained on those."""
 
 FAST = Sensor(size_px=128, quality=Quality(cell_m=0.004, cell_share=0.02, textured=True, texture_px=512))
 """Without shadows, reflections and multisampling, of decimated meshes: 10 times as fast."""

@@ -12,7 +12,7 @@ from envs.errors import UserError
 from envs.suites.hosted.interpreter import Interpreter
 from envs.suites.hosted.world import HostedWorld
 from envs.suites.libero import tasks
-from envs.suites.libero.sensor import FAST, PUBLISHED, Sensor
+from envs.suites.libero.sensor import FAST, PUBLISHED, PUBLISHED_128, Sensor
 from envs.types import EpisodeSpec
 
 SUITE = "libero"
@@ -38,7 +38,7 @@ class LiberoConfig:
 
 WORLDS = {
     f"libero{ending}{of_sensor}": LiberoConfig(suites=suites, sensor=sensor, published_sentences=sensor is PUBLISHED)
-    for of_sensor, sensor in (("", FAST), ("-published", PUBLISHED))
+    for of_sensor, sensor in (("", FAST), ("-published", PUBLISHED), ("-published-128", PUBLISHED_128))
     for ending, suites in (("", FOUR), *((f"-{suite}", (suite,)) for suite in tasks.SUITES))
 }
 """{name for `make_world`: config}."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from envs.simulation.gl import choose_backend
-from envs.suites.libero.sensor import PUBLISHED, THINGS
+from envs.suites.libero.sensor import PUBLISHED, PUBLISHED_128, THINGS
 from envs.suites.libero.world import INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
 from envs.types import EpisodeSpec
 
@@ -129,6 +129,10 @@ def test_the_published_sensor_gives_the_frames_of_the_suite_s_own_renderer(tmp_p
     with closing(LiberoWorld(1, LiberoConfig(suites=("object",), sensor=PUBLISHED))) as world:
         seen, _ = world.reset_to([spec(SOUP, 1_000_000)], [0])
         subprocess.run([str(PYTHON), "-c", REFERENCE, SOUP, str(file)], env=environment, check=True)
+    with closing(LiberoWorld(1, LiberoConfig(suites=("object",), sensor=PUBLISHED_128))) as world:
+        smaller, _ = world.reset_to([spec(SOUP, 1_000_000)], [0])
+    for name, frames in seen["frames"].items():
+        assert smaller["frames"][name][0].tolist() == PUBLISHED_128.reduced(frames[0]).tolist()
     reference = np.load(file)
     for name, camera in (("front", "agentview"), ("wrist", "robot0_eye_in_hand")):
         assert np.abs(seen["frames"][name][0].astype(int) - reference[camera]).mean() < 0.5

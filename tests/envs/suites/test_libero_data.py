@@ -18,7 +18,7 @@ from agent.serve.foreign.adapter import Adapter
 from agent.serve.foreign.config import AdapterConfig
 from envs.errors import UserError
 from envs.suites.libero import tasks
-from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, STATE, Sensor
+from envs.suites.libero.sensor import ACTION, FAST, FIXED_CAMERAS, PUBLISHED, PUBLISHED_128, STATE, Sensor
 from envs.suites.libero.world import ANY_MUJOCO_VARIABLE, INTERPRETER, WORLDS, LiberoConfig, LiberoWorld
 from envs.types import EpisodeSpec, Observation
 from vla_model.sizes import pointing_columns
@@ -134,11 +134,20 @@ def test_another_mujoco_is_noted_in_every_result(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sensor_round_trips_through_json_and_labels_four_things_in_both_cameras() -> None:
-    assert Sensor.of(asdict(FAST)) == FAST
+    for sensor in (FAST, PUBLISHED_128):
+        assert Sensor.of(asdict(sensor)) == sensor
     spec = PUBLISHED.world_spec(("spatial",))
     assert [(camera.name, camera.height) for camera in spec.cameras] == [("front", 256), ("wrist", 256)]
     assert pointing_columns(spec)["wrist"] == [[20, 21], [22, 23], [24, 25], [26, 27]]
     assert (STATE.size, ACTION.size) == (8, 7) and ACTION.is_gripper.tolist() == [False] * 6 + [True]
+
+
+def test_a_pixel_is_the_mean_of_those_that_are_rendered_for_it() -> None:
+    sensor = Sensor(size_px=2, rendered_per_px=2, quality=PUBLISHED.quality)
+    rendered = np.zeros((4, 4, 3), np.uint8)
+    rendered[:2, :2] = [[[0, 40, 255], [0, 41, 255]], [[100, 42, 255], [101, 43, 255]]]
+    assert sensor.reduced(rendered).tolist() == [[[50, 42, 255], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]]
+    assert PUBLISHED_128.world_spec(("goal",)) == FAST.world_spec(("goal",)), "the same policies fit"
 
 
 def test_openpi_s_libero_client_sends_the_world_s_cameras_and_state_and_gets_its_actions() -> None:
@@ -177,3 +186,4 @@ def test_a_config_names_its_suites() -> None:
     with pytest.raises(UserError, match="LIBERO has no suite 'long'; suites: spatial, object, goal, 10, 90"):
         LiberoWorld(1, LiberoConfig(suites=("goal", "long")))
     assert WORLDS["libero-10-published"] == LiberoConfig(suites=("10",), sensor=PUBLISHED, published_sentences=True)
+    assert WORLDS["libero-10-published-128"] == LiberoConfig(suites=("10",), sensor=PUBLISHED_128)
