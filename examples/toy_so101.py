@@ -1,6 +1,7 @@
 """A toy SO-101 with the interface of LeRobot's Robot class: recorded by LeRobot, driven by llamarm (docs/your_data.md).
 
-An interpreter that has lerobot records 24 episodes: `python examples/toy_so101.py DIR`.
+An interpreter that has lerobot records 24 episodes: `python examples/toy_so101.py DIR`; with `image` after DIR, as
+pictures in place of videos.
 """
 
 import os
@@ -75,15 +76,15 @@ def make_robot():
     return LeRobotRobot(ToySo101(seed=7), processor=load_policy(os.environ["POLICY"]).processor)
 
 
-def record(root):
-    """Write a LeRobotDataset with LeRobot itself."""
+def record(root, dtype="video"):
+    """Write a LeRobotDataset with LeRobot itself; its cameras' dtype is "video" or "image"."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     vector = {"dtype": "float32", "shape": (6,), "names": NAMES}
     features = {"observation.state": vector, "action": vector}
     for camera, size in CAMERAS.items():
         names = ["height", "width", "channels"]
-        features[f"observation.images.{camera}"] = {"dtype": "video", "shape": (*size, 3), "names": names}
+        features[f"observation.images.{camera}"] = {"dtype": dtype, "shape": (*size, 3), "names": names}
     dataset = LeRobotDataset.create("toy/so101", fps=FPS, features=features, root=root, robot_type=ToySo101.name)
     rng = np.random.default_rng(0)
     for episode in range(24):
@@ -101,4 +102,4 @@ def record(root):
 
 
 if __name__ == "__main__":
-    record(sys.argv[1])
+    record(*sys.argv[1:])

@@ -42,11 +42,12 @@ def run(args: list[str]) -> None:
 
 def _print(found: list[Part]) -> None:
     """A line for each part, then the commands for what is missing."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    from agent.report.tables import Output
+
+    console = Output()
     table = Table.grid(padding=(0, 2))
     for part in found:
         state = ("ready", "green") if part.works else ("MISSING", "red") if part.needed else ("missing", "yellow")

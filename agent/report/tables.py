@@ -7,8 +7,23 @@ from rich.console import Console
 from rich.table import Table
 
 
+class Output(Console):
+    """Standard output, for text without rich's markup. A reader that exits ends the command as it does with `print`."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Left to the command, where rich would exit with 1.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
+
+
 def print_table(table: Table) -> None:
     """Print with headers wrapped between words and cells never; rich markup is off, as paths may have brackets."""
     for column in table.columns:
         column.min_width = max(map(cell_len, [*str(column.header).split(), *map(str, column.cells)]))
-    Console(markup=False, emoji=False).print(table, crop=False)
+    Output().print(table, crop=False)

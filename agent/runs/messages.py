@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import signal
 import sys
@@ -80,9 +81,11 @@ def _stopped(stop: KeyboardInterrupt, args: list[str]) -> Ending:
 
 def _reader_has_gone() -> bool:
     """Whether the output's reader has exited (`| head`). All results are in files by then, so nothing is lost."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        return True
-    return False
+    if sys.stdout is None:
+        return False
+    descriptor, output = sys.stdout.fileno(), select.poll()
+    output.register(descriptor, 0)  # errors alone; flushing would tell nothing where nothing is buffered
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)  # Python flushes once more at its end
+    return True

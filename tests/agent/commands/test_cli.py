@@ -349,14 +349,18 @@ def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[
     assert named[1:3] == models[1:]
 
 
-def test_a_closed_pipe_loses_no_result_and_prints_no_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("shown", ["plan --models nano", "help"])
+def test_a_closed_pipe_loses_no_result_and_prints_no_traceback(shown: str, unbuffered: str) -> None:
+    """Tables by rich and text by print, also where Python keeps no buffer, as in many containers."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "agent.cli", "plan", "--models", "nano"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "agent.cli", *shown.split()]
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": unbuffered}
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writing)
-    assert ran.stderr == ""
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_a_closed_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
