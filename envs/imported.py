@@ -39,9 +39,9 @@ def imported(kind: str, name: str) -> Any:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
         package = module.partition(".")[0]
-        hint = (
-            f"; {package!r} is llamarm's own and hides a package of yours, so rename yours" if package in _OURS else ""
-        )
+        hint = f"; Python looks in {here} and in PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        if package in _OURS:
+            hint = f"; {package!r} is llamarm's own and hides a package of yours, so rename yours"
         raise UserError(f"{kind} {name!r} cannot be imported: {error}{hint}") from error
     except (Exception, SystemExit) as error:  # any error of the user's module, and sys.exit in a script
         raise UserError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error

@@ -30,10 +30,12 @@ ELSEWHERE = re.compile(r"no Ray cluster answers|cannot be read")
 
 
 def commands(document: str) -> list[str]:
-    """What follows `llamarm` in every line of the document's blocks, and in its sentences unless it is one word."""
+    """What follows `llamarm` in every line of the document's blocks but for what it prints (`llamarm train: ...`), and
+    in its sentences unless it is one word.
+    """
     blocks = "\n".join(BLOCK.findall(document)).replace("\\\n", " ")
     sentences = " ".join(BLOCK.sub("", document).split())
-    found = re.findall(r"^ *(?:\$ )?(?:\.venv/bin/)?llamarm (.+)$", blocks, re.MULTILINE)
+    found = re.findall(r"^ *(?:\$ )?(?:\.venv/bin/)?llamarm (?!(?:action error|\S+): )(.+)$", blocks, re.MULTILINE)
     return found + re.findall(r"`llamarm ([^`]* [^`]*)`", sentences)
 
 

@@ -65,7 +65,7 @@ class RFTConfig(CloningConfig):
     """Settings of rft."""
 
     auxiliary_failures: bool = True
-    """Use failed episodes for auxiliary losses."""
+    """Whether to use failed episodes for auxiliary losses."""
 
     def method(self, context: Context) -> RFT:
         from agent.algorithms.rft import RFT

@@ -22,7 +22,7 @@ class GRPOConfig(PolicyGradientConfig):
     group_size: Annotated[int, Interval(ge=2, le=1_000)] = 8
     """G"""
     standardise: bool = True
-    """Divide by the group's standard deviation; without, nearly uniform groups count less."""
+    """Whether to divide by the group's standard deviation; without, nearly uniform groups count less."""
     max_rounds: Annotated[int, Interval(ge=1, le=ROUNDS)] = 3
     """Rounds of sampling groups in an iteration, the first included."""
     surrogate: SurrogateConfig = field(default_factory=lambda: SurrogateConfig(clip_high=0.28))

@@ -10,7 +10,7 @@ import tyro
 
 from agent.commands.shared.options import parse_with, recipe_for, recipe_of
 from agent.runs.messages import say_next
-from agent.runs.worlds import WorldPython
+from agent.runs.worlds import WorldPython, counted
 from agent.training.config import DemonstrationsConfig
 from agent.training.demonstrations import collect_demonstrations
 from envs.make import WORLDS
@@ -40,7 +40,10 @@ def run(args: list[str]) -> None:
     outcome = collect_demonstrations(demonstrations, options.out, options.rollout)
     for task, count in outcome.episodes.items():
         failed = ", ".join(f"{reason} {times}" for reason, times in outcome.failed[task].items())
-        print(f"{task}: {count} episodes" + (f"; resampled after the expert failed: {failed}" if failed else ""))
+        print(
+            f"{task}: {counted(count, 'episode')}"
+            + (f"; resampled after the expert failed: {failed}" if failed else "")
+        )
     recipe = recipe_for(name) if is_world else name
     _, meant, _ = _of_recipe([recipe])
     place = ["--demonstrations.world", demonstrations.world, "--demonstrations.tasks", *outcome.episodes]

@@ -16,6 +16,7 @@ from rich.table import Table
 from agent.commands.shared.options import parse, recipe_for
 from agent.report.tables import print_table
 from agent.runs.messages import say, say_next
+from agent.runs.worlds import counted
 from agent.training.demonstrations import HOW_PATH
 from envs.errors import UserError
 from rollout.dataset.check import check_worlds
@@ -109,7 +110,8 @@ def _say(found: Examination, *, with_failed: bool) -> None:
 
 def _outcomes(outcomes: Outcomes, *, with_failed: bool) -> str:
     """Which episodes failed, and what becomes of them."""
-    said = f"by {outcomes.key}, {len(outcomes.succeeded)} episodes succeeded and {len(outcomes.failed)} failed"
+    succeeded = counted(len(outcomes.succeeded), "episode")
+    said = f"by {outcomes.key}, {succeeded} succeeded and {len(outcomes.failed):,} failed"
     if not outcomes.failed:
         return said
     becomes = "used all the same" if with_failed else "left out; --with-failed uses them"
@@ -126,6 +128,7 @@ def _summary(found: Examination) -> Iterator[str]:
     if lengths := found.lengths:
         seconds = [length / info["fps"] for length in (min(lengths), int(np.median(lengths)), max(lengths))]
         yield (
-            f"{len(lengths)} episodes, {sum(lengths)} frames, {sum(lengths) / info['fps'] / 60:.1f} min; an episode "
+            f"{counted(len(lengths), 'episode')}, {counted(sum(lengths), 'frame')}, "
+            f"{sum(lengths) / info['fps'] / 60:.1f} min; an episode "
             f"lasts {seconds[0]:.1f} to {seconds[2]:.1f} s, median {seconds[1]:.1f} s"
         )

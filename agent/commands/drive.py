@@ -17,7 +17,7 @@ from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.imported import imported_robot
 from agent.runs.checks import Seed
-from agent.runs.messages import say_next
+from agent.runs.messages import say, say_next
 from agent.runs.names import check_name
 from agent.runs.policies import load_policy, say_place, where_to_act
 from agent.runs.worlds import WorldPython, named_world
@@ -88,6 +88,7 @@ def run(args: list[str]) -> None:
             robot.connect()  # begins the episode, whose instruction is then known
             instruction = robot.instruction if instruction is None else instruction
         agent = Agent(policy.to("auto"), robot, config=options.drive)
+        say("drive", f"drives {options.robot} for at most {options.seconds:g} s: {instruction}; Ctrl-C stops it")
         outcome = agent.run(instruction, options.seconds, record=options.record, judge=judge)
     for line in outcome.lines():
         print(line)

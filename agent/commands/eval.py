@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,6 +20,7 @@ from agent.serve.foreign.config import AdapterConfig, ServerAccessConfig
 from envs.errors import UserError
 from rollout.dataset.foreign.features import name_of_camera
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
+from rollout.dataset.read import read_info
 from rollout.workers.workers import WorkersConfig
 from vla_model.files.folders import check_place
 
@@ -87,19 +88,20 @@ def run(args: list[str]) -> None:
     folder = RunFolder(folder_for(options.policy, options.out, ACTION_ERROR if options.data else "eval_info.json"))
     check_place("cache", options.cache)
     foreign = foreign_source(options.policy, options.adapter, options.server)
+    command = ["llamarm", "eval", *args]
     if options.data:
-        if options.policy == EXPERT:
-            raise UserError("a scripted expert acts by a simulator's state, which recordings lack: name a policy")
-        if foreign is None:
-            policy_folder(options.policy)
-        with locked(folder.root, ["llamarm", "eval", *args]):
-            _measure(options, foreign, folder)
-        say_next("see it on one page", "report", folder.root)
-        return
+        _measure(options, foreign, folder, command)
+    else:
+        _evaluate(options, foreign, folder, command)
+    say_next("see it on one page", "report", folder.root)
+
+
+def _evaluate(options: Any, foreign: ForeignSource | None, folder: RunFolder, command: list[str]) -> None:
+    """Measure and print success in simulation."""
     source = foreign or _own_source(options)
     with (
         acting(options.policy, source, options.acting, options.rollout) as (measured, tasks, n_action_steps),
-        locked(folder.root, ["llamarm", "eval", *args]),
+        locked(folder.root, command),
     ):
         from agent.evaluation.measure import measure
         from agent.report.success_tables import print_success
@@ -110,25 +112,35 @@ def run(args: list[str]) -> None:
         evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)
-    say_next("see it on one page", "report", folder.root)
 
 
-def _measure(options: Any, foreign: ForeignSource | None, folder: RunFolder) -> None:
-    """Measure and print the action error on recorded datasets."""
+def _measure(options: Any, foreign: ForeignSource | None, folder: RunFolder, command: list[str]) -> None:
+    """Measure and print the action error on recorded datasets.
+
+    Raises:
+        UserError: the policy is the expert, which acts in simulation only; or a dataset does not fit or cannot be read.
+    """
     from agent.evaluation.open_loop import read_action_error
     from agent.report.error_tables import print_action_error
 
+    if options.policy == EXPERT:
+        raise UserError("a scripted expert acts by a simulator's state, which recordings lack: name a policy")
     if foreign is None:
-        _measure_folder(options, folder)
-    else:
-        _measure_foreign(options, foreign, folder)
+        policy_folder(options.policy)
+    for root in options.data:
+        read_info(Path(root))
+    with locked(folder.root, command):
+        if foreign is None:
+            _measure_folder(options, folder)
+        else:
+            _measure_foreign(options, foreign, folder)
     print_action_error(read_action_error(folder.action_error))
     print(folder.action_error)
 
 
 def _measure_folder(options: Any, folder: RunFolder) -> None:
     """A policy of ours: of its own data, on the held-out episodes."""
-    from agent.training.held_out import measure_recordings, trained_on
+    from agent.training.held_out import measure_recordings, recordings_for, trained_on
     from rollout.dataset.segments import has_held_out
 
     policy = load_policy(options.policy, options.acting.dtype)
@@ -146,19 +158,12 @@ def _measure_folder(options: Any, folder: RunFolder) -> None:
     held_out = bool(own) and all(has_held_out(root, reading, seed) for root in own)
     if held_out and len(own) < len(options.data):
         raise UserError(f"name the datasets that the policy was trained on alone: {', '.join(own)}")
+    part: Literal["held out", "all"] = "held out" if held_out else "all"
+    data = recordings_for(policy, options.data, reading=reading, part=part, seed=seed, cache=options.cache)
     if own:
         only = "only their held-out episodes are used" if held_out else "no episode is held out, so all are used"
         say("eval", f"the policy was trained on {', '.join(own)}; {only}")
-    measure_recordings(
-        policy,
-        options.data,
-        folder,
-        n_action_steps=steps,
-        reading=reading,
-        part="held out" if held_out else "all",
-        seed=seed,
-        cache=options.cache,
-    )
+    measure_recordings(policy, data, folder, n_action_steps=steps)
 
 
 def _measure_foreign(options: Any, source: ForeignSource, folder: RunFolder) -> None:

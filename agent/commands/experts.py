@@ -27,7 +27,7 @@ class Experts:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of experts.json, experts.md and experts.png; the run's own folder if POLICY is a run."""
     ablate: bool = True
-    """Repeat the episodes without each expert."""
+    """Whether to repeat the episodes without each expert."""
 
 
 def run(args: list[str]) -> None:

@@ -154,15 +154,15 @@ def print_tables(rows: Sequence[Row], options: Plan) -> None:
 
     where = options.memory + " of memory" if options.gpu == "none" else f"a GPU of {options.gpu}"
     fitting = [row for row in rows if any(gb is not None for gb in row.acts.values())]
-    acts = _table(FORMATS, f"Inference, GB; {where}")
-    learns = _table(MODES, "Training, largest batch: GB")
+    acts = _table(FORMATS, f"Inference of one world, in GB; {where}")
+    learns = _table(MODES, "Training: the largest batch size, and its GB")
     for row in fitting:
         name = (row.model, _millions(row.parameters.total))
         acts.add_row(*name, *("-" if gb is None else f"{gb:.1f}" for gb in row.acts.values()))
         learns.add_row(*name, *("-" if it is None else f"{it[0]}:{it[1]:.1f}" for it in row.learns.values()))
     print_table(acts)
     print_table(learns)
-    print("Inference: for one world. - does not fit.")
+    print("- does not fit. llamarm train RECIPE --model NAME --learner.batch-size N trains one.")
     if len(fitting) < len(rows):
         print(f"too large in every format: {', '.join(row.model for row in rows if row not in fitting)}")
 

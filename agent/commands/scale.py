@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from agent.commands.shared.options import parse_with, recipe_of
-from agent.runs.messages import say_next
+from agent.runs.messages import say, say_next
 from agent.runs.run_folder import RunFolder, check_start, start_run
 from agent.runs.run_lock import locked
+from agent.runs.worlds import amount_of, counted
 from agent.studies.scale.config import GridConfig, Place, ScaleConfig, all_places, held_out_places
 from envs.errors import UserError
 from vla_model.files.folders import write_json, write_whole
@@ -41,18 +42,20 @@ def run(args: list[str]) -> None:
     config = ScaleConfig(grid=options.grid, run=options.run)
     _check(config, RunFolder(options.out))
 
-    from agent.studies.scale.grid import measured_budget, recorded_budget
+    from agent.studies.scale.grid import budget_of, measured_budget, record_budget
 
     if options.estimate:
-        print("\n".join(_ahead(config, measured_budget(config))))
+        print(_ahead(config, measured_budget(config)))
         say_next("train them", "scale", *(arg for arg in args if arg != "--estimate"))
         return
     command, resume = ["llamarm", "scale", *args], RunFolder(options.out).record_file.exists()
     check_start(options.out, config, resume=resume)
     with locked(options.out, command):
+        # Too few hours are refused before anything is written.
+        budget = budget_of(config, RunFolder(options.out))
         folder = start_run(options.out, config, resume=resume)
-        budget = recorded_budget(config, folder)
-        print("\n".join(_ahead(config, budget)), file=sys.stderr)
+        record_budget(budget, folder)
+        say("scale", _ahead(config, budget))
         with folder.session(command):
             found = _run(config, folder, budget, command)
         report(config, folder, budget, found)
@@ -119,15 +122,18 @@ def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[s
     return found
 
 
-def _ahead(config: ScaleConfig, budget: Budget) -> Iterator[str]:
-    """The grid's size and duration, for the user."""
+def _ahead(config: ScaleConfig, budget: Budget) -> str:
+    """What the grid will do, for its user, with the amounts and the duration of it."""
+    from agent.studies.scale.grid import config_of
+
     every = all_places(config)
-    tasks = len(config.run.demonstrations.tasks) or "all"
-    most = max(place.amount for place in every)
-    evaluation, variations = config.run.evaluation, len(config.run.evaluation.variations)
-    yield f"{len(every)} runs of {budget.updates} updates: {budget.hours:.1f} hours of updates on this machine,"
-    yield f"plus at most {most} demonstrations to collect for each of {tasks} tasks, and in each run"
-    yield f"{evaluation.episodes_per_task} episodes of each task to evaluate in {variations} variations."
+    tasks = config.run.demonstrations.tasks
+    evaluation = config_of(every[0], config, budget.updates).evaluation
+    demonstrations = amount_of("demonstration", max(place.amount for place in every), tasks)
+    return (
+        f"collects {demonstrations}; makes {budget.updates:,} updates in each of {counted(len(every), 'run')}, "
+        f"together {budget.hours:.1f} hours on this machine; each run {evaluation.ahead(tasks)}"
+    )
 
 
 def _json(

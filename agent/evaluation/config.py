@@ -22,7 +22,8 @@ class EvaluationConfig:
     variations: Annotated[tuple[str, ...], MinLen(1)] = ("train",)
     """Each is evaluated on the same seeds."""
     controls: bool = True
-    """Also run blind controls of the first variation: shuffled instructions (with two tasks or more), black frames."""
+    """Whether to run blind controls of the first variation: shuffled instructions (with two tasks or more), black
+    frames."""
     videos_per_task: NumEpisodes = 1
     """And per variation."""
     n_action_steps: Annotated[int, Interval(ge=1, le=1_000)] | None = 2
@@ -32,8 +33,8 @@ class EvaluationConfig:
 
     def ahead(self, tasks: Sequence[str]) -> str:
         """What an evaluation will do, for its user; without tasks, it is on all of the world."""
-        seen = f"evaluates {amount_of('episodes', self.episodes_per_task * len(self.variations), tasks)}"
-        blind = f", then {amount_of('episodes', self.episodes_per_task, tasks)} with each blind control"
+        seen = f"evaluates {amount_of('episode', self.episodes_per_task * len(self.variations), tasks)}"
+        blind = f", then {amount_of('episode', self.episodes_per_task, tasks)} with each blind control"
         return seen + (blind if self.controls else "")
 
     def specs(self, suite: str, tasks: Sequence[str]) -> list[EpisodeSpec]:

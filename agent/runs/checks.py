@@ -139,7 +139,8 @@ def _problem(value: object, hint: Any) -> str | None:
     bounds = list(_bounds(hint))
     if isinstance(value, tuple):
         if any(isinstance(bound, MinLen) and len(value) < bound.min_length for bound in bounds):
-            return "empty" if not value else f"{value}, which is too short"
+            least = max(bound.min_length for bound in bounds if isinstance(bound, MinLen))
+            return f"{value or 'empty'}, expected {least} or more"
         problems = (_problem(element, of) for element, of in zip(value, _of_elements(hint, len(value)), strict=True))
         return next((problem for problem in problems if problem is not None), None)
     if not isinstance(value, int | float) or isinstance(value, bool):

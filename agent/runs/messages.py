@@ -32,8 +32,8 @@ _REMEDIES = {
 
 
 def say(about: str, line: str) -> None:
-    """Print a line about a command, a policy or a server."""
-    print(f"llamarm: {about}: {line}", file=sys.stderr, flush=True)
+    """Print a line about a command, a policy or a server. Only the reason for an early end begins with `llamarm: `."""
+    print(f"llamarm {about}: {line}", file=sys.stderr, flush=True)
 
 
 def say_next(purpose: str, *words: object) -> None:

@@ -23,10 +23,21 @@ WorldPython = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 
 def amount_of(what: str, per_task: int, tasks: Sequence[str]) -> str:
-    """As "2,400 demonstrations of 6 tasks"; without tasks, so of all of a world, as "400 episodes per task"."""
+    """As "2,400 demonstrations of 6 tasks"; without tasks, so of all of a world, as "400 demonstrations per task".
+
+    Args:
+        what: one of them, e.g. "demonstration".
+        per_task: how many of each task.
+        tasks: their names; none for all of a world.
+    """
     if not tasks:
-        return f"{per_task:,} {what} per task"
-    return f"{per_task * len(tasks):,} {what} of {len(tasks)} task{'s' * (len(tasks) > 1)}"
+        return f"{counted(per_task, what)} per task"
+    return f"{counted(per_task * len(tasks), what)} of {counted(len(tasks), 'task')}"
+
+
+def counted(number: int, what: str) -> str:
+    """As "1 task" and "2,400 tasks"."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 @dataclass(frozen=True, kw_only=True)

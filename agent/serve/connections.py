@@ -23,6 +23,8 @@ from envs.errors import UserError
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_QUIET_S = 1.0
+"""Retrying for so long is not reported."""
 _AWAY = (502, 503, 504)
 """Statuses of a full server, or of a proxy without its server."""
 _GOODBYE_S = 1.0
@@ -46,6 +48,7 @@ class Connections:
         api_key: str | None = None,
         timeout_s: float = 30.0,
         patience_s: float = 60.0,
+        waits: Callable[[Exception], None] | None = None,
         **options: Any,
     ) -> None:
         """
@@ -56,6 +59,7 @@ class Connections:
             timeout_s: timeout of an answer, after which its connection counts as broken.
             patience_s: how long to retry a server that cannot be reached. Once it was retried for so long, it is tried
                 once each time, until it is reached again.
+            waits: called once, with why the server could not be reached, before more than a second of retrying.
             options: of websockets' connect, e.g. `ssl`.
 
         Raises:
@@ -76,6 +80,7 @@ class Connections:
         self._open: dict[int, Connection] = {}
         self._closed = False
         self._given_up = False
+        self._waits = waits
 
     def ask(self, requests: Mapping[int, bytes]) -> tuple[dict[int, bytes | str], dict[int, Exception]]:
         """Send every world's request, then read the answers; after a broken connection the request is sent again.
@@ -151,7 +156,13 @@ class Connections:
                 continue
             if time.monotonic() + pause_s > deadline_s:
                 self._given_up = True
-                raise ConnectionError(f"{self.url} cannot be reached: {trouble}") from trouble
+                raise ConnectionError(
+                    f"{self.url} cannot be reached: {trouble}; start its server, or correct the address"
+                ) from trouble
+            if self._waits is not None and deadline_s - time.monotonic() > _QUIET_S:
+                assert trouble is not None, "there is no connection"
+                self._waits(trouble)
+                self._waits = None
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

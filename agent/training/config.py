@@ -132,7 +132,7 @@ class RunConfig:
         demonstrations, tasks = self.demonstrations, self.demonstrations.tasks
         count = demonstrations.episodes_per_task * len(demonstrations.variations)
         steps = [
-            f"reads {', '.join(self.data)}" if self.data else f"collects {amount_of('demonstrations', count, tasks)}",
+            f"reads {', '.join(self.data)}" if self.data else f"collects {amount_of('demonstration', count, tasks)}",
             f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{_done(run)}",
             *([self.evaluation.ahead(tasks)] if self.is_simulated else []),
         ]
@@ -216,10 +216,10 @@ class ImproveConfig:
     def ahead(self, run: RunFolder) -> str:
         """What the run will do, for its user, with the amounts of it."""
         practice, tasks = self.practice, self.practice.tasks
-        chosen = amount_of("episodes", self.selection_episodes, tasks)
+        chosen = amount_of("episode", self.selection_episodes, tasks)
         return (
             f"fine-tunes {self.init or run.last_checkpoint()} in {self.iterations:,} iterations of "
-            f"{amount_of('episodes', practice.episodes_per_task, tasks)}{_done(run)}; chooses the best by {chosen}, "
+            f"{amount_of('episode', practice.episodes_per_task, tasks)}{_done(run)}; chooses the best by {chosen}, "
             f"every {self.evaluate_every:,} iterations; {self.evaluation.ahead(tasks)}, of the initial and the best "
             "policy"
         )

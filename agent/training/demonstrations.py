@@ -220,7 +220,7 @@ def fill_dataset(
         _say_others(ledger, root)
         done = sum(ledger.summary().episodes.values())
         total = len(ledger.tasks) * len(config.variations) * config.episodes_per_task
-        amount = amount_of("demonstrations", len(config.variations) * config.episodes_per_task, ledger.tasks)
+        amount = amount_of("demonstration", len(config.variations) * config.episodes_per_task, ledger.tasks)
         say("collect", f"{amount} in {root}; {done:,} are there")
         bar = EpisodesBar(progress, "demonstrations", total, completed=done)
         while specs := ledger.missing():

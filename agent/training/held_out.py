@@ -27,35 +27,25 @@ def measure_held_out(config: RunConfig, run: RunFolder) -> OpenLoop:
     last = run.last_checkpoint()
     assert last is not None, "update leaves a checkpoint"
     policy = VLAPolicy.from_pretrained(last / PRETRAINED, version=int(last.name))
-    return measure_recordings(
-        policy,
-        held_out_roots(config),
-        run,
-        reading=config.reading,
-        part="held out",
-        seed=config.seed,
-        cache=config.cache,
-    )
+    roots, reading, cache = held_out_roots(config), config.reading, config.cache
+    data = recordings_for(policy, roots, reading=reading, part="held out", seed=config.seed, cache=cache)
+    return measure_recordings(policy, data, run)
 
 
-def measure_recordings(
+def recordings_for(
     policy: VLAPolicy,
     roots: Sequence[str],
-    folder: RunFolder,
     *,
-    n_action_steps: int | None = None,
     reading: ReadingConfig | None = None,
     part: Literal["held out", "all"] = "all",
     seed: int = 0,
     cache: str = "",
-) -> OpenLoop:
-    """Measure a policy on datasets, and write action_error.json into a folder.
+) -> TrainingData:
+    """Datasets, read as a policy sees them.
 
     Args:
         policy: of ours.
         roots: folders of datasets.
-        folder: of the run or the evaluation.
-        n_action_steps: actions of each chunk to compare; None for the policy's.
         reading: with the share of held-out episodes.
         part: whether to use only these.
         seed: of the choice of these.
@@ -65,7 +55,7 @@ def measure_recordings(
         UserError: a dataset does not fit the policy, or cannot be read.
     """
     processor = policy.processor
-    data = TrainingData(
+    return TrainingData(
         roots,
         world_spec=processor.world_spec,
         conversion=processor.conversion,
@@ -74,7 +64,23 @@ def measure_recordings(
         seed=seed,
         cache=cache,
     )
-    action, steps = processor.normalisations["action"], n_action_steps or policy.n_action_steps
+
+
+def measure_recordings(
+    policy: VLAPolicy, data: TrainingData, folder: RunFolder, *, n_action_steps: int | None = None
+) -> OpenLoop:
+    """Measure a policy on recordings, and write action_error.json into a folder.
+
+    Args:
+        policy: of ours.
+        data: see `recordings_for`.
+        folder: of the run or the evaluation.
+        n_action_steps: actions of each chunk to compare; None for the policy's.
+
+    Raises:
+        UserError: every episode ends with its first decision.
+    """
+    action, steps = policy.processor.normalisations["action"], n_action_steps or policy.n_action_steps
     found = open_loop(on_best_device(policy, None), data, steps, action.mean, action.std)
     write_action_error(folder.action_error, found)
     return found

@@ -92,10 +92,6 @@ def drive_args(policy: Path, record: Path) -> list[str]:
     return ["drive", str(policy), "--world", WORLD, *task, "--record", str(record)]
 
 
-_ANNOUNCED = ("llamarm: collect: ", "llamarm: train: ", "llamarm: eval: ")
-"""Begin the line with which a command that was not refused says what it will do."""
-
-
 @dataclass(frozen=True)
 class Done:
     """A command that came to its end."""
@@ -106,10 +102,14 @@ class Done:
 
     @property
     def one_line(self) -> bool:
-        """Whether it said in one line why it could not, besides what it was about to do."""
-        ours = [line for line in self.stderr.splitlines() if line.startswith("llamarm: ")]
-        ours = [line for line in ours if not line.startswith(_ANNOUNCED)]
-        return self.status == REFUSED and len(ours) == 1 and "Traceback" not in self.stderr
+        """Whether it said in one line why it could not; what it says of its work begins otherwise."""
+        reasons = sum(line.startswith("llamarm: ") for line in self.stderr.splitlines())
+        return self.status == REFUSED and reasons == 1 and "Traceback" not in self.stderr
+
+    @property
+    def refused_at_once(self) -> bool:
+        """Whether that line is all that it said."""
+        return self.one_line and sum(line.startswith("llamarm") for line in self.stderr.splitlines()) == 1
 
     @property
     def said(self) -> str:

@@ -101,7 +101,7 @@ def judged(where: str, both: Sequence[Done], quiet: Undisturbed, out: Path) -> T
     tally = Tally()
     tally.counts["tries"] += 1
     proceeded = [done for done in both if done.status == 0]
-    refused = [done for done in both if done.one_line]
+    refused = [done for done in both if done.refused_at_once]
     tally.counts["exactly one proceeded"] += len(proceeded) == 1
     tally.counts["the other was refused in one line"] += len(refused) == 1
     if (len(proceeded), len(refused)) != (1, 1):

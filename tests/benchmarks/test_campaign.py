@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.campaign import disk, episodes, kills, serve, together
 from benchmarks.campaign.__main__ import document, status, table
-from benchmarks.campaign.commands import collect_args, command, episodes_of
+from benchmarks.campaign.commands import REFUSED, Done, collect_args, command, episodes_of
 from benchmarks.campaign.hostile import MUST_FAIL, hostile, observation_of, vla_eval_request
 from benchmarks.campaign.sides import SPEC, SidesWorld
 from benchmarks.campaign.tally import Tally, Work, compare, digest, trajectory_digest
@@ -118,6 +118,20 @@ def test_a_collection_on_a_full_disk_says_so_in_one_line_and_goes_on_with_room(w
     assert tally.counts["reported in one line"] == 1
     assert tally.counts["episodes finished before the disk was full"] >= 1
     assert tally.counts["results compared"] == len(undisturbed(work, "collect").made)
+
+
+def test_a_reason_is_one_line_beside_what_was_said_of_the_work() -> None:
+    reason, ahead = "llamarm: no space left; make room\n", "llamarm collect: 4 demonstrations of 2 tasks\n"
+    judged = {
+        reason: (True, True),
+        ahead + "demonstrations 1/4\n" + reason: (True, False),
+        ahead: (False, False),
+        reason + reason: (False, False),
+        f"Traceback (most recent call last):\n{reason}": (False, False),
+    }
+    found = {said: Done(REFUSED, said, 1.0) for said in judged}
+    assert {said: (done.one_line, done.refused_at_once) for said, done in found.items()} == judged
+    assert not Done(0, reason, 1.0).one_line
 
 
 def test_one_of_two_collections_at_once_proceeds(work: Work) -> None:

@@ -183,8 +183,10 @@ def folder_for(policy: str, out: Path | None, file: str) -> Path:
     """`out`, else the run's own folder.
 
     Raises:
-        UserError: `out` is None, and the policy is not a run.
+        UserError: `out` is None, and the policy is not a run, or the name of a folder without one.
     """
     if out is None and not RunFolder(Path(policy)).record_file.exists():
+        if policy != EXPERT and ":" not in policy:
+            policy_folder(policy)
         raise UserError(f"{policy} is not a run's folder; --out names a folder for {file}")
     return out or Path(policy)

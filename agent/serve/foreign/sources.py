@@ -115,6 +115,9 @@ class _Server:
             self._policy.close()
             self._policy = None
 
+    def _say_waits(self, trouble: Exception) -> None:
+        say(self.url, f"{trouble}; tries again for {self.access.patience_s:g} s (--server.patience-s)")
+
     def __getstate__(self) -> dict[str, Any]:
         """Without connections: a worker makes its own."""
         return self.__dict__ | {"_policy": None}
@@ -129,7 +132,7 @@ class OpenpiServer(_Server):
 
     def __post_init__(self) -> None:
         try:
-            with ServedPolicy(self.url, **self.access.connection_options()) as policy:
+            with ServedPolicy(self.url, waits=self._say_waits, **self.access.connection_options()) as policy:
                 self.metadata = policy.metadata
         except ConnectionError as error:
             raise UserError(str(error)) from error
@@ -183,7 +186,7 @@ class VlaEvalServer(_Server):
     def __post_init__(self) -> None:
         if self.adapter.preset is None:
             self.adapter = replace(self.adapter, preset="vla-eval")
-        self._connect(None).close()
+        self._connect(None, waits=self._say_waits).close()
 
     @property
     def deployment(self) -> Deployment | None:
@@ -214,9 +217,9 @@ class VlaEvalServer(_Server):
         self._policy = self._connect(Adapter(self.adapter, world.world_spec))
         return self._policy
 
-    def _connect(self, adapter: Adapter | None) -> VlaEvalPolicy:
+    def _connect(self, adapter: Adapter | None, **options: Any) -> VlaEvalPolicy:
         try:
-            return VlaEvalPolicy(self.url, adapter, **self.access.connection_options())
+            return VlaEvalPolicy(self.url, adapter, **options, **self.access.connection_options())
         except ConnectionError as error:
             raise UserError(str(error)) from error
 

@@ -25,7 +25,7 @@ import torch
 from agent.algorithms.sft import fake_batch, sft_loss
 from agent.evaluation.evaluate import Evaluation
 from agent.learning.learner import Learner
-from agent.runs.messages import say
+from agent.runs.progress import progress_bars
 from agent.runs.run_folder import RunFolder, start_run
 from agent.runs.seeds import FIRST_HELD_OUT_SEED
 from agent.studies.scale.action_error import action_error
@@ -112,16 +112,21 @@ class Budget:
         return self.updates * sum(self.seconds_per_update.values()) / 3600
 
 
-def recorded_budget(config: ScaleConfig, folder: RunFolder) -> Budget:
-    """The budget in grid.json; measured now and written there if it does not exist.
+def budget_of(config: ScaleConfig, folder: RunFolder) -> Budget:
+    """The budget in grid.json; measured now if it does not exist.
 
     Raises:
-        UserError: as `measured_budget`.
+        UserError: as `measured_budget`, or grid.json is damaged.
     """
-    file = folder.root / "grid.json"
+    file = _budget_file(folder)
     if not file.exists():
-        write_json(file, asdict(measured_budget(config)))
+        return measured_budget(config)
     return Budget(**read_json(file, [f.name for f in fields(Budget)], "delete it, and the updates are timed again"))
+
+
+def record_budget(budget: Budget, folder: RunFolder) -> None:
+    """Write grid.json."""
+    write_json(_budget_file(folder), asdict(budget))
 
 
 def measured_budget(config: ScaleConfig) -> Budget:
@@ -132,11 +137,13 @@ def measured_budget(config: ScaleConfig) -> Budget:
     """
     world_spec = world_spec_of(config.run.demonstrations.world)
     cells = all_places(config)
-    say("scale", "times a few updates of each model size on this machine")
+    sizes = {(place.width, place.experts): place for place in cells}
     by_size: dict[tuple[int, int], float] = {}
-    for place in cells:
-        size = (place.width, place.experts)
-        by_size[size] = by_size.get(size) or seconds_per_update(place, config, world_spec)
+    with progress_bars() as progress:
+        bar = progress.add_task("model sizes timed", total=len(sizes))
+        for size, place in sizes.items():
+            by_size[size] = seconds_per_update(place, config, world_spec)
+            progress.advance(bar)
     seconds = {place.name: by_size[place.width, place.experts] for place in cells}
     updates = config.grid.updates or int(3600 * config.grid.hours / sum(seconds.values()))
     if updates < 1:
@@ -210,6 +217,10 @@ def _cell(place: Place, run: RunFolder, evaluation: Evaluation, held_out: Path, 
 def _collect(demonstrations: DemonstrationsConfig, root: Path, config: ScaleConfig) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     collect_demonstrations(demonstrations, root, config.run.rollout)
+
+
+def _budget_file(folder: RunFolder) -> Path:
+    return folder.root / "grid.json"
 
 
 def _demonstrations(folder: RunFolder, which: int | str) -> Path:

@@ -48,8 +48,7 @@ class Interpreter:
     @property
     def path(self) -> Path:
         """Where the interpreter is, if it was built."""
-        named = os.environ.get(self.variable)
-        return Path(named) if named else ROOT / self.folder / "bin" / "python"
+        return self._place()[0]
 
     def python(self) -> Path:
         """The interpreter.
@@ -57,11 +56,11 @@ class Interpreter:
         Raises:
             UserError: it does not exist.
         """
-        python = self.path
+        python, called = self._place()
         if not python.exists():
-            named = os.environ.get(self.variable)
-            where = f"{self.variable} names {python}, which does not exist" if named else f"{python} does not exist"
-            raise UserError(f"{self.title} runs in an interpreter of its own, and {where}; {self.remedy}")
+            raise UserError(
+                f"{self.title} runs in an interpreter of its own, and {called} does not exist; {self.remedy}"
+            )
         return python
 
     def launch(self, target: str, arguments: Mapping[str, Any]) -> Launch:
@@ -76,3 +75,10 @@ class Interpreter:
     def remedy(self) -> str:
         """What to do where it does not exist or lacks a package."""
         return f"build it with: {self.command}"
+
+    def _place(self) -> tuple[Path, str]:
+        """Where the interpreter is, if it was built, and the subject of a sentence about it."""
+        if named := os.environ.get(self.variable):
+            return Path(named), f"{self.variable} names {named}, which"
+        built = ROOT / self.folder / "bin" / "python"
+        return built, str(built)

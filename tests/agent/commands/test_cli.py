@@ -227,7 +227,7 @@ def test_train_prints_the_table_figures_and_folder(
     cli.main(["train", "tiny", "--out", str(tmp_path / "run")])
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        "llamarm: train: trains in run",
+        "llamarm train: trains in run",
         f"To serve it to other programs: llamarm serve {tmp_path / 'run'}",
     ]
     lines = said.out.splitlines()
@@ -350,7 +350,7 @@ def test_two_tables_of_models_have_their_own_rows(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("shown", ["plan --models nano", "help"])
+@pytest.mark.parametrize("shown", ["plan --models nano", "help", "train sft_tiny --help"])
 def test_a_closed_pipe_loses_no_result_and_prints_no_traceback(shown: str, unbuffered: str) -> None:
     """Tables by rich and text by print, also where Python keeps no buffer, as in many containers."""
     reading, writing = os.pipe()

@@ -135,7 +135,7 @@ def test_eval_of_the_expert_writes_results_controls_and_a_video(
     info = evaluated(tmp_path, "expert", "--tasks", "reach", "press_button", "--episodes", "2", "--controls")
     said = capsys.readouterr().err
     amount = "4 episodes of 2 tasks"
-    assert said.startswith(f"llamarm: eval: evaluates {amount}, then {amount} with each blind control\n")
+    assert said.startswith(f"llamarm eval: evaluates {amount}, then {amount} with each blind control\n")
     assert next_commands(said) == [["report", str(tmp_path)]]
     assert info["overall"]["n_episodes"] == 4
     assert info["overall"]["pc_success"] == 100.0

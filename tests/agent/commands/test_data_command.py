@@ -104,8 +104,8 @@ def test_failed_episodes_are_counted_and_left_out(tmp_path: Path, capsys: pytest
     root = write_recording(tmp_path / "a", Layout(lengths=(7, 5, 6, 8)))
     add_column(root, "next.success", "bool", lambda episode, _: episode == 1, pa.bool_())
     lines = printed(capsys, root)
-    assert lines[2].startswith("1 episodes, 5 frames, ")
-    said = "by next.success, 1 episodes succeeded and 3 failed: 0 2..3 "
+    assert lines[2].startswith("1 episode, 5 frames, ")
+    said = "by next.success, 1 episode succeeded and 3 failed: 0 2..3 "
     assert said + "(left out; --with-failed uses them)" in lines and lines[-1] == "Nothing would be refused."
     change_info(root, lambda info: info.update(robot_type=None))
     lines = printed(capsys, root, "--with-failed")
@@ -134,7 +134,7 @@ def test_the_last_line_trains_on_what_was_examined(tmp_path: Path, capsys: pytes
     root = str(write_recording(tmp_path / "a", Layout(lengths=(5, 5))))
     main(["data", "--frames", "32x16", root, "--every_frame"])
     said = capsys.readouterr().err
-    assert said.startswith("llamarm: data: reads all numbers, and decodes every frame\n")
+    assert said.startswith("llamarm data: reads all numbers, and decodes every frame\n")
     assert next_commands(said) == [["train", "sft_demo", "--data", root, "--frames", "32x16", "--out", "runs/a"]]
 
 

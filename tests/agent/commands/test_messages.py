@@ -33,7 +33,7 @@ def test_messages_leave_standard_output_to_results(capsys: pytest.CaptureFixture
     said = capsys.readouterr()
     assert not said.out
     assert (
-        said.err == "llamarm: eval: evaluates 2 episodes of 1 task\nTo see it on one page: llamarm report 'my runs/a'\n"
+        said.err == "llamarm eval: evaluates 2 episodes of 1 task\nTo see it on one page: llamarm report 'my runs/a'\n"
     )
 
 
@@ -70,6 +70,7 @@ def test_a_world_is_not_made_to_count_its_tasks(tmp_path: Path) -> None:
         "fine-tunes runs/a in 4 iterations of 6 episodes of 1 task; chooses the best by 3 episodes of 1 task, every 2 "
         "iterations; evaluates 30 episodes of 1 task, of the initial and the best policy"
     )
+    assert EvaluationConfig(episodes_per_task=1, controls=False).ahead(("a",)) == "evaluates 1 episode of 1 task"
 
 
 @pytest.mark.parametrize("world", ["tabletop", "metaworld-mt50"])
@@ -107,7 +108,7 @@ def test_demonstrations_are_cloned_by_a_recipe_of_their_world(
     monkeypatch.setattr(collect, "collect_demonstrations", lambda *_: outcome)
     main(["collect", *args, "--out", "my demos"])
     said = capsys.readouterr()
-    assert said.out == "reach: 1 episodes\n"
+    assert said.out == "reach: 1 episode\n"
     words = ["train", recipe, "--data", "my demos", *place.split(), "--out", "my demos_policy"]
     assert next_commands(said.err) == [words]
 

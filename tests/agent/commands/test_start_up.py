@@ -108,6 +108,9 @@ REFUSALS = {
     ("serve", "{new}", "--port", "0"): "is neither a policy",
     ("serve", "{new}", "--host", "0.0.0.0"): "clients need a key",
     ("data", "{here}", "--without-episodes", "x"): "without-episodes has 'x'",
+    ("eval", "{new}"): "{new} is neither a policy",
+    ("experts", "{new}"): "{new} is neither a policy",
+    ("data",): "data is empty, expected 1 or more",
     ("report",): "RUN",
     ("report", "{new}"): "holds neither a run",
     ("compare", "{here}", "{new}"): "nothing was evaluated there",
@@ -125,7 +128,7 @@ def test_no_refusal_of_a_name_a_value_or_a_place_loads_torch(tmp_path: Path) -> 
     for call, (status, _, error, modules) in zip(REFUSALS, ran(calls), strict=True):
         assert status == 2, (call, error)
         assert REFUSALS[call].format(**places) in error, call
-        assert f"llamarm: {call[0]}: " not in error, "what it will do is said once nothing is refused"
+        assert not error.startswith(f"llamarm {call[0]}: "), "what it will do is said once nothing is refused"
         assert error.count("\n") == 1 or "For full helptext" in error, "in one line, but for what tyro says of options"
         assert not LEARNING & modules, call
     assert not (tmp_path / "new").exists()

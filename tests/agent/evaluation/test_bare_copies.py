@@ -60,7 +60,7 @@ def evaluated(policy: Path, out: Path, *args: str) -> dict[str, Any]:
 def about_policies(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines about policies that `eval` writes to standard error, but for what it will do."""
     lines = capsys.readouterr().err.splitlines()
-    return [line for line in lines if line.startswith("llamarm: ") and not line.startswith("llamarm: eval: ")]
+    return [line for line in lines if line.startswith("llamarm ") and not line.startswith("llamarm eval: ")]
 
 
 def announced(policy: Path, *args: str) -> tuple[dict[str, Any], list[str]]:
@@ -100,8 +100,8 @@ def test_a_difference_from_the_deployment_is_printed_once(
     info = evaluated(run.root, tmp_path / "a", "--n-action-steps", "4", "--tasks", "lift")
     assert info["protocol"]["n_action_steps"] == 4
     assert about_policies(capsys) == [
-        f"llamarm: {run.root}: 4 actions of each chunk are executed; the policy was made for 3",
-        f"llamarm: {run.root}: it does lift; the policy was made for reach, press_button",
+        f"llamarm {run.root}: 4 actions of each chunk are executed; the policy was made for 3",
+        f"llamarm {run.root}: it does lift; the policy was made for reach, press_button",
     ]
 
 
@@ -143,8 +143,8 @@ def test_for_an_older_copy_unknown_settings_and_their_defaults_are_printed(
     info = evaluated(bare, tmp_path / "a", "--tasks", "reach")
     assert info["protocol"]["n_action_steps"] == 8
     assert about_policies(capsys) == [
-        f"llamarm: {bare}: its n_action_steps is not known; all 8 actions of a chunk are executed (--n-action-steps)",
-        f"llamarm: {bare}: its world is not known; it acts in tabletop (--world)",
+        f"llamarm {bare}: its n_action_steps is not known; all 8 actions of a chunk are executed (--n-action-steps)",
+        f"llamarm {bare}: its world is not known; it acts in tabletop (--world)",
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_copied_policy_folder_is_served_as_the_run_is(run: RunFolder, bare: Pa
     assert said == said_too == []
     differently, said = announced(bare, "--n-action-steps", "2")
     assert differently == of_copy | {"n_action_steps": 2}
-    assert said == [f"llamarm: {bare}: 2 actions of each chunk are executed; the policy was made for 3"]
+    assert said == [f"llamarm {bare}: 2 actions of each chunk are executed; the policy was made for 3"]
 
 
 def test_drive_runs_the_only_task_of_a_policys_deployment(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +168,8 @@ def test_drive_runs_the_only_task_of_a_policys_deployment(bare: Path, capsys: py
     cli.main(["drive", str(bare), "--seconds", "0.5"])
     printed = capsys.readouterr()
     assert "button" in printed.out.splitlines()[0]
-    assert "llamarm: " not in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("llamarm drive: drives sim for at most 0.5 s: ")
 
 
 @pytest.mark.parametrize(
@@ -286,9 +287,7 @@ def test_a_fine_tuning_run_prints_differences_and_saves_its_own_deployment(
     )
     run = start_run(tmp_path / "better", config)
     improve(config, run)
-    assert (
-        f"llamarm: {bare}: 4 actions of each chunk are executed; the policy was made for 3" in capsys.readouterr().err
-    )
+    assert f"llamarm {bare}: 4 actions of each chunk are executed; the policy was made for 3" in capsys.readouterr().err
     for policy in (run.root, run.checkpoint(0), run.checkpoint(1), run.best):
         made_for = load_policy(str(policy)).processor.deployment
         assert made_for == Deployment(n_action_steps=4, world="tabletop", tasks=("reach",))

@@ -55,7 +55,7 @@ def test_a_config_within_its_ranges_passes() -> None:
         (Outer(unnamed=Inner(decay_rate=-1.0)), "^decay-rate is -1.0"),
         (Outer(count=0), "count is 0"),
         (Outer(other=0), "other is 0"),
-        (Outer(names=()), "names is empty"),
+        (Outer(names=()), "names is empty, expected 1 or more"),
         (Outer(count=0, other=0), "count is 0.*; other is 0"),
         (Outer(low=2.0), "low is 2.0, above high, 1.0"),
     ],

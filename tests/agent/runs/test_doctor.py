@@ -30,7 +30,7 @@ def test_the_command_says_what_is_here_and_what_provides_the_rest(monkeypatch: p
     assert done.stdout.rstrip().endswith("llamarm does not work without: rendering")
     assert done.returncode == 1
     assert "\x1b" not in done.stdout
-    assert done.stderr.startswith("llamarm: doctor: draws a frame")
+    assert done.stderr.startswith("llamarm doctor: draws a frame")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -290,7 +290,7 @@ def test_what_does_not_fit_the_world_is_refused_before_an_episode(
     with openpi_server(walker) as url:
         said = refused(["eval", url, "--world", WORLD, "--out", str(tmp_path), *options], capsys)
     assert message in said
-    assert said.count("\n") == 1 + said.startswith("llamarm: ws")
+    assert said.count("\n") == 1 + said.startswith("llamarm ws")
     assert not walker.seen
 
 
@@ -339,7 +339,18 @@ def test_nobody_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name in (url, f"vla-eval+{url}"):
         said = refused(["eval", name, "--server.patience-s", "0.2", "--out", str(tmp_path), "--world", WORLD], capsys)
         assert said.startswith(f"llamarm: {url} cannot be reached: ")
+        assert said.endswith("; start its server, or correct the address\n")
         assert said.count("\n") == 1
+
+
+def test_waiting_for_a_server_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with openpi_server(Walker()) as url:
+        pass
+    said = refused(["eval", url, "--server.patience-s", "1.5", "--out", str(tmp_path), "--world", WORLD], capsys)
+    waits, reason = said.splitlines()
+    assert waits.startswith(f"llamarm {url}: ")
+    assert waits.endswith("Connection refused; tries again for 1.5 s (--server.patience-s)")
+    assert reason.startswith(f"llamarm: {url} cannot be reached: ")
 
 
 def test_a_served_policy_of_another_world_is_refused_with_the_differences(

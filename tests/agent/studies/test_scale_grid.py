@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli import main
 from agent.commands import scale as command
 from agent.evaluation.config import EvaluationConfig
 from agent.learning.config import LearnerConfig
 from agent.recipes import RECIPES
-from agent.runs.run_folder import RunFolder
+from agent.runs.run_folder import RunFolder, check_start
 from agent.studies.scale import grid, law
 from agent.studies.scale.config import GridConfig, Place, ScaleConfig, held_out_places, places
 from agent.studies.scale.grid import Budget, acting_parameters, model_of
@@ -114,7 +115,23 @@ def test_an_estimate_starts_no_run(
     monkeypatch.setitem(RECIPES, "test", lambda: RUN)
     args = ["--out", str(tmp_path / "grid"), "--widths", "16", "24", "--hours", "0.01", "--estimate"]
     command.run(["test", *args])
-    assert capsys.readouterr().out.startswith("8 runs of ")
+    assert capsys.readouterr().out.startswith("collects 200 demonstrations of 1 task; makes ")
     assert not (tmp_path / "grid").exists()
+
+
+def test_hours_that_are_too_few_are_refused_in_one_line_and_can_be_raised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "test", lambda: RUN)
+    args = ["scale", "test", "--out", str(tmp_path / "grid"), "--widths", "16", "24", "--hours", "1e-9"]
+    with pytest.raises(SystemExit):
+        main(args)
+    ours = [line for line in capsys.readouterr().err.splitlines() if line.startswith("llamarm")]
+    assert len(ours) == 1
+    assert ours[0].startswith("llamarm: 1e-09 hours are too few: one update of every run takes ")
+    check_start(tmp_path / "grid", CONFIG)
+
+
+def test_the_hours_of_a_budget_are_of_all_updates() -> None:
     budget = Budget(updates=90, seconds_per_update={"a": 10.0, "b": 30.0})
     assert budget.hours == 1.0

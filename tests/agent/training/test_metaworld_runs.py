@@ -28,7 +28,7 @@ def test_collect_with_a_worlds_name_records_demonstrations_and_continues(
     root = tmp_path / "demos"
     command = ["collect", "metaworld-mt10", "--out", str(root), "--workers", "0", "--num-worlds", "2"]
     cli.main([*command, "--tasks", TASKS[0], "--episodes-per-task", "1"])
-    assert "drawer-close-v3: 1 episodes" in capsys.readouterr().out
+    assert "drawer-close-v3: 1 episode" in capsys.readouterr().out
     cli.main([*command, "--tasks", *TASKS, "--episodes-per-task", "1"])
     rows = DatasetReader(root).episodes
     assert [row["spec_id"] for row in rows] == [f"metaworld/{task}/train/0" for task in TASKS]

@@ -254,13 +254,23 @@ def test_episodes_are_left_out_of_a_run_and_of_its_measurements(
     )
     with pytest.raises(ValueError, match=r"episode 5, frame 39; leave such episodes out \(--without-episodes"):
         train(config, start_run(run.root, config, resume=True))
+    evaluated = ["eval", str(run.root), "--data", str(root), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(evaluated)
+    refused = capsys.readouterr().err
+    assert "episode 5, frame 39; leave such episodes out" in refused
+    assert refused.count("\n") == 1, "what it will do is said once nothing is refused"
     config = dataclasses.replace(config, reading=dataclasses.replace(config.reading, without_episodes=("5",)))
     capsys.readouterr()
     train(config, start_run(run.root, config, resume=True))
     assert f"left out of {root}: episodes 5\n" in capsys.readouterr().err
     assert run.record["config"]["reading"]["without_episodes"] == ["5"]
     held_out = read_action_error(run.action_error)["all"]["episodes"]
-    main(["eval", str(run.root), "--data", str(root), "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+    main(evaluated)
+    said = f"llamarm eval: the policy was trained on {root}; only their held-out episodes are used\n"
+    assert capsys.readouterr().err.startswith(said)
     assert read_action_error(tmp_path / "out/action_error.json")["all"]["episodes"] == held_out
     other = write_recording(tmp_path / "other", LAYOUT)
     main(["eval", str(run.root), "--data", str(other), "--out", str(tmp_path / "o"), "--without-episodes", "1..3"])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from envs.errors import UserError
 from envs.make import check_device, make_world
 from envs.suites.hosted.function_world import FunctionWorld, world_name
-from envs.suites.hosted.interpreter import Launch
+from envs.suites.hosted.interpreter import Interpreter, Launch
 from envs.suites.hosted.simulation import Moved, StepwiseSimulation
 from envs.suites.hosted.subprocesses import WorldDiedError
 from envs.suites.hosted.world import HostedWorld
@@ -397,3 +397,17 @@ def test_an_interpreter_is_checked_before_any_process_starts(tmp_path: Path, mon
         world_name("tabletop", "python")
     with pytest.raises(UserError, match="does not exist: /nowhere/python"):
         check_device("mine:make@/nowhere/python", "cpu")
+
+
+def test_a_suite_without_its_interpreter_says_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = Interpreter(title="Try", variable="TRY_PYTHON", folder=".venv-try", command="make try")
+    monkeypatch.delenv("TRY_PYTHON", raising=False)
+    built = rf"interpreter of its own, and {ROOT}/\.venv-try/bin/python does not exist; build it with: make try$"
+    with pytest.raises(UserError, match=built):
+        suite.python()
+    monkeypatch.setenv("TRY_PYTHON", "/nowhere/python")
+    assert suite.path == Path("/nowhere/python")
+    with pytest.raises(UserError, match="and TRY_PYTHON names /nowhere/python, which does not exist; build it with"):
+        suite.python()
+    monkeypatch.setenv("TRY_PYTHON", sys.executable)
+    assert suite.python() == Path(sys.executable)
