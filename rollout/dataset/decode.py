@@ -49,7 +49,7 @@ class CameraFile:
     size: tuple[int, int]
     """h and w."""
     stored: tuple[int, ...]
-    """(H, W, 3) for RGB, or (3/2 H, W) for resized frames, in YUV 4:2:0."""
+    """(H, W, 3) for RGB, or (3/2 H, W) for YUV 4:2:0."""
     fit: Fit = "stretch"
 
     @property

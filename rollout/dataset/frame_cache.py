@@ -2,8 +2,8 @@
 
 The cache of the dataset `demos/` is `demos.cache/` beside it, or in a given folder, and may be deleted at any time:
 
-    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes concatenated; frames that were resized are
-                            [R, 3/2 H, W], YUV 4:2:0 (vla_model/inputs/fit.py)
+    frames.<camera>.bin     uint8 [R, H, W, 3], the rows of all episodes concatenated; frames of videos, and those that
+                            were resized, are [R, 3/2 H, W], YUV 4:2:0 (vla_model/inputs/fit.py)
     state.bin action.bin localization.bin     float32 [R, D], as recorded
     task_index.bin          int64 [R, 1]
     manifest.json           the episodes of those rows, and the files that each was read from: size, mtime, ctime (which
@@ -403,21 +403,24 @@ def camera_files(
         for camera in cameras(features):
             key = camera if camera in features else schema.IMAGE_PREFIX + camera
             feature = features[key]
-            is_video, shape = feature["dtype"] == "video", tuple(feature["shape"])
-            files[camera] = CameraFile(key=key, is_video=is_video, size=shape[:2], stored=shape)
+            is_video, (height, width, _) = feature["dtype"] == "video", feature["shape"]
+            size = height, width
+            files[camera] = CameraFile(key=key, is_video=is_video, size=size, stored=_stored(size, size, is_video))
         return files
     recorded = {conversion.camera_name(camera.name): camera for camera in features_of(info, str(root)).cameras}
     for spec in world_spec.cameras:
         key, size = recorded[spec.name].key, (recorded[spec.name].height, recorded[spec.name].width)
-        as_recorded = size == (spec.height, spec.width)
-        files[spec.name] = CameraFile(
-            key=key,
-            is_video=features[key]["dtype"] == "video",
-            size=size,
-            stored=(*size, 3) if as_recorded else (3 * spec.height // 2, spec.width),
-            fit=conversion.fit,
-        )
+        is_video = features[key]["dtype"] == "video"
+        stored = _stored((spec.height, spec.width), size, is_video)
+        files[spec.name] = CameraFile(key=key, is_video=is_video, size=size, stored=stored, fit=conversion.fit)
     return files
+
+
+def _stored(size: tuple[int, int], recorded: tuple[int, int], is_video: bool) -> tuple[int, ...]:
+    """The shape in which frames are stored: as planes, unless those would lose colour that was recorded."""
+    height, width = size
+    of_video = is_video and height % 2 == width % 2 == 0
+    return (3 * height // 2, width) if of_video or size != recorded else (height, width, 3)
 
 
 def _columns(root: Path, info: dict[str, Any], conversion: Conversion | None) -> dict[str, _Column]:

@@ -241,7 +241,9 @@ def _note_world(
         about = found.info["features"][camera.key].get("info") or {}
         kind = about.get("video.codec", "video") if camera.is_video else "pictures"
         spec = next(spec for spec in world.cameras if spec.name == name)
-        resized = f"{spec.width}x{spec.height}" + (f", {camera.fit}" if len(camera.stored) == 2 else "")
+        resized = f"{spec.width}x{spec.height}" + (
+            f", {camera.fit}" if camera.size != (spec.height, spec.width) else ""
+        )
         found.cameras.append((name, camera.key, f"{camera.size[1]}x{camera.size[0]} {kind}", resized))
         for error, episodes in probe(found.root, found.info, rows, camera, every_frame=every_frame).items():
             found.note(error, episodes)

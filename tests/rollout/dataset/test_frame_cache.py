@@ -12,7 +12,7 @@ from edits import DATA, actions_of
 from test_batches import assert_same, write
 
 from rollout.dataset.batches import TrainingData
-from rollout.dataset.frames import encode_video
+from rollout.dataset.frames import decode_video, encode_video, rgb_of
 
 
 def test_a_dataset_that_was_changed_in_place_is_decoded_again(tmp_path: Path) -> None:
@@ -38,6 +38,20 @@ def test_a_dataset_that_was_changed_in_place_is_decoded_again(tmp_path: Path) ->
     new = TrainingData([tmp_path / "v"]).gather(np.arange(7), 1).frames["front"]
     assert np.abs(new.astype(int) - 200).max() < 6
     assert np.abs(old.astype(int) - 200).mean() > 50
+
+
+def test_frames_of_videos_take_half_the_place_and_differ_from_their_rgb_by_rounding(tmp_path: Path) -> None:
+    write(tmp_path / "pictures", [4])
+    write(tmp_path / "video", [4], image_mode="video")
+    cached = {
+        name: TrainingData([tmp_path / name]).gather(np.arange(7), 1).frames["front"] for name in ("pictures", "video")
+    }
+    assert (tmp_path / "pictures.cache/frames.front.bin").stat().st_size == 7 * 16 * 24 * 3
+    assert (tmp_path / "video.cache/frames.front.bin").stat().st_size == 7 * 16 * 24 * 3 // 2
+    video = tmp_path / "video/videos/observation.images.front/chunk-000/file-000.mp4"
+    decoded = np.stack([rgb_of(frame) for frame in decode_video(video, np.arange(7) / 20, 20)])
+    assert np.abs(cached["video"].astype(int) - decoded).max() <= 3
+    assert np.abs(cached["video"].astype(int) - cached["pictures"]).mean() < 4
 
 
 def test_a_dataset_that_took_another_s_place_is_decoded_again(tmp_path: Path) -> None:
