@@ -123,3 +123,12 @@ def test_a_document_s_modules_and_make_targets_exist(document: Path) -> None:
     for module in re.findall(r"\bpython -m ((?:agent|benchmarks|docs|vla_model)[\w.]*\w)", text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_what_a_document_imports_of_lerobot_is_what_the_tests_with_lerobot_use(document: Path) -> None:
+    """LeRobot, which moves its modules, is installed for those tests alone."""
+    used = "\n".join(path.read_text() for folder in ("tests", "examples") for path in ROOT.glob(f"{folder}/**/*.py"))
+    for module, names in re.findall(r"^from (lerobot[\w.]*) import (.+)$", document.read_text(), re.MULTILINE):
+        for name in (module, *names.split(", ")):
+            assert re.search(rf"\b{re.escape(name)}\b", used), name
