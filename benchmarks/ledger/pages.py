@@ -81,15 +81,15 @@ def table(names: Iterable[str], entries: Mapping[str, Entry], page: Path) -> str
         EntryError: there is no such entry, or it has no success.
     """
     rows = [
-        "| | success | 95 % interval | parameters | time on two cores | simulator's positions as labels | command |",
+        "| benchmark | success | 95 % interval, episodes | parameters | time | simulator's labels | command |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in names:
         _, success, _ = _resolve(f"{name}.success", entries)
         entry = entries[name]
-        interval = f"{success.texts('interval')[0]} of {success.n:,} episodes" if success.interval and success.n else ""
+        interval = f"{success.texts('interval')[0]} of {success.n:,}" if success.interval and success.n else ""
         parts = (_preferred(entry, "parameters"), _preferred(entry, "seconds"))
-        labels = {None: "", True: "while training", False: "none"}[entry.simulator_labels]
+        labels = {None: "", True: "in training", False: "none"}[entry.simulator_labels]
         link, ledger = (os.path.relpath(it, page.parent) for it in (ROOT / entry.page, LIST))
         command = f"[`{' '.join(entry.commands[-1].split()[:3])}`]({ledger}#{name})"
         cells = (f"[{entry.title}]({link})", f"**{success.texts()[0]}**", interval, *parts, labels, command)
@@ -117,7 +117,7 @@ def listed(entries: Mapping[str, Entry]) -> str:
             f"[{entry.title}]({link}): {entry.date}, {entry.commit}, {entry.machine}{seeds}{episodes}.",
         ]
         lines += [entry.note] if entry.note else []
-        lines += ["", "```", *entry.commands, "```", "", "| | | | n |", "|---|---|---|---|"]
+        lines += ["", "```", *entry.commands, "```", "", "| | measured | interval or range | n |", "|---|---|---|---|"]
         for key, figure in entry.figures.items():
             spread = next((figure.texts(part)[0] for part in ("interval", "range") if getattr(figure, part)), "")
             lines.append(f"| {key} | {figure.texts()[0]} | {spread} | {'' if figure.n is None else f'{figure.n:,}'} |")
@@ -134,7 +134,8 @@ def _resolve(reference: str, entries: Mapping[str, Entry]) -> tuple[Entry, Figur
 
 
 def _preferred(entry: Entry, name: str) -> str:
-    return entry.figures[name].texts()[0] if name in entry.figures else ""
+    """A figure in whose text no line breaks between a number and its unit, so that its column stays narrow."""
+    return re.sub(r"(\d) ([a-z])", "\\1\u00a0\\2", entry.figures[name].texts()[0]) if name in entry.figures else ""
 
 
 def _as(written: str, figure: Figure, part: str) -> str:

@@ -187,7 +187,7 @@ def test_columns_of_a_table_are_those_of_the_entry() -> None:
 
 def test_a_results_table_has_a_row_for_each_entry() -> None:
     text = rendered("<!-- results: try -->\n\n<!-- end of results -->", {"try": TRY}, README)
-    assert "[Try](README.md) | **90.8 %** | 84.3 to 94.8 % of 120 episodes |  | 8 min 27 s |" in text
+    assert "[Try](README.md) | **90.8 %** | 84.3 to 94.8 % of 120 |  | 8\u00a0min 27\u00a0s |" in text
     assert rendered(text, {"try": TRY}, README) == text
     assert list(references(text)) == ["try"]
 
