@@ -21,8 +21,8 @@ def imported(kind: str, name: str) -> Any:
         UserError: the name is malformed, cannot be imported, or is not a function; or the current folder has a package
             with the name of one of ours.
     """
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *function.split("."))):
         raise UserError(f"{kind} {name!r} is not MODULE:FUNCTION, as in my_package.my_module:make")
     here = Path.cwd()
     for package in _OURS:

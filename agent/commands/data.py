@@ -24,6 +24,7 @@ from rollout.dataset.foreign.doctor import Examination, examine
 from rollout.dataset.foreign.infer import MARGIN
 from rollout.dataset.foreign.outcomes import Outcomes
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
+from rollout.dataset.read import check_is_dataset
 from rollout.dataset.schema import is_own
 from vla_model.files.folders import read_json
 
@@ -41,9 +42,15 @@ class Data:
 
 
 def run(args: list[str]) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Raises:
+        UserError: a folder holds no dataset, or an episode to leave out does not exist.
+    """
     options = parse(Data, "data", args)
     options.reading.check_left_out(options.data)
+    for root in options.data:
+        check_is_dataset(Path(root))
     say("data", f"reads all numbers, and decodes {'every frame' if options.every_frame else 'one frame of each file'}")
     found = [examine(root, options.reading, every_frame=options.every_frame) for root in options.data]
     for number, one in enumerate(found):

@@ -29,6 +29,8 @@ from rollout.dataset.statistics import QUANTILES, FeatureStats
 from vla_model.files.folders import read_json
 
 _RESTORE = "restore it from a copy"
+_NAMED = 3
+"""Datasets within a folder that a message names."""
 _STATISTICS = {"min", "max", "mean", "std", "count", *QUANTILES}
 """Of every feature."""
 _SET = 0.5
@@ -79,15 +81,27 @@ class DatasetReader:
         return read_episode(self.root, self.info, self.episodes[number])
 
 
+def check_is_dataset(root: Path) -> None:
+    """
+    Raises:
+        UserError: the folder has no info.json; the message names folders in it that have one, such as a run's dataset.
+    """
+    if not (root / schema.INFO_PATH).exists():
+        within = ", ".join(str(path.parents[1]) for path in sorted(root.glob(f"*/{schema.INFO_PATH}"))[:_NAMED])
+        raise UserError(
+            f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing; name the folder that has it"
+            + (f", as {within}" if within else "")
+        )
+
+
 def read_info(root: Path) -> dict[str, Any]:
     """info.json of a dataset.
 
     Raises:
         UserError: there is none, it is damaged, or of another version.
     """
+    check_is_dataset(root)
     path = root / schema.INFO_PATH
-    if not path.exists():
-        raise UserError(f"{root} holds no LeRobot dataset: {schema.INFO_PATH} is missing; name the folder that has it")
     keys = ("codebase_version", "fps", "features", "data_path")
     info = read_json(path, keys, schema.RESTORE)
     if (version := info["codebase_version"]) not in schema.READ_VERSIONS:

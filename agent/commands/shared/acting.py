@@ -118,8 +118,8 @@ def acting(
     check_device(world_name, config.device)
     with closing(make_world(world_name)) as world, closing(source):
         tasks = check_episodes(world, named, config.variations)
-        say_place(name, made_for, world_name, named)
         source.check(world, tasks, config.variations[0])
+        say_place(name, made_for, world_name, named)
         worlds = partial(make_world, world_name, device=config.device)
 
         from agent.evaluation.measure import EvaluationSetup

@@ -138,8 +138,15 @@ def test_the_last_line_trains_on_what_was_examined(tmp_path: Path, capsys: pytes
     assert next_commands(said) == [["train", "sft_demo", "--data", root, "--frames", "32x16", "--out", "runs/a"]]
 
 
-def test_a_folder_without_a_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["data", str(tmp_path)])
-    assert "refused: " in (out := capsys.readouterr().out)
-    assert "meta/info.json is missing" in out
+def test_a_folder_without_a_dataset_is_refused_and_those_in_it_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"llamarm: {tmp_path} holds no LeRobot dataset: meta/info.json is missing; name the folder that has it"
+    for hint in ("", f", as {tmp_path}/a, {tmp_path}/b"):
+        with pytest.raises(SystemExit) as ended:
+            main(["data", str(tmp_path)])
+        assert ended.value.code == 2
+        assert capsys.readouterr() == ("", f"{said}{hint}\n")
+        for name in ("a", "b"):
+            (tmp_path / name / "meta").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "meta/info.json").touch()

@@ -252,7 +252,8 @@ def test_make_world_calls_a_function_of_a_module_of_the_current_folder(
     with closing(make_world("own_corridors:corridors", 2)) as world:
         assert (world.suite, world.num_envs) == ("corridor", 2)
     for name, message in {
-        "no_such_module:make": "world 'no_such_module:make' cannot be imported: No module named",
+        "no_such_module:make": "world 'no_such_module:make' cannot be imported: No module named .* in PYTHONPATH$",
+        "ws:/127.0.0.1:8000": "'ws:/127.0.0.1:8000' is not MODULE:FUNCTION, as in my_package.my_module:make",
         "own_corridors:no": "cannot be imported: module .* has no attribute 'no'",
         "own_corridors:no_world": "gave a float, expected an envs.world.World",
         "tabletob": "world .tabletob. does not exist; worlds: tabletop, .*, or MODULE:FUNCTION of your own",
