@@ -24,8 +24,9 @@ from rollout.dataset.foreign.doctor import Examination, examine
 from rollout.dataset.foreign.infer import MARGIN
 from rollout.dataset.foreign.outcomes import Outcomes
 from rollout.dataset.foreign.reading import ReadingConfig, as_entries
-from rollout.dataset.read import check_is_dataset
+from rollout.dataset.read import check_is_dataset, read_episodes
 from rollout.dataset.schema import is_own
+from rollout.dataset.segments import check_successes
 from vla_model.files.folders import read_json
 
 
@@ -53,6 +54,8 @@ def run(args: list[str]) -> None:
         check_is_dataset(Path(root))
     say("data", f"reads all numbers, and decodes {'every frame' if options.every_frame else 'one frame of each file'}")
     found = [examine(root, options.reading, every_frame=options.every_frame) for root in options.data]
+    if not any(one.refused for one in found):
+        found[0].tried(check_successes, options.data, options.reading)
     for number, one in enumerate(found):
         if number:
             print()
@@ -72,11 +75,23 @@ def run(args: list[str]) -> None:
             print(f"\nrefused: {error}")
     if refused:
         sys.exit(1)
-    first, how = Path(options.data[0]), Path(options.data[0], HOW_PATH)
-    recipe = recipe_for(read_json(how).get("world", "") if how.exists() else "")
+    first = Path(options.data[0])
     reading = [arg for arg in args if arg not in options.data and arg.replace("_", "-") != "--every-frame"]
     out = f"runs/{first.resolve().name}"
-    say_next("train on it", "train", recipe, "--data", *options.data, *reading, "--out", out)
+    say_next("train on it", "train", *_cloning(first), "--data", *options.data, *reading, "--out", out)
+
+
+def _cloning(root: Path) -> list[str]:
+    """The recipe for a dataset; and of our demonstrations in a world of no recipe, that world and its tasks."""
+    from agent.recipes import RECIPES
+
+    how = root / HOW_PATH
+    world = read_json(how).get("world", "") if how.exists() else ""
+    recipe = recipe_for(world)
+    if world in ("", RECIPES[recipe]().from_demonstrations().demonstrations.world):
+        return [recipe]
+    tasks = dict.fromkeys(row["task_name"] for row in read_episodes(root))
+    return [recipe, "--demonstrations.world", world, "--demonstrations.tasks", *tasks]
 
 
 def _say(found: Examination, *, with_failed: bool) -> None:

@@ -24,7 +24,7 @@ from rollout.dataset.check import check_worlds
 from rollout.dataset.foreign.outcomes import unused_episodes
 from rollout.dataset.foreign.reading import as_entries
 from rollout.dataset.frame_cache import check_pending
-from rollout.dataset.segments import has_successes
+from rollout.dataset.segments import check_successes
 from vla_model.inputs.processor import Processor
 
 
@@ -51,11 +51,7 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             conversion=None if kept is None else kept.conversion,
             reading=config.reading,
         )
-        if not any(has_successes(root, unused_episodes(root, config.reading)) for root in config.data):
-            raise UserError(
-                f"no episode of {', '.join(config.data)} was selected: none succeeded; record successes, or name "
-                "them with --auxiliary beside others"
-            )
+        check_successes(config.data, config.reading)
     if world_spec is None or variations:
         with closing(make_world(demonstrations.world)) as world:
             check_episodes(world, demonstrations.tasks, variations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -53,10 +53,20 @@ def succeeded(row: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
     return not is_own(info) or row.get("success", True)
 
 
-def has_successes(root: str | Path, left_out: Collection[int] = ()) -> bool:
-    """Whether an episode of a dataset succeeded; without success flags, all are taken to have."""
-    reader = DatasetReader(root, left_out)
-    return any(row["length"] and succeeded(row, reader.info) for row in reader.episodes)
+def check_successes(roots: Sequence[str], reading: ReadingConfig) -> None:
+    """Check that an episode of these datasets succeeded; without success flags, all are taken to have.
+
+    Raises:
+        UserError: none did, or a file is missing or damaged.
+    """
+    for root in roots:
+        reader = DatasetReader(root, unused_episodes(root, reading))
+        if any(row["length"] and succeeded(row, reader.info) for row in reader.episodes):
+            return
+    raise UserError(
+        f"no episode of {', '.join(roots)} was selected: none succeeded; record successes, or name them with "
+        "--auxiliary beside others"
+    )
 
 
 def has_held_out(root: str | Path, reading: ReadingConfig, seed: int) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,9 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from edits import add_column, change_info, replace_columns
 from next_commands import next_commands
+from sides_policy import WillingSidesWorld, sides_specs
 from so101 import Layout, write_recording
 
 from agent.cli import main
+from agent.training.demonstrations import HOW_PATH
+from rollout.collect import collect
+from rollout.dataset.write import DatasetWriter
+from rollout.expert import ExpertPolicy
 
 
 def printed(capsys: pytest.CaptureFixture[str], *args: object) -> list[str]:
@@ -150,3 +158,33 @@ def test_a_folder_without_a_dataset_is_refused_and_those_in_it_named(
         for name in ("a", "b"):
             (tmp_path / name / "meta").mkdir(parents=True, exist_ok=True)
             (tmp_path / name / "meta/info.json").touch()
+
+
+def written(root: Path, **changes: Any) -> str:
+    """One episode of our own of each task; returns the folder."""
+    world = WillingSidesWorld(4)
+    with DatasetWriter(root, world.world_spec, robot_type="sides") as writer:
+        for trajectory in collect(ExpertPolicy(world), world, sides_specs(1), all_frames=True):
+            writer.append(replace(trajectory, **changes))
+    return str(root)
+
+
+def test_our_demonstrations_in_a_world_of_no_recipe_are_cloned_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = written(tmp_path / "a")
+    (tmp_path / "a" / HOW_PATH).write_text(json.dumps({"world": "sides:make_world", "device": "cpu", "noise_std": 0.0}))
+    main(["data", root])
+    (words,) = next_commands(capsys.readouterr().err)
+    place = ["--demonstrations.world", "sides:make_world", "--demonstrations.tasks", "left", "right"]
+    assert words == ["train", "sft_demo", *place, "--data", root, "--out", "runs/a"]
+
+
+def test_our_recordings_without_a_success_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `train --data` refuses them, which takes them beside others."""
+    failed, good = written(tmp_path / "a", success=False), written(tmp_path / "b")
+    with pytest.raises(SystemExit):
+        main(["data", failed])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "refused" in line]
+    assert line.startswith(f"refused: no episode of {failed} was selected: none succeeded; record successes, or ")
+    assert printed(capsys, failed, good)[-1] == "The datasets fit each other."
