@@ -302,3 +302,12 @@ def test_a_thing_that_rests_is_let_go_at_once() -> None:
     moved_m = np.linalg.norm(np.diff(ended["hand_m"][: opened + 1], axis=0), axis=1)
     assert moved_m[-1] < 0.0015, "the book stops at the floor of its compartment"
     assert moved_m[-8:].max() > 0.0015, "for eight steps nothing that the policy sees changes"
+
+
+@needs_libero
+def test_a_hand_around_a_can_lifts_it_as_soon_as_the_fingers_have_stopped() -> None:
+    ended = play("pick_up_the_alphabet_soup_and_place_it_in_the_basket")
+    assert ended["success"], ended["log"]
+    closed = ended["closed"].index(True)
+    height_m = np.array(ended["hand_m"])[closed:, 2]
+    assert np.argmax(height_m > height_m[0] + 0.003) <= 8

@@ -68,7 +68,7 @@ def _grasp_handle(arm: Arm, middle: Array, axes: Array, out: Array) -> Steps:
     yield from arm.move(middle - 0.12 * approach + 0.02 * out, axes, tolerance=0.012, angle=0.08)
     yield from arm.release()
     yield from arm.move(middle + 0.006 * approach, axes, angle=0.08, steps=30, speed=0.6)
-    return (yield from arm.grip(CLOSED, 10))
+    return (yield from arm.close())
 
 
 def close_drawer(arm: Arm, joint: int, attempt: int) -> Steps:

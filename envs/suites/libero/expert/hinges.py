@@ -52,7 +52,7 @@ def turn_knob(arm: Arm, joint: int, angle: float, attempt: int) -> Steps:
         yield from arm.move(centre + 0.12 * UP, axes, tolerance=0.02, angle=0.08, steps=70)
         yield from arm.release()
         yield from arm.move(centre, axes, angle=0.08, steps=30, speed=0.7)
-        yield from arm.grip(CLOSED, 9)
+        yield from arm.close()
     arm.command = CLOSED
     start, begun = view.hand_axes, view.joint(joint)
     way = np.sign(angle - begun)
@@ -128,7 +128,7 @@ def _pull_ajar(arm: Arm, joint: int, way: float) -> Steps:
     yield from arm.move(middle + 0.12 * out, axes, tolerance=0.012, angle=0.08)
     yield from arm.release()
     yield from arm.move(middle - 0.004 * out, axes, angle=0.08, steps=30, speed=0.6)
-    yield from arm.grip(CLOSED, 10)
+    yield from arm.close()
     anchor, axis = view.joint_line(joint)
     held, begun = view.hand, view.joint(joint)
     for _ in range(30):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.suites.libero.expert.grasps import grasp_candidates
-from envs.suites.libero.expert.motion import CLOSED, DOWN, OPEN, UP, Arm, Steps, hand_frame, turned
+from envs.suites.libero.expert.motion import DOWN, OPEN, UP, Arm, Steps, hand_frame, turned
 from envs.suites.libero.expert.view import Array, Goal, View
 
 INSIDE_M = 0.015
@@ -82,7 +82,7 @@ def insert(arm: Arm, goal: Goal, attempt: int) -> Steps:
     yield from arm.move(point - 0.10 * axes[:, 2] + 0.03 * UP, axes, tolerance=0.015, angle=0.1, steps=70)
     yield from arm.release()
     yield from arm.move(point, axes, angle=0.08, steps=40, speed=0.8)
-    yield from arm.grip(CLOSED, 11)
+    yield from arm.close()
     height = view.position(name)[2]
     yield from arm.shift(0.05 * UP, axes, tolerance=0.015)
     if view.position(name)[2] - height < 0.02:

@@ -39,6 +39,8 @@ LANDED_STEPS = 3
 hold, and at its end let go."""
 OPENED_M = 0.07
 """Fingers further apart than this are open."""
+STOPPED_STEPS, STOPPED_M = 2, 0.001
+"""Fingers that close by less than this in so many steps hold something, or each other."""
 MISS_M, MISS_COST = 0.01, 100.0
 """A pose that the hand stays further away from than this is out of reach, and how many radians of turning the hand are
 taken into account per metre beyond."""
@@ -162,6 +164,17 @@ class Arm:
         self.command = command
         place = self.view.hand
         for _ in range(steps):
+            yield self.toward(place)
+        return True
+
+    def close(self) -> Steps:
+        """Close the fingers and wait until they have stopped; no longer, as of LANDED_STEPS."""
+        self.command = CLOSED
+        place, openings = self.view.hand, list[float]()
+        for k in range(11):
+            openings.append(self.view.opening)
+            if k > STOPPED_STEPS and openings[k - STOPPED_STEPS] - openings[k] < STOPPED_M:
+                break
             yield self.toward(place)
         return True
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.suites.libero.expert.choice import HOVER_M, LIFT_M, choose_grasp
 from envs.suites.libero.expert.grasps import Grasp
-from envs.suites.libero.expert.motion import CLOSED, LANDED_STEPS, UP, Arm, Lost, Steps, level, watch
+from envs.suites.libero.expert.motion import CLOSED, LANDED_STEPS, OPEN, UP, Arm, Lost, Steps, level, watch
 from envs.suites.libero.expert.placement import CLEARANCE_M, Place, highest_on_the_way, place_for
 from envs.suites.libero.expert.reach import FREED_M, way_out
 from envs.suites.libero.expert.view import Array, Goal
@@ -50,13 +50,13 @@ def pick(arm: Arm, name: str, grasp: Grasp) -> Steps:
     view = arm.view
     start = view.position(name)
     below = {other: view.position(other)[2] for other in view.scene.objects if view.position(other)[2] < start[2]}
-    arm.command = -1.0
+    arm.command = OPEN
     yield from watch(
         approach(arm, name, grasp),
         lambda: bool(np.linalg.norm(view.position(name) - start) < MOVED_M),
         f"{name} moved before it was grasped",
     )
-    yield from arm.grip(CLOSED, 11)
+    yield from arm.close()
     yield from from_under(arm, name, grasp)
     height = view.position(name)[2]
     yield from arm.shift(LIFT_M * UP, grasp.axes, tolerance=0.015)
@@ -113,7 +113,8 @@ def put(arm: Arm, goal: Goal) -> Steps:
         height = max(height + 0.015, place.wall - 0.035)
     offset = (view.hand - view.position(name))[:2]
     yield from arm.move(np.array([*(place.xy + offset), height]), axes, steps=40, speed=0.6, stall_steps=LANDED_STEPS)
-    yield from arm.grip(-1.0, 8)
+    yield from arm.grip(OPEN, 3)
+    yield from arm.release()
     yield from arm.shift(0.10 * UP)
     for _ in range(3):
         yield arm.toward(view.hand)
