@@ -205,7 +205,7 @@ def sft_libero() -> RunConfig:
         # Where a thing must be released, success comes two or three steps after the command to open.
         sft=SFTConfig(hold_gripper=True),
         learner=LearnerConfig(batch_size=128, num_updates=8000, optimizer="muon", warmup_updates=200),
-        # With 2 of 8 actions per decision the hand stays where the expert waited, around a can or on a cabinet.
+        # With 4 of 8 actions per decision the hand stays where the expert waited, around a can or on a cabinet.
         evaluation=replace(mt50.evaluation, num_worlds=2, n_action_steps=8),
         save_every=1000,
     )

@@ -311,3 +311,28 @@ def test_a_hand_around_a_can_lifts_it_as_soon_as_the_fingers_have_stopped() -> N
     closed = ended["closed"].index(True)
     height_m = np.array(ended["hand_m"])[closed:, 2]
     assert np.argmax(height_m > height_m[0] + 0.003) <= 8
+
+
+TABLE = """
+import json, sys
+from envs.suites.libero.expert.view import View
+from envs.suites.libero.simulation import Simulation
+heights = []
+for task in sys.argv[1:]:
+    simulation = Simulation(task)
+    simulation.begin(1_000_000)
+    view = View(simulation)
+    thing = next(name for name in view.scene.objects if "plate" in name)
+    heights.append([view.table_height(view.position(thing)), float(view.points(thing)[:, 2].min())])
+print(json.dumps(heights))
+"""
+
+
+@needs_libero
+def test_a_table_is_as_high_as_what_stands_on_it_also_where_its_top_is_a_box_laid_on_its_side() -> None:
+    tasks = (
+        "put_the_bowl_on_the_plate",
+        "LIVING_ROOM_SCENE6_put_the_white_mug_on_the_plate_and_put_the_chocolate_pudding_to_the_right_of_the_plate",
+    )
+    for table_m, bottom_m in run_in_libero(TABLE, *tasks):
+        assert table_m == pytest.approx(bottom_m, abs=0.01)

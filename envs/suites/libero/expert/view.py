@@ -180,10 +180,14 @@ class View:
         heights = [0.0]
         for g in self._static:
             if self.model.geom_type[g] == mujoco.mjtGeom.mjGEOM_BOX:
-                centre, half = self.data.geom_xpos[g], self.model.geom_size[g]
+                centre, half = self.data.geom_xpos[g], self._half_sizes(g)
                 if (np.abs(xy[:2] - centre[:2]) <= half[:2]).all():
                     heights.append(float(centre[2] + half[2]))
         return max(heights)
+
+    def _half_sizes(self, g: int) -> Array:
+        """Of a box that stands upright, turned or laid on a side, along the world's axes, [3]."""
+        return np.abs(self.data.geom_xmat[g].reshape(3, 3)) @ self.model.geom_size[g]
 
     def holds(self, goal: Goal) -> bool:
         """Whether a predicate of the suite is true now."""
