@@ -52,7 +52,7 @@ def open_drawer(arm: Arm, joint: int, far: float, attempt: int) -> Steps:
     arm.command = CLOSED
     pull = far - opened(view, joint) + REACH_M
     yield from arm.move(view.hand + pull * out, axes, tolerance=0.01, speed=0.8)
-    yield from arm.grip(OPEN, 6)
+    yield from arm.open(6)
     yield from arm.shift(0.03 * out - 0.06 * approach, axes)
     yield from arm.shift(0.2 * UP, steps=30)
     return opened(view, joint) > far - 0.01

@@ -61,7 +61,7 @@ def turn_knob(arm: Arm, joint: int, angle: float, attempt: int) -> Steps:
             break
         turn = way * min(0.09 * (k + 1), abs(angle - begun) + 0.6, MOST_TURN_RAD)
         yield arm.toward(centre, turned(start, axis * turn), speed=0.6)
-    yield from arm.grip(OPEN, 6)
+    yield from arm.open(6)
     yield from arm.shift(0.15 * UP, steps=25)
     return (view.joint(joint) - angle) * way > -0.02
 
@@ -136,7 +136,7 @@ def _pull_ajar(arm: Arm, joint: int, way: float) -> Steps:
             break
         turn = view.joint(joint) - begun + way * ARC_STEP_RAD * 1.5
         yield arm.toward(anchor + turned((held - anchor)[:, None], axis * turn)[:, 0], axes, 0.6)
-    yield from arm.grip(OPEN, 6)
+    yield from arm.open(6)
     yield from arm.shift(0.12 * out, axes, steps=15)
     return abs(view.joint(joint)) > AJAR_RAD
 

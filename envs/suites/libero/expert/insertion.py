@@ -86,7 +86,7 @@ def insert(arm: Arm, goal: Goal, attempt: int) -> Steps:
     height = view.position(name)[2]
     yield from arm.shift(0.05 * UP, axes, tolerance=0.015)
     if view.position(name)[2] - height < 0.02:
-        yield from arm.grip(OPEN, 5)
+        yield from arm.open(5)
         yield from arm.shift(-0.1 * axes[:, 2], axes)
         return False
     yield from _take_in(arm, name, box, axes, upright)
@@ -137,6 +137,6 @@ def _take_in(arm: Arm, name: str, box: Box, axes: Array, upright: Array) -> Step
     inside = at(box.depth, 0.022)
     yield from arm.move(inside, axes, steps=50, speed=0.6)
     yield from arm.move(inside - 0.02 * UP, axes, tolerance=0.005, steps=12, speed=0.4)
-    yield from arm.grip(OPEN, 7)
+    yield from arm.open(7)
     yield from arm.shift(0.05 * (box.outward - view.hand_axes[:, 2]), tolerance=0.015)
     return (yield from arm.shift(0.12 * box.outward + 0.05 * UP, tolerance=0.03, steps=30))

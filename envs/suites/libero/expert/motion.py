@@ -159,31 +159,30 @@ class Arm:
         """By a vector from where the hand is."""
         return (yield from self.move(self.view.hand + by, axes, tolerance=tolerance, angle=9.0, steps=steps))
 
-    def grip(self, command: float, steps: int) -> Steps:
-        """Open or close the fingers with the hand in its place."""
-        self.command = command
-        place = self.view.hand
-        for _ in range(steps):
-            yield self.toward(place)
-        return True
-
-    def close(self) -> Steps:
-        """Close the fingers and wait until they have stopped; no longer, as of LANDED_STEPS."""
-        self.command = CLOSED
-        place, openings = self.view.hand, list[float]()
-        for k in range(11):
-            openings.append(self.view.opening)
-            if k > STOPPED_STEPS and openings[k - STOPPED_STEPS] - openings[k] < STOPPED_M:
-                break
-            yield self.toward(place)
-        return True
+    def open(self, steps: int) -> Steps:
+        """Open the fingers for so many actions."""
+        return (yield from self._grip(OPEN, steps))
 
     def release(self) -> Steps:
         """Open the fingers and wait until they are open."""
-        self.command = OPEN
+        return (yield from self._grip(OPEN, 12, lambda: self.view.opening > OPENED_M))
+
+    def close(self) -> Steps:
+        """Close the fingers and wait until they have stopped, and for the reason at LANDED_STEPS no longer."""
+        openings = list[float]()
+
+        def have_stopped() -> bool:
+            openings.append(self.view.opening)
+            return len(openings) > STOPPED_STEPS + 1 and openings[-1 - STOPPED_STEPS] - openings[-1] < STOPPED_M
+
+        return (yield from self._grip(CLOSED, 11, have_stopped))
+
+    def _grip(self, command: float, steps: int, done: Callable[[], bool] = lambda: False) -> Steps:
+        """Command the fingers with the hand in its place, for at most so many actions."""
+        self.command = command
         place = self.view.hand
-        for _ in range(12):
-            if self.view.opening > OPENED_M:
+        for _ in range(steps):
+            if done():
                 break
             yield self.toward(place)
         return True

@@ -113,7 +113,7 @@ def put(arm: Arm, goal: Goal) -> Steps:
         height = max(height + 0.015, place.wall - 0.035)
     offset = (view.hand - view.position(name))[:2]
     yield from arm.move(np.array([*(place.xy + offset), height]), axes, steps=40, speed=0.6, stall_steps=LANDED_STEPS)
-    yield from arm.grip(OPEN, 3)
+    yield from arm.open(3)  # around a wide thing they count as open before they have moved
     yield from arm.release()
     yield from arm.shift(0.10 * UP)
     for _ in range(3):
