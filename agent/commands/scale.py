@@ -96,10 +96,10 @@ def _check(config: ScaleConfig, folder: RunFolder) -> None:
         UserError: see check_run; or the grid's runs cannot be timed or compared.
     """
     run = config.run
-    if run.learner.num_processes != 1 or run.data or run.evaluation.episodes_per_task < 1:
+    if run.learner.num_processes != 1 or run.data or run.init or run.evaluation.episodes_per_task < 1:
         raise UserError(
-            "runs of a grid train in one process, on demonstrations that it collects, and are evaluated: leave out "
-            "learner.num_processes, data and evaluation.episodes_per_task 0"
+            "runs of a grid train in one process from random weights, on demonstrations that it collects, and are "
+            "evaluated: leave out learner.num_processes, init, data and evaluation.episodes_per_task 0"
         )
     every = all_places(config)
     run.check_names(folder)
@@ -108,7 +108,7 @@ def _check(config: ScaleConfig, folder: RunFolder) -> None:
     from agent.training.loop import check_run
 
     for place in every:
-        check_run(config_of(place, config, updates=1))
+        check_run(config_of(place, config, updates=1), folder)
 
 
 def _run(config: ScaleConfig, folder: RunFolder, budget: Budget, command: list[str]) -> dict[Place, Cell]:

@@ -69,6 +69,9 @@ class RunConfig:
     """Of the model's initial weights, the batches and the augmentation."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """A preset and what differs from it: see vla_model/create.py."""
+    init: Annotated[str, tyro.conf.arg(metavar="POLICY")] = ""
+    """A policy whose weights, normalisation and tokenizer the training begins with, in place of random weights: a run,
+    a checkpoint, or a policy's folder. `model` must describe its model; model.instruction-length may differ."""
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     demonstrations: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
     rollout: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
@@ -131,9 +134,10 @@ class RunConfig:
         """What the run will do, for its user, with the amounts of it."""
         demonstrations, tasks = self.demonstrations, self.demonstrations.tasks
         count = demonstrations.episodes_per_task * len(demonstrations.variations)
+        begins = f", from the weights of {self.init}" if self.init else ""
         steps = [
             f"reads {', '.join(self.data)}" if self.data else f"collects {amount_of('demonstration', count, tasks)}",
-            f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{_done(run)}",
+            f"makes {self.learner.num_updates:,} updates of {self.learner.batch_size:,} samples{begins}{_done(run)}",
             *([self.evaluation.ahead(tasks)] if self.is_simulated else []),
         ]
         return "; ".join(steps)
@@ -146,14 +150,25 @@ class RunConfig:
         """Refuse what can be refused without torch.
 
         Raises:
-            UserError: the world, its device, a task or a variation does not exist.
+            UserError: the world, its device, a task or a variation does not exist, or see initial_policy.
         """
-        del run
+        self.initial_policy(run)
         variations = self.evaluation.variations if self.is_simulated else ()
         if self.data and not variations:
             return  # of a robot: no world is made
         own = () if self.data else self.demonstrations.variations
         self.demonstrations.check_names(variations, own)
+
+    def initial_policy(self, run: RunFolder) -> Path | None:
+        """The folder of the last checkpoint's policy, else of the one that init names; None for random weights.
+
+        Raises:
+            UserError: init holds no policy.
+        """
+        last = run.last_checkpoint()
+        if last is not None:
+            return last / PRETRAINED
+        return policy_folder(self.init) if self.init else None
 
 
 @dataclass(frozen=True, kw_only=True)

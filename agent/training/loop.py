@@ -46,8 +46,9 @@ from vla_model.inputs.processor import Processor
 from vla_model.model import VLA
 from vla_model.numerics.precision import best_device
 from vla_model.policy import VLAPolicy, on_best_device
-from vla_model.weights.checkpoint import load_config
+from vla_model.weights.checkpoint import load_config, load_shape
 from vla_model.weights.finetune import prepare
+from vla_model.weights.initial import check_initial_weights, load_initial_weights
 
 LOG_EVERY = 20
 """Updates between two points of a curve."""
@@ -75,7 +76,7 @@ def ready(
     Raises:
         UserError: see check_run.
     """
-    check_run(config, _kept_processor(run))
+    check_run(config, run)
     yield partial(_train, config, run)
 
 
@@ -97,21 +98,22 @@ def _train(config: RunConfig, run: RunFolder) -> tuple[Evaluation | None, dict[s
     return evaluation, controls
 
 
-def check_run(config: RunConfig, kept: Processor | None = None) -> None:
-    """Check a run before it starts.
-
-    Args:
-        kept: of the policy that is resumed, if any.
+def check_run(config: RunConfig, run: RunFolder) -> None:
+    """Check a run before it starts or resumes.
 
     Raises:
         UserError: a field is out of range, fields do not fit each other or the world, or something named does not
-            exist.
+            exist; or the initial policy is of another world or model.
     """
     check_config(config)
     check_model(config.model)
     _num_updates(config)
     check_device(config.demonstrations.world, config.demonstrations.device)
+    initial = config.initial_policy(run)
+    kept = None if initial is None else load_shape(initial)[2]
     shape = shape_of(config.model, check_recordings(config, kept))
+    if initial is not None and run.last_checkpoint() is None:
+        check_initial_weights(initial, shape)
     with torch.device("meta"):
         prepare(VLA(shape), config.fine_tuning)
     check_n_action_steps(deployment_of(config, shape.chunk_size).n_action_steps, shape.chunk_size)
@@ -146,7 +148,7 @@ def update(config: RunConfig, run: RunFolder) -> dict[str, float]:
 
 
 def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, float]:
-    """Train from the last checkpoint or from scratch, on the run's dataset or the recorded ones.
+    """Train from the last checkpoint, the initial policy or from scratch, on the run's dataset or the recorded ones.
 
     Returns:
         "samples_per_s" and "data_wait_share".
@@ -154,10 +156,12 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     data, kept = _data(config, run)
     part = (process.rank, process.count)
     torch.manual_seed(config.seed)
-    last = run.last_checkpoint()
-    continues = None if last is None else load_config(last / PRETRAINED)
+    last, initial = run.last_checkpoint(), config.initial_policy(run)
+    continues = None if initial is None else load_config(initial)
     model, fresh = create_policy(config.model, data.world_spec, data.stats, continues=continues)
-    processor = kept or fresh
+    processor = fresh if kept is None else kept.with_instruction_length(model.config.instruction_length)
+    if initial is not None and last is None:
+        load_initial_weights(model, initial)
     processor.conversion = data.conversion
     if process.rank == 0:
         for line in processor.warnings(data.instructions):
@@ -195,15 +199,12 @@ def learn(config: RunConfig, run: RunFolder, process: Process) -> dict[str, floa
     return figures
 
 
-def _kept_processor(run: RunFolder) -> Processor | None:
-    """The last checkpoint's: its normalisation and its conversion hold, even if the data changed."""
-    last = run.last_checkpoint()
-    return None if last is None else Processor.load(last / PRETRAINED)
-
-
 def _data(config: RunConfig, run: RunFolder) -> tuple[TrainingData, Processor | None]:
-    """The run's data, and the last checkpoint's processor."""
-    kept = _kept_processor(run)
+    """The run's data; and the processor of the last checkpoint or of the initial policy, whose normalisation and
+    conversion hold for other data too.
+    """
+    initial = config.initial_policy(run)
+    kept = None if initial is None else Processor.load(initial)
     return training_data(config, run, kept), kept
 
 

@@ -34,11 +34,12 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
     Nothing is written.
 
     Args:
-        kept: of the policy that is resumed, if any.
+        kept: of the policy whose training continues, if any.
 
     Raises:
         UserError: a folder holds no dataset, datasets or the evaluated world differ, no recorded episode succeeded,
-            recorded values are not finite, or the world lacks a task, a variation or an expert.
+            recorded values are not finite, the world lacks a task, a variation or an expert, or it is not that of the
+            policy whose training continues.
     """
     demonstrations, evaluation = config.demonstrations, config.evaluation
     variations = evaluation.variations if config.is_simulated else ()
@@ -58,6 +59,8 @@ def check_recordings(config: RunConfig, kept: Processor | None = None) -> WorldS
             if world_spec is None:
                 check_demonstrations(demonstrations, world)
                 world_spec = world.world_spec
+                if kept is not None:
+                    kept.check(world_spec)
                 if config.drives or config.auxiliary:
                     check_worlds((*config.drives, *config.auxiliary), expected=world_spec, reading=config.reading)
             elif lines := world_spec.differences(world.world_spec, labels=False):
@@ -83,7 +86,7 @@ def training_data(config: RunConfig, run: RunFolder, processor: Processor | None
 
     Args:
         run: its dataset is used where the config names no recorded ones.
-        processor: of the policy that is resumed, if any.
+        processor: of the policy whose training continues, if any.
 
     Raises:
         UserError: as TrainingData.

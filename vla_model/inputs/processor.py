@@ -10,6 +10,7 @@ pixels.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -170,6 +171,17 @@ class Processor:
             normalisations=normalisations,
             tokenizer=tokenizer or Tokenizer.from_file(str(DEFAULT_TOKENIZER)),
             instruction_length=instruction_length,
+        )
+
+    def with_instruction_length(self, length: int) -> Processor:
+        """The same for a model that reads instructions of `length` tokens."""
+        return Processor(
+            world_spec=self.world_spec,
+            normalisations=self.normalisations,
+            tokenizer=copy.deepcopy(self.tokenizer),
+            instruction_length=length,
+            deployment=self.deployment,
+            conversion=self.conversion,
         )
 
     def encode(self, observation: Observation) -> ModelInputs:

@@ -234,6 +234,20 @@ def test_a_resumed_run_keeps_its_conversion_when_the_recordings_grew(
     assert "The data changed" in capsys.readouterr().err
 
 
+def test_training_on_other_recordings_goes_on_from_the_policy_in_its_units(
+    trained: tuple[RunConfig, RunFolder], tmp_path: Path
+) -> None:
+    root = write_recording(tmp_path / "data", dataclasses.replace(LAYOUT, lengths=(20, 30)))
+    config = dataclasses.replace(trained[0], data=(str(root),), init=str(trained[1].root), reading=ReadingConfig())
+    run = start_run(tmp_path / "run", config)
+    train(config, run)
+    old, new = (
+        json.loads((folder.checkpoint(2) / "pretrained_model/processor.json").read_text())
+        for folder in (trained[1], run)
+    )
+    assert old == new
+
+
 def test_episodes_are_left_out_of_a_run_and_of_its_measurements(
     trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,7 +331,7 @@ def test_other_programs_recordings_join_as_drives_or_auxiliary_data_if_they_fit(
         train(config, start_run(tmp_path / "drives-too", config))
 
 
-@pytest.mark.parametrize("place", ["data", "drives", "auxiliary", "resumed", "evaluated"])
+@pytest.mark.parametrize("place", ["data", "drives", "auxiliary", "resumed", "continued", "evaluated"])
 def test_recordings_in_other_units_than_the_policys_are_refused(
     trained: tuple[RunConfig, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
@@ -333,8 +347,10 @@ def test_recordings_in_other_units_than_the_policys_are_refused(
         assert re.search(said, capsys.readouterr().err)
         return
     run = tmp_path / "run"
-    given = {"data": (*trained[0].data, str(root)), "resumed": (str(root),)}.get(place, (str(root),))
-    config = dataclasses.replace(trained[0], **{"data" if place == "resumed" else place: given})
+    given = (*trained[0].data, str(root)) if place == "data" else (str(root),)
+    config = dataclasses.replace(trained[0], **{"data" if place in ("resumed", "continued") else place: given})
+    if place == "continued":
+        config = dataclasses.replace(config, init=str(trained[1].root))
     if place == "resumed":
         shutil.copytree(trained[1].root, run)
         record = RunFolder(run).record
