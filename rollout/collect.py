@@ -56,7 +56,7 @@ def collect(
         world: its N worlds are reset here; episodes that ran in them are dropped.
         specs: read lazily, one for each idle world.
         n_action_steps: number of actions of each chunk to execute; None for the whole chunk.
-        all_frames: record the frame before every action (F = T), not only those at decisions.
+        all_frames: record the frame before every action (F = T) and after the last one, not only those at decisions.
 
     Raises:
         UserError: n_action_steps is not within 1..chunk size, or the policy's chunk has a wrong shape.
@@ -176,6 +176,13 @@ def _executed_part(chunk: ActionChunk, expected: tuple[int, int], n_action_steps
     return actions, _clipped(chunk.labels[:, :k])
 
 
+def _final_frames(n: int, result: ChunkResult) -> dict[str, NDArray[np.uint8]] | None:
+    """{camera: [H, W, 3]} of world n after its last action; None unless every frame was rendered."""
+    if result.all_frames is None:
+        return None
+    return {camera: frames[n, result.num_steps[n] - 1].copy() for camera, frames in result.all_frames.items()}
+
+
 def _sampled(chunk: ActionChunk) -> dict[str, NDArray[np.float32]]:
     """What a policy that samples its actions says about them, each [n, K, ...]."""
     recorded = {"sampled": chunk.sampled, "log_prob": chunk.log_prob, "value": chunk.value}
@@ -256,6 +263,7 @@ class _Episode:
             terminated=bool(result.terminated[n]),
             truncated=bool(result.truncated[n]),
             failure=result.failure[n],
+            final_frames=_final_frames(n, result),
             expert_usage=np.stack(self.expert_usage) if self.expert_usage else None,
         )
 

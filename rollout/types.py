@@ -32,6 +32,8 @@ class Trajectory:
     """{camera: [F, H, W, 3]}"""
     frame_step: NDArray[np.int64]
     """The control step of each frame, [F]."""
+    final_frames: dict[str, NDArray[np.uint8]] | None = None
+    """{camera: [H, W, 3]} after the last action, for videos; None unless every step was recorded."""
     decision_step: NDArray[np.int64]
     """The control steps at which the policy predicted a chunk."""
     decision_s: NDArray[np.float64] | None = None

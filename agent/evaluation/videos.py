@@ -107,16 +107,23 @@ _Outcome = tuple[str, tuple[int, int, int]]
 def _moments(
     trajectory: Trajectory, failure: str | None, control_dt_s: float
 ) -> Iterator[tuple[list[NDArray[np.uint8]], str, _Outcome | None]]:
-    """Views, time and outcome of every recorded frame, and of the end, which repeats the last frame."""
+    """Views, time and outcome of every recorded frame, and of the end: what the last action led to, or where that was
+    not recorded the last frame again.
+    """
     total = trajectory.num_steps
 
-    def views(i: int) -> list[NDArray[np.uint8]]:
-        return [_view(camera, frames[i]) for camera, frames in trajectory.frames.items()]
+    def views(frames: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        return [_view(camera, frame) for camera, frame in frames.items()]
 
     for i, step in enumerate(trajectory.frame_step.tolist()):
-        yield views(i), f"step {step} of {total}    {step * control_dt_s:.1f} s", None
+        yield (
+            views({camera: frames[i] for camera, frames in trajectory.frames.items()}),
+            f"step {step} of {total}    {step * control_dt_s:.1f} s",
+            None,
+        )
     outcome = ("success", _GREEN) if failure is None else (f"failed: {failure}", _RED)
-    yield views(-1), f"step {total} of {total}    {total * control_dt_s:.1f} s", outcome
+    final = trajectory.final_frames or {camera: frames[-1] for camera, frames in trajectory.frames.items()}
+    yield views(final), f"step {total} of {total}    {total * control_dt_s:.1f} s", outcome
 
 
 def _page(

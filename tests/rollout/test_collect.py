@@ -79,6 +79,17 @@ def test_only_decision_frames_are_recorded_unless_all_frames_is_set() -> None:
     np.testing.assert_array_equal(few.action, every.action)
 
 
+@pytest.mark.parametrize("n_action_steps", [1, 3, 4])
+def test_the_final_frames_show_what_the_last_action_led_to(n_action_steps: int) -> None:
+    few, every = (gather(2, range(5), n_action_steps, all_frames=all_frames) for all_frames in (False, True))
+    for seed, trajectory in every.items():
+        assert few[seed].final_frames is None
+        assert trajectory.final_frames is not None
+        assert trajectory.final_frames.keys() == trajectory.frames.keys()
+        assert trajectory.final_frames["front"].shape == (16, 24, 3)
+        assert trajectory.final_frames["front"][-1, -1, 1] == episode_length(seed)
+
+
 def test_n_action_steps_shortens_the_executed_part_of_a_chunk() -> None:
     t = gather(2, range(3), 4, n_action_steps=1)[2]
     np.testing.assert_array_equal(t.decision_step, np.arange(episode_length(2)))

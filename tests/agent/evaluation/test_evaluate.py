@@ -15,9 +15,10 @@ from sides_world import Reader, SidesWorld, evaluate_here
 from agent.evaluation.controls import BlackFrames, ShuffledInstructions
 from agent.evaluation.evaluate import Evaluation, evaluation_specs
 from agent.evaluation.statistics import Proportion
-from agent.evaluation.videos import video_poster
+from agent.evaluation.videos import video_poster, write_video
 from agent.runs.seeds import FIRST_EVALUATION_SEED, check_training_seed
 from envs.types import EpisodeSpec, Observation
+from rollout.collect import collect
 from vla_model.types import ActionChunk, Policy
 
 
@@ -231,6 +232,17 @@ def test_videos_are_h264_in_yuv420p_and_last_as_long_as_the_episode(tmp_path: Pa
     assert frames[0][-150, 150] == pytest.approx(np.full(3, 50), abs=6), "brightness of seed 1000000"
     assert path.read_bytes().find(b"moov") < path.read_bytes().find(b"mdat"), "a browser can start before all arrived"
     assert video_poster(path)[:2] == b"\xff\xd8"
+
+
+def test_a_video_ends_with_the_frame_after_the_last_action(tmp_path: Path) -> None:
+    specs = evaluation_specs("sides", ["left"], 1)
+    (episode,) = collect(Reader(), SidesWorld(1), specs, all_frames=True)
+    assert episode.final_frames is not None
+    white = {camera: np.full_like(frame, 255) for camera, frame in episode.final_frames.items()}
+    path = write_video(tmp_path, replace(episode, final_frames=white), failure=None, control_dt_s=0.1)
+    with av.open(path) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [int(frame[-150, 150, 0]) > 245 for frame in frames] == [False] * 3 + [True] * 15
 
 
 def test_evaluate_refuses_invalid_specs_and_videos_without_a_folder() -> None:
