@@ -108,7 +108,8 @@ def _evaluate(options: Any, foreign: ForeignSource | None, folder: RunFolder, co
 
         config = options.acting.evaluation(n_action_steps, controls=options.controls, videos=options.videos)
         card = policy_folder(options.policy) if options.out is None else None
-        say("eval", config.ahead(tasks))
+        replaces = f"; replaces the results in {folder.eval_info}" if folder.eval_info.exists() else ""
+        say("eval", f"{config.ahead(tasks)}{replaces}")
         evaluation, controls = measure(replace(measured, card=card), tasks, config, folder)
     print_success(evaluation, controls)
     print(folder.eval_info)

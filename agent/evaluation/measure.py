@@ -46,7 +46,8 @@ Evaluations = tuple[Evaluation, dict[str, Evaluation]]
 
 def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConfig, folder: RunFolder) -> Evaluations:
     """Evaluate, run the controls in the same processes, write eval_info.json, videos and the model card; returns the
-    evaluation and the controls by name.
+    evaluation and the controls by name. eval_info.json is written after the evaluation and after each control, so that
+    an interrupt loses no finished one.
 
     Raises:
         UserError: as `evaluate` and `evaluation_specs` do.
@@ -55,7 +56,7 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
     with setup.pool(config.num_worlds) as workers:
         run = partial(run_specs, workers, setup.example, config)
         evaluation = run("evaluation", specs, videos_dir=folder.videos)
-        write_eval_info(folder.eval_info, eval_info(evaluation, {}))  # before controls, in case they fail
+        write_eval_info(folder.eval_info, eval_info(evaluation, {}))
         # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of
         # all.
         lost = {r.spec.seed for r in evaluation.results if r.lost}
@@ -69,11 +70,12 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
             blind["shuffled instructions"] = partial(ShuffledInstructions, instructions=instructions)
         if config.controls and instructions:
             blind["black frames"] = BlackFrames
-        controls = {name: run(name, list(instructions), control=control) for name, control in blind.items()}
-    info = eval_info(evaluation, controls)
-    write_eval_info(folder.eval_info, info)
+        controls: dict[str, Evaluation] = {}
+        for name, control in blind.items():
+            controls[name] = run(name, list(instructions), control=control)
+            write_eval_info(folder.eval_info, eval_info(evaluation, controls))
     if setup.card is not None:
-        write_results(setup.card, info)
+        write_results(setup.card, eval_info(evaluation, controls))
     return evaluation, controls
 
 

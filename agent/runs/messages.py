@@ -8,12 +8,15 @@ import errno
 import os
 import select
 import shlex
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from agent.runs.interrupts import Terminated
 
+_NAME = "llamarm"
 _OTHER_PLACE = "name another folder"
 _GO_ON = "make room, then go on as after Ctrl-C: train with --resume, others by the same command"
 _REMEDIES = {
@@ -37,12 +40,18 @@ def say(about: str, line: str) -> None:
 
 
 def say_next(purpose: str, *words: object) -> None:
-    """Print a command that may follow, to be pasted: what it is for, and its words after `llamarm`."""
+    """Print a command that may follow, to be pasted: what it is for, and its words after the program's name."""
     print(_command_to(purpose, *words), file=sys.stderr, flush=True)
 
 
 def _command_to(purpose: str, *words: object) -> str:
-    return f"To {purpose}: {shlex.join(['llamarm', *map(str, words)])}"
+    return f"To {purpose}: {shlex.join([_program(), *map(str, words)])}"
+
+
+def _program() -> str:
+    """What the user has to type: `llamarm`, or the path of the script that is running where no PATH leads to one."""
+    script = sys.argv[0]
+    return script if Path(script).name == _NAME and shutil.which(_NAME) is None else _NAME
 
 
 class Ending(NamedTuple):

@@ -37,6 +37,30 @@ def test_messages_leave_standard_output_to_results(capsys: pytest.CaptureFixture
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "script", "program"),
+    [
+        ("bin", ".venv/bin/llamarm", "llamarm"),
+        ("nowhere", ".venv/bin/llamarm", ".venv/bin/llamarm"),
+        ("nowhere", "-c", "llamarm"),
+    ],
+)
+def test_the_next_command_can_be_pasted_also_before_the_environment_is_activated(
+    path: str,
+    script: str,
+    program: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/llamarm").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / path))
+    monkeypatch.setattr(sys, "argv", [script])
+    say_next("see it on one page", "report", "runs/a")
+    assert capsys.readouterr().err == f"To see it on one page: {program} report runs/a\n"
+
+
 RUN = RunConfig(
     demonstrations=DemonstrationsConfig(
         world="libero", tasks=("a", "b"), episodes_per_task=600, further_variations=("c",)

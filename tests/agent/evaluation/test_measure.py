@@ -103,7 +103,7 @@ def test_an_evaluation_in_which_every_seed_lost_an_episode_is_kept(tmp_path: Pat
     assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 50.0
 
 
-def test_an_evaluation_is_written_before_a_control_fails(tmp_path: Path) -> None:
+def test_an_evaluation_and_each_control_are_written_before_another_control_fails(tmp_path: Path) -> None:
     class Blinded(Reader):
         def act(self, worlds: Sequence[int], observation: Observation) -> ActionChunk:
             if not observation["frames"]["front"].any():
@@ -113,8 +113,12 @@ def test_an_evaluation_is_written_before_a_control_fails(tmp_path: Path) -> None
     config = EvaluationConfig(episodes_per_task=1, videos_per_task=0, n_action_steps=None, num_worlds=2)
     measured = EvaluationSetup(SidesWorld(1), SidesWorld, lambda _: Blinded(), WorkersConfig(workers=0))
     with pytest.raises(RuntimeError, match="it is dark"):
-        measure(measured, ("left",), config, RunFolder(tmp_path))
-    assert read_eval_info(tmp_path / "eval_info.json")["overall"]["pc_success"] == 100.0
+        measure(measured, ("left", "right"), config, RunFolder(tmp_path))
+    written = read_eval_info(tmp_path / "eval_info.json")
+    assert written["overall"]["pc_success"] == 100.0
+    assert {name: control["pc_success"] for name, control in written["controls"].items()} == {
+        "shuffled instructions": 0.0
+    }
 
 
 class Frail(SidesWorld):
