@@ -166,8 +166,12 @@ def num_cores() -> int:
 
 
 def decoding_bar(name: str, num_frames: int, *, quiet: bool) -> Progress:
-    """A progress bar on standard error, whose only task counts frames."""
-    progress = Progress(console=Console(stderr=True), transient=True, disable=quiet)
+    """A progress bar on standard error, whose only task counts frames; without a terminal a line at the beginning."""
+    console = Console(stderr=True)
+    is_shown = console.is_terminal and not quiet
+    if not (is_shown or quiet):
+        console.print(f"decoding {num_frames:,} frames of {name}", highlight=False, markup=False)
+    progress = Progress(console=console, transient=True, disable=not is_shown)
     progress.add_task(f"decoding {name}", total=num_frames)
     return progress
 

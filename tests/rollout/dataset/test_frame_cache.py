@@ -12,6 +12,7 @@ from edits import DATA, actions_of
 from test_batches import assert_same, write
 
 from rollout.dataset.batches import TrainingData
+from rollout.dataset.decode import decoding_bar
 from rollout.dataset.frames import decode_video, encode_video, rgb_of
 
 
@@ -102,3 +103,10 @@ def test_a_cache_that_is_whole_is_read_where_nothing_can_be_written(tmp_path: Pa
     (tmp_path / "a.cache/lock").mkdir()  # so that opening it to write fails
     rows = np.arange(expected.num_rows)
     assert_same(TrainingData([tmp_path / "a"]).gather(rows, 2), expected.gather(rows, 2))
+
+
+@pytest.mark.parametrize(("quiet", "said"), [(False, "decoding 86,000 frames of demos\n"), (True, "")])
+def test_decoding_is_announced_without_a_terminal(quiet: bool, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with decoding_bar("demos", 86_000, quiet=quiet):
+        pass
+    assert capsys.readouterr().err == said
