@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from agent.commands.shared.acting import EXPERT, check_names
-from agent.commands.shared.options import parse_with, spare_a_core
+from agent.commands.shared.options import limit_threads, parse_with
 from agent.console.config import PageConfig
 from agent.robot.drive import DriveConfig
 from agent.robot.robots.imported import imported_robot
@@ -64,7 +64,7 @@ def run(args: list[str]) -> None:
         raise UserError("the scripted expert drives only 'sim': name a policy, or leave out --robot")
 
     policy = None if options.policy == EXPERT else load_policy(options.policy)
-    spare_a_core()
+    limit_threads(policy, spared_cores=1)
     if policy is not None:
         policy = policy.to("auto")
     if options.robot == "sim":

@@ -12,7 +12,7 @@ import tyro
 from annotated_types import Interval
 
 from agent.commands.shared.acting import check_names
-from agent.commands.shared.options import parse_with, spare_a_core
+from agent.commands.shared.options import limit_threads, parse_with
 from agent.robot.agent import Agent
 from agent.robot.drive import DriveConfig, Outcome
 from agent.robot.robots.imported import imported_robot
@@ -71,7 +71,7 @@ def run(args: list[str]) -> None:
         check_names(options.policy, asked, named, (options.variation,))
 
     policy = load_policy(options.policy, options.dtype)
-    spare_a_core()
+    limit_threads(policy, spared_cores=1)
     with ExitStack() as stack:
         robot, instruction = imported_arm, options.instruction
         if robot is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from agent.commands.shared.acting import EXPERT, ActingConfig, Expert, Folder, acting, check_names, folder_for
-from agent.commands.shared.options import parse_with
+from agent.commands.shared.options import limit_threads, parse_with
 from agent.runs.checks import NumEpisodes
 from agent.runs.messages import say, say_next
 from agent.runs.policies import load_policy, steps_to_execute
@@ -190,4 +190,6 @@ def _own_source(options: Any) -> PolicySource:
     if name == EXPERT:
         return Expert()
     check_names(name, acts.world, acts.tasks, acts.variations)
-    return Folder(name, load_policy(name, acts.dtype))
+    policy = load_policy(name, acts.dtype)
+    limit_threads(policy)
+    return Folder(name, policy)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from agent.commands.shared.acting import ActingConfig, Folder, acting, check_names, folder_for
-from agent.commands.shared.options import parse_with
+from agent.commands.shared.options import limit_threads, parse_with
 from agent.runs.messages import say_next
 from agent.runs.policies import load_policy
 from agent.runs.run_folder import RunFolder
@@ -36,6 +36,7 @@ def run(args: list[str]) -> None:
     folder = folder_for(options.policy, options.out, "experts.json")
     check_names(options.policy, options.acting.named_world, options.acting.tasks, options.acting.variations)
     policy = load_policy(options.policy, options.acting.dtype)
+    limit_threads(policy)
 
     from agent.studies.moe.study import study_experts, to_json
     from agent.studies.moe.tables import plot, tables

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from annotated_types import Interval
 
-from agent.commands.shared.options import parse_with, spare_a_core
+from agent.commands.shared.options import limit_threads, parse_with
 from agent.runs.addresses import check_address
 from agent.runs.messages import say_next
 from agent.runs.policies import load_policy, steps_to_execute
@@ -34,7 +34,7 @@ def run(args: list[str]) -> None:
     options = parse_with(Serve, "serve", args, server=ServerConfig())
     check_address(options.server.host, options.server.port)
     policy = load_policy(options.policy, options.dtype)
-    spare_a_core()
+    limit_threads(policy, spared_cores=1)
     policy = policy.to("auto")
     n_action_steps = steps_to_execute(options.policy, policy, options.n_action_steps)
     server = PolicyServer(policy, options.server, n_action_steps)
