@@ -251,8 +251,7 @@ def dagger_mt50() -> ImproveConfig:
     rft = rft_mt50()
     return replace(
         rft,
-        # The policy already solves most tasks: the expert need not act often, only label.
-        algorithm=DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, rows_per_episode=100),
+        algorithm=_labelling_dagger(SFTConfig()),
         practice=replace(rft.practice, episodes_per_task=6, focus=0.8),
         iterations=4,
         evaluate_every=1,
@@ -264,6 +263,7 @@ def dagger_libero() -> ImproveConfig:
     dagger, libero = dagger_mt50(), sft_libero()
     return replace(
         dagger,
+        algorithm=_labelling_dagger(libero.sft),
         practice=replace(dagger.practice, world="libero", num_worlds=libero.demonstrations.num_worlds),
         evaluation=libero.evaluation,
     )
@@ -277,6 +277,11 @@ def ppo_mt50() -> ImproveConfig:
         evaluation=sft_mt10().evaluation,
         selection_episodes=4,
     )
+
+
+def _labelling_dagger(sft: SFTConfig) -> DaggerConfig:
+    """For policies that already solve most tasks: the expert need not act often, only label."""
+    return DaggerConfig(beta=0.2, beta_decay=0.7, updates=1500, rows_per_episode=100, sft=sft)
 
 
 def _policy_gradient_learner() -> LearnerConfig:
