@@ -165,10 +165,7 @@ class RunConfig:
         Raises:
             UserError: init holds no policy.
         """
-        last = run.last_checkpoint()
-        if last is not None:
-            return last / PRETRAINED
-        return policy_folder(self.init) if self.init else None
+        return _policy_to_continue(run, self.init)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,12 +255,22 @@ class ImproveConfig:
         Raises:
             UserError: init is not given, or holds no policy.
         """
-        last = run.last_checkpoint()
-        if last is not None:
-            return last / PRETRAINED
-        if not self.init:
+        policy = _policy_to_continue(run, self.init)
+        if policy is None:
             raise UserError("there is no initial policy; name a run or a policy's folder with --init")
-        return policy_folder(self.init)
+        return policy
+
+
+def _policy_to_continue(run: RunFolder, init: str) -> Path | None:
+    """The folder of the last checkpoint's policy, else of the one that init names; None if it names none.
+
+    Raises:
+        UserError: init holds no policy.
+    """
+    last = run.last_checkpoint()
+    if last is not None:
+        return last / PRETRAINED
+    return policy_folder(init) if init else None
 
 
 def _done(run: RunFolder) -> str:
