@@ -56,7 +56,8 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
     with setup.pool(config.num_worlds) as workers:
         run = partial(run_specs, workers, setup.example, config)
         evaluation = run("evaluation", specs, videos_dir=folder.videos)
-        write_eval_info(folder.eval_info, eval_info(evaluation, {}))
+        info = eval_info(evaluation, {})
+        write_eval_info(folder.eval_info, info)
         # A control averages over its tasks as the evaluation does, so a seed that is lost in one task is left out of
         # all.
         lost = {r.spec.seed for r in evaluation.results if r.lost}
@@ -73,9 +74,10 @@ def measure(setup: EvaluationSetup, tasks: Sequence[str], config: EvaluationConf
         controls: dict[str, Evaluation] = {}
         for name, control in blind.items():
             controls[name] = run(name, list(instructions), control=control)
-            write_eval_info(folder.eval_info, eval_info(evaluation, controls))
+            info = eval_info(evaluation, controls)
+            write_eval_info(folder.eval_info, info)
     if setup.card is not None:
-        write_results(setup.card, eval_info(evaluation, controls))
+        write_results(setup.card, info)
     return evaluation, controls
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from envs.errors import UserError
 from vla_model.config import VLAConfig
-from vla_model.files.weight_files import mismatches
 from vla_model.model import VLA
 from vla_model.weights.checkpoint import load_config, load_policy
 
@@ -48,8 +47,6 @@ def load_initial_weights(model: VLA, folder: Path) -> None:
     check_initial_weights(folder, model.config)
     saved, _ = load_policy(folder)
     weights = {name: tensor for name, tensor in saved.state_dict().items() if not name.startswith("value_head.")}
-    if problems := mismatches(model.state_dict(), weights):
-        raise UserError(f"the weights of the policy in {folder} do not fit this recipe's model: {'; '.join(problems)}")
     model.load_state_dict(weights)
 
 
