@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import assert_refused_before_collection, small
 
-from agent.recipes import sft_tiny
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
-from agent.training.config import RunConfig
 from agent.training.loop import learn, train
 from rollout.distributed import Process
 from vla_model.inputs.processor import Processor
-
-
-def small(**changes: object) -> RunConfig:
-    config = sft_tiny()
-    config = replace(config, evaluation=replace(config.evaluation, controls=False, videos_per_task=0))
-    return replace(config, **changes)
 
 
 def weights_of(run: RunFolder, updates: int) -> dict[str, torch.Tensor]:
@@ -98,10 +91,7 @@ def test_the_weights_differ_from_those_of_a_run_without_it(first: RunFolder, oth
 def test_a_policy_of_another_model_is_refused_before_anything_is_collected(first: RunFolder, tmp_path: Path) -> None:
     config = small(init=str(first.root))
     config = replace(config, model=replace(config.model, chunk_size=5))
-    run = start_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match="chunk_size: 8 there, 5 in this recipe"):
-        train(config, run)
-    assert not run.dataset.exists()
+    assert_refused_before_collection(config, tmp_path / "run", "chunk_size: 8 there, 5 in this recipe")
 
 
 def test_a_policy_of_another_world_is_refused_before_anything_is_collected(first: RunFolder, tmp_path: Path) -> None:
@@ -111,10 +101,7 @@ def test_a_policy_of_another_world_is_refused_before_anything_is_collected(first
     content["world_spec"]["control_dt_s"] = 0.25
     (policy / "processor.json").write_text(json.dumps(content))
     config = small(init=str(policy))
-    run = start_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match="the policy was made for another world"):
-        train(config, run)
-    assert not run.dataset.exists()
+    assert_refused_before_collection(config, tmp_path / "run", "the policy was made for another world")
 
 
 def test_a_folder_without_a_policy_is_refused_by_name(tmp_path: Path) -> None:

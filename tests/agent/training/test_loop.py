@@ -14,15 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import assert_refused_before_collection, small
 from torch import Tensor
 
 from agent.learning.config import OptimizerName
 from agent.learning.learner import Learner
-from agent.recipes import RECIPES, sft_tiny
+from agent.recipes import RECIPES
 from agent.report.render import write_report
 from agent.runs.checks import check_config
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
-from agent.training.config import ImproveConfig, RunConfig
+from agent.training.config import ImproveConfig
 from agent.training.improve_checks import check_improvement
 from agent.training.loop import learn, train
 from rollout.dataset.batches import TrainingData
@@ -34,11 +35,6 @@ from vla_model.weights.adapters import load_adapted
 from vla_model.weights.checkpoint import save_policy
 from vla_model.weights.config import FineTuning
 from vla_model.weights.finetune import merged_state_dict
-
-
-def small() -> RunConfig:
-    config = sft_tiny()
-    return replace(config, evaluation=replace(config.evaluation, controls=False, videos_per_task=0))
 
 
 def final_state(run: RunFolder) -> dict[str, Tensor]:
@@ -134,10 +130,7 @@ def test_a_run_with_adapters_resumes_to_identical_numbers_and_saves_the_adapter(
 
 def test_an_unknown_model_is_refused_before_anything_is_collected(tmp_path: Path) -> None:
     config = replace(small(), model=ModelConfig(name="nanno"))
-    run = start_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match="models: nano"):
-        train(config, run)
-    assert not run.dataset.exists()
+    assert_refused_before_collection(config, tmp_path / "run", "models: nano")
 
 
 @pytest.mark.parametrize(
@@ -151,10 +144,7 @@ def test_an_invalid_model_is_refused_before_anything_is_collected(
     model: ModelConfig, message: str, tmp_path: Path
 ) -> None:
     config = replace(small(), model=model)
-    run = start_run(tmp_path / "run", config)
-    with pytest.raises(ValueError, match=message):
-        train(config, run)
-    assert not run.dataset.exists()
+    assert_refused_before_collection(config, tmp_path / "run", message)
 
 
 def test_an_auxiliary_dataset_is_used_and_a_missing_one_is_refused_before_collection(
@@ -166,10 +156,7 @@ def test_an_auxiliary_dataset_is_used_and_a_missing_one_is_refused_before_collec
     alone, also = final_state(straight), final_state(run)
     assert any(not torch.equal(alone[name], also[name]) for name in alone)
     config = replace(small(), auxiliary=(str(tmp_path / "nowhere"),))
-    run = start_run(tmp_path / "other", config)
-    with pytest.raises(ValueError, match="nowhere"):
-        train(config, run)
-    assert not run.dataset.exists()
+    assert_refused_before_collection(config, tmp_path / "other", "nowhere")
 
 
 def test_recorded_datasets_are_cloned_in_place_of_demonstrations(straight: RunFolder, tmp_path: Path) -> None:
