@@ -222,12 +222,16 @@ def sft_libero_unlabelled() -> RunConfig:
 
 
 def sft_libero_wide() -> RunConfig:
-    """As sft_libero, and as many demonstrations of the variation "wide", which has nothing of LIBERO-PRO."""
+    """As sft_libero, in other words and colours, and as many demonstrations of other tasks in the same arenas
+    (variations "restyled" and "wide"): neither has what LIBERO-PRO changes.
+    """
     libero = sft_libero()
     return replace(
         libero,
         model=replace(libero.model, instruction_length=40),  # one in ten wide sentences has more than 24 tokens
-        demonstrations=replace(libero.demonstrations, further_variations=("wide",), attempts_per_episode=4.0),
+        demonstrations=replace(
+            libero.demonstrations, variation="restyled", further_variations=("wide",), attempts_per_episode=4.0
+        ),
         evaluation=replace(libero.evaluation, variations=("train", "lan", "object", "swap", "task")),
     )
 

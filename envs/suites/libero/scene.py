@@ -171,16 +171,20 @@ class Scene:
 
     def _sampled(self, seed: int) -> InitialState:
         """A state as after the suite's own reset with a seed, and the arm near its rest pose."""
-        model, data, env = self.model, self.data, self.suite_env
         stream = seed_of("libero", self.task, self.variation, int(seed))
         np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
         self.to_rest()
-        for sampler in env.object_property_initializers:
-            env.object_states_dict[sampler.name].set_joint(sampler.sample())
-        mujoco.mj_step1(model, data)
+        self.set_properties()
         for pos, quat, made in self.placements():
             self.set_pose(made.name, pos, quat)
         return self.with_joint_noise(np.random.default_rng(stream))
+
+    def set_properties(self) -> None:
+        """Open or turn on what begins so; changes `data`."""
+        env = self.suite_env
+        for sampler in env.object_property_initializers:
+            env.object_states_dict[sampler.name].set_joint(sampler.sample())
+        mujoco.mj_step1(self.model, self.data)
 
     def to_rest(self) -> None:
         """Everything as compiled, and the arm in its rest pose; changes `data`."""

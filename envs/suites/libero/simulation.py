@@ -17,7 +17,8 @@ from envs.errors import UserError
 from envs.simulation.bad_numbers import has_bad_numbers
 from envs.suites.libero.control import Controller
 from envs.suites.libero.scene import InitialState, Scene
-from envs.suites.libero.tasks import SETTLE_STEPS, TRAIN, WIDE
+from envs.suites.libero.tasks import RESTYLED, SETTLE_STEPS, TRAIN, WIDE
+from envs.suites.libero.wide.restyled import RestyledScene
 from envs.suites.libero.wide.scene import WideScene
 
 _SETTLE = np.array([0.0] * 6 + [-1.0])
@@ -36,7 +37,7 @@ class Simulation:
             variation: one of tasks.variations_of(task).
             number: tasks.scene_number of the seeds that it will run.
         """
-        self.scene = WideScene(task, number) if variation == WIDE else Scene(task, variation)
+        self.scene = _compiled(task, variation, number)
         self.model, self.data = self.scene.model, self.scene.data
         self._to_rest()
         self.controller = Controller(self.model, self.data)
@@ -143,3 +144,9 @@ class Simulation:
         robot = self.scene.suite_env.robots[0]
         self.data.qpos[robot._ref_joint_pos_indexes] = robot.init_qpos
         mujoco.mj_forward(self.model, self.data)
+
+
+def _compiled(task: str, variation: str, number: int) -> Scene:
+    if variation == WIDE:
+        return WideScene(task, number)
+    return RestyledScene(task) if variation == RESTYLED else Scene(task, variation)

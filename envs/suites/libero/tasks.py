@@ -30,7 +30,10 @@ VARIATIONS = (TRAIN, "lan", "object", "swap", "task")
 and another goal in the same scene. libero-90 has none."""
 WIDE = "wide"
 """Training episodes without what LIBERO-PRO evaluates (wide/): of the same four suites."""
-EPISODES_PER_SCENE = 25
+RESTYLED = "restyled"
+"""Training episodes of LIBERO's own tasks and places in other words and colours than LIBERO-PRO's
+(wide/restyled.py); a seed has the same places as in "train"."""
+EPISODES_PER_SCENE = 10
 """Consecutive seeds of a task's wide episodes that share a compiled scene."""
 WITHOUT_RESOURCES = ("env",)
 """Suites of LIBERO-PRO, as variations, of which the package has neither tasks nor initial states."""
@@ -55,7 +58,7 @@ def suite_of(task: str) -> str:
 
 def variations_of(task: str) -> tuple[str, ...]:
     """The variations that a task has."""
-    return (TRAIN,) if suite_of(task) == "90" else (*VARIATIONS, WIDE)
+    return (TRAIN,) if suite_of(task) == "90" else (*VARIATIONS, WIDE, RESTYLED)
 
 
 def scene_number(variation: str, seed: int) -> int:
@@ -75,7 +78,7 @@ def published_sentence(task: str, variation: str) -> str | None:
 
     None of the variations whose sentence is another one than the task's, which only the BDDL file has.
     """
-    if variation in ("lan", "task", WIDE):
+    if variation in ("lan", "task", WIDE, RESTYLED):
         return None
     return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 

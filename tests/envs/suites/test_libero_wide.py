@@ -121,15 +121,17 @@ def of_pro(scene, count):
             found["placements"] += any(one.any() for one in near)
     return {kind: found[kind] for kind in ("sentences", "tasks", "placements")}
 
-filtered = [of_pro(WideScene(task, number), int(sys.argv[1])) for number, task in enumerate(sys.argv[2:])]
-unfiltered = of_pro(WideScene(sys.argv[2], 0, h.HeldOut((), (), (), ())), 3 * int(sys.argv[1]))
+filtered = [of_pro(WideScene(task, number), int(sys.argv[1])) for number in (0, 1) for task in sys.argv[2:]]
+unfiltered = Counter()
+for number in (0, 1):
+    unfiltered.update(of_pro(WideScene(sys.argv[2], number, h.HeldOut((), (), (), ())), int(sys.argv[1])))
 print(json.dumps([filtered, unfiltered]))
 """
 
 
 def test_wide_episodes_have_no_sentence_task_or_placement_of_libero_pro_and_would_without_the_filter() -> None:
-    filtered, unfiltered = run_in_libero(FILES + SAMPLED, "200", *ONE_PER_ARENA)
-    assert filtered == [{"sentences": 0, "tasks": 0, "placements": 0}] * len(ONE_PER_ARENA)
+    filtered, unfiltered = run_in_libero(FILES + SAMPLED, "100", *ONE_PER_ARENA)
+    assert filtered == [{"sentences": 0, "tasks": 0, "placements": 0}] * 2 * len(ONE_PER_ARENA)
     assert min(unfiltered.values()) > 0, unfiltered
 
 
@@ -206,3 +208,55 @@ def test_seeds_share_a_scene_in_blocks() -> None:
 
     blocks = [scene_number("wide", seed) for seed in (0, EPISODES_PER_SCENE - 1, EPISODES_PER_SCENE)]
     assert blocks == [0, 0, 1] and scene_number("swap", 100) == 0
+
+
+OWN = """
+scene = WideScene(sys.argv[1], 1)
+train = Scene(sys.argv[1])
+rng, off, goals = np.random.default_rng(2), [], []
+states = official_states(sys.argv[1], "train")
+names = list(h.read_problem(bddl_path(sys.argv[1], "train")).categories)
+places = states[:, 10 : 10 + 7 * len(scene.objects)].reshape(50, -1, 7)[..., :2]
+low, high = places.min(0), places.max(0)
+for seed in range(20):
+    scene.initial_state(seed)
+    mujoco.mj_kinematics(scene.model, scene.data)
+    at = np.array([scene.point_m(name)[:2] for name in names[: len(scene.objects)]])
+    off.append(float(np.maximum(low - at, at - high).max()))
+    goals.append(sorted(scene.goal))
+print(json.dumps([scene.composition.categories == h.read_problem(bddl_path(sys.argv[1], "train")).categories,
+                  max(off), [g == sorted(train.goal) for g in goals], len({str(g) for g in goals})]))
+"""
+
+
+def test_every_other_wide_scene_has_the_tasks_own_things_in_their_places_for_other_goals() -> None:
+    same_things, outside_m, is_own_goal, num_goals = run_in_libero(FILES + OWN, PLATE)
+    assert same_things and outside_m < 0.03, "where the official states have them, within 3 cm"
+    assert not any(is_own_goal) and num_goals >= 5
+
+
+RESTYLED = """
+from envs.suites.libero.simulation import Simulation
+from envs.suites.libero.wide.restyled import reworded
+rng, refused, own, said = np.random.default_rng(3), h.held_out(), 0, set()
+sentences = {task: h.read_problem(bddl_path(task, "train")).sentence for task in FOUR}
+for task, sentence in sentences.items():
+    others = {reworded(sentence, rng) for _ in range(50)} - {sentence}
+    own += any(refused.has_sentence(other) for other in others)
+    said |= others
+restyled, train = Simulation(sys.argv[1], "restyled"), Simulation(sys.argv[1])
+shades, words, differs = set(), set(), 0.0
+for seed in range(8):
+    restyled.begin(seed), train.begin(seed)
+    differs = max(differs, float(np.abs(restyled.data.qpos - train.data.qpos).max()))
+    words.add(restyled.scene.instruction)
+    shades.add(str(restyled.model.mat_rgba.tolist()))
+print(json.dumps([own, len(said), differs, restyled.scene.goal == train.scene.goal, len(words), len(shades)]))
+"""
+
+
+def test_restyled_episodes_are_those_of_train_in_other_words_and_colours_than_libero_pros() -> None:
+    of_pro, num_said, differs, same_goal, num_words, num_shades = run_in_libero(FILES + RESTYLED, PLATE)
+    assert of_pro == 0 and num_said > 400
+    assert differs == 0.0 and same_goal
+    assert num_words >= 4 and num_shades == 8

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.suites.libero.scene import Scene
 from envs.suites.libero.wide.vocabulary import COLOURED
 
 _TINTED = 0.5
 """Probability that a thing, or the arena, is tinted."""
 _DARKEST = 0.6
-_MOST_OF_THINGS, _MOST_OF_ARENA = 0.45, 0.6
+_MOST_OF_THINGS, _MOST_OF_ARENA = 0.85, 0.6
 """Saturation of a tint."""
 
 
@@ -62,3 +63,20 @@ class Colours:
                 colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
                 model.mat_rgba[surface.materials, :3] *= colour
                 model.geom_rgba[surface.plain, :3] *= colour
+
+
+def colours_of(scene: Scene, categories: Mapping[str, str]) -> Colours:
+    """The colours of a compiled scene.
+
+    Args:
+        categories: {name: category} of all things in it.
+    """
+    model = scene.model
+    of_things = {}
+    for name, thing in (scene.objects | scene.fixtures).items():
+        of_things[name] = np.flatnonzero(scene.bodies_of(thing.body_id)[model.geom_bodyid])
+    others = np.ones(model.ngeom, bool)
+    others[np.concatenate(list(of_things.values()))] = False
+    others[[geom for geom in range(model.ngeom) if scene.is_of_robot(geom)]] = False
+    named = [(categories[name], geoms) for name, geoms in of_things.items()]
+    return Colours(model, named, np.flatnonzero(others))

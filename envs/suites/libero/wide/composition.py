@@ -1,7 +1,8 @@
 """What is in a wide scene, as the BDDL text that the suite compiles.
 
-Of the task's own things each may be exchanged for another, others are added, and a cabinet may have the other cabinet's
-looks. What stands where is decided per episode, so every thing has the whole table as its region.
+Every other scene has the task's own things, where the suite puts them. In the rest, each of these things may be
+exchanged for another, others are added, and a cabinet may have the other cabinet's looks. What stands where is decided
+per episode, so every thing has the whole table as its region.
 """
 
 from __future__ import annotations
@@ -50,11 +51,20 @@ _TABLES = {
 }
 
 
+def is_own(number: int) -> bool:
+    """Whether a wide scene of that number has the task's own things, where LIBERO puts them."""
+    return number % 2 == 1
+
+
 def compose(task: str, number: int) -> Composition:
     """The contents of a task's wide scene of that number: the same in any process."""
-    rng = np.random.default_rng(seed_of("libero wide scene", task, number))
     problem = read_problem(bddl_path(task, TRAIN))
     names = list(problem.categories)
+    if is_own(number):
+        movable = {name: problem.categories[name] for name in names[: problem.num_movable]}
+        fixtures_of = {name: problem.categories[name] for name in names[problem.num_movable :]}
+        return Composition(problem.arena, _TABLES[problem.arena], movable, fixtures_of)
+    rng = np.random.default_rng(seed_of("libero wide scene", task, number))
     own = [problem.categories[name] for name in names[: problem.num_movable]]
     categories: list[str] = []
     for category in own:

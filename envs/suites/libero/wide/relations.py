@@ -12,9 +12,9 @@ from envs.suites.libero.wide.held_out import named_place
 from envs.suites.libero.wide.layout import Layout, Pose
 from envs.suites.libero.wide.vocabulary import NAMES, PLACES
 
-_APART_M, _NEXT_M, _ELSEWHERE_M = 0.13, 0.17, 0.24
-"""How far apart twins are that are "left" and "right" or "front" and "back", how near a thing is that is "next to"
-another, and how far its twin is then."""
+_APART_M, _UNDER_M, _NEXT_M, _ELSEWHERE_M = 0.13, 0.06, 0.17, 0.24
+"""How far apart twins are that are "left" and "right" or "front" and "back", how near things are that are on each
+other, or "next to" each other, and how far the twin is then."""
 _UNASKED = 0.3
 """Probability that a relation of a thing to be moved is said that is not needed."""
 
@@ -61,7 +61,7 @@ def _neighbours(composition: Composition, name: str, twins: Sequence[str], poses
             continue
         there = poses[other].pos[:2]
         far = all(np.linalg.norm(there - poses[twin].pos[:2]) > _ELSEWHERE_M for twin in twins)
-        if far and np.linalg.norm(there - poses[name].pos[:2]) < _NEXT_M:
+        if far and _UNDER_M < np.linalg.norm(there - poses[name].pos[:2]) < _NEXT_M:
             found += [f"{words} the {NAMES[category][0]}" for words in ("next to", "beside", "by")]
     return found
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from envs.errors import UserError
 from envs.seeds import seed_of
-from envs.suites.libero.scene import InitialState, Scene
-from envs.suites.libero.tasks import WIDE
-from envs.suites.libero.wide.colours import Colours
-from envs.suites.libero.wide.composition import bddl_text, compose
+from envs.suites.libero.scene import InitialState, Scene, bddl_path
+from envs.suites.libero.tasks import TRAIN, WIDE
+from envs.suites.libero.wide.colours import colours_of
+from envs.suites.libero.wide.composition import bddl_text, compose, is_own
 from envs.suites.libero.wide.goals import Goal, afforded, part_of, parts, sample_goal
 from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place
 from envs.suites.libero.wide.layout import Layout, Pose
@@ -52,19 +52,19 @@ class WideScene(Scene):
             refused: what episodes must not have; LIBERO-PRO's by default.
         """
         self.composition = compose(task, number)
+        self._is_own = is_own(number)
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "wide.bddl"
-            with file.open("w") as bddl:
-                bddl.write(bddl_text(self.composition))
-            stream = seed_of("libero wide rest", task, number)
-            np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
+            file = bddl_path(task, TRAIN) if self._is_own else Path(folder) / "wide.bddl"
+            if not self._is_own:
+                file.write_text(bddl_text(self.composition), encoding="utf-8")
+            _seed_samplers(seed_of("libero wide rest", task, number))
             super().__init__(task, WIDE, file)
         self.shapes = shapes_of(self)
         self._supports = supports_of(self)
         self._base_m = self.model.body("robot0_link0").pos[:2]
         self._refused = refused or held_out()
-        self._goals = afforded(self.composition, self.shapes, self._refused)
-        self._colours = self._colours_of_things()
+        self._goals = self._compiled_only(afforded(self.composition, self.shapes, self._refused))
+        self._colours = colours_of(self, self.composition.categories)
         self._poses: dict[str, Pose] = {}
 
     @property
@@ -107,7 +107,11 @@ class WideScene(Scene):
         for _ in range(MOST_SAMPLES if self._goals else 0):
             goal = sample_goal(self._goals, rng)
             layout = Layout(composition, self.shapes, self._supports, self._base_m, goal, rng)
-            if not layout.sample() or layout.is_held_out(refused):
+            if self._is_own:
+                layout.take(self._own_places(rng))
+            elif not layout.sample():
+                continue
+            if layout.is_held_out(refused):
                 continue
             where = relations(composition, goal, layout, rng)
             if where is not None:
@@ -128,13 +132,31 @@ class WideScene(Scene):
         switches = {}
         for part in parts(self.composition):
             chance = rng.random()
+            if part not in self.regions and part not in self.fixtures:
+                continue
             if part in wanted and not (part in ways and part not in self.fixtures):
                 switches[part] = not wanted[part]
             elif part in ways:
                 switches[part] = part in self.fixtures or chance < _OPEN_FOR_THINGS
-            else:
+            elif not self._is_own:  # there, what the suite left it
                 switches[part] = named_place(part, here)[0] not in named and chance < _OTHERWISE_OPEN
         return switches
+
+    def _own_places(self, rng: np.random.Generator) -> dict[str, Pose]:
+        """Where a reset of the suite puts everything; changes `data`."""
+        _seed_samplers(int(rng.integers(2**32)))
+        self.to_rest()
+        self.set_properties()
+        return {made.name: Pose(np.array(pos), np.array(quat), 0.0) for pos, quat, made in self.placements()}
+
+    def _compiled_only(self, goals: dict[str, list[Goal]]) -> dict[str, list[Goal]]:
+        """The goals whose places the compiled scene has: LIBERO's own files declare those that their task needs."""
+        here = self.objects.keys() | self.fixtures.keys() | self.regions.keys()
+        known = {
+            kind: [goal for goal in found if here.issuperset(name for predicate in goal for name in predicate[1:])]
+            for kind, found in goals.items()
+        }
+        return {kind: found for kind, found in known.items() if found}
 
     def _range(self, part: str, on: bool) -> tuple[float, float]:
         """Of a joint that is open or on, or is not."""
@@ -144,13 +166,6 @@ class WideScene(Scene):
         low, high = ranges[f"default_{names[0] if on else names[1]}_ranges"]
         return (low, high) if on else (0.0, 0.0)
 
-    def _colours_of_things(self) -> Colours:
-        model = self.model
-        of_things = {}
-        for name, thing in (self.objects | self.fixtures).items():
-            of_things[name] = np.flatnonzero(self.bodies_of(thing.body_id)[model.geom_bodyid])
-        others = np.ones(model.ngeom, bool)
-        others[np.concatenate(list(of_things.values()))] = False
-        others[[geom for geom in range(model.ngeom) if self.is_of_robot(geom)]] = False
-        named = [(self.composition.categories[name], geoms) for name, geoms in of_things.items()]
-        return Colours(model, named, np.flatnonzero(others))
+
+def _seed_samplers(seed: int) -> None:
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the suite's samplers draw from it

@@ -5,6 +5,7 @@ Words come from `vocabulary.py`; a sentence that LIBERO-PRO says is drawn again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ _VERBS = {
     "close": ("close", "shut", "push in"),
     "turnon": ("turn on", "switch on", "start"),
 }
+_SHORT, _SHORTER = 0.3, 0.5
+"""Probability that a sentence has no articles, and that it then has no "it" either."""
 
 
 class Speaker:
@@ -44,7 +47,7 @@ class Speaker:
             UserError: everything that was drawn is LIBERO-PRO's.
         """
         for _ in range(_MOST_SAMPLES):
-            sentence = self._sampled(goal, relations)
+            sentence = shortened(self._sampled(goal, relations), self._rng)
             if not self._refused.has_sentence(sentence):
                 return sentence
         raise UserError(f"LIBERO-PRO has every sentence for {goal}, such as {sentence!r}")
@@ -121,6 +124,14 @@ class Speaker:
 
     def _one(self, choices: Sequence[str]) -> str:
         return choices[int(self._rng.integers(len(choices)))]
+
+
+def shortened(sentence: str, rng: np.random.Generator) -> str:
+    """The sentence as it is, or in note form: "take milk and put in basket"."""
+    if rng.random() >= _SHORT:
+        return sentence
+    short = re.sub(r"\bthe ", "", sentence)
+    return re.sub(r"\b(put|place|set|lay) it\b", r"\1", short) if rng.random() < _SHORTER else short
 
 
 def _related(name: str, relation: str | None) -> str:
