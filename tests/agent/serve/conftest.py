@@ -1,4 +1,4 @@
-"""These models are too small for more than one thread, and a handshake may take as long as it needs on a busy machine."""
+"""These models are too small for more than one thread, and a handshake may take long on a busy machine."""
 
 from __future__ import annotations
 
