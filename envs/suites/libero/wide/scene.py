@@ -56,7 +56,8 @@ class WideScene(Scene):
         with tempfile.TemporaryDirectory() as folder:
             file = bddl_path(task, TRAIN) if self._is_own else Path(folder) / "wide.bddl"
             if not self._is_own:
-                file.write_text(bddl_text(self.composition), encoding="utf-8")
+                with file.open("w") as bddl:
+                    bddl.write(bddl_text(self.composition))
             _seed_samplers(seed_of("libero wide rest", task, number))
             super().__init__(task, WIDE, file)
         self.shapes = shapes_of(self)
