@@ -172,19 +172,21 @@ class Scene:
     def _sampled(self, seed: int) -> InitialState:
         """A state as after the suite's own reset with a seed, and the arm near its rest pose."""
         stream = seed_of("libero", self.task, self.variation, int(seed))
-        np.random.seed(stream % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
-        self.to_rest()
-        self.set_properties()
-        for pos, quat, made in self.placements():
+        for pos, quat, made in self.reset_placements(stream):
             self.set_pose(made.name, pos, quat)
         return self.with_joint_noise(np.random.default_rng(stream))
 
-    def set_properties(self) -> None:
-        """Open or turn on what begins so; changes `data`."""
+    def reset_placements(self, stream: int) -> list[tuple[Any, Any, Any]]:
+        """As `placements`, of the suite's reset with a seed, which first opens or turns on what begins so; changes
+        `data`.
+        """
         env = self.suite_env
+        seed_samplers(stream)
+        self.to_rest()
         for sampler in env.object_property_initializers:
             env.object_states_dict[sampler.name].set_joint(sampler.sample())
         mujoco.mj_step1(self.model, self.data)
+        return self.placements()
 
     def to_rest(self) -> None:
         """Everything as compiled, and the arm in its rest pose; changes `data`."""
@@ -264,6 +266,11 @@ class Scene:
         for other in range(body + 1, self.model.nbody):
             below[other] = below[self.model.body_parentid[other]]
         return below
+
+
+def seed_samplers(stream: int) -> None:
+    """Seed what the suite's samplers draw from."""
+    np.random.seed(stream % 2**32)  # noqa: NPY002
 
 
 def bddl_path(task: str, variation: str) -> Path:

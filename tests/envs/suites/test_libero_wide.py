@@ -212,10 +212,10 @@ def test_seeds_share_a_scene_in_blocks() -> None:
 
 OWN = """
 scene = WideScene(sys.argv[1], 1)
-train = Scene(sys.argv[1])
-rng, off, goals = np.random.default_rng(2), [], []
+train, problem = Scene(sys.argv[1]), h.read_problem(bddl_path(sys.argv[1], "train"))
+off, goals = [], []
 states = official_states(sys.argv[1], "train")
-names = list(h.read_problem(bddl_path(sys.argv[1], "train")).categories)
+names = list(problem.categories)
 places = states[:, 10 : 10 + 7 * len(scene.objects)].reshape(50, -1, 7)[..., :2]
 low, high = places.min(0), places.max(0)
 for seed in range(20):
@@ -224,8 +224,8 @@ for seed in range(20):
     at = np.array([scene.point_m(name)[:2] for name in names[: len(scene.objects)]])
     off.append(float(np.maximum(low - at, at - high).max()))
     goals.append(sorted(scene.goal))
-print(json.dumps([scene.composition.categories == h.read_problem(bddl_path(sys.argv[1], "train")).categories,
-                  max(off), [g == sorted(train.goal) for g in goals], len({str(g) for g in goals})]))
+print(json.dumps([scene.composition.categories == problem.categories, max(off),
+                  [g == sorted(train.goal) for g in goals], len({str(g) for g in goals})]))
 """
 
 

@@ -59,13 +59,12 @@ def is_own(number: int) -> bool:
 def compose(task: str, number: int) -> Composition:
     """The contents of a task's wide scene of that number: the same in any process."""
     problem = read_problem(bddl_path(task, TRAIN))
-    names = list(problem.categories)
+    things = list(problem.categories.items())
+    movable, fixed = dict(things[: problem.num_movable]), dict(things[problem.num_movable :])
     if is_own(number):
-        movable = {name: problem.categories[name] for name in names[: problem.num_movable]}
-        fixtures_of = {name: problem.categories[name] for name in names[problem.num_movable :]}
-        return Composition(problem.arena, _TABLES[problem.arena], movable, fixtures_of)
+        return Composition(problem.arena, _TABLES[problem.arena], movable, fixed)
     rng = np.random.default_rng(seed_of("libero wide scene", task, number))
-    own = [problem.categories[name] for name in names[: problem.num_movable]]
+    own = list(movable.values())
     categories: list[str] = []
     for category in own:
         share = EXCHANGE / 2 if category in RECEPTACLES else EXCHANGE
@@ -76,8 +75,7 @@ def compose(task: str, number: int) -> Composition:
     fewest, most = max(0, FEWEST_THINGS - len(categories)), max(0, MOST_THINGS - len(categories))
     for _ in range(int(rng.integers(fewest, min(fewest + MOST_ADDED, most) + 1))):
         categories.append(_other(rng, EXCHANGED, {*own, *categories}))
-    fixtures = [problem.categories[name] for name in names[problem.num_movable :]]
-    fixtures = [TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in fixtures]
+    fixtures = [TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in fixed.values()]
     return Composition(problem.arena, _TABLES[problem.arena], _named(categories), _named(fixtures))
 
 

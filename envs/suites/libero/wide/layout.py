@@ -116,10 +116,6 @@ class Layout:
         things.sort(key=lambda name: (name not in self._composition.fixtures, name not in self._named))
         return all(self._put(name) for name in things)
 
-    def take(self, poses: Mapping[str, Pose]) -> None:
-        """Fill `poses` with given ones."""
-        self.poses.update(poses)
-
     def is_held_out(self, refused: HeldOut) -> bool:
         """Whether LIBERO-PRO has the goal's things there."""
         points = {name: pose.pos for name, pose in self.poses.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.errors import UserError
 from envs.seeds import seed_of
-from envs.suites.libero.scene import InitialState, Scene, bddl_path
+from envs.suites.libero.scene import InitialState, Scene, bddl_path, seed_samplers
 from envs.suites.libero.tasks import TRAIN, WIDE
 from envs.suites.libero.wide.colours import colours_of
 from envs.suites.libero.wide.composition import bddl_text, compose, is_own
@@ -58,7 +58,7 @@ class WideScene(Scene):
             if not self._is_own:
                 with file.open("w") as bddl:
                     bddl.write(bddl_text(self.composition))
-            _seed_samplers(seed_of("libero wide rest", task, number))
+            seed_samplers(seed_of("libero wide rest", task, number))
             super().__init__(task, WIDE, file)
         self.shapes = shapes_of(self)
         self._supports = supports_of(self)
@@ -109,7 +109,7 @@ class WideScene(Scene):
             goal = sample_goal(self._goals, rng)
             layout = Layout(composition, self.shapes, self._supports, self._base_m, goal, rng)
             if self._is_own:
-                layout.take(self._own_places(rng))
+                layout.poses.update(self._own_places(rng))
             elif not layout.sample():
                 continue
             if layout.is_held_out(refused):
@@ -145,10 +145,8 @@ class WideScene(Scene):
 
     def _own_places(self, rng: np.random.Generator) -> dict[str, Pose]:
         """Where a reset of the suite puts everything; changes `data`."""
-        _seed_samplers(int(rng.integers(2**32)))
-        self.to_rest()
-        self.set_properties()
-        return {made.name: Pose(np.array(pos), np.array(quat), 0.0) for pos, quat, made in self.placements()}
+        placed = self.reset_placements(int(rng.integers(2**32)))
+        return {made.name: Pose(np.array(pos), np.array(quat), 0.0) for pos, quat, made in placed}
 
     def _compiled_only(self, goals: dict[str, list[Goal]]) -> dict[str, list[Goal]]:
         """The goals whose places the compiled scene has: LIBERO's own files declare those that their task needs."""
@@ -166,7 +164,3 @@ class WideScene(Scene):
         names = ("turnon", "turnoff") if "default_turnon_ranges" in ranges else ("open", "close")
         low, high = ranges[f"default_{names[0] if on else names[1]}_ranges"]
         return (low, high) if on else (0.0, 0.0)
-
-
-def _seed_samplers(seed: int) -> None:
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the suite's samplers draw from it
