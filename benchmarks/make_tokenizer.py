@@ -2,7 +2,8 @@
 
 Byte-level BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.2) trained on
 sentences of tabletop manipulation that this file writes. Every common word of the domain becomes one token; any other
-word, in any script, is split into smaller pieces down to bytes, so every instruction can be encoded.
+word, in any script, is split into smaller pieces down to bytes, so every instruction can be encoded. How a sentence is
+typed does not matter: case, typographic quotation marks and dashes, a full stop at its end.
 
 No sentence here is taken from a suite's paraphrases, trained or held out: only the pieces of words are learned.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import random
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from vla_model.inputs.processor import DEFAULT_TOKENIZER
 
@@ -64,6 +65,20 @@ robot task should must make sure let be has have get until when if
 """.split()
 _UNITS = "degrees cm centimetres centimeters mm millimetres meters turn turns step steps way times".split()
 
+_NORMALIZER = normalizers.Sequence(
+    [
+        normalizers.NFKC(),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex("[‘’‛′`´]"), "'"),
+        normalizers.Replace(Regex('["“”„‟″«»]'), ""),
+        normalizers.Replace(Regex("[‐‑‒–—―−]"), "-"),
+        normalizers.Replace(Regex(r"(?<=[a-z])-(?=[a-z])"), " "),
+        normalizers.Replace(Regex(r"[.!]+\s*$"), ""),
+        normalizers.Strip(),
+    ]
+)
+"""Gives sentences that differ only in how they are typed the same tokens."""
+
 
 def sentences(count: int, seed: int = 0) -> list[str]:
     """`count` instruction-like sentences."""
@@ -94,9 +109,9 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def make_tokenizer() -> Tokenizer:
-    """A tokenizer that lowercases and puts `<begin>` in front of every text; `<pad>` is id 0."""
+    """A tokenizer that normalizes what is typed and puts `<begin>` in front of every text; `<pad>` is id 0."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     # A space in front makes a word the same token at the start of a sentence and within it.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -107,6 +122,7 @@ def make_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(sentences(_SENTENCES), trainer)
+    tokenizer.normalizer = _NORMALIZER  # after training, so that changing it leaves a trained policy's ids as they are
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
     )

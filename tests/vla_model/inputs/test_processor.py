@@ -260,9 +260,25 @@ def test_common_words_of_instructions_are_single_tokens() -> None:
     assert mask.sum().item() == len(words.split()) + 1
 
 
-def test_case_and_surrounding_space_do_not_matter() -> None:
-    ids, _ = tiny_processor().encode_instructions(("push the red cube", "  PUSH the Red cube "))
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("  PUSH the Red cube ", "push the red cube"),
+        ("Push the red cube. ", "push the red cube"),
+        ("open the cabinet’s “middle” drawer!", "open the cabinet's middle drawer"),
+        ("put the yellow–white mug on the plate", "put the yellow white mug on the plate"),
+        ("turn the dial counter-clockwise", "turn the dial counter clockwise"),
+    ],
+)
+def test_how_a_sentence_is_typed_does_not_matter(typed: str, plain: str) -> None:
+    ids, _ = tiny_processor().encode_instructions((typed, plain))
     assert torch.equal(ids[0], ids[1])
+
+
+def test_numbers_keep_their_points_signs_and_hyphens() -> None:
+    texts = ("move 0.5 m", "move 05 m", "turn -90 degrees", "turn 90 degrees", "box-4", "box 4")
+    ids, _ = tiny_processor().encode_instructions(texts)
+    assert len({tuple(row.tolist()) for row in ids}) == len(texts)
 
 
 def test_any_text_is_encoded_distinguishably() -> None:
