@@ -1,4 +1,8 @@
-"""Tints of surfaces, drawn per episode: the renderer multiplies a texture by its material's colour."""
+"""Colours of surfaces, drawn per episode: tints, and things painted in one colour.
+
+The renderer multiplies a texture by its material's colour, so a tint only darkens; what is dark is made light by paint,
+which covers the texture.
+"""
 
 from __future__ import annotations
 
@@ -11,56 +15,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.suites.libero.scene import Scene
-from envs.suites.libero.wide.vocabulary import COLOURED
+from envs.suites.libero.wide.vocabulary import COLOURED, LABELLED
 
-_TINTED = 0.5
-"""Probability that a thing, or the arena, is tinted."""
+_COLOURED = 0.5
+"""Probability that a thing, or the arena, has another colour."""
+_PAINTED = 0.4
+"""Probability that a thing with another colour is painted, and not tinted."""
 _DARKEST = 0.6
 _MOST_OF_THINGS, _MOST_OF_ARENA = 0.85, 0.6
-"""Saturation of a tint."""
+"""Saturation of a colour."""
 
 
 class _Surface(NamedTuple):
-    """What has one tint."""
+    """What has one colour."""
 
     most: float
     materials: NDArray[np.int64]
     plain: NDArray[np.int64]  # geoms without a material
+    painted: NDArray[np.int64]  # geoms that paint covers
 
 
 class Colours:
-    """The colours of a model's materials and geoms, as compiled and as tinted."""
+    """The colours of a model's materials and geoms, as compiled and as drawn."""
 
     def __init__(
         self, model: mujoco.MjModel, things: Iterable[tuple[str, Iterable[int]]], arena: Iterable[int]
     ) -> None:
         """
         Args:
-            things: category and drawn geoms of each; those of coloured categories only become darker.
+            things: category and geoms of each; those of coloured categories only become darker, and labels are
+                not painted over.
             arena: geoms of the table, the floor and the walls; each material is tinted by itself.
         """
         self._model = model
         self._of_materials, self._of_geoms = model.mat_rgba.copy(), model.geom_rgba.copy()
+        self._materials = model.geom_matid.copy()
+        none = np.zeros(0, np.int64)
         self._surfaces: list[_Surface] = []
         for category, of_thing in things:
             geoms = np.array(sorted(of_thing), np.int64)
             materials = model.geom_matid[geoms]
             most = 0.0 if category in COLOURED else _MOST_OF_THINGS
-            self._surfaces.append(_Surface(most, np.unique(materials[materials >= 0]), geoms[materials < 0]))
-        none = np.zeros(0, np.int64)
+            covered = none if category in COLOURED | LABELLED else geoms[materials >= 0]
+            self._surfaces.append(_Surface(most, np.unique(materials[materials >= 0]), geoms[materials < 0], covered))
         for material in np.unique(model.geom_matid[sorted(arena)]):
             if material >= 0:
-                self._surfaces.append(_Surface(_MOST_OF_ARENA, np.array([material]), none))
+                self._surfaces.append(_Surface(_MOST_OF_ARENA, np.array([material]), none, none))
 
-    def tint(self, rng: np.random.Generator) -> None:
-        """Draw new tints; the model is rendered with them from now on."""
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draw new colours; the model is rendered with them from now on."""
         model = self._model
         model.mat_rgba[:], model.geom_rgba[:] = self._of_materials, self._of_geoms
+        model.geom_matid[:] = self._materials
         for surface in self._surfaces:
             light, hue = rng.uniform(_DARKEST, 1.0), rng.random()
-            saturation, tinted = rng.random() * surface.most, rng.random() < _TINTED
-            if tinted:
-                colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
+            saturation, coloured = rng.random() * surface.most, rng.random() < _COLOURED
+            painted = rng.random() < _PAINTED
+            if not coloured:
+                continue
+            colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
+            if painted and surface.painted.size:
+                model.geom_matid[surface.painted] = -1
+                model.geom_rgba[surface.painted, :3] = colour
+            else:
                 model.mat_rgba[surface.materials, :3] *= colour
                 model.geom_rgba[surface.plain, :3] *= colour
 

@@ -39,7 +39,7 @@ PHRASES: tuple[tuple[str, ...], ...] = (
     ("on the stove and", "from the stove and", "that is on the stove and"),
     ("on the ramekin and", "from the ramekin and", "that is on the ramekin and"),
     ("on the cookies box and", "from the cookie box and", "that is on the box of cookies and"),
-    ("on the wooden cabinet and", "from the wooden cabinet and", "from the top of the cabinet and"),
+    ("on the wooden cabinet and", "from the cabinet and", "from the top of the cabinet and"),
     ("in the top layer of the wooden cabinet", "in the top drawer", "from the cabinet's top drawer"),
     ("middle layer of the drawer", "middle drawer", "middle drawer of the cabinet", "cabinet's middle drawer"),
     ("top layer of the drawer", "top drawer", "top drawer of the cabinet", "cabinet's top drawer"),
@@ -82,7 +82,7 @@ class RestyledScene(Scene):
         """As Scene's; sentence and colours are from now on the episode's."""
         rng = np.random.default_rng(seed_of("libero restyled", self.task, int(seed)))
         self.instruction = reworded(self._own_sentence, rng)
-        self._colours.tint(rng)
+        self._colours.draw(rng)
         return super().initial_state(seed, attempt)
 
 

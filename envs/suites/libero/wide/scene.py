@@ -80,7 +80,7 @@ class WideScene(Scene):
         self.goal, self.instruction, self._poses = sampled.goal, sampled.sentence, sampled.poses
         self.interest = tuple(name for predicate in sampled.goal for name in predicate[1:])
         self.suite_env.parsed_problem["goal_state"] = [list(predicate) for predicate in sampled.goal]
-        self._colours.tint(rng)
+        self._colours.draw(rng)
         for part, on in sampled.switches.items():
             self.suite_env.object_states_dict[part].set_joint(rng.uniform(*self._range(part, on)))
         for name, pose in sampled.poses.items():
