@@ -242,8 +242,8 @@ import numpy as np
 from envs.suites.libero.expert import Expert
 from envs.suites.libero.simulation import Simulation
 from envs.suites.libero.tasks import HORIZONS, suite_of
-task, disturb = sys.argv[1], int(sys.argv[2])
-simulation = Simulation(task)
+task, variation, disturb = sys.argv[1], sys.argv[2], int(sys.argv[3])
+simulation = Simulation(task, variation)
 expert = Expert(simulation)
 rng = np.random.default_rng(0)
 simulation.begin(1_000_000)
@@ -264,9 +264,9 @@ print(json.dumps({"success": simulation.success, "num_steps": simulation.num_ste
 """
 
 
-def play(task: str, disturb: int = -1) -> dict[str, Any]:
+def play(task: str, disturb: int = -1, variation: str = "train") -> dict[str, Any]:
     """An episode from the first official state; at step `disturb` somebody else acts 12 times at random."""
-    return run_in_libero(PLAY, task, str(disturb))
+    return run_in_libero(PLAY, task, variation, str(disturb))
 
 
 SKILLS = {
@@ -283,6 +283,18 @@ SKILLS = {
 @pytest.mark.parametrize("skill", SKILLS)
 def test_a_skill_solves_a_task_of_the_suite(skill: str) -> None:
     ended = play(SKILLS[skill])
+    assert ended["success"], ended["log"]
+
+
+@needs_libero
+def test_a_mug_that_fills_the_microwave_s_height_is_taken_in_between_floor_and_ceiling() -> None:
+    ended = play(SKILLS["insert and close_door"], variation="object")
+    assert ended["success"], ended["log"]
+
+
+@needs_libero
+def test_a_plate_under_a_bowl_s_rim_is_dragged_past_it() -> None:
+    ended = play(SKILLS["drag"], variation="swap")
     assert ended["success"], ended["log"]
 
 

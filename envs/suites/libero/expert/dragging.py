@@ -10,6 +10,8 @@ from envs.suites.libero.expert.view import Array, Goal
 
 LEAD_M = 0.03
 """The fingertips press this far ahead of the thing's middle."""
+PRESS_M = (0.002, 0.001, 0.004)
+"""How far into the surface they are asked to go, one per attempt: pressed harder, the thing is held by the table."""
 NEAR_M = 0.012
 LOST_M = 0.075
 """Fingertips further than this from the thing's middle have slipped over its rim."""
@@ -19,7 +21,7 @@ def drag(arm: Arm, goal: Goal, attempt: int) -> Steps:
     """Drag a thing over a place."""
     view, name = arm.view, goal[1]
     target = place_for(view, goal).xy
-    press = (0.006, 0.004, 0.008)[attempt % 3]
+    press = PRESS_M[attempt % 3]
     middle = view.position(name)[:2]
     way = (target - middle) / max(float(np.linalg.norm(target - middle)), 1e-9)
     flat = support_height(view.points(name), middle)

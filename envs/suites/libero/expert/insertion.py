@@ -16,6 +16,8 @@ from envs.suites.libero.expert.view import Array, Goal, View
 
 INSIDE_M = 0.015
 """How far inside a region's box the thing's origin goes, from the side of the opening."""
+CLEARANCE_M, HEADROOM_M = 0.022, 0.006
+"""Height above a box's floor at which a thing is taken in, and less if that leaves so little above it."""
 HANDLE_M = 0.035
 """Parts narrower than this can be pinched as a handle."""
 
@@ -32,6 +34,8 @@ class Box:
     """Horizontal unit vector [3] along the opening."""
     floor: float
     """Height of its bottom."""
+    ceiling: float
+    """Height of its top."""
     front: float
     """Distance from the middle to the furthest point of its fixed walls, along outward."""
     depth: float
@@ -53,17 +57,19 @@ def box_of(view: View, target: str) -> Box | None:
     walls = view.cloud(g for g in thing.geom_ids if g not in moving)
     relative = walls - middle
     central = (np.abs(relative[:, :2]) < half[:2] / 2).all(1)
-    if not (central & (relative[:, 2] > 0)).any():
+    above = walls[central & (relative[:, 2] > 0), 2]
+    if not len(above):
         return None
     below = walls[central & (relative[:, 2] < 0), 2]
     floor = float(below.max()) if len(below) else view.table_height(middle)
+    ceiling = float(above.min())
     horizontal = [axis for axis in axes.T if abs(axis[2]) < 0.5]
     for outward in (sign * axis for axis in horizontal for sign in (1.0, -1.0)):
         side = np.cross(UP, outward)
         ahead = (relative @ outward > 0) & (np.abs(relative @ side) < (np.abs(side) @ half) / 2)
         if not (ahead & (np.abs(relative[:, 2]) < half[2] / 2)).any():
             front = float((relative @ outward).max())
-            return Box(middle, outward, side, floor, front, front - float(np.abs(outward) @ half) + INSIDE_M)
+            return Box(middle, outward, side, floor, ceiling, front, front - float(np.abs(outward) @ half) + INSIDE_M)
     return None
 
 
@@ -133,10 +139,12 @@ def _take_in(arm: Arm, name: str, box: Box, axes: Array, upright: Array) -> Step
     sine = float(np.linalg.norm(normal))
     axes = turned(view.hand_axes, normal / (sine + 1e-9) * np.arcsin(min(1.0, sine)))
     yield from arm.move(view.hand, axes, tolerance=0.02, angle=0.05, steps=20)
-    yield from arm.move(at(-0.11, 0.022), axes, steps=20)
-    inside = at(box.depth, 0.022)
+    height = float(np.ptp(view.points(name)[:, 2]))
+    clearance = max(0.0, min(CLEARANCE_M, box.ceiling - box.floor - height - HEADROOM_M))
+    yield from arm.move(at(-0.11, clearance), axes, steps=20)
+    inside = at(box.depth, clearance)
     yield from arm.move(inside, axes, steps=50, speed=0.6)
-    yield from arm.move(inside - 0.02 * UP, axes, tolerance=0.005, steps=12, speed=0.4)
+    yield from arm.move(inside - (clearance - 0.002) * UP, axes, tolerance=0.005, steps=12, speed=0.4)
     yield from arm.open(7)
     yield from arm.shift(0.05 * (box.outward - view.hand_axes[:, 2]), tolerance=0.015)
     return (yield from arm.shift(0.12 * box.outward + 0.05 * UP, tolerance=0.03, steps=30))
