@@ -69,9 +69,9 @@ _NORMALIZER = normalizers.Sequence(
     [
         normalizers.NFKC(),
         normalizers.Lowercase(),
-        normalizers.Replace(Regex("[‘’‛′`´]"), "'"),
-        normalizers.Replace(Regex('["“”„‟″«»]'), ""),
-        normalizers.Replace(Regex("[‐‑‒–—―−]"), "-"),
+        normalizers.Replace(Regex(r"[\x{2018}\x{2019}\x{201b}\x{2032}`]"), "'"),
+        normalizers.Replace(Regex(r'["\p{Pi}\p{Pf}\x{201e}\x{2033}]'), ""),
+        normalizers.Replace(Regex(r"[\p{Pd}\x{2212}]"), "-"),
         normalizers.Replace(Regex(r"(?<=[a-z])-(?=[a-z])"), " "),
         normalizers.Replace(Regex(r"[.!]+\s*$"), ""),
         normalizers.Strip(),

@@ -265,8 +265,8 @@ def test_common_words_of_instructions_are_single_tokens() -> None:
     [
         ("  PUSH the Red cube ", "push the red cube"),
         ("Push the red cube. ", "push the red cube"),
-        ("open the cabinet’s “middle” drawer!", "open the cabinet's middle drawer"),
-        ("put the yellow–white mug on the plate", "put the yellow white mug on the plate"),
+        ("open the cabinet\u2019s \u201cmiddle\u201d drawer!", "open the cabinet's middle drawer"),
+        ("put the yellow\u2013white mug on the plate", "put the yellow white mug on the plate"),
         ("turn the dial counter-clockwise", "turn the dial counter clockwise"),
     ],
 )

@@ -42,8 +42,8 @@ COLOURED |= {"red_coffee_mug", "yellow_book"}
 """Things that are named by their colour."""
 
 LABELLED = frozenset(
-    """alphabet_soup bbq_sauce butter chocolate_pudding cookies cream_cheese ketchup macaroni_and_cheese milk orange_juice
-    popcorn salad_dressing tomato_sauce""".split()
+    """alphabet_soup bbq_sauce butter chocolate_pudding cookies cream_cheese ketchup macaroni_and_cheese milk
+    orange_juice popcorn salad_dressing tomato_sauce""".split()
 )
 """Things that only their labels tell from others of the same shape."""
 
