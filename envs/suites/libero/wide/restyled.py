@@ -66,7 +66,7 @@ _PATTERN = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _EQUALS), key=len,
 
 
 class RestyledScene(Scene):
-    """A task's own scene, whose episodes have words and tints of their own."""
+    """A task's own scene, whose episodes have words and colours of their own."""
 
     def __init__(self, task: str) -> None:
         """Compile, which takes 0.5 to 4 s.
