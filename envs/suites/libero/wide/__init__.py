@@ -6,5 +6,5 @@ sentence, things and fixtures all over the reachable table, and coloured surface
 
 `composition.py` says what is in a scene; `shapes.py` how much room things take; `goals.py` what can be asked;
 `layout.py` where things stand; `relations.py`, `sentences.py` and `vocabulary.py` what is said; `colours.py` how it is
-tinted; `held_out.py` what LIBERO-PRO evaluates; `scene.py` makes the episodes.
+coloured; `held_out.py` what LIBERO-PRO evaluates; `scene.py` makes the episodes.
 """
