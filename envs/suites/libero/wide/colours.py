@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from envs.suites.libero.scene import Scene
 from envs.suites.libero.wide.vocabulary import COLOURED, LABELLED
 
-_COLOURED = 0.5
+_CHANGED = 0.5
 """Probability that a thing, or the arena, has another colour."""
 _PAINTED = 0.4
 """Probability that a thing with another colour is painted, and not tinted."""
@@ -69,9 +69,9 @@ class Colours:
         model.geom_matid[:] = self._materials
         for surface in self._surfaces:
             light, hue = rng.uniform(_DARKEST, 1.0), rng.random()
-            saturation, coloured = rng.random() * surface.most, rng.random() < _COLOURED
+            saturation, changed = rng.random() * surface.most, rng.random() < _CHANGED
             painted = rng.random() < _PAINTED
-            if not coloured:
+            if not changed:
                 continue
             colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
             if painted and surface.painted.size:
