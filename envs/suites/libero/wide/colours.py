@@ -43,7 +43,7 @@ class Colours:
     ) -> None:
         """
         Args:
-            things: category and geoms of each; those of coloured categories only become darker, and labels are
+            things: category and geoms of each; those of COLOURED only become darker, and labels are
                 not painted over.
             arena: geoms of the table, the floor and the walls; each material is tinted by itself.
         """
