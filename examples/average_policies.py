@@ -1,6 +1,6 @@
 """Average the weights of two policies.
 
-    PYTHONPATH=. .venv/bin/python examples/average_policies.py A B OUT --share 0.5
+    .venv/bin/python -m examples.average_policies A B OUT --share 0.5
 
     weights = (1 - share) * weights of A + share * weights of B
 
@@ -60,7 +60,11 @@ def average(before: Path, after: Path, out: Path, share: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="a policy's folder")
-    parser.add_argument("after", type=Path, help="the folder of a policy that was continued from it")
+    parser.add_argument(
+        "after",
+        type=Path,
+        help="that of a policy continued from it, such as runs/x/checkpoints/005000/pretrained_model",
+    )
     parser.add_argument("out", type=Path, help="the folder to make")
     parser.add_argument("--share", type=float, default=0.5, help="the second's part, 0 to 1")
     options = parser.parse_args()
