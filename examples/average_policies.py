@@ -17,16 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from envs.errors import UserError
-from vla_model.weights.checkpoint import load_policy, save_policy
+from llamarm import UserError, load_policy
 
 
 def average(before: Path, after: Path, out: Path, share: float) -> None:
     """Write the policy whose weights lie between two policies', with the first's processor.
 
     Args:
-        before: a policy's folder.
-        after: the folder of a policy of the same shape, continued from the first.
+        before: a run or a policy's folder.
+        after: that of a policy of the same shape, continued from the first.
         out: a folder to make.
         share: the second's part, 0 to 1.
 
@@ -38,8 +37,8 @@ def average(before: Path, after: Path, out: Path, share: float) -> None:
         raise UserError(f"{out} exists; name a new folder")
     if not 0.0 <= share <= 1.0:
         raise UserError(f"--share is {share}, expected 0 to 1")
-    (first, processor), (second, other_processor) = load_policy(before), load_policy(after)
-    weights, others = first.state_dict(), second.state_dict()
+    first, second = load_policy(before, dtype="float32"), load_policy(after, dtype="float32")
+    weights, others = first.model.state_dict(), second.model.state_dict()
     shapes, other_shapes = ({name: tuple(value.shape) for name, value in of.items()} for of in (weights, others))
     if shapes != other_shapes:
         name = min(dict(shapes.items() ^ other_shapes.items()))
@@ -47,24 +46,20 @@ def average(before: Path, after: Path, out: Path, share: float) -> None:
             f"{name} has shape {shapes.get(name)} in {before} and {other_shapes.get(name)} in {after}, "
             f"expected policies of one shape: {after} continued with --init {before}"
         )
-    for name, ours in processor.normalisations.items():
-        theirs = other_processor.normalisations[name]
+    for name, ours in first.processor.normalisations.items():
+        theirs = second.processor.normalisations[name]
         if not (np.array_equal(ours.mean, theirs.mean) and np.array_equal(ours.std, theirs.std)):
             raise UserError(
                 f"{name} is normalised otherwise in {after} than in {before}; continue it with --init {before}"
             )
-    second.load_state_dict({name: torch.lerp(weights[name], other, share) for name, other in others.items()})
-    save_policy(out, second, processor)
+    first.model.load_state_dict({name: torch.lerp(weights[name], other, share) for name, other in others.items()})
+    first.save_pretrained(out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path, help="a policy's folder")
-    parser.add_argument(
-        "after",
-        type=Path,
-        help="that of a policy continued from it, such as runs/x/checkpoints/005000/pretrained_model",
-    )
+    parser.add_argument("before", type=Path, help="a run or a policy's folder")
+    parser.add_argument("after", type=Path, help="that of a policy that was continued from it")
     parser.add_argument("out", type=Path, help="the folder to make")
     parser.add_argument("--share", type=float, default=0.5, help="the second's part, 0 to 1")
     options = parser.parse_args()

@@ -38,7 +38,7 @@ from vla_model.numerics.precision import best_device, resolve_dtype
 from vla_model.numerics.row_graphs import CaptureError, RowGraphs
 from vla_model.numerics.tensors import each_tensor
 from vla_model.types import ActionChunk, check_worlds
-from vla_model.weights.checkpoint import load_policy
+from vla_model.weights.checkpoint import load_policy, save_policy
 
 _MOST_CAPTURED = 50_000_000
 """Parameters of the largest model that decides by graphs: a larger one is not bound by launches."""
@@ -158,6 +158,14 @@ class VLAPolicy:
         """
         model, processor = load_policy(folder, dtype=dtype)
         return cls(model, processor, version=version, sample=sample, seed=seed, dtype=dtype).to(device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the policy's folder, which `from_pretrained` reads, replacing an existing policy.
+
+        Raises:
+            UserError: the path exists and is no policy, or a weight is not finite.
+        """
+        save_policy(folder, self.model, self.processor)
 
     @property
     def n_action_steps(self) -> int:
