@@ -4,9 +4,9 @@
 
     weights = (1 - share) * weights of A + share * weights of B
 
-For a policy B that was continued from A on other data, the mean often keeps more of what A does than B, and most of
+For a policy B that was continued from A on other data, the mean often keeps more of what A does than B, and a part of
 what B learned (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903). It takes no training,
-but an evaluation has to show it. Two policies that were trained apart have no use of it.
+but an evaluation has to show it. Policies that were trained apart have no such mean.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class _Surface(NamedTuple):
     most: float
     materials: NDArray[np.int64]
     plain: NDArray[np.int64]  # geoms without a material
-    painted: NDArray[np.int64]  # geoms that paint covers
+    covered: NDArray[np.int64]  # geoms that paint covers
 
 
 class Colours:
@@ -43,13 +43,13 @@ class Colours:
     ) -> None:
         """
         Args:
-            things: category and geoms of each; those of COLOURED only become darker, and labels are
-                not painted over.
+            things: category and geoms of each; those of COLOURED only become darker, and paint does not cover
+                the labels of LABELLED.
             arena: geoms of the table, the floor and the walls; each material is tinted by itself.
         """
         self._model = model
         self._of_materials, self._of_geoms = model.mat_rgba.copy(), model.geom_rgba.copy()
-        self._materials = model.geom_matid.copy()
+        self._material_ids = model.geom_matid.copy()
         none = np.zeros(0, np.int64)
         self._surfaces: list[_Surface] = []
         for category, of_thing in things:
@@ -66,7 +66,7 @@ class Colours:
         """Draw new colours; the model is rendered with them from now on."""
         model = self._model
         model.mat_rgba[:], model.geom_rgba[:] = self._of_materials, self._of_geoms
-        model.geom_matid[:] = self._materials
+        model.geom_matid[:] = self._material_ids
         for surface in self._surfaces:
             light, hue = rng.uniform(_DARKEST, 1.0), rng.random()
             saturation, changed = rng.random() * surface.most, rng.random() < _CHANGED
@@ -74,9 +74,9 @@ class Colours:
             if not changed:
                 continue
             colour = np.array(colorsys.hsv_to_rgb(hue, saturation, light))
-            if painted and surface.painted.size:
-                model.geom_matid[surface.painted] = -1
-                model.geom_rgba[surface.painted, :3] = colour
+            if painted and surface.covered.size:
+                model.geom_matid[surface.covered] = -1
+                model.geom_rgba[surface.covered, :3] = colour
             else:
                 model.mat_rgba[surface.materials, :3] *= colour
                 model.geom_rgba[surface.plain, :3] *= colour
