@@ -8,6 +8,7 @@ Shape letters: B bodies, P positions (qpos), S official states.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,23 +76,16 @@ class InitialState:
 class Scene:
     """The compiled task."""
 
-    def __init__(self, task: str, variation: str = TRAIN, bddl: Path | None = None) -> None:
+    def __init__(self, task: str, variation: str = TRAIN, bddl: str | None = None) -> None:
         """Compile, which takes 0.5 to 4 s.
 
         Args:
             task: a name in tasks.SUITES.
             variation: one of tasks.variations_of(task).
-            bddl: what to compile in place of the package's file.
+            bddl: the text of a BDDL file, to compile in place of the package's.
         """
         self.task, self.variation = task, variation
-        wrapper = ControlEnv(
-            bddl_file_name=str(bddl or bddl_path(task, variation)),
-            use_camera_obs=False,
-            has_renderer=False,
-            has_offscreen_renderer=False,
-            ignore_done=True,
-        )
-        self.suite_env: Any = wrapper.env
+        self.suite_env: Any = _built(bddl or bddl_path(task, variation).read_text())
         """The suite's environment: predicates read `model` and `data` through it."""
         self.model: mujoco.MjModel = self.suite_env.sim.model._model
         self.data: mujoco.MjData = self.suite_env.sim.data._data
@@ -266,6 +260,22 @@ class Scene:
         for other in range(body + 1, self.model.nbody):
             below[other] = below[self.model.body_parentid[other]]
         return below
+
+
+def _built(bddl: str) -> Any:
+    """The suite's environment of a BDDL file's text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.bddl"
+        with path.open("w") as file:
+            file.write(bddl)
+        wrapper = ControlEnv(
+            bddl_file_name=str(path),
+            use_camera_obs=False,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            ignore_done=True,
+        )
+    return wrapper.env
 
 
 def seed_samplers(stream: int) -> None:

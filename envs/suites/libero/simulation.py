@@ -149,4 +149,4 @@ class Simulation:
 def _compiled(task: str, variation: str, number: int) -> Scene:
     if variation == WIDE:
         return WideScene(task, number)
-    return RestyledScene(task) if variation == RESTYLED else Scene(task, variation)
+    return RestyledScene(task, number) if variation == RESTYLED else Scene(task, variation)

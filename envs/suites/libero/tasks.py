@@ -31,10 +31,10 @@ and another goal in the same scene. libero-90 has none."""
 WIDE = "wide"
 """Training episodes without what LIBERO-PRO evaluates (wide/): of the same four suites."""
 RESTYLED = "restyled"
-"""Training episodes of LIBERO's own tasks and places in other words and colours than LIBERO-PRO's
-(wide/restyled.py); a seed has the same places as in "train"."""
+"""Training episodes of LIBERO's own tasks and places in other words, colours and sizes than LIBERO-PRO's
+(wide/restyled.py); a seed has the places of "train", to a centimetre."""
 EPISODES_PER_SCENE = 10
-"""Consecutive seeds of a task's wide episodes that share a compiled scene."""
+"""Consecutive seeds of a task's wide or restyled episodes that share a compiled scene."""
 WITHOUT_RESOURCES = ("env",)
 """Suites of LIBERO-PRO, as variations, of which the package has neither tasks nor initial states."""
 
@@ -62,8 +62,10 @@ def variations_of(task: str) -> tuple[str, ...]:
 
 
 def scene_number(variation: str, seed: int) -> int:
-    """Which of a task's scenes in that variation a seed's episode runs in; all but "wide" have one."""
-    return seed // EPISODES_PER_SCENE if variation == WIDE else 0
+    """Which of a task's scenes in that variation a seed's episode runs in; all but "wide" and "restyled" have
+    one.
+    """
+    return seed // EPISODES_PER_SCENE if variation in (WIDE, RESTYLED) else 0
 
 
 def folder_of(task: str, variation: str) -> str:

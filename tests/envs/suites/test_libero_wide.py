@@ -207,7 +207,7 @@ def test_seeds_share_a_scene_in_blocks() -> None:
     from envs.suites.libero.tasks import scene_number
 
     blocks = [scene_number("wide", seed) for seed in (0, EPISODES_PER_SCENE - 1, EPISODES_PER_SCENE)]
-    assert blocks == [0, 0, 1] and scene_number("swap", 100) == 0
+    assert blocks == [0, 0, 1] and scene_number("restyled", 19) == 1 and scene_number("swap", 100) == 0
 
 
 OWN = """
@@ -248,22 +248,24 @@ restyled, train = Simulation(sys.argv[1], "restyled"), Simulation(sys.argv[1])
 shades, words, differs = set(), set(), 0.0
 for seed in range(8):
     restyled.begin(seed), train.begin(seed)
-    differs = max(differs, float(np.abs(restyled.data.qpos - train.data.qpos).max()))
+    for name in train.scene.objects:
+        apart = restyled.scene.point_m(name) - train.scene.point_m(name)
+        differs = max(differs, float(np.abs(apart[:2]).max()))
     words.add(restyled.scene.instruction)
     shades.add(str(restyled.model.mat_rgba.tolist()))
 print(json.dumps([own, len(said), differs, restyled.scene.goal == train.scene.goal, len(words), len(shades)]))
 """
 
 
-def test_restyled_episodes_are_those_of_train_in_other_words_and_colours_than_libero_pros() -> None:
+def test_restyled_episodes_are_those_of_train_in_other_words_colours_and_sizes_than_libero_pros() -> None:
     of_pro, num_said, differs, same_goal, num_words, num_shades = run_in_libero(FILES + RESTYLED, PLATE)
     assert of_pro == 0 and num_said > 400
-    assert differs == 0.0 and same_goal
+    assert differs < 0.01 and same_goal, "the same places, but for what a thing of another size moves while it settles"
     assert num_words >= 4 and num_shades == 8
 
 
 COLOURS = """
-from envs.suites.libero.wide.colours import Colours
+from envs.suites.libero.wide.looks.colours import Colours
 model = mujoco.MjModel.from_xml_string('''<mujoco><asset>
   <texture name="t" type="2d" builtin="flat" width="2" height="2" rgb1="0.1 0.1 0.1"/>
   <material name="cabinet" texture="t"/><material name="can" texture="t"/><material name="box" texture="t"/>
@@ -293,3 +295,34 @@ def test_things_are_painted_or_tinted_but_of_the_labelled_at_most_one_and_no_nam
     assert 35 <= can + box <= 65 and min(can, box) >= 15 and most_labels == 1, "in half of a hundred, one of the two"
     assert all(20 <= count <= 65 for count in tinted) and tinted[0] < min(tinted[3:])
     assert lightest > 0.5 and grey
+
+
+SIZES = """
+from envs.suites.libero.wide.looks.sizes import declare, resized, scaled
+from envs.suites.libero.wide.shapes import shapes_of
+text = bddl_path(sys.argv[1], "train").read_text()
+own = h.read_problem(bddl_path(sys.argv[1], "train")).movable
+def measured(categories):
+    scene = Scene(sys.argv[1], "train", declare(text, categories))
+    mass = {name: float(scene.model.body_subtreemass[thing.body_id]) for name, thing in scene.objects.items()}
+    return {name: [*(s.high - s.low).tolist(), mass[name]] for name, s in shapes_of(scene).items() if name in own}
+bowl = "akita_black_bowl_1"
+larger = measured({name: scaled(kind, 125) for name, kind in own.items()})
+ours, theirs = (measured(own | {bowl: kind})[bowl] for kind in (scaled(own[bowl], 150), "bigger_akita_black_bowl"))
+rng, percents = np.random.default_rng(0), {"bowl": Counter(), "other": Counter(), "basket": Counter()}
+for _ in range(1000):
+    drawn = resized({"bowl": "akita_black_bowl", "other": "milk", "basket": "basket"}, rng)
+    for name, kind in drawn.items():
+        percents[name][int((re.findall("_of_([0-9]+)_percent", kind) or [100])[0])] += 1
+drawn = {name: [min(counts), max(counts), counts[100]] for name, counts in percents.items()}
+print(json.dumps([measured(own), larger, ours, theirs, drawn]))
+"""
+
+
+def test_things_of_other_sizes_are_the_suites_own_scaled_and_none_is_as_large_as_libero_pros() -> None:
+    own, larger, ours, theirs, drawn = run_in_libero(FILES + SIZES, PLATE)
+    for name, (*sides, mass) in own.items():
+        np.testing.assert_allclose(larger[name], [*(1.25 * np.array(sides)), 1.25**3 * mass], rtol=1e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3)  # theirs is rounded to five digits
+    assert drawn["bowl"][:2] == [80, 140] and drawn["other"][:2] == [85, 115] and drawn["basket"] == [100, 100, 1000]
+    assert 550 <= drawn["bowl"][2] <= 660 and 550 <= drawn["other"][2] <= 680, "four of ten have another size"

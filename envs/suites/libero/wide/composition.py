@@ -8,7 +8,7 @@ per episode, so every thing has the whole table as its region.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,8 +59,7 @@ def is_own(number: int) -> bool:
 def compose(task: str, number: int) -> Composition:
     """The contents of a task's wide scene of that number: the same in any process."""
     problem = read_problem(bddl_path(task, TRAIN))
-    things = list(problem.categories.items())
-    movable, fixed = dict(things[: problem.num_movable]), dict(things[problem.num_movable :])
+    movable, fixed = problem.movable, dict(list(problem.categories.items())[problem.num_movable :])
     if is_own(number):
         return Composition(problem.arena, _TABLES[problem.arena], movable, fixed)
     rng = np.random.default_rng(seed_of("libero wide scene", task, number))
@@ -90,8 +89,8 @@ def bddl_text(composition: Composition) -> str:
   (:domain robosuite)
   (:language wide)
   (:regions {areas}{regions})
-  (:fixtures {table} - {table_kind} {_declared(composition.fixtures)})
-  (:objects {_declared(composition.movable)})
+  (:fixtures {table} - {table_kind} {declared(composition.fixtures)})
+  (:objects {declared(composition.movable)})
   (:obj_of_interest {first})
   (:init {"".join(f"(On {name} {table}_{name}_area)" for name in here)})
   (:goal (And (On {first} {table}_{first}_area)))
@@ -114,7 +113,11 @@ def _named(categories: list[str]) -> dict[str, str]:
     return named
 
 
-def _declared(things: dict[str, str]) -> str:
-    """Names by category, as BDDL declares them."""
+def declared(things: Mapping[str, str]) -> str:
+    """Names by category, as BDDL declares them.
+
+    Args:
+        things: {name: category}
+    """
     kinds = dict.fromkeys(things.values())
     return " ".join(f"{' '.join(name for name in things if things[name] == kind)} - {kind}" for kind in kinds)

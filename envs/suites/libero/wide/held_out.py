@@ -138,9 +138,15 @@ class Problem(NamedTuple):
     categories: dict[str, str]
     """{name: category} of movable things, in the order of the states, and then of fixtures, without the table."""
     num_movable: int
+    """How many of them are movable."""
     regions: dict[str, Any]
     starts: dict[str, str]
     """{fixture or movable thing: where it begins}"""
+
+    @property
+    def movable(self) -> dict[str, str]:
+        """{name: category} of movable things, in the order of the states."""
+        return dict(list(self.categories.items())[: self.num_movable])
 
 
 def read_problem(path: Path) -> Problem:

@@ -1,7 +1,7 @@
-"""LIBERO's own tasks and arrangements in other words and colours: the variation "restyled", for training.
+"""LIBERO's own tasks and arrangements in other words, colours and sizes: the variation "restyled", for training.
 
-Scene, goal and places are those of LIBERO, so only what is said and how things look is new: a sentence that LIBERO-PRO
-says is drawn again, and the colours are not those of its recoloured things.
+Things, goal and places are those of LIBERO, so only what is said and how things look is new: a sentence that LIBERO-PRO
+says is drawn again, and no thing is as large as its resized ones.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path
 from envs.suites.libero.tasks import TRAIN
-from envs.suites.libero.wide.colours import colours_of
 from envs.suites.libero.wide.held_out import held_out, read_problem
+from envs.suites.libero.wide.looks.colours import colours_of
+from envs.suites.libero.wide.looks.sizes import declare, resized
 from envs.suites.libero.wide.sentences import shortened
 from envs.suites.libero.wide.vocabulary import NAMES
 
@@ -66,17 +67,21 @@ _PATTERN = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, _EQUALS), key=len,
 
 
 class RestyledScene(Scene):
-    """A task's own scene, whose episodes have words and colours of their own."""
+    """A task's own scene of one number, in sizes of its own, whose episodes have words and colours of their own."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, number: int) -> None:
         """Compile, which takes 0.5 to 4 s.
 
         Args:
             task: a name in tasks.SUITES.
+            number: tasks.scene_number of the seeds.
         """
-        super().__init__(task, TRAIN)
+        file = bddl_path(task, TRAIN)
+        problem = read_problem(file)
+        sizes = np.random.default_rng(seed_of("libero restyled sizes", task, number))
+        super().__init__(task, TRAIN, declare(file.read_text(), resized(problem.movable, sizes)))
         self._own_sentence = self.instruction
-        self._colours = colours_of(self, read_problem(bddl_path(task, TRAIN)).categories)
+        self._colours = colours_of(self, problem.categories)
 
     def initial_state(self, seed: int, attempt: int = 0) -> InitialState:
         """As Scene's; sentence and colours are from now on the episode's."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +10,12 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path, seed_samplers
 from envs.suites.libero.tasks import TRAIN, WIDE
-from envs.suites.libero.wide.colours import colours_of
 from envs.suites.libero.wide.composition import bddl_text, compose, is_own
 from envs.suites.libero.wide.goals import Goal, afforded, part_of, parts, sample_goal
 from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place
 from envs.suites.libero.wide.layout import Layout, Pose
+from envs.suites.libero.wide.looks.colours import colours_of
+from envs.suites.libero.wide.looks.sizes import declare, resized
 from envs.suites.libero.wide.relations import relations
 from envs.suites.libero.wide.sentences import Speaker
 from envs.suites.libero.wide.shapes import shapes_of, supports_of
@@ -53,13 +52,10 @@ class WideScene(Scene):
         """
         self.composition = compose(task, number)
         self._is_own = is_own(number)
-        with tempfile.TemporaryDirectory() as folder:
-            file = bddl_path(task, TRAIN) if self._is_own else Path(folder) / "wide.bddl"
-            if not self._is_own:
-                with file.open("w") as bddl:
-                    bddl.write(bddl_text(self.composition))
-            seed_samplers(seed_of("libero wide rest", task, number))
-            super().__init__(task, WIDE, file)
+        bddl = bddl_path(task, TRAIN).read_text() if self._is_own else bddl_text(self.composition)
+        sizes = np.random.default_rng(seed_of("libero wide sizes", task, number))
+        seed_samplers(seed_of("libero wide rest", task, number))
+        super().__init__(task, WIDE, declare(bddl, resized(self.composition.movable, sizes)))
         self.shapes = shapes_of(self)
         self._supports = supports_of(self)
         self._base_m = self.model.body("robot0_link0").pos[:2]
