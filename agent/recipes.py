@@ -222,7 +222,7 @@ def sft_libero_unlabelled() -> RunConfig:
 
 
 def sft_libero_wide() -> RunConfig:
-    """As sft_libero, in other words and colours, and as many demonstrations of other tasks in the same arenas
+    """As sft_libero, in other words, colours and sizes, and as many demonstrations of other tasks in the same arenas
     (variations "restyled" and "wide"): neither has what LIBERO-PRO changes.
     """
     libero = sft_libero()
