@@ -32,6 +32,8 @@ from robosuite.utils.errors import RandomizationError  # noqa: E402
 from robosuite.utils.mjcf_utils import string_to_array  # noqa: E402
 
 _ROBOT_BODIES = ("robot0", "gripper0", "mount0")
+_MOVED_M, _TURNED_RAD = 0.03, 0.3
+"""A thing that moves or turns further than this while it settles did not stand."""
 JOINT_NOISE_RAD = 0.02
 """Standard deviation of the arm's joints in the official states, which the suite's reset lacks."""
 
@@ -157,6 +159,18 @@ class Scene:
 
     def is_fair(self) -> bool:
         """Whether an episode may begin in `data`, after the settling steps."""
+        return True
+
+    def has_stood(self, start: InitialState) -> bool:
+        """Whether in `data` no movable thing has fallen over or rolled away since a state."""
+        for thing in self.objects.values():
+            first = self.model.jnt_qposadr[self.model.body_jntadr[thing.body_id]]
+            (pos, quat), (pos_before, quat_before) = (
+                np.split(qpos[first : first + 7], [3]) for qpos in (self.data.qpos, start.qpos)
+            )
+            moved_m, turned = np.linalg.norm((pos - pos_before)[:2]), abs(float(quat @ quat_before))
+            if moved_m > _MOVED_M or turned < np.cos(_TURNED_RAD / 2):
+                return False
         return True
 
     @cached_property

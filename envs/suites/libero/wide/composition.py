@@ -16,7 +16,7 @@ import numpy as np
 from envs.seeds import seed_of
 from envs.suites.libero.scene import bddl_path
 from envs.suites.libero.tasks import TRAIN
-from envs.suites.libero.wide.held_out import read_problem
+from envs.suites.libero.wide.held_out import Problem, read_problem
 from envs.suites.libero.wide.vocabulary import EXCHANGED, RECEPTACLES, REGIONS, STAYING, TWIN_FIXTURES
 
 EXCHANGE = 0.5
@@ -58,12 +58,11 @@ def is_own(number: int) -> bool:
 
 def compose(task: str, number: int) -> Composition:
     """The contents of a task's wide scene of that number: the same in any process."""
-    problem = read_problem(bddl_path(task, TRAIN))
-    movable, fixed = problem.movable, dict(list(problem.categories.items())[problem.num_movable :])
+    own_scene = own_composition(read_problem(bddl_path(task, TRAIN)))
     if is_own(number):
-        return Composition(problem.arena, _TABLES[problem.arena], movable, fixed)
+        return own_scene
     rng = np.random.default_rng(seed_of("libero wide scene", task, number))
-    own = list(movable.values())
+    own = list(own_scene.movable.values())
     categories: list[str] = []
     for category in own:
         share = EXCHANGE / 2 if category in RECEPTACLES else EXCHANGE
@@ -74,8 +73,16 @@ def compose(task: str, number: int) -> Composition:
     fewest, most = max(0, FEWEST_THINGS - len(categories)), max(0, MOST_THINGS - len(categories))
     for _ in range(int(rng.integers(fewest, min(fewest + MOST_ADDED, most) + 1))):
         categories.append(_other(rng, EXCHANGED, {*own, *categories}))
-    fixtures = [TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in fixed.values()]
-    return Composition(problem.arena, _TABLES[problem.arena], _named(categories), _named(fixtures))
+    fixtures = [
+        TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in own_scene.fixtures.values()
+    ]
+    return own_scene._replace(movable=_named(categories), fixtures=_named(fixtures))
+
+
+def own_composition(problem: Problem) -> Composition:
+    """The contents of one of the suite's scenes."""
+    fixtures = {name: kind for name, kind in problem.categories.items() if name not in problem.movable}
+    return Composition(problem.arena, _TABLES[problem.arena], problem.movable, fixtures)
 
 
 def bddl_text(composition: Composition) -> str:

@@ -23,8 +23,6 @@ from envs.suites.libero.wide.shapes import shapes_of, supports_of
 MOST_SAMPLES = 300
 HORIZONS = (300, 520)
 """Step limits for goals of one predicate and of two."""
-_MOVED_M, _TURNED_RAD = 0.03, 0.3
-"""A thing that moves or turns further than this while it settles did not stand."""
 _OPEN_FOR_THINGS, _OTHERWISE_OPEN = 0.7, 0.1
 """Probability that a drawer into which something goes is open, and that something else is open or on."""
 
@@ -62,7 +60,7 @@ class WideScene(Scene):
         self._refused = refused or held_out()
         self._goals = self._compiled_only(afforded(self.composition, self.shapes, self._refused))
         self._colours = colours_of(self, self.composition.categories)
-        self._poses: dict[str, Pose] = {}
+        self._start: InitialState | None = None
 
     @property
     def horizon(self) -> int:
@@ -73,7 +71,7 @@ class WideScene(Scene):
         rng = np.random.default_rng(seed_of("libero wide", self.task, int(seed), attempt))
         self.to_rest()
         sampled = self.sample(rng)
-        self.goal, self.instruction, self._poses = sampled.goal, sampled.sentence, sampled.poses
+        self.goal, self.instruction = sampled.goal, sampled.sentence
         self.interest = tuple(name for predicate in sampled.goal for name in predicate[1:])
         self.suite_env.parsed_problem["goal_state"] = [list(predicate) for predicate in sampled.goal]
         self._colours.draw(rng)
@@ -81,18 +79,13 @@ class WideScene(Scene):
             self.suite_env.object_states_dict[part].set_joint(rng.uniform(*self._range(part, on)))
         for name, pose in sampled.poses.items():
             self.set_pose(name, pose.pos, pose.quat)
-        return self.with_joint_noise(rng)
+        self._start = self.with_joint_noise(rng)
+        return self._start
 
     def is_fair(self) -> bool:
         """Whether the goal is still to be reached, and nothing has fallen over or rolled away."""
-        data = self.data
-        for name, thing in self.objects.items():
-            pose = self._poses[name]
-            moved_m = np.linalg.norm(data.xpos[thing.body_id][:2] - pose.pos[:2])
-            turned = abs(float(data.xquat[thing.body_id] @ pose.quat))
-            if moved_m > _MOVED_M or turned < np.cos(_TURNED_RAD / 2):
-                return False
-        return not self.succeeded()
+        assert self._start is not None, "call initial_state first"
+        return self.has_stood(self._start) and not self.succeeded()
 
     def sample(self, rng: np.random.Generator) -> SampledEpisode:
         """An episode that LIBERO-PRO does not have.

@@ -22,7 +22,7 @@ _CHANGED = 0.5
 _PAINTED = 0.4
 """Probability that a thing with another colour is painted, and not tinted."""
 _LABEL_PAINTED = 0.5
-"""Probability that one of the things of LABELLED is painted too."""
+"""Probability that one of the things of LABELLED is painted."""
 _DARKEST = 0.6
 _MOST_OF_THINGS, _MOST_OF_ARENA = 0.85, 0.6
 """Saturation of a colour."""
@@ -75,13 +75,13 @@ class Colours:
             colour, painted = _colour(rng, surface.most), rng.random() < _PAINTED
             if rng.random() < _CHANGED:
                 self._change(surface, colour, painted)
-        unlabelled = self._unlabelled(rng)
+        painted_label = self._label_to_paint(rng)
         for index, surface in enumerate(self._labelled):
-            colour, painted = _colour(rng, surface.most), index == unlabelled
+            colour, painted = _colour(rng, surface.most), index == painted_label
             if painted or rng.random() < _CHANGED:
                 self._change(surface, colour, painted)
 
-    def _unlabelled(self, rng: np.random.Generator) -> int | None:
+    def _label_to_paint(self, rng: np.random.Generator) -> int | None:
         """Which of the labelled things is painted; None for none of them."""
         if not self._labelled or rng.random() >= _LABEL_PAINTED:
             return None

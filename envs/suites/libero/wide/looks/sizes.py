@@ -22,30 +22,39 @@ _RESIZED = 0.4
 """Probability that a thing has another size."""
 _PERCENT = (85, 115)
 _HELD_BY_RIM = ("akita_black_bowl", "white_bowl")
-_PERCENT_HELD_BY_RIM = (80, 140)
+_LEAST_PERCENT_HELD_BY_RIM, MOST_PERCENT_HELD_BY_RIM = 80, 140
 """Of things that the hand holds by their rim, so that their width does not matter; LIBERO-PRO's bigger one has 150."""
 _OBJECTS = re.compile(r"\(:objects[^)]*\)")
 
 
-def resized(categories: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
-    """The categories of some things in another size.
+def resized(
+    categories: Mapping[str, str], rng: np.random.Generator, most_percent: int = MOST_PERCENT_HELD_BY_RIM
+) -> dict[str, str]:
+    """The categories of things, some of them in another size.
 
     Args:
         categories: {name: category} of the movable things of a scene.
+        rng: draws which, and their sizes.
+        most_percent: greatest size of bowls.
 
     Returns:
         {name: category}, in the same order, of all of them.
     """
     drawn = {}
     for name, category in categories.items():
-        low, high = _PERCENT_HELD_BY_RIM if category in _HELD_BY_RIM else _PERCENT
+        low, high = (_LEAST_PERCENT_HELD_BY_RIM, most_percent) if category in _HELD_BY_RIM else _PERCENT
         changed, percent = rng.random() < _RESIZED, int(rng.integers(low, high + 1))
         drawn[name] = scaled(category, percent) if changed and category not in STAYING else category
     return drawn
 
 
 def scaled(category: str, percent: int) -> str:
-    """The category of a thing of the suite in `percent` of its size; the suite can make it from now on."""
+    """The category of a thing of the suite in another size and of the same density; the suite can make it from now on.
+
+    Args:
+        category: one of the suite's.
+        percent: of its width, depth and height.
+    """
     if percent == 100:
         return category
     named, made = f"{category}_of_{percent}_percent", OBJECTS_DICT[category]
