@@ -32,7 +32,7 @@ WIDE = "wide"
 """Training episodes without what LIBERO-PRO evaluates (wide/): of the same four suites."""
 RESTYLED = "restyled"
 """Training episodes of LIBERO's own tasks and places in other words, colours and sizes than LIBERO-PRO's
-(wide/restyled.py); a seed has the places of "train", to a centimetre."""
+(wide/restyled.py); a seed has the places of "train", unless things would push each other over."""
 EPISODES_PER_SCENE = 10
 """Consecutive seeds of a task's wide or restyled episodes that share a compiled scene."""
 WITHOUT_RESOURCES = ("env",)

@@ -244,7 +244,12 @@ for task, sentence in sentences.items():
     others = {reworded(sentence, rng) for _ in range(50)} - {sentence}
     own += any(refused.has_sentence(other) for other in others)
     said |= others
+from envs.suites.libero.wide.restyled import RestyledScene
+def masses(scene):
+    return [round(float(scene.model.body_subtreemass[thing.body_id]), 6) for thing in scene.objects.values()]
 restyled, train = Simulation(sys.argv[1], "restyled"), Simulation(sys.argv[1])
+sizes = [masses(scene) for scene in (train.scene, restyled.scene, RestyledScene(sys.argv[1], 0),
+                                     RestyledScene(sys.argv[1], 1), WideScene(sys.argv[1], 1))]
 shades, words, differs = set(), set(), 0.0
 for seed in range(8):
     restyled.begin(seed), train.begin(seed)
@@ -253,15 +258,50 @@ for seed in range(8):
         differs = max(differs, float(np.abs(apart[:2]).max()))
     words.add(restyled.scene.instruction)
     shades.add(str(restyled.model.mat_rgba.tolist()))
-print(json.dumps([own, len(said), differs, restyled.scene.goal == train.scene.goal, len(words), len(shades)]))
+print(json.dumps([own, len(said), differs, restyled.scene.goal == train.scene.goal, len(words), len(shades), sizes]))
 """
 
 
 def test_restyled_episodes_are_those_of_train_in_other_words_colours_and_sizes_than_libero_pros() -> None:
-    of_pro, num_said, differs, same_goal, num_words, num_shades = run_in_libero(FILES + RESTYLED, PLATE)
+    of_pro, num_said, differs, same_goal, num_words, num_shades, sizes = run_in_libero(FILES + RESTYLED, PLATE)
     assert of_pro == 0 and num_said > 400
     assert differs < 0.01 and same_goal, "the same places, but for what a thing of another size moves while it settles"
     assert num_words >= 4 and num_shades == 8
+    own, first, again, second, wide = sizes
+    assert first == again and own not in (first, second, wide) and first != second, "a scene has sizes of its own"
+    assert any(a == b for a, b in zip(own, first, strict=True)), "six of ten things keep theirs"
+
+
+BETWEEN = "pick_up_the_black_bowl_between_the_plate_and_the_ramekin_and_place_it_on_the_plate"
+DRAWER = "KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it"
+CROWDED = """
+from envs.suites.libero.simulation import Simulation
+from envs.suites.libero.wide.restyled import RestyledScene
+crowded = Simulation(sys.argv[1], "restyled", 4)
+begin, fallen, attempts = crowded.scene.initial_state, 0, 0
+def counted(seed, attempt=0):
+    global attempts
+    attempts += 1
+    return begin(seed, attempt)
+crowded.scene.initial_state = counted
+for seed in range(40, 50):
+    crowded.begin(seed)
+    fallen += not crowded.scene.is_fair()
+again = Simulation(sys.argv[1], "restyled", 4)
+again.begin(49)
+bowls = [RestyledScene(sys.argv[2], number) for number in range(8)]
+mass = [float(scene.model.body_subtreemass[scene.objects["akita_black_bowl_1"].body_id]) for scene in bowls]
+own = Scene(sys.argv[2])
+ratio = max(mass) / float(own.model.body_subtreemass[own.objects["akita_black_bowl_1"].body_id])
+print(json.dumps([fallen, attempts, bool((again.data.qpos == crowded.data.qpos).all()), ratio, len(set(mass))]))
+"""
+
+
+def test_restyled_things_stand_where_they_are_put_and_bowls_fit_into_drawers_that_close() -> None:
+    fallen, attempts, same, ratio, num_sizes = run_in_libero(FILES + CROWDED, BETWEEN, DRAWER)
+    assert fallen == 0 and attempts > 10, "places in which larger things push each other over are drawn again"
+    assert same, "the same seed begins in the same state whatever was simulated before"
+    assert ratio <= 1.1**3 + 1e-3 and num_sizes > 1
 
 
 COLOURS = """

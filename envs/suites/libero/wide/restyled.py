@@ -90,7 +90,7 @@ class RestyledScene(Scene):
         self._start: InitialState | None = None
 
     def initial_state(self, seed: int, attempt: int = 0) -> InitialState:
-        """As Scene's, from the second attempt on in other places; sentence and colours are the episode's from now on."""
+        """As Scene's, in other places from the second attempt on; sentence and colours are the episode's."""
         rng = np.random.default_rng(seed_of("libero restyled", self.task, int(seed)))
         self.instruction = reworded(self._own_sentence, rng)
         self._colours.draw(rng)
