@@ -235,6 +235,19 @@ def test_every_other_wide_scene_has_the_tasks_own_things_in_their_places_for_oth
     assert not any(is_own_goal) and num_goals >= 5
 
 
+AFFORDED = """
+scene = WideScene(sys.argv[1], 1)
+sampled = scene.sample(np.random.default_rng(0))
+own = h.read_problem(bddl_path(sys.argv[1], "train")).categories
+print(json.dumps([sampled.sentence, scene.composition.categories == own]))
+"""
+
+
+def test_a_wide_scene_has_other_things_where_the_tasks_own_have_no_other_episode() -> None:
+    sentence, is_own = run_in_libero(FILES + AFFORDED, "KITCHEN_SCENE8_put_both_moka_pots_on_the_stove")
+    assert sentence and not is_own
+
+
 RESTYLED = """
 from envs.suites.libero.simulation import Simulation
 from envs.suites.libero.wide.restyled import reworded

@@ -57,12 +57,10 @@ def is_own(number: int) -> bool:
 
 
 def compose(task: str, number: int) -> Composition:
-    """The contents of a task's wide scene of that number: the same in any process."""
-    own_scene = own_composition(read_problem(bddl_path(task, TRAIN)))
-    if is_own(number):
-        return own_scene
+    """The contents of a task's wide scene of that number with other things: the same in any process."""
+    suites = composition_of(read_problem(bddl_path(task, TRAIN)))
     rng = np.random.default_rng(seed_of("libero wide scene", task, number))
-    own = list(own_scene.movable.values())
+    own = list(suites.movable.values())
     categories: list[str] = []
     for category in own:
         share = EXCHANGE / 2 if category in RECEPTACLES else EXCHANGE
@@ -73,13 +71,11 @@ def compose(task: str, number: int) -> Composition:
     fewest, most = max(0, FEWEST_THINGS - len(categories)), max(0, MOST_THINGS - len(categories))
     for _ in range(int(rng.integers(fewest, min(fewest + MOST_ADDED, most) + 1))):
         categories.append(_other(rng, EXCHANGED, {*own, *categories}))
-    fixtures = [
-        TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in own_scene.fixtures.values()
-    ]
-    return own_scene._replace(movable=_named(categories), fixtures=_named(fixtures))
+    fixtures = [TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in suites.fixtures.values()]
+    return suites._replace(movable=_named(categories), fixtures=_named(fixtures))
 
 
-def own_composition(problem: Problem) -> Composition:
+def composition_of(problem: Problem) -> Composition:
     """The contents of one of the suite's scenes."""
     fixtures = {name: kind for name, kind in problem.categories.items() if name not in problem.movable}
     return Composition(problem.arena, _TABLES[problem.arena], problem.movable, fixtures)

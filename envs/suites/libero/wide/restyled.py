@@ -14,7 +14,7 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path
 from envs.suites.libero.tasks import TRAIN
-from envs.suites.libero.wide.composition import own_composition
+from envs.suites.libero.wide.composition import composition_of
 from envs.suites.libero.wide.goals import part_of
 from envs.suites.libero.wide.held_out import Problem, held_out, read_problem
 from envs.suites.libero.wide.looks.colours import colours_of
@@ -105,7 +105,7 @@ class RestyledScene(Scene):
 
 def _has_closed_drawer(problem: Problem) -> bool:
     """Whether a thing begins in a drawer, or one is closed."""
-    own = own_composition(problem)
+    own = composition_of(problem)
     return any(predicate[0] == "close" for predicate in problem.goal) or any(
         part_of(place, own) is not None for place in problem.starts.values()
     )

@@ -10,9 +10,9 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path, seed_samplers
 from envs.suites.libero.tasks import TRAIN, WIDE
-from envs.suites.libero.wide.composition import bddl_text, compose, is_own
+from envs.suites.libero.wide.composition import bddl_text, compose, composition_of, is_own
 from envs.suites.libero.wide.goals import Goal, afforded, part_of, parts, sample_goal
-from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place
+from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place, read_problem
 from envs.suites.libero.wide.layout import Layout, Pose
 from envs.suites.libero.wide.looks.colours import colours_of
 from envs.suites.libero.wide.looks.sizes import declare, resized
@@ -41,26 +41,33 @@ class WideScene(Scene):
     """A task's wide scene of one number."""
 
     def __init__(self, task: str, number: int, refused: HeldOut | None = None) -> None:
-        """Compile, which takes 0.5 to 4 s.
+        """Compile, which takes 0.5 to 4 s, and twice that where the task's own things have no other episode.
 
         Args:
             task: a name in tasks.SUITES.
             number: tasks.scene_number of the seeds.
             refused: what episodes must not have; LIBERO-PRO's by default.
         """
-        self.composition = compose(task, number)
-        self._is_own = is_own(number)
-        bddl = bddl_path(task, TRAIN).read_text() if self._is_own else bddl_text(self.composition)
+        self._refused = refused or held_out()
+        self._compile(task, number, is_own(number))
+        if self._is_own and self._sampled_episode(np.random.default_rng(seed_of("libero wide", task))) is None:
+            self._compile(task, number, own=False)
+        self._colours = colours_of(self, self.composition.categories)
+        self._start: InitialState | None = None
+
+    def _compile(self, task: str, number: int, own: bool) -> None:
+        """The scene with the task's own things in their places, or with others."""
+        file = bddl_path(task, TRAIN)
+        self.composition = composition_of(read_problem(file)) if own else compose(task, number)
+        self._is_own = own
+        bddl = file.read_text() if own else bddl_text(self.composition)
         sizes = np.random.default_rng(seed_of("libero wide sizes", task, number))
         seed_samplers(seed_of("libero wide rest", task, number))
         super().__init__(task, WIDE, declare(bddl, resized(self.composition.movable, sizes)))
         self.shapes = shapes_of(self)
         self._supports = supports_of(self)
-        self._base_m = self.model.body("robot0_link0").pos[:2]
-        self._refused = refused or held_out()
         self._goals = self._compiled_only(afforded(self.composition, self.shapes, self._refused))
-        self._colours = colours_of(self, self.composition.categories)
-        self._start: InitialState | None = None
+        self._base_m = self.model.body("robot0_link0").pos[:2]
 
     @property
     def horizon(self) -> int:
@@ -93,6 +100,16 @@ class WideScene(Scene):
         Raises:
             UserError: none was found.
         """
+        sampled = self._sampled_episode(rng)
+        if sampled is None:
+            raise UserError(
+                f"no wide episode was found in a scene of {self.task}: {self.composition.categories}; "
+                "leave the task out"
+            )
+        return sampled
+
+    def _sampled_episode(self, rng: np.random.Generator) -> SampledEpisode | None:
+        """As `sample`; None if none was found. Changes `data`."""
         composition, refused = self.composition, self._refused
         for _ in range(MOST_SAMPLES if self._goals else 0):
             goal = sample_goal(self._goals, rng)
@@ -107,9 +124,7 @@ class WideScene(Scene):
             if where is not None:
                 sentence = Speaker(composition.categories, refused, rng).say(goal, where)
                 return SampledEpisode(goal, sentence, layout.poses, self._switches(goal, rng))
-        raise UserError(
-            f"no wide episode was found in a scene of {self.task}: {composition.categories}; leave the task out"
-        )
+        return None
 
     def _switches(self, goal: Goal, rng: np.random.Generator) -> dict[str, bool]:
         """What is open or on at the beginning: what the goal wants to be otherwise, doors that things go through, most
