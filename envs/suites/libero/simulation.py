@@ -37,6 +37,7 @@ class Simulation:
             variation: one of tasks.variations_of(task).
             number: tasks.scene_number of the seeds that it will run.
         """
+        self._variation = variation
         self.scene = _compiled(task, variation, number)
         self.model, self.data = self.scene.model, self.scene.data
         self._to_rest()
@@ -63,7 +64,7 @@ class Simulation:
                 break
         else:
             raise UserError(
-                f"none of {MOST_ATTEMPTS} initial states of {self.scene.task}, variation {self.scene.variation}, "
+                f"none of {MOST_ATTEMPTS} initial states of {self.scene.task}, variation {self._variation}, "
                 f"seed {seed} is fair; leave the seed or the task out"
             )
         self.num_steps = 0

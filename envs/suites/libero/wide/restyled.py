@@ -14,11 +14,9 @@ from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path
 from envs.suites.libero.tasks import TRAIN
-from envs.suites.libero.wide.composition import composition_of
-from envs.suites.libero.wide.goals import part_of
-from envs.suites.libero.wide.held_out import Problem, held_out, read_problem
+from envs.suites.libero.wide.held_out import held_out, read_problem
 from envs.suites.libero.wide.looks.colours import colours_of
-from envs.suites.libero.wide.looks.sizes import MOST_PERCENT_HELD_BY_RIM, declare, resized
+from envs.suites.libero.wide.looks.sizes import declare, resized_in_place
 from envs.suites.libero.wide.sentences import shortened
 from envs.suites.libero.wide.vocabulary import NAMES
 
@@ -27,8 +25,6 @@ OWN_SENTENCE = 0.3
 _REPLACED = 0.7
 """Probability that a phrase is replaced by one of its equals."""
 _MOST_SAMPLES = 200
-_MOST_PERCENT_IN_DRAWER = 110
-"""Size of bowls over which a drawer closes."""
 
 PHRASES: tuple[tuple[str, ...], ...] = (
     ("pick up", "pick", "grab", "take", "lift", "get"),
@@ -83,8 +79,7 @@ class RestyledScene(Scene):
         file = bddl_path(task, TRAIN)
         problem = read_problem(file)
         sizes = np.random.default_rng(seed_of("libero restyled sizes", task, number))
-        most_percent = _MOST_PERCENT_IN_DRAWER if _has_closed_drawer(problem) else MOST_PERCENT_HELD_BY_RIM
-        super().__init__(task, TRAIN, declare(file.read_text(), resized(problem.movable, sizes, most_percent)))
+        super().__init__(task, TRAIN, declare(file.read_text(), resized_in_place(problem, sizes)))
         self._own_sentence = self.instruction
         self._colours = colours_of(self, problem.categories)
         self._start: InitialState | None = None
@@ -101,14 +96,6 @@ class RestyledScene(Scene):
         """Whether nothing has fallen over or rolled away: the suite puts things of any size equally near together."""
         assert self._start is not None, "call initial_state first"
         return self.has_stood(self._start)
-
-
-def _has_closed_drawer(problem: Problem) -> bool:
-    """Whether a thing begins in a drawer, or one is closed."""
-    own = composition_of(problem)
-    return any(predicate[0] == "close" for predicate in problem.goal) or any(
-        part_of(place, own) is not None for place in problem.starts.values()
-    )
 
 
 def reworded(sentence: str, rng: np.random.Generator) -> str:

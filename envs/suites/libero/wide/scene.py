@@ -15,7 +15,7 @@ from envs.suites.libero.wide.goals import Goal, afforded, part_of, parts, sample
 from envs.suites.libero.wide.held_out import HeldOut, held_out, named_place, read_problem
 from envs.suites.libero.wide.layout import Layout, Pose
 from envs.suites.libero.wide.looks.colours import colours_of
-from envs.suites.libero.wide.looks.sizes import declare, resized
+from envs.suites.libero.wide.looks.sizes import declare, resized, resized_in_place
 from envs.suites.libero.wide.relations import relations
 from envs.suites.libero.wide.sentences import Speaker
 from envs.suites.libero.wide.shapes import shapes_of, supports_of
@@ -58,12 +58,13 @@ class WideScene(Scene):
     def _compile(self, task: str, number: int, own: bool) -> None:
         """The scene with the task's own things in their places, or with others."""
         file = bddl_path(task, TRAIN)
-        self.composition = composition_of(read_problem(file)) if own else compose(task, number)
+        problem, sizes = read_problem(file), np.random.default_rng(seed_of("libero wide sizes", task, number))
+        self.composition = composition_of(problem) if own else compose(task, number)
         self._is_own = own
         bddl = file.read_text() if own else bddl_text(self.composition)
-        sizes = np.random.default_rng(seed_of("libero wide sizes", task, number))
+        categories = resized_in_place(problem, sizes) if own else resized(self.composition.movable, sizes)
         seed_samplers(seed_of("libero wide rest", task, number))
-        super().__init__(task, WIDE, declare(bddl, resized(self.composition.movable, sizes)))
+        super().__init__(task, WIDE, declare(bddl, categories))
         self.shapes = shapes_of(self)
         self._supports = supports_of(self)
         self._goals = self._compiled_only(afforded(self.composition, self.shapes, self._refused))

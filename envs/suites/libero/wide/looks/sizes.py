@@ -7,13 +7,14 @@ its own, made here and registered as the suite's own are, whose geometry is scal
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from envs.suites.libero.wide.composition import declared
+from envs.suites.libero.wide.held_out import Problem, named_place
 from envs.suites.libero.wide.vocabulary import STAYING
 
 from libero.libero.envs.base_object import OBJECTS_DICT  # isort: skip
@@ -22,20 +23,26 @@ _RESIZED = 0.4
 """Probability that a thing has another size."""
 _PERCENT = (85, 115)
 _HELD_BY_RIM = ("akita_black_bowl", "white_bowl")
-_LEAST_PERCENT_HELD_BY_RIM, MOST_PERCENT_HELD_BY_RIM = 80, 140
+_LEAST_PERCENT_HELD_BY_RIM, _MOST_PERCENT_HELD_BY_RIM = 80, 140
 """Of things that the hand holds by their rim, so that their width does not matter; LIBERO-PRO's bigger one has 150."""
+_MOST_PERCENT_IN_DRAWER = 110
+"""Of those over which a drawer closes."""
 _OBJECTS = re.compile(r"\(:objects[^)]*\)")
 
 
 def resized(
-    categories: Mapping[str, str], rng: np.random.Generator, most_percent: int = MOST_PERCENT_HELD_BY_RIM
+    categories: Mapping[str, str],
+    rng: np.random.Generator,
+    kept: Collection[str] = (),
+    most_percent: int = _MOST_PERCENT_HELD_BY_RIM,
 ) -> dict[str, str]:
     """The categories of things, some of them in another size.
 
     Args:
         categories: {name: category} of the movable things of a scene.
         rng: draws which, and their sizes.
-        most_percent: greatest size of bowls.
+        kept: names of things of the suite's size.
+        most_percent: greatest size of what is held by its rim.
 
     Returns:
         {name: category}, in the same order, of all of them.
@@ -44,8 +51,21 @@ def resized(
     for name, category in categories.items():
         low, high = (_LEAST_PERCENT_HELD_BY_RIM, most_percent) if category in _HELD_BY_RIM else _PERCENT
         changed, percent = rng.random() < _RESIZED, int(rng.integers(low, high + 1))
-        drawn[name] = scaled(category, percent) if changed and category not in STAYING else category
+        drawn[name] = (
+            scaled(category, percent) if changed and name not in kept and category not in STAYING else category
+        )
     return drawn
+
+
+def resized_in_place(problem: Problem, rng: np.random.Generator) -> dict[str, str]:
+    """As `resized`, of a scene of the suite whose things begin where the suite puts them.
+
+    What begins on or in another thing keeps its size, and so does that thing: they were chosen to fit.
+    """
+    owners = {name: named_place(place, problem.categories)[0] for name, place in problem.starts.items()}
+    kept = {name for pair in owners.items() if pair[1] is not None for name in pair if name is not None}
+    closes = any(predicate[0] == "close" for predicate in problem.goal)
+    return resized(problem.movable, rng, kept, _MOST_PERCENT_IN_DRAWER if closes else _MOST_PERCENT_HELD_BY_RIM)
 
 
 def scaled(category: str, percent: int) -> str:
