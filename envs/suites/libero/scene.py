@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from envs.errors import UserError
 from envs.seeds import seed_of
-from envs.suites.libero.tasks import HORIZONS, TRAIN, folder_of, official_index, suite_of
+from envs.suites.libero.tasks import HORIZONS, TRAIN, folder_of, official_index, placed_as, suite_of
 
 logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # else every process asks for a private macro file
 
@@ -157,8 +157,9 @@ class Scene:
         _, qpos, qvel = np.split(self._official[index], [1, 1 + self.model.nq])
         return InitialState(qpos=qpos, qvel=qvel, body_pos=sampled.body_pos, body_quat=sampled.body_quat)
 
-    def is_fair(self) -> bool:
-        """Whether an episode may begin in `data`, after the settling steps."""
+    def is_fair(self, start: InitialState) -> bool:
+        """Whether an episode may begin in `data`, after the settling steps from `start`."""
+        del start
         return True
 
     def has_stood(self, start: InitialState) -> bool:
@@ -175,11 +176,11 @@ class Scene:
 
     @cached_property
     def _official(self) -> NDArray[np.float64]:
-        return official_states(self.task, self.variation)
+        return official_states(self.task, placed_as(self.variation))
 
     def _sampled(self, seed: int) -> InitialState:
         """A state as after the suite's own reset with a seed, and the arm near its rest pose."""
-        stream = seed_of("libero", self.task, self.variation, int(seed))
+        stream = seed_of("libero", self.task, placed_as(self.variation), int(seed))
         for pos, quat, made in self.reset_placements(stream):
             self.set_pose(made.name, pos, quat)
         return self.with_joint_noise(np.random.default_rng(stream))

@@ -37,7 +37,6 @@ class Simulation:
             variation: one of tasks.variations_of(task).
             number: tasks.scene_number of the seeds that it will run.
         """
-        self._variation = variation
         self.scene = _compiled(task, variation, number)
         self.model, self.data = self.scene.model, self.scene.data
         self._to_rest()
@@ -59,12 +58,13 @@ class Simulation:
             UserError: no state that the scene drew is fair, or see Scene.initial_state.
         """
         for attempt in range(MOST_ATTEMPTS):
-            self._settle(self.scene.initial_state(seed, attempt))
-            if self.scene.is_fair():
+            start = self.scene.initial_state(seed, attempt)
+            self._settle(start)
+            if self.scene.is_fair(start):
                 break
         else:
             raise UserError(
-                f"none of {MOST_ATTEMPTS} initial states of {self.scene.task}, variation {self._variation}, "
+                f"none of {MOST_ATTEMPTS} initial states of {self.scene.task}, variation {self.scene.variation}, "
                 f"seed {seed} is fair; leave the seed or the task out"
             )
         self.num_steps = 0

@@ -62,10 +62,13 @@ def variations_of(task: str) -> tuple[str, ...]:
 
 
 def scene_number(variation: str, seed: int) -> int:
-    """Which of a task's scenes in that variation a seed's episode runs in; all but "wide" and "restyled" have
-    one.
-    """
+    """Which of a task's scenes in that variation a seed's episode runs in; only "wide" and "restyled" have several."""
     return seed // EPISODES_PER_SCENE if variation in (WIDE, RESTYLED) else 0
+
+
+def placed_as(variation: str) -> str:
+    """The variation in whose initial states the episodes of a variation begin."""
+    return TRAIN if variation == RESTYLED else variation
 
 
 def folder_of(task: str, variation: str) -> str:

@@ -250,14 +250,13 @@ def test_a_wide_scene_has_other_things_where_the_tasks_own_have_no_other_episode
 
 RESTYLED = """
 from envs.suites.libero.simulation import Simulation
-from envs.suites.libero.wide.restyled import reworded
+from envs.suites.libero.wide.restyled import RestyledScene, reworded
 rng, refused, own, said = np.random.default_rng(3), h.held_out(), 0, set()
 sentences = {task: h.read_problem(bddl_path(task, "train")).sentence for task in FOUR}
 for task, sentence in sentences.items():
     others = {reworded(sentence, rng) for _ in range(50)} - {sentence}
     own += any(refused.has_sentence(other) for other in others)
     said |= others
-from envs.suites.libero.wide.restyled import RestyledScene
 def masses(scene):
     return [round(float(scene.model.body_subtreemass[thing.body_id]), 6) for thing in scene.objects.values()]
 restyled, train = Simulation(sys.argv[1], "restyled"), Simulation(sys.argv[1])
@@ -292,13 +291,14 @@ from envs.suites.libero.simulation import Simulation
 crowded = Simulation(sys.argv[1], "restyled", 4)
 begin, fallen, attempts = crowded.scene.initial_state, 0, 0
 def counted(seed, attempt=0):
-    global attempts
+    global attempts, start
     attempts += 1
-    return begin(seed, attempt)
+    start = begin(seed, attempt)
+    return start
 crowded.scene.initial_state = counted
 for seed in range(40, 50):
     crowded.begin(seed)
-    fallen += not crowded.scene.is_fair()
+    fallen += not crowded.scene.is_fair(start)
 again = Simulation(sys.argv[1], "restyled", 4)
 again.begin(49)
 print(json.dumps([fallen, attempts, bool((again.data.qpos == crowded.data.qpos).all())]))

@@ -14,9 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from envs.seeds import seed_of
-from envs.suites.libero.scene import bddl_path
-from envs.suites.libero.tasks import TRAIN
-from envs.suites.libero.wide.held_out import Problem, read_problem
+from envs.suites.libero.wide.held_out import Problem
 from envs.suites.libero.wide.vocabulary import EXCHANGED, RECEPTACLES, REGIONS, STAYING, TWIN_FIXTURES
 
 EXCHANGE = 0.5
@@ -56,9 +54,14 @@ def is_own(number: int) -> bool:
     return number % 2 == 1
 
 
-def compose(task: str, number: int) -> Composition:
-    """The contents of a task's wide scene of that number with other things: the same in any process."""
-    suites = composition_of(read_problem(bddl_path(task, TRAIN)))
+def compose(suites: Composition, task: str, number: int) -> Composition:
+    """The contents of a task's wide scene of that number with other things: the same in any process.
+
+    Args:
+        suites: the contents of the task's own scene.
+        task: a name in tasks.SUITES.
+        number: tasks.scene_number of the seeds.
+    """
     rng = np.random.default_rng(seed_of("libero wide scene", task, number))
     own = list(suites.movable.values())
     categories: list[str] = []
@@ -77,8 +80,7 @@ def compose(task: str, number: int) -> Composition:
 
 def composition_of(problem: Problem) -> Composition:
     """The contents of one of the suite's scenes."""
-    fixtures = {name: kind for name, kind in problem.categories.items() if name not in problem.movable}
-    return Composition(problem.arena, _TABLES[problem.arena], problem.movable, fixtures)
+    return Composition(problem.arena, _TABLES[problem.arena], problem.movable, problem.fixtures)
 
 
 def bddl_text(composition: Composition) -> str:

@@ -135,18 +135,18 @@ class Problem(NamedTuple):
     arena: str
     sentence: str
     goal: tuple[Predicate, ...]
-    categories: dict[str, str]
-    """{name: category} of movable things, in the order of the states, and then of fixtures, without the table."""
-    num_movable: int
-    """How many of them are movable."""
+    movable: dict[str, str]
+    """{name: category}, in the order of the states."""
+    fixtures: dict[str, str]
+    """{name: category}, without the table."""
     regions: dict[str, Any]
     starts: dict[str, str]
     """{fixture or movable thing: where it begins}"""
 
     @property
-    def movable(self) -> dict[str, str]:
-        """{name: category} of movable things, in the order of the states."""
-        return dict(list(self.categories.items())[: self.num_movable])
+    def categories(self) -> dict[str, str]:
+        """{name: category} of movable things and fixtures."""
+        return {**self.movable, **self.fixtures}
 
 
 def read_problem(path: Path) -> Problem:
@@ -159,8 +159,8 @@ def read_problem(path: Path) -> Problem:
         arena=parsed["problem_name"],
         sentence=" ".join(parsed["language_instruction"]),
         goal=tuple(tuple(predicate) for predicate in parsed["goal_state"]),
-        categories={**movable, **fixtures},
-        num_movable=len(movable),
+        movable=movable,
+        fixtures=fixtures,
         regions=parsed["regions"],
         starts={state[1]: state[2] for state in parsed["initial_state"] if len(state) == 3},
     )
@@ -172,10 +172,9 @@ def points_of(problem: Problem, state: NDArray[np.float64]) -> dict[str, NDArray
     Args:
         state: time, positions, speeds. Fixtures are not part of it: they stand in the middle of their regions.
     """
-    names = list(problem.categories)
     first = 1 + _NUM_ARM
-    points = {name: state[first + 7 * i :][:2] for i, name in enumerate(names[: problem.num_movable])}
-    for name in names[problem.num_movable :]:
+    points = {name: state[first + 7 * i :][:2] for i, name in enumerate(problem.movable)}
+    for name in problem.fixtures:
         x0, y0, x1, y1 = problem.regions[problem.starts[name]]["ranges"][0]
         points[name] = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) + ORIGINS.get(problem.arena, 0.0)
     return points

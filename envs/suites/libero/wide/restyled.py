@@ -13,7 +13,7 @@ import numpy as np
 from envs.errors import UserError
 from envs.seeds import seed_of
 from envs.suites.libero.scene import InitialState, Scene, bddl_path
-from envs.suites.libero.tasks import TRAIN
+from envs.suites.libero.tasks import RESTYLED, TRAIN
 from envs.suites.libero.wide.held_out import held_out, read_problem
 from envs.suites.libero.wide.looks.colours import colours_of
 from envs.suites.libero.wide.looks.sizes import declare, resized_in_place
@@ -79,23 +79,20 @@ class RestyledScene(Scene):
         file = bddl_path(task, TRAIN)
         problem = read_problem(file)
         sizes = np.random.default_rng(seed_of("libero restyled sizes", task, number))
-        super().__init__(task, TRAIN, declare(file.read_text(), resized_in_place(problem, sizes)))
+        super().__init__(task, RESTYLED, declare(file.read_text(), resized_in_place(problem, sizes)))
         self._own_sentence = self.instruction
         self._colours = colours_of(self, problem.categories)
-        self._start: InitialState | None = None
 
     def initial_state(self, seed: int, attempt: int = 0) -> InitialState:
         """As Scene's, in other places from the second attempt on; sentence and colours are the episode's."""
         rng = np.random.default_rng(seed_of("libero restyled", self.task, int(seed)))
         self.instruction = reworded(self._own_sentence, rng)
         self._colours.draw(rng)
-        self._start = super().initial_state(seed if not attempt else seed_of(seed, attempt))
-        return self._start
+        return super().initial_state(seed if not attempt else seed_of(seed, attempt))
 
-    def is_fair(self) -> bool:
+    def is_fair(self, start: InitialState) -> bool:
         """Whether nothing has fallen over or rolled away: the suite puts things of any size equally near together."""
-        assert self._start is not None, "call initial_state first"
-        return self.has_stood(self._start)
+        return self.has_stood(start)
 
 
 def reworded(sentence: str, rng: np.random.Generator) -> str:

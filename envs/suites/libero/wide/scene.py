@@ -53,13 +53,13 @@ class WideScene(Scene):
         if self._is_own and self._sampled_episode(np.random.default_rng(seed_of("libero wide", task))) is None:
             self._compile(task, number, own=False)
         self._colours = colours_of(self, self.composition.categories)
-        self._start: InitialState | None = None
 
     def _compile(self, task: str, number: int, own: bool) -> None:
         """The scene with the task's own things in their places, or with others."""
         file = bddl_path(task, TRAIN)
         problem, sizes = read_problem(file), np.random.default_rng(seed_of("libero wide sizes", task, number))
-        self.composition = composition_of(problem) if own else compose(task, number)
+        suites = composition_of(problem)
+        self.composition = suites if own else compose(suites, task, number)
         self._is_own = own
         bddl = file.read_text() if own else bddl_text(self.composition)
         categories = resized_in_place(problem, sizes) if own else resized(self.composition.movable, sizes)
@@ -87,13 +87,11 @@ class WideScene(Scene):
             self.suite_env.object_states_dict[part].set_joint(rng.uniform(*self._range(part, on)))
         for name, pose in sampled.poses.items():
             self.set_pose(name, pose.pos, pose.quat)
-        self._start = self.with_joint_noise(rng)
-        return self._start
+        return self.with_joint_noise(rng)
 
-    def is_fair(self) -> bool:
+    def is_fair(self, start: InitialState) -> bool:
         """Whether the goal is still to be reached, and nothing has fallen over or rolled away."""
-        assert self._start is not None, "call initial_state first"
-        return self.has_stood(self._start) and not self.succeeded()
+        return self.has_stood(start) and not self.succeeded()
 
     def sample(self, rng: np.random.Generator) -> SampledEpisode:
         """An episode that LIBERO-PRO does not have.
