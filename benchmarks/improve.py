@@ -139,7 +139,7 @@ def rft_update(options: Options, first: Path, root: Path) -> str:
     config = DemonstrationsConfig(tasks=(TASK,), episodes_per_task=options.episodes)
     collect_demonstrations(config, data, WorkersConfig(workers=0))
     updates, size = 10, STEADY.batch_size
-    rft = RFTConfig(demonstrations=str(data), updates=updates)
+    rft = RFTConfig(demonstrations=(str(data),), updates=updates)
     method = rft.method(Context(processor=processor, suite="tabletop", run=RunFolder(root), n_action_steps=2))
     learner = Learner(model, STEADY)
     update = median_s(lambda: method.learn(learner, [], 0), options.repeats) / updates / size

@@ -49,15 +49,15 @@ class Cloning(Generic[C]):
         Raises:
             UserError: the demonstrations or drives do not exist, or were not recorded in the policy's world.
         """
-        self._demonstrations = Path(config.demonstrations or dataset_of(context.init))
-        if not self._demonstrations.exists():
+        self._demonstrations = [Path(root) for root in config.demonstrations or (dataset_of(context.init),)]
+        if missing := [root for root in self._demonstrations if not root.exists()]:
             raise UserError(
-                f"there are no demonstrations in {self._demonstrations}; start from a run that has a dataset, or name "
-                "one with --algorithm.demonstrations"
+                f"there are no demonstrations in {missing[0]}; start from a run that has a dataset, or name datasets "
+                "with --algorithm.demonstrations"
             )
         self._config = config
         self._context = context
-        self.data = [self._data([self._demonstrations])]
+        self.data = [self._data(self._demonstrations)]
 
     def collect(self, run: RunEpisodes, specs: Specs, iteration: int) -> list[Trajectory]:
         del iteration
@@ -70,7 +70,7 @@ class Cloning(Generic[C]):
             shrink_and_perturb(learner, reset.keep, seed=self._context.seed)
             num_updates = max(num_updates, reset.updates)
         num_episodes = self._store(trajectories)
-        roots = [self._demonstrations, *([self._context.run.dataset] if num_episodes else [])]
+        roots = [*self._demonstrations, *([self._context.run.dataset] if num_episodes else [])]
         data = self._data(roots)
         encode = SFTEncoder(self._context.processor, data.instructions, learner.model.config, seed=self._context.seed)
         loss = partial(sft_loss, config=self._config.sft)

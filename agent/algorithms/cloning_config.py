@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class CloningConfig(AlgorithmConfig):
     """Settings of an algorithm that clones its own episodes."""
 
-    demonstrations: str = ""
-    """Dataset of demonstrations to train on too; if not given, that of the run that init names."""
+    demonstrations: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR ...")] = ()
+    """Datasets of demonstrations to train on too; if not given, that of the run that init names."""
     updates: Annotated[int, Interval(ge=1, le=1_000_000)] = 300
     """In an iteration."""
     rows_per_episode: Annotated[int, Interval(ge=1, le=1_000_000)] = 24

@@ -69,7 +69,7 @@ def test_corrections_are_cloned_beside_demonstrations_by_sft_and_dagger(tmp_path
     assert (tmp_path / "drives.cache").exists(), "it was opened to learn from"
     demonstrations = TrainingData([run.dataset])
     model, processor = create_policy(ModelConfig(), demonstrations.world_spec, demonstrations.stats)
-    config = DaggerConfig(demonstrations=str(run.dataset), drives=(str(drives),), updates=1)
+    config = DaggerConfig(demonstrations=(str(run.dataset),), drives=(str(drives),), updates=1)
     context = Context(processor=processor, suite="tabletop", run=RunFolder(tmp_path / "d"))
     with closing(Learner(model, LEARNER)) as learner:
         figures = config.method(context).learn(learner, [], 0)

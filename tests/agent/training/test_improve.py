@@ -89,7 +89,7 @@ def test_ppo_with_sparse_reward_trains_an_untrained_policy(first: Path, tmp_path
 @pytest.fixture(scope="module")
 def beginner(first: Path, demonstrations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cloned for 20 updates, so that its sampled actions depend on the task, though not its mode."""
-    cloning = DaggerConfig(updates=20, sft=PLAIN, demonstrations=str(demonstrations))
+    cloning = DaggerConfig(updates=20, sft=PLAIN, demonstrations=(str(demonstrations),))
     learner = replace(CLONE, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
     _, run = run_here(sides_config(cloning, first, learner, iterations=1), tmp_path_factory.mktemp("beginner") / "run")
     return run.checkpoint(1)
@@ -125,7 +125,7 @@ def test_grpo_trains_a_policy_that_sometimes_succeeds(seed: int, beginner: Path,
 def test_rft_and_dagger_train_it_too(
     algorithm: RFTConfig | DaggerConfig, first: Path, demonstrations: Path, tmp_path: Path
 ) -> None:
-    algorithm = replace(algorithm, demonstrations=str(demonstrations))
+    algorithm = replace(algorithm, demonstrations=(str(demonstrations),))
     evaluation, run = run_here(sides_config(algorithm, first, CLONE, iterations=2), tmp_path / "run")
     assert success_before(run) <= 0.6
     assert evaluation.mean_over_tasks >= 0.95
@@ -133,7 +133,7 @@ def test_rft_and_dagger_train_it_too(
 
 @pytest.mark.long
 def test_dagger_trains_it_by_muon_too(first: Path, demonstrations: Path, tmp_path: Path) -> None:
-    algorithm = DaggerConfig(updates=60, sft=PLAIN, demonstrations=str(demonstrations))
+    algorithm = DaggerConfig(updates=60, sft=PLAIN, demonstrations=(str(demonstrations),))
     learner = replace(CLONE, optimizer="muon", learning_rate=1e-3)
     evaluation, run = run_here(sides_config(algorithm, first, learner, iterations=2), tmp_path / "run")
     assert success_before(run) <= 0.6

@@ -50,7 +50,9 @@ improve(config, start_run(run.root, config), WillingSidesWorld)
 
 
 def config_of(kind: str, first: Path, *, overlap: bool) -> ImproveConfig:
-    algorithm: Any = PPOConfig() if kind == "ppo" else DaggerConfig(demonstrations=str(first.parent / "d"), updates=4)
+    algorithm: Any = (
+        PPOConfig() if kind == "ppo" else DaggerConfig(demonstrations=(str(first.parent / "d"),), updates=4)
+    )
     learner = LearnerConfig(batch_size=16, learning_rate=1e-3, warmup_updates=0, ema_decay=0.0)
     practice = PracticeConfig(tasks=("left", "right"), episodes_per_task=4, num_worlds=4)
     return sides_config(algorithm, first, learner, practice=practice, iterations=5, evaluate_every=2, overlap=overlap)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sides_policy import WillingSidesWorld, sides_processor, sides_specs
+from sides_policy import WillingSidesWorld, sides_model, sides_processor, sides_specs
 
 from agent.algorithms.cloning_config import DaggerConfig, RFTConfig
 from agent.algorithms.method import Context
+from agent.algorithms.sft_config import SFTConfig
+from agent.learning.config import LearnerConfig
+from agent.learning.learner import Learner
 from agent.recipes import sft_tiny
 from agent.runs.run_folder import PRETRAINED, RunFolder, start_run
 from agent.training.config import RunConfig
 from agent.training.demonstrations import collect_demonstrations
 from agent.training.loop import train
 from rollout.collect import collect
+from rollout.dataset.batches import TrainingData
 from rollout.dataset.write import DatasetWriter
 from rollout.expert import ExpertPolicy
 
+PLAIN = SFTConfig(localization_weight=0.0, pointing_weight=0.0)
 REFUSED = r"theirs is of another kind.*the policy's:\n  action units are .'furlong'"
 
 
@@ -143,15 +149,32 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "ours", folder / "theirs"
 
 
+def test_fine_tuning_trains_on_every_dataset_of_demonstrations(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    ours = shutil.copytree(sides[0], tmp_path / "ours")
+    more = shutil.copytree(sides[0], tmp_path / "more")
+    learner = LearnerConfig(batch_size=4, num_updates=1, warmup_updates=0)
+
+    def figures(*roots: Path) -> dict[str, float]:
+        config = DaggerConfig(demonstrations=tuple(map(str, roots)), updates=1, sft=PLAIN)
+        context = Context(processor=sides_processor(), suite="sides", run=RunFolder(tmp_path / "run"))
+        with closing(Learner(sides_model(), learner)) as learning:
+            return config.method(context).learn(learning, [], 0)
+
+    rows = TrainingData([ours]).num_rows
+    assert [figures(ours)["dataset/rows"], figures(ours, more)["dataset/rows"]] == [rows, 2 * rows]
+    with pytest.raises(ValueError, match=r"no demonstrations in .*nowhere; .* name datasets with --algorithm"):
+        figures(ours, tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("place", ["rft", "dagger", "drives"])
 def test_demonstrations_of_another_world_are_refused_in_fine_tuning(
     sides: tuple[Path, Path], tmp_path: Path, place: str
 ) -> None:
     ours, theirs = map(str, sides)
     configs: dict[str, RFTConfig | DaggerConfig] = {
-        "rft": RFTConfig(demonstrations=theirs),
-        "dagger": DaggerConfig(demonstrations=theirs),
-        "drives": DaggerConfig(demonstrations=ours, drives=(theirs,)),
+        "rft": RFTConfig(demonstrations=(theirs,)),
+        "dagger": DaggerConfig(demonstrations=(theirs,)),
+        "drives": DaggerConfig(demonstrations=(ours,), drives=(theirs,)),
     }
     config = configs[place]
     run = start_run(tmp_path / "run", config)
