@@ -272,6 +272,7 @@ def play(task: str, disturb: int = -1, variation: str = "train") -> dict[str, An
 SKILLS = {
     "transfer": "pick_up_the_butter_and_place_it_in_the_basket",
     "open_drawer": "open_the_middle_drawer_of_the_cabinet",
+    "open_door": "KITCHEN_SCENE7_open_the_microwave",
     "turn_knob": "turn_on_the_stove",
     "drag": "push_the_plate_to_the_front_of_the_stove",
     "close_drawer": "KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it",
@@ -290,6 +291,33 @@ def test_a_skill_solves_a_task_of_the_suite(skill: str) -> None:
 def test_a_mug_that_fills_the_microwave_s_height_is_taken_in_between_floor_and_ceiling() -> None:
     ended = play(SKILLS["insert and close_door"], variation="object")
     assert ended["success"], ended["log"]
+
+
+OPEN_DOOR = """
+import json, sys
+import mujoco
+from envs.suites.libero.expert import Expert
+from envs.suites.libero.simulation import Simulation
+simulation = Simulation(sys.argv[1])
+expert = Expert(simulation)
+simulation.begin(1_000_000)
+door = simulation.scene.fixtures["microwave_1"].joint_ids[0]
+simulation.data.qpos[simulation.model.jnt_qposadr[door]] = 0.0
+mujoco.mj_forward(simulation.model, simulation.data)
+simulation.scene.goal = (("open", "microwave_1"),)
+simulation.scene.suite_env.parsed_problem["goal_state"] = [list(predicate) for predicate in simulation.scene.goal]
+assert not simulation.scene.succeeded()
+expert.begin()
+while simulation.num_steps < 300 and not simulation.success:
+    simulation.step(expert.action())
+print(json.dumps([simulation.success, simulation.num_steps, expert.log]))
+"""
+
+
+@needs_libero
+def test_a_door_seen_at_an_angle_is_pulled_at_its_handle() -> None:
+    success, num_steps, log = run_in_libero(OPEN_DOOR, SKILLS["insert and close_door"])
+    assert success, (num_steps, log)
 
 
 @needs_libero

@@ -248,6 +248,31 @@ def test_a_wide_scene_has_other_things_where_the_tasks_own_have_no_other_episode
     assert sentence and not is_own
 
 
+CARRIED = """
+found = []
+for task, number in ((sys.argv[1], 303), (sys.argv[2], 304)):
+    scene, rng = WideScene(task, number), np.random.default_rng(0)
+    goals = [scene.sample(rng).goal for _ in range(200)]
+    found.append([sorted(scene.composition.movable),
+                  sorted({predicate[1] for goal in goals for predicate in goal if len(predicate) == 3})])
+print(json.dumps(found))
+"""
+
+
+def test_no_wide_episode_asks_to_carry_a_plate_or_what_another_thing_stands_on() -> None:
+    on_ramekin = "pick_up_the_black_bowl_on_the_ramekin_and_place_it_on_the_plate"
+    own, others = run_in_libero(FILES + CARRIED, on_ramekin, "put_the_wine_bottle_on_top_of_the_cabinet")
+    assert own[0] == [
+        "akita_black_bowl_1",
+        "akita_black_bowl_2",
+        "cookies_1",
+        "glazed_rim_porcelain_ramekin_1",
+        "plate_1",
+    ]
+    assert own[1] == ["akita_black_bowl_1", "akita_black_bowl_2"], "one is on the ramekin, the other on the cookies"
+    assert "plate_1" in others[0] and others[1] == [name for name in others[0] if name != "plate_1"]
+
+
 RESTYLED = """
 from envs.suites.libero.simulation import Simulation
 from envs.suites.libero.wide.restyled import RestyledScene, reworded

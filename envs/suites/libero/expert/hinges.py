@@ -76,7 +76,10 @@ class Door:
         radial -= np.outer(radial @ self._axis, self._axis)
         reach = np.linalg.norm(radial, axis=1)
         self.radius = 0.85 * float(np.percentile(reach, 97))
-        arm = radial[reach > 0.8 * reach.max()].mean(0)
+        outer = reach > 0.8 * reach.max()
+        self.outer = self.points[outer]
+        """Points near the free edge, [P, 3]."""
+        arm = radial[outer].mean(0)
         self._arm = arm / np.linalg.norm(arm)
 
     def along(self, angle: float) -> Array:
@@ -118,8 +121,8 @@ def _pull_ajar(arm: Arm, joint: int, way: float) -> Steps:
     door = Door(view, joint)
     out = way * door.along(0.0)
     out = np.array([out[0], out[1], 0.0]) / np.linalg.norm(out[:2])
-    far = door.points @ out
-    bar = door.points[far > far.max() - 0.02]
+    far = door.outer @ out
+    bar = door.outer[far > far.max() - 0.02]
     middle = bar.mean(0)
     axes, _ = hand_frame(np.cross(UP, out), -out, view.hand_axes)
     arm.command = OPEN

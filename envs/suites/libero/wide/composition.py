@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from envs.seeds import seed_of
-from envs.suites.libero.wide.held_out import Problem
+from envs.suites.libero.wide.held_out import Problem, named_place
 from envs.suites.libero.wide.vocabulary import EXCHANGED, RECEPTACLES, REGIONS, STAYING, TWIN_FIXTURES
 
 EXCHANGE = 0.5
@@ -33,6 +33,8 @@ class Composition(NamedTuple):
     movable: dict[str, str]
     """{name: category}"""
     fixtures: dict[str, str]
+    under: frozenset[str] = frozenset()
+    """Movable things on or in which others begin."""
 
     @property
     def categories(self) -> dict[str, str]:
@@ -75,12 +77,19 @@ def compose(suites: Composition, task: str, number: int) -> Composition:
     for _ in range(int(rng.integers(fewest, min(fewest + MOST_ADDED, most) + 1))):
         categories.append(_other(rng, EXCHANGED, {*own, *categories}))
     fixtures = [TWIN_FIXTURES.get(kind, kind) if rng.random() < EXCHANGE else kind for kind in suites.fixtures.values()]
-    return suites._replace(movable=_named(categories), fixtures=_named(fixtures))
+    return Composition(suites.arena, suites.table, _named(categories), _named(fixtures))
 
 
 def composition_of(problem: Problem) -> Composition:
     """The contents of one of the suite's scenes."""
-    return Composition(problem.arena, _TABLES[problem.arena], problem.movable, problem.fixtures)
+    under = {named_place(place, problem.categories)[0] for place in problem.starts.values()}
+    return Composition(
+        problem.arena,
+        _TABLES[problem.arena],
+        problem.movable,
+        problem.fixtures,
+        frozenset(problem.movable).intersection(under),
+    )
 
 
 def bddl_text(composition: Composition) -> str:

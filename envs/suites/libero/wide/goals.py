@@ -10,7 +10,7 @@ import numpy as np
 from envs.suites.libero.wide.composition import Composition
 from envs.suites.libero.wide.held_out import HeldOut, Predicate, named_place
 from envs.suites.libero.wide.shapes import Shape
-from envs.suites.libero.wide.vocabulary import RECEPTACLES, REGIONS, STAYING
+from envs.suites.libero.wide.vocabulary import LEFT, RECEPTACLES, REGIONS
 
 Goal = tuple[Predicate, ...]
 
@@ -90,14 +90,15 @@ def _goals(kind: str, composition: Composition, placed: list[Predicate]) -> Iter
 
 
 def _placed(composition: Composition, shapes: Mapping[str, Shape]) -> Iterator[Predicate]:
-    """Every movable thing in or on every place that it fits."""
+    """Everything that can be carried, in or on every place that it fits."""
     for place, kind in _places(composition):
         most_radius, most_height = _MOST_RADIUS_M.get(kind, _ANY_RADIUS_M), _MOST_HEIGHT_M.get(kind, np.inf)
         for name, category in composition.movable.items():
             shape = shapes[name]
             fits = shape.radius_m <= most_radius and shape.height_m <= most_height
-            stands = category not in STAYING and (kind != "wine_rack top_region" or category in _ON_RACK)
-            if fits and stands and not place.startswith(name):
+            carried = category not in LEFT and name not in composition.under
+            stands = kind != "wine_rack top_region" or category in _ON_RACK
+            if fits and carried and stands and not place.startswith(name):
                 yield "in" if kind.endswith("contain_region") or part_of(place, composition) else "on", name, place
 
 
