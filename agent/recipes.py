@@ -267,7 +267,8 @@ def dagger_libero() -> ImproveConfig:
     dagger, libero = dagger_mt50(), sft_libero()
     return replace(
         dagger,
-        algorithm=_labelling_dagger(libero.sft),
+        # Whole chunks, as in evaluation, so that the learner is labelled where it will get to.
+        algorithm=replace(_labelling_dagger(libero.sft), n_action_steps=8),
         practice=replace(dagger.practice, world="libero", num_worlds=libero.demonstrations.num_worlds),
         evaluation=libero.evaluation,
     )

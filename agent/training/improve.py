@@ -203,8 +203,12 @@ class _Improvement:
         return stack.enter_context(workers)
 
     def _collecting(self, actors: Workers, success: dict[str, float]) -> Collector:
-        config = self.config
-        specs = partial(practice_specs, config.practice, self.world.suite, self.tasks, success=success)
+        config, world = self.config, self.world
+
+        def specs(iteration: int, round_: int, repeats: int) -> list[EpisodeSpec]:
+            return world.in_order(
+                practice_specs(config.practice, world.suite, self.tasks, iteration, round_, repeats, success)
+            )
 
         def collect(run: RunEpisodes, iteration: int) -> list[Trajectory]:
             found = self.method.collect(run, partial(specs, iteration), iteration)

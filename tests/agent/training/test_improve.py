@@ -165,6 +165,23 @@ def test_with_focus_tasks_that_failed_in_the_last_evaluation_get_more_episodes(f
         assert practised.count(task) == round(4 * 2 * rate / sum(failed.values()))
 
 
+def test_practice_runs_in_the_world_s_order(first: Path, tmp_path: Path) -> None:
+    config = small(first, iterations=1)
+    config = replace(config, practice=replace(config.practice, num_worlds=1))
+    begun: list[EpisodeSpec] = []
+
+    class TaskByTask(WillingSidesWorld):
+        def in_order(self, specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
+            return sorted(specs, key=lambda spec: spec.task)
+
+        def reset_to(self, specs: Sequence[EpisodeSpec], worlds: Sequence[int]) -> Any:
+            begun.extend(spec for spec in specs if 100_000 <= spec.seed < 1_000_000)
+            return super().reset_to(specs, worlds)
+
+    improve(config, start_run(tmp_path / "run", config), TaskByTask)
+    assert [spec.task for spec in begun] == ["left"] * 4 + ["right"] * 4
+
+
 def test_focus_is_refused_with_overlap(first: Path, tmp_path: Path) -> None:
     config = small(first, overlap=True)
     with pytest.raises(ValueError, match="with overlap"):
