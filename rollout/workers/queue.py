@@ -3,6 +3,9 @@
 A worker begins its specs in the order assigned, so when it dies, only its first unfinished specs, at most one per
 world, can have been running. These suspects are run again one at a time, so that another death has a known cause. A
 spec with which three workers died alone is set aside. Specs that had not begun return to the queue.
+
+Specs that follow each other in the world's order may share what is slow to change (`World.in_order`), so every worker
+takes its own part of the queue from the front, and when that is empty the later half of the longest other part.
 """
 
 from __future__ import annotations
@@ -26,17 +29,18 @@ class WorkerQueue:
     """The specs of one collect that are not assigned to a worker."""
 
     def __init__(self, call: Call) -> None:
-        self._todo = deque(call.specs)
+        self._waiting = _Parts(call.specs)
         self._suspects: deque[EpisodeSpec] = deque()
         """Run alone, after all others."""
         self._call = call
         self._deaths_alone: Counter[EpisodeSpec] = Counter()
 
     def __len__(self) -> int:
-        return len(self._todo) + len(self._suspects)
+        return len(self._waiting) + len(self._suspects)
 
     def dispatch(self, remotes: Sequence[Remote]) -> None:
         """Assign specs to every worker that is ready."""
+        self._waiting.share([remote.name for remote in remotes])
         for remote in remotes:
             if remote.info is not None:
                 self._assign(remote, remotes)
@@ -48,7 +52,7 @@ class WorkerQueue:
             unfinished: all its unfinished specs, in the order assigned.
             running: the first of them, which may have caused the death; empty if something else caused it.
         """
-        self._todo.extendleft(reversed(unfinished[len(running) :]))
+        self._waiting.put_back(unfinished[len(running) :])
         if len(unfinished) == len(running) == 1:
             (alone,) = unfinished
             self._deaths_alone[alone] += 1
@@ -66,9 +70,9 @@ class WorkerQueue:
         if remote.calls and not remote.expects_more:
             return
         while len(remote.calls) < _CALLS_AHEAD and (size := self._block_size(remote, remotes)) > 0:
-            block = [self._todo.popleft() for _ in range(size)]
-            remote.submit(replace(self._call, specs=block, more_follow=bool(self._todo)))
-        if remote.expects_more and not self._todo:
+            block = self._waiting.take(remote.name, size)
+            remote.submit(replace(self._call, specs=block, more_follow=len(self._waiting) > 0))
+        if remote.expects_more and not self._waiting:
             remote.submit(replace(self._call, specs=[]))
         if not remote.calls and self._suspects:
             remote.submit(replace(self._call, specs=[self._suspects.popleft()]))
@@ -80,10 +84,54 @@ class WorkerQueue:
         """
         waiting = sum(not other.calls for other in remotes)
         if not remote.calls:
-            return min(remote.num_worlds, math.ceil(len(self._todo) / waiting))
-        spare = max(0, len(self._todo) - waiting * remote.num_worlds)
+            return min(remote.num_worlds, math.ceil(len(self._waiting) / waiting))
+        spare = max(0, len(self._waiting) - waiting * remote.num_worlds)
         takers = sum(len(other.calls) < _CALLS_AHEAD for other in remotes)
         return min(remote.num_worlds, math.ceil(spare / takers))
+
+
+class _Parts:
+    """Specs that wait, in parts of workers."""
+
+    def __init__(self, specs: Sequence[EpisodeSpec]) -> None:
+        self._of_none = deque(specs)
+        """Not shared yet, or put back."""
+        self._parts: dict[str, deque[EpisodeSpec]] = {}
+
+    def __len__(self) -> int:
+        return len(self._of_none) + sum(map(len, self._parts.values()))
+
+    def share(self, names: Sequence[str]) -> None:
+        """At the first call, give each worker of these names an equal part of neighbours."""
+        if self._parts or not names:
+            return
+        specs = list(self._of_none)
+        self._of_none.clear()
+        bounds = [len(specs) * k // len(names) for k in range(len(names) + 1)]
+        self._parts = {name: deque(specs[bounds[k] : bounds[k + 1]]) for k, name in enumerate(names)}
+
+    def take(self, name: str, count: int) -> list[EpisodeSpec]:
+        """The next specs for the worker of that name; at least `count` wait."""
+        part = self._parts.setdefault(name, deque())
+        taken: list[EpisodeSpec] = []
+        while len(taken) < count:
+            if not part:
+                part.extend(self._more())
+            taken.append(part.popleft())
+        return taken
+
+    def put_back(self, specs: Sequence[EpisodeSpec]) -> None:
+        """Specs that come before all others, for any worker."""
+        self._of_none.extendleft(reversed(specs))
+
+    def _more(self) -> list[EpisodeSpec]:
+        """What was put back, or the later half of the longest part."""
+        if self._of_none:
+            found = list(self._of_none)
+            self._of_none.clear()
+            return found
+        longest = max(self._parts.values(), key=len)
+        return [longest.pop() for _ in range(math.ceil(len(longest) / 2))][::-1]
 
 
 class RestartLimits:

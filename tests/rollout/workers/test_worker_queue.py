@@ -17,6 +17,7 @@ class FakeRemote:
     """What the queue sees of a worker."""
 
     def __init__(self, num_worlds: int = 2, *, ready: bool = True) -> None:
+        self.name = f"worker {id(self)}"
         self.num_worlds = num_worlds
         self.info = object() if ready else None
         self.calls: deque[Call] = deque()
@@ -75,7 +76,24 @@ def test_a_worker_continues_if_another_never_starts() -> None:
     for _ in specs:
         dispatch(queue, worker, never)
         worker.calls.clear()
-    assert worker.assigned == specs
+    assert sorted(worker.assigned) == specs
+
+
+def test_each_worker_gets_neighbours_and_then_the_later_half_of_what_waits_for_another() -> None:
+    first, second = FakeRemote(1), FakeRemote(1)
+    queue = a_queue(specs := [fake_spec(s) for s in range(16)])
+    dispatch(queue, first, second)
+    assert (first.assigned, second.assigned) == (specs[:2], specs[8:10])
+    for _ in range(6):
+        first.calls.popleft()
+        dispatch(queue, first, second)
+    assert first.assigned == specs[:8], "its own half"
+    first.calls.popleft()
+    dispatch(queue, first, second)
+    assert first.assigned == [*specs[:8], specs[13]], "of specs 10 to 15, which wait for the second"
+    second.calls.popleft()
+    dispatch(queue, first, second)
+    assert second.assigned == specs[8:11]
 
 
 def test_a_suspect_runs_alone_even_if_another_workers_death_refills_the_queue() -> None:
