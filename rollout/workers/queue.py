@@ -121,7 +121,7 @@ class _Parts:
         return taken
 
     def put_back(self, specs: Sequence[EpisodeSpec]) -> None:
-        """Specs that come before all others, for any worker."""
+        """Specs for the first worker whose part is empty."""
         self._of_none.extendleft(reversed(specs))
 
     def _more(self) -> list[EpisodeSpec]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from envs.seeds import seed_of
-from envs.suites.libero.wide.held_out import Problem, named_place
+from envs.suites.libero.wide.held_out import Problem
 from envs.suites.libero.wide.vocabulary import EXCHANGED, RECEPTACLES, REGIONS, STAYING, TWIN_FIXTURES
 
 EXCHANGE = 0.5
@@ -33,7 +33,7 @@ class Composition(NamedTuple):
     movable: dict[str, str]
     """{name: category}"""
     fixtures: dict[str, str]
-    under: frozenset[str] = frozenset()
+    supporting: frozenset[str] = frozenset()
     """Movable things on or in which others begin."""
 
     @property
@@ -82,14 +82,8 @@ def compose(suites: Composition, task: str, number: int) -> Composition:
 
 def composition_of(problem: Problem) -> Composition:
     """The contents of one of the suite's scenes."""
-    under = {named_place(place, problem.categories)[0] for place in problem.starts.values()}
-    return Composition(
-        problem.arena,
-        _TABLES[problem.arena],
-        problem.movable,
-        problem.fixtures,
-        frozenset(problem.movable).intersection(under),
-    )
+    supporting = frozenset(problem.movable).intersection(problem.supports.values())
+    return Composition(problem.arena, _TABLES[problem.arena], problem.movable, problem.fixtures, supporting)
 
 
 def bddl_text(composition: Composition) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from envs.suites.libero.wide.composition import Composition
 from envs.suites.libero.wide.held_out import HeldOut, Predicate, named_place
 from envs.suites.libero.wide.shapes import Shape
-from envs.suites.libero.wide.vocabulary import LEFT, RECEPTACLES, REGIONS
+from envs.suites.libero.wide.vocabulary import NOT_CARRIED, RECEPTACLES, REGIONS
 
 Goal = tuple[Predicate, ...]
 
@@ -96,7 +96,7 @@ def _placed(composition: Composition, shapes: Mapping[str, Shape]) -> Iterator[P
         for name, category in composition.movable.items():
             shape = shapes[name]
             fits = shape.radius_m <= most_radius and shape.height_m <= most_height
-            carried = category not in LEFT and name not in composition.under
+            carried = category not in NOT_CARRIED and name not in composition.supporting
             stands = kind != "wine_rack top_region" or category in _ON_RACK
             if fits and carried and stands and not place.startswith(name):
                 yield "in" if kind.endswith("contain_region") or part_of(place, composition) else "on", name, place

@@ -148,6 +148,12 @@ class Problem(NamedTuple):
         """{name: category} of movable things and fixtures."""
         return {**self.movable, **self.fixtures}
 
+    @property
+    def supports(self) -> dict[str, str]:
+        """{thing: the thing on or in which it begins}, without those on the table."""
+        owners = {name: named_place(place, self.categories)[0] for name, place in self.starts.items()}
+        return {name: owner for name, owner in owners.items() if owner is not None}
+
 
 def read_problem(path: Path) -> Problem:
     """Parse a BDDL file."""

@@ -91,7 +91,7 @@ RECEPTACLES = ("basket", "plate", "wooden_tray", "akita_black_bowl", "white_bowl
 """Movable things that others can be put in or on."""
 STAYING = ("basket", "wooden_tray")
 """Movable things that are too wide for the hand."""
-LEFT = (*STAYING, "plate")
+NOT_CARRIED = (*STAYING, "plate")
 """Movable things that no episode asks to carry: a plate is too low for the hand to get under its rim."""
 EXCHANGED = tuple(category for category in NAMES if category not in STAYING)
 """Things that stand in for others."""

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from envs.suites.libero.wide.composition import declared
-from envs.suites.libero.wide.held_out import Problem, named_place
+from envs.suites.libero.wide.held_out import Problem
 from envs.suites.libero.wide.vocabulary import STAYING
 
 from libero.libero.envs.base_object import OBJECTS_DICT  # isort: skip
@@ -62,8 +62,7 @@ def resized_in_place(problem: Problem, rng: np.random.Generator) -> dict[str, st
 
     What begins on or in another thing keeps its size, and so does that thing: they were chosen to fit.
     """
-    owners = {name: named_place(place, problem.categories)[0] for name, place in problem.starts.items()}
-    kept = {name for pair in owners.items() if pair[1] is not None for name in pair if name is not None}
+    kept = {name for pair in problem.supports.items() for name in pair}
     closes = any(predicate[0] == "close" for predicate in problem.goal)
     return resized(problem.movable, rng, kept, _MOST_PERCENT_IN_DRAWER if closes else _MOST_PERCENT_HELD_BY_RIM)
 
